@@ -1,0 +1,147 @@
+//! What the operator publishes about a cluster.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The state of a cluster as last seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Status {
+    /// Generation of the spec that this status speaks of.
+    pub observed_generation: u64,
+    /// Ready, Progressing, Degraded, Funded.
+    pub conditions: Vec<Condition>,
+    /// The cluster's term.
+    pub epoch: u64,
+    /// The master that takes writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<Endpoint>,
+    /// One entry per incarnation, by ordinal.
+    pub nodes: Vec<NodeStatus>,
+    /// What it costs.
+    pub cost: Cost,
+    /// What is waited for, each with its deadline and what happens then.
+    pub waiting: Vec<Waiting>,
+    /// The last failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<FailoverStatus>,
+}
+
+/// Where writes go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    /// Epoch it is master of.
+    pub epoch: u64,
+    /// Incarnation.
+    pub incarnation: String,
+    /// Mesh host name.
+    pub name: String,
+    /// Mesh address.
+    pub ip: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// A condition, as Kubernetes spells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    /// Ready, Progressing, Degraded or Funded.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// One word for programs.
+    pub reason: String,
+    /// One sentence for people.
+    pub message: String,
+    /// When the status last changed.
+    pub last_transition_time: String,
+}
+
+/// One incarnation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// The node it fills.
+    pub ordinal: u32,
+    /// Its name.
+    pub incarnation: String,
+    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Silent or Leaving.
+    pub phase: String,
+    /// Deployment sequence.
+    pub dseq: u64,
+    /// Provider's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Host of the provider's gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_host: Option<String>,
+    /// Region by the provider's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Cost per month of 30 days, e.g. `2.7act`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_per_month: Option<String>,
+    /// Mesh host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_name: Option<String>,
+    /// Bytes behind the master under the same history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<i64>,
+    /// Why it is in this phase, when there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a cluster costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cost {
+    /// All active leases, per month of 30 days.
+    pub per_month: String,
+    /// The most allowed.
+    pub max_per_month: String,
+    /// Held in escrow now.
+    pub in_escrow: String,
+    /// Paid and owed to providers so far by the leases that run.
+    pub spent: String,
+}
+
+/// Something that is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Waiting {
+    /// For what.
+    pub what: String,
+    /// Until when at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// What happens then.
+    pub then: String,
+}
+
+/// The last failover, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailoverStatus {
+    /// Its epoch.
+    pub epoch: u64,
+    /// What was seen.
+    pub reason: String,
+    /// Who saw it.
+    pub witnesses: Vec<String>,
+    /// Old master.
+    pub old: String,
+    /// New master.
+    pub new: String,
+    /// Offset of each candidate.
+    pub candidates: Vec<String>,
+    /// How the old master was fenced.
+    pub fence: String,
+    /// Milliseconds after the decision, step by step.
+    pub steps: Vec<String>,
+    /// What may have been lost.
+    pub lost: String,
+}

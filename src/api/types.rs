@@ -1,0 +1,377 @@
+//! The manifest, `akash-redis.dev/v1alpha1` `RedisCluster`. These types are the source of the JSON schema and of the manifest reference.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::quantity::{Bytes, Cpu, Money, Span};
+use super::status::Status;
+use crate::model::money::Uact;
+use crate::model::time::UnixMs;
+
+/// The only version there is.
+pub const API_VERSION: &str = "akash-redis.dev/v1alpha1";
+/// The only kind there is.
+pub const KIND: &str = "RedisCluster";
+/// Annotation: incarnations, separated by commas, that shall leave for another provider.
+pub const MIGRATE: &str = "akash-redis.dev/migrate";
+/// Annotation: the incarnation that shall be master.
+pub const MASTER: &str = "akash-redis.dev/master";
+
+/// A highly available Redis on leases of independent providers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisCluster {
+    /// `akash-redis.dev/v1alpha1`
+    pub api_version: String,
+    /// `RedisCluster`
+    pub kind: String,
+    /// Name and book-keeping.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: Spec,
+    /// What is; written by the operator alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+}
+
+/// Name and book-keeping of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// 1 to 20 characters of `a-z`, `0-9` and `-`, beginning with a letter and ending with a letter or digit.
+    pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// For people and tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Goes up with each change of the spec; written by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Goes up with each change of the object; written by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// When the object was created; written by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+    /// When deletion was asked for; written by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// How many nodes: one master, the rest replicas. 1 to 9.
+    #[schemars(range(min = 1, max = 9))]
+    pub nodes: u32,
+    /// Settings of Redis itself.
+    #[serde(default)]
+    pub redis: Redis,
+    /// What each node gets.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Which providers may run a node.
+    #[serde(default)]
+    pub placement: Placement,
+    /// What may be spent.
+    #[serde(default)]
+    pub budget: Budget,
+    /// How nodes meet.
+    #[serde(default)]
+    pub mesh: Mesh,
+    /// When and how the master is replaced.
+    #[serde(default)]
+    pub failover: Failover,
+    /// What an acknowledged write promises.
+    #[serde(default)]
+    pub durability: Durability,
+    /// The operator watches and reports, and changes nothing.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// Settings of Redis itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Redis {
+    /// redis.conf settings by name; those that the operator needs for itself are refused by name.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Users of the application. The default user is off.
+    #[serde(default)]
+    pub users: Vec<User>,
+}
+
+/// A user of the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct User {
+    /// Name, as given to AUTH.
+    pub name: String,
+    /// Redis ACL rules, e.g. `~* &* +@all -@admin -@dangerous`; rules that reach replication, configuration or the ACL are refused.
+    #[serde(default = "User::default_rules")]
+    pub rules: String,
+    /// Where the command line finds the password; it leaves the command line as a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_from: Option<PasswordFrom>,
+    /// Lower-case hex SHA-256 of the password, in place of `passwordFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_sha256: Option<String>,
+}
+
+impl User {
+    fn default_rules() -> String {
+        "~* &* +@all -@admin -@dangerous".to_owned()
+    }
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum PasswordFrom {
+    /// In this environment variable of the command line.
+    Env(String),
+    /// In this file, without a trailing newline.
+    File(String),
+}
+
+/// What each node gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// CPU.
+    #[serde(default = "Resources::default_cpu")]
+    pub cpu: Cpu,
+    /// Memory of the container; Redis gets (memory - 200 MiB) x 0.7 unless `maxmemory` is set.
+    #[serde(default = "Resources::default_memory")]
+    pub memory: Bytes,
+    /// Ephemeral disk; by default enough for two snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Bytes>,
+    /// The data volume; without one nothing survives a restart of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+}
+
+impl Resources {
+    fn default_cpu() -> Cpu {
+        Cpu(500)
+    }
+    fn default_memory() -> Bytes {
+        Bytes(1 << 30)
+    }
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { cpu: Self::default_cpu(), memory: Self::default_memory(), ephemeral: None, data: None }
+    }
+}
+
+/// A persistent volume. It lives as long as the lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Data {
+    /// Its size.
+    pub size: Bytes,
+    /// Storage class.
+    #[serde(default)]
+    pub class: StorageClass,
+}
+
+/// Storage classes of Akash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageClass {
+    /// The provider's own default.
+    Default,
+    /// Hard disks.
+    Beta1,
+    /// SSD.
+    Beta2,
+    /// `NVMe`.
+    #[default]
+    Beta3,
+}
+
+/// Which providers may run a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// Attributes a provider must have, value by value.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+    /// Auditors that must have signed a provider's attributes.
+    #[serde(default)]
+    pub signed_by: SignedBy,
+    /// Providers by address.
+    #[serde(default)]
+    pub providers: Providers,
+    /// How nodes are kept apart. Two nodes never share a provider.
+    #[serde(default)]
+    pub spread: Spread,
+    /// The most one node may cost per month of 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<Money>,
+}
+
+/// Auditors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignedBy {
+    /// All of these.
+    #[serde(default)]
+    pub all_of: Vec<String>,
+    /// At least one of these.
+    #[serde(default)]
+    pub any_of: Vec<String>,
+}
+
+/// Providers by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Providers {
+    /// Only these, when there are any.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// None of these.
+    #[serde(default)]
+    pub deny: Vec<String>,
+}
+
+/// How nodes are kept apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spread {
+    /// What must differ between nodes.
+    #[serde(default)]
+    pub by: SpreadBy,
+    /// Whether a bid that does not differ is refused or merely comes last.
+    #[serde(default)]
+    pub when: SpreadWhen,
+}
+
+/// What must differ between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SpreadBy {
+    /// The provider's address.
+    #[default]
+    Provider,
+    /// Its `organization` attribute.
+    Organization,
+    /// Its `location-region` or `region` attribute.
+    Region,
+}
+
+/// How strict a spread is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SpreadWhen {
+    /// A bid that does not differ is refused.
+    Required,
+    /// A bid that does not differ comes last.
+    #[default]
+    Preferred,
+}
+
+/// What may be spent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Budget {
+    /// The most that all leases of the cluster together may cost per month of 30 days; the operator's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_per_month: Option<Money>,
+    /// Paid into escrow for each node; what is left comes back.
+    #[serde(default = "Budget::default_deposit")]
+    pub deposit: Money,
+}
+
+impl Budget {
+    fn default_deposit() -> Money {
+        Money(Uact(2_000_000))
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { max_per_month: None, deposit: Self::default_deposit() }
+    }
+}
+
+/// How nodes meet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mesh {
+    /// Tag of the nodes' devices; the operator's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// How Redis reaches its master.
+    #[serde(default)]
+    pub egress: Egress,
+}
+
+/// How Redis reaches its master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Through the agent's forwarder on loopback.
+    #[default]
+    Forwarder,
+}
+
+/// When and how the master is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failover {
+    /// Silence of the master that counts as its death; at least 5 s. A master whose agent says that Redis died is replaced at once.
+    #[serde(default = "Failover::default_down_after")]
+    pub down_after: Span,
+    /// What a minority of replicas may do.
+    #[serde(default)]
+    pub when_minority: WhenMinority,
+}
+
+impl Failover {
+    fn default_down_after() -> Span {
+        Span(Duration::from_secs(10))
+    }
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self { down_after: Self::default_down_after(), when_minority: WhenMinority::default() }
+    }
+}
+
+/// What a minority of replicas may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenMinority {
+    /// Nothing: it waits for more nodes or for a person.
+    #[default]
+    Block,
+    /// Promote all the same; the report says what may be lost.
+    Promote,
+}
+
+/// What an acknowledged write promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// It is on the master; a failover may lose the last moments before the master died.
+    #[default]
+    Async,
+}
+
+/// A point in time in the manifest's own spelling.
+#[must_use]
+pub fn timestamp(at: UnixMs) -> String {
+    at.to_string()
+}

@@ -1,0 +1,60 @@
+//! The Akash chain over gRPC: reading everything of one owner, signing, sending, confirming.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+
+use crate::model::chain::{ChainMsg, ChainView, SignedTx, TxOutcome};
+
+/// Why the chain could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// No answer, or none in time: nothing is known about the outcome.
+    #[error("the chain at {endpoint} does not answer ({source}); leases cannot change until it does, Redis goes on; check `chain.grpc`")]
+    Away {
+        /// Which endpoint.
+        endpoint: String,
+        /// What the transport said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node answered and said no.
+    #[error("the chain refused {what}: {codespace} code {code}, {log}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Module.
+        codespace: String,
+        /// Code.
+        code: u32,
+        /// Its text, shortened.
+        log: String,
+    },
+    /// The node answered with something else than what was asked for.
+    #[error("the chain at {endpoint} answered something that cannot be used ({detail}); check that `chain.grpc` is a node of {chain_id}")]
+    Odd {
+        /// Which endpoint.
+        endpoint: String,
+        /// Chain id of the configuration.
+        chain_id: String,
+        /// What was odd.
+        detail: String,
+    },
+}
+
+/// The chain, seen by one owner.
+#[async_trait]
+pub trait Chain: Send + Sync {
+    /// The owner's account.
+    fn owner(&self) -> &str;
+
+    /// Reads all active deployments of the owner with what hangs on them, paged to the end, and those of `known` in whatever state.
+    /// Either all of it or an error.
+    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError>;
+
+    /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of block time.
+    async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError>;
+
+    /// Sends these bytes (again) and waits until they landed, failed, or can no longer land.
+    /// An error means that the outcome is not known yet: call again with the same bytes.
+    async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError>;
+}

@@ -1,0 +1,1 @@
+//! A local Akash market and tailnet on this machine, speaking the real wire formats over real sockets.

@@ -1,0 +1,21 @@
+//! akash-redis: an operator that keeps highly available Redis running on the Akash Network.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod chain;
+pub mod cli;
+pub mod config;
+#[cfg(feature = "devnet")]
+pub mod devnet;
+pub mod gateway;
+pub mod mesh;
+pub mod model;
+pub mod node;
+pub mod operator;
+pub mod plan;
+pub mod retry;
+pub mod sdl;
+pub mod secrets;
+pub mod server;
+pub mod store;
+pub mod wire;

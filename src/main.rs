@@ -1,0 +1,3 @@
+//! The `akash-redis` command.
+
+fn main() {}

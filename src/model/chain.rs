@@ -1,0 +1,209 @@
+//! What the chain says, and what we ask of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::group::GroupSpec;
+use super::ids::LeaseId;
+use super::money::{PricePerBlock, Uact};
+use super::time::UnixMs;
+
+/// One reading of the chain for one owner, complete (all pages) or not there at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainView {
+    /// Height the reading is at least as new as.
+    pub height: i64,
+    /// Block time of that height.
+    pub block_time: UnixMs,
+    /// Measured mean time between blocks, milliseconds.
+    pub block_ms: u64,
+    /// Spendable ACT of the wallet.
+    pub balance: Uact,
+    /// Spendable AKT of the wallet, in uakt, for fees.
+    pub fee_balance: u64,
+    /// Smallest deposit of a deployment.
+    pub min_deposit: Uact,
+    /// The owner's deployments by dseq: all active ones, and closed ones of the installation.
+    pub deployments: BTreeMap<u64, DeploymentView>,
+    /// Registered providers by address: those that bid or hold a lease of ours.
+    pub providers: BTreeMap<String, ProviderView>,
+}
+
+/// A deployment with everything below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentView {
+    /// Its sequence number.
+    pub dseq: u64,
+    /// Active, or closed for good.
+    pub active: bool,
+    /// Hash of the manifest that providers accept.
+    pub hash: Vec<u8>,
+    /// Height of its creation.
+    pub created_at: i64,
+    /// Name of its (first) group.
+    pub group_name: String,
+    /// State of that group.
+    pub group: GroupState,
+    /// Oseq of the open order, when there is one.
+    pub open_order: Option<u32>,
+    /// Bids in state open; leasable only when their oseq is the open order's.
+    pub bids: Vec<BidView>,
+    /// Leases in any state, newest last.
+    pub leases: Vec<LeaseView>,
+    /// Its escrow account.
+    pub escrow: EscrowView,
+}
+
+/// State of a group on the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    /// Bidding or leased.
+    Open,
+    /// The provider closed its lease.
+    Paused,
+    /// The escrow ran dry.
+    InsufficientFunds,
+    /// Closed for good.
+    Closed,
+}
+
+/// An open bid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BidView {
+    /// The lease it would become.
+    pub id: LeaseId,
+    /// Asked price.
+    pub price: PricePerBlock,
+    /// Whether the offered resources are at least those asked for; the chain does not compare them.
+    pub fits: bool,
+}
+
+/// A lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Its id.
+    pub id: LeaseId,
+    /// Price paid.
+    pub price: PricePerBlock,
+    /// State on the chain.
+    pub state: LeaseState,
+    /// The chain's reason number once closed; a hint only.
+    pub reason: u32,
+}
+
+/// State of a lease on the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseState {
+    /// Running and paid.
+    Active,
+    /// Running and paid until an announced deadline.
+    Reclaiming,
+    /// Closed because the escrow ran dry.
+    InsufficientFunds,
+    /// Closed by either side.
+    Closed,
+}
+
+/// An escrow account, computed to the height of the reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EscrowView {
+    /// Open (neither closed nor overdrawn).
+    pub open: bool,
+    /// What is left after all that is owed at the height of the reading.
+    pub left: Uact,
+    /// Taken by providers and owed to them so far.
+    pub spent: Uact,
+    /// Blocks that the rest still pays at the present rates; `None` when nothing is being paid.
+    pub blocks_left: Option<u64>,
+}
+
+/// A provider as registered on the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderView {
+    /// Its account.
+    pub address: String,
+    /// Base URL of its gateway; untrusted.
+    pub host_uri: String,
+    /// Self-declared attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Auditors that signed its attributes.
+    pub audited_by: Vec<String>,
+}
+
+/// A message of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainMsg {
+    /// A deployment with one group and a deposit in uact.
+    CreateDeployment {
+        /// Chosen and recorded beforehand.
+        dseq: u64,
+        /// The one group.
+        group: GroupSpec,
+        /// SHA-256 of the canonical manifest.
+        hash: [u8; 32],
+        /// Paid into escrow.
+        deposit: Uact,
+    },
+    /// Takes a bid.
+    CreateLease(LeaseId),
+    /// Stores a new manifest hash.
+    UpdateDeployment {
+        /// Which deployment.
+        dseq: u64,
+        /// SHA-256 of the new canonical manifest.
+        hash: [u8; 32],
+    },
+    /// Closes it and everything below; what is left is refunded.
+    CloseDeployment {
+        /// Which deployment.
+        dseq: u64,
+    },
+}
+
+impl ChainMsg {
+    /// The deployment it is about.
+    #[must_use]
+    pub fn dseq(&self) -> u64 {
+        match self {
+            Self::CreateDeployment { dseq, .. } | Self::UpdateDeployment { dseq, .. } | Self::CloseDeployment { dseq } => *dseq,
+            Self::CreateLease(id) => id.dseq,
+        }
+    }
+}
+
+/// A signed transaction that is kept before it is sent, and sent again as these very bytes only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedTx {
+    /// Deployment it is about.
+    pub dseq: u64,
+    /// What it does, for people.
+    pub purpose: String,
+    /// `TxRaw` as broadcast.
+    pub bytes: Vec<u8>,
+    /// Upper-case hex SHA-256 of the bytes.
+    pub hash: String,
+    /// Block time after which it can no longer land.
+    pub timeout: UnixMs,
+}
+
+/// The end of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxOutcome {
+    /// In a block with code 0. This proves only that it ran: read the state.
+    Landed {
+        /// Height of the block.
+        height: i64,
+    },
+    /// Refused, or run and failed; it will not land any more.
+    Failed {
+        /// Codespace of the module.
+        codespace: String,
+        /// Code within it.
+        code: u32,
+        /// The chain's text, shortened, lossy UTF-8.
+        log: String,
+    },
+    /// Its time-out passed in block time without it landing.
+    Expired,
+}

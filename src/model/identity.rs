@@ -1,0 +1,44 @@
+//! Who a node is: the content of the one variable in its manifest.
+
+use serde::{Deserialize, Serialize};
+
+/// The variable's name.
+pub const NODE_VARIABLE: &str = "AKASH_REDIS_NODE";
+
+/// Value of [`NODE_VARIABLE`]: compact JSON. The provider can read it, so it holds secrets of this one node only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeIdentity {
+    /// Installation it belongs to.
+    pub installation: String,
+    /// Name of the incarnation.
+    pub incarnation: String,
+    /// Mesh host name to ask for.
+    pub hostname: String,
+    /// Epochs below this one are not obeyed, whatever the state file says.
+    pub epoch_floor: u64,
+    /// One-off auth key; spent after the first login.
+    pub auth_key: String,
+    /// Control server, when it is not Tailscale's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_server: Option<String>,
+    /// PEM of the installation's CA.
+    pub ca: String,
+    /// PEM of this node's server certificate.
+    pub certificate: String,
+    /// PEM of its key; it signs the status page too.
+    pub key: String,
+    /// How Redis reaches its master: `forwarder` or `proxychains`.
+    pub egress: String,
+    /// Container memory, bytes.
+    pub memory_bytes: u64,
+    /// A data volume is mounted at `/data`.
+    pub persistent: bool,
+}
+
+impl std::fmt::Debug for NodeIdentity {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeIdentity").field("incarnation", &self.incarnation).field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! Everything that was observed at one moment. Facts only; whoever fills it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chain::ChainView;
+use super::ids::{IncarnationName, InstallationId, LeaseId};
+use super::mesh::MeshView;
+use super::node::NodeView;
+use super::time::UnixMs;
+
+/// A source that may be away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading<T> {
+    /// The last complete reading.
+    pub value: Option<T>,
+    /// When it was taken.
+    pub at: UnixMs,
+    /// Why a newer one could not be had: the source is away.
+    pub error: Option<String>,
+}
+
+impl<T> Default for Reading<T> {
+    fn default() -> Self {
+        Self { value: None, at: UnixMs(0), error: Some("not read yet".into()) }
+    }
+}
+
+impl<T> Reading<T> {
+    /// A complete reading.
+    #[must_use]
+    pub fn fresh(value: T, at: UnixMs) -> Self {
+        Self { value: Some(value), at, error: None }
+    }
+
+    /// The value, when the source is not away.
+    #[must_use]
+    pub fn present(&self) -> Option<&T> {
+        if self.error.is_none() { self.value.as_ref() } else { None }
+    }
+}
+
+/// The world at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The chain, for our wallet.
+    pub chain: Reading<ChainView>,
+    /// The tailnet, for our installation.
+    pub mesh: Reading<MeshView>,
+    /// Lease status by the provider's word; a lease that was not asked about is absent.
+    pub leases: BTreeMap<LeaseId, LeaseStatus>,
+    /// Nodes that reported at least once since the operator started.
+    pub nodes: BTreeMap<IncarnationName, NodeView>,
+    /// Hash of the manifest, with a minted key, that this process holds for an incarnation.
+    pub held: BTreeMap<IncarnationName, [u8; 32]>,
+    /// Deployments with a signed transaction that may still land.
+    pub pending: BTreeSet<u64>,
+    /// Unused suffixes and dseqs, picked at random.
+    pub spare: Spare,
+}
+
+/// A lease by its provider's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseStatus {
+    /// No manifest was applied yet.
+    NoManifest,
+    /// The service is known there.
+    Deployed {
+        /// Replicas whose container is started.
+        ready: u32,
+        /// Host names of the ingress.
+        uris: Vec<String>,
+    },
+    /// The gateway does not answer.
+    Away(String),
+}
+
+/// Names for things to come; the planner takes from the front.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spare {
+    /// Suffixes of incarnations.
+    pub suffixes: Vec<String>,
+    /// Deployment sequences never used by this owner.
+    pub dseqs: Vec<u64>,
+}
+
+/// What does not change while an operator process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constants {
+    /// From the root secret.
+    pub installation: InstallationId,
+    /// Our account.
+    pub owner: String,
+    /// This process' term.
+    pub term: u64,
+}

@@ -1,0 +1,15 @@
+//! The words of the program as data: ids, money, what was observed, what must be remembered, what shall be done.
+//!
+//! Nothing here does I/O or decides; every other room speaks in these types.
+
+pub mod chain;
+pub mod group;
+pub mod identity;
+pub mod ids;
+pub mod inventory;
+pub mod mesh;
+pub mod money;
+pub mod node;
+pub mod record;
+pub mod step;
+pub mod time;

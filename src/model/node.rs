@@ -1,0 +1,170 @@
+//! What a node's agent reports, translated from `akash_redis.agent.v1.NodeState`.
+
+use serde::{Deserialize, Serialize};
+
+use super::time::UnixMs;
+
+/// Orders commands: term of the operator process, then epoch of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Authority {
+    /// Raised when an operator process takes over the store.
+    pub term: u64,
+    /// Raised before any change of master.
+    pub epoch: u64,
+}
+
+/// The operator's knowledge of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// When the last state arrived, by the operator's clock.
+    pub heard: UnixMs,
+    /// The stream is open and the last state is fresh.
+    pub connected: bool,
+    /// The last state.
+    pub state: NodeState,
+}
+
+/// A node's state at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Which incarnation speaks.
+    pub incarnation: String,
+    /// Differs after each start of the agent.
+    pub boot_id: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// To be sent back with a command.
+    pub nonce: String,
+    /// Highest pair obeyed.
+    pub highest: Authority,
+    /// Accepted the promotion of that pair.
+    pub promoted: bool,
+    /// Its tailscaled.
+    pub mesh: NodeMesh,
+    /// Its redis-server.
+    pub redis: RedisState,
+    /// What its data volume is known to hold.
+    pub history: Option<History>,
+    /// Generation of the settings in force.
+    pub configured: String,
+    /// What it lacks, one sentence each.
+    pub notes: Vec<String>,
+    /// Labels of the snapshots it kept.
+    pub saved: Vec<String>,
+}
+
+/// A node's tailscaled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMesh {
+    /// tailscaled's word, or `Down`.
+    pub backend_state: String,
+    /// Own FQDN without trailing dot.
+    pub dns_name: String,
+    /// Own 100.x address.
+    pub ip: String,
+    /// Device id.
+    pub device_id: String,
+    /// Health texts.
+    pub health: Vec<String>,
+    /// FQDNs of the peers in its netmap.
+    pub visible_peers: Vec<String>,
+}
+
+/// What the redis-server process does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Process {
+    /// Started, no answer yet.
+    #[default]
+    Starting,
+    /// Answers.
+    Running,
+    /// Alive, does not answer.
+    Stuck,
+    /// Not running.
+    Exited,
+}
+
+/// Role by Redis' own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// Takes writes, unless fenced.
+    Master,
+    /// Read only.
+    Replica,
+}
+
+/// A redis-server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisState {
+    /// Its process.
+    pub process: Process,
+    /// Its role.
+    pub role: Role,
+    /// Identity of this very process.
+    pub run_id: String,
+    /// Version.
+    pub version: String,
+    /// Loading a dataset.
+    pub loading: bool,
+    /// Replication id.
+    pub replid: String,
+    /// Previous replication id.
+    pub replid2: String,
+    /// Up to where `replid2` holds.
+    pub second_offset: i64,
+    /// Offset written (master) or applied (replica).
+    pub offset: i64,
+    /// Memory in use, bytes.
+    pub used_memory_bytes: u64,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// A replica's configured master.
+    pub master_host: String,
+    /// Its link is up.
+    pub link_up: bool,
+    /// Milliseconds since it last heard its master.
+    pub silent_ms: u64,
+    /// A full sync runs.
+    pub sync_in_progress: bool,
+    /// Epoch under which this process was online with `master_host`, 0 = never.
+    pub online_epoch: u64,
+    /// Bytes of the running sync done.
+    pub sync_done_bytes: u64,
+    /// Bytes of the running sync in all.
+    pub sync_total_bytes: u64,
+    /// A master's replicas.
+    pub replicas: Vec<AttachedReplica>,
+    /// min-replicas-to-write in force.
+    pub min_replicas: u32,
+    /// min-replicas-max-lag in force, seconds.
+    pub max_lag_seconds: u32,
+    /// Takes no writes: by command, or not promoted since it started.
+    pub fenced: bool,
+}
+
+/// A replica as its master sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedReplica {
+    /// Mesh FQDN it announced.
+    pub name: String,
+    /// Redis' word.
+    pub state: String,
+    /// Acknowledged offset.
+    pub offset: i64,
+    /// Age of the last acknowledgement, seconds.
+    pub lag_seconds: u32,
+}
+
+/// Where a data volume stood when its agent last wrote it down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Replication id.
+    pub replid: String,
+    /// Offset under it.
+    pub offset: i64,
+    /// Epoch it was reached in.
+    pub epoch: u64,
+}

@@ -1,0 +1,202 @@
+//! What must be remembered because it cannot be observed: one record per cluster, changed by compare-and-set before the effect it announces.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{IncarnationName, LeaseId};
+use super::money::PricePerBlock;
+use super::time::UnixMs;
+
+/// The record of one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The cluster's term: goes up before any change of master.
+    pub epoch: u64,
+    /// Every incarnation that may still have a deployment, a device or a key.
+    pub incarnations: BTreeMap<IncarnationName, Incarnation>,
+    /// The one that was chosen for the highest epoch in which one was chosen.
+    pub master: Option<Promotion>,
+    /// A master once took writes: from then on an empty node never wins.
+    pub has_data: bool,
+    /// The change of master in progress.
+    pub change: Option<Change>,
+    /// Failed attempts to fill a node, by ordinal; cleared by success.
+    pub failures: BTreeMap<u32, Failures>,
+    /// What the last failover did, for people.
+    pub last_failover: Option<FailoverReport>,
+}
+
+/// The chosen master of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// Epoch of the choice.
+    pub epoch: u64,
+    /// Who was chosen.
+    pub incarnation: IncarnationName,
+    /// Its agent confirmed the promotion.
+    pub confirmed: bool,
+}
+
+/// One attempt to fill a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// The node it fills.
+    pub ordinal: u32,
+    /// Deployment sequence, chosen before the create is signed.
+    pub dseq: u64,
+    /// When it was reserved.
+    pub reserved: UnixMs,
+    /// It promotes nothing below this epoch.
+    pub epoch_floor: u64,
+    /// The most it may cost per block, fixed when it was reserved.
+    pub max_price: PricePerBlock,
+    /// The bid chosen, before the lease is signed.
+    pub lease: Option<Choice>,
+    /// Its agent was connected at least once.
+    #[serde(default)]
+    pub joined: bool,
+    /// May be attached to the master: written before it may attach.
+    #[serde(default)]
+    pub member: bool,
+    /// Was in sync: may be promoted, and its acknowledgements count.
+    #[serde(default)]
+    pub candidate: bool,
+    /// The incarnation it takes the place of.
+    #[serde(default)]
+    pub replaces: Option<IncarnationName>,
+    /// Given up for good: the only thing a destructive effect may act on. Never taken back.
+    #[serde(default)]
+    pub condemned: Option<Condemned>,
+}
+
+/// A chosen bid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The lease it becomes.
+    pub id: LeaseId,
+    /// Its price.
+    pub price: PricePerBlock,
+    /// When it was chosen.
+    pub at: UnixMs,
+}
+
+/// Why and when an incarnation was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condemned {
+    /// When.
+    pub at: UnixMs,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// Failed attempts in a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// How many.
+    pub count: u32,
+    /// When the last one was given up.
+    pub last: UnixMs,
+    /// Why.
+    pub reason: String,
+    /// Providers that failed us in these attempts; chosen again only when nobody else bids.
+    #[serde(default)]
+    pub providers: Vec<String>,
+}
+
+/// A change of master in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Unplanned.
+    Failover(Failover),
+    /// Planned.
+    Switchover(Switchover),
+}
+
+/// An unplanned change of master, `safety.md` section 4 step by step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    /// Epoch of this change.
+    pub epoch: u64,
+    /// The master that is given up.
+    pub old: IncarnationName,
+    /// Epoch it was master of.
+    pub old_epoch: u64,
+    /// What was seen.
+    pub reason: String,
+    /// Who saw it.
+    pub witnesses: Vec<String>,
+    /// When the epoch was written.
+    pub started: UnixMs,
+    /// Counted before anything was touched.
+    pub eligible: Vec<Eligible>,
+    /// Recorded candidates that were not eligible and may still be attached to the old master.
+    pub unaccounted: Vec<IncarnationName>,
+    /// Last exchange of any replica with the old master.
+    pub last_exchange: UnixMs,
+    /// How the old master was fenced.
+    pub fence: Option<Fence>,
+    /// When the eligible ones had all been detached.
+    pub detached: Option<UnixMs>,
+}
+
+/// A replica that was online with the dying master until it was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eligible {
+    /// Who.
+    pub incarnation: IncarnationName,
+    /// The redis process that was online; another one counts for nothing.
+    pub run_id: String,
+    /// Its applied offset when it was counted.
+    pub offset: i64,
+}
+
+/// Proof that the old master takes no more writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// In words.
+    pub how: String,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// A planned change of master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// Epoch of this change.
+    pub epoch: u64,
+    /// Present master.
+    pub source: IncarnationName,
+    /// Master to be.
+    pub target: IncarnationName,
+    /// When the epoch was written.
+    pub started: UnixMs,
+    /// Not promoted by then: undone.
+    pub deadline: UnixMs,
+    /// The deadline passed before the choice: being undone under this new epoch.
+    pub undo_epoch: Option<u64>,
+}
+
+/// What a failover did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverReport {
+    /// Its epoch.
+    pub epoch: u64,
+    /// What was seen.
+    pub reason: String,
+    /// Who saw it.
+    pub witnesses: Vec<String>,
+    /// The old master.
+    pub old: String,
+    /// The new one.
+    pub new: String,
+    /// `incarnation: offset` of each candidate.
+    pub candidates: Vec<String>,
+    /// How the old master was fenced.
+    pub fence: String,
+    /// Written, detached, fenced, promoted, all following: milliseconds since the epoch was written.
+    pub steps_ms: Vec<(String, u64)>,
+    /// Bytes of history that the old master had beyond the promotion point, once it came back.
+    pub lost_bytes: Option<i64>,
+}

@@ -1,0 +1,1 @@
+//! The controller service: observe, plan, carry out, publish.

@@ -1,0 +1,1 @@
+//! Retries with back-off: the one place that knows the `backoff` crate.

@@ -1,0 +1,1 @@
+//! Everything that is derived from the one root secret: installation id, CA, certificates, replication passwords.

@@ -1,0 +1,117 @@
+//! What outlives a process: objects with their record, transactions that may still land, events. No secrets.
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::api::status::Status;
+use crate::api::types::RedisCluster;
+use crate::model::chain::SignedTx;
+use crate::model::record::Record;
+use crate::model::time::UnixMs;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else changed it first; read again.
+    #[error("{name} was changed by somebody else meanwhile; read it again and repeat the change")]
+    Conflict {
+        /// Name of the object.
+        name: String,
+    },
+    /// No such object.
+    #[error("there is no RedisCluster named {name}; `akash-redis get` lists those there are")]
+    NotFound {
+        /// Name asked for.
+        name: String,
+    },
+    /// Another operator holds the file.
+    #[error(
+        "{path} is in use by another operator; two operators on one store would fight: stop the other one, or give this one a store of its own"
+    )]
+    Locked {
+        /// The file.
+        path: String,
+    },
+    /// A later operator took over: this one must stop.
+    #[error("a later operator (term {theirs}) took over the store; this one (term {ours}) stops")]
+    Superseded {
+        /// Term of this process.
+        ours: u64,
+        /// Term in the store.
+        theirs: u64,
+    },
+    /// The file or the service behind it failed.
+    #[error("the store failed ({0}); nothing was changed")]
+    Failed(String),
+}
+
+/// An object with the operator's memory of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Manifest with metadata and the last published status.
+    pub cluster: RedisCluster,
+    /// The record.
+    pub record: Record,
+    /// Compare-and-set version of the record.
+    pub record_version: u64,
+}
+
+/// Something that happened, for people.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When.
+    pub at: UnixMs,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// One word, e.g. `LeaseCreated`.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The store.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Raises the term and returns it: every later write of a process with a lower term fails with `Superseded`.
+    async fn take_over(&self) -> Result<u64, StoreError>;
+
+    /// All objects, by name.
+    async fn list(&self) -> Result<Vec<Stored>, StoreError>;
+
+    /// One object.
+    async fn get(&self, name: &str) -> Result<Stored, StoreError>;
+
+    /// Creates or replaces the desired part. `metadata.resourceVersion`, when given, must be the present one. Generation goes up when the spec differs.
+    async fn apply(&self, cluster: RedisCluster) -> Result<Stored, StoreError>;
+
+    /// Marks an object for deletion; it stays until the operator removes it.
+    async fn mark_deleted(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Replaces the record if its version is still `expected`; returns the new version.
+    async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError>;
+
+    /// Publishes a status; it does not touch generation.
+    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError>;
+
+    /// Forgets an object whose deletion was carried out.
+    async fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Keeps a signed transaction before it is sent.
+    async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError>;
+
+    /// Transactions that may still land, with their cluster.
+    async fn kept_txs(&self) -> Result<Vec<(String, SignedTx)>, StoreError>;
+
+    /// Forgets a transaction whose end is known.
+    async fn drop_tx(&self, hash: &str) -> Result<(), StoreError>;
+
+    /// Writes events; the newest 1000 of each cluster are kept.
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError>;
+
+    /// Events of a cluster, oldest first.
+    async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError>;
+
+    /// Ticks whenever a desired part changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
