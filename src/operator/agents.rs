@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use super::convert::node_state;
 use super::observe::lock;
 use super::seams::{AgentError, Agents};
-use crate::mesh::agent_channel::{ClientIdentity, agent_channel};
+use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};
 use crate::model::time::UnixMs;
@@ -35,7 +35,7 @@ pub struct MeshAgents {
 
 struct Shared {
     socks5: Option<SocketAddr>,
-    identity: ClientIdentity,
+    identity: AgentTls,
     now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     watched: Mutex<BTreeMap<IncarnationName, Watched>>,
     views: Mutex<BTreeMap<IncarnationName, NodeView>>,
@@ -52,7 +52,7 @@ struct Watched {
 impl MeshAgents {
     /// Nobody is watched yet. `socks5` is the proxy of a userspace tailscaled, or none where the host itself is on the mesh.
     #[must_use]
-    pub fn new(socks5: Option<SocketAddr>, identity: ClientIdentity, now: Arc<dyn Fn() -> UnixMs + Send + Sync>) -> Self {
+    pub fn new(socks5: Option<SocketAddr>, identity: AgentTls, now: Arc<dyn Fn() -> UnixMs + Send + Sync>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 socks5,
@@ -130,7 +130,7 @@ impl Agents for MeshAgents {
                 continue;
             }
             let Ok(address) = ip.parse::<IpAddr>() else { continue };
-            let channel = match agent_channel(self.shared.socks5, address, &self.shared.identity, &name.0) {
+            let channel = match agent_channel(self.shared.socks5, address, AGENT_PORT, &self.shared.identity, &name.0) {
                 Ok(channel) => channel,
                 Err(error) => {
                     tracing::error!(incarnation = %name, %error, "a node cannot be dialled");

@@ -1,5 +1,8 @@
 //! Between the agent protocol and the model.
 
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+
 use crate::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::secrets::RootSecret;
@@ -82,11 +85,11 @@ pub fn command(root: &RootSecret, authority: Authority, nonce: String, command: 
             Wire::Promote(wire::Promote { replication_users: users(root, replicas), quorum: Some(quorum(*q)) })
         }
         Command::Follow { master_name, grant, save_first } => {
-            let credentials = root.replication_grant(&grant.incarnation, grant.epoch);
+            let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
             Wire::Follow(wire::Follow {
                 master_name: master_name.clone(),
-                user: credentials.user.clone(),
-                password: credentials.password.to_string(),
+                user: credentials.user,
+                password: credentials.password.expose_secret().to_owned(),
                 save_first: *save_first,
             })
         }
@@ -122,13 +125,12 @@ fn quorum(quorum: Quorum) -> wire::Quorum {
 }
 
 fn users(root: &RootSecret, grants: &[ReplicationGrant]) -> Vec<wire::ReplicationUser> {
-    use sha2::{Digest, Sha256};
     grants
         .iter()
         .map(|grant| {
-            let credentials = root.replication_grant(&grant.incarnation, grant.epoch);
-            let password: &str = &credentials.password;
-            wire::ReplicationUser { name: credentials.user.clone(), password_sha256: hex::encode(Sha256::digest(password.as_bytes())) }
+            let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
+            let hash = Sha256::digest(credentials.password.expose_secret().as_bytes());
+            wire::ReplicationUser { name: credentials.user, password_sha256: hex::encode(hash) }
         })
         .collect()
 }

@@ -155,7 +155,7 @@ impl Hands {
         let installation = &settings.constants.installation;
         let tag = cluster.spec.mesh.tag.clone().unwrap_or_else(|| settings.mesh_tag.clone());
         let key = self.world.mesh.mint(&incarnation.key_description(installation), &tag, KEY_LIFE).await.map_err(|e| e.to_string())?;
-        let certificate = settings.root.node_certificate(&incarnation.0, (self.world.now)());
+        let certificate = settings.root.node_certificate(incarnation, (self.world.now)());
         let identity = NodeIdentity {
             installation: installation.0.clone(),
             incarnation: incarnation.0.clone(),
@@ -164,8 +164,8 @@ impl Hands {
             auth_key: key.secret.expose_secret().to_owned(),
             login_server: settings.login_server.clone(),
             ca: settings.root.ca_pem(),
-            certificate: certificate.certificate_pem,
-            key: certificate.key_pem.to_string(),
+            certificate: certificate.certificate,
+            key: certificate.key.expose_secret().to_owned(),
             egress: "forwarder".to_owned(),
             memory_bytes: cluster.spec.resources.memory.0,
             persistent: cluster.spec.resources.data.is_some(),
