@@ -43,10 +43,9 @@ fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
-    let Some(heard) = draft.view(name).map(|v| v.heard) else {
-        // This operator process never heard it; the agents' connection is being made.
-        return;
-    };
+    // An operator that just started never heard it: its silence counts from then.
+    let started = draft.input.constants.started;
+    let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
     let limit = draft.input.timing.replace_after;
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let master_well = draft.record.master.as_ref().is_some_and(|p| p.confirmed && draft.connected(&p.incarnation).is_some());

@@ -133,6 +133,8 @@ pub fn let_leave(draft: &mut Draft<'_>) {
                 continue;
             }
             format!("{new} has taken its place")
+        } else if let facts::Stage::Lost(why) = facts::stage(draft, name) {
+            why
         } else {
             continue;
         };
