@@ -159,7 +159,11 @@ fn beyond_promotion(state: &NodeState, master: &NodeState) -> Option<i64> {
 /// A person asked for another master.
 fn asked_for(draft: &mut Draft<'_>) {
     let Some(asked) = draft.input.cluster.metadata.annotations.get(MASTER) else { return };
-    let target = IncarnationName(asked.trim().to_owned());
+    let (name, epoch) = asked.trim().split_once('@').map_or((asked.trim(), None), |(n, e)| (n, Some(e)));
+    if epoch.is_some_and(|e| e.parse() != Ok(draft.record.epoch)) {
+        return;
+    }
+    let target = IncarnationName(name.to_owned());
     let is_master = draft.record.master.as_ref().is_some_and(|p| p.incarnation == target);
     if !is_master && draft.incarnation(&target).is_some_and(|i| i.candidate) {
         switchover::start(draft, &target, "a person asked for it");

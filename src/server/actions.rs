@@ -111,7 +111,9 @@ pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Re
     }
     let name = target.incarnation.clone();
     let told = format!("{name} becomes master");
-    cluster.metadata.annotations.insert(MASTER.to_owned(), name);
+    // The request is for the present epoch: once the master changed for whatever reason it has lapsed.
+    let epoch = cluster.status.as_ref().map_or(0, |s| s.epoch);
+    cluster.metadata.annotations.insert(MASTER.to_owned(), format!("{name}@{epoch}"));
     Ok(told)
 }
 
