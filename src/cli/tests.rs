@@ -173,7 +173,7 @@ async fn migrate_switchover_and_scale_write_what_the_operator_reads() {
     assert_eq!(operator.annotation(MIGRATE).await.unwrap(), "cache-1-b,cache-0-a");
 
     assert_eq!(operator.run("switchover cache").await.unwrap(), "cache-2-c becomes master\n");
-    assert_eq!(operator.annotation(MASTER).await.unwrap(), "cache-2-c");
+    assert_eq!(operator.annotation(MASTER).await.unwrap(), "cache-2-c@0");
     assert_eq!(operator.run("switchover cache --to 0").await.unwrap_err(), "cache-0-a is the master already");
 
     assert_eq!(operator.run("scale cache --nodes 5").await.unwrap(), "cache goes from 3 to 5 nodes\n");

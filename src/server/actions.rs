@@ -202,7 +202,7 @@ mod tests {
     fn a_switchover_goes_to_a_replica_in_sync_only() {
         let mut cluster = running();
         assert_eq!(switchover(&mut cluster, &Switchover::default()).unwrap(), "cache-2-c becomes master");
-        assert_eq!(cluster.metadata.annotations[MASTER], "cache-2-c");
+        assert_eq!(cluster.metadata.annotations[MASTER], "cache-2-c@0");
         assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-b becomes master");
         assert_eq!(switchover(&mut cluster, &to("cache-0-a")).unwrap_err().message, "cache-0-a is the master already");
         assert_eq!(switchover(&mut cluster, &to("cache-9-z")).unwrap_err().status, StatusCode::NOT_FOUND);
