@@ -1,0 +1,3 @@
+//! Clients against recorded answers of the real outside world.
+
+mod mesh;
