@@ -1,3 +1,4 @@
-//! Clients against recorded answers of the real outside world.
+//! Clients and the local market's servers against recorded answers of the real software.
 
+mod gateway;
 mod mesh;

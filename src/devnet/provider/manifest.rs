@@ -1,0 +1,438 @@
+//! What a gateway makes of a manifest: reading it, its own rules, its hash, and whether it fits the groups on the chain.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::wire::akash::base::resources::v1beta4::Resources as ChainResources;
+use crate::wire::akash::base::resources::v1beta4::endpoint::Kind;
+use crate::wire::akash::deployment::v1beta4::GroupSpec;
+
+/// A refusal in a gateway's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// An answer with status and text.
+    Answer(u16, String),
+    /// The real gateway dies of it: the connection ends without an answer.
+    Crash,
+}
+
+impl Refusal {
+    fn unprocessable(text: impl Into<String>) -> Self {
+        Self::Answer(422, text.into())
+    }
+
+    fn invalid(text: impl std::fmt::Display) -> Self {
+        Self::unprocessable(format!("invalid manifest: {text}"))
+    }
+}
+
+/// Groups of a manifest. Fields stand in alphabetical order, for their text is what is hashed; `None` is `null`, which is not `[]`.
+pub type Manifest = Vec<Group>;
+
+/// One group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// Name of the group on the chain.
+    #[serde(deserialize_with = "zero")]
+    pub name: String,
+    /// Its services, sorted by name.
+    pub services: Option<Vec<Service>>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    /// Arguments in place of the image's.
+    pub args: Option<Vec<String>>,
+    /// Command in place of the image's entry point.
+    pub command: Option<Vec<String>>,
+    /// Replicas.
+    #[serde(deserialize_with = "zero")]
+    pub count: u32,
+    /// For the image registry.
+    pub credentials: Option<Credentials>,
+    /// `KEY=value` each.
+    pub env: Option<Vec<String>>,
+    /// Its ports.
+    pub expose: Option<Vec<Expose>>,
+    /// Image reference.
+    #[serde(deserialize_with = "zero")]
+    pub image: String,
+    /// Name.
+    #[serde(deserialize_with = "zero")]
+    pub name: String,
+    /// Mounts and more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub params: Option<Params>,
+    /// What it needs.
+    #[serde(deserialize_with = "zero")]
+    pub resources: Resources,
+}
+
+/// Of an image registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Credentials {
+    pub email: String,
+    pub host: String,
+    pub password: String,
+    pub username: String,
+}
+
+/// One port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Expose {
+    pub endpoint_sequence_number: u32,
+    pub external_port: u32,
+    pub global: bool,
+    pub hosts: Option<Vec<String>>,
+    #[serde(deserialize_with = "zero")]
+    pub http_options: HttpOptions,
+    pub ip: String,
+    pub port: u32,
+    pub proto: String,
+    pub service: String,
+}
+
+/// For the ingress.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct HttpOptions {
+    pub max_body_size: u32,
+    pub next_cases: Option<Vec<String>>,
+    pub next_timeout: u32,
+    pub next_tries: u32,
+    pub read_timeout: u32,
+    pub send_timeout: u32,
+}
+
+/// Parameters of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Params {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Value>,
+    pub storage: Option<Vec<Mount>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tee: Option<Value>,
+}
+
+/// Where a volume is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Mount {
+    pub mount: String,
+    pub name: String,
+    pub read_only: bool,
+}
+
+/// Resources of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Resources {
+    pub cpu: Option<Units>,
+    pub endpoints: Option<Vec<Endpoint>>,
+    pub gpu: Option<Units>,
+    pub id: u32,
+    pub memory: Option<Size>,
+    pub storage: Option<Vec<Volume>>,
+}
+
+/// CPU or GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Units {
+    #[serde(skip_serializing_if = "empty")]
+    pub attributes: Option<Vec<Attribute>>,
+    pub units: Quantity,
+}
+
+/// Memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Size {
+    #[serde(skip_serializing_if = "empty")]
+    pub attributes: Option<Vec<Attribute>>,
+    pub size: Quantity,
+}
+
+/// Storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Volume {
+    #[serde(skip_serializing_if = "empty")]
+    pub attributes: Option<Vec<Attribute>>,
+    pub name: String,
+    pub size: Quantity,
+}
+
+/// An endpoint that the resources ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Endpoint {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub kind: u32,
+    pub sequence_number: u32,
+}
+
+/// Key and value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Attribute {
+    pub key: String,
+    pub value: String,
+}
+
+/// An amount in decimal digits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quantity {
+    /// The digits.
+    #[serde(deserialize_with = "digits")]
+    pub val: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+#[allow(clippy::ref_option)] // serde asks for it
+fn empty(list: &Option<Vec<Attribute>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
+fn zero<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+fn digits<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || serde::de::Error::custom(format!("math/big: cannot unmarshal {text:?} into a *big.Int"));
+    text.parse::<i128>().map(|number| number.to_string()).map_err(|_| wrong())
+}
+
+/// Reads a body as the gateway does: unknown fields and whatever follows the first value are dropped.
+pub fn decode(body: &[u8]) -> Result<Manifest, Refusal> {
+    let value = match serde_json::Deserializer::from_slice(body).into_iter::<Value>().next() {
+        None => return Err(Refusal::unprocessable("EOF")),
+        Some(Err(error)) if error.is_eof() => return Err(Refusal::unprocessable("unexpected EOF")),
+        Some(Err(error)) => return Err(Refusal::unprocessable(syntax_error(body, &error))),
+        Some(Ok(value)) => value,
+    };
+    let kind = match &value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(_) => return serde_json::from_value(value).map_err(|error| Refusal::unprocessable(wrong_type(&error))),
+        Value::Object(_) => "object",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    Err(Refusal::unprocessable(format!("json: cannot unmarshal {kind} into Go value of type v2beta3.Manifest")))
+}
+
+fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
+    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let found = line.get(error.column().saturating_sub(1)).copied().map_or('?', char::from);
+    format!("invalid character '{found}' looking for beginning of value")
+}
+
+fn wrong_type(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("math/big") { text } else { format!("json: cannot unmarshal: {text}") }
+}
+
+/// SHA-256 of the canonical text: sorted keys, no blanks, Go's escapes.
+#[must_use]
+pub fn hash(manifest: &Manifest) -> [u8; 32] {
+    let mut text = serde_json::to_string(manifest).unwrap_or_default();
+    for (raw, escaped) in [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")] {
+        text = text.replace(raw, escaped);
+    }
+    Sha256::digest(text).into()
+}
+
+/// The rules that need nothing but the manifest.
+pub fn validate(manifest: &Manifest) -> Result<(), Refusal> {
+    if manifest.is_empty() {
+        return Err(Refusal::invalid("manifest is empty"));
+    }
+    let mut globals = 0;
+    for (at, group) in manifest.iter().enumerate() {
+        let name = &group.name;
+        if manifest[..at].iter().any(|earlier| earlier.name == *name) {
+            return Err(Refusal::invalid(format!("duplicate group {name:?}")));
+        }
+        let services = group.services.as_deref().unwrap_or_default();
+        if services.is_empty() {
+            return Err(Refusal::invalid(format!("group {name:?} contains no services")));
+        }
+        if !services.is_sorted_by(|a, b| a.name <= b.name) {
+            return Err(Refusal::invalid(format!("group {name:?} services is not sorted")));
+        }
+        for service in services {
+            check_service(service)?;
+            globals += service.expose.iter().flatten().filter(|expose| expose.global).count();
+        }
+    }
+    if globals == 0 {
+        return Err(Refusal::invalid("zero global services"));
+    }
+    let ids = manifest.iter().flat_map(|group| group.services.iter().flatten()).map(|service| service.resources.id);
+    if ids.min() == Some(0) {
+        return Err(Refusal::Answer(500, "resources ID must be > 0".into()));
+    }
+    Ok(())
+}
+
+fn check_service(service: &Service) -> Result<(), Refusal> {
+    let name = &service.name;
+    if !is_label(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Err(Refusal::invalid(format!("service {name:?} name is invalid")));
+    }
+    if service.image.is_empty() {
+        return Err(Refusal::invalid(format!("service {name:?} has empty image name")));
+    }
+    for variable in service.env.iter().flatten() {
+        let key = variable.split('=').next().unwrap_or_default();
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(good) {
+            return Err(Refusal::invalid(format!("service {name:?} defines an env. var. with an invalid name {key:?}")));
+        }
+    }
+    let exposes = service.expose.as_deref().unwrap_or_default();
+    if !exposes.is_sorted_by_key(|expose| (&expose.service, expose.port, &expose.proto, !expose.global)) {
+        return Err(Refusal::invalid(format!("service {name:?}: expose is not sorted")));
+    }
+    exposes.iter().try_for_each(|expose| check_expose(name, expose))
+}
+
+fn check_expose(service: &str, expose: &Expose) -> Result<(), Refusal> {
+    if !(1..=65535).contains(&expose.port) {
+        return Err(Refusal::invalid(format!("service {service:?}: port value must be 0 < value <= 65535 ")));
+    }
+    let hosts = expose.hosts.as_deref().unwrap_or_default();
+    for (at, host) in hosts.iter().enumerate() {
+        if host.len() > 253 || !host.split('.').all(is_label) {
+            return Err(Refusal::invalid(format!("service {service:?}: has invalid hostname {host:?}")));
+        }
+        if hosts[..at].contains(host) {
+            return Err(Refusal::invalid(format!("service {service:?}: hostname {host:?} is duplicated, this is not allowed")));
+        }
+    }
+    Ok(())
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// Whether a manifest, whose hash is right, uses exactly what the groups on the chain hold.
+pub fn fits(manifest: &Manifest, groups: &[GroupSpec]) -> Result<(), Refusal> {
+    if manifest.len() != groups.len() {
+        let text = format!("invalid manifest: group count mismatch ({} != {})", manifest.len(), groups.len());
+        return Err(Refusal::Answer(500, text));
+    }
+    for group in manifest {
+        let Some(spec) = groups.iter().find(|spec| spec.name == group.name) else {
+            return Err(Refusal::Answer(500, format!("invalid manifest: unknown deployment group ('{}')", group.name)));
+        };
+        group_fits(group, spec)?;
+    }
+    Ok(())
+}
+
+fn group_fits(group: &Group, spec: &GroupSpec) -> Result<(), Refusal> {
+    let wrong = |text: String| Refusal::unprocessable(format!("manifest cross-validation error: group {:?}: {text}", group.name));
+    let mut left: Vec<Left<'_>> = spec.resources.iter().filter_map(Left::of).collect();
+    for service in group.services.iter().flatten() {
+        let id = service.resources.id;
+        let wrong = |text: String| wrong(format!("service {:?}: {text}", service.name));
+        let Some(unit) = left.iter_mut().find(|unit| unit.resources.id == id) else {
+            return Err(wrong(format!("not found deployment group resources with ID = {id}")));
+        };
+        if service.resources.storage.as_ref().map_or(0, Vec::len) > unit.resources.storage.len() {
+            return Err(Refusal::Crash);
+        }
+        if let Some(what) = mismatch(&service.resources, unit.resources) {
+            return Err(wrong(format!("{what} resources mismatch for ID {id}")));
+        }
+        if service.count > unit.count {
+            let text = format!("over-utilized replicas ({}) > group spec resources count ({})", service.count, unit.count);
+            return Err(wrong(text));
+        }
+        unit.count -= service.count;
+        for expose in service.expose.iter().flatten().filter(|expose| expose.global) {
+            let (room, kind) = if is_http(expose) { (&mut unit.http, "HTTP") } else { (&mut unit.ports, "PORT") };
+            *room = room.checked_sub(1).ok_or_else(|| wrong(format!("resource ID {id}: over-utilized {kind} endpoints")))?;
+        }
+    }
+    match left.iter().find(|unit| unit.count > 0 || unit.http > 0 || unit.ports > 0) {
+        Some(unit) => Err(wrong(format!("under-utilized resources with ID {}", unit.resources.id))),
+        None => Ok(()),
+    }
+}
+
+fn is_http(expose: &Expose) -> bool {
+    let external = if expose.external_port == 0 { expose.port } else { expose.external_port };
+    expose.proto == "TCP" && external == 80
+}
+
+/// What of a resource unit is not used up yet.
+struct Left<'a> {
+    resources: &'a ChainResources,
+    count: u32,
+    http: usize,
+    ports: usize,
+}
+
+impl<'a> Left<'a> {
+    fn of(unit: &'a crate::wire::akash::deployment::v1beta4::ResourceUnit) -> Option<Self> {
+        let resources = unit.resource.as_ref()?;
+        let of = |kind: Kind| resources.endpoints.iter().filter(|endpoint| endpoint.kind() == kind).count();
+        Some(Self { resources, count: unit.count, http: of(Kind::SharedHttp), ports: of(Kind::RandomPort) })
+    }
+}
+
+fn mismatch(own: &Resources, chain: &ChainResources) -> Option<&'static str> {
+    let digits = |value: Option<&crate::wire::akash::base::resources::v1beta4::ResourceValue>| {
+        value.map_or_else(|| "0".to_owned(), |value| String::from_utf8_lossy(&value.val).into_owned())
+    };
+    let units = |own: Option<&Units>| own.map_or_else(|| "0".to_owned(), |units| units.units.val.clone());
+    let same = |own: Option<&Vec<Attribute>>, chain: &[crate::wire::akash::base::attributes::v1::Attribute]| {
+        let own: Vec<(&str, &str)> = own.into_iter().flatten().map(|one| (one.key.as_str(), one.value.as_str())).collect();
+        own == chain.iter().map(|one| (one.key.as_str(), one.value.as_str())).collect::<Vec<_>>()
+    };
+    if units(own.cpu.as_ref()) != digits(chain.cpu.as_ref().and_then(|cpu| cpu.units.as_ref())) {
+        return Some("CPU");
+    }
+    if units(own.gpu.as_ref()) != digits(chain.gpu.as_ref().and_then(|gpu| gpu.units.as_ref())) {
+        return Some("GPU");
+    }
+    let memory = own.memory.as_ref().map_or("0", |memory| memory.size.val.as_str());
+    if memory != digits(chain.memory.as_ref().and_then(|memory| memory.quantity.as_ref())) {
+        return Some("Memory");
+    }
+    let volumes = own.storage.as_deref().unwrap_or_default();
+    let equal = volumes.len() == chain.storage.len()
+        && volumes.iter().zip(&chain.storage).all(|(own, chain)| {
+            own.name == chain.name && own.size.val == digits(chain.quantity.as_ref()) && same(own.attributes.as_ref(), &chain.attributes)
+        });
+    (!equal).then_some("Storage")
+}
