@@ -11,7 +11,7 @@ pub mod gateway;
 pub mod mesh;
 pub mod model;
 pub mod node;
-//pub mod operator;
+pub mod operator;
 pub mod plan;
 pub mod retry;
 pub mod sdl;

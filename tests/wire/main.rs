@@ -2,3 +2,5 @@
 
 mod gateway;
 mod mesh;
+mod provider;
+mod provider_gateway;
