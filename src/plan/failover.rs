@@ -82,6 +82,10 @@ fn by_silence(draft: &mut Draft<'_>, name: &IncarnationName, heard: UnixMs, down
         if u128::from(state.redis.silent_ms) >= down_after.as_millis() {
             lost += 1;
             witnesses.push(format!("{replica} (silent for {} ms)", state.redis.silent_ms));
+        } else if state.redis.master_host.is_empty() {
+            // Detached by an earlier attempt, or restarted: it cannot be what keeps the master writable.
+            lost += 1;
+            witnesses.push(format!("{replica} (not attached to it)"));
         }
     }
     let majority = recorded.len() / 2 + 1;

@@ -114,6 +114,11 @@ impl Node {
         i64::try_from(self.log.len()).unwrap()
     }
 
+    /// It was told to replicate from another node.
+    fn follows(&self) -> bool {
+        self.role == Role::Replica && self.master_host != "127.0.0.1"
+    }
+
     pub fn unfenced_master(&self) -> bool {
         self.powered && self.process == Process::Running && self.role == Role::Master && self.min_replicas != FENCED
     }
@@ -159,9 +164,9 @@ impl Node {
             second_offset: self.second_offset,
             offset: self.offset(),
             keys: self.log.len() as u64,
-            master_host: self.master_host.clone(),
+            master_host: if self.follows() { self.master_host.clone() } else { String::new() },
             link_up: self.link_up,
-            silent_ms: if self.role == Role::Replica { now.saturating_sub(self.heard_master) } else { 0 },
+            silent_ms: if self.follows() { now.saturating_sub(self.heard_master) } else { 0 },
             online_epoch: self.online_epoch,
             replicas: self
                 .acks
