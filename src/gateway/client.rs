@@ -103,11 +103,12 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-/// The verifier's verdict, which travels inside an I/O error.
+/// The verifier's verdict, which travels inside I/O errors: `source` leads around it, `get_ref` into it.
 fn certificate_refused(cause: &(dyn StdError + 'static)) -> Option<String> {
-    let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|error| error.downcast_ref::<rustls::Error>()))?;
-    match tls {
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        return certificate_refused(error.get_ref()?);
+    }
+    match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why)) => Some(why.0.to_string()),
         rustls::Error::InvalidCertificate(why) => Some(format!("{why:?}")),
         _ => None,

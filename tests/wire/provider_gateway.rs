@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use akash_redis::devnet::provider::facts::Account;
 use akash_redis::devnet::provider::gateway::{Clock, router};
 use akash_redis::devnet::provider::host::ProviderHost;
-use akash_redis::devnet::provider::manifest::{decode, hash};
+use akash_redis::devnet::provider::manifest::{Refusal, decode, hash};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -154,6 +154,10 @@ async fn a_manifest_must_fit_the_groups_on_the_chain() {
         judged += 1;
     }
     assert!(judged > 10, "only {judged} records");
+    let world = World::new();
+    let deadly = records()["manifest-cross-storage-extra"].clone();
+    world.deploy(OWNER, DSEQ, hash(&decode(body(&deadly)).unwrap()), vec![group(100)], true);
+    assert_eq!(world.host().put_manifest(OWNER, DSEQ, body(&deadly)).await, Err(Refusal::Crash));
 }
 
 #[tokio::test]

@@ -371,3 +371,6 @@ fn volumes(service: &Service) -> Result<String, String> {
         .collect();
     Ok(list?.join(" "))
 }
+
+#[cfg(test)]
+mod tests;
