@@ -340,7 +340,8 @@ pub(super) async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, 
 /// What may go into a log of a text that somebody else wrote: one short line. Long words are cut, for whoever holds our manifest could
 /// send its keys back in an error.
 pub(super) fn shorten(text: &str) -> String {
-    const WORD: usize = 48;
+    // An address of the chain has 44 characters, the shortest auth key of a control server 48.
+    const WORD: usize = 44;
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).take(40);
     let cut = words.map(|word| match word.char_indices().nth(WORD) {
         Some(_) => format!("{}...", word.chars().take(8).collect::<String>()),

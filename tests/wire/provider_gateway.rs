@@ -235,3 +235,28 @@ async fn paths_and_unknown_leases_are_refused_in_the_same_words() {
         same_words(name, &ask(router(running(&world).await, clock_of(record)), record).await, record);
     }
 }
+
+#[tokio::test]
+async fn a_host_name_belongs_to_one_owner() {
+    let records = records();
+    let world = World::new();
+    let host = running(&world).await;
+    let first = &records["manifest-update-with-host"];
+    world.deploy(OWNER, DSEQ, hash(&decode(body(first)).unwrap()), vec![group(500)], true);
+    assert_eq!(ask(router(host.clone(), clock_of(first)), first).await.0, 200);
+    let second = &records["manifest-host-in-use-by-other-owner"];
+    let other = second["request"]["token"]["claims"]["iss"].as_str().unwrap();
+    world.deploy(other, 1_795_520_028, hash(&decode(body(second)).unwrap()), vec![group(100)], true);
+    same_words("host in use", &ask(router(host, clock_of(second)), second).await, second);
+}
+
+#[tokio::test]
+async fn status_and_address_name_the_provider() {
+    let records = records();
+    let record = &records["status-with-leases"];
+    let world = World::new();
+    let got: Value = serde_json::from_str(&ask(router(running(&world).await, clock_of(record)), record).await.1).unwrap();
+    let recorded: Value = serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(got["address"], recorded["address"]);
+    assert_eq!((&got["cluster"]["leases"], &got["manifest"]["deployments"]), (&1.into(), &1.into()));
+}

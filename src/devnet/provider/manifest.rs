@@ -436,3 +436,15 @@ fn mismatch(own: &Resources, chain: &ChainResources) -> Option<&'static str> {
         });
     (!equal).then_some("Storage")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_market_s_own_tools() {
+        let text = r#"[{"name":"akash","services":[{"args":null,"command":null,"count":1,"credentials":null,"env":null,"expose":[{"endpointSequenceNumber":0,"externalPort":80,"global":true,"hosts":null,"httpOptions":{"maxBodySize":1048576,"nextCases":["error","timeout"],"nextTimeout":0,"nextTries":3,"readTimeout":60000,"sendTimeout":60000},"ip":"","port":80,"proto":"TCP","service":""}],"image":"bsord/tetris","name":"tetris","resources":{"cpu":{"units":{"val":"1000"}},"endpoints":[{"sequence_number":0}],"gpu":{"units":{"val":"0"}},"id":1,"memory":{"size":{"val":"536870912"}},"storage":[{"name":"default","size":{"val":"536870912"}}]}}]}]"#;
+        let manifest = decode(text.as_bytes()).unwrap();
+        assert_eq!(hex::encode(hash(&manifest)), "ee52e329aa45b0638c27065d52eb0dc92f6704194bc63c6435c56fb549dded7d");
+    }
+}
