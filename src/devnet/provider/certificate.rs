@@ -78,7 +78,7 @@ mod tests {
         let (_, parsed) = X509Certificate::from_der(&made.der).unwrap();
         let names: Vec<_> = [parsed.subject(), parsed.issuer()].map(ToString::to_string).to_vec();
         assert_eq!(names[0], names[1]);
-        assert!(names[0].contains("CN=akash1p") && names[0].contains("2.23.133.2.6=v0.0.1"), "{}", names[0]);
+        assert!(names[0].contains("CN=akash1p") && names[0].contains("OID(2.23.133.2.6)=v0.0.1"), "{}", names[0]);
         assert_eq!(parsed.serial.to_string(), made.serial.to_string());
         let usage = parsed.key_usage().unwrap().unwrap().value;
         assert!(usage.key_encipherment() && usage.data_encipherment() && !usage.digital_signature());
