@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use akash_redis::devnet::provider::facts::{Account, Deployment, Facts};
 use akash_redis::devnet::provider::host::{LeaseKey, ProviderHost, ProviderName, Workloads};
-use akash_redis::devnet::provider::manifest::Service;
+use akash_redis::sdl::canonical::Service;
 use akash_redis::wire::akash::base::resources::v1beta4 as res;
 use akash_redis::wire::akash::deployment::v1beta4::{GroupSpec, ResourceUnit};
 use async_trait::async_trait;

@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::manifest::{Mount, Params};
 use super::*;
+use crate::sdl::canonical::{Mount, Params};
 
 const INSIDE: &str = "AKASH_REDIS_TEST_INSIDE";
 const NAME: &str = "devnet::provider::runner::tests::workloads_are_contained_and_kept_running";
