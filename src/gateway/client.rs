@@ -103,11 +103,12 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-/// The verifier's verdict, which travels inside an I/O error.
+/// The verifier's verdict, which travels inside I/O errors: `source` leads around it, `get_ref` into it.
 fn certificate_refused(cause: &(dyn StdError + 'static)) -> Option<String> {
-    let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|error| error.downcast_ref::<rustls::Error>()))?;
-    match tls {
+    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+        return certificate_refused(error.get_ref()?);
+    }
+    match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why)) => Some(why.0.to_string()),
         rustls::Error::InvalidCertificate(why) => Some(format!("{why:?}")),
         _ => None,
@@ -339,7 +340,8 @@ pub(super) async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, 
 /// What may go into a log of a text that somebody else wrote: one short line. Long words are cut, for whoever holds our manifest could
 /// send its keys back in an error.
 pub(super) fn shorten(text: &str) -> String {
-    const WORD: usize = 48;
+    // An address of the chain has 44 characters, the shortest auth key of a control server 48.
+    const WORD: usize = 44;
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).take(40);
     let cut = words.map(|word| match word.char_indices().nth(WORD) {
         Some(_) => format!("{}...", word.chars().take(8).collect::<String>()),

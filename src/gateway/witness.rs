@@ -45,6 +45,6 @@ async fn fetch(host: &str, nonce: &str, allow_private: bool) -> Result<StatusPag
         return Err(format!("it answers {}", response.status()));
     }
     let headers = response.headers().clone();
-    let body = client::bounded(response).await.map_err(|failure| failure.detail())?;
+    let body = client::bounded(response).await.map_err(Failure::detail)?;
     Ok(StatusPage { headers, body })
 }

@@ -41,7 +41,7 @@ impl ProviderCertificates for Listed {
 
 fn client(listed: Arc<Listed>) -> GatewayClient {
     let key = key(0);
-    let sign = move |bytes: &[u8]| <[u8; 64]>::try_from(key.sign(bytes).unwrap().to_bytes().as_slice()).unwrap();
+    let sign = move |bytes: &[u8]| key.sign(bytes).unwrap().to_bytes().into();
     GatewayClient::new(OWNER.into(), Arc::new(sign), listed, true)
 }
 
@@ -119,16 +119,35 @@ async fn nobody_else_is_trusted() {
     assert_eq!(reached.load(Ordering::Relaxed), 0, "nothing may be sent to a stranger");
 }
 
+/// Shows a certificate and signs with whatever key it has.
+#[derive(Debug)]
+struct Thief(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::server::ResolvesServerCert for Thief {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_without_its_key_proves_nothing() {
-    let listed = certificate(PROVIDER);
-    let stolen = ProviderCertificate { der: listed.der.clone(), ..certificate(PROVIDER) };
-    let (listener, shutdown) = (listener().await, CancellationToken::new());
-    let _guard = shutdown.clone().drop_guard();
+    let (listed, other) = (certificate(PROVIDER), certificate(PROVIDER));
+    let key = rustls::pki_types::PrivateKeyDer::try_from(other.key_der).unwrap();
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+    let shown = rustls::sign::CertifiedKey::new(vec![listed.der.clone().into()], key);
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(crypto).with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let config = config.with_no_client_auth().with_cert_resolver(Arc::new(Thief(Arc::new(shown))));
+    let listener = listener().await;
     let provider = provider_at(listener.local_addr().unwrap());
-    // A server library may refuse such a pair at once; then nobody answers, which is as good.
-    tokio::spawn(async move { serve_tls(answering(200, ""), listener, &stolen, shutdown).await });
-    assert!(matches!(client(Listed::these(vec![listed.der])).lease_status(&provider, &lease()).await, LeaseStatus::Away(_)));
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        while let Ok((stream, _)) = listener.accept().await {
+            assert!(acceptor.accept(stream).await.is_err());
+        }
+    });
+    let error = client(Listed::these(vec![listed.der])).put_manifest(&provider, &lease(), "secret").await.unwrap_err();
+    assert!(matches!(&error, GatewayError::NotTheProvider { detail, .. } if detail.contains("BadSignature")), "{error}");
 }
 
 #[tokio::test]
@@ -256,7 +275,7 @@ async fn private_addresses_are_not_called() {
     let listed = Listed::these(vec![own.der.clone()]);
     let (provider, _guard) = scripted(answering(200, ""), own).await;
     let key = key(0);
-    let sign = move |bytes: &[u8]| <[u8; 64]>::try_from(key.sign(bytes).unwrap().to_bytes().as_slice()).unwrap();
+    let sign = move |bytes: &[u8]| key.sign(bytes).unwrap().to_bytes().into();
     let client = GatewayClient::new(OWNER.into(), Arc::new(sign), listed, false);
     assert!(matches!(client.lease_status(&provider, &lease()).await, LeaseStatus::Away(why) if why.contains("no public address")));
     let literal = ProviderView { host_uri: provider.host_uri.replace("localhost", "127.0.0.1"), ..provider };
@@ -276,13 +295,10 @@ async fn client_and_local_gateway_bring_a_manifest_that_is_early() {
     let host = world.host();
     tokio::spawn(async move { serve(host, listener, &own, Arc::new(SystemTime::now), shutdown).await });
     assert_eq!(client.lease_status(&provider, &lease()).await, LeaseStatus::NoManifest);
-    let later = world.clone();
-    let (put, ()) = tokio::join!(client.put_manifest(&provider, &lease(), &manifest), async move {
-        // The lease shows up while the client is trying.
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        later.leases.lock().unwrap().insert((OWNER.into(), DSEQ), (1, 1));
-    });
-    put.unwrap();
+    // The lease shows up while the client is trying.
+    world.deploy(OWNER, DSEQ, hash(&decode(manifest.as_bytes()).unwrap()), vec![group(500)], true);
+    world.hidden.store(2, Ordering::Relaxed);
+    client.put_manifest(&provider, &lease(), &manifest).await.unwrap();
     world.ready.store(true, Ordering::Relaxed);
     assert!(matches!(client.lease_status(&provider, &lease()).await, LeaseStatus::Deployed { ready: 1, uris } if uris.len() == 1));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use akash_redis::devnet::provider::facts::Account;
 use akash_redis::devnet::provider::gateway::{Clock, router};
 use akash_redis::devnet::provider::host::ProviderHost;
-use akash_redis::devnet::provider::manifest::{decode, hash};
+use akash_redis::devnet::provider::manifest::{Refusal, decode, hash};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -154,6 +154,10 @@ async fn a_manifest_must_fit_the_groups_on_the_chain() {
         judged += 1;
     }
     assert!(judged > 10, "only {judged} records");
+    let world = World::new();
+    let deadly = records()["manifest-cross-storage-extra"].clone();
+    world.deploy(OWNER, DSEQ, hash(&decode(body(&deadly)).unwrap()), vec![group(100)], true);
+    assert_eq!(world.host().put_manifest(OWNER, DSEQ, body(&deadly)).await, Err(Refusal::Crash));
 }
 
 #[tokio::test]
@@ -230,4 +234,29 @@ async fn paths_and_unknown_leases_are_refused_in_the_same_words() {
         let record = &records[name];
         same_words(name, &ask(router(running(&world).await, clock_of(record)), record).await, record);
     }
+}
+
+#[tokio::test]
+async fn a_host_name_belongs_to_one_owner() {
+    let records = records();
+    let world = World::new();
+    let host = running(&world).await;
+    let first = &records["manifest-update-with-host"];
+    world.deploy(OWNER, DSEQ, hash(&decode(body(first)).unwrap()), vec![group(500)], true);
+    assert_eq!(ask(router(host.clone(), clock_of(first)), first).await.0, 200);
+    let second = &records["manifest-host-in-use-by-other-owner"];
+    let other = second["request"]["token"]["claims"]["iss"].as_str().unwrap();
+    world.deploy(other, 1_795_520_028, hash(&decode(body(second)).unwrap()), vec![group(100)], true);
+    same_words("host in use", &ask(router(host, clock_of(second)), second).await, second);
+}
+
+#[tokio::test]
+async fn status_and_address_name_the_provider() {
+    let records = records();
+    let record = &records["status-with-leases"];
+    let world = World::new();
+    let got: Value = serde_json::from_str(&ask(router(running(&world).await, clock_of(record)), record).await.1).unwrap();
+    let recorded: Value = serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(got["address"], recorded["address"]);
+    assert_eq!((&got["cluster"]["leases"], &got["manifest"]["deployments"]), (&1.into(), &1.into()));
 }

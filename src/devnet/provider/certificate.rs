@@ -63,3 +63,29 @@ fn pem(label: &str, der: &[u8]) -> String {
     let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    use super::*;
+
+    #[test]
+    fn it_is_as_odd_as_a_real_one() {
+        let made = ProviderCertificate::make("akash1p", "p.test", SystemTime::now()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&made.der).unwrap();
+        let names: Vec<_> = [parsed.subject(), parsed.issuer()].map(ToString::to_string).to_vec();
+        assert_eq!(names[0], names[1]);
+        assert!(names[0].contains("CN=akash1p") && names[0].contains("OID(2.23.133.2.6)=v0.0.1"), "{}", names[0]);
+        assert_eq!(parsed.serial.to_string(), made.serial.to_string());
+        let usage = parsed.key_usage().unwrap().unwrap().value;
+        assert!(usage.key_encipherment() && usage.data_encipherment() && !usage.digital_signature());
+        let critical: BTreeMap<String, bool> = parsed.extensions().iter().map(|one| (one.oid.to_id_string(), one.critical)).collect();
+        let recorded = [("2.5.29.15", true), ("2.5.29.37", false), ("2.5.29.19", true), ("2.5.29.17", false), ("2.5.29.30", true)];
+        for (oid, expected) in recorded {
+            assert_eq!(critical.get(oid), Some(&expected), "{oid}");
+        }
+    }
+}

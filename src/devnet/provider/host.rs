@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::facts::Facts;
-use super::manifest::{self, Manifest, Refusal, Service};
+use super::manifest::{self, Refusal};
+use crate::sdl::canonical::{Manifest, Service};
 
 /// A lease at one provider.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +146,7 @@ impl ProviderHost {
         let state = self.lock();
         let taken: Vec<String> =
             state.live.iter().filter(|(key, _)| key.owner != owner).flat_map(|(_, live)| hosts(&live.service)).collect();
-        let asked = manifest.iter().flat_map(|group| group.services.iter().flatten()).flat_map(hosts);
+        let asked = manifest.0.iter().flat_map(|group| group.services.iter().flatten()).flat_map(hosts);
         match asked.into_iter().find(|host| taken.contains(host)) {
             Some(host) => Err(Refusal::Answer(500, format!("hostname not allowed: host {host:?} in use"))),
             None => Ok(()),
@@ -154,7 +155,7 @@ impl ProviderHost {
 
     /// Brings a lease to a manifest. A service that changed its name is refused without a word, as everywhere in this market.
     async fn deploy(&self, key: LeaseKey, manifest: Manifest) {
-        let group = usize::try_from(key.gseq).ok().and_then(|gseq| manifest.get(gseq.checked_sub(1)?));
+        let group = usize::try_from(key.gseq).ok().and_then(|gseq| manifest.0.get(gseq.checked_sub(1)?));
         let Some(service) = group.and_then(|group| group.services.as_ref()?.first()).cloned() else { return };
         {
             let mut state = self.lock();
@@ -183,7 +184,7 @@ impl ProviderHost {
     #[must_use]
     pub fn manifest_json(&self, key: &LeaseKey) -> Option<Value> {
         let mut manifest = self.lock().live.get(key)?.manifest.clone();
-        for service in manifest.iter_mut().flat_map(|group| group.services.iter_mut().flatten()) {
+        for service in manifest.0.iter_mut().flat_map(|group| group.services.iter_mut().flatten()) {
             service.resources.endpoints = None;
         }
         serde_json::to_value(manifest).ok()

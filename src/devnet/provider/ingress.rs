@@ -87,3 +87,33 @@ async fn relay(mut response: reqwest::Response) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_go_to_the_node_behind_their_host_name() {
+        let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (front, node, gone) = (bind().await, bind().await, bind().await);
+        let page =
+            Router::new().fallback(|request: Request| async move { format!("{:?} {}", request.headers()[header::HOST], request.uri()) });
+        let ingress = Arc::new(Ingress::default());
+        ingress.publish("a.p.test", node.local_addr().unwrap());
+        ingress.publish("b.p.test", gone.local_addr().unwrap());
+        drop(gone);
+        tokio::spawn(async move { axum::serve(node, page).await });
+        let at = front.local_addr().unwrap();
+        tokio::spawn(ingress.clone().serve(front, CancellationToken::new()));
+        let http = client().unwrap();
+        let get = async |host: &str| {
+            let answer = http.get(format!("http://{at}/x?nonce=1")).header(header::HOST, host).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        assert_eq!(get("A.p.test:80").await, (200, "\"A.p.test:80\" /x?nonce=1".to_owned()));
+        assert_eq!(get("b.p.test").await.0, 502);
+        assert_eq!(get("c.p.test").await.0, 404);
+        ingress.withdraw("a.p.test");
+        assert_eq!(get("a.p.test").await.0, 404);
+    }
+}

@@ -1,9 +1,8 @@
 //! What a gateway makes of a manifest: reading it, its own rules, its hash, and whether it fits the groups on the chain.
 
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
+use crate::sdl::canonical::{self, Attribute, Expose, Group, Manifest, Resources, Service, Units};
 use crate::wire::akash::base::resources::v1beta4::Resources as ChainResources;
 use crate::wire::akash::base::resources::v1beta4::endpoint::Kind;
 use crate::wire::akash::deployment::v1beta4::GroupSpec;
@@ -27,206 +26,6 @@ impl Refusal {
     }
 }
 
-/// Groups of a manifest. Fields stand in alphabetical order, for their text is what is hashed; `None` is `null`, which is not `[]`.
-pub type Manifest = Vec<Group>;
-
-/// One group.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Group {
-    /// Name of the group on the chain.
-    #[serde(deserialize_with = "zero")]
-    pub name: String,
-    /// Its services, sorted by name.
-    pub services: Option<Vec<Service>>,
-}
-
-/// One service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Service {
-    /// Arguments in place of the image's.
-    pub args: Option<Vec<String>>,
-    /// Command in place of the image's entry point.
-    pub command: Option<Vec<String>>,
-    /// Replicas.
-    #[serde(deserialize_with = "zero")]
-    pub count: u32,
-    /// For the image registry.
-    pub credentials: Option<Credentials>,
-    /// `KEY=value` each.
-    pub env: Option<Vec<String>>,
-    /// Its ports.
-    pub expose: Option<Vec<Expose>>,
-    /// Image reference.
-    #[serde(deserialize_with = "zero")]
-    pub image: String,
-    /// Name.
-    #[serde(deserialize_with = "zero")]
-    pub name: String,
-    /// Mounts and more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub params: Option<Params>,
-    /// What it needs.
-    #[serde(deserialize_with = "zero")]
-    pub resources: Resources,
-}
-
-/// Of an image registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Credentials {
-    pub email: String,
-    pub host: String,
-    pub password: String,
-    pub username: String,
-}
-
-/// One port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct Expose {
-    pub endpoint_sequence_number: u32,
-    pub external_port: u32,
-    pub global: bool,
-    pub hosts: Option<Vec<String>>,
-    #[serde(deserialize_with = "zero")]
-    pub http_options: HttpOptions,
-    pub ip: String,
-    pub port: u32,
-    pub proto: String,
-    pub service: String,
-}
-
-/// For the ingress.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct HttpOptions {
-    pub max_body_size: u32,
-    pub next_cases: Option<Vec<String>>,
-    pub next_timeout: u32,
-    pub next_tries: u32,
-    pub read_timeout: u32,
-    pub send_timeout: u32,
-}
-
-/// Parameters of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Params {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub permissions: Option<Value>,
-    pub storage: Option<Vec<Mount>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tee: Option<Value>,
-}
-
-/// Where a volume is mounted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-#[allow(missing_docs)]
-pub struct Mount {
-    pub mount: String,
-    pub name: String,
-    pub read_only: bool,
-}
-
-/// Resources of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Resources {
-    pub cpu: Option<Units>,
-    pub endpoints: Option<Vec<Endpoint>>,
-    pub gpu: Option<Units>,
-    pub id: u32,
-    pub memory: Option<Size>,
-    pub storage: Option<Vec<Volume>>,
-}
-
-/// CPU or GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Units {
-    #[serde(skip_serializing_if = "empty")]
-    pub attributes: Option<Vec<Attribute>>,
-    pub units: Quantity,
-}
-
-/// Memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Size {
-    #[serde(skip_serializing_if = "empty")]
-    pub attributes: Option<Vec<Attribute>>,
-    pub size: Quantity,
-}
-
-/// Storage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Volume {
-    #[serde(skip_serializing_if = "empty")]
-    pub attributes: Option<Vec<Attribute>>,
-    pub name: String,
-    pub size: Quantity,
-}
-
-/// An endpoint that the resources ask for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Endpoint {
-    #[serde(skip_serializing_if = "is_zero")]
-    pub kind: u32,
-    pub sequence_number: u32,
-}
-
-/// Key and value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct Attribute {
-    pub key: String,
-    pub value: String,
-}
-
-/// An amount in decimal digits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Quantity {
-    /// The digits.
-    #[serde(deserialize_with = "digits")]
-    pub val: String,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-#[allow(clippy::ref_option)] // serde asks for it
-fn empty(list: &Option<Vec<Attribute>>) -> bool {
-    list.as_ref().is_none_or(Vec::is_empty)
-}
-
-fn zero<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
-}
-
-fn digits<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let text = String::deserialize(from)?;
-    let wrong = || serde::de::Error::custom(format!("math/big: cannot unmarshal {text:?} into a *big.Int"));
-    text.parse::<i128>().map(|number| number.to_string()).map_err(|_| wrong())
-}
-
 /// Reads a body as the gateway does: unknown fields and whatever follows the first value are dropped.
 pub fn decode(body: &[u8]) -> Result<Manifest, Refusal> {
     let value = match serde_json::Deserializer::from_slice(body).into_iter::<Value>().next() {
@@ -236,7 +35,7 @@ pub fn decode(body: &[u8]) -> Result<Manifest, Refusal> {
         Some(Ok(value)) => value,
     };
     let kind = match &value {
-        Value::Null => return Ok(Vec::new()),
+        Value::Null => return Ok(Manifest::default()),
         Value::Array(_) => return serde_json::from_value(value).map_err(|error| Refusal::unprocessable(wrong_type(&error))),
         Value::Object(_) => "object",
         Value::String(_) => "string",
@@ -254,21 +53,20 @@ fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
 
 fn wrong_type(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    if text.starts_with("math/big") { text } else { format!("json: cannot unmarshal: {text}") }
+    match text.strip_suffix("` is not a whole number").and_then(|start| start.strip_prefix('`')) {
+        Some(digits) => format!("math/big: cannot unmarshal {digits:?} into a *big.Int"),
+        None => format!("json: cannot unmarshal: {text}"),
+    }
 }
 
-/// SHA-256 of the canonical text: sorted keys, no blanks, Go's escapes.
+/// SHA-256 of the canonical text.
 #[must_use]
 pub fn hash(manifest: &Manifest) -> [u8; 32] {
-    let mut text = serde_json::to_string(manifest).unwrap_or_default();
-    for (raw, escaped) in [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")] {
-        text = text.replace(raw, escaped);
-    }
-    Sha256::digest(text).into()
+    canonical::hash(&manifest.canonical_text())
 }
 
 /// The rules that need nothing but the manifest.
-pub fn validate(manifest: &Manifest) -> Result<(), Refusal> {
+pub fn validate(Manifest(manifest): &Manifest) -> Result<(), Refusal> {
     if manifest.is_empty() {
         return Err(Refusal::invalid("manifest is empty"));
     }
@@ -344,7 +142,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Whether a manifest, whose hash is right, uses exactly what the groups on the chain hold.
-pub fn fits(manifest: &Manifest, groups: &[GroupSpec]) -> Result<(), Refusal> {
+pub fn fits(Manifest(manifest): &Manifest, groups: &[GroupSpec]) -> Result<(), Refusal> {
     if manifest.len() != groups.len() {
         let text = format!("invalid manifest: group count mismatch ({} != {})", manifest.len(), groups.len());
         return Err(Refusal::Answer(500, text));
@@ -435,4 +233,16 @@ fn mismatch(own: &Resources, chain: &ChainResources) -> Option<&'static str> {
             own.name == chain.name && own.size.val == digits(chain.quantity.as_ref()) && same(own.attributes.as_ref(), &chain.attributes)
         });
     (!equal).then_some("Storage")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_the_market_s_own_tools() {
+        let text = r#"[{"name":"akash","services":[{"args":null,"command":null,"count":1,"credentials":null,"env":null,"expose":[{"endpointSequenceNumber":0,"externalPort":80,"global":true,"hosts":null,"httpOptions":{"maxBodySize":1048576,"nextCases":["error","timeout"],"nextTimeout":0,"nextTries":3,"readTimeout":60000,"sendTimeout":60000},"ip":"","port":80,"proto":"TCP","service":""}],"image":"bsord/tetris","name":"tetris","resources":{"cpu":{"units":{"val":"1000"}},"endpoints":[{"sequence_number":0}],"gpu":{"units":{"val":"0"}},"id":1,"memory":{"size":{"val":"536870912"}},"storage":[{"name":"default","size":{"val":"536870912"}}]}}]}]"#;
+        let manifest = decode(text.as_bytes()).unwrap();
+        assert_eq!(hex::encode(hash(&manifest)), "ee52e329aa45b0638c27065d52eb0dc92f6704194bc63c6435c56fb549dded7d");
+    }
 }

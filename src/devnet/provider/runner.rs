@@ -19,8 +19,8 @@ use super::container::{self, Container};
 use super::host::{LeaseKey, ProviderName, Workloads};
 use super::ingress::Ingress;
 use super::logs::Log;
-use super::manifest::Service;
 use crate::devnet::net::Net;
+use crate::sdl::canonical::Service;
 
 /// A workload that ran for so long is healthy: the next pause is the first again.
 const HEALTHY: Duration = Duration::from_secs(20);
@@ -371,3 +371,6 @@ fn volumes(service: &Service) -> Result<String, String> {
         .collect();
     Ok(list?.join(" "))
 }
+
+#[cfg(test)]
+mod tests;
