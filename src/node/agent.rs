@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +140,10 @@ fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Pl
 
     let redis =
         RedisPlace { run_dir: settings.run_dir.join("redis"), data_dir: kept.join("redis"), run_as: redis_user(), password: random_hex() };
+    if redis.run_as.is_some() {
+        // A fresh volume may be closed to everybody but root.
+        fs::set_permissions(&kept, PermissionsExt::from_mode(0o755)).map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
+    }
     redis.prepare().map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
     let mesh = MeshPlace { state_dir: kept.join("tailscale"), run_dir: settings.run_dir.clone() };
     mesh.prepare().map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;

@@ -93,7 +93,7 @@ impl RedisPlace {
         if node.identity.egress == "proxychains" {
             let proxy = self.run_dir.join("proxychains.conf");
             self.write(&proxy, &proxychains_text(node.settings.socks_port))?;
-            program.args = vec!["-q".into(), "-f".into(), proxy.into(), program.program.into()];
+            program.args = vec!["-q".into(), "-f".into(), proxy.into(), node.settings.redis_server.clone().into()];
             program.program.clone_from(&node.settings.proxychains);
         }
         program.args.push(file.into());

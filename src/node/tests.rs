@@ -1,6 +1,6 @@
 //! The agent against real redis-servers, without a mesh: masters are dialled directly.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
 /// Nothing in a test takes longer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct TestNode {
     pub node: Arc<Node>,
@@ -86,6 +86,7 @@ impl TestNode {
             path
         };
         make(settings.run_dir.clone());
+        make(settings.data_dir.clone());
         let place = RedisPlace {
             run_dir: settings.run_dir.join("redis"),
             data_dir: settings.data_dir.join("redis"),
