@@ -1,0 +1,3 @@
+//! What goes over the wires, against recorded answers of the real software.
+
+mod sdl;
