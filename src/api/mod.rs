@@ -3,5 +3,7 @@
 pub mod defaults;
 pub mod quantity;
 pub mod report;
+pub mod schema;
 pub mod status;
 pub mod types;
+pub mod validate;

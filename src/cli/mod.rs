@@ -4,8 +4,10 @@ mod act;
 mod apply;
 pub mod client;
 pub mod logging;
+mod node;
 pub mod operator;
 mod read;
+mod sdl;
 pub mod show;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,14 @@ pub enum Command {
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true.
     Wait(wait::Wait),
+    /// Render one node of a manifest for the Akash market.
+    Sdl(sdl::SdlArgs),
+    /// Print the JSON schema of the manifest.
+    Schema,
+    /// Run the operator.
+    Operator(operator::Operator),
+    /// Run the agent of a node; this is what the image starts.
+    Node(node::NodeArgs),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error). Usage errors end with 2 before this.
@@ -75,6 +85,17 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let other = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Server(error);
+    match cli.command {
+        Command::Operator(args) => return operator::run(&args).await.map_err(|e| other(e.into())),
+        Command::Node(args) => return node::run(args).await.map_err(|e| other(e.into())),
+        Command::Sdl(args) => {
+            let text = sdl::run(&args).map_err(|e| other(e.into()))?;
+            return Ok(std::io::stdout().write_all(text.as_bytes())?);
+        }
+        Command::Schema => return Ok(writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?),
+        _ => {}
+    }
     // Here and not before: a server's log is as its own settings say, and the first call wins.
     logging::init(LogFormat::Text, &cli.log_level);
     let client = Client::new(&cli.socket)?;
@@ -95,6 +116,7 @@ async fn execute(client: &Client, command: Command, out: &mut (dyn Write + Send)
         Command::Scale(args) => act::scale(client, args, out).await,
         Command::Delete(args) => act::delete(client, args, out).await,
         Command::Wait(args) => wait::run(client, args, out).await,
+        Command::Operator(_) | Command::Node(_) | Command::Sdl(_) | Command::Schema => Ok(()),
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
 use super::logging;
 use crate::config::{Config, ConfigError};
+use crate::operator;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -23,4 +27,35 @@ impl Operator {
         logging::init(config.log.format, &config.log.level);
         Ok(config)
     }
+}
+
+/// Runs the operator until SIGTERM or SIGINT, or only checks its settings.
+pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let config = args.settings()?;
+    if args.check {
+        return check(&config).await;
+    }
+    let shutdown = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(operator::run(config, shutdown).await?)
+}
+
+async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let findings = operator::check(config).await?;
+    let bad = findings.iter().filter(|(_, found)| found.is_err()).count();
+    for (what, found) in findings {
+        match found {
+            Ok(good) => println!("ok      {what}: {good}"),
+            Err(why) => println!("FAILED  {what}: {why}"),
+        }
+    }
+    if bad == 0 { Ok(()) } else { Err(format!("{bad} of the checks failed; nothing was spent").into()) }
 }

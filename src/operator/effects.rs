@@ -68,7 +68,7 @@ impl Hands {
                 let group_name = incarnation.group_name(&self.settings.constants.installation);
                 let group = sdl::group(&cluster.spec, &group_name, entry.max_price);
                 // The node's identity comes with the lease; until then nobody can deliver this manifest.
-                let hash = sdl::hash(&sdl::manifest(&cluster.spec, &group_name, &self.settings.image, &[]));
+                let hash = sdl::canonical::hash(&sdl::manifest(&cluster.spec, &group_name, &self.settings.image, &[]));
                 let msg = ChainMsg::CreateDeployment { dseq: entry.dseq, group, hash, deposit: *deposit };
                 self.transact(cluster, &msg).await
             }
@@ -173,7 +173,7 @@ impl Hands {
         let identity = serde_json::to_string(&identity).map_err(|e| e.to_string())?;
         let env = [(NODE_VARIABLE.to_owned(), identity)];
         let manifest = sdl::manifest(&cluster.spec, &incarnation.group_name(installation), &settings.image, &env);
-        let made = (manifest.clone(), sdl::hash(&manifest));
+        let made = (manifest.clone(), sdl::canonical::hash(&manifest));
         lock(&self.held).insert(incarnation.clone(), made.clone());
         Ok(made)
     }

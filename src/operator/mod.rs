@@ -5,8 +5,10 @@ mod controller;
 mod convert;
 mod effects;
 mod observe;
+mod run;
 mod seams;
 
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};
+pub use run::{Finding, RunError, check, run};
 pub use seams::{AgentError, Agents, World};

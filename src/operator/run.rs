@@ -12,7 +12,7 @@ use super::controller::{Controller, Settings};
 use super::seams::World;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
-use crate::chain::client::{ChainClient, ChainSettings};
+use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
 use crate::chain::wallet::Wallet;
 use crate::chain::{Chain, ChainError};
 use crate::config::Config;
@@ -67,14 +67,14 @@ struct Clients {
 impl Clients {
     fn new(config: &Config) -> Result<Self, RunError> {
         let root = RootSecret::new(config.root_secret.clone())?;
-        let wallet = Arc::new(Wallet::from_mnemonic(&config.wallet.mnemonic, 0)?);
+        let wallet = Arc::new(Wallet::from_phrase(&config.wallet.mnemonic, 0)?);
         let settings = ChainSettings {
             chain_id: config.chain.id.clone(),
             grpc: config.chain.grpc.clone(),
-            gas_price_micro: config.chain.gas_price_micro,
+            gas_price: GasPrice(config.chain.gas_price_micro),
             fee_granter: config.wallet.fee_granter.clone(),
         };
-        let chain = Arc::new(ChainClient::new(settings, wallet.clone())?);
+        let chain = Arc::new(ChainClient::connect(settings, wallet.clone())?);
         let issuer = wallet.address().to_owned();
         let signer = Arc::new(move |bytes: &[u8]| wallet.sign(bytes));
         let certificates = Arc::new(OnChain(chain.clone()));

@@ -52,6 +52,8 @@ pub fn grants(draft: &Draft<'_>) -> Vec<ReplicationGrant> {
 pub fn for_node(draft: &Draft<'_>, name: &IncarnationName) -> NodeSettings {
     let spec = draft.spec();
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+    // These two are values of their own: they have defaults that follow from the resources.
+    let own = [defaults::MAXMEMORY, defaults::APPENDONLY];
     let users = spec.redis.users.iter().map(|u| SettingsUser {
         name: u.name.clone(),
         password_sha256: u.password_sha256.clone().into_iter().collect(),
@@ -60,7 +62,7 @@ pub fn for_node(draft: &Draft<'_>, name: &IncarnationName) -> NodeSettings {
     let mut settings = NodeSettings {
         generation: String::new(),
         users: users.collect(),
-        redis_config: spec.redis.config.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        redis_config: spec.redis.config.iter().filter(|(k, _)| !own.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
         append_only: defaults::append_only(spec),
         maxmemory_bytes: defaults::maxmemory(spec),
         quorum: if is_master { quorum(draft) } else { Quorum { min_replicas: 0, ..quorum(draft) } },

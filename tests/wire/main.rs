@@ -4,3 +4,4 @@ mod gateway;
 mod mesh;
 mod provider;
 mod provider_gateway;
+mod sdl;

@@ -47,7 +47,7 @@ impl SimGateway {
     }
 
     fn take(&self, lease: &LeaseId, manifest: &str) -> Result<(), String> {
-        if self.chain.hash_of(lease.dseq) != Some(akash_redis::sdl::hash(manifest)) {
+        if self.chain.hash_of(lease.dseq) != Some(akash_redis::sdl::canonical::hash(manifest)) {
             return Err("manifest version validation failed".to_owned());
         }
         let json: serde_json::Value = serde_json::from_str(manifest).map_err(|e| e.to_string())?;

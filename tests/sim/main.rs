@@ -1,0 +1,3 @@
+//! What holds without any peer: pure parts, simulated worlds, the shape of the source.
+
+mod arrows;
