@@ -68,6 +68,13 @@ pub struct Controller {
     lanes: Arc<Mutex<Lanes>>,
     wake: watch::Sender<u64>,
     tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Controller {
@@ -75,7 +82,7 @@ impl Controller {
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
         let hands = Hands { world, settings, readings: Arc::new(Readings::default()), held: Mutex::default(), pending: Mutex::default() };
-        Self { hands: Arc::new(hands), board, lanes: Arc::default(), wake: watch::channel(0).0, tasks: TaskTracker::new() }
+        Self { hands: Arc::new(hands), board, lanes: Arc::default(), wake: watch::channel(0).0, tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
     /// Runs until `shutdown`, or until a later operator took over the store.
@@ -103,16 +110,21 @@ impl Controller {
         Ok(())
     }
 
+    /// Ends everything at once, wherever it is, as the death of the process would.
+    pub fn abandon(&self) {
+        self.stop.cancel();
+    }
+
     /// Transactions of an earlier process may still land: nothing else is signed for their deployments until their end is known.
     async fn take_up_transactions(&self) -> Result<(), StoreError> {
         for (_, tx) in self.hands.world.store.kept_txs().await? {
             lock(&self.hands.pending).insert(tx.hash.clone(), tx.clone());
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
-            self.tasks.spawn(async move {
+            self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
                 hands.settle(&tx).await;
                 hands.readings.read_chain(&hands.world, &BTreeSet::from([tx.dseq])).await;
                 wake.send_modify(|n| *n += 1);
-            });
+            }));
         }
         Ok(())
     }
@@ -247,7 +259,7 @@ impl Controller {
 
     fn spawn(&self, lane: Lane, steps: Vec<Step>, cluster: RedisCluster, record: Record) {
         let (hands, lanes, wake) = (self.hands.clone(), self.lanes.clone(), self.wake.clone());
-        self.tasks.spawn(async move {
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let mut failed = false;
             for step in &steps {
                 let done = hands.carry_out(&cluster, &record, &step.effect).await;
@@ -276,7 +288,7 @@ impl Controller {
                 tokio::time::sleep(pause).await;
             }
             wake.send_modify(|n| *n += 1);
-        });
+        }));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use akash_redis::store::Store;
+
 use crate::world::World;
 
 pub const THREE: &str = "apiVersion: akash-redis.dev/v1alpha1

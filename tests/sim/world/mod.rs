@@ -20,7 +20,8 @@ use akash_redis::operator::{Controller, Settings, World as Outside};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::Board;
-use akash_redis::store::{SqliteStore, Store, Stored};
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Store, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,7 @@ impl World {
 
     /// Starts an operator process over this world.
     pub async fn start_operator(&self) {
-        let root = RootSecret::new(vec![7; 32]).unwrap();
+        let root = RootSecret::new(vec![7; 32].into()).unwrap();
         let store = self.store.as_another_operator();
         let term = store.take_over().await.unwrap();
         let clock = self.clock;
