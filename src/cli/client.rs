@@ -44,6 +44,12 @@ pub enum CliError {
         /// What was seen.
         source: reqwest::Error,
     },
+    /// The operator was reached and says nothing.
+    #[error("the operator on {} does not answer within {} s, so it may be stuck; see its own log", socket.display(), ANSWER.as_secs())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The operator said no.
     #[error("{0}")]
     Refused(String),
@@ -159,6 +165,20 @@ impl Client {
         answer.json().await.map(Some).map_err(|source| CliError::Lost { source })
     }
 
+    /// What a node's processes print, the master's when `node` is absent: an answer whose body is text and grows for as long as it is read.
+    /// `node` consists of a-z, 0-9 and -.
+    pub(super) async fn logs(&self, name: &str, node: Option<&str>, tail: u32, follow: bool) -> Result<reqwest::Response, CliError> {
+        let node = node.map(|node| format!("&node={node}")).unwrap_or_default();
+        let path = format!("/{name}/logs?tail={tail}&follow={follow}{node}");
+        // The limit is for the beginning of the answer only.
+        self.in_time(self.success(self.at(Method::GET, &path))).await?
+    }
+
+    /// Waits for something that the operator has to say, no longer than for any other answer.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, CliError> {
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| CliError::Silent { socket: self.socket.clone() })
+    }
+
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.send(Method::GET, path, None::<&()>).await
     }
@@ -167,7 +187,6 @@ impl Client {
         self.request(method, path, body, ANSWER).await?.json().await.map_err(|source| CliError::Lost { source })
     }
 
-    /// An answer that is a success; everything else is the operator's sentence as an error.
     async fn request(
         &self,
         method: Method,
@@ -175,11 +194,20 @@ impl Client {
         body: Option<&impl Serialize>,
         timeout: Duration,
     ) -> Result<reqwest::Response, CliError> {
-        // The host is there for the form: the connection is the socket's.
-        let mut request = self.http.request(method, format!("http://operator/v1alpha1/clusters{path}")).timeout(timeout);
+        let mut request = self.at(method, path).timeout(timeout);
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.success(request).await
+    }
+
+    fn at(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        // The host is there for the form: the connection is the socket's.
+        self.http.request(method, format!("http://operator/v1alpha1/clusters{path}"))
+    }
+
+    /// An answer that is a success; everything else is the operator's sentence as an error.
+    async fn success(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
         let answer = request.send().await.map_err(|e| self.unreached(e))?;
         let status = answer.status();
         if status.is_success() {

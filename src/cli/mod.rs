@@ -4,6 +4,7 @@ mod act;
 mod apply;
 pub mod client;
 pub mod logging;
+mod logs;
 mod node;
 pub mod operator;
 mod read;
@@ -50,6 +51,8 @@ pub enum Command {
     Plan(read::Name),
     /// Show what happened to a cluster.
     Events(read::Name),
+    /// Show what the processes of a node print: agent, tailscaled, redis.
+    Logs(logs::Logs),
     /// Show where the present master is.
     Endpoint(read::Endpoint),
     /// Move a node to another provider.
@@ -110,6 +113,7 @@ async fn execute(client: &Client, command: Command, out: &mut (dyn Write + Send)
         Command::Describe(args) => read::describe(client, args, out).await,
         Command::Plan(args) => read::plan(client, args, out).await,
         Command::Events(args) => read::events(client, args, out).await,
+        Command::Logs(args) => logs::run(client, args, out).await,
         Command::Endpoint(args) => read::endpoint(client, args, out).await,
         Command::Migrate(args) => act::migrate(client, args, out).await,
         Command::Switchover(args) => act::switchover(client, args, out).await,

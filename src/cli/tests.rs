@@ -16,6 +16,7 @@ use crate::api::status::{Endpoint, Status};
 use crate::api::types::{MASTER, MIGRATE, RedisCluster};
 use crate::model::time::UnixMs;
 use crate::server::board::Board;
+use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Event, Store};
@@ -25,6 +26,7 @@ struct Operator {
     dir: TempDir,
     store: Arc<SqliteStore>,
     board: Arc<Board>,
+    logs: Arc<FakeLogs>,
     client: Client,
     _stop: DropGuard,
 }
@@ -40,12 +42,12 @@ impl Operator {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("operator.sock");
         let store = SqliteStore::open(&dir.path().join("store.db")).unwrap();
-        let (board, stop) = (Arc::new(Board::default()), CancellationToken::new());
+        let (board, logs, stop) = (Arc::new(Board::default()), Arc::new(FakeLogs::default()), CancellationToken::new());
         let mut registry = Registry::default();
         registry.register("ticks", "Ticks of the control loop", Counter::<u64>::default());
         tokio::spawn({
-            let (store, board, socket, stop) = (store.clone(), board.clone(), socket.clone(), stop.clone());
-            async move { crate::server::serve(&socket, store, board, Arc::new(registry), validate, stop).await }
+            let (store, board, logs, socket, stop) = (store.clone(), board.clone(), logs.clone(), socket.clone(), stop.clone());
+            async move { crate::server::serve(&socket, store, board, Arc::new(registry), validate, logs, stop).await }
         });
         let client = Client::new(&socket).unwrap();
         let ready = async {
@@ -54,7 +56,7 @@ impl Operator {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("the API answers");
-        Self { dir, store, board, client, _stop: stop.drop_guard() }
+        Self { dir, store, board, logs, client, _stop: stop.drop_guard() }
     }
 
     /// Runs a command line; the output, or the sentence of the error.
@@ -232,6 +234,62 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
 }
 
 #[tokio::test]
+async fn logs_are_the_masters_unless_a_node_is_named() {
+    let operator = Operator::start().await;
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    assert!(operator.run("logs cache").await.unwrap_err().starts_with("the operator has not looked at cache yet"));
+    operator.publish(json!({ "nodes": nodes() })).await;
+
+    let all = "agent | started\ntailscaled | two lines\nredis | colour?[2J\n";
+    assert_eq!(operator.run("logs cache").await.unwrap(), all, "nothing that a terminal would obey");
+    assert_eq!(operator.run("logs cache cache-0-a --tail 1").await.unwrap(), "redis | colour?[2J\n");
+    assert_eq!(operator.run("logs cache 0 --tail 0").await.unwrap(), "");
+    assert_eq!(operator.run("logs cache 1").await.unwrap_err(), "the log of cache-1-b cannot be read (?[2J)");
+    assert!(operator.run("logs cache 7").await.unwrap_err().starts_with("cache has no node 7"));
+    assert!(operator.run("logs other").await.unwrap_err().starts_with("there is no RedisCluster named other"));
+}
+
+/// A terminal that tells of each line as it is shown.
+struct Screen(std::sync::mpsc::Sender<String>, Vec<u8>);
+
+impl Write for Screen {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.1.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let shown = String::from_utf8(std::mem::take(&mut self.1)).unwrap();
+        self.0.send(shown).map_err(std::io::Error::other)
+    }
+}
+
+#[tokio::test]
+async fn followed_logs_are_shown_as_they_come() {
+    let operator = Operator::start().await;
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    operator.publish(json!({ "nodes": nodes() })).await;
+    let (lines, to_come) = tokio::sync::mpsc::channel(8);
+    *operator.logs.to_come.lock().unwrap() = Some(to_come);
+    let (screen, shown) = std::sync::mpsc::channel();
+    let cli = Cli::try_parse_from(["akash-redis", "logs", "cache", "--follow", "--tail", "0"]).unwrap();
+    let mut screen = Screen(screen, Vec::new());
+    let (done, ()) = tokio::join!(execute(&operator.client, cli.command, &mut screen), async {
+        for line in ["redis | first", "redis | second"] {
+            lines.send(line.to_owned()).await.unwrap();
+            let seen = async {
+                while shown.try_recv().ok().is_none_or(|text| text != format!("{line}\n")) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), seen).await.expect("it is shown before there is another");
+        }
+        drop(lines);
+    });
+    done.unwrap();
+}
+
+#[tokio::test]
 async fn wait_and_delete_end_when_it_is_so() {
     let operator = Operator::start().await;
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
@@ -278,9 +336,14 @@ async fn an_operator_that_is_not_there_is_named_by_its_socket() {
 
 #[test]
 fn usage_errors_end_with_two() {
-    for line in
-        [&["akash-redis"][..], &["akash-redis", "apply"], &["akash-redis", "get", "../x"], &["akash-redis", "get", "a", "-o", "xml"]]
-    {
+    for line in [
+        &["akash-redis"][..],
+        &["akash-redis", "apply"],
+        &["akash-redis", "get", "../x"],
+        &["akash-redis", "get", "a", "-o", "xml"],
+        &["akash-redis", "logs", "a", "0&follow=true"],
+        &["akash-redis", "logs", "a", "--tail", "5001"],
+    ] {
         assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
     }
     Cli::command().debug_assert();

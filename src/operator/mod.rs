@@ -11,4 +11,4 @@ mod seams;
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};
 pub use run::{Finding, RunError, check, run};
-pub use seams::{AgentError, Agents, World};
+pub use seams::{AgentError, Agents, LogLines, World};

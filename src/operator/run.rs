@@ -141,6 +141,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         },
         tick: config.timing.tick,
     };
+    let logs = Arc::new(clients.agents.clone());
     let world = World {
         chain: clients.chain,
         gateway: clients.gateway,
@@ -152,7 +153,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     };
     let controller = Controller::new(world, settings, board.clone());
     let registry = Arc::new(Registry::default());
-    let served = server::serve(&config.api.socket, store, board, registry, problems, shutdown.child_token());
+    let served = server::serve(&config.api.socket, store, board, registry, problems, logs, shutdown.child_token());
     tokio::select! {
         ended = served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::chain::Chain;
@@ -34,7 +35,18 @@ pub enum AgentError {
         /// Its sentence.
         reason: String,
     },
+    /// Its log cannot be read, or not any further.
+    #[error("the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back")]
+    NoLog {
+        /// Which node.
+        incarnation: IncarnationName,
+        /// What is in the way.
+        detail: String,
+    },
 }
+
+/// Lines of a node's processes as they come; after an error there are no more.
+pub type LogLines = BoxStream<'static, Result<wire::LogLine, AgentError>>;
 
 /// The node agents, watched all the time.
 #[async_trait]
@@ -47,6 +59,10 @@ pub trait Agents: Send + Sync {
 
     /// Sends one command; the view holds the state of the reply when this returns.
     async fn command(&self, incarnation: &IncarnationName, request: wire::CommandRequest) -> Result<(), AgentError>;
+
+    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node goes or the stream is dropped. However
+    /// slowly it is read, it holds up neither the views nor commands.
+    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<LogLines, AgentError>;
 
     /// Ticks whenever a view changed.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use super::messages::{Migrate, Switchover};
 use crate::api::status::NodeStatus;
 use crate::api::types::{MASTER, MIGRATE, RedisCluster};
+use crate::model::ids::IncarnationName;
 
 /// Why a request is not carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,8 +118,30 @@ pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Re
     Ok(told)
 }
 
+/// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves, two fill its ordinal: the one that stays
+/// is meant.
+pub(super) fn named_node(cluster: &RedisCluster, node: Option<&str>) -> Result<IncarnationName, Refusal> {
+    let (name, nodes) = (&cluster.metadata.name, seen(cluster)?);
+    let found = match node {
+        None => nodes.iter().find(|n| n.phase == "Master").ok_or_else(|| {
+            Refusal::conflict(format!("{name} has no master now, so say which node is meant; `akash-redis describe {name}` lists them"))
+        })?,
+        Some(node) => {
+            let named = |n: &&NodeStatus| n.incarnation == node || n.ordinal.to_string() == node;
+            let stays = |n: &&NodeStatus| n.phase != "Leaving";
+            let found = nodes.iter().filter(named).find(stays).or_else(|| nodes.iter().find(named));
+            found.ok_or_else(|| node.parse().map_or_else(|_| no_incarnation(cluster, node), |ordinal| no_node(cluster, ordinal)))?
+        }
+    };
+    Ok(IncarnationName(found.incarnation.clone()))
+}
+
 fn nodes(cluster: &RedisCluster) -> Result<&[NodeStatus], Refusal> {
     alive(cluster)?;
+    seen(cluster)
+}
+
+fn seen(cluster: &RedisCluster) -> Result<&[NodeStatus], Refusal> {
     let status = cluster.status.as_ref();
     status.map(|s| s.nodes.as_slice()).ok_or_else(|| {
         Refusal::conflict(format!(
@@ -184,6 +207,24 @@ mod tests {
         let by_name = Migrate { ordinal: None, incarnation: Some("cache-2-c".into()) };
         assert_eq!(migrate(&mut cluster, &by_name).unwrap(), "node 2 (cache-2-c) moves to another provider");
         assert_eq!(migrate(&mut cluster, &node(1)).unwrap_err().status, StatusCode::CONFLICT);
+    }
+
+    #[test]
+    fn a_node_is_named_by_its_number_its_incarnation_or_not_at_all() {
+        let moving = cluster(&[
+            (0, "cache-0-a", "Replica", None),
+            (1, "cache-1-old", "Leaving", None),
+            (1, "cache-1-b", "Master", None),
+            (2, "cache-2-c", "Leaving", None),
+        ]);
+        for (said, meant) in [(None, "cache-1-b"), (Some("1"), "cache-1-b"), (Some("cache-1-old"), "cache-1-old"), (Some("2"), "cache-2-c")]
+        {
+            assert_eq!(named_node(&moving, said).unwrap().0, meant, "{said:?}");
+        }
+        assert_eq!(named_node(&moving, Some("7")).unwrap_err().status, StatusCode::NOT_FOUND);
+        assert_eq!(named_node(&moving, Some("cache-7-x")).unwrap_err().status, StatusCode::NOT_FOUND);
+        let headless = named_node(&cluster(&[(0, "cache-0-a", "Replica", None)]), None).unwrap_err();
+        assert!(headless.message.starts_with("cache has no master now"), "{}", headless.message);
     }
 
     #[test]

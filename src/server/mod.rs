@@ -4,6 +4,7 @@
 
 mod actions;
 pub mod board;
+pub mod logs;
 pub mod messages;
 mod routes;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::types::RedisCluster;
 use crate::store::Store;
 pub use board::Board;
+pub use logs::NodeLogs;
 
 /// Says what is wrong with a manifest, one sentence each; nothing when it is good.
 pub type Validate = fn(&RedisCluster) -> Vec<String>;
@@ -64,11 +66,12 @@ pub async fn serve(
     board: Arc<Board>,
     registry: Arc<Registry>,
     validate: Validate,
+    logs: Arc<dyn NodeLogs>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::Io { path: socket.display().to_string(), source };
     let listener = bind(socket).await?;
-    let router = routes::router(routes::App { store, board, registry, validate, shutdown: shutdown.clone() });
+    let router = routes::router(routes::App { store, board, registry, validate, logs, shutdown: shutdown.clone() });
     let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let result = tokio::select! {
         result = serving.into_future() => result,

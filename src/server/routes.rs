@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Validate;
 use super::actions::{self, Refusal};
 use super::board::Board;
+use super::logs::{self, NodeLogs};
 use super::messages::{Applied, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
@@ -40,6 +41,7 @@ pub(super) struct App {
     pub(super) board: Arc<Board>,
     pub(super) registry: Arc<Registry>,
     pub(super) validate: Validate,
+    pub(super) logs: Arc<dyn NodeLogs>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
         .route("/v1alpha1/clusters/{name}/events", get(events))
+        .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
         .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path; the API is below /v1alpha1/clusters") })
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))

@@ -7,14 +7,15 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+use super::logs::fake::FakeLogs;
 use super::*;
 use crate::store::sqlite::SqliteStore;
 
 fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeError>>) {
     let shutdown = CancellationToken::new();
     let (store, token) = (SqliteStore::open_in_memory().unwrap(), shutdown.clone());
-    let serving =
-        tokio::spawn(async move { serve(&socket, store, Arc::default(), Arc::new(Registry::default()), |_| Vec::new(), token).await });
+    let (registry, logs) = (Arc::new(Registry::default()), Arc::new(FakeLogs::default()));
+    let serving = tokio::spawn(async move { serve(&socket, store, Arc::default(), registry, |_| Vec::new(), logs, token).await });
     (shutdown, serving)
 }
 
@@ -82,6 +83,7 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
         board: Arc::default(),
         registry: Arc::new(Registry::default()),
         validate: |_| Vec::new(),
+        logs: Arc::new(FakeLogs::default()),
         shutdown: shutdown.clone(),
     };
     let request = Request::get("/v1alpha1/clusters/cache/endpoint?wait_s=60").body(Body::empty()).unwrap();

@@ -7,9 +7,10 @@ use std::time::Duration;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{History, NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
-use akash_redis::operator::{AgentError, Agents};
+use akash_redis::operator::{AgentError, Agents, LogLines};
 use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -219,6 +220,11 @@ impl Agents for SimAgents {
         };
         self.0.fuse.after().await;
         result
+    }
+
+    /// Simulated processes print nothing.
+    async fn logs(&self, _incarnation: &IncarnationName, _tail: u32, _follow: bool) -> Result<LogLines, AgentError> {
+        Ok(stream::empty().boxed())
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
