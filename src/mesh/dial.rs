@@ -111,7 +111,10 @@ mod tests {
         let (address, _task) = proxy(1).await;
         let error = dial(Some(address), "100.64.0.42".parse().unwrap(), 9700, LIMIT).await.unwrap_err();
         assert!(matches!(error, DialError::Refused { .. }), "{error}");
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Bound and not listening: nobody else gets the port, and connections are refused.
+        let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = nobody.local_addr().unwrap();
         let error = dial(Some(closed), HERE, 9700, LIMIT).await.unwrap_err();
         assert!(matches!(error, DialError::Proxy { .. }), "{error}");
         let error = dial(None, HERE, closed.port(), LIMIT).await.unwrap_err();
