@@ -7,6 +7,7 @@ pub mod logging;
 mod logs;
 mod node;
 pub mod operator;
+mod proxy;
 mod read;
 mod sdl;
 pub mod show;
@@ -41,6 +42,24 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Those that ask a running operator.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Render one node of a manifest for the Akash market.
+    Sdl(sdl::SdlArgs),
+    /// Print the JSON schema of the manifest.
+    Schema,
+    /// Run the operator.
+    Operator(operator::Operator),
+    /// Run the agent of a node; this is what the image starts.
+    Node(node::NodeArgs),
+    /// Forward a local port to the present master, beside an application.
+    Proxy(proxy::Args),
+}
+
+/// Commands that ask a running operator.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
     /// Create or change clusters from manifests.
     Apply(apply::Apply),
     /// List clusters, or show one.
@@ -65,14 +84,6 @@ pub enum Command {
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true.
     Wait(wait::Wait),
-    /// Render one node of a manifest for the Akash market.
-    Sdl(sdl::SdlArgs),
-    /// Print the JSON schema of the manifest.
-    Schema,
-    /// Run the operator.
-    Operator(operator::Operator),
-    /// Run the agent of a node; this is what the image starts.
-    Node(node::NodeArgs),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error). Usage errors end with 2 before this.
@@ -88,39 +99,44 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), CliError> {
-    let other = |error: Box<dyn std::error::Error + Send + Sync>| CliError::Server(error);
     match cli.command {
-        Command::Operator(args) => return operator::run(&args).await.map_err(|e| other(e.into())),
-        Command::Node(args) => return node::run(args).await.map_err(|e| other(e.into())),
-        Command::Sdl(args) => {
-            let text = sdl::run(&args).map_err(|e| other(e.into()))?;
-            return Ok(std::io::stdout().write_all(text.as_bytes())?);
+        Command::Client(command) => {
+            // Here and not before: a server's log is as its own settings say, and the first call wins.
+            logging::init(LogFormat::Text, &cli.log_level);
+            let client = Client::new(&cli.socket)?;
+            execute(&client, command, &mut std::io::stdout()).await
         }
-        Command::Schema => return Ok(writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?),
-        _ => {}
+        Command::Sdl(args) => Ok(std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?),
+        Command::Schema => Ok(writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?),
+        Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server),
+        Command::Node(args) => node::run(args).await.map_err(failed),
+        Command::Proxy(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            proxy::run(args, &cli.socket).await.map_err(failed)
+        }
     }
-    // Here and not before: a server's log is as its own settings say, and the first call wins.
-    logging::init(LogFormat::Text, &cli.log_level);
-    let client = Client::new(&cli.socket)?;
-    execute(&client, cli.command, &mut std::io::stdout()).await
+}
+
+/// A command that is no client ended with this.
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::Server(Box::new(error))
 }
 
 /// Carries out a client command; what it has to say goes to `out`.
-async fn execute(client: &Client, command: Command, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     match command {
-        Command::Apply(args) => apply::run(client, args, out).await,
-        Command::Get(args) => read::get(client, args, out).await,
-        Command::Describe(args) => read::describe(client, args, out).await,
-        Command::Plan(args) => read::plan(client, args, out).await,
-        Command::Events(args) => read::events(client, args, out).await,
-        Command::Logs(args) => logs::run(client, args, out).await,
-        Command::Endpoint(args) => read::endpoint(client, args, out).await,
-        Command::Migrate(args) => act::migrate(client, args, out).await,
-        Command::Switchover(args) => act::switchover(client, args, out).await,
-        Command::Scale(args) => act::scale(client, args, out).await,
-        Command::Delete(args) => act::delete(client, args, out).await,
-        Command::Wait(args) => wait::run(client, args, out).await,
-        Command::Operator(_) | Command::Node(_) | Command::Sdl(_) | Command::Schema => Ok(()),
+        ClientCommand::Apply(args) => apply::run(client, args, out).await,
+        ClientCommand::Get(args) => read::get(client, args, out).await,
+        ClientCommand::Describe(args) => read::describe(client, args, out).await,
+        ClientCommand::Plan(args) => read::plan(client, args, out).await,
+        ClientCommand::Events(args) => read::events(client, args, out).await,
+        ClientCommand::Logs(args) => logs::run(client, args, out).await,
+        ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
+        ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
+        ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
+        ClientCommand::Scale(args) => act::scale(client, args, out).await,
+        ClientCommand::Delete(args) => act::delete(client, args, out).await,
+        ClientCommand::Wait(args) => wait::run(client, args, out).await,
     }
 }
 

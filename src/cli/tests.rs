@@ -63,7 +63,7 @@ impl Operator {
     async fn run(&self, line: &str) -> Result<String, String> {
         let cli = Cli::try_parse_from(["akash-redis"].into_iter().chain(line.split(' '))).unwrap();
         let mut out = Vec::new();
-        let result = execute(&self.client, cli.command, &mut out).await;
+        let result = execute(&self.client, client_command(cli), &mut out).await;
         result.map(|()| String::from_utf8(out).unwrap()).map_err(|e| e.to_string())
     }
 
@@ -274,7 +274,7 @@ async fn followed_logs_are_shown_as_they_come() {
     let (screen, shown) = std::sync::mpsc::channel();
     let cli = Cli::try_parse_from(["akash-redis", "logs", "cache", "--follow", "--tail", "0"]).unwrap();
     let mut screen = Screen(screen, Vec::new());
-    let (done, ()) = tokio::join!(execute(&operator.client, cli.command, &mut screen), async {
+    let (done, ()) = tokio::join!(execute(&operator.client, client_command(cli), &mut screen), async {
         for line in ["redis | first", "redis | second"] {
             lines.send(line.to_owned()).await.unwrap();
             let seen = async {
@@ -347,4 +347,11 @@ fn usage_errors_end_with_two() {
         assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
     }
     Cli::command().debug_assert();
+}
+
+fn client_command(cli: Cli) -> ClientCommand {
+    match cli.command {
+        Command::Client(command) => command,
+        other => panic!("{other:?} does not ask an operator"),
+    }
 }

@@ -2,3 +2,5 @@
 
 pub mod net;
 pub mod provider;
+pub mod sandbox;
+pub mod tailnet;

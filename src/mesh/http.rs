@@ -48,6 +48,7 @@ pub async fn bounded(response: &mut reqwest::Response, limit: usize) -> Result<V
 }
 
 /// The cause at the bottom, which is the one that tells people something.
+#[must_use]
 pub fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -121,3 +121,56 @@ impl LocalClient {
         serde_json::from_slice(&body).map_err(|error| failed(format!("an answer that is not understood: {error}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::get;
+
+    fn recorded() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../tests/vectors/headscale/localapi-status.json")).unwrap()
+    }
+
+    fn serve(dir: &Path) -> PathBuf {
+        let socket = dir.join("tailscaled.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        // tailscaled refuses any other host name.
+        let status = |headers: HeaderMap| async move {
+            if headers.get("host").is_some_and(|host| host == "local-tailscaled.sock") {
+                (StatusCode::OK, recorded().to_string())
+            } else {
+                (StatusCode::FORBIDDEN, String::new())
+            }
+        };
+        let app = Router::new().route("/localapi/v0/status", get(status));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        socket
+    }
+
+    #[tokio::test]
+    async fn a_recorded_status_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = LocalClient::new(&serve(dir.path())).unwrap().status().await.unwrap();
+        assert!(status.running() && status.have_node_key);
+        let own = status.own.as_ref().unwrap();
+        assert_eq!((own.id.as_str(), own.fqdn(), own.ip()), ("2", "redis-1.mesh.test", "100.64.0.2".parse().ok()));
+        let peer = status.peer_named("redis-0.mesh.test").unwrap();
+        assert_eq!(peer.ip(), "100.64.0.42".parse().ok());
+        assert_eq!(status.peer_named("redis-9.mesh.test"), None);
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let error = LocalClient::new(Path::new("/nowhere/tailscaled.sock")).unwrap().status().await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/tailscaled.sock"), "{error}");
+    }
+
+    #[test]
+    fn a_node_that_never_joined_has_no_name() {
+        let status: LocalStatus =
+            serde_json::from_str(r#"{"BackendState":"NeedsLogin","Self":{"DNSName":"","TailscaleIPs":null},"Peer":null}"#).unwrap();
+        assert!(!status.running() && status.own.unwrap().ip().is_none());
+    }
+}

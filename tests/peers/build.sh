@@ -14,11 +14,13 @@ fail() {
   exit 1
 }
 
-key=$(cat build.sh go.mod go.sum control/*.go | sha256sum | cut -c1-12)
+ldflags="-s -w"
+key=$( (echo "$tags $ldflags" && cat go.mod go.sum control/*.go) | sha256sum | cut -c1-12)
 version=$(sed -n 's/^\ttailscale\.com v//p' go.mod | head -1)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/akash-redis
 dir=$cache/peers-$version-$key
 if [ -x "$dir/control" ] && [ -x "$dir/tailscaled" ]; then
+  touch "$dir" # whoever looks without asking takes the newest
   echo "$dir"
   exit 0
 fi
@@ -33,8 +35,8 @@ mkdir -p "$cache"
 tmp=$(mktemp -d "$cache/.peers-XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="${GOFLAGS:-} -mod=readonly -trimpath -buildvcs=false"
-go build -ldflags "-s -w" -o "$tmp/control" ./control >&2
-go build -tags "$tags" -ldflags "-s -w" -o "$tmp/tailscaled" tailscale.com/cmd/tailscaled >&2
+go build -ldflags "$ldflags" -o "$tmp/control" ./control >&2
+go build -tags "$tags" -ldflags "$ldflags" -o "$tmp/tailscaled" tailscale.com/cmd/tailscaled >&2
 ln -s tailscaled "$tmp/tailscale"
 chmod 755 "$tmp"
 # Whoever renames first wins; a second build of the same inputs is the same.
