@@ -1,3 +1,7 @@
-//! What goes over the wires, against recorded answers of the real software.
+//! Clients and the local market's servers against recorded answers of the real software.
 
+mod gateway;
+mod mesh;
+mod provider;
+mod provider_gateway;
 mod sdl;
