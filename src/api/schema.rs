@@ -71,11 +71,11 @@ fn object(root: &Value, schema: &Value, path: &str, rows: &mut Vec<Field>) {
             continue; // the operator's own
         }
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        field(root, &property, path, required(&name), rows);
+        field(root, &property, &path, required(&name), rows);
     }
 }
 
-fn field(root: &Value, property: &Value, path: String, required: bool, rows: &mut Vec<Field>) {
+fn field(root: &Value, property: &Value, path: &str, required: bool, rows: &mut Vec<Field>) {
     let (name, schema) = resolve(root, property);
     let words = words(schema);
     let mut meaning = property["description"].as_str().unwrap_or("").replace('\n', " ");
@@ -90,9 +90,9 @@ fn field(root: &Value, property: &Value, path: String, required: bool, rows: &mu
         other => format!("`{other}`"),
     };
     let kind = if words.is_empty() { kind(root, name, schema) } else { "word".into() };
-    rows.push(Field { path: path.clone(), kind, default, meaning });
+    rows.push(Field { path: path.to_owned(), kind, default, meaning });
     if !properties(schema).is_empty() {
-        object(root, schema, &path, rows);
+        object(root, schema, path, rows);
     } else if schema["items"].is_object() {
         object(root, resolve(root, &schema["items"]).1, &format!("{path}[]"), rows);
     }
@@ -128,8 +128,7 @@ fn kind(root: &Value, name: Option<&str>, schema: &Value) -> String {
 pub fn manifest_reference() -> String {
     let mut page = format!(
         "# The manifest\n\n`apiVersion: {API_VERSION}`, `kind: {KIND}`. One file may hold several, separated by `---`. A field that is not \
-         listed here is refused, and so is a value that would have no effect.\n\nThis page is made from the program's types by \
-         `akash-redis schema --markdown`.\n\n| field | type | default | meaning |\n| --- | --- | --- | --- |\n"
+         listed here is refused, and so is a value that would have no effect.\n\nThis page is made from the program's types.\n\n| field | type | default | meaning |\n| --- | --- | --- | --- |\n"
     );
     for Field { path, kind, default, meaning } in fields() {
         let _ = writeln!(page, "| `{path}` | {kind} | {default} | {} |", meaning.replace('|', "\\|"));

@@ -8,6 +8,7 @@ mod redis;
 mod shape;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,9 +63,8 @@ pub fn parse(text: &str) -> Result<Vec<RedisCluster>, Vec<Problem>> {
         return Err(whole(format!("the manifest is empty; write a {KIND}")));
     }
     let many = documents.len() > 1;
-    let place = |index: usize, problem: Problem| match many {
-        true => Problem { path: format!("document {}: {}", index + 1, problem.path), ..problem },
-        false => problem,
+    let place = |index: usize, problem: Problem| {
+        if many { Problem { path: format!("document {}: {}", index + 1, problem.path), ..problem } } else { problem }
     };
     let wrong: Vec<Problem> =
         documents.iter().enumerate().flat_map(|(i, document)| shape::check(document).into_iter().map(move |p| place(i, p))).collect();
@@ -264,11 +264,10 @@ fn mesh(spec: &Spec, problems: &mut Problems) {
 
 fn failover(down_after: Span, problems: &mut Problems) {
     let path = "spec.failover.downAfter";
-    problems.add_if(
-        !(5..=600).contains(&down_after.0.as_secs()) || down_after.0.as_secs() == 600 && down_after.0.subsec_millis() > 0,
-        path,
-        || format!("{down_after} is too short to tell death from delay, or too long to help; write 5s to 10m"),
-    );
+    let sensible = Duration::from_secs(5)..=Duration::from_mins(10);
+    problems.add_if(!sensible.contains(&down_after.0), path, || {
+        format!("{down_after} is too short to tell death from delay, or too long to help; write 5s to 10m")
+    });
     // Redis counts lag in whole seconds, and its limit is this less 2 s.
     problems.add_if(down_after.0.subsec_nanos() > 0, path, || format!("{down_after} is not a whole number of seconds"));
 }

@@ -66,7 +66,7 @@ pub enum SdlError {
         source: std::io::Error,
     },
     /// The manifest is wrong.
-    #[error("the manifest is refused, correct it and try again:{}", .0.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    #[error("the manifest is refused, correct it and try again:{}", listed(.0))]
     Manifest(Vec<Problem>),
     /// One cluster can be shown at a time.
     #[error("the manifest holds {0} clusters and one can be shown at a time; put it into a file of its own")]
@@ -81,7 +81,12 @@ pub enum SdlError {
     },
 }
 
-/// What `akash-redis sdl` prints, without a line end behind it.
+/// One problem a line.
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
+}
+
+/// What `akash-redis sdl` prints. Behind the manifest there is no line end: what comes out is what is hashed.
 pub fn run(args: &SdlArgs) -> Result<String, SdlError> {
     let text = std::fs::read_to_string(&args.file).map_err(|source| SdlError::File { path: args.file.clone(), source })?;
     let mut clusters = validate::parse(&text).map_err(SdlError::Manifest)?;
@@ -105,13 +110,12 @@ fn render(cluster: &RedisCluster, args: &SdlArgs) -> Result<String, SdlError> {
             let body = sdl::text(spec, &group, PricePerBlock::from_month(price, USUAL_BLOCK_MS), &args.image, &env);
             let name = &cluster.metadata.name;
             format!(
-                "# Node {} of {name}. The operator fills in {NODE_VARIABLE} and the x of the group's name.\n# Price: {source}.\n{}",
-                args.node,
-                body.trim_end()
+                "# Node {} of {name}. The operator fills in {NODE_VARIABLE} and the x of the group's name.\n# Price: {source}.\n{body}",
+                args.node
             )
         }
         Output::Manifest => sdl::manifest(spec, &group, &args.image, &env),
-        Output::Hash => hex::encode(sdl::hash(&sdl::manifest(spec, &group, &args.image, &env))),
+        Output::Hash => hex::encode(sdl::hash(&sdl::manifest(spec, &group, &args.image, &env))) + "\n",
     })
 }
 
@@ -137,7 +141,7 @@ mod tests {
     #[test]
     fn the_hash_is_the_one_of_the_manifest_shown() {
         let manifest = run(&args(Output::Manifest, 1)).expect("renders");
-        assert_eq!(run(&args(Output::Hash, 1)).expect("renders"), hex::encode(sdl::hash(&manifest)));
+        assert_eq!(run(&args(Output::Hash, 1)).expect("renders"), format!("{}\n", hex::encode(sdl::hash(&manifest))));
         assert!(manifest.contains("ar-xxxxxx-cache-1-xxxx"));
     }
 

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::observe::{Readings, lock};
 use super::seams::World;
-use super::{convert, controller::Settings};
+use super::{controller::Settings, convert};
 use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
@@ -123,13 +123,7 @@ impl Hands {
     }
 
     /// Mints a key and stores the new hash, unless this process did both already; then brings the manifest to the provider.
-    async fn deliver(
-        &self,
-        cluster: &RedisCluster,
-        record: &Record,
-        incarnation: &IncarnationName,
-        lease: &LeaseId,
-    ) -> Result<(), String> {
+    async fn deliver(&self, cluster: &RedisCluster, record: &Record, incarnation: &IncarnationName, lease: &LeaseId) -> Result<(), String> {
         let chain = self.readings.chain().ok_or("the chain was not read yet")?;
         let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
         let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;

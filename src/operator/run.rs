@@ -94,7 +94,8 @@ impl Clients {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, RunError> {
-    text.parse().map_err(|_| RunError::Setting(format!("mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055")))
+    text.parse()
+        .map_err(|_| RunError::Setting(format!("mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055")))
 }
 
 /// The certificates of providers by the chain's word.

@@ -351,6 +351,7 @@ impl Quantity {
     }
 }
 
+#[allow(clippy::ref_option, reason = "serde hands out references")]
 fn is_empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }

@@ -1,7 +1,7 @@
 //! One node of a `RedisCluster` as the market sees it: group, manifest, canonical hash, SDL text. Pure.
 //!
 //! A deployment has one group with one service of count 1. The group goes to the chain, the manifest to the provider that
-//! holds the lease, its hash to the chain; [`text`] is the same in the language of the Akash tools, for people.
+//! holds the lease, its hash to the chain; [`text()`] is the same in the language of the Akash tools, for people.
 
 pub mod canonical;
 mod text;

@@ -38,12 +38,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
 
 #[test]
 fn rooms_know_only_whom_they_may_know() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let allowed = allowed();
     let mut wrong = BTreeSet::new();
     let mut seen = BTreeSet::new();
-    for file in sources(&root) {
-        let inside = file.strip_prefix(&root).expect("below src");
+    for file in sources(&source) {
+        let inside = file.strip_prefix(&source).expect("below src");
         let room = inside.iter().next().and_then(|part| part.to_str()).expect("a name").trim_end_matches(".rs").to_owned();
         let Some(may) = allowed.get(room.as_str()) else {
             wrong.insert(format!("{}: the room `{room}` has no arrows; add it to this test and to docs/architecture.md", inside.display()));
@@ -62,9 +62,9 @@ fn rooms_know_only_whom_they_may_know() {
 
 #[test]
 fn only_one_room_knows_the_backoff_crate() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in sources(&root) {
-        if file != root.join("retry.rs") && !file.starts_with(root.join("retry")) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&source) {
+        if file != source.join("retry.rs") && !file.starts_with(source.join("retry")) {
             let text = fs::read_to_string(&file).expect("readable");
             assert!(!code(&text).contains("backoff::"), "{}: repetition belongs in retry.rs", file.display());
         }

@@ -1,6 +1,6 @@
 //! Group, manifest, hash and SDL text agree with what Akash's own tools made of the same deployments.
 //!
-//! `sdl-vectors.jsonl` was recorded from the Go SDL library, `manifest-put.jsonl` from a provider's gateway.
+//! `sdl-vectors.jsonl` was recorded from the Go SDL library, `gateway-wire.jsonl` from a provider's gateway.
 
 use std::collections::BTreeMap;
 
@@ -53,12 +53,22 @@ fn every_accepted_manifest_is_read_and_written_as_it_was() {
 
 #[test]
 fn a_body_is_taken_exactly_when_the_provider_took_it() {
-    let all = lines(include_str!("../vectors/manifest-put.jsonl"));
-    let read = |body: &str| serde_json::from_str::<Manifest>(body).map(|manifest| manifest.canonical_text()).ok();
-    let on_chain = read(text(&all[0], "body")).expect("the first is the manifest whose hash is on the chain");
-    for exchange in &all {
-        let taken = read(text(exchange, "body")).is_some_and(|text| text == on_chain);
-        assert_eq!(taken, exchange["status"] == 200, "{}", exchange["name"]);
+    let all = lines(include_str!("../vectors/gateway-wire.jsonl"));
+    let read = |name: &str| {
+        let exchange = all.iter().find(|one| one["name"] == format!("manifest-put-{name}")).unwrap_or_else(|| panic!("no {name}"));
+        let manifest = serde_json::from_str::<Manifest>(text(&exchange["request"], "body"));
+        (manifest.map(|manifest| manifest.canonical_text()).ok(), exchange["response"]["status"] == 200)
+    };
+    // Its hash is the one on the chain.
+    let (expected, _) = read("twice");
+    assert!(expected.is_some());
+    let same = ["other-key-order", "unknown-field", "proxy-buffer-size", "null-fields-left-out"];
+    let others = ["without-http-options", "empty-list-for-null", "negative-quantity", "group-name-empty", "count-0"];
+    let unreadable = ["not-json", "empty-object", "string", "wrong-json-type", "bad-quantity"];
+    for name in same.iter().chain(&others).chain(&unreadable) {
+        let (read, taken) = read(name);
+        assert_eq!(read == expected, taken, "{name}");
+        assert_eq!(read.is_none(), unreadable.contains(name), "{name}");
     }
 }
 

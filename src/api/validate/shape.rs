@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::{Problem, Problems};
-use crate::api::quantity::{Bytes, Cpu, Money, Span};
+use crate::api::quantity::{Bytes, Cpu, Money, QuantityError, Span};
 use crate::api::schema::{self, properties, resolve, words};
 use crate::api::types::{API_VERSION, KIND};
 
@@ -62,8 +62,8 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
     let optional = schema["anyOf"].is_array() || schema["type"].is_array();
     if value.is_null() {
         problems.add_if(!optional, path, || "is empty; give it a value or leave it out".into());
-    } else if let Some(complaint) = name.and_then(|name| quantity(name, value)) {
-        problems.0.extend(complaint.map(|message| Problem { path: path.to_owned(), message }));
+    } else if let Some(read) = name.and_then(|name| quantity(name, value)) {
+        problems.0.extend(read.err().map(|error| Problem { path: path.to_owned(), message: error.to_string() }));
     } else if !words(inner).is_empty() {
         let known: Vec<&str> = words(inner).into_iter().map(|(word, _)| word).collect();
         problems.add_if(!value.as_str().is_some_and(|text| known.contains(&text)), path, || {
@@ -76,20 +76,20 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
     }
 }
 
-/// What a quantity says to the value; `None` when the type is none.
-fn quantity(name: &str, value: &Value) -> Option<Option<String>> {
+/// Whether a type of this name reads the value; `None` when it is not the name of a quantity.
+fn quantity(name: &str, value: &Value) -> Option<Result<(), QuantityError>> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.as_f64().filter(|_| number.is_f64()).map_or_else(|| number.to_string(), |n| n.to_string()),
         other => shown(other),
     };
-    match name {
-        "Cpu" => Some(text.parse::<Cpu>().err().map(|e| e.to_string())),
-        "Bytes" => Some(text.parse::<Bytes>().err().map(|e| e.to_string())),
-        "Money" => Some(text.parse::<Money>().err().map(|e| e.to_string())),
-        "Span" => Some(text.parse::<Span>().err().map(|e| e.to_string())),
-        _ => None,
-    }
+    Some(match name {
+        "Cpu" => text.parse::<Cpu>().map(drop),
+        "Bytes" => text.parse::<Bytes>().map(drop),
+        "Money" => text.parse::<Money>().map(drop),
+        "Span" => text.parse::<Span>().map(drop),
+        _ => return None,
+    })
 }
 
 /// An object that has one of several fields.
