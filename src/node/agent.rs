@@ -142,7 +142,8 @@ fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Pl
         RedisPlace { run_dir: settings.run_dir.join("redis"), data_dir: kept.join("redis"), run_as: redis_user(), password: random_hex() };
     if redis.run_as.is_some() {
         // A fresh volume may be closed to everybody but root.
-        fs::set_permissions(&kept, PermissionsExt::from_mode(0o755)).map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
+        fs::set_permissions(&kept, PermissionsExt::from_mode(0o755))
+            .map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
     }
     redis.prepare().map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
     let mesh = MeshPlace { state_dir: kept.join("tailscale"), run_dir: settings.run_dir.clone() };
