@@ -23,7 +23,6 @@ const PAUSE_MS: u32 = 10_000;
 
 /// Settings that are the operator's own: a value of the manifest for one of them is refused.
 const OURS: &[&str] = &[
-    "bind",
     "port",
     "dir",
     "dbfilename",
@@ -33,20 +32,13 @@ const OURS: &[&str] = &[
     "include",
     "loadmodule",
     "rename-command",
-    "logfile",
-    "pidfile",
-    "daemonize",
-    "supervised",
-    "slaveof",
     "appendonly",
     "appendfilename",
     "appenddirname",
-    "maxmemory",
-    "databases",
 ];
 /// Beginnings of such settings.
 const OURS_PREFIX: &[&str] =
-    &["unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "aof-", "enable-", "tls-", "cluster", "bind-"];
+    &["bind", "unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "enable-", "tls-"];
 
 /// Why Redis was not brought to what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -301,7 +293,10 @@ impl Session {
             }
             values.insert(name.clone(), value.clone());
         }
-        values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
+        // 0 would mean no limit: the container would be killed in place of Redis refusing writes.
+        if wanted.maxmemory_bytes > 0 {
+            values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
+        }
         if let Some(quorum) = wanted.quorum {
             let quorum = checked(quorum)?;
             values.insert("min-replicas-max-lag".into(), quorum.max_lag_seconds.to_string());
