@@ -32,7 +32,6 @@ const OURS: &[&str] = &[
     "include",
     "loadmodule",
     "rename-command",
-    "appendonly",
     "appendfilename",
     "appenddirname",
 ];
@@ -285,7 +284,8 @@ impl Session {
         for (name, original) in &applied.originals {
             values.insert(name.clone(), original.clone());
         }
-        for (name, value) in &wanted.redis_config {
+        // Two settings have fields of their own, which count.
+        for (name, value) in wanted.redis_config.iter().filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory")) {
             if !applied.originals.contains_key(name) {
                 let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut self.connection).await?;
                 let now = now.get(name).ok_or_else(|| ControlError::Refused(format!("this redis does not know the setting {name:?}")))?;

@@ -355,6 +355,8 @@ async fn rules_and_settings_that_undo_the_fence_are_refused() {
         "client|kill",
         "client|pause",
         "client|unpause",
+        "client|unblock",
+        "client|no-evict",
         "shutdown",
         "debug",
         "module",
@@ -396,7 +398,8 @@ async fn settings_come_and_go_and_so_do_users() {
             ..wire::Configure::default()
         })
     };
-    let first = node.command(1, with(&[("timeout", "77"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
+    let first =
+        node.command(1, with(&[("timeout", "77"), ("appendonly", "yes"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
     assert!(first.configured.contains("timeout"));
     node.command(1, with(&[("maxmemory-policy", "allkeys-lfu")], &["b"])).await.unwrap();
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
