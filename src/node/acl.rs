@@ -33,6 +33,8 @@ const FORBIDDEN: &[&str] = &[
     "client kill x",
     "client pause 1",
     "client unpause",
+    "client unblock 1",
+    "client no-evict on",
     "shutdown",
     "debug jmap",
     "module list",
@@ -45,7 +47,9 @@ const FORBIDDEN: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserRefusal {
     /// The name is taken by us or by Redis, or has strange characters.
-    #[error("user {name:?} is refused: a name is 1 to 64 letters, digits, `-`, `.`, and neither `default` nor one that starts with `_`")]
+    #[error(
+        "user {name:?} is refused: a name is 1 to 64 letters, digits or . _ - @ :, not `default`, and does not begin with `_` or `repl-`"
+    )]
     Name {
         /// The name.
         name: String,
@@ -82,7 +86,8 @@ pub fn check_name(name: &str) -> Result<(), UserRefusal> {
         && name.len() <= 64
         && name != "default"
         && !name.starts_with('_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        && !name.starts_with("repl-")
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._@:".contains(c));
     if right { Ok(()) } else { Err(UserRefusal::Name { name: name.to_owned() }) }
 }
 

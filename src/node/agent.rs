@@ -74,6 +74,9 @@ pub enum AgentError {
     /// The service cannot be served: the certificates of the identity are no good.
     #[error("the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew")]
     Service(#[from] tonic::transport::Error),
+    /// A part ended without being asked to.
+    #[error("{0} ended by itself, which is a fault of this program; the container starts again, fenced")]
+    Ended(&'static str),
 }
 
 /// Runs the agent until `stop`.
@@ -93,16 +96,20 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
 
     // One token per part: they stop in order, not at once.
     let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
-    let redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
-    let history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
-    let mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
-    let page = tokio::spawn(status_page::serve(node.clone(), key, status_listener, stop_service.clone()));
+    let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
+    let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
+    let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
+    let mut page = tokio::spawn(status_page::serve(node.clone(), key, status_listener, stop_service.clone()));
     let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
     let mut service = tokio::spawn(service.serve(service_listener));
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = &mut service => ended.map_or(Ok(()), |result| result.map_err(AgentError::from)),
+        ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::Ended("the agent's service") }),
+        _ = &mut redis => Err(AgentError::Ended("the keeper of redis")),
+        _ = &mut history => Err(AgentError::Ended("the keeper of the history")),
+        _ = &mut mesh => Err(AgentError::Ended("the keeper of tailscaled")),
+        _ = &mut page => Err(AgentError::Ended("the status page")),
     };
     node.book.agent("the agent stops: no more commands, then redis, then the mesh");
     close_to_commands(&node).await;

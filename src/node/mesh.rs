@@ -201,6 +201,9 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
             changed
         });
     }
+    if mesh.backend_state == "Running" {
+        node.note("tailscaled", None);
+    }
     node.update(|state| state.mesh = mesh);
 }
 

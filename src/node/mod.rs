@@ -28,6 +28,8 @@ pub mod status_page;
 pub mod supervisor;
 
 #[cfg(test)]
+mod agent_tests;
+#[cfg(test)]
 mod tests;
 
 pub use agent::{AgentError, run};

@@ -11,6 +11,7 @@ use super::convert::{self, Order};
 use super::probe::Following;
 use super::redis_control::{ANSWER, ControlError, MasterAddress, Session};
 use super::redis_process::RedisPlace;
+use super::snapshots::AUTOMATIC;
 use super::state::Node;
 use crate::model::node::{NodeState, Process, RedisState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -42,7 +43,7 @@ impl Obedience {
         let authority = convert::authority(request.authority);
         let label = match &order {
             Order::Save(label) => Some(label.clone()),
-            Order::Follow { save_first: true, .. } => Some(format!("before-epoch-{}", authority.epoch)),
+            Order::Follow { save_first: true, .. } => Some(format!("{AUTOMATIC}{}", authority.epoch)),
             _ => None,
         };
         let mut turn = self.turn().await?;
@@ -102,9 +103,7 @@ impl Obedience {
         match done {
             Ok(Ok(())) => Ok(()),
             // A process that does not answer cannot be asked to stop writing. It loses what it did not replicate; it is given up.
-            Ok(Err(ControlError::Unreachable(_))) | Err(_) if stops_writes && self.node.peek().redis.process == Process::Stuck => {
-                self.kill().await
-            }
+            Ok(Err(_)) | Err(_) if stops_writes && self.node.peek().redis.process == Process::Stuck => self.kill().await,
             Ok(Err(error)) => Err(status(&error)),
             Err(_) => Err(Status::deadline_exceeded(format!("redis did not finish within {} s", LIMIT.as_secs()))),
         }
@@ -119,6 +118,7 @@ impl Obedience {
             Order::Configure { generation, settings } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
                 if result.is_ok() {
+                    node.note("redis", None);
                     node.update(|state| {
                         if state.redis.run_id == redis.run_id {
                             state.configured = generation;
@@ -170,6 +170,9 @@ impl Obedience {
 
     async fn way_to(&self, master: &str, user: String, password: secrecy::SecretString, epoch: u64) -> Result<MasterAddress, ControlError> {
         let node = &self.node;
+        if master == node.own_name() {
+            return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
+        }
         let host = node.egress.route(master).await.map_err(|error| ControlError::Refused(sentence(&error)))?;
         let numeric =
             (host != master).then(|| format!("the hosts file cannot be written: redis is pointed at {host} in place of its master's name"));

@@ -23,7 +23,6 @@ const PAUSE_MS: u32 = 10_000;
 
 /// Settings that are the operator's own: a value of the manifest for one of them is refused.
 const OURS: &[&str] = &[
-    "bind",
     "port",
     "dir",
     "dbfilename",
@@ -33,20 +32,12 @@ const OURS: &[&str] = &[
     "include",
     "loadmodule",
     "rename-command",
-    "logfile",
-    "pidfile",
-    "daemonize",
-    "supervised",
-    "slaveof",
-    "appendonly",
     "appendfilename",
     "appenddirname",
-    "maxmemory",
-    "databases",
 ];
 /// Beginnings of such settings.
 const OURS_PREFIX: &[&str] =
-    &["unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "aof-", "enable-", "tls-", "cluster", "bind-"];
+    &["bind", "unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "enable-", "tls-"];
 
 /// Why Redis was not brought to what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -293,7 +284,8 @@ impl Session {
         for (name, original) in &applied.originals {
             values.insert(name.clone(), original.clone());
         }
-        for (name, value) in &wanted.redis_config {
+        // Two settings have fields of their own, which count.
+        for (name, value) in wanted.redis_config.iter().filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory")) {
             if !applied.originals.contains_key(name) {
                 let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut self.connection).await?;
                 let now = now.get(name).ok_or_else(|| ControlError::Refused(format!("this redis does not know the setting {name:?}")))?;
@@ -301,7 +293,10 @@ impl Session {
             }
             values.insert(name.clone(), value.clone());
         }
-        values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
+        // 0 would mean no limit: the container would be killed in place of Redis refusing writes.
+        if wanted.maxmemory_bytes > 0 {
+            values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
+        }
         if let Some(quorum) = wanted.quorum {
             let quorum = checked(quorum)?;
             values.insert("min-replicas-max-lag".into(), quorum.max_lag_seconds.to_string());

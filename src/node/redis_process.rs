@@ -146,7 +146,7 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
             break;
         }
         let pause = delay.after(started.elapsed());
-        node.book.agent(&format!("redis-server is started again, fenced, in {} s", pause.as_secs()));
+        node.book.agent(&format!("redis-server is started again, fenced, in {} ms", pause.as_millis()));
         tokio::select! {
             () = stop.cancelled() => break,
             () = sleep(pause) => {}

@@ -63,14 +63,15 @@ impl AgentService {
             .client_ca_root(Certificate::from_pem(&identity.ca))
             .timeout(Duration::from_secs(5));
         let stop = self.stop.clone();
+        // Small answers must not wait for acknowledgements: a failover is a few of them in a row.
+        let incoming = TcpListenerStream::new(listener).map(|stream| stream.inspect(|s| drop(s.set_nodelay(true))));
         Server::builder()
             .tls_config(tls)?
             // A dead link is noticed, so that its streams end.
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .tcp_nodelay(true)
             .add_service(AgentServer::new(self).max_decoding_message_size(LARGEST))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
             .await
     }
 

@@ -12,8 +12,12 @@ use super::redis_control::{ControlError, Session};
 const SAVE_LIMIT: Duration = Duration::from_mins(5);
 /// Time between two looks at a running save.
 const LOOK: Duration = Duration::from_millis(100);
-/// Snapshots kept at most: a full volume would stop the append-only file.
-const KEPT: usize = 8;
+/// Snapshots by command kept at most: a full volume would stop the append-only file.
+const KEPT: usize = 5;
+/// Beginning of the label of a snapshot that is kept without being asked for.
+pub const AUTOMATIC: &str = "before-epoch-";
+/// Such snapshots kept: the oldest ones make room, because a node that could not keep one could never follow again.
+const KEPT_AUTOMATIC: usize = 3;
 
 /// The directory of kept snapshots.
 #[derive(Clone, Debug)]
@@ -49,17 +53,30 @@ impl Snapshots {
         if labels.iter().any(|l| l == label) {
             return Ok(());
         }
-        if labels.len() >= KEPT {
+        let (automatic, asked): (Vec<_>, Vec<_>) = labels.into_iter().partition(|l| l.starts_with(AUTOMATIC));
+        let by_command = !label.starts_with(AUTOMATIC);
+        if by_command && asked.len() >= KEPT {
             return Err(ControlError::Refused(format!(
                 "{KEPT} snapshots are kept already ({}); a further one might fill the volume",
-                labels.join(", ")
+                asked.join(", ")
             )));
         }
         write_dump(session).await?;
+        if !by_command {
+            self.make_room(automatic).map_err(|source| ControlError::Keep { path: self.dir.clone(), source })?;
+        }
         let kept = self.dir.join(format!("{label}.rdb"));
         fs::hard_link(&self.dump, &kept)
             .and_then(|()| fs::File::open(&self.dir)?.sync_all())
             .map_err(|source| ControlError::Keep { path: kept, source })
+    }
+
+    fn make_room(&self, mut automatic: Vec<String>) -> std::io::Result<()> {
+        automatic.sort_by_key(|label| label[AUTOMATIC.len()..].parse::<u64>().unwrap_or(0));
+        while automatic.len() >= KEPT_AUTOMATIC {
+            fs::remove_file(self.dir.join(format!("{}.rdb", automatic.remove(0))))?;
+        }
+        Ok(())
     }
 }
 
@@ -86,5 +103,22 @@ pub async fn write_dump(session: &mut Session) -> Result<(), ControlError> {
             return Err(ControlError::Refused(format!("redis did not write a snapshot within {} s", SAVE_LIMIT.as_secs())));
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_automatic_snapshots_make_room_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        for label in ["before-epoch-9", "before-epoch-10", "before-epoch-11", "mine"] {
+            fs::write(dir.path().join(format!("{label}.rdb")), b"x").unwrap();
+        }
+        let snapshots = Snapshots::new(dir.path().to_owned(), dir.path().join("dump.rdb"));
+        let automatic = snapshots.labels().into_iter().filter(|l| l.starts_with(AUTOMATIC)).collect();
+        snapshots.make_room(automatic).unwrap();
+        assert_eq!(snapshots.labels(), ["before-epoch-10", "before-epoch-11", "mine"]);
     }
 }

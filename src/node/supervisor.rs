@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
@@ -16,6 +16,9 @@ use super::logs::LogBook;
 
 /// Bytes of a line that are looked at together.
 const PIECE: u64 = 4096;
+
+/// A process that was asked to stop is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What to start.
 #[derive(Clone, Debug, Default)]
@@ -75,14 +78,20 @@ impl Child {
     }
 
     /// Asks it to stop, and kills it after `limit`.
+    ///
+    /// It is asked again each second: Redis declines while it writes its first append-only file.
     pub async fn stop(&mut self, limit: Duration) {
-        // A reaped child has no id any more, so this pid cannot be another process' yet.
-        if let (Some(pid), Some(_)) = (self.pid, self.process.id()) {
-            let _ = kill_process(pid, Signal::TERM);
+        let asked = Instant::now();
+        while asked.elapsed() < limit {
+            // A reaped child has no id any more, so this pid cannot be another process' yet.
+            if let (Some(pid), Some(_)) = (self.pid, self.process.id()) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            if tokio::time::timeout(ASK_AGAIN.min(limit), self.process.wait()).await.is_ok() {
+                return;
+            }
         }
-        if tokio::time::timeout(limit, self.process.wait()).await.is_err() {
-            let _ = self.process.kill().await;
-        }
+        let _ = self.process.kill().await;
     }
 }
 

@@ -80,6 +80,10 @@ impl TestNode {
     }
 
     fn start_in(dir: Arc<tempfile::TempDir>, master_port: u16) -> Self {
+        Self::start_used(dir, master_port, false)
+    }
+
+    fn start_used(dir: Arc<tempfile::TempDir>, master_port: u16, joined_before: bool) -> Self {
         let settings = settings(dir.path(), master_port);
         let make = |path: PathBuf| {
             std::fs::create_dir_all(&path).unwrap();
@@ -103,7 +107,7 @@ impl TestNode {
             book: LogBook::new(vec![]),
             egress: Egress::Direct,
         };
-        let node = Arc::new(Node::new(parts, false).unwrap());
+        let node = Arc::new(Node::new(parts, joined_before).unwrap());
         let stop = CancellationToken::new();
         let keeper = tokio::spawn(keep_running(node.clone(), place.clone(), stop.clone()));
         let obedience = Obedience::new(node.clone(), place.clone());
@@ -248,7 +252,7 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
     let written = master.node.redis.open(PATIENCE).await.unwrap().info().await.unwrap().offset();
     replica.until(|s| s.redis.offset >= written && s.redis.silent_ms == 0).await;
     assert_eq!(replica.read("k").await.as_deref(), Some("v"));
-    let state = replica.peek_history().await;
+    let state = replica.peek_history();
     assert_eq!(state, Some(1), "the history says under which epoch");
     // Writes need the replica from now on, so that they stop when it goes.
     master.command(1, promote(1)).await.unwrap();
@@ -266,7 +270,7 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
 
 impl TestNode {
     /// Epoch of the history after it was written.
-    async fn peek_history(&self) -> Option<u64> {
+    fn peek_history(&self) -> Option<u64> {
         keep_history(&self.node);
         self.node.files.history().unwrap().map(|h| h.epoch)
     }
@@ -351,6 +355,8 @@ async fn rules_and_settings_that_undo_the_fence_are_refused() {
         "client|kill",
         "client|pause",
         "client|unpause",
+        "client|unblock",
+        "client|no-evict",
         "shutdown",
         "debug",
         "module",
@@ -392,7 +398,8 @@ async fn settings_come_and_go_and_so_do_users() {
             ..wire::Configure::default()
         })
     };
-    let first = node.command(1, with(&[("timeout", "77"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
+    let first =
+        node.command(1, with(&[("timeout", "77"), ("appendonly", "yes"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
     assert!(first.configured.contains("timeout"));
     node.command(1, with(&[("maxmemory-policy", "allkeys-lfu")], &["b"])).await.unwrap();
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
@@ -451,6 +458,35 @@ async fn the_append_only_file_comes_and_goes_without_losing_data() {
     node.kill_redis();
     node.until(|s| s.redis.process == Process::Exited).await;
     assert_eq!(node.running().await.redis.keys, 1, "loaded from the snapshot");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_busy_for_ever_is_ended_by_a_detach() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(1, usual_settings()).await.unwrap();
+    node.command(1, promote(0)).await.unwrap();
+    let mut client = node.client().await;
+    let busy = tokio::spawn(async move { redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut client).await });
+    node.until(|s| s.redis.process == Process::Stuck).await;
+    node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    assert!(busy.await.unwrap().is_err());
+    assert_eq!(node.running().await.redis.role, Role::Replica);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_volume_without_its_memory_promotes_nothing_before_another_command() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let node = TestNode::start_used(dir, 0, true);
+    assert_eq!(node.running().await.notes.len(), 1);
+    assert_eq!(node.command(4, promote(0)).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(node.node.peek().redis.role, Role::Replica);
+    let told = node.command(4, usual_settings()).await.unwrap();
+    assert!(told.notes.is_empty());
+    node.command(4, promote(0)).await.unwrap();
     node.stop().await;
 }
 
