@@ -188,14 +188,7 @@ fn take_fee(auth: &mut Auth, genesis: &Genesis, fee: &Fee, signer: &str) -> Resu
     Ok(amount > 0)
 }
 
-fn signed(
-    auth: &mut Auth,
-    chain_id: &str,
-    block: Block,
-    tx: &Decoded,
-    (index, signer): (usize, &str),
-    mode: Mode,
-) -> Result<(), TxError> {
+fn signed(auth: &mut Auth, chain_id: &str, block: Block, tx: &Decoded, (index, signer): (usize, &str), mode: Mode) -> Result<(), TxError> {
     let info = tx.auth.signer_infos.get(index).cloned().unwrap_or_default();
     let unknown = || sdk::UNKNOWN_ADDRESS.because(format_args!("account {signer} does not exist"));
     let mut account = auth.accounts.get(&signer.to_owned()).cloned().ok_or_else(unknown)?;

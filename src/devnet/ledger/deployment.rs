@@ -123,14 +123,12 @@ impl Ctx<'_> {
 
     pub(super) fn close_group(&mut self, id: &GroupId) -> Result<(), TxError> {
         let key = group_key(id);
-        match self.group_state(&key).ok_or(says::GROUP_NOT_FOUND)? {
-            GroupState::Closed => Err(says::GROUP_CLOSED.into()),
-            _ => {
-                self.set_group(&key, GroupState::Closed);
-                self.end_orders(&key, LeaseEnd::ByOwner);
-                Ok(())
-            }
+        if self.group_state(&key).ok_or(says::GROUP_NOT_FOUND)? == GroupState::Closed {
+            return Err(says::GROUP_CLOSED.into());
         }
+        self.set_group(&key, GroupState::Closed);
+        self.end_orders(&key, LeaseEnd::ByOwner);
+        Ok(())
     }
 
     pub(super) fn pause_group(&mut self, id: &GroupId) -> Result<(), TxError> {

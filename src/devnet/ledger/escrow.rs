@@ -197,15 +197,8 @@ impl Ctx<'_> {
         if self.state.payments.contains(&name.to_owned()) {
             return Err(escrow::PAYMENT_EXISTS.into());
         }
-        let payment = Payment {
-            owner: to.to_owned(),
-            state: State::Open,
-            denom: denom.to_owned(),
-            rate,
-            balance: 0,
-            unsettled: 0,
-            withdrawn: 0,
-        };
+        let payment =
+            Payment { owner: to.to_owned(), state: State::Open, denom: denom.to_owned(), rate, balance: 0, unsettled: 0, withdrawn: 0 };
         self.state.payments.put(name.to_owned(), payment);
         Ok(())
     }

@@ -25,13 +25,9 @@ pub(super) enum LeaseEnd {
 impl Ctx<'_> {
     pub(super) fn create_order(&mut self, group: &GroupKey) -> Result<(), TxError> {
         let before = self.state.orders_of(group);
-        for key in &before {
-            match self.state.orders.get(key).map(Order::state) {
-                Some(OrderState::Open | OrderState::Active) => {
-                    return Err(says::ORDER_ACTIVE.because("create order: active order exists"));
-                }
-                _ => {}
-            }
+        let live = |key: &OrderKey| self.state.orders.get(key).is_some_and(|order| order.state() != OrderState::Closed);
+        if before.iter().any(live) {
+            return Err(says::ORDER_ACTIVE.because("create order: active order exists"));
         }
         let (owner, dseq, gseq) = group.clone();
         let oseq = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(1);

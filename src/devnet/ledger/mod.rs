@@ -34,7 +34,7 @@ pub use amount::{ONE, UACT, UAKT};
 pub use auth::hash_of;
 pub use error::{Known, TxError};
 pub use query::QueryError;
-pub use state::{Block, ESCROW_POT, FEE_POT, Genesis, Params};
+pub use state::{Block, ESCROW_POT, FEE_POT, Genesis, GenesisAccount, Params};
 
 use auth::{Decoded, Mode};
 use handle::Ctx;
@@ -96,11 +96,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The chain at height 1.
+    /// The chain at its first block.
     #[must_use]
     pub fn new(genesis: Genesis) -> Self {
         let state = genesis.state();
-        let block = Block { height: 1, time_ns: genesis.time_ns };
+        let block = genesis.block;
         let checked = state.auth.clone();
         let view = View { genesis: Arc::new(genesis), state, block };
         Self { view, checked, waiting: Vec::new(), seen: BTreeSet::new(), done: BTreeMap::new() }

@@ -25,23 +25,57 @@ const MAX_COUNT: u32 = 50;
 
 /// The wire's name of a message.
 macro_rules! paste_type {
-    (CreateDeployment) => { MsgCreateDeployment };
-    (UpdateDeployment) => { MsgUpdateDeployment };
-    (CloseDeployment) => { MsgCloseDeployment };
-    (CloseGroup) => { MsgCloseGroup };
-    (PauseGroup) => { MsgPauseGroup };
-    (StartGroup) => { MsgStartGroup };
-    (CreateBid) => { MsgCreateBid };
-    (CloseBid) => { MsgCloseBid };
-    (CreateLease) => { MsgCreateLease };
-    (CloseLease) => { MsgCloseLease };
-    (WithdrawLease) => { MsgWithdrawLease };
-    (StartReclaim) => { MsgLeaseStartReclaim };
-    (Deposit) => { MsgAccountDeposit };
-    (CreateProvider) => { MsgCreateProvider };
-    (UpdateProvider) => { MsgUpdateProvider };
-    (CreateCertificate) => { MsgCreateCertificate };
-    (RevokeCertificate) => { MsgRevokeCertificate };
+    (CreateDeployment) => {
+        MsgCreateDeployment
+    };
+    (UpdateDeployment) => {
+        MsgUpdateDeployment
+    };
+    (CloseDeployment) => {
+        MsgCloseDeployment
+    };
+    (CloseGroup) => {
+        MsgCloseGroup
+    };
+    (PauseGroup) => {
+        MsgPauseGroup
+    };
+    (StartGroup) => {
+        MsgStartGroup
+    };
+    (CreateBid) => {
+        MsgCreateBid
+    };
+    (CloseBid) => {
+        MsgCloseBid
+    };
+    (CreateLease) => {
+        MsgCreateLease
+    };
+    (CloseLease) => {
+        MsgCloseLease
+    };
+    (WithdrawLease) => {
+        MsgWithdrawLease
+    };
+    (StartReclaim) => {
+        MsgLeaseStartReclaim
+    };
+    (Deposit) => {
+        MsgAccountDeposit
+    };
+    (CreateProvider) => {
+        MsgCreateProvider
+    };
+    (UpdateProvider) => {
+        MsgUpdateProvider
+    };
+    (CreateCertificate) => {
+        MsgCreateCertificate
+    };
+    (RevokeCertificate) => {
+        MsgRevokeCertificate
+    };
 }
 
 macro_rules! messages {
@@ -125,9 +159,7 @@ impl Msg {
             Self::CreateLease(msg) => bid_id(msg.bid_id.as_ref()),
             Self::CloseLease(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()),
             Self::WithdrawLease(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()),
-            Self::StartReclaim(msg) => {
-                bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()).and_then(|()| provider_reason(msg.reason))
-            }
+            Self::StartReclaim(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()).and_then(|()| provider_reason(msg.reason)),
             Self::Deposit(msg) => deposit(msg.deposit.as_ref()),
             Self::CreateProvider(msg) => host_uri(&msg.host_uri),
             Self::UpdateProvider(msg) => host_uri(&msg.host_uri),

@@ -48,11 +48,14 @@ impl Place for (String, String) {
     }
 }
 
+/// The rows of a page, and where the next one begins.
+type Page<'a, K, V> = (Vec<(&'a K, &'a V)>, Option<PageResponse>);
+
 /// One page of the rows, which are in the list's order. `total` counts the page, not the list.
 pub(super) fn page<'a, K: Place + 'a, V: 'a>(
     rows: impl DoubleEndedIterator<Item = (&'a K, &'a V)>,
     request: Option<&PageRequest>,
-) -> Result<(Vec<(&'a K, &'a V)>, Option<PageResponse>), QueryError> {
+) -> Result<Page<'a, K, V>, QueryError> {
     let request = request.cloned().unwrap_or_default();
     if !request.key.is_empty() && request.offset > 0 {
         return Err(QueryError::invalid("invalid request, either offset or key is expected, got both"));

@@ -4,8 +4,8 @@ use super::amount::{to_coin, to_dec};
 use super::error::{Known, deployment, market, provider};
 use super::page::page;
 use super::state::{
-    BidKey, Block, DeploymentKey, EscrowAccount, Genesis, OrderKey, Payment, bid_escrow, bid_key, deployment_escrow, deployment_key, group_key,
-    lease_key, lease_payment, order_key,
+    BidKey, Block, DeploymentKey, EscrowAccount, Genesis, OrderKey, Payment, bid_escrow, bid_key, deployment_escrow, deployment_key,
+    group_key, lease_key, lease_payment, order_key,
 };
 use super::{UACT, UAKT, View};
 use crate::devnet::account::address_bytes;
@@ -267,8 +267,7 @@ impl View {
     /// Escrow accounts whose key begins with `xid`, scope first.
     pub fn query_accounts(&self, request: &ev::QueryAccountsRequest) -> Answer<ev::QueryAccountsResponse> {
         let state = wanted(&request.state, escrow_types::State::from_str_name, &escrow_types::State::Invalid)?;
-        let rows =
-            self.state.escrow.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
+        let rows = self.state.escrow.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
         Ok(ev::QueryAccountsResponse { accounts: rows.into_iter().map(|(key, row)| wire_account(key, row)).collect(), pagination })
     }
@@ -276,8 +275,7 @@ impl View {
     /// Payments whose account's key begins with `xid`, scope first.
     pub fn query_payments(&self, request: &ev::QueryPaymentsRequest) -> Answer<ev::QueryPaymentsResponse> {
         let state = wanted(&request.state, escrow_types::State::from_str_name, &escrow_types::State::Invalid)?;
-        let rows =
-            self.state.payments.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
+        let rows = self.state.payments.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
         Ok(ev::QueryPaymentsResponse { payments: rows.into_iter().map(|(key, row)| wire_payment(key, row)).collect(), pagination })
     }

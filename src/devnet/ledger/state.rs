@@ -283,6 +283,21 @@ impl Default for Params {
     }
 }
 
+/// An account that exists from the beginning.
+#[derive(Clone, Debug)]
+pub struct GenesisAccount {
+    /// Address.
+    pub address: String,
+    /// Its coins.
+    pub uakt: u128,
+    /// Its coins.
+    pub uact: u128,
+    /// Sequence number of its next ordered transaction.
+    pub sequence: u64,
+    /// Its public key, if known.
+    pub key: Option<Vec<u8>>,
+}
+
 /// How the chain begins.
 #[derive(Clone, Debug)]
 pub struct Genesis {
@@ -290,36 +305,39 @@ pub struct Genesis {
     pub chain_id: String,
     /// Governance values.
     pub params: Params,
-    /// Accounts in the order of their numbers: address, `uakt`, `uact`.
-    pub accounts: Vec<(String, u128, u128)>,
+    /// Accounts in the order of their numbers.
+    pub accounts: Vec<GenesisAccount>,
     /// Who pays fees for whom: granter and grantee.
     pub fee_allowances: Vec<(String, String)>,
     /// What auditors signed.
     pub audited: Vec<crate::wire::akash::audit::v1::AuditedProvider>,
-    /// Time of the first block, nanoseconds since 1970.
-    pub time_ns: u64,
+    /// Height and time of the first block.
+    pub block: Block,
 }
 
 impl Genesis {
     /// A chain with nothing but these accounts: address, `uakt`, `uact`.
     #[must_use]
     pub fn with_accounts(accounts: Vec<(String, u128, u128)>, time_ns: u64) -> Self {
+        let account = |(address, uakt, uact)| GenesisAccount { address, uakt, uact, sequence: 0, key: None };
         Self {
             chain_id: "akash-local".into(),
             params: Params::default(),
-            accounts,
+            accounts: accounts.into_iter().map(account).collect(),
             fee_allowances: Vec::new(),
             audited: Vec::new(),
-            time_ns,
+            block: Block { height: 1, time_ns },
         }
     }
 
     pub(super) fn state(&self) -> State {
         let mut state = State::default();
-        for (number, (address, uakt, uact)) in (0..).zip(&self.accounts) {
-            state.auth.accounts.put(address.clone(), AuthAccount { number, ..AuthAccount::default() });
-            state.auth.balances.put((address.clone(), UAKT.to_owned()), *uakt);
-            state.auth.balances.put((address.clone(), UACT.to_owned()), *uact);
+        for (number, account) in (0..).zip(&self.accounts) {
+            let address = &account.address;
+            let row = AuthAccount { number, sequence: account.sequence, key: account.key.clone() };
+            state.auth.accounts.put(address.clone(), row);
+            state.auth.balances.put((address.clone(), UAKT.to_owned()), account.uakt);
+            state.auth.balances.put((address.clone(), UACT.to_owned()), account.uact);
         }
         state.commit();
         state

@@ -55,9 +55,7 @@ fn unordered_transactions_need_a_fresh_time_ahead() {
     let mut market = Market::new(0);
     let tenant = market.tenant();
     let now = market.now();
-    let sign = |market: &Market, dseq, until| {
-        tenant.sign_tx(vec![any(&market.create_msg(dseq, 30, 500_000))], &terms(Order::Until(until)))
-    };
+    let sign = |market: &Market, dseq, until| tenant.sign_tx(vec![any(&market.create_msg(dseq, 30, 500_000))], &terms(Order::Until(until)));
     let first = sign(&market, 1, now + 30_000_000_000);
     market.ledger.submit(&first).unwrap();
     assert_eq!(code(market.ledger.submit(&first)), ("sdk", 19, String::new()));

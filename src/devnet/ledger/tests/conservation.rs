@@ -28,8 +28,12 @@ fn deed() -> impl Strategy<Value = Deed> {
         place().prop_map(|(dseq, oseq, at)| Deed::CloseLease { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::CloseBid { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::Withdraw { dseq, oseq, at }),
-        (1..3_u64, 0..3_usize, proptest::bool::ANY, 1..600_000_u128)
-            .prop_map(|(dseq, at, uakt, amount)| Deed::Deposit { dseq, at, uakt, amount }),
+        (1..3_u64, 0..3_usize, proptest::bool::ANY, 1..600_000_u128).prop_map(|(dseq, at, uakt, amount)| Deed::Deposit {
+            dseq,
+            at,
+            uakt,
+            amount
+        }),
         (1..3_u64).prop_map(|dseq| Deed::Start { dseq }),
         (1..3_u64).prop_map(|dseq| Deed::Close { dseq }),
         (1..8_u64).prop_map(|count| Deed::Blocks { count }),

@@ -133,7 +133,7 @@ fn what_is_wrong_at_a_glance_is_not_taken() {
     let msg = MsgCreateBid {
         id: Some(own),
         price: Some(uact(1)),
-        deposit: deposit(UAKT, 500_000),
+        deposit: Some(deposit(UAKT, 500_000)),
         resources_offer: vec![],
         reclamation_window: None,
     };

@@ -15,9 +15,7 @@ use crate::wire::akash::base::attributes::v1::{Attribute, PlacementRequirements}
 use crate::wire::akash::base::deposit::v1::{Deposit, Source};
 use crate::wire::akash::base::resources::v1beta4::{Cpu, Gpu, Memory, ResourceValue, Resources, Storage};
 use crate::wire::akash::deployment::v1::{Deployment, DeploymentId, GroupId};
-use crate::wire::akash::deployment::v1beta4::{
-    Group, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup, ResourceUnit,
-};
+use crate::wire::akash::deployment::v1beta4::{Group, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup, ResourceUnit};
 use crate::wire::akash::escrow::id::v1 as escrow_id;
 use crate::wire::akash::escrow::types::v1::{Account as EscrowAccount, AccountState};
 use crate::wire::akash::escrow::v1::MsgAccountDeposit;
@@ -47,9 +45,9 @@ pub(super) fn uact(amount: u128) -> DecCoin {
     DecCoin { denom: UACT.into(), amount: (amount * 1_000_000_000_000_000_000).to_string() }
 }
 
-pub(super) fn deposit(denom: &str, amount: u128) -> Option<Deposit> {
+pub(super) fn deposit(denom: &str, amount: u128) -> Deposit {
     let amount = Some(Coin { denom: denom.into(), amount: amount.to_string() });
-    Some(Deposit { amount, sources: vec![Source::Balance.into()] })
+    Deposit { amount, sources: vec![Source::Balance.into()] }
 }
 
 fn attribute(key: &str, value: &str) -> Attribute {
@@ -169,7 +167,7 @@ impl Market {
             id: Some(self.dep_id(dseq)),
             groups: vec![group(price)],
             hash: vec![17; 32],
-            deposit: deposit(UACT, amount),
+            deposit: Some(deposit(UACT, amount)),
             reclamation: None,
         }
     }
@@ -193,7 +191,7 @@ impl Market {
         any(&MsgCreateBid {
             id: Some(self.bid_id(dseq, oseq, at)),
             price: Some(uact(price)),
-            deposit: deposit(UAKT, 500_000),
+            deposit: Some(deposit(UAKT, 500_000)),
             resources_offer: vec![],
             reclamation_window: None,
         })
@@ -241,7 +239,7 @@ impl Market {
         any(&MsgAccountDeposit {
             signer: from.address().into(),
             id: Some(escrow_id::Account { scope: escrow_id::Scope::Deployment.into(), xid }),
-            deposit: deposit(denom, amount),
+            deposit: Some(deposit(denom, amount)),
         })
     }
 

@@ -37,11 +37,10 @@ fn a_dry_account_ends_everything_once_it_is_touched() {
     let escrow = market.escrow(7);
     assert_eq!((escrow.state(), escrow.funds[0].amount.as_str()), (EscrowState::Overdrawn, "-500000000000000000000000"));
     let payment = market.ledger.view().query_lease(&market.lease_id(7, 1, 0)).unwrap().escrow_payment.unwrap().state.unwrap();
-    assert_eq!((payment.state(), payment.unsettled, payment.withdrawn.unwrap().amount.as_str()), (
-        EscrowState::Overdrawn,
-        Some(uact(500_000)),
-        "500000"
-    ));
+    assert_eq!(
+        (payment.state(), payment.unsettled, payment.withdrawn.unwrap().amount.as_str()),
+        (EscrowState::Overdrawn, Some(uact(500_000)), "500000")
+    );
     // A late deposit pays the debt and brings nothing back to life.
     let before = market.has(&market.tenant(), UACT);
     let late = market.deposit_msg(7, &market.tenant(), UACT, 800_000);
@@ -132,6 +131,6 @@ fn deposits_too_low_or_not_there_are_refused() {
     assert_eq!(record.error.clone().unwrap().log, log);
     assert_eq!(market.fails(&market.tenant(), &[any(&market.create_msg(7, 30, RICH + 1))]), ("undefined", 1));
     let mut mixed = market.create_msg(7, 30, 500_000);
-    mixed.deposit = deposit(UAKT, 500_000);
+    mixed.deposit = Some(deposit(UAKT, 500_000));
     assert_eq!(market.refused(&market.tenant(), &[any(&mixed)]), ("deployment", 20));
 }
