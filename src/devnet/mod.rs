@@ -3,3 +3,4 @@
 pub mod account;
 pub mod chain;
 pub mod ledger;
+pub mod provider;

@@ -5,6 +5,8 @@
 
 mod faults;
 mod queries;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 use std::collections::VecDeque;

@@ -1,0 +1,16 @@
+//! A provider of the local market: it bids, wins leases and closes them on the chain, and a host runs what was leased.
+
+pub mod client;
+pub mod market;
+pub mod price;
+
+use async_trait::async_trait;
+
+/// Runs what the market half wins.
+#[async_trait]
+pub trait LeaseHost: Send + Sync {
+    /// A bid of this provider was taken.
+    async fn lease_won(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32);
+    /// A lease of this provider ended: its workload goes, with all it holds.
+    async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32);
+}
