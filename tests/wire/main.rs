@@ -1,6 +1,7 @@
 //! Clients and the local market's servers against recorded answers of the real software.
 
 mod gateway;
+mod ledger;
 mod mesh;
 mod provider;
 mod provider_gateway;

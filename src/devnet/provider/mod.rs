@@ -1,6 +1,7 @@
-//! A provider of the local market.
+//! A provider of the local market: it bids, wins leases and closes them on the chain, and a host runs what was leased.
 
 pub mod certificate;
+pub mod client;
 pub mod container;
 pub mod facts;
 pub mod gateway;
@@ -9,4 +10,17 @@ pub mod ingress;
 pub mod jwt;
 pub mod logs;
 pub mod manifest;
+pub mod market;
+pub mod price;
 pub mod runner;
+
+use async_trait::async_trait;
+
+/// Runs what the market half wins.
+#[async_trait]
+pub trait LeaseHost: Send + Sync {
+    /// A bid of this provider was taken.
+    async fn lease_won(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32);
+    /// A lease of this provider ended: its workload goes, with all it holds.
+    async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32);
+}
