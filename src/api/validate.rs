@@ -1,4 +1,4 @@
-//! What is wrong with a manifest: every problem at once, each with the path of its field and one sentence.
+//! What is wrong with a manifest: all problems of form at once, then all of sense, each with its field and one sentence.
 //!
 //! [`parse`] is the only way from text to a [`RedisCluster`]; [`validate`] also holds for objects that came another way. What
 //! passes here has an effect that can be seen; what would have none is refused with the reason.
