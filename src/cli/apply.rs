@@ -10,6 +10,7 @@ use super::client::{CliError, Client};
 use super::wait;
 use crate::api::quantity::Span;
 use crate::api::types::{Metadata, PasswordFrom, RedisCluster, User};
+use crate::api::validate;
 use crate::server::messages::Outcome;
 
 /// No manifest and no password file is larger.
@@ -78,7 +79,7 @@ fn forget_what_is(cluster: &mut RedisCluster) {
 }
 
 fn parse(text: &str) -> Result<Vec<RedisCluster>, String> {
-    serde_saphyr::from_multiple(text).map_err(|e| e.to_string())
+    validate::parse(text).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Puts the SHA-256 of the password in place of where it is found.

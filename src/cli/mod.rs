@@ -3,6 +3,10 @@
 mod act;
 mod apply;
 pub mod client;
+#[cfg(feature = "devnet")]
+mod demo;
+#[cfg(feature = "devnet")]
+pub mod local;
 pub mod logging;
 mod logs;
 mod node;
@@ -55,6 +59,9 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Forward a local port to the present master, beside an application.
     Proxy(proxy::Args),
+    /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things die.
+    #[cfg(feature = "devnet")]
+    Demo(demo::Demo),
 }
 
 /// Commands that ask a running operator.
@@ -89,7 +96,7 @@ pub enum ClientCommand {
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error). Usage errors end with 2 before this.
 pub async fn run(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -98,23 +105,29 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<(), CliError> {
+async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Client(command) => {
             // Here and not before: a server's log is as its own settings say, and the first call wins.
             logging::init(LogFormat::Text, &cli.log_level);
             let client = Client::new(&cli.socket)?;
-            execute(&client, command, &mut std::io::stdout()).await
+            execute(&client, command, &mut std::io::stdout()).await?;
         }
-        Command::Sdl(args) => Ok(std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?),
-        Command::Schema => Ok(writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?),
-        Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server),
-        Command::Node(args) => node::run(args).await.map_err(failed),
+        Command::Sdl(args) => std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?,
+        Command::Schema => writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?,
+        Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
+        Command::Node(args) => node::run(args).await.map_err(failed)?,
         Command::Proxy(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
-            proxy::run(args, &cli.socket).await.map_err(failed)
+            proxy::run(args, &cli.socket).await.map_err(failed)?;
+        }
+        #[cfg(feature = "devnet")]
+        Command::Demo(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            return demo::run(args).await.map_err(failed);
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A command that is no client ended with this.

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod chain;
 pub mod ledger;
+pub mod market;
 pub mod net;
 pub mod provider;
 pub mod sandbox;

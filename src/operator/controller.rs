@@ -82,7 +82,14 @@ impl Controller {
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
         let hands = Hands { world, settings, readings: Arc::new(Readings::default()), held: Mutex::default(), pending: Mutex::default() };
-        Self { hands: Arc::new(hands), board, lanes: Arc::default(), wake: watch::channel(0).0, tasks: TaskTracker::new(), stop: CancellationToken::new() }
+        Self {
+            hands: Arc::new(hands),
+            board,
+            lanes: Arc::default(),
+            wake: watch::channel(0).0,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
     }
 
     /// Runs until `shutdown`, or until a later operator took over the store.

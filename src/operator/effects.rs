@@ -18,7 +18,7 @@ use crate::model::step::Effect;
 use crate::sdl;
 
 /// Long enough for the manifest's delivery and the first login.
-const KEY_LIFE: Duration = Duration::from_secs(3600);
+const KEY_LIFE: Duration = Duration::from_hours(1);
 /// Between two looks for a transaction whose end is not known yet.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 

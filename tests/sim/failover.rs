@@ -44,10 +44,11 @@ async fn the_node_of_the_master_vanishes_and_is_replaced() {
     world.nodes.with(&old, |n| n.powered = false);
     world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
     writes_go_on(&world).await;
-    world.until("a replacement", Duration::from_mins(30), async || {
-        world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&old)
-    })
-    .await;
+    world
+        .until("a replacement", Duration::from_mins(30), async || {
+            world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&old)
+        })
+        .await;
     assert_eq!(world.chain.active_deployments().len(), 3, "the lost node's deployment is closed");
 }
 
@@ -114,10 +115,11 @@ async fn migration_loses_nothing() {
                 c.metadata.annotations.insert(akash_redis::api::types::MIGRATE.to_owned(), leaver.0.clone());
             })
             .await;
-        world.until("the move", Duration::from_mins(20), async || {
-            world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&leaver)
-        })
-        .await;
+        world
+            .until("the move", Duration::from_mins(20), async || {
+                world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&leaver)
+            })
+            .await;
         writes_go_on(&world).await;
         assert_eq!(world.lost_writes("cache").await, 0, "node {ordinal}");
         assert_eq!(world.chain.active_deployments().len(), 3);
@@ -131,10 +133,9 @@ async fn scaling_up_and_down() {
     world.until_ready("cache").await;
     assert_eq!(world.chain.active_deployments().len(), 5);
     world.edit("cache", |c| c.spec.nodes = 2).await;
-    world.until("two nodes", Duration::from_mins(20), async || {
-        world.ready("cache").await && world.chain.active_deployments().len() == 2
-    })
-    .await;
+    world
+        .until("two nodes", Duration::from_mins(20), async || world.ready("cache").await && world.chain.active_deployments().len() == 2)
+        .await;
     writes_go_on(&world).await;
     assert_eq!(world.lost_writes("cache").await, 0);
 }
@@ -166,13 +167,14 @@ async fn a_crash_in_the_middle_of_a_change_ends_the_same() {
                 })
                 .await;
         }
-        world.until("the change", Duration::from_mins(30), async || {
-            let stored = world.stored("cache").await;
-            let moved = stored.record.master.as_ref().is_some_and(|p| p.incarnation != old || n % 2 == 0);
-            let left = n % 2 == 0 || !stored.record.incarnations.contains_key(&old);
-            world.ready("cache").await && stored.record.change.is_none() && moved && left
-        })
-        .await;
+        world
+            .until("the change", Duration::from_mins(30), async || {
+                let stored = world.stored("cache").await;
+                let moved = stored.record.master.as_ref().is_some_and(|p| p.incarnation != old || n % 2 == 0);
+                let left = n % 2 == 0 || !stored.record.incarnations.contains_key(&old);
+                world.ready("cache").await && stored.record.change.is_none() && moved && left
+            })
+            .await;
         writes_go_on(&world).await;
         assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
         world.store.mark_deleted("cache").await.unwrap();

@@ -37,8 +37,14 @@ impl SimGateway {
     pub async fn run(self: Arc<Self>) {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let closed: Vec<_> =
-                self.delivered.lock().unwrap().iter().filter(|(dseq, _)| !self.chain.leased(**dseq)).map(|(d, n)| (*d, n.clone())).collect();
+            let closed: Vec<_> = self
+                .delivered
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|(dseq, _)| !self.chain.leased(**dseq))
+                .map(|(d, n)| (*d, n.clone()))
+                .collect();
             for (dseq, name) in closed {
                 self.delivered.lock().unwrap().remove(&dseq);
                 self.nodes.state.lock().unwrap().nodes.remove(&name);

@@ -175,9 +175,10 @@ impl World {
     pub async fn ready(&self, name: &str) -> bool {
         let Ok(stored) = self.store.get(name).await else { return false };
         let generation = stored.cluster.metadata.generation.unwrap_or(0);
-        stored.cluster.status.is_some_and(|s| {
-            s.observed_generation == generation && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
-        })
+        stored
+            .cluster
+            .status
+            .is_some_and(|s| s.observed_generation == generation && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"))
     }
 
     pub async fn until_ready(&self, name: &str) {

@@ -1,0 +1,193 @@
+//! A market, a tailnet and an operator on this machine, inside one sandbox: what `demo`, `devnet` and the live tests start.
+
+use std::ffi::OsString;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rand::RngCore as _;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{CliError, Client};
+use crate::devnet::market::{Market, MarketError, MarketSettings};
+use crate::devnet::tailnet::{self, Tailnet, TailnetError};
+
+/// The local market's one image; its digest is of nothing, and nothing is ever pulled.
+pub const IMAGE: &str = "devnet.test/akash-redis@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/// The operator answers within this, or it does not start.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(50);
+/// A real chain makes a block about every 6 s.
+const BLOCK_EVERY: Duration = Duration::from_millis(500);
+
+/// Something of it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The market.
+    #[error(transparent)]
+    Market(#[from] MarketError),
+    /// The tailnet.
+    #[error(transparent)]
+    Tailnet(#[from] TailnetError),
+    /// The operator's API.
+    #[error(transparent)]
+    Client(#[from] CliError),
+    /// A program that nodes need is not installed.
+    #[error("{0} is not on the PATH, and nodes need it; `make deps` installs it (Debian package {1})")]
+    Missing(&'static str, &'static str),
+    /// A file cannot be written, or a process not started.
+    #[error("{what} failed ({source})")]
+    Io {
+        /// What.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The operator does not answer.
+    #[error("the operator does not answer on its socket after {} s; its log is {}", START_LIMIT.as_secs(), log.display())]
+    Silent {
+        /// Its log.
+        log: PathBuf,
+    },
+}
+
+/// Everything, running.
+pub struct Local {
+    /// The chain and its providers.
+    pub market: Market,
+    /// The control server and the operator's tailscaled.
+    pub tailnet: Tailnet,
+    program: PathBuf,
+    dir: PathBuf,
+    operator: Option<Child>,
+}
+
+/// Programs of a node and the Debian packages they come in.
+const NEEDED: [(&str, &str); 2] = [("redis-server", "redis-server"), ("tini", "tini")];
+
+impl Local {
+    /// Starts market and tailnet inside a sandbox that is set up. State and logs go below `dir`, which must have a short path. No operator runs yet.
+    ///
+    /// # Errors
+    /// A program is missing, a port is taken, or something does not start in time.
+    pub async fn start(program: &Path, dir: &Path, shutdown: &CancellationToken) -> Result<Self, LocalError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if let Some((program, package)) = NEEDED.iter().find(|(p, _)| !std::env::split_paths(&path).any(|d| d.join(p).is_file())) {
+            return Err(LocalError::Missing(program, package));
+        }
+        let tailnet = Tailnet::start(&dir.join("tailnet"), &[]).await?;
+        let settings = MarketSettings {
+            dir: dir.join("market"),
+            image: IMAGE.to_owned(),
+            program: program.to_owned(),
+            path: with_peers(&tailnet, &path),
+            node_env: tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            block_every: BLOCK_EVERY,
+        };
+        let market = Market::start(&settings, shutdown).await?;
+        let local = Self { market, tailnet, program: program.to_owned(), dir: dir.to_owned(), operator: None };
+        local.write_settings()?;
+        Ok(local)
+    }
+
+    /// The operator's settings file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("operator.yaml")
+    }
+
+    /// The operator's API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("operator.sock")
+    }
+
+    /// The operator's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("operator.log")
+    }
+
+    /// A client of the operator.
+    ///
+    /// # Errors
+    /// The socket's path cannot be used.
+    pub fn client(&self) -> Result<Client, CliError> {
+        Client::new(&self.socket())
+    }
+
+    fn write_settings(&self) -> Result<(), LocalError> {
+        let mut root = [0; 32];
+        rand::thread_rng().fill_bytes(&mut root);
+        self.secret("root.secret", &root)?;
+        self.secret("mnemonic", self.market.mnemonic.as_bytes())?;
+        self.secret("oauth.secret", tailnet::OAUTH_SECRET.as_bytes())?;
+        let dir = self.dir.display();
+        let text = format!(
+            "chain: {{ id: {chain}, grpc: [\"{grpc}\"] }}\n\
+             wallet: {{ mnemonicFile: {dir}/mnemonic }}\n\
+             mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {id}, oauthSecretFile: {dir}/oauth.secret, tag: \"{tag}\", socks5: \"{socks5}\" }}\n\
+             node: {{ image: \"{IMAGE}\" }}\n\
+             budget: {{ global: 100act, perClusterDefault: 12act }}\n\
+             store: {{ sqlite: {dir}/store.db }}\n\
+             rootSecretFile: {dir}/root.secret\n\
+             api: {{ socket: {dir}/operator.sock }}\n\
+             gateway: {{ allowPrivate: true }}\n\
+             # A block takes half a second here, and nobody has to wait for people.\n\
+             timing: {{ bidWindow: 1500ms, bidDeadline: 20s, joinDeadline: 30s, replaceAfter: 12s, tick: 500ms }}\n",
+            chain = self.market.chain_id,
+            grpc = self.market.chain_url(),
+            login = tailnet::login_server(),
+            id = tailnet::OAUTH_CLIENT_ID,
+            tag = tailnet::CLUSTER_TAG,
+            socks5 = tailnet::socks5(),
+        );
+        let path = self.config();
+        std::fs::write(&path, text).map_err(|source| LocalError::Io { what: format!("writing {}", path.display()), source })
+    }
+
+    fn secret(&self, name: &str, content: &[u8]) -> Result<(), LocalError> {
+        let path = self.dir.join(name);
+        let failed = |source| LocalError::Io { what: format!("writing {}", path.display()), source };
+        let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+        std::io::Write::write_all(&mut file, content).map_err(failed)
+    }
+
+    /// Starts an operator process and waits until its API answers.
+    ///
+    /// # Errors
+    /// It does not start, or does not answer in time.
+    pub async fn start_operator(&mut self) -> Result<(), LocalError> {
+        let log = self.log();
+        let failed = |source| LocalError::Io { what: "starting the operator".to_owned(), source };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command.arg("operator").arg("--config").arg(self.config()).env("AKASH_REDIS_LOG_LEVEL", "info");
+        command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file).kill_on_drop(true);
+        self.operator = Some(command.spawn().map_err(failed)?);
+        let client = self.client()?;
+        let answers = async {
+            while client.list().await.is_err() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(START_LIMIT, answers).await.map_err(|_| LocalError::Silent { log })
+    }
+
+    /// The operator dies at once, as by SIGKILL.
+    pub async fn kill_operator(&mut self) {
+        if let Some(mut operator) = self.operator.take() {
+            // It may have ended by itself.
+            let _ = operator.kill().await;
+        }
+    }
+}
+
+/// The peers' directory first, so that nodes find this tailscaled.
+fn with_peers(tailnet: &Tailnet, path: &OsString) -> OsString {
+    let dirs = std::iter::once(tailnet.peers().to_owned()).chain(std::env::split_paths(path));
+    std::env::join_paths(dirs).unwrap_or_else(|_| path.clone())
+}

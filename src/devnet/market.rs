@@ -1,0 +1,254 @@
+//! The whole local market: a chain, providers with their gateways, ingresses and runners, and a funded tenant.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bip39::Mnemonic;
+use rand::RngCore as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::account::{Account, AccountError};
+use super::chain::{self, ChainConfig, ChainHandle};
+use super::ledger::Genesis;
+use super::net::{Net, NetError};
+use super::provider::LeaseHost;
+use super::provider::certificate::ProviderCertificate;
+use super::provider::client::ClientError;
+use super::provider::facts::ChainFacts;
+use super::provider::gateway;
+use super::provider::host::{LeaseKey, ProviderHost, ProviderName};
+use super::provider::ingress::Ingress;
+use super::provider::market::{self, ProviderConfig, ProviderHandle};
+use super::provider::runner::{Runner, RunnerSettings};
+
+/// Port of the chain's gRPC.
+const CHAIN_PORT: u16 = 9090;
+/// Port of a provider's gateway.
+const GATEWAY_PORT: u16 = 8443;
+/// Last number of the first provider's address.
+const FIRST_PROVIDER: u8 = 21;
+/// What everybody begins with, in millionths: enough for a long day of trying out.
+const WEALTH: u128 = 1_000_000_000;
+/// A call to the chain takes no longer.
+const CALL_TIME_OUT: Duration = Duration::from_secs(10);
+/// Regions and price factors of the providers, in thousandths.
+const PROVIDERS: [(&str, u32); 4] = [("us-west", 900), ("eu-central", 1000), ("as-east", 1100), ("us-east", 1200)];
+
+/// The market does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum MarketError {
+    /// The sandbox's network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// An account.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// A provider on the chain.
+    #[error(transparent)]
+    Provider(#[from] ClientError),
+    /// A provider's certificate.
+    #[error("a provider's certificate cannot be made")]
+    Certificate(#[from] rcgen::Error),
+    /// The chain's own address.
+    #[error("the local chain cannot be reached")]
+    Channel(#[from] tonic::transport::Error),
+    /// A port is taken, or the program's own file cannot be found.
+    #[error("{what} cannot be opened ({source}); end what uses it and start again")]
+    Io {
+        /// Of what.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How the market is run.
+#[derive(Clone, Debug)]
+pub struct MarketSettings {
+    /// Below it the nodes keep their data.
+    pub dir: PathBuf,
+    /// The one image that providers can run.
+    pub image: String,
+    /// What this image holds: the `akash-redis` program.
+    pub program: PathBuf,
+    /// Where nodes find redis-server, tailscaled and tini.
+    pub path: OsString,
+    /// Variables of every node beside those of its manifest.
+    pub node_env: Vec<(String, String)>,
+    /// Time between blocks.
+    pub block_every: Duration,
+}
+
+/// A provider that runs.
+pub struct LocalProvider {
+    /// Its name.
+    pub name: String,
+    /// Its business on the chain.
+    pub market: ProviderHandle,
+    /// Its workloads.
+    pub runner: Arc<Runner>,
+    stop: CancellationToken,
+}
+
+impl LocalProvider {
+    /// Its machines lose power: nodes, gateway and business end at once, and nobody tells the chain.
+    pub async fn vanish(self) {
+        self.stop.cancel();
+        self.runner.vanish().await;
+        self.market.vanish().await;
+    }
+}
+
+/// The market.
+pub struct Market {
+    /// The chain's node.
+    pub chain: ChainHandle,
+    /// The providers.
+    pub providers: Vec<LocalProvider>,
+    /// Words of the tenant's wallet.
+    pub mnemonic: String,
+    /// The tenant's account.
+    pub tenant: String,
+    /// Chain id.
+    pub chain_id: String,
+}
+
+/// The host side of a provider, as its business needs it.
+struct Host(Arc<ProviderHost>);
+
+#[async_trait]
+impl LeaseHost for Host {
+    async fn lease_won(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
+        self.0.lease_won(owner, dseq, gseq, oseq).await;
+    }
+
+    async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
+        self.0.lease_closed(owner, dseq, gseq, oseq).await;
+    }
+}
+
+impl Market {
+    /// Starts everything inside a sandbox; it ends with `shutdown`.
+    ///
+    /// # Errors
+    /// A port is taken, a tool is missing, or the chain refuses a provider.
+    pub async fn start(settings: &MarketSettings, shutdown: &CancellationToken) -> Result<Self, MarketError> {
+        let net = Net::set_up("/etc/hosts".into()).await?;
+        let mnemonic = random_mnemonic();
+        let tenant = Account::from_mnemonic(&mnemonic, 0)?;
+        let accounts: Vec<Account> = PROVIDERS.iter().map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
+        let rich = |account: &Account| (account.address().to_owned(), WEALTH, WEALTH);
+        let genesis = Genesis::with_accounts(std::iter::once(&tenant).chain(&accounts).map(rich).collect(), now_ns());
+        let chain_id = genesis.chain_id.clone();
+        let listener = listen(Net::GATEWAY, CHAIN_PORT).await?;
+        let chain = chain::serve(ChainConfig { genesis, block_every: Some(settings.block_every) }, listener, shutdown.child_token())
+            .map_err(|source| MarketError::Io { what: "the local chain's port".to_owned(), source })?;
+        let channel = Channel::from_shared(chain.url())
+            .map_err(|e| MarketError::Io { what: "the local chain".to_owned(), source: std::io::Error::other(e) })?;
+        let channel = channel.timeout(CALL_TIME_OUT).connect().await?;
+        let starts =
+            PROVIDERS.iter().zip(accounts).enumerate().map(|(n, ((region, price), account))| {
+                Self::provider(settings, &net, channel.clone(), n, region, *price, account, shutdown)
+            });
+        let providers = futures::future::try_join_all(starts).await?;
+        Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, right above")]
+    async fn provider(
+        settings: &MarketSettings,
+        net: &Arc<Net>,
+        channel: Channel,
+        number: usize,
+        region: &str,
+        price: u32,
+        account: Account,
+        shutdown: &CancellationToken,
+    ) -> Result<LocalProvider, MarketError> {
+        let name = format!("provider{}", number + 1);
+        let hostname = format!("{name}.devnet.test");
+        let stop = shutdown.child_token();
+        let last = FIRST_PROVIDER + u8::try_from(number).unwrap_or(0);
+        let address = net.add_address(last).await?;
+        net.publish(&hostname, address)?;
+        let certificate = ProviderCertificate::make(account.address(), &hostname, SystemTime::now())?;
+
+        let ingress = Arc::new(Ingress::default());
+        tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
+        let runner_settings = RunnerSettings {
+            program: settings.program.clone(),
+            path: settings.path.clone(),
+            env: settings.node_env.clone(),
+            ..RunnerSettings::new(settings.dir.join(&name), settings.image.clone())
+                .map_err(|source| MarketError::Io { what: "this program's file".to_owned(), source })?
+        };
+        let own_name = ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
+        let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
+        let host = ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
+        let (listener, served, ended) = (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
+        let (cert_pem, pubkey_pem) = (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
+        tokio::spawn(async move {
+            if let Err(error) = gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await {
+                tracing::warn!(%error, "a local gateway stopped answering");
+            }
+        });
+        let uri = format!("https://{hostname}:{GATEWAY_PORT}");
+        let config = ProviderConfig {
+            certificate: Some((cert_pem, pubkey_pem)),
+            price_permille: price,
+            block_ms: u64::try_from(settings.block_every.as_millis()).unwrap_or(u64::MAX),
+            ..ProviderConfig::new(&name, account, &uri, region)
+        };
+        let market = market::start(config, channel, Arc::new(Host(host)), &stop).await?;
+        Ok(LocalProvider { name, market, runner, stop })
+    }
+
+    /// Where the chain answers.
+    #[must_use]
+    pub fn chain_url(&self) -> String {
+        self.chain.url()
+    }
+
+    /// The provider that runs a deployment, and its lease there.
+    #[must_use]
+    pub fn find(&self, dseq: u64) -> Option<(usize, LeaseKey)> {
+        let at = |(n, provider): (usize, &LocalProvider)| {
+            provider.runner.leases().into_iter().find(|lease| lease.dseq == dseq).map(|lease| (n, lease))
+        };
+        self.providers.iter().enumerate().find_map(at)
+    }
+
+    /// The tenant's uact on its account and in escrow, and its deployments that are not closed.
+    #[must_use]
+    pub fn tenant_books(&self) -> (u128, i128, usize) {
+        let view = self.chain.view();
+        let active = view.deployments().filter(|d| d.state == crate::wire::akash::deployment::v1::deployment::State::Active as i32).count();
+        (view.balance(&self.tenant, "uact"), view.held_in_escrow("uact"), active)
+    }
+}
+
+async fn listen(address: Ipv4Addr, port: u16) -> Result<TcpListener, MarketError> {
+    let place = SocketAddr::from((address, port));
+    TcpListener::bind(place).await.map_err(|source| MarketError::Io { what: place.to_string(), source })
+}
+
+fn random_bytes() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    rand::thread_rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+fn random_mnemonic() -> String {
+    Mnemonic::from_entropy(&random_bytes()).expect("32 bytes make 24 words").to_string()
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
