@@ -294,17 +294,17 @@ mod tests {
         let client = client.with_root_certificates(roots(ca)).with_client_auth_cert(certs, key).expect("a pair");
         let (near, far) = tokio::io::duplex(1 << 16);
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let served = async {
-            let mut stream = TlsAcceptor::from(Arc::new(server)).accept(far).await?;
+        let near_end = async {
+            let mut stream = TlsAcceptor::from(Arc::new(server)).accept(near).await?;
             stream.write_all(b"s").await?;
             stream.read_u8().await
         };
-        let asked = async {
-            let mut stream = TlsConnector::from(Arc::new(client)).connect(name, near).await?;
+        let far_end = async {
+            let mut stream = TlsConnector::from(Arc::new(client)).connect(name, far).await?;
             stream.write_all(b"c").await?;
             stream.read_u8().await
         };
-        tokio::try_join!(served, asked).map(|_| ())
+        tokio::try_join!(near_end, far_end).map(|_| ())
     }
 
     #[tokio::test]
@@ -339,7 +339,7 @@ mod tests {
         assert_ne!(one, two);
         assert!(one.0.len() == 6 && one.0.bytes().all(|b| BASE32.contains(&b)));
         // Live installations depend on these values: a change here orphans all of them.
-        insta::assert_snapshot!(format!("{one} {}", root(1).replication_grant(&node(), 7).password.expose_secret()), @"");
+        insta::assert_snapshot!(format!("{one} {}", root(1).replication_grant(&node(), 7).password.expose_secret()), @"g2tzxw cd0218ce6a590268a47230934c6184dc7c48e2a1821b9d4a447340237f51d231");
     }
 
     #[test]
