@@ -1,0 +1,3 @@
+//! Clients and servers against recorded answers of the real software.
+
+mod chain;
