@@ -113,6 +113,10 @@ impl ChainClient {
         })
     }
 
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
     /// Whether an endpoint answers and is of the right chain. An endpoint of another chain is an error of its own, and never used.
     pub async fn check(&self) -> Result<(), ChainError> {
         self.nodes.ask(|node| async move { node.latest().await.map(|_| ()) }).await

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{ChainError, codes};
 use crate::model::time::UnixMs;
-use crate::wire::akash::{audit, deployment, market, provider};
+use crate::wire::akash::{audit, cert, deployment, market, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
 use crate::wire::cosmos::{auth, bank, tx};
 
@@ -144,6 +144,7 @@ impl Node {
         accounts: auth::v1beta1::query_client::QueryClient<Pinned>;
         balances: bank::v1beta1::query_client::QueryClient<Pinned>;
         blocks: blocks::service_client::ServiceClient<Pinned>;
+        certificates: cert::v1::query_client::QueryClient<Pinned>;
         deployments: deployment::v1beta4::query_client::QueryClient<Pinned>;
         market: market::v1beta5::query_client::QueryClient<Pinned>;
         providers: provider::v1beta4::query_client::QueryClient<Pinned>;

@@ -1,5 +1,6 @@
 //! The Akash chain over gRPC: reading everything of one owner, signing, sending, confirming.
 
+mod certificates;
 pub mod client;
 mod codes;
 mod endpoint;

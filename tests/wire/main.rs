@@ -1,3 +1,8 @@
-//! Clients and servers against recorded answers of the real software.
+//! Clients and the local market's servers against recorded answers of the real software.
 
 mod chain;
+mod gateway;
+mod mesh;
+mod provider;
+mod provider_gateway;
+mod sdl;
