@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hkdf::Hkdf;
+use p256::ecdsa::signature::Signer;
+use p256::ecdsa::{DerSignature, SigningKey};
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData,
     SerialNumber,
 };
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
@@ -86,16 +88,15 @@ impl RootSecret {
     }
 
     /// A P-256 key; the few values that are no key are skipped by counting on.
-    fn key(&self, purpose: &str, part: &str) -> (KeyPair, SecretString) {
+    fn key(&self, purpose: &str, part: &str) -> (SameKey, SecretString) {
         let secret = (0u32..)
             .find_map(|n| p256::SecretKey::from_slice(&self.derive(purpose, &[part, &n.to_string()])).ok())
             .expect("almost every value is a key");
         let pem = secret.to_pkcs8_pem(LineEnding::LF).expect("a P-256 key has a PKCS#8 form");
-        let pair = KeyPair::from_pem(&pem).expect("ring reads what p256 wrote");
-        (pair, SecretString::from(pem.as_str()))
+        (SameKey::new(SigningKey::from(secret)), SecretString::from(pem.as_str()))
     }
 
-    fn issuer(&self) -> Issuer<'static, KeyPair> {
+    fn issuer(&self) -> Issuer<'static, SameKey> {
         Issuer::new(ca_params(), self.key("ca", "").0)
     }
 
@@ -142,6 +143,37 @@ impl RootSecret {
     }
 }
 
+/// A key that signs the same bytes always the same way (RFC 6979). The certificate library's own keys sign at random, and then the
+/// CA's certificate would be another one each time.
+struct SameKey {
+    secret: SigningKey,
+    public: Vec<u8>,
+}
+
+impl SameKey {
+    fn new(secret: SigningKey) -> Self {
+        let public = secret.verifying_key().to_encoded_point(false).as_bytes().to_vec();
+        Self { secret, public }
+    }
+}
+
+impl PublicKeyData for SameKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for SameKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signature: DerSignature = self.secret.sign(message);
+        Ok(signature.as_bytes().to_vec())
+    }
+}
+
 fn distinguished(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
     distinguished.push(DnType::CommonName, name);
@@ -173,7 +205,8 @@ mod tests {
         assert_eq!(a.installation_id(), b.installation_id());
         assert_ne!(a.installation_id(), other.installation_id());
         let name = IncarnationName("cache-0-x7k2".to_owned());
-        assert_eq!(a.key("ca", "").1.expose_secret(), b.key("ca", "").1.expose_secret());
+        assert_eq!(a.ca_pem(), b.ca_pem());
+        assert_ne!(a.ca_pem(), other.ca_pem());
         let password = |r: &RootSecret, epoch| r.replication_credentials(&name, epoch).password.expose_secret().to_owned();
         assert_eq!(password(&a, 1), password(&b, 1));
         assert_ne!(password(&a, 1), password(&a, 2));

@@ -241,7 +241,7 @@ mod tests {
         let phrase = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
         let settings = ChainSettings {
             chain_id: "test".into(),
-            grpc: vec!["http://127.0.0.1:1".into()],
+            grpc: vec!["http://127.0.0.1:1".into(), "https://localhost:1".into()],
             gas_price: GasPrice::USUAL,
             fee_granter: None,
         };

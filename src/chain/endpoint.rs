@@ -1,5 +1,6 @@
 //! The chain's gRPC endpoints: one connection each, the next one when one is away.
 
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +23,9 @@ use crate::wire::cosmos::{auth, bank, tx};
 const CONNECT: Duration = Duration::from_secs(3);
 /// A node that does not answer a request in this time is away.
 const ANSWER: Duration = Duration::from_secs(10);
+/// A connection on which nothing came for this time is probed, while a request waits. Servers in Go take two probes without traffic
+/// in between as good manners, not three: no request waits that long.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// No answer of ours comes near this size: a page holds 100 items.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -60,6 +64,30 @@ impl Interceptor for Pin {
 
 pub(super) type Pinned = InterceptedService<Channel, Pin>;
 
+/// A status that was no answer, in words for people: what failed, and the reason at the bottom of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct NoAnswer {
+    text: String,
+    source: Status,
+}
+
+impl From<Status> for NoAnswer {
+    fn from(source: Status) -> Self {
+        let mut bottom = source.source();
+        while let Some(next) = bottom.and_then(Error::source) {
+            bottom = Some(next);
+        }
+        let (text, bottom) = (codes::shorten(source.message()), bottom.map(|error| codes::shorten(&error.to_string())));
+        let text = match bottom {
+            Some(bottom) if text.is_empty() || bottom.contains(&text) => bottom,
+            Some(bottom) => format!("{text}: {bottom}"),
+            None => text,
+        };
+        Self { text, source }
+    }
+}
+
 /// One endpoint; a clone uses the same connection.
 #[derive(Clone)]
 pub(super) struct Node {
@@ -81,13 +109,13 @@ macro_rules! services {
 
 impl Node {
     fn new(chain_id: &str, uri: &str) -> Result<Self, ChainError> {
-        let bad = |source: Box<dyn std::error::Error + Send + Sync>| ChainError::Away { endpoint: uri.to_owned(), source };
+        let bad = |source: Box<dyn Error + Send + Sync>| ChainError::Away { endpoint: uri.to_owned(), source };
         let endpoint = Channel::from_shared(uri.to_owned()).map_err(|e| bad(e.into()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
-            // A peer that vanished is noticed before the time-out of each single request.
-            .http2_keep_alive_interval(Duration::from_secs(20))
+            // A peer that vanished is noticed within one request, and the next one makes a new connection.
+            .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(CONNECT);
         let endpoint = match endpoint.uri().scheme_str() {
             Some("https") => {
@@ -162,7 +190,7 @@ impl Node {
         Ok(Block { height, nanos })
     }
 
-    pub fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChainError {
+    pub fn away(&self, source: impl Into<Box<dyn Error + Send + Sync>>) -> ChainError {
         ChainError::Away { endpoint: self.uri.to_string(), source: source.into() }
     }
 
@@ -178,12 +206,16 @@ impl Node {
     fn error(&self, what: &str, status: Status) -> ChainError {
         let text = status.message();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted => self.away(status),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted => {
+                self.away(NoAnswer::from(status))
+            }
             // Behind the node that named the height, or pruned: another one, or the same a moment later, can tell.
-            _ if text.contains("height in the future") || text.contains("failed to load state at height") => self.away(status),
-            Code::Internal if !text.contains("decode") => self.away(status),
+            _ if text.contains("height in the future") || text.contains("failed to load state at height") => {
+                self.away(NoAnswer::from(status))
+            }
+            Code::Internal if !text.contains("decode") => self.away(NoAnswer::from(status)),
             // No answer of a node but a broken connection.
-            Code::Unknown if std::error::Error::source(&status).is_some() || text.starts_with("Service was not ready") => self.away(status),
+            Code::Unknown if status.source().is_some() || text.starts_with("Service was not ready") => self.away(NoAnswer::from(status)),
             Code::Internal | Code::OutOfRange | Code::DataLoss | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
                 self.odd(format!("{what}: {}", codes::shorten(text)))
             }

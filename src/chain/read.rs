@@ -25,7 +25,7 @@ use crate::wire::cosmos::base::query::v1beta1::{PageRequest, PageResponse};
 /// Items of a page: the default of the chain.
 const PAGE: u64 = 100;
 /// A list of more pages is not a list of ours.
-const MAX_PAGES: usize = 1000;
+const MAX_PAGES: usize = 200;
 /// Questions under way at one node at a time.
 const AT_ONCE: usize = 8;
 /// How long a provider's registration is taken as known: it changes by hand, and there is one per bid.

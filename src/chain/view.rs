@@ -171,7 +171,7 @@ mod tests {
         (n * 1_000_000_000_000_000_000).to_string()
     }
 
-    fn account(funds: i128, transferred: i128, settled_at: i64) -> Option<Account> {
+    fn account(funds: i128, transferred: i128, settled_at: i64) -> Account {
         let state = AccountState {
             state: EscrowStatus::Open.into(),
             settled_at,
@@ -179,7 +179,7 @@ mod tests {
             transferred: vec![DecCoin { denom: UACT.into(), amount: scaled(transferred) }],
             ..AccountState::default()
         };
-        Some(Account { id: None, state: Some(state) })
+        Account { id: None, state: Some(state) }
     }
 
     fn paid(rate: i128, state: EscrowStatus) -> QueryLeaseResponse {
@@ -191,26 +191,26 @@ mod tests {
     #[test]
     fn what_was_used_since_the_last_settlement_is_gone() {
         let leases = [paid(500, EscrowStatus::Open), paid(900, EscrowStatus::Closed)];
-        let view = escrow(account(10_000, 70, 100), &leases, 107).expect("an account");
+        let view = escrow(Some(account(10_000, 70, 100)), &leases, 107).expect("an account");
         assert_eq!(view, EscrowView { open: true, left: Uact(6500), spent: Uact(3570), blocks_left: Some(13) });
     }
 
     #[test]
     fn an_account_that_ran_dry_has_nothing_left() {
-        let view = escrow(account(-3, 500, 100), &[paid(500, EscrowStatus::Open)], 200).expect("an account");
+        let view = escrow(Some(account(-3, 500, 100)), &[paid(500, EscrowStatus::Open)], 200).expect("an account");
         assert_eq!((view.left, view.blocks_left), (Uact(0), Some(0)));
     }
 
     #[test]
     fn nothing_is_being_paid_without_a_lease() {
-        let view = escrow(account(5, 0, 100), &[], 200).expect("an account");
+        let view = escrow(Some(account(5, 0, 100)), &[], 200).expect("an account");
         assert_eq!(view, EscrowView { open: true, left: Uact(5), spent: Uact(0), blocks_left: None });
     }
 
     proptest! {
         #[test]
         fn no_amount_is_made_or_lost(funds in 0i128..1_000_000_000, rate in 1i128..10_000, blocks in 0i64..10_000) {
-            let view = escrow(account(funds, 0, 50), &[paid(rate, EscrowStatus::Open)], 50 + blocks).expect("an account");
+            let view = escrow(Some(account(funds, 0, 50)), &[paid(rate, EscrowStatus::Open)], 50 + blocks).expect("an account");
             let used = rate * i128::from(blocks);
             prop_assert_eq!(i128::from(view.left.0), (funds - used).max(0));
             prop_assert_eq!(i128::from(view.spent.0), used);
