@@ -1,1 +1,359 @@
-//! The operator's own settings.
+//! The operator's own settings: one YAML file, each value also as an environment variable.
+//!
+//! `chain.gasPrice` is `AKASH_REDIS_CHAIN_GAS_PRICE`, and so on for every field; a variable that is set wins over the file, an empty one
+//! counts as not set. Secrets are never in the file: it names the files (or, for the mnemonic, the variable) that hold them.
+
+mod fields;
+mod secret;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{SecretSlice, SecretString};
+
+use crate::api::quantity::Money;
+use fields::Fields;
+
+/// Why the settings cannot be used. Each names the field.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the settings in {path} cannot be read ({source}); name another file with --config")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not YAML, or not a map of sections.
+    #[error("the settings in {path} are not understood: {message}")]
+    Yaml {
+        /// The file.
+        path: String,
+        /// Where and why.
+        message: String,
+    },
+    /// A field that does not exist.
+    #[error("{field} is not a setting{}", nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
+    Unknown {
+        /// As it was written.
+        field: String,
+        /// The setting with the most similar name.
+        nearest: Option<&'static str>,
+    },
+    /// A required field is not there.
+    #[error("{field} is missing; set it in the file or in {variable}")]
+    Missing {
+        /// Which.
+        field: &'static str,
+        /// Its environment variable.
+        variable: String,
+    },
+    /// A value that cannot be used.
+    #[error("{field} cannot be used: {reason}")]
+    Invalid {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it, and how it is written right.
+        reason: String,
+    },
+}
+
+/// The settings of an operator, with the secrets they point to.
+#[derive(Debug)]
+pub struct Config {
+    /// The chain.
+    pub chain: Chain,
+    /// Who pays.
+    pub wallet: Wallet,
+    /// The tailnet.
+    pub mesh: Mesh,
+    /// What runs on a lease.
+    pub node: Node,
+    /// The most that may be spent.
+    pub budget: Budget,
+    /// Where objects and records are kept.
+    pub store: Store,
+    /// Everything else is derived from it; at least 32 bytes, as they are in the file.
+    pub root_secret: SecretSlice<u8>,
+    /// The operator's API.
+    pub api: Api,
+    /// What it tells while it runs.
+    pub log: Log,
+    /// How provider gateways are reached.
+    pub gateway: Gateway,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// The chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Chain id, e.g. `akashnet-2`.
+    pub id: String,
+    /// gRPC endpoints, `http://` or `https://`, the preferred one first; at least one.
+    pub grpc: Vec<String>,
+    /// Price of a unit of gas in millionths of a uakt.
+    pub gas_price_micro: u64,
+}
+
+/// Who pays.
+#[derive(Debug)]
+pub struct Wallet {
+    /// BIP-39 words.
+    pub mnemonic: SecretString,
+    /// Account that pays the fees by a grant.
+    pub fee_granter: Option<String>,
+}
+
+/// The tailnet.
+#[derive(Debug)]
+pub struct Mesh {
+    /// Base URL of the control API.
+    pub api: String,
+    /// Control server of the nodes, when it is not Tailscale's own.
+    pub login_server: Option<String>,
+    /// Name of the tailnet; `-` is the credential's own.
+    pub tailnet: String,
+    /// OAuth client.
+    pub oauth_client_id: String,
+    /// Its secret.
+    pub oauth_secret: SecretString,
+    /// Tag of the nodes' devices unless a manifest names another.
+    pub tag: String,
+    /// SOCKS5 listener (`host:port`) of the tailscaled through which the operator reaches nodes; direct when absent.
+    pub socks5: Option<String>,
+}
+
+/// What runs on a lease.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Image by digest.
+    pub image: String,
+}
+
+/// The most that may be spent, per month of 30 days.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// By all clusters together.
+    pub global: Money,
+    /// By a cluster whose manifest does not say.
+    pub per_cluster_default: Money,
+}
+
+/// Where objects and records are kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The `SQLite` file.
+    pub sqlite: PathBuf,
+}
+
+/// The operator's API.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Its unix socket.
+    pub socket: PathBuf,
+}
+
+/// What it tells while it runs.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// Filter, e.g. `info` or `info,akash_redis::plan=debug`.
+    pub level: String,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How provider gateways are reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Gateway {
+    /// Gateways at private and loopback addresses are dialled as well: for a market on one's own machine only.
+    pub allow_private: bool,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Bids are collected for so long before one is chosen.
+    pub bid_window: Duration,
+    /// No usable bid by then: the attempt is given up.
+    pub bid_deadline: Duration,
+    /// A leased node that has not joined by then is given up.
+    pub join_deadline: Duration,
+    /// A node that has been silent for so long is replaced.
+    pub replace_after: Duration,
+    /// Chain and mesh are read so often.
+    pub tick: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            bid_window: Duration::from_secs(20),
+            bid_deadline: Duration::from_mins(3),
+            join_deadline: Duration::from_mins(5),
+            replace_after: Duration::from_mins(5),
+            tick: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, the environment over it, and the secrets that they name.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = secret::read_bounded(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+        let text = text.map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        Self::parse(&name, &text, &|variable| std::env::var(variable).ok())
+    }
+
+    /// As [`Self::load`], with the text of the file and the environment given.
+    pub fn parse(path: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let fields = Fields::read(path, text, env)?;
+        Ok(Self {
+            chain: chain(&fields)?,
+            wallet: wallet(&fields, env)?,
+            mesh: mesh(&fields)?,
+            node: Node { image: image(&fields)? },
+            budget: budget(&fields)?,
+            store: Store { sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into() },
+            root_secret: root_secret(&fields)?,
+            api: Api { socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into() },
+            log: log(&fields)?,
+            gateway: Gateway { allow_private: fields.flag("gateway.allowPrivate")? },
+            timing: timing(&fields)?,
+        })
+    }
+}
+
+fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
+    let grpc = fields.list("chain.grpc")?;
+    if let Some(bad) = grpc.iter().find(|url| !is_url(url)) {
+        return Err(invalid("chain.grpc", format!("`{bad}` is not a URL; write it like https://grpc.example.org:443")));
+    }
+    // A mistyped price would be paid: ten uakt for a unit of gas is four hundred times the usual price.
+    let gas_price_micro = fields::decimal_micro(fields.or("chain.gasPrice", "0.025uakt").trim_end_matches("uakt"))
+        .filter(|price| (1..=10_000_000).contains(price))
+        .ok_or_else(|| invalid("chain.gasPrice", "it must be above 0 and at most 10uakt, written like 0.025uakt"))?;
+    Ok(Chain { id: fields.required("chain.id")?, grpc, gas_price_micro })
+}
+
+fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Wallet, ConfigError> {
+    let mnemonic = match (fields.get("wallet.mnemonicFile"), fields.get("wallet.mnemonicEnv")) {
+        (Some(path), None) => secret::text("wallet.mnemonicFile", path)?,
+        (None, Some(variable)) => env(variable)
+            .filter(|words| !words.trim().is_empty())
+            .map(SecretString::from)
+            .ok_or_else(|| invalid("wallet.mnemonicEnv", format!("the environment variable {variable} is not set")))?,
+        (Some(_), Some(_)) => return Err(invalid("wallet.mnemonicEnv", "wallet.mnemonicFile is set as well; keep one of them")),
+        (None, None) => return Err(fields::missing("wallet.mnemonicFile")),
+    };
+    Ok(Wallet { mnemonic, fee_granter: fields.optional("wallet.feeGranter") })
+}
+
+fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
+    let api = fields.or("mesh.api", "https://api.tailscale.com");
+    if !is_url(&api) {
+        return Err(invalid("mesh.api", format!("`{api}` is not a URL; write it like https://api.tailscale.com")));
+    }
+    let login_server = fields.optional("mesh.loginServer");
+    if let Some(url) = login_server.as_ref().filter(|url| !is_url(url)) {
+        return Err(invalid("mesh.loginServer", format!("`{url}` is not a URL; write it like https://headscale.example.org")));
+    }
+    let tag = fields.or("mesh.tag", "tag:akash-redis");
+    if !tag.strip_prefix("tag:").is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')) {
+        return Err(invalid("mesh.tag", format!("`{tag}` is not a tag; write it like tag:akash-redis")));
+    }
+    let socks5 = fields.optional("mesh.socks5");
+    if let Some(address) = socks5.as_ref().filter(|a| a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())) {
+        return Err(invalid("mesh.socks5", format!("`{address}` is not an address; write it like 127.0.0.1:1055")));
+    }
+    Ok(Mesh {
+        api,
+        login_server,
+        tailnet: fields.or("mesh.tailnet", "-"),
+        oauth_client_id: fields.required("mesh.oauthClientId")?,
+        oauth_secret: secret::text("mesh.oauthSecretFile", &fields.required("mesh.oauthSecretFile")?)?,
+        tag,
+        socks5,
+    })
+}
+
+/// An image without a digest would be whatever a registry says on the day a node is replaced.
+fn image(fields: &Fields) -> Result<String, ConfigError> {
+    let image = fields.required("node.image")?;
+    match image.split_once("@sha256:") {
+        Some((name, hex)) if !name.is_empty() && hex.len() == 64 && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) => Ok(image),
+        _ => Err(invalid(
+            "node.image",
+            format!("`{image}` has no digest; write it like registry.example.org/node@sha256: and 64 hex digits"),
+        )),
+    }
+}
+
+fn budget(fields: &Fields) -> Result<Budget, ConfigError> {
+    let money = |field| fields.required(field)?.parse::<Money>().map_err(|e| invalid(field, e.to_string()));
+    let budget = Budget { global: money("budget.global")?, per_cluster_default: money("budget.perClusterDefault")? };
+    if budget.per_cluster_default > budget.global {
+        return Err(invalid("budget.perClusterDefault", format!("it is more than budget.global, {}", budget.global)));
+    }
+    Ok(budget)
+}
+
+fn root_secret(fields: &Fields) -> Result<SecretSlice<u8>, ConfigError> {
+    const FIELD: &str = "rootSecretFile";
+    let path = fields.required(FIELD)?;
+    let bytes = secret::bytes(FIELD, &path)?;
+    if bytes.len() < 32 {
+        let reason = format!("{path} holds {} bytes and at least 32 are needed; make one with `head -c 32 /dev/urandom`", bytes.len());
+        return Err(invalid(FIELD, reason));
+    }
+    Ok(bytes.into())
+}
+
+fn log(fields: &Fields) -> Result<Log, ConfigError> {
+    let format = match fields.or("log.format", "text").as_str() {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        other => return Err(invalid("log.format", format!("`{other}` is neither text nor json"))),
+    };
+    let level = fields.or("log.level", "info");
+    match tracing_subscriber::EnvFilter::try_new(&level) {
+        Ok(_) => Ok(Log { format, level }),
+        Err(e) => Err(invalid("log.level", format!("{e}; write it like info or info,akash_redis::plan=debug"))),
+    }
+}
+
+fn timing(fields: &Fields) -> Result<Timing, ConfigError> {
+    let default = Timing::default();
+    let timing = Timing {
+        bid_window: fields.span("timing.bidWindow", default.bid_window)?,
+        bid_deadline: fields.span("timing.bidDeadline", default.bid_deadline)?,
+        join_deadline: fields.span("timing.joinDeadline", default.join_deadline)?,
+        replace_after: fields.span("timing.replaceAfter", default.replace_after)?,
+        tick: fields.span("timing.tick", default.tick)?,
+    };
+    if timing.bid_window >= timing.bid_deadline {
+        return Err(invalid("timing.bidWindow", "it must be shorter than timing.bidDeadline, or no bid is ever chosen"));
+    }
+    Ok(timing)
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
+fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { field, reason: reason.into() }
+}

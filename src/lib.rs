@@ -13,6 +13,7 @@ pub mod model;
 pub mod node;
 pub mod operator;
 pub mod plan;
+pub mod proxy;
 pub mod retry;
 pub mod sdl;
 pub mod secrets;

@@ -1,6 +1,9 @@
 //! What users write and read: the manifest, its status, and what is wrong with a manifest.
 
+pub mod defaults;
 pub mod quantity;
 pub mod report;
+pub mod schema;
 pub mod status;
 pub mod types;
+pub mod validate;

@@ -17,7 +17,8 @@ pub const API_VERSION: &str = "akash-redis.dev/v1alpha1";
 pub const KIND: &str = "RedisCluster";
 /// Annotation: incarnations, separated by commas, that shall leave for another provider.
 pub const MIGRATE: &str = "akash-redis.dev/migrate";
-/// Annotation: the incarnation that shall be master.
+/// Annotation: the incarnation that shall be master, and the epoch in which that was asked: `cache-1-x7k2@5`.
+/// It lapses with the epoch; without `@` it holds for ever.
 pub const MASTER: &str = "akash-redis.dev/master";
 
 /// A highly available Redis on leases of independent providers.

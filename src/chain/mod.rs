@@ -1,5 +1,16 @@
 //! The Akash chain over gRPC: reading everything of one owner, signing, sending, confirming.
 
+mod certificates;
+pub mod client;
+mod codes;
+mod endpoint;
+mod pace;
+mod read;
+mod settle;
+pub mod tx;
+mod view;
+pub mod wallet;
+
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;

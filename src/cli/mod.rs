@@ -1,1 +1,147 @@
-//! The command line, one file per command.
+//! The command line. Each command is a thin client of the operator's API; those that are servers themselves only read their flags here.
+
+mod act;
+mod apply;
+pub mod client;
+pub mod logging;
+mod logs;
+mod node;
+pub mod operator;
+mod proxy;
+mod read;
+mod sdl;
+pub mod show;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::LogFormat;
+use client::{CliError, Client};
+
+/// Highly available Redis on the Akash Network.
+#[derive(Debug, Parser)]
+#[command(name = "akash-redis", version, propagate_version = true)]
+pub struct Cli {
+    /// Unix socket of the operator.
+    #[arg(long, global = true, env = "AKASH_REDIS_SOCKET", default_value = "/run/akash-redis/operator.sock", value_name = "PATH")]
+    pub socket: PathBuf,
+    /// What is logged on standard error, e.g. `info` or `akash_redis=debug`.
+    #[arg(long, global = true, env = "AKASH_REDIS_LOG_LEVEL", default_value = "warn", value_name = "FILTER")]
+    pub log_level: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Those that ask a running operator.
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Render one node of a manifest for the Akash market.
+    Sdl(sdl::SdlArgs),
+    /// Print the JSON schema of the manifest.
+    Schema,
+    /// Run the operator.
+    Operator(operator::Operator),
+    /// Run the agent of a node; this is what the image starts.
+    Node(node::NodeArgs),
+    /// Forward a local port to the present master, beside an application.
+    Proxy(proxy::Args),
+}
+
+/// Commands that ask a running operator.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Create or change clusters from manifests.
+    Apply(apply::Apply),
+    /// List clusters, or show one.
+    Get(read::Get),
+    /// Show everything that is known of a cluster: nodes, cost, conditions, what is waited for, last events.
+    Describe(read::Name),
+    /// Show what the operator does next and why, what it waits for, and what it costs.
+    Plan(read::Name),
+    /// Show what happened to a cluster.
+    Events(read::Name),
+    /// Show what the processes of a node print: agent, tailscaled, redis.
+    Logs(logs::Logs),
+    /// Show where the present master is.
+    Endpoint(read::Endpoint),
+    /// Move a node to another provider.
+    Migrate(act::Migrate),
+    /// Make a replica the master, without losing a write.
+    Switchover(act::Switchover),
+    /// Change the number of nodes.
+    Scale(act::Scale),
+    /// Delete a cluster: close its leases, get back what is left in escrow.
+    Delete(act::Delete),
+    /// Wait until a condition of a cluster is true.
+    Wait(wait::Wait),
+}
+
+/// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error). Usage errors end with 2 before this.
+pub async fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Client(command) => {
+            // Here and not before: a server's log is as its own settings say, and the first call wins.
+            logging::init(LogFormat::Text, &cli.log_level);
+            let client = Client::new(&cli.socket)?;
+            execute(&client, command, &mut std::io::stdout()).await
+        }
+        Command::Sdl(args) => Ok(std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?),
+        Command::Schema => Ok(writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?),
+        Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server),
+        Command::Node(args) => node::run(args).await.map_err(failed),
+        Command::Proxy(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            proxy::run(args, &cli.socket).await.map_err(failed)
+        }
+    }
+}
+
+/// A command that is no client ended with this.
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CliError {
+    CliError::Server(Box::new(error))
+}
+
+/// Carries out a client command; what it has to say goes to `out`.
+async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    match command {
+        ClientCommand::Apply(args) => apply::run(client, args, out).await,
+        ClientCommand::Get(args) => read::get(client, args, out).await,
+        ClientCommand::Describe(args) => read::describe(client, args, out).await,
+        ClientCommand::Plan(args) => read::plan(client, args, out).await,
+        ClientCommand::Events(args) => read::events(client, args, out).await,
+        ClientCommand::Logs(args) => logs::run(client, args, out).await,
+        ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
+        ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
+        ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
+        ClientCommand::Scale(args) => act::scale(client, args, out).await,
+        ClientCommand::Delete(args) => act::delete(client, args, out).await,
+        ClientCommand::Wait(args) => wait::run(client, args, out).await,
+    }
+}
+
+/// The characters of a cluster's name, so that no name becomes another path of the API.
+fn cluster_name(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && text.len() <= 63 && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
+    if good { Ok(text.to_owned()) } else { Err("names consist of a-z, 0-9 and -".to_owned()) }
+}

@@ -3,4 +3,7 @@
 pub mod account;
 pub mod chain;
 pub mod ledger;
+pub mod net;
 pub mod provider;
+pub mod sandbox;
+pub mod tailnet;

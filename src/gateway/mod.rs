@@ -1,10 +1,19 @@
 //! A provider's REST gateway: the manifest goes there, the state of a lease comes from there.
 
+pub mod address;
+pub mod client;
+pub mod jwt;
+pub mod tls;
+pub mod witness;
+
 use async_trait::async_trait;
 
 use crate::model::chain::ProviderView;
 use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
+
+pub use client::GatewayClient;
+pub use witness::{StatusPage, WitnessError, fetch_status_page};
 
 /// Why a gateway did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,4 +58,11 @@ pub trait Gateway: Send + Sync {
 
     /// The lease by the provider's word; a gateway that is away is an answer too.
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus;
+}
+
+/// The certificates that the chain lists for a provider.
+#[async_trait]
+pub trait ProviderCertificates: Send + Sync {
+    /// Those in state valid for exactly this account, each as DER; empty when it has none. The error says why they cannot be read.
+    async fn valid(&self, provider: &str) -> Result<Vec<Vec<u8>>, String>;
 }

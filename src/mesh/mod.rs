@@ -1,5 +1,12 @@
 //! The tailnet: its control API, the local tailscaled, and dialling through it.
 
+pub mod agent_channel;
+mod answers;
+pub mod control;
+pub mod dial;
+pub mod http;
+pub mod local;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -92,4 +92,6 @@ pub struct Constants {
     pub owner: String,
     /// This process' term.
     pub term: u64,
+    /// When this process took over: silence is counted from then at the earliest.
+    pub started: UnixMs,
 }

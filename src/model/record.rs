@@ -18,8 +18,10 @@ pub struct Record {
     pub incarnations: BTreeMap<IncarnationName, Incarnation>,
     /// The one that was chosen for the highest epoch in which one was chosen.
     pub master: Option<Promotion>,
-    /// A master once took writes: from then on an empty node never wins.
-    pub has_data: bool,
+    /// Epoch of the last promotion that its agent confirmed: data exists since, and an empty node never wins. 0 = never.
+    pub data_epoch: u64,
+    /// Who was master in `data_epoch`.
+    pub data_master: Option<IncarnationName>,
     /// The change of master in progress.
     pub change: Option<Change>,
     /// Failed attempts to fill a node, by ordinal; cleared by success.
@@ -135,6 +137,8 @@ pub struct Failover {
     pub unaccounted: Vec<IncarnationName>,
     /// Last exchange of any replica with the old master.
     pub last_exchange: UnixMs,
+    /// min-replicas-to-write in force on the old master.
+    pub min_replicas: u32,
     /// How the old master was fenced.
     pub fence: Option<Fence>,
     /// When the eligible ones had all been detached.
@@ -174,8 +178,8 @@ pub struct Switchover {
     pub started: UnixMs,
     /// Not promoted by then: undone.
     pub deadline: UnixMs,
-    /// The deadline passed before the choice: being undone under this new epoch.
-    pub undo_epoch: Option<u64>,
+    /// The deadline passed before a choice was written: the source takes writes again under this new epoch.
+    pub undo: bool,
 }
 
 /// What a failover did.

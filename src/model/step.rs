@@ -97,7 +97,7 @@ pub struct ReplicationGrant {
 }
 
 /// How many replicas a write needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Quorum {
     /// min-replicas-to-write
     pub min_replicas: u32,
@@ -138,7 +138,7 @@ pub enum Command {
 }
 
 /// Settings of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeSettings {
     /// Hash of the rest.
     pub generation: String,
@@ -157,7 +157,7 @@ pub struct NodeSettings {
 }
 
 /// An application user of Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SettingsUser {
     /// Name.
     pub name: String,

@@ -1,1 +1,36 @@
 //! The agent in the leased container: keeps tailscaled and redis-server running and does what the operator says.
+//!
+//! Promises: redis never boots writable; a command with a stale nonce, a lower (term, epoch) pair or a second target of promotion
+//! is refused before anything is touched; every change of state is pushed at once. `commands` decides, the other files act.
+
+pub mod acl;
+pub mod agent;
+pub mod commands;
+pub mod convert;
+pub mod forwarder;
+pub mod hosts;
+pub mod info;
+pub mod local_api;
+pub mod logs;
+pub mod mesh;
+pub mod nonces;
+pub mod obey;
+pub mod probe;
+pub mod redis_config;
+pub mod redis_control;
+pub mod redis_process;
+pub mod service;
+pub mod settings;
+pub mod snapshots;
+pub mod state;
+pub mod state_file;
+pub mod status_page;
+pub mod supervisor;
+
+#[cfg(test)]
+mod agent_tests;
+#[cfg(test)]
+mod tests;
+
+pub use agent::{AgentError, run};
+pub use settings::Settings;

@@ -1,1 +1,14 @@
 //! The controller service: observe, plan, carry out, publish.
+
+mod agents;
+mod controller;
+mod convert;
+mod effects;
+mod observe;
+mod run;
+mod seams;
+
+pub use agents::MeshAgents;
+pub use controller::{Controller, Settings};
+pub use run::{Finding, RunError, check, run};
+pub use seams::{AgentError, Agents, LogLines, World};

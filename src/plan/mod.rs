@@ -1,1 +1,129 @@
 //! From what is wanted, remembered and observed to what shall be done. Pure: no I/O, no clock, no randomness.
+//!
+//! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited for, and the status to publish.
+//! It is level-triggered: run again at any time, it goes on from whatever is there.
+
+mod cleanup;
+mod draft;
+mod facts;
+mod failover;
+mod leases;
+mod money;
+mod placement;
+mod roles;
+mod rollout;
+mod settings;
+mod status;
+mod switchover;
+
+use std::time::Duration;
+
+use crate::api::status::Status;
+use crate::api::types::RedisCluster;
+use crate::model::inventory::{Constants, Inventory};
+use crate::model::money::Uact;
+use crate::model::record::Record;
+use crate::model::step::{Step, Wait};
+use crate::model::time::UnixMs;
+
+pub use settings::quorum_of;
+
+/// How long things may take; the operator's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Bids are collected for so long before one is chosen.
+    pub bid_window: Duration,
+    /// No acceptable bid by then: the deployment is closed and tried again later.
+    pub bid_deadline: Duration,
+    /// From the choice of a bid to a node that reports; then the incarnation is given up.
+    pub join_deadline: Duration,
+    /// A node that is silent for so long is replaced.
+    pub replace_after: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            bid_window: Duration::from_secs(20),
+            bid_deadline: Duration::from_mins(3),
+            join_deadline: Duration::from_mins(5),
+            replace_after: Duration::from_mins(5),
+        }
+    }
+}
+
+/// What may be spent, beside the manifest's own budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Per month, for a cluster whose manifest names no budget.
+    pub per_cluster_default: Uact,
+    /// Per month, for all clusters together.
+    pub global: Uact,
+    /// Per month, promised to the other clusters already.
+    pub others: Uact,
+}
+
+/// Everything a plan follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// What is wanted, with the status published last.
+    pub cluster: &'a RedisCluster,
+    /// What is remembered.
+    pub record: &'a Record,
+    /// What was observed.
+    pub inventory: &'a Inventory,
+    /// Who we are.
+    pub constants: &'a Constants,
+    /// How long things may take.
+    pub timing: &'a Timing,
+    /// What may be spent.
+    pub limits: &'a Limits,
+    /// The present moment.
+    pub now: UnixMs,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// To be written by compare-and-set before any step; equal to the input's when nothing changes.
+    pub record: Record,
+    /// To be carried out under that record; steps on different incarnations are independent.
+    pub steps: Vec<Step>,
+    /// What is waited for.
+    pub waits: Vec<Wait>,
+    /// To be published.
+    pub status: Status,
+    /// What was decided, for people: one word and one sentence each.
+    pub events: Vec<(&'static str, String)>,
+    /// The cluster was to be deleted and nothing of it is left.
+    pub finished: bool,
+}
+
+/// What a record is committed to per month, at the block time of the inventory.
+#[must_use]
+pub fn committed_per_month(inventory: &Inventory, record: &Record) -> Uact {
+    money::committed(inventory, record).per_month(money::block_ms(inventory))
+}
+
+/// Plans one cluster.
+#[must_use]
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut draft = draft::Draft::new(input);
+    let deleting = input.cluster.metadata.deletion_timestamp.is_some();
+    if deleting {
+        rollout::tear_down(&mut draft);
+    } else if !input.cluster.spec.paused {
+        leases::give_up_lost(&mut draft);
+        rollout::fill(&mut draft);
+        leases::advance(&mut draft);
+        roles::plan(&mut draft);
+        rollout::let_leave(&mut draft);
+        settings::configure(&mut draft);
+    }
+    if deleting || !input.cluster.spec.paused {
+        cleanup::clean(&mut draft);
+    }
+    let finished = deleting && draft.record.incarnations.is_empty();
+    let status = status::status(&draft);
+    Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }
+}

@@ -1,5 +1,7 @@
 //! What outlives a process: objects with their record, transactions that may still land, events. No secrets.
 
+pub mod sqlite;
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 

@@ -1,3 +1,9 @@
-//! Clients and servers against recorded answers of the real software.
+//! Clients and the local market's servers against recorded answers of the real software, and against each other.
 
+mod gateway;
 mod ledger;
+mod market;
+mod mesh;
+mod provider;
+mod provider_gateway;
+mod sdl;

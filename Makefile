@@ -1,0 +1,56 @@
+# What a developer types. Everything runs from a fresh checkout; nothing outside of this directory and the caches of cargo
+# and go is written, but for the Debian packages of `deps`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+
+# Debian package and the command by which its presence is seen.
+PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: deps peers ## A cluster on a market and a tailnet on this machine, with a failover to watch
+	$(CARGO) build --release
+	target/release/akash-redis demo
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing
+	@missing=(); \
+	for pair in $(PACKAGES); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%:*}"); \
+	done; \
+	if [ "$${#missing[@]}" -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "these packages are missing: $${missing[*]}; install them (on Debian: sudo apt-get install $${missing[*]}) and try again" >&2; \
+	  exit 1; \
+	fi; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+
+.PHONY: peers
+peers: ## Build tailscaled and the test control server (Go)
+	tests/peers/build.sh
+
+.PHONY: test
+test: deps peers ## All tests
+	$(CARGO) test --all-targets
+
+.PHONY: test-fast
+test-fast: ## Tests without Go, namespaces or packages
+	$(CARGO) test --lib --test sim --test wire
+
+.PHONY: lint
+lint: ## Format, lints, the build without the local market, documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) check --no-default-features
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
+
+.PHONY: reference
+reference: ## Write the generated pages and golden files anew; read the difference before committing it
+	UPDATE_REFERENCE=1 $(CARGO) test --lib api::schema
+	UPDATE_REFERENCE=1 $(CARGO) test --test wire sdl

@@ -1,0 +1,119 @@
+//! What a manifest means where it says nothing: the sums that the market, the planner and the node's settings share.
+
+use super::types::Spec;
+
+/// One MiB in bytes.
+const MIB: u64 = 1 << 20;
+/// Memory that is not Redis': tailscaled, the agent, buffers of connections.
+pub const RESERVED_MEMORY: u64 = 200 * MIB;
+/// Ephemeral disk that is not snapshots: the image's writable layer, logs, state.
+pub const RESERVED_DISK: u64 = 512 * MIB;
+/// The setting that says how much memory Redis may fill.
+pub const MAXMEMORY: &str = "maxmemory";
+/// The setting that says whether each write is logged.
+pub const APPENDONLY: &str = "appendonly";
+
+/// Bytes that Redis may fill: the setting `maxmemory`, or (memory - 200 MiB) x 0.7. The rest is room for what a snapshot and
+/// replication need besides.
+#[must_use]
+pub fn maxmemory(spec: &Spec) -> u64 {
+    spec.redis.config.get(MAXMEMORY).and_then(|text| redis_memory(text)).unwrap_or_else(|| {
+        // In u128, so that no size overflows on the way; the quotient is smaller than what came in.
+        let free = u128::from(redis_share(spec));
+        u64::try_from(free * 7 / 10).unwrap_or(u64::MAX)
+    })
+}
+
+/// Bytes of the container's memory that are Redis' at all.
+#[must_use]
+pub fn redis_share(spec: &Spec) -> u64 {
+    spec.resources.memory.0.saturating_sub(RESERVED_MEMORY)
+}
+
+/// Bytes of ephemeral disk: what the manifest says, or the least that will do.
+#[must_use]
+pub fn ephemeral(spec: &Spec) -> u64 {
+    spec.resources.ephemeral.map_or_else(|| least_ephemeral(spec), |size| size.0)
+}
+
+/// The least ephemeral disk that will do, bytes: two snapshots of a full Redis (the one being written and the one before) and
+/// what is not snapshots, in whole MiB.
+#[must_use]
+pub fn least_ephemeral(spec: &Spec) -> u64 {
+    let bytes = maxmemory(spec).saturating_mul(2).saturating_add(RESERVED_DISK);
+    bytes.div_ceil(MIB).saturating_mul(MIB)
+}
+
+/// Whether Redis logs each write (append-only file, fsync each second): where there is a data volume, unless the manifest says no.
+#[must_use]
+pub fn append_only(spec: &Spec) -> bool {
+    spec.resources.data.is_some() && spec.redis.config.get(APPENDONLY).is_none_or(|value| value != "no")
+}
+
+/// Reads a size as redis.conf spells it: `100mb` is 100 x 1024 x 1024, `100m` is 100 x 1000 x 1000.
+#[must_use]
+pub fn redis_memory(text: &str) -> Option<u64> {
+    let text = text.to_ascii_lowercase();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let factor = match unit {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => MIB,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::quantity::Bytes;
+    use crate::api::types::Data;
+
+    fn spec() -> Spec {
+        serde_json::from_value(serde_json::json!({"nodes": 3})).expect("a spec")
+    }
+
+    #[test]
+    fn redis_gets_seven_tenths_of_what_is_left() {
+        let mut spec = spec();
+        assert_eq!(maxmemory(&spec), (1024 - 200) * MIB * 7 / 10);
+        spec.redis.config.insert(MAXMEMORY.into(), "100mb".into());
+        assert_eq!(maxmemory(&spec), 100 * MIB);
+        spec.resources.memory = Bytes(0);
+        spec.redis.config.clear();
+        assert_eq!(maxmemory(&spec), 0);
+    }
+
+    #[test]
+    fn ephemeral_disk_holds_two_snapshots() {
+        let spec = spec();
+        assert!(ephemeral(&spec) >= 2 * maxmemory(&spec) + RESERVED_DISK);
+        assert_eq!(ephemeral(&spec) % MIB, 0);
+    }
+
+    #[test]
+    fn writes_are_logged_where_there_is_a_data_volume() {
+        let mut spec = spec();
+        assert!(!append_only(&spec));
+        spec.resources.data = Some(Data { size: Bytes(1 << 32), class: crate::api::types::StorageClass::Beta3 });
+        assert!(append_only(&spec));
+        spec.redis.config.insert(APPENDONLY.into(), "no".into());
+        assert!(!append_only(&spec));
+    }
+
+    #[test]
+    fn sizes_are_read_as_redis_reads_them() {
+        assert_eq!(redis_memory("1gb"), Some(1 << 30));
+        assert_eq!(redis_memory("1G"), Some(1_000_000_000));
+        assert_eq!(redis_memory("512"), Some(512));
+        for bad in ["", "mb", "1Gi", "1.5gb", "-1", "99999999999999999999gb"] {
+            assert_eq!(redis_memory(bad), None, "{bad}");
+        }
+    }
+}

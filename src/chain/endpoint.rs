@@ -1,0 +1,251 @@
+//! The chain's gRPC endpoints: one connection each, the next one when one is away.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use prost_types::Timestamp;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig};
+use tonic::{Code, Request, Response, Status};
+
+use super::{ChainError, codes};
+use crate::model::time::UnixMs;
+use crate::wire::akash::{audit, cert, deployment, market, provider};
+use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
+use crate::wire::cosmos::{auth, bank, tx};
+
+/// A node that does not take a connection in this time is away.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A node that does not answer a request in this time is away.
+const ANSWER: Duration = Duration::from_secs(10);
+/// No answer of ours comes near this size: a page holds 100 items.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// A block's height and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub height: i64,
+    /// Nanoseconds since the Unix epoch.
+    pub nanos: u128,
+}
+
+impl Block {
+    pub fn time(self) -> UnixMs {
+        UnixMs(u64::try_from(self.nanos / 1_000_000).unwrap_or(u64::MAX))
+    }
+}
+
+/// Nanoseconds since the Unix epoch; `None` before it.
+pub(super) fn nanos(time: Timestamp) -> Option<u128> {
+    let seconds = u128::try_from(time.seconds).ok()?;
+    Some(seconds * 1_000_000_000 + u128::try_from(time.nanos).ok()?)
+}
+
+/// Adds the height to a request whose answer must be of that height.
+#[derive(Clone, Default)]
+pub(super) struct Pin(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Pin {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(height) = &self.0 {
+            request.metadata_mut().insert("x-cosmos-block-height", height.clone());
+        }
+        Ok(request)
+    }
+}
+
+pub(super) type Pinned = InterceptedService<Channel, Pin>;
+
+/// One endpoint; a clone uses the same connection.
+#[derive(Clone)]
+pub(super) struct Node {
+    uri: Arc<str>,
+    chain_id: Arc<str>,
+    channel: Channel,
+    pin: Pin,
+    /// It once said the right chain id.
+    known: Arc<AtomicBool>,
+}
+
+macro_rules! services {
+    ($($name:ident: $package:path;)*) => {
+        $(pub fn $name(&self) -> $package {
+            <$package>::new(self.connection()).max_decoding_message_size(MAX_ANSWER)
+        })*
+    };
+}
+
+impl Node {
+    fn new(chain_id: &str, uri: &str) -> Result<Self, ChainError> {
+        let bad = |source: Box<dyn std::error::Error + Send + Sync>| ChainError::Away { endpoint: uri.to_owned(), source };
+        let endpoint = Channel::from_shared(uri.to_owned()).map_err(|e| bad(e.into()))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            // A peer that vanished is noticed before the time-out of each single request.
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(CONNECT);
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("https") => {
+                let tls = ClientTlsConfig::new().trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+                endpoint.tls_config(tls).map_err(|e| bad(e.into()))?
+            }
+            Some("http") => endpoint,
+            _ => return Err(bad("an endpoint is written like https://host:port".into())),
+        };
+        Ok(Self {
+            uri: uri.into(),
+            chain_id: chain_id.into(),
+            channel: endpoint.connect_lazy(),
+            pin: Pin::default(),
+            known: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    /// The same node, whose answers are all of one height.
+    pub fn at(&self, height: i64) -> Self {
+        Self { pin: Pin(Some(height.into())), ..self.clone() }
+    }
+
+    services! {
+        audits: audit::v1::query_client::QueryClient<Pinned>;
+        accounts: auth::v1beta1::query_client::QueryClient<Pinned>;
+        balances: bank::v1beta1::query_client::QueryClient<Pinned>;
+        blocks: blocks::service_client::ServiceClient<Pinned>;
+        certificates: cert::v1::query_client::QueryClient<Pinned>;
+        deployments: deployment::v1beta4::query_client::QueryClient<Pinned>;
+        market: market::v1beta5::query_client::QueryClient<Pinned>;
+        providers: provider::v1beta4::query_client::QueryClient<Pinned>;
+        txs: tx::v1beta1::service_client::ServiceClient<Pinned>;
+    }
+
+    /// The connection itself, for a method that the generated clients do not have.
+    pub fn connection(&self) -> Pinned {
+        InterceptedService::new(self.channel.clone(), self.pin.clone())
+    }
+
+    /// Waits for one answer, in time.
+    pub async fn call<T>(&self, what: &str, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, ChainError> {
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.error(what, status)),
+            Err(elapsed) => Err(self.away(elapsed)),
+        }
+    }
+
+    /// The newest block; an endpoint of another chain is found out here.
+    pub async fn latest(&self) -> Result<Block, ChainError> {
+        let answer = self.call("the latest block", self.blocks().get_latest_block(blocks::GetLatestBlockRequest {})).await?;
+        self.block(answer)
+    }
+
+    /// Reads the block of an answer.
+    pub fn block(&self, answer: blocks::GetLatestBlockResponse) -> Result<Block, ChainError> {
+        // Nodes of before `sdk_block` fill the other field.
+        let (chain_id, height, time) = match (answer.sdk_block.and_then(|b| b.header), answer.block.and_then(|b| b.header)) {
+            (Some(header), _) => (header.chain_id, header.height, header.time),
+            (None, Some(header)) => (header.chain_id, header.height, header.time),
+            (None, None) => return Err(self.odd("a block without a header")),
+        };
+        if *chain_id != *self.chain_id {
+            return Err(self.odd(format!("it is a node of {}", codes::shorten(&chain_id))));
+        }
+        self.known.store(true, Ordering::Relaxed);
+        let nanos = time.and_then(nanos).ok_or_else(|| self.odd("a block without a time"))?;
+        if height < 1 {
+            return Err(self.odd(format!("a block of height {height}")));
+        }
+        Ok(Block { height, nanos })
+    }
+
+    pub fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ChainError {
+        ChainError::Away { endpoint: self.uri.to_string(), source: source.into() }
+    }
+
+    pub fn odd(&self, detail: impl Into<String>) -> ChainError {
+        ChainError::Odd { endpoint: self.uri.to_string(), chain_id: self.chain_id.to_string(), detail: detail.into() }
+    }
+
+    /// What an answer was missing, as an error.
+    pub fn part<T>(&self, part: Option<T>, name: &str) -> Result<T, ChainError> {
+        part.ok_or_else(|| self.odd(format!("no {name}")))
+    }
+
+    fn error(&self, what: &str, status: Status) -> ChainError {
+        let text = status.message();
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted => self.away(status),
+            // Behind the node that named the height, or pruned: another one, or the same a moment later, can tell.
+            _ if text.contains("height in the future") || text.contains("failed to load state at height") => self.away(status),
+            Code::Internal if !text.contains("decode") => self.away(status),
+            // No answer of a node but a broken connection.
+            Code::Unknown if std::error::Error::source(&status).is_some() || text.starts_with("Service was not ready") => self.away(status),
+            Code::Internal | Code::OutOfRange | Code::DataLoss | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
+                self.odd(format!("{what}: {}", codes::shorten(text)))
+            }
+            code => {
+                let (codespace, number) =
+                    codes::from_text(text).unwrap_or_else(|| ("grpc".into(), u32::try_from(i32::from(code)).unwrap_or_default()));
+                let log = codes::say(&codespace, number, text);
+                ChainError::Refused { what: what.to_owned(), codespace, code: number, log }
+            }
+        }
+    }
+}
+
+/// All endpoints, the one that answered last first.
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    preferred: AtomicUsize,
+}
+
+impl Nodes {
+    /// Nothing is connected yet. Must be called within a tokio runtime.
+    pub fn new(chain_id: &str, uris: &[String]) -> Result<Self, ChainError> {
+        let nodes: Vec<_> = uris.iter().map(|uri| Node::new(chain_id, uri)).collect::<Result<_, _>>()?;
+        if nodes.is_empty() {
+            return Err(ChainError::Away { endpoint: "(none)".into(), source: "no endpoint is configured".into() });
+        }
+        Ok(Self { nodes, preferred: AtomicUsize::new(0) })
+    }
+
+    /// Asks one node after the other until one answers, be it with a refusal. Each is asked for its chain id before its first use.
+    /// The error of the first one comes back when none answers.
+    pub async fn ask<T, Fut>(&self, op: impl Fn(Node) -> Fut) -> Result<T, ChainError>
+    where
+        Fut: Future<Output = Result<T, ChainError>>,
+    {
+        let start = self.preferred.load(Ordering::Relaxed);
+        let mut first = None;
+        for offset in 0..self.nodes.len() {
+            let index = (start + offset) % self.nodes.len();
+            let node = &self.nodes[index];
+            let answer = match self.introduce(node).await {
+                Ok(()) => op(node.clone()).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(error @ (ChainError::Away { .. } | ChainError::Odd { .. })) => {
+                    tracing::debug!(endpoint = %node.uri, %error, "the next endpoint is asked");
+                    first.get_or_insert(error);
+                }
+                answer => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return answer;
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| unreachable!("there is at least one endpoint")))
+    }
+
+    async fn introduce(&self, node: &Node) -> Result<(), ChainError> {
+        if !node.known.load(Ordering::Relaxed) {
+            node.latest().await?;
+        }
+        Ok(())
+    }
+}

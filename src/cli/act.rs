@@ -1,0 +1,81 @@
+//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`, `delete`.
+
+use std::io::Write;
+
+use super::client::{CliError, Client};
+use super::{cluster_name, wait};
+use crate::api::quantity::Span;
+use crate::server::messages;
+
+/// Flags of `migrate`.
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The node, by number or by the name of the incarnation that fills it.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+}
+
+/// Flags of `switchover`.
+#[derive(Debug, clap::Args)]
+pub struct Switchover {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The master to be, by number or incarnation; the replica that is least behind when absent.
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+}
+
+/// Flags of `scale`.
+#[derive(Debug, clap::Args)]
+pub struct Scale {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// Wanted number of nodes.
+    #[arg(long, value_name = "N")]
+    pub nodes: u32,
+}
+
+/// Flags of `delete`.
+#[derive(Debug, clap::Args)]
+pub struct Delete {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// Wait until it is gone.
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait.
+    #[arg(long, default_value = "5m", requires = "wait", value_name = "TIME")]
+    pub timeout: Span,
+}
+
+pub(super) async fn migrate(client: &Client, args: Migrate, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let request = match args.node.parse() {
+        Ok(ordinal) => messages::Migrate { ordinal: Some(ordinal), incarnation: None },
+        Err(_) => messages::Migrate { ordinal: None, incarnation: Some(args.node) },
+    };
+    Ok(writeln!(out, "{}", client.migrate(&args.name, &request).await?.message)?)
+}
+
+pub(super) async fn switchover(client: &Client, args: Switchover, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let request = messages::Switchover { to: args.to };
+    Ok(writeln!(out, "{}", client.switchover(&args.name, &request).await?.message)?)
+}
+
+pub(super) async fn scale(client: &Client, args: Scale, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
+}
+
+pub(super) async fn delete(client: &Client, args: Delete, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    writeln!(out, "{}", client.delete(&args.name).await?.message)?;
+    if args.wait {
+        wait::until_gone(client, &args.name, args.timeout).await?;
+        writeln!(out, "rediscluster/{} deleted", args.name)?;
+    }
+    Ok(())
+}

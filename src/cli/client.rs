@@ -1,0 +1,236 @@
+//! The client of the operator's API.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::report::PlanReport;
+use crate::api::status::Endpoint;
+use crate::api::types::RedisCluster;
+use crate::server::messages::{Applied, ClusterList, Message, Migrate, Scale, Switchover};
+use crate::store::Event;
+
+/// The operator answers from its own memory and disk; one that takes longer is stuck.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Nobody answers on the socket.
+    #[error(
+        "no operator answers on {}; start one with `akash-redis operator --config FILE`, or name its socket with --socket",
+        socket.display()
+    )]
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: reqwest::Error,
+    },
+    /// The socket is somebody else's.
+    #[error("{} may not be opened by this user; run the command as the user that the operator runs as", socket.display())]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: reqwest::Error,
+    },
+    /// The operator was reached and its answer was lost or not understood.
+    #[error("the operator's answer was lost ({source}); see with `akash-redis get` what came of it")]
+    Lost {
+        /// What was seen.
+        source: reqwest::Error,
+    },
+    /// The operator was reached and says nothing.
+    #[error("the operator on {} does not answer within {} s, so it may be stuck; see its own log", socket.display(), ANSWER.as_secs())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The operator said no.
+    #[error("{0}")]
+    Refused(String),
+    /// There is no such object.
+    #[error("{0}")]
+    NotFound(String),
+    /// A manifest that cannot be sent.
+    #[error("{file}: {problem}")]
+    Manifest {
+        /// Its file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It did not come about in time.
+    #[error("{name} is not {goal} after {timeout}; it still waits for {waiting}")]
+    TimedOut {
+        /// The cluster.
+        name: String,
+        /// What was waited for.
+        goal: String,
+        /// How long.
+        timeout: String,
+        /// What the operator waits for.
+        waiting: String,
+    },
+    /// No master takes writes.
+    #[error("{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it")]
+    NoMaster(String),
+    /// A command that is a server, or renders something by itself, ended with this.
+    #[error(transparent)]
+    Server(#[from] Box<dyn std::error::Error + Send + Sync>),
+    /// Standard output is gone.
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// Whoever read the output has seen enough.
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// A client of one operator.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client for the operator on `socket`; nothing is sent yet.
+    pub fn new(socket: &Path) -> Result<Self, CliError> {
+        let built = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
+        Ok(Self { http: built.map_err(|source| CliError::Lost { source })?, socket: socket.to_owned() })
+    }
+
+    /// All clusters, by name.
+    pub async fn list(&self) -> Result<Vec<RedisCluster>, CliError> {
+        Ok(self.ask::<ClusterList>("").await?.items)
+    }
+
+    /// One cluster.
+    pub async fn get(&self, name: &str) -> Result<RedisCluster, CliError> {
+        self.ask(&format!("/{name}")).await
+    }
+
+    /// Creates or changes a cluster.
+    pub async fn apply(&self, cluster: &RedisCluster) -> Result<Applied, CliError> {
+        self.send(Method::PUT, &format!("/{}", cluster.metadata.name), Some(cluster)).await
+    }
+
+    /// Asks for a cluster to be deleted.
+    pub async fn delete(&self, name: &str) -> Result<Message, CliError> {
+        self.send(Method::DELETE, &format!("/{name}"), None::<&()>).await
+    }
+
+    /// Asks for a node to move.
+    pub async fn migrate(&self, name: &str, request: &Migrate) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/migrate"), Some(request)).await
+    }
+
+    /// Asks for another master.
+    pub async fn switchover(&self, name: &str, request: &Switchover) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/switchover"), Some(request)).await
+    }
+
+    /// Asks for another number of nodes.
+    pub async fn scale(&self, name: &str, nodes: u32) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/scale"), Some(&Scale { nodes })).await
+    }
+
+    /// The present plan.
+    pub async fn plan(&self, name: &str) -> Result<PlanReport, CliError> {
+        self.ask(&format!("/{name}/plan")).await
+    }
+
+    /// What happened, oldest first.
+    pub async fn events(&self, name: &str) -> Result<Vec<Event>, CliError> {
+        self.ask(&format!("/{name}/events")).await
+    }
+
+    /// The master that takes writes, as soon as it is one of an epoch above `after_epoch` (any when `None`); `None` when there is none
+    /// after `wait` (whole seconds, at most 60).
+    pub async fn endpoint(&self, name: &str, after_epoch: Option<u64>, wait: Duration) -> Result<Option<Endpoint>, CliError> {
+        let after = after_epoch.map(|epoch| format!("&after_epoch={epoch}")).unwrap_or_default();
+        let path = format!("/{name}/endpoint?wait_s={}{after}", wait.as_secs());
+        let answer = self.request(Method::GET, &path, None::<&()>, ANSWER + wait).await?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        answer.json().await.map(Some).map_err(|source| CliError::Lost { source })
+    }
+
+    /// What a node's processes print, the master's when `node` is absent: an answer whose body is text and grows for as long as it is read.
+    /// `node` consists of a-z, 0-9 and -.
+    pub(super) async fn logs(&self, name: &str, node: Option<&str>, tail: u32, follow: bool) -> Result<reqwest::Response, CliError> {
+        let node = node.map(|node| format!("&node={node}")).unwrap_or_default();
+        let path = format!("/{name}/logs?tail={tail}&follow={follow}{node}");
+        // The limit is for the beginning of the answer only.
+        self.in_time(self.success(self.at(Method::GET, &path))).await?
+    }
+
+    /// Waits for something that the operator has to say, no longer than for any other answer.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, CliError> {
+        tokio::time::timeout(ANSWER, answer).await.map_err(|_| CliError::Silent { socket: self.socket.clone() })
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, CliError> {
+        self.request(method, path, body, ANSWER).await?.json().await.map_err(|source| CliError::Lost { source })
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, CliError> {
+        let mut request = self.at(method, path).timeout(timeout);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.success(request).await
+    }
+
+    fn at(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        // The host is there for the form: the connection is the socket's.
+        self.http.request(method, format!("http://operator/v1alpha1/clusters{path}"))
+    }
+
+    /// An answer that is a success; everything else is the operator's sentence as an error.
+    async fn success(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
+        let answer = request.send().await.map_err(|e| self.unreached(e))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.text().await.map_err(|source| CliError::Lost { source })?;
+        let message =
+            serde_json::from_str(&text).map_or_else(|_| format!("the operator answered {status}: {text}"), |m: Message| m.message);
+        Err(if status == StatusCode::NOT_FOUND { CliError::NotFound(message) } else { CliError::Refused(message) })
+    }
+
+    fn unreached(&self, source: reqwest::Error) -> CliError {
+        let socket = self.socket.clone();
+        if !source.is_connect() {
+            return CliError::Lost { source };
+        }
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+        while let Some(error) = cause {
+            if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+                return CliError::Forbidden { socket, source };
+            }
+            cause = error.source();
+        }
+        CliError::NotRunning { socket, source }
+    }
+}

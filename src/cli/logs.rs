@@ -1,0 +1,52 @@
+//! `akash-redis logs`: what the processes of a node print.
+
+use std::io::Write;
+
+use super::client::{CliError, Client};
+use super::{cluster_name, show};
+use crate::server::logs::{DEFAULT_TAIL, MOST_TAIL};
+
+/// Flags of `logs`.
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The node, by number or by the name of the incarnation that fills it; the master when absent.
+    #[arg(value_name = "NODE", value_parser = node_name)]
+    pub node: Option<String>,
+    /// The last so many lines, at most 5000; a node keeps some thousands.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_TAIL, value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_TAIL)))]
+    pub tail: u32,
+    /// Go on with the lines to come, until the node goes or Ctrl-C.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// The characters of numbers and incarnations, which have a few more of them than a cluster's name.
+fn node_name(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && text.len() <= 100 && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
+    if good { Ok(text.to_owned()) } else { Err("a node is a number, or an incarnation as `akash-redis describe` names it".to_owned()) }
+}
+
+/// Ctrl-C ends the process, as it does with any other command; the operator lets go of the node then.
+pub(super) async fn run(client: &Client, args: Logs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let mut answer = client.logs(&args.name, args.node.as_deref(), args.tail, args.follow).await?;
+    let mut unfinished = Vec::new();
+    loop {
+        let part = if args.follow { answer.chunk().await } else { client.in_time(answer.chunk()).await? };
+        let Some(part) = part.map_err(|source| CliError::Lost { source })? else { break };
+        unfinished.extend_from_slice(&part);
+        let end = unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        print(&unfinished[..end], out)?;
+        unfinished.drain(..end);
+    }
+    Ok(print(&unfinished, out)?)
+}
+
+fn print(text: &[u8], out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+    for line in String::from_utf8_lossy(text).split_terminator('\n') {
+        writeln!(out, "{}", show::clean(line))?;
+    }
+    out.flush()
+}

@@ -1,0 +1,61 @@
+//! `akash-redis operator`: its flags and settings.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::logging;
+use crate::config::{Config, ConfigError};
+use crate::operator;
+
+/// Run the operator.
+#[derive(Debug, clap::Args)]
+pub struct Operator {
+    /// File with the settings; each of them can be given as an environment variable too.
+    #[arg(long, env = "AKASH_REDIS_CONFIG", default_value = "/etc/akash-redis/operator.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the settings and what they point to, spend nothing, and end.
+    #[arg(long)]
+    pub check: bool,
+}
+
+impl Operator {
+    /// Reads the settings and starts the log as they say.
+    pub fn settings(&self) -> Result<Config, ConfigError> {
+        let config = Config::load(&self.config)?;
+        logging::init(config.log.format, &config.log.level);
+        Ok(config)
+    }
+}
+
+/// Runs the operator until SIGTERM or SIGINT, or only checks its settings.
+pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let config = args.settings()?;
+    if args.check {
+        return check(&config).await;
+    }
+    let shutdown = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(operator::run(config, shutdown).await?)
+}
+
+async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let findings = operator::check(config).await?;
+    let bad = findings.iter().filter(|(_, found)| found.is_err()).count();
+    for (what, found) in findings {
+        match found {
+            Ok(good) => println!("ok      {what}: {good}"),
+            Err(why) => println!("FAILED  {what}: {why}"),
+        }
+    }
+    if bad == 0 { Ok(()) } else { Err(format!("{bad} of the checks failed; nothing was spent").into()) }
+}

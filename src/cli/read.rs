@@ -1,0 +1,115 @@
+//! Commands that only look: `get`, `describe`, `plan`, `events`, `endpoint`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::client::{CliError, Client};
+use super::{cluster_name, show};
+use crate::model::time::UnixMs;
+use crate::server::messages::ClusterList;
+
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table with more columns.
+    Wide,
+    /// The objects as JSON.
+    Json,
+    /// The objects as YAML.
+    Yaml,
+}
+
+/// Flags of `get`.
+#[derive(Debug, clap::Args)]
+pub struct Get {
+    /// One cluster; all when absent.
+    #[arg(value_parser = cluster_name)]
+    pub name: Option<String>,
+    /// How it is written; a table when absent.
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+}
+
+/// A cluster.
+#[derive(Debug, clap::Args)]
+pub struct Name {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+}
+
+/// How an endpoint is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndpointOutput {
+    /// Shell variables: `REDIS_HOST`, `REDIS_PORT`, `REDIS_IP`.
+    Env,
+    /// A JSON object.
+    Json,
+}
+
+/// Flags of `endpoint`.
+#[derive(Debug, clap::Args)]
+pub struct Endpoint {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// How it is written; `host:port` when absent.
+    #[arg(short, long, value_enum)]
+    pub output: Option<EndpointOutput>,
+}
+
+pub(super) async fn get(client: &Client, args: Get, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let items = match &args.name {
+        Some(name) => vec![client.get(name).await?],
+        None => client.list().await?,
+    };
+    let text = match args.output {
+        Some(Output::Json) if args.name.is_some() => items.first().map(json).unwrap_or_default(),
+        Some(Output::Json) => json(&ClusterList { items }),
+        Some(Output::Yaml) => items.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
+        None | Some(Output::Wide) if items.is_empty() => "there are no clusters; make one with `akash-redis apply -f FILE`\n".to_owned(),
+        wide => show::table(&items, UnixMs::now(), wide.is_some()),
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+pub(super) async fn describe(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let cluster = client.get(&args.name).await?;
+    let events = client.events(&args.name).await?;
+    Ok(out.write_all(show::describe(&cluster, &events, UnixMs::now()).as_bytes())?)
+}
+
+pub(super) async fn plan(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let plan = client.plan(&args.name).await?;
+    Ok(out.write_all(show::plan(&args.name, &plan, UnixMs::now()).as_bytes())?)
+}
+
+pub(super) async fn events(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let events = client.events(&args.name).await?;
+    let text = if events.is_empty() { format!("nothing happened to {} yet\n", args.name) } else { show::events(&events) };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+pub(super) async fn endpoint(client: &Client, args: Endpoint, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let Some(found) = client.endpoint(&args.name, None, Duration::ZERO).await? else {
+        return Err(CliError::NoMaster(args.name));
+    };
+    let text = match args.output {
+        None => format!("{}:{}\n", found.name, found.port),
+        Some(EndpointOutput::Env) => format!("REDIS_HOST={}\nREDIS_PORT={}\nREDIS_IP={}\n", found.name, found.port, found.ip),
+        Some(EndpointOutput::Json) => json(&found),
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+fn json(value: &impl Serialize) -> String {
+    // Our own types, with text for keys: there is nothing in them that JSON cannot hold.
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn yaml(value: &impl Serialize) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,277 @@
+//! Objects as text for people. Pure: the present moment is given.
+//!
+//! Much of what is shown comes from providers, who may write what they like; control characters never reach the terminal.
+
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::api::report::PlanReport;
+use crate::api::status::{Condition, Cost, FailoverStatus, NodeStatus, Status, Waiting};
+use crate::api::types::RedisCluster;
+use crate::model::time::UnixMs;
+use crate::store::Event;
+
+/// Events that `describe` shows.
+const LAST_EVENTS: usize = 10;
+
+/// Clusters as a table, one line each.
+#[must_use]
+pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
+    let mut header = vec!["NAME", "READY", "NODES", "MASTER", "EPOCH", "COST/MONTH", "AGE"];
+    if wide {
+        header.extend(["IN-ESCROW", "SPENT", "MESSAGE"]);
+    }
+    let rows = clusters.iter().map(|cluster| {
+        let none = Status::default();
+        let status = cluster.status.as_ref().unwrap_or(&none);
+        let ready = condition(status, "Ready");
+        let mut row = vec![
+            cluster.metadata.name.clone(),
+            if cluster.metadata.deletion_timestamp.is_some() {
+                "Deleting".to_owned()
+            } else {
+                ready.map_or("Unknown", |c| &c.status).to_owned()
+            },
+            format!("{}/{}", status.nodes.iter().filter(|n| is_up(n)).count(), cluster.spec.nodes),
+            status.master.as_ref().map(|m| m.incarnation.clone()).unwrap_or_default(),
+            status.epoch.to_string(),
+            status.cost.per_month.clone(),
+            cluster
+                .metadata
+                .creation_timestamp
+                .as_deref()
+                .and_then(parse_time)
+                .map(|at| short(now.since(at).as_secs()))
+                .unwrap_or_default(),
+        ];
+        if wide {
+            row.extend([status.cost.in_escrow.clone(), status.cost.spent.clone(), ready.map(|c| c.message.clone()).unwrap_or_default()]);
+        }
+        row
+    });
+    columns(&header, rows)
+}
+
+/// The nodes of a cluster as a table: who runs where, for how much, how far behind.
+#[must_use]
+pub fn topology(cluster: &RedisCluster) -> String {
+    let header = ["NODE", "ROLE", "INCARNATION", "PROVIDER", "REGION", "PRICE/MONTH", "MESH-NAME", "LAG"];
+    let nodes = cluster.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
+    let rows = nodes.iter().map(|n| {
+        vec![
+            n.ordinal.to_string(),
+            n.phase.clone(),
+            n.incarnation.clone(),
+            n.provider_host.clone().or_else(|| n.provider.clone()).unwrap_or_default(),
+            n.region.clone().unwrap_or_default(),
+            n.price_per_month.clone().unwrap_or_default(),
+            n.mesh_name.clone().unwrap_or_default(),
+            n.lag_bytes.map(size).unwrap_or_default(),
+        ]
+    });
+    columns(&header, rows)
+}
+
+/// What a cluster costs, three lines.
+#[must_use]
+pub fn cost(cost: &Cost) -> String {
+    let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { clean(text) };
+    format!(
+        "per month: {}, at most {}\nin escrow: {}\nspent:     {}\n",
+        known(&cost.per_month),
+        known(&cost.max_per_month),
+        known(&cost.in_escrow),
+        known(&cost.spent)
+    )
+}
+
+/// Everything about a cluster, with its last events.
+#[must_use]
+pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String {
+    let none = Status::default();
+    let status = cluster.status.as_ref().unwrap_or(&none);
+    let mut text = format!("Name:    {}\n", clean(&cluster.metadata.name));
+    if let Some(at) = &cluster.metadata.creation_timestamp {
+        let _ = writeln!(text, "Created: {}", clean(at));
+    }
+    if let Some(at) = &cluster.metadata.deletion_timestamp {
+        let _ = writeln!(text, "Deleted: asked for at {}", clean(at));
+    }
+    if cluster.spec.paused {
+        text.push_str("Paused:  the operator watches and changes nothing\n");
+    }
+    let _ = writeln!(text, "Epoch:   {}", status.epoch);
+    let master = status.master.as_ref().map_or("none takes writes".to_owned(), |m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
+    let _ = writeln!(text, "Master:  {}", clean(&master));
+    if cluster.status.is_none() {
+        text.push_str("\nThe operator has not looked at it yet.\n");
+        return text;
+    }
+    if cluster.metadata.generation.is_some_and(|generation| generation > status.observed_generation) {
+        text.push_str("\nThis is the state before the last change of the spec; the operator has not looked at the new one yet.\n");
+    }
+    section(&mut text, "Nodes", &topology(cluster));
+    let notes: Vec<_> =
+        status.nodes.iter().filter_map(|n| n.message.as_ref().map(|m| format!("{}: {}\n", n.incarnation, clean(m)))).collect();
+    section(&mut text, "Notes", &notes.concat());
+    section(&mut text, "Conditions", &conditions(&status.conditions));
+    section(&mut text, "Waiting", &waits(&status.waiting, now));
+    section(&mut text, "Cost", &cost(&status.cost));
+    if let Some(last) = &status.last_failover {
+        section(&mut text, "Last failover", &failover(last));
+    }
+    section(&mut text, "Last events", &self::events(&events[events.len().saturating_sub(LAST_EVENTS)..]));
+    text
+}
+
+/// What is done next and why, what is waited for, what it costs.
+#[must_use]
+pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
+    let mut text = format!("Plan of {name}\n");
+    let steps: String = plan.steps.iter().enumerate().fold(String::new(), |mut text, (i, step)| {
+        let _ = writeln!(text, "{}. {}: {}\n   why: {}", i + 1, clean(&step.incarnation), clean(&step.what), clean(&step.reason));
+        text
+    });
+    section(&mut text, "Steps", if steps.is_empty() { "none: there is nothing to do now\n" } else { &steps });
+    section(&mut text, "Waiting", if plan.waiting.is_empty() { "for nothing\n".to_owned() } else { waits(&plan.waiting, now) }.as_str());
+    section(&mut text, "Cost", &cost(&plan.cost));
+    text
+}
+
+/// Events, oldest first.
+#[must_use]
+pub fn events(events: &[Event]) -> String {
+    if events.is_empty() {
+        return String::new();
+    }
+    columns(&["TIME", "REASON", "MESSAGE"], events.iter().map(|e| vec![e.at.to_string(), e.reason.clone(), e.message.clone()]))
+}
+
+/// One wait: for what, until when, what happens then. The time left is added when `now` is given.
+#[must_use]
+pub fn waiting(wait: &Waiting, now: Option<UnixMs>) -> String {
+    let until = wait.deadline.as_deref().map_or_else(
+        || "until somebody decides".to_owned(),
+        |deadline| {
+            let left =
+                now.zip(parse_time(deadline)).map(|(now, at)| format!(" (in {})", short(at.since(now).as_secs()))).unwrap_or_default();
+            format!("until {}{left}", clean(deadline))
+        },
+    );
+    format!("{}, {until}; then: {}", clean(&wait.what), clean(&wait.then))
+}
+
+/// Text of others without what a terminal would obey.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn conditions(conditions: &[Condition]) -> String {
+    let rows = conditions
+        .iter()
+        .map(|c| vec![c.kind.clone(), c.status.clone(), c.last_transition_time.clone(), c.reason.clone(), c.message.clone()]);
+    if conditions.is_empty() { String::new() } else { columns(&["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"], rows) }
+}
+
+fn waits(waits: &[Waiting], now: UnixMs) -> String {
+    waits.iter().fold(String::new(), |mut text, w| {
+        let _ = writeln!(text, "{}", waiting(w, Some(now)));
+        text
+    })
+}
+
+fn failover(last: &FailoverStatus) -> String {
+    let lines = [
+        ("epoch", last.epoch.to_string()),
+        ("reason", last.reason.clone()),
+        ("seen by", last.witnesses.join(", ")),
+        ("from", last.old.clone()),
+        ("to", last.new.clone()),
+        ("candidates", last.candidates.join(", ")),
+        ("fence", last.fence.clone()),
+        ("steps", last.steps.join(", ")),
+        ("lost", last.lost.clone()),
+    ];
+    let mut text = String::new();
+    for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "{:<11} {}", format!("{key}:"), clean(value));
+    }
+    text
+}
+
+/// A headline and an indented block; nothing when the block is empty.
+fn section(text: &mut String, title: &str, block: &str) {
+    if block.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}");
+    for line in block.lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+}
+
+/// A table without borders; an empty cell is a dash.
+fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(&cell) }));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{}", line.trim_end());
+        text
+    })
+}
+
+fn condition<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.kind == kind)
+}
+
+fn is_up(node: &NodeStatus) -> bool {
+    matches!(node.phase.as_str(), "Master" | "Replica")
+}
+
+fn parse_time(text: &str) -> Option<UnixMs> {
+    let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(UnixMs)
+}
+
+/// A span in its two largest units at most, as `kubectl` writes ages: `45s`, `12m`, `3h20m`, `2d`.
+fn short(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0..=1) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m"),
+        (0, h, m) => {
+            if m % 60 == 0 {
+                format!("{h}h")
+            } else {
+                format!("{h}h{}m", m % 60)
+            }
+        }
+        (d, h, _) => {
+            if d > 7 || h % 24 == 0 {
+                format!("{d}d")
+            } else {
+                format!("{d}d{}h", h % 24)
+            }
+        }
+    }
+}
+
+/// Bytes in the largest unit that leaves a number above one, one decimal.
+fn size(bytes: i64) -> String {
+    const UNITS: [(&str, i64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    UNITS
+        .iter()
+        .find(|(_, n)| bytes >= *n)
+        .map_or_else(|| format!("{bytes}B"), |(unit, n)| format!("{}.{}{unit}", bytes / n, bytes % n * 10 / n))
+}
+
+#[cfg(test)]
+mod tests;

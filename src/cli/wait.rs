@@ -1,0 +1,106 @@
+//! `akash-redis wait`, and the waiting of other commands.
+
+use std::io::Write;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::client::{CliError, Client};
+use super::{cluster_name, show};
+use crate::api::quantity::Span;
+use crate::api::types::RedisCluster;
+use crate::model::time::UnixMs;
+
+/// The object is looked at so often.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Flags of `wait`.
+#[derive(Debug, clap::Args)]
+pub struct Wait {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The condition: Ready, Progressing, Degraded or Funded.
+    #[arg(long = "for", default_value = "Ready", value_name = "CONDITION")]
+    pub condition: String,
+    /// The longest to wait.
+    #[arg(long, default_value = "10m", value_name = "TIME")]
+    pub timeout: Span,
+}
+
+pub(super) async fn run(client: &Client, args: Wait, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    until_condition(client, &args.name, &args.condition, args.timeout).await?;
+    Ok(writeln!(out, "rediscluster/{} is {}", args.name, args.condition)?)
+}
+
+/// Waits until the condition is true of the present spec.
+pub(super) async fn until_condition(client: &Client, name: &str, condition: &str, timeout: Span) -> Result<(), CliError> {
+    let mut progress = Progress::new(name, timeout);
+    loop {
+        let cluster = client.get(name).await?;
+        if holds(&cluster, condition) {
+            return Ok(());
+        }
+        progress.next(&cluster, condition).await?;
+    }
+}
+
+/// Waits until the object is gone.
+pub(super) async fn until_gone(client: &Client, name: &str, timeout: Span) -> Result<(), CliError> {
+    let mut progress = Progress::new(name, timeout);
+    loop {
+        match client.get(name).await {
+            Ok(cluster) => progress.next(&cluster, "gone").await?,
+            Err(CliError::NotFound(_)) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn holds(cluster: &RedisCluster, condition: &str) -> bool {
+    let Some(status) = &cluster.status else { return false };
+    // A status of an older spec says nothing about the new one.
+    cluster.metadata.generation.is_some_and(|generation| status.observed_generation >= generation)
+        && status.conditions.iter().any(|c| c.kind.eq_ignore_ascii_case(condition) && c.status == "True")
+}
+
+/// Tells on standard error what the operator waits for, each time that changes, until the time is up.
+struct Progress<'a> {
+    name: &'a str,
+    timeout: Span,
+    deadline: Instant,
+    told: String,
+}
+
+impl<'a> Progress<'a> {
+    fn new(name: &'a str, timeout: Span) -> Self {
+        Self { name, timeout, deadline: Instant::now() + timeout.0, told: String::new() }
+    }
+
+    async fn next(&mut self, cluster: &RedisCluster, goal: &str) -> Result<(), CliError> {
+        let status = cluster.status.as_ref();
+        let waiting = status.map(|s| s.waiting.as_slice()).unwrap_or_default();
+        // Without the time that is left: it would change with every look.
+        let lines: Vec<_> = waiting.iter().map(|w| show::waiting(w, None)).collect();
+        let text = lines.join("\n");
+        if text != self.told {
+            let now = UnixMs::now();
+            for wait in waiting {
+                eprintln!("{}: {}", self.name, show::waiting(wait, Some(now)));
+            }
+            self.told = text;
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let what: Vec<_> = waiting.iter().map(|w| show::clean(&w.what)).collect();
+            return Err(CliError::TimedOut {
+                name: self.name.to_owned(),
+                goal: goal.to_owned(),
+                timeout: self.timeout.to_string(),
+                waiting: if what.is_empty() { "the operator's next look".to_owned() } else { what.join("; ") },
+            });
+        }
+        sleep(POLL.min(left)).await;
+        Ok(())
+    }
+}

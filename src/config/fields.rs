@@ -1,0 +1,164 @@
+//! The file as a flat list of fields, with the environment over it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{ConfigError, invalid};
+use crate::api::quantity::Span;
+
+/// Every setting there is.
+pub(super) const FIELDS: &[&str] = &[
+    "api.socket",
+    "budget.global",
+    "budget.perClusterDefault",
+    "chain.gasPrice",
+    "chain.grpc",
+    "chain.id",
+    "gateway.allowPrivate",
+    "log.format",
+    "log.level",
+    "mesh.api",
+    "mesh.loginServer",
+    "mesh.oauthClientId",
+    "mesh.oauthSecretFile",
+    "mesh.socks5",
+    "mesh.tag",
+    "mesh.tailnet",
+    "node.image",
+    "rootSecretFile",
+    "store.sqlite",
+    "timing.bidDeadline",
+    "timing.bidWindow",
+    "timing.joinDeadline",
+    "timing.replaceAfter",
+    "timing.tick",
+    "wallet.feeGranter",
+    "wallet.mnemonicEnv",
+    "wallet.mnemonicFile",
+];
+
+/// The one setting with several values.
+const LIST: &str = "chain.grpc";
+
+/// Values as they were written, by field.
+pub(super) struct Fields(BTreeMap<&'static str, String>);
+
+impl Fields {
+    pub(super) fn read(path: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let yaml = |message| ConfigError::Yaml { path: path.to_owned(), message };
+        let options = serde_saphyr::options! { with_snippet: false };
+        let mut found = BTreeMap::new();
+        if !text.trim().is_empty() {
+            let tree: Value = serde_saphyr::from_str_with_options(text, options).map_err(|e| yaml(e.to_string()))?;
+            match tree {
+                Value::Object(_) => flatten("", tree, &mut found)?,
+                Value::Null => {}
+                _ => return Err(yaml("it must be a map of sections, e.g. `chain: {id: akashnet-2}`".to_owned())),
+            }
+        }
+        for field in FIELDS {
+            if let Some(value) = env(&variable(field)).filter(|v| !v.trim().is_empty()) {
+                found.insert(field, value);
+            }
+        }
+        Ok(Self(found))
+    }
+
+    pub(super) fn get(&self, field: &'static str) -> Option<&str> {
+        debug_assert!(FIELDS.contains(&field), "{field} is not in the list of fields");
+        self.0.get(field).map(String::as_str)
+    }
+
+    pub(super) fn optional(&self, field: &'static str) -> Option<String> {
+        self.get(field).map(str::to_owned)
+    }
+
+    pub(super) fn required(&self, field: &'static str) -> Result<String, ConfigError> {
+        self.optional(field).ok_or_else(|| missing(field))
+    }
+
+    pub(super) fn or(&self, field: &'static str, default: &str) -> String {
+        self.get(field).unwrap_or(default).to_owned()
+    }
+
+    /// Values separated by commas or line ends; at least one.
+    pub(super) fn list(&self, field: &'static str) -> Result<Vec<String>, ConfigError> {
+        let values = self.required(field)?;
+        let values: Vec<_> = values.split([',', '\n']).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect();
+        if values.is_empty() { Err(missing(field)) } else { Ok(values) }
+    }
+
+    /// False when absent.
+    pub(super) fn flag(&self, field: &'static str) -> Result<bool, ConfigError> {
+        match self.get(field) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(invalid(field, format!("`{other}` is neither true nor false"))),
+        }
+    }
+
+    pub(super) fn span(&self, field: &'static str, default: Duration) -> Result<Duration, ConfigError> {
+        let Some(text) = self.get(field) else { return Ok(default) };
+        let Span(value) = text.parse().map_err(|e: crate::api::quantity::QuantityError| invalid(field, e.to_string()))?;
+        if value.is_zero() { Err(invalid(field, "it must be above 0")) } else { Ok(value) }
+    }
+}
+
+/// `chain.gasPrice` is `AKASH_REDIS_CHAIN_GAS_PRICE`.
+pub(super) fn variable(field: &str) -> String {
+    let mut name = String::from("AKASH_REDIS_");
+    for c in field.chars() {
+        match c {
+            '.' => name.push('_'),
+            c if c.is_ascii_uppercase() => name.extend(['_', c]),
+            c => name.push(c.to_ascii_uppercase()),
+        }
+    }
+    name
+}
+
+pub(super) fn missing(field: &'static str) -> ConfigError {
+    ConfigError::Missing { field, variable: variable(field) }
+}
+
+/// A decimal number in millionths, exactly; `None` when it is not one or has more than six places.
+pub(super) fn decimal_micro(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let digits = |s: &str| !s.is_empty() && s.len() <= 12 && s.chars().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 6 {
+        return None;
+    }
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(format!("{fraction:0<6}").parse().ok()?)
+}
+
+fn flatten(prefix: &str, tree: Value, found: &mut BTreeMap<&'static str, String>) -> Result<(), ConfigError> {
+    let Value::Object(map) = tree else { return Ok(()) };
+    for (key, value) in map {
+        let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+        let section = FIELDS.iter().any(|f| f.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.')));
+        match (FIELDS.iter().find(|f| **f == path), value) {
+            (_, Value::Null) if section => {}
+            (None, value @ Value::Object(_)) if section => flatten(&path, value, found)?,
+            (None, _) => return Err(unknown(path)),
+            (Some(_), Value::Null) => {}
+            (Some(field), Value::String(text)) => drop(found.insert(field, text)),
+            (Some(field), value @ (Value::Number(_) | Value::Bool(_))) => drop(found.insert(field, value.to_string())),
+            (Some(field), Value::Array(items)) if *field == LIST => {
+                let texts: Option<Vec<_>> = items.iter().map(Value::as_str).collect();
+                let texts = texts.ok_or_else(|| invalid(field, "each entry must be a URL"))?;
+                found.insert(field, texts.join("\n"));
+            }
+            (Some(field), _) => return Err(invalid(field, "it must be a single value")),
+        }
+    }
+    Ok(())
+}
+
+/// A section may be misspelt as well as a field: the whole path is compared, and a bare section with the sections.
+fn unknown(field: String) -> ConfigError {
+    let candidates = FIELDS.iter().map(|f| if field.contains('.') { f } else { f.split('.').next().unwrap_or(f) });
+    let nearest = candidates.map(|f| (strsim::damerau_levenshtein(f, &field), f)).min().filter(|(d, _)| *d <= 3).map(|(_, f)| f);
+    ConfigError::Unknown { field, nearest }
+}

@@ -1,0 +1,201 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::*;
+
+const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+struct Home {
+    dir: TempDir,
+    env: BTreeMap<String, String>,
+}
+
+impl Home {
+    fn new() -> Self {
+        let home = Self { dir: TempDir::new().unwrap(), env: BTreeMap::new() };
+        home.secret("mnemonic", "word word\n", 0o600);
+        home.secret("oauth", "tskey-client-x", 0o640);
+        home.secret("root", &"r".repeat(32), 0o400);
+        home
+    }
+
+    fn secret(&self, name: &str, content: &str, mode: u32) {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn text(&self) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "chain: {{ id: akashnet-2, grpc: ['https://one.example:443', 'http://two.example:9090'] }}
+wallet: {{ mnemonicFile: {dir}/mnemonic }}
+mesh: {{ oauthClientId: k123, oauthSecretFile: {dir}/oauth }}
+node: {{ image: 'example.org/node@sha256:{DIGEST}' }}
+budget: {{ global: 50act, perClusterDefault: 12act }}
+rootSecretFile: {dir}/root
+"
+        )
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, ConfigError> {
+        Config::parse("operator.yaml", text, &|name| self.env.get(name).cloned())
+    }
+
+    fn error(&self, text: &str) -> String {
+        self.parse(text).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn the_smallest_file_is_enough_and_the_defaults_are_these() {
+    let home = Home::new();
+    let config = home.parse(&home.text()).unwrap();
+    assert_eq!(config.chain.grpc, ["https://one.example:443", "http://two.example:9090"]);
+    assert_eq!(config.chain.gas_price_micro, 25_000);
+    assert_eq!(config.wallet.mnemonic.expose_secret(), "word word");
+    assert_eq!(config.root_secret.expose_secret(), "r".repeat(32).as_bytes());
+    assert_eq!((config.mesh.tailnet.as_str(), config.mesh.tag.as_str()), ("-", "tag:akash-redis"));
+    assert_eq!(config.timing, Timing::default());
+    assert_eq!((config.log.format, config.gateway.allow_private), (LogFormat::Text, false));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("word word") && !shown.contains("tskey"), "{shown}");
+}
+
+#[test]
+fn a_variable_wins_over_the_file_for_every_field() {
+    let mut home = Home::new();
+    for (field, value) in [
+        ("AKASH_REDIS_CHAIN_ID", "other-1"),
+        ("AKASH_REDIS_CHAIN_GRPC", "http://a:1, http://b:2"),
+        ("AKASH_REDIS_CHAIN_GAS_PRICE", "0.1"),
+        ("AKASH_REDIS_BUDGET_PER_CLUSTER_DEFAULT", "1.5act"),
+        ("AKASH_REDIS_TIMING_BID_WINDOW", "2s"),
+        ("AKASH_REDIS_GATEWAY_ALLOW_PRIVATE", "true"),
+        ("AKASH_REDIS_LOG_FORMAT", "json"),
+        ("AKASH_REDIS_API_SOCKET", ""),
+    ] {
+        home.env.insert(field.into(), value.into());
+    }
+    let config = home.parse(&home.text()).unwrap();
+    assert_eq!((config.chain.id.as_str(), config.chain.gas_price_micro), ("other-1", 100_000));
+    assert_eq!(config.chain.grpc, ["http://a:1", "http://b:2"]);
+    assert_eq!(config.budget.per_cluster_default.to_string(), "1.5act");
+    assert_eq!(config.timing.bid_window, Duration::from_secs(2));
+    assert!(config.gateway.allow_private && config.log.format == LogFormat::Json);
+    assert_eq!(config.api.socket, Path::new("/run/akash-redis/operator.sock"), "an empty variable is not set");
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let mut home = Home::new();
+    home.env.insert("WORDS".into(), "some words".into());
+    let dir = home.dir.path().display().to_string();
+    for (name, value) in [
+        ("CHAIN_ID", "x".to_owned()),
+        ("CHAIN_GRPC", "http://a:1".into()),
+        ("WALLET_MNEMONIC_ENV", "WORDS".into()),
+        ("MESH_OAUTH_CLIENT_ID", "k".into()),
+        ("MESH_OAUTH_SECRET_FILE", format!("{dir}/oauth")),
+        ("NODE_IMAGE", format!("n@sha256:{DIGEST}")),
+        ("BUDGET_GLOBAL", "5act".into()),
+        ("BUDGET_PER_CLUSTER_DEFAULT", "5act".into()),
+        ("ROOT_SECRET_FILE", format!("{dir}/root")),
+    ] {
+        home.env.insert(format!("AKASH_REDIS_{name}"), value);
+    }
+    assert_eq!(home.parse("").unwrap().wallet.mnemonic.expose_secret(), "some words");
+}
+
+#[test]
+fn a_field_that_does_not_exist_is_refused_with_the_nearest_name() {
+    let home = Home::new();
+    let text = home.text();
+    assert_eq!(home.error(&format!("{text}log: {{ levle: info }}")), "log.levle is not a setting; did you mean log.level?");
+    assert_eq!(home.error(&format!("{text}timming: {{ tick: 1s }}")), "timming is not a setting; did you mean timing?");
+    assert_eq!(home.error(&format!("{text}somethingElse: 1")), "somethingElse is not a setting");
+    assert_eq!(home.error(&format!("{text}log: {{ level: {{ a: 1 }} }}")), "log.level cannot be used: it must be a single value");
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_variable() {
+    let home = Home::new();
+    for (line, field, variable) in [
+        ("chain:", "chain.grpc", "AKASH_REDIS_CHAIN_GRPC"),
+        ("wallet:", "wallet.mnemonicFile", "AKASH_REDIS_WALLET_MNEMONIC_FILE"),
+        ("mesh:", "mesh.oauthClientId", "AKASH_REDIS_MESH_OAUTH_CLIENT_ID"),
+        ("node:", "node.image", "AKASH_REDIS_NODE_IMAGE"),
+        ("budget:", "budget.global", "AKASH_REDIS_BUDGET_GLOBAL"),
+        ("rootSecretFile:", "rootSecretFile", "AKASH_REDIS_ROOT_SECRET_FILE"),
+    ] {
+        let text = home.text();
+        let without: Vec<_> = text.lines().filter(|l| !l.starts_with(line)).collect();
+        let expected = format!("{field} is missing; set it in the file or in {variable}");
+        assert_eq!(home.error(&without.join("\n")), expected);
+    }
+}
+
+#[test]
+fn values_that_cannot_be_used_are_refused_by_name() {
+    let home = Home::new();
+    for (from, to, says) in [
+        ("@sha256:", ":latest#", "node.image cannot be used"),
+        ("50act", "50", "budget.global cannot be used: `50` is not"),
+        ("50act", "5act", "budget.perClusterDefault cannot be used: it is more than budget.global, 5act"),
+        ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
+        ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
+        ("rootSecretFile:", "timing: { bidWindow: 5m }\nrootSecretFile:", "timing.bidWindow cannot be used"),
+        ("rootSecretFile:", "timing: { tick: 0s }\nrootSecretFile:", "timing.tick cannot be used: it must be above 0"),
+        ("rootSecretFile:", "log: { format: xml }\nrootSecretFile:", "log.format cannot be used: `xml` is neither text nor json"),
+        ("oauthClientId", "tag: nodes, oauthClientId", "mesh.tag cannot be used"),
+        ("oauthClientId", "socks5: '1055', oauthClientId", "mesh.socks5 cannot be used"),
+        ("mnemonicFile", "mnemonicEnv: X, mnemonicFile", "wallet.mnemonicEnv cannot be used"),
+    ] {
+        let error = home.error(&home.text().replacen(from, to, 1));
+        assert!(error.starts_with(says), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_secret_that_everybody_can_read_is_refused() {
+    let home = Home::new();
+    home.secret("mnemonic", "word word", 0o644);
+    let error = home.error(&home.text());
+    assert!(error.starts_with("wallet.mnemonicFile cannot be used: everybody on this machine can open"), "{error}");
+    assert!(!error.contains("word"), "{error}");
+    home.secret("mnemonic", "", 0o600);
+    assert!(home.error(&home.text()).ends_with("is empty"));
+    home.secret("mnemonic", "word", 0o600);
+    home.secret("root", "short", 0o600);
+    assert!(home.error(&home.text()).contains("holds 5 bytes and at least 32 are needed"));
+}
+
+#[test]
+fn a_file_that_is_not_yaml_or_not_there_says_so() {
+    let home = Home::new();
+    let error = home.error("chain: [");
+    assert!(error.starts_with("the settings in operator.yaml are not understood: ") && !error.contains('\n'), "{error}");
+    assert!(home.error("- a\n").contains("it must be a map of sections"));
+    let error = Config::load(Path::new("/nonexistent/operator.yaml")).unwrap_err().to_string();
+    assert!(error.starts_with("the settings in /nonexistent/operator.yaml cannot be read"), "{error}");
+}
+
+#[test]
+fn decimals_are_exact() {
+    let cases = [
+        ("0.025", Some(25_000)),
+        ("1", Some(1_000_000)),
+        ("0.000001", Some(1)),
+        ("0.0000001", None),
+        ("-1", None),
+        ("1.", None),
+        ("", None),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(fields::decimal_micro(text), expected, "{text}");
+    }
+}

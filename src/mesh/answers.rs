@@ -1,0 +1,108 @@
+//! The control API's JSON, read leniently: the API grows, and its relatives leave fields out.
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::MintedKey;
+use crate::model::mesh::{AuthKey, Device};
+use crate::model::time::UnixMs;
+
+/// Longest piece of an error text that is passed on.
+const MAX_MESSAGE: usize = 300;
+
+#[derive(Deserialize)]
+pub(super) struct Token {
+    pub access_token: String,
+    /// Seconds.
+    pub expires_in: Option<u64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct KeyList {
+    #[serde(default)]
+    pub keys: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct KeyEntry {
+    #[serde(default)]
+    pub id: String,
+    pub key: Option<String>,
+    pub description: Option<String>,
+    pub invalid: Option<bool>,
+    pub revoked: Option<String>,
+    pub expires: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeviceList {
+    #[serde(default)]
+    pub devices: Vec<DeviceEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceEntry {
+    pub id: Option<String>,
+    pub node_id: Option<String>,
+    #[serde(default)]
+    pub hostname: String,
+    pub name: Option<String>,
+    pub addresses: Option<Vec<String>>,
+    pub tags: Option<Vec<String>>,
+    pub created: Option<String>,
+}
+
+impl KeyEntry {
+    pub(super) fn into_key(self) -> AuthKey {
+        let revoked = self.revoked.as_deref().and_then(moment).is_some();
+        let expired = self.expires.as_deref().and_then(moment).is_some_and(|end| end <= UnixMs::now());
+        AuthKey {
+            id: self.id,
+            description: self.description.unwrap_or_default(),
+            invalid: self.invalid.unwrap_or(false) || revoked || expired,
+        }
+    }
+
+    pub(super) fn into_minted(self) -> Option<MintedKey> {
+        let secret = self.key.filter(|key| !key.is_empty() && !self.id.is_empty())?;
+        Some(MintedKey { id: self.id, secret: secret.into() })
+    }
+}
+
+impl DeviceEntry {
+    /// `None` when it cannot be named, or has no address yet.
+    pub(super) fn into_device(self) -> Option<Device> {
+        let id = self.node_id.or(self.id).filter(|id| !id.is_empty())?;
+        // The IPv4 address is the one that userspace nodes are dialled by.
+        let addresses = self.addresses.unwrap_or_default();
+        let ip = addresses.iter().find(|ip| ip.parse::<std::net::Ipv4Addr>().is_ok()).or(addresses.first()).cloned().unwrap_or_default();
+        let name = self.name.unwrap_or_default().trim_end_matches('.').to_owned();
+        Some(Device {
+            id,
+            hostname: self.hostname,
+            name,
+            ip,
+            tags: self.tags.unwrap_or_default(),
+            created: self.created.as_deref().and_then(moment),
+        })
+    }
+}
+
+/// A set point in time: the API spells "never" as nothing, as "" or as the year 1.
+fn moment(text: &str) -> Option<UnixMs> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(UnixMs)
+}
+
+/// What an error answer says: `message` with the first detail, or OAuth's `error_description`.
+pub(super) fn message(body: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| answer.get(name).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
+    let mut said = text("message").or_else(|| text("error_description")).or_else(|| text("error"))?.to_owned();
+    if let Some(detail) = answer.pointer("/data/0/errors/0").and_then(serde_json::Value::as_str) {
+        said = format!("{said}: {detail}");
+    }
+    Some(said.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect())
+}

@@ -1,0 +1,61 @@
+//! HTTP clients as this room needs them.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
+
+/// A client for the web that trusts the public web's roots and follows no redirects (they would carry our token elsewhere).
+pub(super) fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(time_out / 2)
+        .timeout(time_out)
+        .build()
+}
+
+/// A client whose every request goes to the unix socket at `path`, whatever host its URL names. `time_out` counts for a whole call.
+pub fn unix_socket(path: &Path, time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(RootCertStore::empty()))
+        .redirect(reqwest::redirect::Policy::none())
+        .unix_socket(path)
+        .timeout(time_out)
+        .build()
+}
+
+fn tls(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks both versions of TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// A body of at most `limit` bytes; a larger one is not read to its end.
+pub async fn bounded(response: &mut reqwest::Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(format!("an answer of more than {limit} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The cause at the bottom, which is the one that tells people something.
+#[must_use]
+pub fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut last: &dyn Error = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+}

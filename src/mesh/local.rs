@@ -1,0 +1,176 @@
+//! The tailscaled on this machine, asked over its unix socket.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::http;
+
+const TIME_OUT: Duration = Duration::from_secs(3);
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// tailscaled answers to this name only, so that no web page can reach it.
+const STATUS_URL: &str = "http://local-tailscaled.sock/localapi/v0/status";
+
+/// Why tailscaled did not tell.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "tailscaled at {socket} does not answer ({detail}); nodes cannot be reached over the mesh from here; is it running, and may we use its socket?"
+)]
+pub struct LocalError {
+    /// Its socket.
+    pub socket: String,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// What tailscaled says about itself and its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LocalStatus {
+    /// `NoState`, `NeedsLogin`, `NeedsMachineAuth`, `Stopped`, `Starting` or `Running`.
+    pub backend_state: String,
+    /// Whether it has registered before and kept its state.
+    pub have_node_key: bool,
+    /// This node; `None` before it has joined.
+    #[serde(rename = "Self")]
+    pub own: Option<LocalPeer>,
+    /// Complaints, in people's words.
+    pub health: Option<Vec<String>>,
+    /// Peers in the network map, by node key.
+    pub peer: Option<BTreeMap<String, LocalPeer>>,
+}
+
+/// A node as tailscaled sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LocalPeer {
+    /// The control API's `nodeId`.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Host name it asked for.
+    pub host_name: String,
+    /// MagicDNS name with a trailing dot; use [`LocalPeer::fqdn`].
+    #[serde(rename = "DNSName")]
+    pub dns_name: String,
+    /// Its addresses on the mesh.
+    #[serde(rename = "TailscaleIPs")]
+    pub tailscale_ips: Option<Vec<IpAddr>>,
+    /// Connected to the control server, which does not mean reachable.
+    pub online: bool,
+    /// Direct address in use; empty when traffic is relayed or there is none.
+    pub cur_addr: String,
+}
+
+impl LocalPeer {
+    /// MagicDNS name without the trailing dot.
+    #[must_use]
+    pub fn fqdn(&self) -> &str {
+        self.dns_name.trim_end_matches('.')
+    }
+
+    /// Its IPv4 address, by which it is dialled.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        let ips = self.tailscale_ips.as_deref().unwrap_or_default();
+        ips.iter().find(|ip| ip.is_ipv4()).or(ips.first()).copied()
+    }
+}
+
+impl LocalStatus {
+    /// Joined and able to carry traffic.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        self.backend_state == "Running"
+    }
+
+    /// The peer with this MagicDNS name, with or without the trailing dot.
+    #[must_use]
+    pub fn peer_named(&self, fqdn: &str) -> Option<&LocalPeer> {
+        let fqdn = fqdn.trim_end_matches('.');
+        self.peer.as_ref()?.values().find(|peer| peer.fqdn().eq_ignore_ascii_case(fqdn))
+    }
+}
+
+/// Client of tailscaled's local API; it only reads.
+#[derive(Clone, Debug)]
+pub struct LocalClient {
+    socket: PathBuf,
+    http: reqwest::Client,
+}
+
+impl LocalClient {
+    /// A client for the tailscaled that listens on `socket`, e.g. `/var/run/tailscale/tailscaled.sock`.
+    pub fn new(socket: &Path) -> Result<Self, LocalError> {
+        let http = http::unix_socket(socket, TIME_OUT)
+            .map_err(|error| LocalError { socket: socket.display().to_string(), detail: http::innermost(&error) })?;
+        Ok(Self { socket: socket.to_owned(), http })
+    }
+
+    /// The present status; waits 3 s at most.
+    pub async fn status(&self) -> Result<LocalStatus, LocalError> {
+        let failed = |detail: String| LocalError { socket: self.socket.display().to_string(), detail };
+        let mut response = self.http.get(STATUS_URL).send().await.map_err(|error| failed(http::innermost(&error)))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(failed(format!("status {status}")));
+        }
+        let body = http::bounded(&mut response, MAX_BODY).await.map_err(failed)?;
+        serde_json::from_slice(&body).map_err(|error| failed(format!("an answer that is not understood: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::get;
+
+    fn recorded() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../tests/vectors/headscale/localapi-status.json")).unwrap()
+    }
+
+    fn serve(dir: &Path) -> PathBuf {
+        let socket = dir.join("tailscaled.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        // tailscaled refuses any other host name.
+        let status = |headers: HeaderMap| async move {
+            if headers.get("host").is_some_and(|host| host == "local-tailscaled.sock") {
+                (StatusCode::OK, recorded().to_string())
+            } else {
+                (StatusCode::FORBIDDEN, String::new())
+            }
+        };
+        let app = Router::new().route("/localapi/v0/status", get(status));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        socket
+    }
+
+    #[tokio::test]
+    async fn a_recorded_status_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = LocalClient::new(&serve(dir.path())).unwrap().status().await.unwrap();
+        assert!(status.running() && status.have_node_key);
+        let own = status.own.as_ref().unwrap();
+        assert_eq!((own.id.as_str(), own.fqdn(), own.ip()), ("2", "redis-1.mesh.test", "100.64.0.2".parse().ok()));
+        let peer = status.peer_named("redis-0.mesh.test").unwrap();
+        assert_eq!(peer.ip(), "100.64.0.42".parse().ok());
+        assert_eq!(status.peer_named("redis-9.mesh.test"), None);
+    }
+
+    #[tokio::test]
+    async fn a_missing_socket_is_named() {
+        let error = LocalClient::new(Path::new("/nowhere/tailscaled.sock")).unwrap().status().await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/tailscaled.sock"), "{error}");
+    }
+
+    #[test]
+    fn a_node_that_never_joined_has_no_name() {
+        let status: LocalStatus =
+            serde_json::from_str(r#"{"BackendState":"NeedsLogin","Self":{"DNSName":"","TailscaleIPs":null},"Peer":null}"#).unwrap();
+        assert!(!status.running() && status.own.unwrap().ip().is_none());
+    }
+}

@@ -1,0 +1,254 @@
+//! Puts the agent together, and takes it down in order.
+
+use std::fs::{self, DirBuilder};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::forwarder::{Egress, Forwarder, Peers};
+use super::hosts::Hosts;
+use super::local_api::{LocalApi, LocalApiError};
+use super::logs::LogBook;
+use super::mesh::{self, MeshPlace};
+use super::nonces::random_hex;
+use super::obey::Obedience;
+use super::redis_config::BootConfig;
+use super::redis_control::{ControlError, RedisControl};
+use super::redis_process::{self, RedisPlace};
+use super::service::AgentService;
+use super::settings::{Settings, find_program};
+use super::snapshots::Snapshots;
+use super::state::{Node, Parts};
+use super::state_file::{StateFile, StateFileError};
+use super::status_page::{self, KeyError};
+use crate::model::identity::NodeIdentity;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A program is not in the image.
+    #[error("{program} is not there: this image is not a node image, or `PATH` is wrong; use the image of `node.image`")]
+    Missing {
+        /// What was looked for.
+        program: PathBuf,
+    },
+    /// A port is in use.
+    #[error("cannot listen on {address}: something else in this container uses the port, an agent runs once per container")]
+    Port {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A directory cannot be made.
+    #[error("cannot prepare {path}: the volume is not mounted, read-only or full")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The identity names a way out that does not exist.
+    #[error("the identity asks for the egress {0:?}; there are `forwarder` and `proxychains`")]
+    Egress(String),
+    /// The agent's own files.
+    #[error(transparent)]
+    Files(#[from] StateFileError),
+    /// The node's key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No client for Redis.
+    #[error(transparent)]
+    Redis(#[from] ControlError),
+    /// No client for tailscaled.
+    #[error(transparent)]
+    Mesh(#[from] LocalApiError),
+    /// The service cannot be served: the certificates of the identity are no good.
+    #[error("the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew")]
+    Service(#[from] tonic::transport::Error),
+    /// A part ended without being asked to.
+    #[error("{0} ended by itself, which is a fault of this program; the container starts again, fenced")]
+    Ended(&'static str),
+}
+
+/// Runs the agent until `stop`.
+pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+    // Both are harmless when done already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_file_limit();
+    check_programs(&settings, &identity)?;
+    let key = status_page::signing_key(&identity.key)?;
+    check_free(settings.redis_port).await?;
+    check_free(settings.socks_port).await?;
+    let service_listener = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
+    let status_listener = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
+
+    let (node, places, api, peers) = assemble(identity, settings)?;
+    node.book.agent(&format!("agent {} of {} begins", env!("CARGO_PKG_VERSION"), node.identity.incarnation));
+
+    // One token per part: they stop in order, not at once.
+    let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
+    let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
+    let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
+    let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
+    let mut page = tokio::spawn(status_page::serve(node.clone(), key, status_listener, stop_service.clone()));
+    let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
+    let mut service = tokio::spawn(service.serve(service_listener));
+
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::Ended("the agent's service") }),
+        _ = &mut redis => Err(AgentError::Ended("the keeper of redis")),
+        _ = &mut history => Err(AgentError::Ended("the keeper of the history")),
+        _ = &mut mesh => Err(AgentError::Ended("the keeper of tailscaled")),
+        _ = &mut page => Err(AgentError::Ended("the status page")),
+    };
+    node.book.agent("the agent stops: no more commands, then redis, then the mesh");
+    close_to_commands(&node).await;
+    stop_history.cancel();
+    join(history, Duration::from_secs(2)).await;
+    stop_redis.cancel();
+    join(redis, Settings::REDIS_STOP + Duration::from_secs(5)).await;
+    // Only now: the last state, which says that redis is gone, is still sent.
+    stop_service.cancel();
+    join(service, Duration::from_secs(2)).await;
+    join(page, Duration::from_secs(1)).await;
+    stop_mesh.cancel();
+    join(mesh, Settings::MESH_STOP + Duration::from_secs(2)).await;
+    node.egress.close().await;
+    result
+}
+
+struct Places {
+    redis: RedisPlace,
+    mesh: MeshPlace,
+}
+
+fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Places, LocalApi, watch::Sender<Peers>), AgentError> {
+    let book = LogBook::new(vec![identity.auth_key.clone()]);
+    let kept = settings.kept_dir(identity.persistent);
+    let directory = |path: &Path, mode| {
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| AgentError::Directory { path: path.to_owned(), source })
+    };
+    // Redis' user passes through these two; what is secret lies deeper.
+    directory(&settings.run_dir, 0o755)?;
+    directory(&kept, 0o755)?;
+    let (files_dir, saved_dir) = (kept.join("agent"), kept.join("saved"));
+    directory(&files_dir, 0o700)?;
+    directory(&saved_dir, 0o700)?;
+
+    let redis =
+        RedisPlace { run_dir: settings.run_dir.join("redis"), data_dir: kept.join("redis"), run_as: redis_user(), password: random_hex() };
+    if redis.run_as.is_some() {
+        // A fresh volume may be closed to everybody but root.
+        fs::set_permissions(&kept, PermissionsExt::from_mode(0o755))
+            .map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
+    }
+    redis.prepare().map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
+    let mesh = MeshPlace { state_dir: kept.join("tailscale"), run_dir: settings.run_dir.clone() };
+    mesh.prepare().map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
+
+    let api = LocalApi::new(&settings.mesh_socket())?;
+    let (sender, peers) = watch::channel(Peers::default());
+    let egress = match identity.egress.as_str() {
+        "forwarder" => {
+            let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
+            let hosts = Hosts::new(settings.hosts_file.clone());
+            Egress::Forwarder(Arc::new(Forwarder::new(socks, settings.master_port, Arc::new(api.clone()), peers, hosts, book.clone())))
+        }
+        "proxychains" => Egress::Direct,
+        other => return Err(AgentError::Egress(other.to_owned())),
+    };
+    let parts = Parts {
+        redis: RedisControl::new(&redis.run_dir.join(BootConfig::SOCKET), &redis.password)?,
+        snapshots: Snapshots::new(saved_dir, redis.dump()),
+        files: StateFile::new(files_dir),
+        settings,
+        identity,
+        book,
+        egress,
+    };
+    let joined_before = mesh.used_before();
+    Ok((Arc::new(Node::new(parts, joined_before)?), Places { redis, mesh }, api, sender))
+}
+
+async fn close_to_commands(node: &Node) {
+    // A command that hangs does not keep the agent from stopping: what it left half done is fenced at the next start.
+    if let Ok(mut accepting) = timeout(Duration::from_secs(5), node.accepting.lock()).await {
+        *accepting = false;
+    }
+}
+
+async fn join<T>(mut task: JoinHandle<T>, limit: Duration) {
+    if !task.is_finished() && timeout(limit, &mut task).await.is_err() {
+        task.abort();
+    }
+}
+
+fn check_programs(settings: &Settings, identity: &NodeIdentity) -> Result<(), AgentError> {
+    let proxychains = (identity.egress == "proxychains").then_some(&settings.proxychains);
+    for program in [&settings.redis_server, &settings.tailscaled, &settings.tailscale].into_iter().chain(proxychains) {
+        if find_program(program).is_none() {
+            return Err(AgentError::Missing { program: program.clone() });
+        }
+    }
+    Ok(())
+}
+
+async fn listen(ip: Ipv4Addr, port: u16) -> Result<TcpListener, AgentError> {
+    let address = SocketAddr::from((ip, port));
+    TcpListener::bind(address).await.map_err(|source| AgentError::Port { address, source })
+}
+
+async fn check_free(port: u16) -> Result<(), AgentError> {
+    listen(Ipv4Addr::LOCALHOST, port).await.map(drop)
+}
+
+/// Children inherit it; tailscaled dies when it runs out.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Not being allowed to is no reason not to run.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The user `redis`, when this is root and that user exists in this namespace.
+pub(super) fn redis_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = passwd.lines().find(|line| line.starts_with("redis:"))?.split(':').skip(2);
+    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let mapped = |file: &str, id: u32| fs::read_to_string(file).is_ok_and(|map| covers(&map, id));
+    (mapped("/proc/self/uid_map", uid) && mapped("/proc/self/gid_map", gid)).then_some((uid, gid))
+}
+
+/// Whether an id exists in a user namespace with this map.
+fn covers(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
+        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    })
+}
+
+#[cfg(test)]
+mod unit {
+    use super::covers;
+
+    #[test]
+    fn a_user_namespace_with_root_alone_has_no_redis_user() {
+        assert!(covers("         0          0 4294967295\n", 102));
+        assert!(!covers("         0       1000          1\n", 102));
+    }
+}

@@ -1,0 +1,190 @@
+//! Whether a command is obeyed. Pure: given what is remembered, the answer and what to remember before acting.
+//!
+//! One target of promotion per epoch is stricter than one per (term, epoch): the record chooses once per epoch, so that a second
+//! choice under a higher term can only come from an operator that lost its record.
+
+use serde::{Deserialize, Serialize};
+
+use super::nonces::Freshness;
+use crate::model::node::Authority;
+
+/// What an agent remembers about commands; on disk before any command takes effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Highest pair obeyed.
+    pub highest: Authority,
+    /// The master of the highest epoch as far as this node was told.
+    pub target: Target,
+    /// The memory was lost: nothing is promoted until another command of the operator set a floor.
+    pub lost: bool,
+}
+
+/// The target of promotion of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    /// Not told yet.
+    #[default]
+    Unknown,
+    /// This node.
+    Own,
+    /// The node of this mesh name.
+    Other(String),
+}
+
+impl Memory {
+    /// This node accepted the promotion of the highest epoch.
+    #[must_use]
+    pub fn promoted(&self) -> bool {
+        self.target == Target::Own
+    }
+}
+
+/// What a command wants, as far as this decision needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// Become (promote) or stay (unfence) the master of the epoch.
+    Lead,
+    /// Follow the master of this name.
+    Follow(&'a str),
+    /// Anything that makes nobody master: configure, detach, fence, save.
+    Other,
+}
+
+/// Why a command is not obeyed; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The nonce is unknown or too old.
+    #[error(
+        "the nonce is not one that this agent issued within the last 10 s: the command may be old; take the newest state and send it again"
+    )]
+    Stale,
+    /// Below the floor of the identity.
+    #[error("epoch {epoch} is below {floor}, the floor that this incarnation was born with; somebody acts on an old record")]
+    BelowFloor {
+        /// Epoch of the command.
+        epoch: u64,
+        /// Floor of the identity.
+        floor: u64,
+    },
+    /// Below the highest pair.
+    #[error("term {term} epoch {epoch} is below term {} epoch {}, which was obeyed already; another operator has taken over", highest.term, highest.epoch)]
+    Outranked {
+        /// Term of the command.
+        term: u64,
+        /// Epoch of the command.
+        epoch: u64,
+        /// Highest pair obeyed.
+        highest: Authority,
+    },
+    /// Another target was named in this epoch.
+    #[error("epoch {epoch} has its master already ({master}); another one needs a new epoch")]
+    SecondTarget {
+        /// The epoch.
+        epoch: u64,
+        /// Who is master of it.
+        master: String,
+    },
+    /// The state file is gone.
+    #[error("this agent lost the file with the highest epoch it obeyed; send any other command first, which sets a floor, then promote")]
+    MemoryLost,
+}
+
+/// Decides on one command; `Ok` is the memory to write down before the command takes effect.
+pub fn decide(memory: &Memory, floor: u64, nonce: Freshness, authority: Authority, wish: Wish<'_>) -> Result<Memory, Refusal> {
+    if nonce == Freshness::Stale {
+        return Err(Refusal::Stale);
+    }
+    let Authority { term, epoch } = authority;
+    if epoch < floor {
+        return Err(Refusal::BelowFloor { epoch, floor });
+    }
+    // The epoch never falls, whatever the term: a new leader that read an old record must not turn time back.
+    if authority < memory.highest || epoch < memory.highest.epoch {
+        return Err(Refusal::Outranked { term, epoch, highest: memory.highest });
+    }
+    if wish == Wish::Lead && memory.lost {
+        return Err(Refusal::MemoryLost);
+    }
+    let known = if epoch > memory.highest.epoch { Target::Unknown } else { memory.target.clone() };
+    let target = match (wish, known) {
+        (Wish::Other, known) => known,
+        (Wish::Lead, Target::Unknown | Target::Own) => Target::Own,
+        (Wish::Follow(name), Target::Unknown) => Target::Other(name.to_owned()),
+        (Wish::Follow(name), Target::Other(master)) if name == master => Target::Other(master),
+        (_, Target::Own) => return Err(Refusal::SecondTarget { epoch, master: "this node".into() }),
+        (_, Target::Other(master)) => return Err(Refusal::SecondTarget { epoch, master }),
+    };
+    Ok(Memory { highest: authority, target, lost: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(term: u64, epoch: u64) -> Authority {
+        Authority { term, epoch }
+    }
+
+    fn go(memory: &Memory, authority: Authority, wish: Wish<'_>) -> Result<Memory, Refusal> {
+        decide(memory, 1, Freshness::Fresh, authority, wish)
+    }
+
+    #[test]
+    fn stale_low_and_below_floor_are_refused() {
+        let memory = Memory { highest: at(2, 5), ..Memory::default() };
+        assert_eq!(decide(&memory, 1, Freshness::Stale, at(9, 9), Wish::Other), Err(Refusal::Stale));
+        assert!(matches!(go(&memory, at(2, 4), Wish::Other), Err(Refusal::Outranked { .. })));
+        assert!(matches!(go(&memory, at(1, 6), Wish::Other), Err(Refusal::Outranked { .. })), "an old leader");
+        assert!(matches!(go(&memory, at(3, 4), Wish::Other), Err(Refusal::Outranked { .. })), "a new leader with an old record");
+        assert!(matches!(decide(&memory, 7, Freshness::Fresh, at(2, 6), Wish::Other), Err(Refusal::BelowFloor { .. })));
+        assert!(go(&memory, at(2, 5), Wish::Other).is_ok());
+    }
+
+    #[test]
+    fn one_target_per_epoch() {
+        let own = go(&Memory::default(), at(1, 5), Wish::Lead).unwrap();
+        assert!(own.promoted());
+        assert!(go(&own, at(1, 5), Wish::Lead).unwrap().promoted(), "the same promotion again");
+        assert!(go(&own, at(2, 5), Wish::Other).unwrap().promoted(), "a new term alone changes nothing");
+        assert!(matches!(go(&own, at(1, 5), Wish::Follow("b")), Err(Refusal::SecondTarget { .. })));
+        assert!(matches!(go(&own, at(2, 5), Wish::Follow("b")), Err(Refusal::SecondTarget { .. })));
+        let other = go(&own, at(1, 6), Wish::Follow("b")).unwrap();
+        assert!(!other.promoted());
+        assert!(go(&other, at(1, 6), Wish::Follow("b")).is_ok());
+        assert!(matches!(go(&other, at(1, 6), Wish::Follow("c")), Err(Refusal::SecondTarget { .. })));
+        assert!(matches!(go(&other, at(1, 6), Wish::Lead), Err(Refusal::SecondTarget { .. })));
+        assert!(!go(&own, at(1, 6), Wish::Other).unwrap().promoted(), "a detach under a new epoch ends it");
+    }
+
+    #[test]
+    fn a_lost_memory_promotes_nothing_until_a_floor_is_set() {
+        let lost = Memory { lost: true, ..Memory::default() };
+        assert_eq!(go(&lost, at(1, 5), Wish::Lead), Err(Refusal::MemoryLost));
+        let told = go(&lost, at(1, 5), Wish::Other).unwrap();
+        assert!(go(&told, at(1, 5), Wish::Lead).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_epoch_ever_has_two_targets(steps in prop::collection::vec((1u64..4, 1u64..6, 0u8..4), 1..60)) {
+            let names = ["a", "b"];
+            let mut memory = Memory::default();
+            let mut seen = std::collections::BTreeMap::new();
+            for (term, epoch, what) in steps {
+                let wish = match what { 0 => Wish::Lead, 1 => Wish::Other, n => Wish::Follow(names[usize::from(n - 2)]) };
+                let before = memory.highest;
+                if let Ok(after) = go(&memory, at(term, epoch), wish) {
+                    prop_assert!(after.highest >= before && after.highest.epoch >= before.epoch);
+                    if after.target != Target::Unknown {
+                        let first = seen.entry(epoch).or_insert_with(|| after.target.clone());
+                        prop_assert_eq!(&*first, &after.target);
+                    }
+                    memory = after;
+                }
+            }
+        }
+    }
+}

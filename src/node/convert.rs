@@ -1,0 +1,191 @@
+//! Between the wire and the agent's own types.
+
+use crate::model::node::{Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
+use crate::model::step::{Quorum, SettingsUser};
+use crate::wire::akash_redis::agent::v1 as wire;
+
+use super::commands::Wish;
+use super::redis_control::{ReplicationUser, WantedSettings};
+
+/// A command as it is carried out.
+pub enum Order {
+    /// Bring the settings to these.
+    Configure {
+        /// Hash of the settings.
+        generation: String,
+        /// The settings.
+        settings: Box<WantedSettings>,
+    },
+    /// Become master.
+    Promote {
+        /// Who may replicate.
+        users: Vec<ReplicationUser>,
+        /// From the first write on.
+        quorum: Quorum,
+    },
+    /// Follow a master.
+    Follow {
+        /// Its mesh name.
+        master: String,
+        /// Own user there.
+        user: String,
+        /// Its password.
+        password: secrecy::SecretString,
+        /// Keep a snapshot before.
+        save_first: bool,
+    },
+    /// Stop replicating.
+    Detach,
+    /// Stop taking writes.
+    Fence,
+    /// Take writes again.
+    Unfence(Quorum),
+    /// Keep a snapshot under this label.
+    Save(String),
+}
+
+impl Order {
+    /// Reads a command; the error is a sentence.
+    pub fn read(command: Option<wire::command_request::Command>) -> Result<Self, &'static str> {
+        use wire::command_request::Command;
+        Ok(match command.ok_or("the command is missing; the operator may be newer than this agent")? {
+            Command::Configure(c) => Self::Configure {
+                settings: Box::new(WantedSettings {
+                    users: c
+                        .users
+                        .into_iter()
+                        .map(|u| SettingsUser { name: u.name, password_sha256: u.password_sha256, rules: u.rules })
+                        .collect(),
+                    redis_config: c.redis_config.into_iter().collect(),
+                    append_only: c.append_only,
+                    maxmemory_bytes: c.maxmemory_bytes,
+                    quorum: c.quorum.map(quorum),
+                    replication: replication(c.replication_users),
+                }),
+                generation: c.generation,
+            },
+            Command::Promote(p) => {
+                Self::Promote { users: replication(p.replication_users), quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")? }
+            }
+            Command::Follow(f) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+                if f.master_name.is_empty() || f.master_name.len() > 253 || !f.master_name.chars().all(plain) {
+                    return Err("the master's name is not a host name");
+                }
+                Self::Follow {
+                    master: f.master_name.to_ascii_lowercase(),
+                    user: f.user,
+                    password: f.password.into(),
+                    save_first: f.save_first,
+                }
+            }
+            Command::Detach(_) => Self::Detach,
+            Command::Fence(_) => Self::Fence,
+            Command::Unfence(u) => Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?),
+            Command::Save(s) => Self::Save(s.label),
+        })
+    }
+
+    /// What it wants, for the decision.
+    #[must_use]
+    pub fn wish(&self) -> Wish<'_> {
+        match self {
+            Self::Promote { .. } | Self::Unfence(_) => Wish::Lead,
+            Self::Follow { master, .. } => Wish::Follow(master),
+            Self::Configure { .. } | Self::Detach | Self::Fence | Self::Save(_) => Wish::Other,
+        }
+    }
+
+    /// Its name, for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "configure",
+            Self::Promote { .. } => "promote",
+            Self::Follow { .. } => "follow",
+            Self::Detach => "detach",
+            Self::Fence => "fence",
+            Self::Unfence(_) => "unfence",
+            Self::Save(_) => "save",
+        }
+    }
+}
+
+fn quorum(quorum: wire::Quorum) -> Quorum {
+    Quorum { min_replicas: quorum.min_replicas, max_lag_seconds: quorum.max_lag_seconds }
+}
+
+fn replication(users: Vec<wire::ReplicationUser>) -> Vec<ReplicationUser> {
+    users.into_iter().map(|u| ReplicationUser { name: u.name, password_sha256: u.password_sha256 }).collect()
+}
+
+/// Reads a pair.
+#[must_use]
+pub fn authority(pair: Option<wire::Authority>) -> Authority {
+    // A missing pair is the lowest one: refused wherever anything was obeyed before.
+    pair.map_or(Authority::default(), |p| Authority { term: p.term, epoch: p.epoch })
+}
+
+/// The state as it is sent.
+#[must_use]
+pub fn state(state: NodeState) -> wire::NodeState {
+    wire::NodeState {
+        incarnation: state.incarnation,
+        boot_id: state.boot_id,
+        agent_version: state.agent_version,
+        nonce: state.nonce,
+        highest: Some(wire::Authority { term: state.highest.term, epoch: state.highest.epoch }),
+        promoted: state.promoted,
+        mesh: Some(mesh(state.mesh)),
+        redis: Some(redis(state.redis)),
+        history: state.history.map(|History { replid, offset, epoch }| wire::History { replid, offset, epoch }),
+        configured: state.configured,
+        notes: state.notes,
+        saved: state.saved,
+    }
+}
+
+fn mesh(mesh: NodeMesh) -> wire::Mesh {
+    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers } = mesh;
+    wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers }
+}
+
+fn redis(redis: RedisState) -> wire::Redis {
+    let process = match redis.process {
+        Process::Starting => wire::Process::Starting,
+        Process::Running => wire::Process::Running,
+        Process::Stuck => wire::Process::Stuck,
+        Process::Exited => wire::Process::Exited,
+    };
+    let role = match redis.role {
+        Role::Unknown => wire::Role::Unspecified,
+        Role::Master => wire::Role::Master,
+        Role::Replica => wire::Role::Replica,
+    };
+    let replicas = redis.replicas.into_iter();
+    wire::Redis {
+        process: process.into(),
+        role: role.into(),
+        run_id: redis.run_id,
+        version: redis.version,
+        loading: redis.loading,
+        replid: redis.replid,
+        replid2: redis.replid2,
+        second_offset: redis.second_offset,
+        offset: redis.offset,
+        used_memory_bytes: redis.used_memory_bytes,
+        keys: redis.keys,
+        master_host: redis.master_host,
+        link_up: redis.link_up,
+        silent_ms: redis.silent_ms,
+        sync_in_progress: redis.sync_in_progress,
+        online_epoch: redis.online_epoch,
+        sync_done_bytes: redis.sync_done_bytes,
+        sync_total_bytes: redis.sync_total_bytes,
+        replicas: replicas
+            .map(|r| wire::AttachedReplica { name: r.name, state: r.state, offset: r.offset, lag_seconds: r.lag_seconds })
+            .collect(),
+        quorum: Some(wire::Quorum { min_replicas: redis.min_replicas, max_lag_seconds: redis.max_lag_seconds }),
+        fenced: redis.fenced,
+    }
+}

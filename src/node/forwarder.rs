@@ -1,0 +1,335 @@
+//! Carries Redis' connection to its master: loopback alias -> tailscaled's SOCKS5 -> the master's 100.x address.
+//!
+//! The SOCKS5 proxy is never given a name: one that is also in the hosts file would come back to this forwarder for ever and
+//! exhaust tailscaled. A name that is not in the netmap is refused at once.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_socks::tcp::Socks5Stream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::hosts::Hosts;
+use super::local_api::PeerLookup;
+use super::logs::LogBook;
+
+/// The first dial to a new peer may take 5 s in tailscaled.
+const DIAL: Duration = Duration::from_secs(6);
+/// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
+const OPEN: usize = 32;
+/// Dials in progress at most.
+const PENDING: usize = 4;
+
+/// Address by name of the peers in the netmap.
+pub type Peers = Arc<BTreeMap<String, Ipv4Addr>>;
+
+/// How Redis reaches a master.
+pub enum Egress {
+    /// Through this agent.
+    Forwarder(Arc<Forwarder>),
+    /// By itself: it runs under proxychains.
+    Direct,
+}
+
+impl Egress {
+    /// Makes the way to this master, the only one from now on, and tells what Redis shall dial.
+    pub async fn route(&self, name: &str) -> Result<String, ForwarderError> {
+        match self {
+            Self::Forwarder(forwarder) => forwarder.route(name).await,
+            Self::Direct => Ok(name.to_owned()),
+        }
+    }
+
+    /// Closes all ways.
+    pub async fn close(&self) {
+        if let Self::Forwarder(forwarder) = self {
+            forwarder.close().await;
+        }
+    }
+}
+
+/// Why there is no way to a master.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwarderError {
+    /// The alias cannot be listened on.
+    #[error("cannot listen on {address} for redis' connection to its master; something else in this container uses the port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The forwarder with its one route.
+pub struct Forwarder {
+    way: Way,
+    hosts: Hosts,
+    book: LogBook,
+    current: Mutex<Current>,
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+struct Way {
+    socks: SocketAddr,
+    port: u16,
+    lookup: Arc<dyn PeerLookup>,
+    peers: watch::Receiver<Peers>,
+    open: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Current {
+    route: Option<Route>,
+    last_alias: u8,
+}
+
+struct Route {
+    name: String,
+    host: String,
+    /// Ends the listener and its connections.
+    _end: DropGuard,
+}
+
+impl Forwarder {
+    /// Listens on and dials `port`; `socks` is tailscaled's proxy, `peers` follows the netmap.
+    #[must_use]
+    pub fn new(
+        socks: SocketAddr,
+        port: u16,
+        lookup: Arc<dyn PeerLookup>,
+        peers: watch::Receiver<Peers>,
+        hosts: Hosts,
+        book: LogBook,
+    ) -> Self {
+        let way = Way { socks, port, lookup, peers, open: Arc::new(Semaphore::new(OPEN)), pending: Arc::new(Semaphore::new(PENDING)) };
+        Self { way, hosts, book, current: Mutex::default() }
+    }
+
+    /// See [`Egress::route`]. Each new name gets another alias, so that an old entry cached anywhere leads nowhere.
+    pub async fn route(&self, name: &str) -> Result<String, ForwarderError> {
+        let mut current = self.current.lock().await;
+        if let Some(route) = current.route.as_ref().filter(|route| route.name == name) {
+            return Ok(route.host.clone());
+        }
+        // 127.0.1.1 is the machine's own name in many images.
+        let number = if (2..254).contains(&current.last_alias) { current.last_alias + 1 } else { 2 };
+        let alias = Ipv4Addr::new(127, 0, 1, number);
+        let address = SocketAddr::from((alias, self.way.port));
+        let listener = TcpListener::bind(address).await.map_err(|source| ForwarderError::Listen { address, source })?;
+        let host = match self.hosts.set(&[(alias, name)]) {
+            Ok(()) => name.to_owned(),
+            Err(error) => {
+                self.book.agent(&format!("the hosts file cannot be written ({error}): redis is given {alias} in place of {name}"));
+                alias.to_string()
+            }
+        };
+        let end = CancellationToken::new();
+        tokio::spawn(accept(listener, name.to_owned(), self.way.clone(), end.clone()));
+        current.last_alias = number;
+        current.route = Some(Route { name: name.to_owned(), host: host.clone(), _end: end.drop_guard() });
+        Ok(host)
+    }
+
+    /// See [`Egress::close`].
+    pub async fn close(&self) {
+        let mut current = self.current.lock().await;
+        if current.route.take().is_some()
+            && let Err(error) = self.hosts.set(&[])
+        {
+            self.book.agent(&format!("the hosts file cannot be written ({error})"));
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, name: String, way: Way, end: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = end.cancelled() => return,
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors: the pause keeps this loop from burning the CPU meanwhile.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                stream
+            }
+        };
+        let Ok(permit) = way.open.clone().try_acquire_owned() else {
+            reset(stream);
+            continue;
+        };
+        let (name, way, end) = (name.clone(), way.clone(), end.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = carry(stream, &name, way) => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn carry(mut local: TcpStream, name: &str, mut way: Way) {
+    let Some((ip, mut remote)) = dial(name, &way).await else { return reset(local) };
+    let _ = local.set_nodelay(true);
+    let left = async {
+        loop {
+            if way.peers.borrow_and_update().get(name) != Some(&ip) {
+                return;
+            }
+            if way.peers.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let ended = tokio::select! {
+        copied = copy_bidirectional(&mut local, &mut remote) => copied.is_ok(),
+        // Nothing else ever closes a connection to a node that left the mesh.
+        () = left => false,
+    };
+    if !ended {
+        reset(local);
+    }
+}
+
+async fn dial(name: &str, way: &Way) -> Option<(Ipv4Addr, Socks5Stream<TcpStream>)> {
+    let _permit = way.pending.try_acquire().ok()?;
+    let work = async {
+        let ip = way.lookup.find(name).await?;
+        // The poll may be a moment behind this look-up; a connection must not be closed for that.
+        let mut peers = way.peers.clone();
+        let stream = Socks5Stream::connect(way.socks, SocketAddr::from((ip, way.port))).await.ok()?;
+        peers.wait_for(|peers| peers.get(name) == Some(&ip)).await.ok()?;
+        Some((ip, stream))
+    };
+    timeout(DIAL, work).await.ok().flatten()
+}
+
+/// Closes with RST: Redis learns at once that there is no way.
+fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    struct Fixed(BTreeMap<String, Ipv4Addr>);
+
+    #[async_trait]
+    impl PeerLookup for Fixed {
+        async fn find(&self, name: &str) -> Option<Ipv4Addr> {
+            self.0.get(name).copied()
+        }
+    }
+
+    /// A SOCKS5 proxy that answers every CONNECT with success and then echoes; refuses names.
+    async fn socks() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut hello = [0; 3];
+                    stream.read_exact(&mut hello).await.unwrap();
+                    stream.write_all(&[5, 0]).await.unwrap();
+                    let mut request = [0; 10];
+                    stream.read_exact(&mut request).await.unwrap();
+                    assert_eq!(request[3], 1, "an address, never a name");
+                    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        address
+    }
+
+    fn port() -> u16 {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        20_000 + u16::try_from(std::process::id() % 10_000).unwrap() + NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn forwarder(dir: &std::path::Path) -> (Forwarder, watch::Sender<Peers>, u16) {
+        let known = BTreeMap::from([("m.mesh".to_owned(), Ipv4Addr::new(100, 64, 0, 1))]);
+        let (sender, peers) = watch::channel(Arc::new(known.clone()));
+        let hosts = dir.join("hosts");
+        std::fs::write(&hosts, "").unwrap();
+        let port = port();
+        let forwarder = Forwarder::new(socks().await, port, Arc::new(Fixed(known)), peers, Hosts::new(hosts), LogBook::new(vec![]));
+        (forwarder, sender, port)
+    }
+
+    fn alias(dir: &std::path::Path) -> String {
+        let text = std::fs::read_to_string(dir.join("hosts")).unwrap();
+        text.lines().find(|l| l.starts_with("127.")).unwrap().split(' ').next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_until_the_peer_leaves_the_netmap() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, peers, port) = forwarder(dir.path()).await;
+        assert_eq!(forwarder.route("m.mesh").await.unwrap(), "m.mesh");
+        let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"ping");
+        peers.send(Peers::default()).unwrap();
+        assert!(stream.read(&mut back).await.map_or(true, |n| n == 0), "closed by us");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_is_refused_and_a_new_route_ends_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        forwarder.route("m.mesh").await.unwrap();
+        let first = alias(dir.path());
+        let mut old = TcpStream::connect((first.as_str(), port)).await.unwrap();
+        old.write_all(b"x").await.unwrap();
+        old.read_exact(&mut [0; 1]).await.unwrap();
+        forwarder.route("stranger.mesh").await.unwrap();
+        assert_ne!(alias(dir.path()), first);
+        assert!(old.read(&mut [0; 1]).await.map_or(true, |n| n == 0));
+        let mut refused = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+        let error = refused.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn connections_are_capped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        forwarder.route("m.mesh").await.unwrap();
+        let mut open = Vec::new();
+        for _ in 0..OPEN {
+            let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            stream.read_exact(&mut [0; 1]).await.unwrap();
+            open.push(stream);
+        }
+        let mut one_more = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+        assert!(one_more.read(&mut [0; 1]).await.map_or(true, |n| n == 0));
+    }
+
+    #[tokio::test]
+    async fn without_a_hosts_file_the_alias_itself_is_dialled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, _) = forwarder(dir.path()).await;
+        std::fs::remove_file(dir.path().join("hosts")).unwrap();
+        assert_eq!(forwarder.route("m.mesh").await.unwrap(), "127.0.1.2");
+    }
+}

@@ -1,0 +1,97 @@
+//! The last lines of the node's processes, for the `Logs` call and for the container's own output.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::broadcast;
+
+/// Lines that are kept.
+const KEPT: usize = 2000;
+/// Longest line, bytes; the rest is cut off.
+const LONGEST: usize = 4096;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `agent`, `tailscaled` or `redis`.
+    pub source: &'static str,
+    /// The line without its end.
+    pub text: String,
+}
+
+/// Collects lines; clones share them. Secrets it was told about never get in.
+#[derive(Clone)]
+pub struct LogBook {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    lines: Mutex<VecDeque<Line>>,
+    feed: broadcast::Sender<Line>,
+    secrets: Vec<String>,
+}
+
+impl LogBook {
+    /// A book that masks these secrets.
+    #[must_use]
+    pub fn new(secrets: Vec<String>) -> Self {
+        let secrets = secrets.into_iter().filter(|s| !s.is_empty()).collect();
+        let inner = Inner { lines: Mutex::default(), feed: broadcast::Sender::new(1024), secrets };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Writes a line down, and prints it as `source | text`.
+    pub fn add(&self, source: &'static str, text: &str) {
+        let mut end = text.len().min(LONGEST);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut text = text[..end].to_owned();
+        for secret in &self.inner.secrets {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), "***");
+            }
+        }
+        // The container's output may be gone; the node must not stop for that.
+        let _ = writeln!(std::io::stdout(), "{source} | {text}");
+        let line = Line { source, text };
+        let mut lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line.clone());
+        // Sent under the lock, so that `subscribe` neither misses nor repeats a line.
+        let _ = self.inner.feed.send(line);
+    }
+
+    /// A line of the agent itself.
+    pub fn agent(&self, text: &str) {
+        self.add("agent", text);
+    }
+
+    /// The last `tail` lines, and the feed of those to come.
+    #[must_use]
+    pub fn subscribe(&self, tail: usize) -> (Vec<Line>, broadcast::Receiver<Line>) {
+        let lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let skip = lines.len().saturating_sub(tail);
+        (lines.iter().skip(skip).cloned().collect(), self.inner.feed.subscribe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_and_old_lines_go() {
+        let book = LogBook::new(vec!["tskey-1".into()]);
+        for n in 0..KEPT + 5 {
+            book.add("redis", &format!("{n} tskey-1"));
+        }
+        let (lines, _) = book.subscribe(usize::MAX);
+        assert_eq!(lines.len(), KEPT);
+        assert_eq!(lines[0].text, "5 ***");
+        assert_eq!(book.subscribe(1).0.len(), 1);
+    }
+}

@@ -1,0 +1,272 @@
+//! One command from its arrival to the state that it led to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::commands::{self, Memory};
+use super::convert::{self, Order};
+use super::probe::Following;
+use super::redis_control::{ANSWER, ControlError, MasterAddress, Session};
+use super::redis_process::RedisPlace;
+use super::snapshots::AUTOMATIC;
+use super::state::Node;
+use crate::model::node::{NodeState, Process, RedisState, Role};
+use crate::wire::akash_redis::agent::v1 as wire;
+
+/// A command, less its snapshot, is carried out within this or fails.
+const LIMIT: Duration = Duration::from_secs(20);
+/// A command waits for the one before it for so long.
+const QUEUE: Duration = Duration::from_secs(25);
+/// A killed process is gone within this.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// Carries commands out.
+pub struct Obedience {
+    node: Arc<Node>,
+    place: RedisPlace,
+    saving: tokio::sync::Mutex<()>,
+}
+
+impl Obedience {
+    /// For this node.
+    #[must_use]
+    pub fn new(node: Arc<Node>, place: RedisPlace) -> Self {
+        Self { node, place, saving: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was changed.
+    pub async fn obey(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
+        let order = Order::read(request.command).map_err(Status::invalid_argument)?;
+        let authority = convert::authority(request.authority);
+        let label = match &order {
+            Order::Save(label) => Some(label.clone()),
+            Order::Follow { save_first: true, .. } => Some(format!("{AUTOMATIC}{}", authority.epoch)),
+            _ => None,
+        };
+        let mut turn = self.turn().await?;
+        let memory = self.begin(&order, authority, &request.nonce).await?;
+        if let Some(label) = label {
+            // A snapshot takes minutes, and a fence must not wait for it.
+            drop(turn);
+            self.save(&label, matches!(order, Order::Follow { .. })).await?;
+            turn = self.turn().await?;
+            if self.node.memory() != memory {
+                return Err(Status::failed_precondition("a newer command arrived while the snapshot was written"));
+            }
+        }
+        let name = order.name();
+        let result = self.carry_out(order, &memory).await;
+        let outcome = result.as_ref().map_or_else(|status| status.message().to_owned(), |()| "done".to_owned());
+        self.node.book.agent(&format!("{name} under term {} epoch {}: {outcome}", authority.term, authority.epoch));
+        drop(turn);
+        result?;
+        self.look_again().await;
+        Ok(self.node.issue())
+    }
+
+    /// Decides, and has the decision on disk before anything is touched.
+    async fn begin(&self, order: &Order, authority: crate::model::node::Authority, nonce: &str) -> Result<Memory, Status> {
+        let freshness = self.node.check_nonce(nonce);
+        let memory = commands::decide(&self.node.memory(), self.node.identity.epoch_floor, freshness, authority, order.wish())
+            .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+        ready_for(order, &self.node.peek().redis).map_err(Status::failed_precondition)?;
+        let node = self.node.clone();
+        let kept = memory.clone();
+        tokio::task::spawn_blocking(move || node.remember(kept))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::internal(sentence(&error)))?;
+        Ok(memory)
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, bool>, Status> {
+        let turn = timeout(QUEUE, self.node.accepting.lock())
+            .await
+            .map_err(|_| Status::unavailable("another command is still being carried out"))?;
+        if *turn { Ok(turn) } else { Err(Status::unavailable("this agent is stopping")) }
+    }
+
+    async fn carry_out(&self, order: Order, memory: &Memory) -> Result<(), Status> {
+        if matches!(order, Order::Save(_)) {
+            return Ok(());
+        }
+        let redis = self.node.peek().redis;
+        let stops_writes = matches!(order, Order::Detach | Order::Fence);
+        if stops_writes && matches!(redis.process, Process::Exited | Process::Starting) {
+            // Every start is fenced.
+            return Ok(());
+        }
+        let done = timeout(LIMIT, self.act(order, &redis, memory)).await;
+        match done {
+            Ok(Ok(())) => Ok(()),
+            // A process that does not answer cannot be asked to stop writing. It loses what it did not replicate; it is given up.
+            Ok(Err(_)) | Err(_) if stops_writes && self.node.peek().redis.process == Process::Stuck => self.kill().await,
+            Ok(Err(error)) => Err(status(&error)),
+            Err(_) => Err(Status::deadline_exceeded(format!("redis did not finish within {} s", LIMIT.as_secs()))),
+        }
+    }
+
+    async fn act(&self, order: Order, redis: &RedisState, memory: &Memory) -> Result<(), ControlError> {
+        let node = &self.node;
+        let mut session = node.redis.open(ANSWER).await?;
+        session.expect_process(&redis.run_id).await?;
+        let mut applied = node.applied();
+        let result = match order {
+            Order::Configure { generation, settings } => {
+                let result = self.configure(&mut session, &settings, &mut applied).await;
+                if result.is_ok() {
+                    node.note("redis", None);
+                    node.update(|state| {
+                        if state.redis.run_id == redis.run_id {
+                            state.configured = generation;
+                        }
+                    });
+                }
+                result
+            }
+            Order::Promote { users, quorum } => {
+                let result = session.promote(&users, quorum, &mut applied).await;
+                node.set_following(None);
+                node.egress.close().await;
+                result
+            }
+            Order::Follow { master, user, password, .. } => {
+                let address = self.way_to(&master, user, password, memory.highest.epoch).await?;
+                session.follow(&address, &mut applied).await
+            }
+            Order::Detach => {
+                let result = session.detach(&mut applied).await;
+                if result.is_ok() {
+                    node.set_following(None);
+                    node.egress.close().await;
+                }
+                result
+            }
+            Order::Fence => session.fence().await,
+            Order::Unfence(quorum) => session.unfence(quorum).await,
+            Order::Save(_) => Ok(()),
+        };
+        node.set_applied(applied, &redis.run_id);
+        result
+    }
+
+    async fn configure(
+        &self,
+        session: &mut Session,
+        settings: &super::redis_control::WantedSettings,
+        applied: &mut super::redis_control::Applied,
+    ) -> Result<(), ControlError> {
+        session.configure(settings, applied).await?;
+        if session.append_only(settings.append_only).await? {
+            // Left in place it would be loaded at the next start instead of the newer snapshot.
+            let dir = self.place.append_only_dir();
+            std::fs::remove_dir_all(&dir).map_err(|source| ControlError::Keep { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    async fn way_to(&self, master: &str, user: String, password: secrecy::SecretString, epoch: u64) -> Result<MasterAddress, ControlError> {
+        let node = &self.node;
+        if master == node.own_name() {
+            return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
+        }
+        let host = node.egress.route(master).await.map_err(|error| ControlError::Refused(sentence(&error)))?;
+        let numeric =
+            (host != master).then(|| format!("the hosts file cannot be written: redis is pointed at {host} in place of its master's name"));
+        node.note("hosts", numeric);
+        node.set_following(Some(Following { name: master.to_owned(), host: host.clone(), epoch }));
+        Ok(MasterAddress { host, port: node.settings.master_port, user, password, announce: node.own_name() })
+    }
+
+    /// Keeps a snapshot. A master whose history is about to be given up is demoted before, so that nothing is added to it.
+    async fn save(&self, label: &str, demote: bool) -> Result<(), Status> {
+        let _alone = self.saving.try_lock().map_err(|_| Status::unavailable("a snapshot is being written already"))?;
+        let node = &self.node;
+        if node.snapshots.labels().iter().any(|known| known == label) {
+            return Ok(());
+        }
+        let work = async {
+            let mut session = node.redis.open(ANSWER).await?;
+            let run_id = node.peek().redis.run_id;
+            let info = session.expect_process(&run_id).await?;
+            let mut applied = node.applied();
+            if demote && info.role() == Role::Master {
+                session.detach(&mut applied).await?;
+                node.set_applied(applied.clone(), &run_id);
+            }
+            session.with_stale_reads(&applied, async |session| node.snapshots.save(session, label).await).await
+        };
+        let result = work.await.map_err(|error: ControlError| status(&error));
+        node.update(|state| state.saved = node.snapshots.labels());
+        result
+    }
+
+    async fn kill(&self) -> Result<(), Status> {
+        self.node.book.agent("redis does not answer and must stop taking writes: it is killed");
+        let mut states = self.node.subscribe();
+        let run_id = states.borrow().redis.run_id.clone();
+        self.node.kill_redis.notify_one();
+        let gone = states.wait_for(|state| state.redis.run_id != run_id);
+        match timeout(DEATH, gone).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Status::internal("redis does not answer and could not be killed: close the lease to be sure that it takes no writes")),
+        }
+    }
+
+    /// Waits until Redis was looked at after the command: the reply shows what came of it.
+    async fn look_again(&self) {
+        let mut looks = self.node.looks();
+        // The first may have begun before the command ended.
+        for _ in 0..2 {
+            self.node.look_now();
+            if timeout(self.node.settings.stuck_after, looks.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether Redis is in a state in which the order makes sense.
+fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
+    if matches!(order, Order::Detach | Order::Fence) {
+        return Ok(());
+    }
+    if redis.process != Process::Running {
+        return Err("redis is not running here now; watch the state and send the command again");
+    }
+    if redis.loading {
+        return Err("redis is still loading its data; watch the state and send the command again");
+    }
+    if matches!(order, Order::Promote { .. }) && redis.sync_in_progress {
+        return Err("redis is in the middle of a full sync: promoted now, it would have half of the data");
+    }
+    if matches!(order, Order::Unfence(_)) && redis.role != Role::Master {
+        return Err("redis is not master, there is nothing to unfence; promote it instead");
+    }
+    Ok(())
+}
+
+fn status(error: &ControlError) -> Status {
+    match error {
+        ControlError::Unreachable(_) | ControlError::Restarted => Status::unavailable(sentence(error)),
+        ControlError::User(_) | ControlError::Refused(_) => Status::invalid_argument(sentence(error)),
+        ControlError::Redis(_) | ControlError::Keep { .. } => Status::internal(sentence(error)),
+    }
+}
+
+/// The error with its sources, one sentence.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

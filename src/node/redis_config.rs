@@ -1,0 +1,142 @@
+//! The files that redis-server starts from: fenced, on loopback, with nobody but the agent let in. Pure text.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+/// Replicas that no master has: with it as min-replicas-to-write every write is refused.
+pub const FENCE: u32 = i32::MAX as u32;
+/// Where a replica without a master points to: nobody listens on port 1 of loopback.
+pub const BLACK_HOLE: (&str, u16) = ("127.0.0.1", 1);
+/// The agent's own user.
+pub const AGENT_USER: &str = "_agent";
+/// min-replicas-max-lag until the operator says otherwise, seconds. Never 0: that would switch the fence off.
+pub const BOOT_MAX_LAG: u32 = 8;
+
+const MIB: u64 = 1024 * 1024;
+/// What tailscaled, the agent and buffers need beside Redis.
+const BESIDE_REDIS: u64 = 200 * MIB;
+
+/// What the files depend on.
+#[derive(Clone, Debug)]
+pub struct BootConfig {
+    /// Port on 127.0.0.1.
+    pub port: u16,
+    /// Directory of socket, ACL file and configuration.
+    pub run_dir: PathBuf,
+    /// Directory of the data.
+    pub data_dir: PathBuf,
+    /// The data is in an append-only file; without it the snapshot is loaded.
+    pub append_only: bool,
+    /// Snapshots are taken.
+    pub snapshots: bool,
+    /// maxmemory until the operator says otherwise, bytes.
+    pub maxmemory: u64,
+    /// Own mesh name, when it is known.
+    pub announce: Option<String>,
+}
+
+impl BootConfig {
+    /// Name of the unix socket of Redis.
+    pub const SOCKET: &str = "redis.sock";
+
+    fn socket(&self) -> PathBuf {
+        self.run_dir.join(Self::SOCKET)
+    }
+
+    /// The ACL file.
+    #[must_use]
+    pub fn acl_file(&self) -> PathBuf {
+        self.run_dir.join("users.acl")
+    }
+
+    /// Content of redis.conf.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let (hole, hole_port) = BLACK_HOLE;
+        let backlog = (self.maxmemory / 16).clamp(MIB, 64 * MIB);
+        // Redis' own 256 MiB may be more than the container has.
+        let replica_buffer = (self.maxmemory / 2).clamp(32 * MIB, 256 * MIB);
+        let soft_buffer = replica_buffer / 4;
+        let lines = [
+            format!("bind 127.0.0.1\nport {}", self.port),
+            format!("unixsocket {}\nunixsocketperm 700", quoted(&self.socket())),
+            format!("aclfile {}", quoted(&self.acl_file())),
+            "daemonize no\nlogfile \"\"\nalways-show-logo no\nset-proc-title no".into(),
+            "enable-debug-command no\nenable-module-command no\nenable-protected-configs no".into(),
+            // Fenced: a replica of nobody that answers no reads, and no writes even if it became master.
+            format!("replicaof {hole} {hole_port}\nreplica-read-only yes\nreplica-serve-stale-data no"),
+            format!("min-replicas-to-write {FENCE}\nmin-replicas-max-lag {BOOT_MAX_LAG}"),
+            // Mesh connections die silently: both ends must notice by data.
+            "repl-ping-replica-period 1\nrepl-timeout 20\ntcp-keepalive 60".into(),
+            "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled".into(),
+            format!("repl-backlog-size {backlog}"),
+            format!("client-output-buffer-limit replica {replica_buffer} {soft_buffer} 60"),
+            format!("maxmemory {}\nmaxmemory-policy noeviction", self.maxmemory),
+            format!("dir {}\ndbfilename dump.rdb", quoted(&self.data_dir)),
+            format!("appendonly {}\nappendfsync everysec", if self.append_only { "yes" } else { "no" }),
+            if self.snapshots { "save 3600 1 300 100 60 10000".into() } else { "save \"\"".into() },
+            // Half of what the agent allows for the whole stop.
+            "shutdown-timeout 5".into(),
+            format!("replica-announce-port {}", self.port),
+        ];
+        for line in lines {
+            let _ = writeln!(text, "{line}");
+        }
+        if let Some(name) = &self.announce {
+            let _ = writeln!(text, "replica-announce-ip {name}");
+        }
+        text
+    }
+}
+
+/// Content of the ACL file: the agent and nobody else.
+#[must_use]
+pub fn acl_text(agent_password: &str) -> String {
+    let hash = hex::encode(Sha256::digest(agent_password));
+    format!("user default reset off\nuser {AGENT_USER} reset on #{hash} ~* &* +@all\n")
+}
+
+/// maxmemory for a container of this size: what is left beside the other processes, less head room for copies while saving.
+#[must_use]
+pub fn default_maxmemory(container_bytes: u64) -> u64 {
+    (container_bytes.saturating_sub(BESIDE_REDIS) / 10 * 7).max(16 * MIB)
+}
+
+fn quoted(path: &Path) -> String {
+    let escaped = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_files_are_fenced_and_keep_no_password() {
+        let config = BootConfig {
+            port: 6379,
+            run_dir: "/run/x".into(),
+            data_dir: "/data/redis".into(),
+            append_only: false,
+            snapshots: true,
+            maxmemory: default_maxmemory(1024 * MIB),
+            announce: Some("a.mesh.test".into()),
+        };
+        let text = config.text();
+        for line in [
+            "bind 127.0.0.1",
+            "replicaof 127.0.0.1 1",
+            "min-replicas-to-write 2147483647",
+            "replica-serve-stale-data no",
+            "enable-debug-command no",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(acl_text("s3cret").starts_with("user default reset off\n"));
+        assert!(!acl_text("s3cret").contains("s3cret"));
+        assert_eq!(default_maxmemory(1024 * MIB) / MIB, 576);
+    }
+}

@@ -1,0 +1,445 @@
+//! The only hand on Redis: each change of role as the order of calls that keeps it safe.
+//!
+//! A [`Session`] is one connection and never reconnects, so that a sequence of calls reaches one redis process or fails.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
+
+use super::acl::{self, UserRefusal};
+use super::info::Info;
+use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE};
+use super::snapshots;
+use crate::model::node::Role;
+use crate::model::step::{Quorum, SettingsUser};
+
+/// Redis answers on its unix socket within this, or it is in trouble.
+pub const ANSWER: Duration = Duration::from_secs(5);
+/// Writes are held back for so long at a fence, so that clients of a switchover see a pause instead of errors.
+const PAUSE_MS: u32 = 10_000;
+
+/// Settings that are the operator's own: a value of the manifest for one of them is refused.
+const OURS: &[&str] = &[
+    "port",
+    "dir",
+    "dbfilename",
+    "aclfile",
+    "user",
+    "requirepass",
+    "include",
+    "loadmodule",
+    "rename-command",
+    "appendfilename",
+    "appenddirname",
+];
+/// Beginnings of such settings.
+const OURS_PREFIX: &[&str] =
+    &["bind", "unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "enable-", "tls-"];
+
+/// Why Redis was not brought to what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No connection, or it broke, or no answer in time.
+    #[error("redis does not answer on its socket: it is starting, stuck or gone; watch the state and send the command again")]
+    Unreachable(#[source] redis::RedisError),
+    /// It answered with an error.
+    #[error("redis refused a call: {0}; what was done before it stays, the command can be sent again")]
+    Redis(#[source] redis::RedisError),
+    /// A user may not have these rules.
+    #[error(transparent)]
+    User(#[from] UserRefusal),
+    /// Asked for something that cannot be.
+    #[error("{0}")]
+    Refused(String),
+    /// The process is another one than the state showed.
+    #[error("redis restarted since that state was sent, its data may be older than it said; take the newest state and decide again")]
+    Restarted,
+    /// The snapshot was written, but not kept.
+    #[error("the snapshot cannot be kept as {path}")]
+    Keep {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl From<redis::RedisError> for ControlError {
+    fn from(error: redis::RedisError) -> Self {
+        if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
+            Self::Unreachable(error)
+        } else {
+            Self::Redis(error)
+        }
+    }
+}
+
+/// How to reach this node's Redis.
+#[derive(Clone)]
+pub struct RedisControl {
+    client: Client,
+}
+
+/// A replica's user on its master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationUser {
+    /// Name.
+    pub name: String,
+    /// Lower-case hex SHA-256 of its password.
+    pub password_sha256: String,
+}
+
+/// What was set in the present redis process; a new process knows none of it.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Application users.
+    pub users: BTreeSet<String>,
+    /// Replication users.
+    pub replication: BTreeSet<String>,
+    /// Value before the manifest's, by setting.
+    pub originals: BTreeMap<String, String>,
+}
+
+/// Settings of a node, as they arrive.
+#[derive(Clone, Debug, Default)]
+pub struct WantedSettings {
+    /// Application users.
+    pub users: Vec<SettingsUser>,
+    /// Settings of the manifest.
+    pub redis_config: BTreeMap<String, String>,
+    /// Append-only file, synced each second.
+    pub append_only: bool,
+    /// maxmemory, bytes.
+    pub maxmemory_bytes: u64,
+    /// How many replicas a write needs.
+    pub quorum: Option<Quorum>,
+    /// Who may replicate from it.
+    pub replication: Vec<ReplicationUser>,
+}
+
+/// Whom to follow.
+#[derive(Clone)]
+pub struct MasterAddress {
+    /// What Redis dials.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Own user there.
+    pub user: String,
+    /// Its password.
+    pub password: secrecy::SecretString,
+    /// Name to be listed under.
+    pub announce: String,
+}
+
+impl RedisControl {
+    /// Talks to the socket as the agent's user.
+    pub fn new(socket: &Path, password: &str) -> Result<Self, ControlError> {
+        let settings = RedisConnectionInfo::default().set_username(AGENT_USER).set_password(password).set_skip_set_lib_name();
+        let info = ConnectionAddr::Unix(socket.to_owned()).into_connection_info()?.set_redis_settings(settings);
+        Ok(Self { client: Client::open(info)? })
+    }
+
+    /// Opens a connection on which each answer must arrive within `limit`.
+    pub async fn open(&self, limit: Duration) -> Result<Session, ControlError> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
+        Ok(Session { connection: self.client.get_multiplexed_async_connection_with_config(&config).await? })
+    }
+}
+
+/// One connection to one redis process.
+pub struct Session {
+    connection: MultiplexedConnection,
+}
+
+impl Session {
+    /// Runs one call whose answer does not matter.
+    pub async fn run(&mut self, command: &redis::Cmd) -> Result<(), ControlError> {
+        Ok(command.exec_async(&mut self.connection).await?)
+    }
+
+    /// Runs one call and shows its answer, for tests.
+    #[cfg(test)]
+    pub(super) async fn ask(&mut self, command: &redis::Cmd) -> String {
+        let answer: redis::Value = command.query_async(&mut self.connection).await.expect("an answer");
+        match answer {
+            redis::Value::Array(_) | redis::Value::Map(_) => {
+                let texts: Vec<String> = redis::from_redis_value(answer).expect("texts");
+                format!("{texts:?}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Looks at everything.
+    pub async fn info(&mut self) -> Result<Info, ControlError> {
+        let mut ask = redis::pipe();
+        ask.cmd("INFO").cmd("CONFIG").arg("GET").arg("min-replicas-*");
+        let (text, config): (String, HashMap<String, String>) = ask.query_async(&mut self.connection).await?;
+        Ok(Info::parse(&text, &config))
+    }
+
+    /// Makes sure that this is the process that was looked at.
+    pub async fn expect_process(&mut self, run_id: &str) -> Result<Info, ControlError> {
+        let info = self.info().await?;
+        if info.run_id() == run_id { Ok(info) } else { Err(ControlError::Restarted) }
+    }
+
+    /// Becomes master, under the fence until `ROLE` says so: users first, because a replica may come at once.
+    pub async fn promote(&mut self, users: &[ReplicationUser], quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
+        let quorum = checked(quorum)?;
+        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
+        self.replication_users(users, applied).await?;
+        self.run(redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
+        if self.role().await? != Role::Master {
+            return Err(ControlError::Refused("redis did not become master although it accepted REPLICAOF NO ONE; it stays fenced".into()));
+        }
+        self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await?;
+        self.open_for_writes(quorum).await
+    }
+
+    /// Takes writes again. Only a master that was promoted since it started can be without a black hole.
+    pub async fn unfence(&mut self, quorum: Quorum) -> Result<(), ControlError> {
+        let quorum = checked(quorum)?;
+        if self.role().await? != Role::Master {
+            return Err(ControlError::Refused("redis is not master, there is nothing to unfence; promote it instead".into()));
+        }
+        self.open_for_writes(quorum).await
+    }
+
+    async fn open_for_writes(&mut self, quorum: Quorum) -> Result<(), ControlError> {
+        self.set(&[
+            ("min-replicas-max-lag", quorum.max_lag_seconds.to_string()),
+            ("min-replicas-to-write", quorum.min_replicas.to_string()),
+        ])
+        .await?;
+        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
+    }
+
+    /// Takes no more writes: the pause holds clients back, the number does not expire.
+    pub async fn fence(&mut self) -> Result<(), ControlError> {
+        self.run(redis::cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE")).await?;
+        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await
+    }
+
+    /// Follows a master; a node that is master is demoted. Its replication users go, so that nobody replicates from it.
+    pub async fn follow(&mut self, master: &MasterAddress, applied: &mut Applied) -> Result<(), ControlError> {
+        use secrecy::ExposeSecret as _;
+        let demoted = self.role().await? == Role::Master;
+        self.set(&[
+            ("min-replicas-to-write", FENCE.to_string()),
+            ("masteruser", master.user.clone()),
+            ("masterauth", master.password.expose_secret().to_owned()),
+            ("replica-announce-ip", master.announce.clone()),
+        ])
+        .await?;
+        self.run(redis::cmd("REPLICAOF").arg(&master.host).arg(master.port)).await?;
+        self.stand_down(demoted, applied).await
+    }
+
+    /// Stops replicating and stays read-only: the offset freezes.
+    pub async fn detach(&mut self, applied: &mut Applied) -> Result<(), ControlError> {
+        let demoted = self.role().await? == Role::Master;
+        let (hole, port) = BLACK_HOLE;
+        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
+        self.run(redis::cmd("REPLICAOF").arg(hole).arg(port)).await?;
+        self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await?;
+        self.stand_down(demoted, applied).await
+    }
+
+    /// What a node that is no master must not keep: replication users, and clients that believe in it.
+    async fn stand_down(&mut self, demoted: bool, applied: &mut Applied) -> Result<(), ControlError> {
+        if self.role().await? != Role::Replica {
+            return Err(ControlError::Refused("redis did not become a replica although it accepted REPLICAOF; it is fenced".into()));
+        }
+        self.replication_users(&[], applied).await?;
+        if demoted {
+            self.disconnect(applied.users.iter()).await?;
+        }
+        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
+    }
+
+    /// Brings the settings to what is wanted; the role does not change. Everything is checked before anything is set.
+    pub async fn configure(&mut self, wanted: &WantedSettings, applied: &mut Applied) -> Result<(), ControlError> {
+        for user in &wanted.users {
+            acl::check_name(&user.name)?;
+            acl::check_rules(&mut self.connection, &user.name, &user.rules).await?;
+        }
+        check_settings(&wanted.redis_config)?;
+        let info = self.info().await?;
+        let master = info.role() == Role::Master;
+        self.settings(wanted, master && info.min_replicas != FENCE, applied).await?;
+        self.application_users(&wanted.users, applied).await?;
+        // A replica lets nobody replicate: a password that is valid on two nodes could be used against the wrong one.
+        self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;
+        Ok(())
+    }
+
+    async fn settings(&mut self, wanted: &WantedSettings, takes_writes: bool, applied: &mut Applied) -> Result<(), ControlError> {
+        let mut values: BTreeMap<String, String> = BTreeMap::new();
+        // What the manifest no longer names goes back to what it was.
+        for (name, original) in &applied.originals {
+            values.insert(name.clone(), original.clone());
+        }
+        // Two settings have fields of their own, which count.
+        for (name, value) in wanted.redis_config.iter().filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory")) {
+            if !applied.originals.contains_key(name) {
+                let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut self.connection).await?;
+                let now = now.get(name).ok_or_else(|| ControlError::Refused(format!("this redis does not know the setting {name:?}")))?;
+                applied.originals.insert(name.clone(), now.clone());
+            }
+            values.insert(name.clone(), value.clone());
+        }
+        // 0 would mean no limit: the container would be killed in place of Redis refusing writes.
+        if wanted.maxmemory_bytes > 0 {
+            values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
+        }
+        if let Some(quorum) = wanted.quorum {
+            let quorum = checked(quorum)?;
+            values.insert("min-replicas-max-lag".into(), quorum.max_lag_seconds.to_string());
+            if takes_writes {
+                values.insert("min-replicas-to-write".into(), quorum.min_replicas.to_string());
+            }
+        }
+        let values: Vec<(&str, String)> = values.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        self.set(&values).await?;
+        applied.originals.retain(|name, _| wanted.redis_config.contains_key(name));
+        Ok(())
+    }
+
+    async fn application_users(&mut self, users: &[SettingsUser], applied: &mut Applied) -> Result<(), ControlError> {
+        let wanted: BTreeSet<String> = users.iter().map(|u| u.name.clone()).collect();
+        for user in users {
+            let mut set = redis::cmd("ACL");
+            set.arg("SETUSER")
+                .arg(&user.name)
+                .arg("reset")
+                .arg(user.rules.split_whitespace().collect::<Vec<_>>())
+                .arg("resetpass")
+                .arg("on");
+            for hash in &user.password_sha256 {
+                set.arg(format!("#{hash}"));
+            }
+            applied.users.insert(user.name.clone());
+            self.run(&set).await?;
+        }
+        let gone: Vec<String> = applied.users.difference(&wanted).cloned().collect();
+        self.delete_users(&gone).await?;
+        applied.users = wanted;
+        Ok(())
+    }
+
+    async fn replication_users(&mut self, users: &[ReplicationUser], applied: &mut Applied) -> Result<(), ControlError> {
+        for user in users {
+            if user.name == AGENT_USER || user.name == "default" || applied.users.contains(&user.name) {
+                return Err(ControlError::Refused(format!("replication user {:?} has the name of another user", user.name)));
+            }
+            let mut set = redis::cmd("ACL");
+            set.arg("SETUSER").arg(&user.name).arg("reset").arg("on").arg(format!("#{}", user.password_sha256));
+            set.arg("+psync").arg("+replconf").arg("+ping");
+            applied.replication.insert(user.name.clone());
+            self.run(&set).await?;
+        }
+        let wanted: BTreeSet<String> = users.iter().map(|u| u.name.clone()).collect();
+        let gone: Vec<String> = applied.replication.difference(&wanted).cloned().collect();
+        // Deleting is what cuts a running link; `off` would not.
+        self.delete_users(&gone).await?;
+        applied.replication = wanted;
+        Ok(())
+    }
+
+    async fn delete_users(&mut self, names: &[String]) -> Result<(), ControlError> {
+        if names.is_empty() { Ok(()) } else { self.run(redis::cmd("ACL").arg("DELUSER").arg(names)).await }
+    }
+
+    async fn disconnect(&mut self, users: impl Iterator<Item = &String>) -> Result<(), ControlError> {
+        for user in users {
+            self.run(redis::cmd("CLIENT").arg("KILL").arg("USER").arg(user)).await?;
+        }
+        Ok(())
+    }
+
+    /// Switches the append-only file on or off. Off only after a snapshot: what the file held must be on disk in another way.
+    ///
+    /// Returns whether the file was switched off just now, and is to be removed.
+    pub async fn append_only(&mut self, wanted: bool) -> Result<bool, ControlError> {
+        let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg("appendonly").query_async(&mut self.connection).await?;
+        let on = now.get("appendonly").is_some_and(|v| v == "yes");
+        if wanted && !on {
+            self.set(&[("appendonly", "yes".into())]).await?;
+        }
+        if on && !wanted {
+            self.with_stale_reads(&Applied::default(), async |session| snapshots::write_dump(session).await).await?;
+            self.set(&[("appendonly", "no".into())]).await?;
+        }
+        Ok(on && !wanted)
+    }
+
+    /// Runs `work`, which needs a replica without a link to answer, while application users are shut out.
+    ///
+    /// Redis refuses to save as long as it refuses stale reads; the users come back whatever happens.
+    pub async fn with_stale_reads<F>(&mut self, applied: &Applied, work: F) -> Result<(), ControlError>
+    where
+        F: AsyncFnOnce(&mut Self) -> Result<(), ControlError>,
+    {
+        let info = self.info().await?;
+        if info.role() == Role::Master || info.link_up() {
+            return work(self).await;
+        }
+        for user in &applied.users {
+            self.run(redis::cmd("ACL").arg("SETUSER").arg(user).arg("off")).await?;
+        }
+        self.disconnect(applied.users.iter()).await?;
+        self.set(&[("replica-serve-stale-data", "yes".into())]).await?;
+        let result = work(self).await;
+        self.set(&[("replica-serve-stale-data", "no".into())]).await?;
+        for user in &applied.users {
+            self.run(redis::cmd("ACL").arg("SETUSER").arg(user).arg("on")).await?;
+        }
+        result
+    }
+
+    async fn set(&mut self, values: &[(&str, String)]) -> Result<(), ControlError> {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET");
+        for (name, value) in values {
+            set.arg(*name).arg(value);
+        }
+        self.run(&set).await
+    }
+
+    async fn role(&mut self) -> Result<Role, ControlError> {
+        let answer: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut self.connection).await?;
+        Ok(match answer.first() {
+            Some(redis::Value::BulkString(word)) if word == b"master" => Role::Master,
+            Some(redis::Value::BulkString(word)) if word == b"slave" => Role::Replica,
+            _ => Role::Unknown,
+        })
+    }
+}
+
+/// A lag of 0 would switch the whole fence off.
+fn checked(quorum: Quorum) -> Result<Quorum, ControlError> {
+    if quorum.max_lag_seconds == 0 || quorum.min_replicas >= FENCE {
+        return Err(ControlError::Refused(
+            "the quorum is refused: min-replicas-max-lag is at least 1 s, and min-replicas-to-write a real number".into(),
+        ));
+    }
+    Ok(quorum)
+}
+
+fn check_settings(values: &BTreeMap<String, String>) -> Result<(), ControlError> {
+    for name in values.keys() {
+        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') && !name.is_empty();
+        let ours = OURS.contains(&name.as_str()) || OURS_PREFIX.iter().any(|p| name.starts_with(p));
+        if !plain || ours {
+            return Err(ControlError::Refused(format!(
+                "setting {name:?} is refused: it belongs to the operator, remove it from `redis.config`"
+            )));
+        }
+    }
+    Ok(())
+}

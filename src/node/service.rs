@@ -1,0 +1,155 @@
+//! The gRPC service on loopback, for the operator alone: mutual TLS, and the client's certificate must name the role.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::obey::Obedience;
+use super::state::Node;
+use crate::wire::akash_redis::agent::v1 as wire;
+use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
+
+/// DNS name in the operator's certificate.
+pub const OPERATOR_ROLE: &str = "operator";
+/// A state is sent at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Streams at most.
+const STREAMS: usize = 16;
+/// Largest message that is read.
+const LARGEST: usize = 1024 * 1024;
+
+/// The service.
+pub struct AgentService {
+    node: Arc<Node>,
+    obedience: Obedience,
+    streams: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// One of the streams there may be.
+struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl AgentService {
+    /// Streams end at `stop`, after the last state.
+    #[must_use]
+    pub fn new(node: Arc<Node>, obedience: Obedience, stop: CancellationToken) -> Self {
+        Self { node, obedience, streams: Arc::default(), stop }
+    }
+
+    /// Serves until `stop`.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let identity = &self.node.identity;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&identity.certificate, &identity.key))
+            .client_ca_root(Certificate::from_pem(&identity.ca))
+            .timeout(Duration::from_secs(5));
+        let stop = self.stop.clone();
+        // Small answers must not wait for acknowledgements: a failover is a few of them in a row.
+        let incoming = TcpListenerStream::new(listener).map(|stream| stream.inspect(|s| drop(s.set_nodelay(true))));
+        Server::builder()
+            .tls_config(tls)?
+            // A dead link is noticed, so that its streams end.
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .add_service(AgentServer::new(self).max_decoding_message_size(LARGEST))
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await
+    }
+
+    fn slot(&self) -> Result<Slot, Status> {
+        let taken = self.streams.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot(self.streams.clone());
+        if taken < STREAMS { Ok(slot) } else { Err(Status::resource_exhausted(format!("{STREAMS} streams are open already"))) }
+    }
+}
+
+/// Lets in who shows a certificate of the operator's role; that it is of our CA has been checked by TLS.
+fn admit<T>(request: &Request<T>) -> Result<(), Status> {
+    let denied = || Status::permission_denied("only the operator may call: the client's certificate does not carry its role");
+    let certificates = request.peer_certs().ok_or_else(denied)?;
+    let certificate = certificates.first().ok_or_else(denied)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| denied())?;
+    let names = parsed.subject_alternative_name().map_err(|_| denied())?.ok_or_else(denied)?;
+    let is_role =
+        |name: &x509_parser::extensions::GeneralName<'_>| matches!(name, x509_parser::extensions::GeneralName::DNSName(OPERATOR_ROLE));
+    if names.value.general_names.iter().any(is_role) { Ok(()) } else { Err(denied()) }
+}
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type WatchStream = Out<wire::NodeState>;
+    type LogsStream = Out<wire::LogLine>;
+
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        admit(&request)?;
+        let slot = self.slot()?;
+        let mut changes = self.node.subscribe();
+        changes.mark_changed();
+        let begin = Some((self.node.clone(), changes, self.stop.clone(), slot));
+        let states = stream::unfold(begin, |held| async move {
+            let (node, mut changes, stop, slot) = held?;
+            let last = tokio::select! {
+                () = stop.cancelled() => true,
+                _ = timeout(HEARTBEAT, changes.changed()) => false,
+            };
+            // The newest state, and never one older than what made this wake up.
+            changes.mark_unchanged();
+            let state = convert::state(node.issue());
+            let next = (!last).then_some((node, changes, stop, slot));
+            Some((Ok(state), next))
+        });
+        Ok(Response::new(states.boxed()))
+    }
+
+    async fn command(&self, request: Request<wire::CommandRequest>) -> Result<Response<wire::CommandReply>, Status> {
+        admit(&request)?;
+        let state = self.obedience.obey(request.into_inner()).await?;
+        Ok(Response::new(wire::CommandReply { state: Some(convert::state(state)) }))
+    }
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        admit(&request)?;
+        let slot = self.slot()?;
+        let wire::LogsRequest { tail, follow } = request.into_inner();
+        let (lines, feed) = self.node.book.subscribe(usize::try_from(tail).unwrap_or(usize::MAX));
+        let on_wire = |line: super::logs::Line| Ok(wire::LogLine { source: line.source.to_owned(), text: line.text });
+        let kept = stream::iter(lines).map(on_wire);
+        if !follow {
+            return Ok(Response::new(kept.boxed()));
+        }
+        let to_come = stream::unfold((feed, self.stop.clone(), slot), |(mut feed, stop, slot)| async move {
+            let next = tokio::select! {
+                () = stop.cancelled() => return None,
+                next = feed.recv() => next,
+            };
+            let line = match next {
+                Ok(line) => line,
+                Err(RecvError::Lagged(missed)) => {
+                    super::logs::Line { source: "agent", text: format!("{missed} lines were too fast for this reader") }
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            Some((line, (feed, stop, slot)))
+        });
+        Ok(Response::new(kept.chain(to_come.map(on_wire)).boxed()))
+    }
+}

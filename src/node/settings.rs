@@ -1,0 +1,95 @@
+//! Where things are and how long things may take. Production values by default; tests give their own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Paths, ports and time-outs of an agent.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Mounted data volume; used only when the identity says that there is one.
+    pub data_dir: PathBuf,
+    /// Scratch of this container: sockets, generated files.
+    pub run_dir: PathBuf,
+    /// Program of Redis.
+    pub redis_server: PathBuf,
+    /// Program of the mesh daemon.
+    pub tailscaled: PathBuf,
+    /// Program that logs the mesh daemon in.
+    pub tailscale: PathBuf,
+    /// Program that carries Redis' connections when `egress` is `proxychains`.
+    pub proxychains: PathBuf,
+    /// Port of Redis on 127.0.0.1.
+    pub redis_port: u16,
+    /// Port that masters are reached at: the mesh carries it to the master's loopback.
+    pub master_port: u16,
+    /// Port of the agent service on 127.0.0.1.
+    pub service_port: u16,
+    /// Port of the status page on all addresses.
+    pub status_port: u16,
+    /// Port of the mesh daemon's SOCKS5 proxy on 127.0.0.1.
+    pub socks_port: u16,
+    /// The hosts file.
+    pub hosts_file: PathBuf,
+    /// Time between two looks at Redis.
+    pub probe_interval: Duration,
+    /// Redis that does not answer for so long counts as stuck.
+    pub stuck_after: Duration,
+    /// First pause before a process that exited is started again; doubles up to [`Settings::RESTART_MAX`].
+    pub restart_delay: Duration,
+}
+
+impl Settings {
+    /// Longest pause before a process is started again.
+    pub const RESTART_MAX: Duration = Duration::from_secs(30);
+    /// A process that ran for so long is healthy: the pause starts over.
+    pub const HEALTHY_RUN: Duration = Duration::from_mins(1);
+    /// Redis may take so long to save and exit when asked to.
+    pub const REDIS_STOP: Duration = Duration::from_secs(10);
+    /// The mesh daemon may take so long to exit when asked to.
+    pub const MESH_STOP: Duration = Duration::from_secs(5);
+
+    /// Production values, each path replaced by its `AKASH_REDIS_*` variable where that is set.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let path = |name: &str, default: &str| std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
+        Self {
+            data_dir: path("AKASH_REDIS_DATA_DIR", "/data"),
+            run_dir: path("AKASH_REDIS_RUN_DIR", "/run/akash-redis"),
+            redis_server: path("AKASH_REDIS_REDIS_SERVER", "redis-server"),
+            tailscaled: path("AKASH_REDIS_TAILSCALED", "tailscaled"),
+            tailscale: path("AKASH_REDIS_TAILSCALE", "tailscale"),
+            proxychains: path("AKASH_REDIS_PROXYCHAINS", "proxychains4"),
+            redis_port: 6379,
+            master_port: 6379,
+            service_port: 9700,
+            status_port: 8080,
+            socks_port: 1055,
+            hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
+            probe_interval: Duration::from_millis(250),
+            stuck_after: Duration::from_secs(2),
+            restart_delay: Duration::from_secs(1),
+        }
+    }
+
+    /// Root of what must outlive the container: the volume, or scratch where there is none.
+    #[must_use]
+    pub fn kept_dir(&self, persistent: bool) -> PathBuf {
+        if persistent { self.data_dir.clone() } else { self.run_dir.join("kept") }
+    }
+
+    /// The unix socket of the mesh daemon.
+    #[must_use]
+    pub fn mesh_socket(&self) -> PathBuf {
+        self.run_dir.join("tailscaled.sock")
+    }
+}
+
+/// Finds a program: a path as it is, a bare name in `PATH`. `None` when it is not there.
+#[must_use]
+pub fn find_program(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|full| full.is_file())
+}

@@ -1,0 +1,508 @@
+//! The agent against real redis-servers, without a mesh: masters are dialled directly.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::agent::redis_user;
+use super::forwarder::Egress;
+use super::logs::LogBook;
+use super::obey::Obedience;
+use super::redis_config::{BootConfig, FENCE};
+use super::redis_control::RedisControl;
+use super::redis_process::{RedisPlace, keep_history, keep_running};
+use super::settings::Settings;
+use super::snapshots::Snapshots;
+use super::state::{Node, Parts};
+use super::state_file::StateFile;
+use crate::model::identity::NodeIdentity;
+use crate::model::node::{NodeState, Process, Role};
+use crate::wire::akash_redis::agent::v1 as wire;
+use wire::command_request::Command;
+
+/// Nothing in a test takes longer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct TestNode {
+    pub node: Arc<Node>,
+    place: RedisPlace,
+    obedience: Obedience,
+    stop: CancellationToken,
+    keeper: Option<JoinHandle<()>>,
+    dir: Arc<tempfile::TempDir>,
+}
+
+pub(super) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(super) fn settings(dir: &std::path::Path, master_port: u16) -> Settings {
+    Settings {
+        data_dir: dir.join("data"),
+        run_dir: dir.join("run"),
+        redis_port: free_port(),
+        master_port,
+        hosts_file: dir.join("hosts"),
+        restart_delay: Duration::from_millis(300),
+        ..Settings::from_env()
+    }
+}
+
+pub(super) fn identity() -> NodeIdentity {
+    NodeIdentity {
+        installation: "abc234".into(),
+        incarnation: "cache-0-x7k2".into(),
+        hostname: "cache-0-x7k2-abc234".into(),
+        epoch_floor: 1,
+        auth_key: "tskey-secret".into(),
+        login_server: None,
+        ca: String::new(),
+        certificate: String::new(),
+        key: String::new(),
+        egress: "forwarder".into(),
+        memory_bytes: 512 * 1024 * 1024,
+        persistent: true,
+    }
+}
+
+impl TestNode {
+    fn start(master_port: u16) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        Self::start_in(dir, master_port)
+    }
+
+    fn start_in(dir: Arc<tempfile::TempDir>, master_port: u16) -> Self {
+        Self::start_used(dir, master_port, false)
+    }
+
+    fn start_used(dir: Arc<tempfile::TempDir>, master_port: u16, joined_before: bool) -> Self {
+        let settings = settings(dir.path(), master_port);
+        let make = |path: PathBuf| {
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        make(settings.run_dir.clone());
+        make(settings.data_dir.clone());
+        let place = RedisPlace {
+            run_dir: settings.run_dir.join("redis"),
+            data_dir: settings.data_dir.join("redis"),
+            run_as: redis_user(),
+            password: "agent-secret".into(),
+        };
+        place.prepare().unwrap();
+        let parts = Parts {
+            redis: RedisControl::new(&place.run_dir.join(BootConfig::SOCKET), &place.password).unwrap(),
+            snapshots: Snapshots::new(make(settings.data_dir.join("saved")), place.dump()),
+            files: StateFile::new(make(settings.data_dir.join("agent"))),
+            settings,
+            identity: identity(),
+            book: LogBook::new(vec![]),
+            egress: Egress::Direct,
+        };
+        let node = Arc::new(Node::new(parts, joined_before).unwrap());
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(keep_running(node.clone(), place.clone(), stop.clone()));
+        let obedience = Obedience::new(node.clone(), place.clone());
+        Self { node, place, obedience, stop, keeper: Some(keeper), dir }
+    }
+
+    fn port(&self) -> u16 {
+        self.node.settings.redis_port
+    }
+
+    async fn until(&self, what: impl Fn(&NodeState) -> bool) -> NodeState {
+        let mut states = self.node.subscribe();
+        let reached = timeout(PATIENCE, states.wait_for(|state| what(state))).await.map(|state| state.unwrap().clone());
+        reached.unwrap_or_else(|_| panic!("never reached; last state {:#?}", self.node.peek()))
+    }
+
+    async fn running(&self) -> NodeState {
+        self.until(|s| s.redis.process == Process::Running && !s.redis.loading).await
+    }
+
+    async fn command(&self, epoch: u64, command: Command) -> Result<NodeState, Status> {
+        let nonce = self.node.issue().nonce;
+        self.send(nonce, epoch, command).await
+    }
+
+    async fn send(&self, nonce: String, epoch: u64, command: Command) -> Result<NodeState, Status> {
+        let authority = Some(wire::Authority { term: 1, epoch });
+        self.obedience.obey(wire::CommandRequest { authority, nonce, command: Some(command) }).await
+    }
+
+    async fn client(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port())).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    async fn write(&self, key: &str, value: &str) -> Result<(), redis::RedisError> {
+        redis::cmd("SET").arg(key).arg(value).exec_async(&mut self.client().await).await
+    }
+
+    async fn read(&self, key: &str) -> Option<String> {
+        redis::cmd("GET").arg(key).query_async(&mut self.client().await).await.unwrap()
+    }
+
+    async fn stop(mut self) -> Arc<tempfile::TempDir> {
+        self.stop.cancel();
+        self.keeper.take().unwrap().await.unwrap();
+        self.dir.clone()
+    }
+
+    fn kill_redis(&self) {
+        self.node.kill_redis.notify_one();
+    }
+}
+
+fn hash(password: &str) -> String {
+    hex::encode(Sha256::digest(password))
+}
+
+fn app_settings(rules: &str, append_only: bool) -> Command {
+    Command::Configure(wire::Configure {
+        generation: format!("g-{rules}-{append_only}"),
+        users: vec![wire::AclUser { name: "app".into(), password_sha256: vec![hash("app-secret")], rules: rules.into() }],
+        append_only,
+        maxmemory_bytes: 100 * 1024 * 1024,
+        quorum: Some(quorum(0)),
+        ..wire::Configure::default()
+    })
+}
+
+fn usual_settings() -> Command {
+    app_settings("~* &* +@all -@admin -@dangerous +info", true)
+}
+
+fn quorum(min_replicas: u32) -> wire::Quorum {
+    wire::Quorum { min_replicas, max_lag_seconds: 8 }
+}
+
+fn promote(min_replicas: u32) -> Command {
+    let users = vec![wire::ReplicationUser { name: "_repl-b".into(), password_sha256: hash("repl-secret") }];
+    Command::Promote(wire::Promote { replication_users: users, quorum: Some(quorum(min_replicas)) })
+}
+
+fn follow(save_first: bool) -> Command {
+    let (user, password) = ("_repl-b".into(), "repl-secret".into());
+    Command::Follow(wire::Follow { master_name: "127.0.0.1".into(), user, password, save_first })
+}
+
+/// A promoted node and a replica of it in sync, both under epoch 1.
+async fn pair() -> (TestNode, TestNode) {
+    let master = TestNode::start(0);
+    master.running().await;
+    master.command(1, usual_settings()).await.unwrap();
+    master.command(1, promote(0)).await.unwrap();
+    let replica = TestNode::start(master.port());
+    replica.running().await;
+    replica.command(1, usual_settings()).await.unwrap();
+    replica.command(1, follow(false)).await.unwrap();
+    replica.until(|s| s.redis.link_up && s.redis.online_epoch == 1).await;
+    (master, replica)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boots_fenced_and_lets_nobody_in() {
+    let node = TestNode::start(0);
+    let state = node.running().await;
+    assert_eq!((state.redis.role, state.redis.fenced, state.redis.min_replicas), (Role::Replica, true, FENCE));
+    assert_eq!(state.redis.master_host, "");
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", node.port())).unwrap();
+    let mut anybody = client.get_multiplexed_async_connection().await.unwrap();
+    let error = redis::cmd("SET").arg("k").arg("v").exec_async(&mut anybody).await.unwrap_err();
+    assert_eq!(error.code(), Some("NOAUTH"));
+    node.command(1, usual_settings()).await.unwrap();
+    assert_eq!(node.write("k", "v").await.unwrap_err().code(), Some("READONLY"), "a known user cannot write either");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promoted_it_takes_writes_fenced_it_refuses_and_unfenced_it_goes_on() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(3, usual_settings()).await.unwrap();
+    let state = node.command(3, promote(0)).await.unwrap();
+    assert_eq!((state.redis.role, state.redis.fenced, state.promoted, state.highest.epoch), (Role::Master, false, true, 3));
+    node.write("k", "v").await.unwrap();
+    let fenced = node.command(4, Command::Fence(wire::Fence {})).await.unwrap();
+    assert_eq!((fenced.redis.role, fenced.redis.fenced, fenced.promoted), (Role::Master, true, false));
+    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
+    session.run(redis::cmd("CLIENT").arg("UNPAUSE")).await.unwrap();
+    assert_eq!(node.write("k", "late").await.unwrap_err().code(), Some("NOREPLICAS"), "without the pause too");
+    let open = node.command(5, Command::Unfence(wire::Unfence { quorum: Some(quorum(0)) })).await.unwrap();
+    assert_eq!((open.redis.fenced, open.promoted, open.highest.epoch), (false, true, 5));
+    node.write("k", "again").await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
+    let (master, replica) = pair().await;
+    master.write("k", "v").await.unwrap();
+    let offset = master.until(|s| s.redis.replicas.iter().any(|r| r.state == "online")).await;
+    assert_eq!(offset.redis.replicas[0].name, "cache-0-x7k2-abc234", "it announces its own name");
+    let written = master.node.redis.open(PATIENCE).await.unwrap().info().await.unwrap().offset();
+    replica.until(|s| s.redis.offset >= written && s.redis.silent_ms == 0).await;
+    assert_eq!(replica.read("k").await.as_deref(), Some("v"));
+    let state = replica.peek_history();
+    assert_eq!(state, Some(1), "the history says under which epoch");
+    // Writes need the replica from now on, so that they stop when it goes.
+    master.command(1, promote(1)).await.unwrap();
+    master.write("k", "w").await.unwrap();
+    let detached = replica.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    assert_eq!((detached.redis.master_host.as_str(), detached.redis.link_up, detached.redis.online_epoch), ("", false, 1));
+    master.until(|s| s.redis.replicas.is_empty()).await;
+    assert_eq!(master.write("k", "x").await.unwrap_err().code(), Some("NOREPLICAS"));
+    let promoted = replica.command(2, promote(0)).await.unwrap();
+    assert_eq!(promoted.redis.replid2, master.node.peek().redis.replid);
+    replica.write("k", "new").await.unwrap();
+    master.stop().await;
+    replica.stop().await;
+}
+
+impl TestNode {
+    /// Epoch of the history after it was written.
+    fn peek_history(&self) -> Option<u64> {
+        keep_history(&self.node);
+        self.node.files.history().unwrap().map(|h| h.epoch)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exit_is_shown_and_followed_by_a_fenced_start_with_the_data() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(1, usual_settings()).await.unwrap();
+    let before = node.command(1, promote(0)).await.unwrap();
+    node.write("k", "v").await.unwrap();
+    node.until(|_| node.place.has_append_only_file()).await;
+    keep_history(&node.node);
+    let old_nonce = node.node.issue().nonce;
+    let exited = async { node.until(|s| s.redis.process == Process::Exited).await };
+    let (exited, ()) = tokio::join!(exited, async { node.kill_redis() });
+    assert_eq!((exited.redis.run_id.as_str(), exited.redis.fenced, exited.configured.as_str()), ("", true, ""));
+    let after = node.running().await;
+    assert_ne!(after.redis.run_id, before.redis.run_id);
+    assert_eq!((after.redis.role, after.redis.fenced, after.redis.keys), (Role::Replica, true, 1));
+    assert_eq!(after.history.as_ref().map(|h| h.epoch), Some(1), "the restart does not overwrite the history");
+    let refused = node.send(old_nonce, 1, promote(0)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "a promotion decided before the restart: {}", refused.message());
+    node.command(1, usual_settings()).await.unwrap();
+    node.command(1, promote(0)).await.unwrap();
+    assert_eq!(node.read("k").await.as_deref(), Some("v"));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_keeps_data_memory_and_history() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(7, usual_settings()).await.unwrap();
+    node.command(7, promote(0)).await.unwrap();
+    node.write("k", "v").await.unwrap();
+    let dir = node.stop().await;
+    let again = TestNode::start_in(dir, 0);
+    let state = again.running().await;
+    assert_eq!((state.redis.keys, state.redis.fenced, state.highest.epoch, state.promoted), (1, true, 7, true));
+    assert_eq!(state.history.map(|h| h.epoch), Some(7));
+    let lower = again.command(6, usual_settings()).await.unwrap_err();
+    assert_eq!(lower.code(), Code::FailedPrecondition);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_commands_and_second_targets_are_refused_and_change_nothing() {
+    let node = TestNode::start(1);
+    node.running().await;
+    let stale = node.send("made-up".into(), 9, promote(0)).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    assert_eq!((node.node.peek().highest.epoch, node.node.peek().redis.role), (0, Role::Replica));
+    node.command(2, follow(false)).await.unwrap();
+    let second = node.command(2, promote(0)).await.unwrap_err();
+    assert_eq!(second.code(), Code::FailedPrecondition);
+    assert_eq!(node.node.peek().redis.role, Role::Replica);
+    node.command(3, promote(0)).await.unwrap();
+    let own = node.command(3, follow(false)).await.unwrap_err();
+    assert_eq!(own.code(), Code::FailedPrecondition);
+    assert_eq!(node.running().await.redis.role, Role::Master);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_and_settings_that_undo_the_fence_are_refused() {
+    let node = TestNode::start(0);
+    node.running().await;
+    let commands = [
+        "psync",
+        "sync",
+        "replconf",
+        "replicaof",
+        "slaveof",
+        "failover",
+        "config",
+        "config|get",
+        "config|set",
+        "acl",
+        "acl|setuser",
+        "client|kill",
+        "client|pause",
+        "client|unpause",
+        "client|unblock",
+        "client|no-evict",
+        "shutdown",
+        "debug",
+        "module",
+        "@all",
+        "@admin",
+        "@dangerous",
+    ];
+    for command in commands {
+        let refused = node.command(1, app_settings(&format!("~* +{command}"), false)).await;
+        assert_eq!(refused.map(|_| ()).map_err(|e| e.code()), Err(Code::InvalidArgument), "+{command}");
+    }
+    for rules in ["~* +get nopass", "~* +get >secret", "~* (+@all ~*)", "+nonsense"] {
+        assert!(node.command(1, app_settings(rules, false)).await.is_err(), "{rules}");
+    }
+    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
+    assert!(session.run(redis::cmd("ACL").arg("DRYRUN").arg("_check").arg("PING")).await.is_err(), "no trial user stays");
+    for name in ["min-replicas-to-write", "replicaof", "dir", "masterauth", "enable-debug-command", "NOT plain", "bind"] {
+        let settings = wire::Configure { redis_config: [(name.to_owned(), "1".to_owned())].into(), ..wire::Configure::default() };
+        assert!(node.command(1, Command::Configure(settings)).await.is_err(), "{name}");
+    }
+    assert_eq!(node.node.peek().configured, "");
+    node.command(1, usual_settings()).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_come_and_go_and_so_do_users() {
+    let node = TestNode::start(0);
+    node.running().await;
+    let with = |config: &[(&str, &str)], users: &[&str]| {
+        Command::Configure(wire::Configure {
+            generation: format!("{config:?}{users:?}"),
+            redis_config: config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            users: users
+                .iter()
+                .map(|u| wire::AclUser { name: (*u).into(), password_sha256: vec![hash("p")], rules: "+get ~*".into() })
+                .collect(),
+            maxmemory_bytes: 64 * 1024 * 1024,
+            ..wire::Configure::default()
+        })
+    };
+    let first =
+        node.command(1, with(&[("timeout", "77"), ("appendonly", "yes"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
+    assert!(first.configured.contains("timeout"));
+    node.command(1, with(&[("maxmemory-policy", "allkeys-lfu")], &["b"])).await.unwrap();
+    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
+    let text = session.ask(redis::cmd("CONFIG").arg("GET").arg("timeout").arg("maxmemory-policy")).await;
+    assert!(text.contains("\"0\"") && text.contains("allkeys-lfu"), "{text}");
+    let users = session.ask(redis::cmd("ACL").arg("USERS")).await;
+    assert_eq!(users, r#"["_agent", "b", "default"]"#);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_master_keeps_its_data_aside_and_drops_replication_users() {
+    let (old, new) = pair().await;
+    old.write("k", "both").await.unwrap();
+    let offset = old.node.redis.open(PATIENCE).await.unwrap().info().await.unwrap().offset();
+    new.until(|s| s.redis.offset >= offset).await;
+    new.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    old.write("k", "lost").await.unwrap();
+    new.command(2, promote(0)).await.unwrap();
+    // The old master dials the new one's port.
+    let dir = old.stop().await;
+    let old = TestNode::start_in(dir, new.port());
+    old.running().await;
+    old.command(2, usual_settings()).await.unwrap();
+    let state = old.command(2, follow(true)).await.unwrap();
+    assert_eq!(state.saved, ["before-epoch-2"]);
+    let size = |label: &str| std::fs::metadata(old.node.settings.data_dir.join(format!("saved/{label}.rdb"))).unwrap().len();
+    assert!(size("before-epoch-2") > 0);
+    old.until(|s| s.redis.link_up && s.redis.online_epoch == 2).await;
+    assert_eq!(old.read("k").await.as_deref(), Some("both"));
+    // Again: the artefact is not overwritten by the new master's data.
+    let before = std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap();
+    old.command(2, follow(true)).await.unwrap();
+    assert_eq!(std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap(), before);
+    let saved = new.command(2, Command::Save(wire::Save { label: "by-hand".into() })).await.unwrap();
+    assert_eq!(saved.saved, ["by-hand"]);
+    // A running master that is demoted loses its replication users.
+    new.command(3, Command::Detach(wire::Detach {})).await.unwrap();
+    let mut session = new.node.redis.open(PATIENCE).await.unwrap();
+    assert_eq!(session.ask(redis::cmd("ACL").arg("USERS")).await, r#"["_agent", "app", "default"]"#);
+    old.stop().await;
+    new.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_append_only_file_comes_and_goes_without_losing_data() {
+    let node = TestNode::start(0);
+    node.running().await;
+    let rules = "~* +@all -@admin -@dangerous +info";
+    node.command(1, app_settings(rules, true)).await.unwrap();
+    node.command(1, promote(0)).await.unwrap();
+    node.write("k", "v").await.unwrap();
+    node.until(|_| node.place.has_append_only_file()).await;
+    node.command(1, app_settings(rules, false)).await.unwrap();
+    assert!(!node.place.append_only_dir().exists() && node.place.dump().exists());
+    node.kill_redis();
+    node.until(|s| s.redis.process == Process::Exited).await;
+    assert_eq!(node.running().await.redis.keys, 1, "loaded from the snapshot");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_busy_for_ever_is_ended_by_a_detach() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(1, usual_settings()).await.unwrap();
+    node.command(1, promote(0)).await.unwrap();
+    let mut client = node.client().await;
+    let busy = tokio::spawn(async move { redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut client).await });
+    node.until(|s| s.redis.process == Process::Stuck).await;
+    node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    assert!(busy.await.unwrap().is_err());
+    assert_eq!(node.running().await.redis.role, Role::Replica);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_volume_without_its_memory_promotes_nothing_before_another_command() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let node = TestNode::start_used(dir, 0, true);
+    assert_eq!(node.running().await.notes.len(), 1);
+    assert_eq!(node.command(4, promote(0)).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(node.node.peek().redis.role, Role::Replica);
+    let told = node.command(4, usual_settings()).await.unwrap();
+    assert!(told.notes.is_empty());
+    node.command(4, promote(0)).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_redis_is_stuck_and_a_detach_ends_it() {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(1, usual_settings()).await.unwrap();
+    node.command(1, promote(0)).await.unwrap();
+    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
+    let pid: i64 = session.info().await.unwrap().number("process_id");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    node.until(|s| s.redis.process == Process::Stuck).await;
+    let state = node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    assert!(state.redis.fenced && state.redis.role != Role::Master);
+    assert_eq!(node.running().await.redis.role, Role::Replica);
+    node.stop().await;
+}

@@ -1,0 +1,367 @@
+//! The control loop: whenever something changed, plan every cluster, write the record, start what is allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::effects::{Hands, Touches, touches};
+use super::observe::{Readings, lock};
+use super::seams::World;
+use crate::api::report::{PlanReport, PlannedStep};
+use crate::api::types::RedisCluster;
+use crate::model::ids::IncarnationName;
+use crate::model::inventory::{Constants, Inventory};
+use crate::model::money::Uact;
+use crate::model::record::Record;
+use crate::model::step::{Effect, Step};
+use crate::plan::{self, Input, Limits, Plan, Timing};
+use crate::secrets::RootSecret;
+use crate::server::Board;
+use crate::store::{Event, StoreError, Stored};
+
+/// First pause after a failed effect, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause after failed effects.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What does not change while the process runs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Installation, owner, term.
+    pub constants: Constants,
+    /// Everything secret is derived from it.
+    pub root: RootSecret,
+    /// Image of the nodes, by digest.
+    pub image: String,
+    /// Tag of the nodes' devices when the manifest names none.
+    pub mesh_tag: String,
+    /// Control server the nodes log in to, when it is not Tailscale's own.
+    pub login_server: Option<String>,
+    /// Per month, for a cluster whose manifest names no budget.
+    pub budget_per_cluster: Uact,
+    /// Per month, for all clusters together.
+    pub budget_global: Uact,
+    /// How long things may take.
+    pub timing: Timing,
+    /// Chain, tailnet and gateways are read at least so often.
+    pub tick: Duration,
+}
+
+/// Effects on one incarnation that outdate the same reading run one after the other.
+type Lane = (String, IncarnationName, Touches);
+
+#[derive(Default)]
+struct Lanes {
+    busy: BTreeSet<Lane>,
+    /// Failures in a row and the moment of the next try.
+    paused: BTreeMap<Lane, (u32, tokio::time::Instant)>,
+}
+
+/// The controller.
+pub struct Controller {
+    hands: Arc<Hands>,
+    board: Arc<Board>,
+    lanes: Arc<Mutex<Lanes>>,
+    wake: watch::Sender<u64>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Controller {
+    /// A controller over `world`; nothing is read or done before [`Self::run`].
+    #[must_use]
+    pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
+        let hands = Hands { world, settings, readings: Arc::new(Readings::default()), held: Mutex::default(), pending: Mutex::default() };
+        Self { hands: Arc::new(hands), board, lanes: Arc::default(), wake: watch::channel(0).0, tasks: TaskTracker::new(), stop: CancellationToken::new() }
+    }
+
+    /// Runs until `shutdown`, or until a later operator took over the store.
+    ///
+    /// # Errors
+    /// The store failed for good, or belongs to somebody else now.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let world = &self.hands.world;
+        self.take_up_transactions().await?;
+        let mut wake = self.wake.subscribe();
+        let (mut store, mut agents) = (world.store.changes(), world.agents.changes());
+        let mut tick = tokio::time::interval(self.hands.settings.tick);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = tick.tick() => self.observe().await?,
+                changed = wake.changed() => if changed.is_err() { break },
+                changed = store.changed() => if changed.is_err() { break },
+                changed = agents.changed() => if changed.is_err() { break },
+            }
+            self.pass().await?;
+        }
+        self.tasks.close();
+        Ok(())
+    }
+
+    /// Ends everything at once, wherever it is, as the death of the process would.
+    pub fn abandon(&self) {
+        self.stop.cancel();
+    }
+
+    /// Transactions of an earlier process may still land: nothing else is signed for their deployments until their end is known.
+    async fn take_up_transactions(&self) -> Result<(), StoreError> {
+        for (_, tx) in self.hands.world.store.kept_txs().await? {
+            lock(&self.hands.pending).insert(tx.hash.clone(), tx.clone());
+            let (hands, wake) = (self.hands.clone(), self.wake.clone());
+            self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+                hands.settle(&tx).await;
+                hands.readings.read_chain(&hands.world, &BTreeSet::from([tx.dseq])).await;
+                wake.send_modify(|n| *n += 1);
+            }));
+        }
+        Ok(())
+    }
+
+    /// Reads chain, tailnet and gateways, and tells the agents' room whom to watch.
+    async fn observe(&self) -> Result<(), StoreError> {
+        let hands = &self.hands;
+        let clusters = hands.world.store.list().await?;
+        let installation = &hands.settings.constants.installation;
+        let known = known_dseqs(&clusters);
+        tokio::join!(hands.readings.read_chain(&hands.world, &known), hands.readings.read_mesh(&hands.world, installation));
+        self.watch_nodes(&clusters);
+        hands.readings.read_leases(&hands.world, &self.unheard(&clusters)).await;
+        Ok(())
+    }
+
+    fn watch_nodes(&self, clusters: &[Stored]) {
+        let addresses = self.hands.readings.addresses(&self.hands.settings.constants.installation);
+        let recorded = clusters.iter().flat_map(|c| c.record.incarnations.keys());
+        let targets = recorded.filter_map(|n| addresses.get(n).map(|ip| (n.clone(), ip.clone()))).collect();
+        self.hands.world.agents.watch(&targets);
+    }
+
+    /// Deployments whose node does not speak for itself.
+    fn unheard(&self, clusters: &[Stored]) -> BTreeSet<u64> {
+        let views = self.hands.world.agents.views();
+        clusters
+            .iter()
+            .flat_map(|c| &c.record.incarnations)
+            .filter(|(n, _)| !views.get(n).is_some_and(|v| v.connected))
+            .map(|(_, i)| i.dseq)
+            .collect()
+    }
+
+    /// Plans every cluster once and starts what its lanes allow.
+    async fn pass(&self) -> Result<(), StoreError> {
+        let clusters = self.hands.world.store.list().await?;
+        let mut inventory = self.hands.readings.inventory(&self.hands.world);
+        inventory.held = lock(&self.hands.held).iter().map(|(n, (_, hash))| (n.clone(), *hash)).collect();
+        inventory.pending = lock(&self.hands.pending).values().map(|tx| tx.dseq).collect();
+        for stored in &clusters {
+            match self.cluster(stored, &clusters, &inventory).await {
+                // Somebody changed the object meanwhile: the change wakes the loop again.
+                Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<(), StoreError> {
+        let store = &self.hands.world.store;
+        let name = &stored.cluster.metadata.name;
+        let plan = self.plan(stored, all, inventory);
+        if plan.record != stored.record {
+            store.set_record(name, stored.record_version, &plan.record).await?;
+            // The next pass reads the new record; what else changed by then is planned under it.
+            self.wake.send_modify(|n| *n += 1);
+        }
+        self.tell(name, &plan).await?;
+        if plan.finished {
+            store.remove(name).await?;
+            self.board.remove(name);
+            return Ok(());
+        }
+        if stored.cluster.status.as_ref() != Some(&plan.status) {
+            store.set_status(name, &plan.status).await?;
+        }
+        self.board.publish(name, report(&plan), plan.status.master.clone());
+        for (incarnation, entry) in &plan.record.incarnations {
+            if entry.joined || entry.condemned.is_some() {
+                self.hands.forget_manifest(incarnation);
+            }
+        }
+        self.start(&stored.cluster, &plan);
+        Ok(())
+    }
+
+    fn plan(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Plan {
+        let settings = &self.hands.settings;
+        let name = &stored.cluster.metadata.name;
+        let others = all.iter().filter(|s| &s.cluster.metadata.name != name);
+        let limits = Limits {
+            per_cluster_default: settings.budget_per_cluster,
+            global: settings.budget_global,
+            others: others.map(|s| plan::committed_per_month(inventory, &s.record)).sum(),
+        };
+        plan::plan(&Input {
+            cluster: &stored.cluster,
+            record: &stored.record,
+            inventory,
+            constants: &settings.constants,
+            timing: &settings.timing,
+            limits: &limits,
+            now: (self.hands.world.now)(),
+        })
+    }
+
+    async fn tell(&self, name: &str, plan: &Plan) -> Result<(), StoreError> {
+        if plan.events.is_empty() {
+            return Ok(());
+        }
+        let at = (self.hands.world.now)();
+        let events: Vec<_> = plan
+            .events
+            .iter()
+            .map(|(reason, message)| Event { at, cluster: name.to_owned(), reason: (*reason).to_owned(), message: message.clone() })
+            .collect();
+        for event in &events {
+            tracing::info!(cluster = name, reason = event.reason, "{}", event.message);
+        }
+        self.hands.world.store.add_events(&events).await
+    }
+
+    /// Starts the steps of each lane that is neither busy nor pausing.
+    fn start(&self, cluster: &RedisCluster, plan: &Plan) {
+        let mut by_lane: BTreeMap<Lane, Vec<Step>> = BTreeMap::new();
+        for step in &plan.steps {
+            let lane = (cluster.metadata.name.clone(), step.effect.incarnation().clone(), touches(&step.effect));
+            by_lane.entry(lane).or_default().push(step.clone());
+        }
+        for (lane, steps) in by_lane {
+            let mut lanes = lock(&self.lanes);
+            let pausing = lanes.paused.get(&lane).is_some_and(|(_, until)| tokio::time::Instant::now() < *until);
+            if pausing || !lanes.busy.insert(lane.clone()) {
+                continue;
+            }
+            drop(lanes);
+            self.spawn(lane, steps, cluster.clone(), plan.record.clone());
+        }
+    }
+
+    fn spawn(&self, lane: Lane, steps: Vec<Step>, cluster: RedisCluster, record: Record) {
+        let (hands, lanes, wake) = (self.hands.clone(), self.lanes.clone(), self.wake.clone());
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let mut failed = false;
+            for step in &steps {
+                let done = hands.carry_out(&cluster, &record, &step.effect).await;
+                hands.note(&cluster.metadata.name, step, done.as_ref().err()).await;
+                if done.is_err() {
+                    failed = true;
+                    break;
+                }
+            }
+            // The lane stays busy until its reading is new: a plan on the old one would do it all again.
+            match lane.2 {
+                Touches::Chain => {
+                    let dseqs: BTreeSet<u64> = record.incarnations.values().map(|i| i.dseq).collect();
+                    hands.readings.read_chain(&hands.world, &dseqs).await;
+                }
+                Touches::Mesh => hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await,
+                Touches::Node => {}
+            }
+            let pause = {
+                let mut lanes = lock(&lanes);
+                lanes.busy.remove(&lane);
+                settle_pause(&mut lanes, lane, failed)
+            };
+            if !pause.is_zero() {
+                wake.send_modify(|n| *n += 1);
+                tokio::time::sleep(pause).await;
+            }
+            wake.send_modify(|n| *n += 1);
+        }));
+    }
+}
+
+impl Hands {
+    /// Writes down how a step ended.
+    async fn note(&self, cluster: &str, step: &Step, error: Option<&String>) {
+        let (what, on) = (describe(&step.effect), step.effect.incarnation());
+        let is_command = touches(&step.effect) == Touches::Node;
+        let (reason, message) = match error {
+            None if is_command => {
+                tracing::debug!(cluster, "{what} {on}: done");
+                return;
+            }
+            None => ("Done", format!("{what} {on}: done ({})", step.reason)),
+            Some(error) => ("EffectFailed", format!("{what} {on}: {error}")),
+        };
+        if error.is_some() {
+            tracing::warn!(cluster, reason, "{message}");
+        } else {
+            tracing::info!(cluster, reason, "{message}");
+        }
+        let event = Event { at: (self.world.now)(), cluster: cluster.to_owned(), reason: reason.to_owned(), message };
+        if let Err(error) = self.world.store.add_events(&[event]).await {
+            tracing::warn!(cluster, %error, "an event could not be written");
+        }
+    }
+}
+
+/// Counts a failure and returns the pause before the next try; a success clears the count.
+fn settle_pause(lanes: &mut Lanes, lane: Lane, failed: bool) -> Duration {
+    if !failed {
+        lanes.paused.remove(&lane);
+        return Duration::ZERO;
+    }
+    let count = lanes.paused.get(&lane).map_or(0, |(n, _)| *n);
+    let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(count.min(10))).min(LONGEST_PAUSE);
+    lanes.paused.insert(lane, (count + 1, tokio::time::Instant::now() + pause));
+    pause
+}
+
+fn known_dseqs(clusters: &[Stored]) -> BTreeSet<u64> {
+    clusters.iter().flat_map(|c| c.record.incarnations.values().map(|i| i.dseq)).collect()
+}
+
+fn report(plan: &Plan) -> PlanReport {
+    PlanReport {
+        steps: plan
+            .steps
+            .iter()
+            .map(|s| PlannedStep { incarnation: s.effect.incarnation().0.clone(), what: describe(&s.effect), reason: s.reason.clone() })
+            .collect(),
+        waiting: plan.status.waiting.clone(),
+        cost: plan.status.cost.clone(),
+    }
+}
+
+/// An effect in a phrase, without its object.
+fn describe(effect: &Effect) -> String {
+    use crate::model::step::Command;
+    match effect {
+        Effect::CreateDeployment { deposit, .. } => format!("create a deployment with {deposit} for"),
+        Effect::CreateLease { lease, .. } => format!("lease from {} for", lease.provider),
+        Effect::DeliverManifest { .. } => "deliver the manifest of".to_owned(),
+        Effect::CloseDeployment { dseq, .. } => format!("close deployment {dseq} of"),
+        Effect::DeleteDevice { .. } => "delete the mesh device of".to_owned(),
+        Effect::RevokeKey { .. } => "revoke the auth key of".to_owned(),
+        Effect::Command { command, .. } => match command {
+            Command::Configure(_) => "configure".to_owned(),
+            Command::Promote { .. } => "promote".to_owned(),
+            Command::Follow { master_name, .. } => format!("point to {master_name}:"),
+            Command::Detach => "detach".to_owned(),
+            Command::Fence => "fence".to_owned(),
+            Command::Unfence { .. } => "unfence".to_owned(),
+        },
+    }
+}

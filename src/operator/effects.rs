@@ -1,0 +1,174 @@
+//! Carrying one step out. Deadlines live in the planner: an effect tries for a few seconds and hands back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::observe::{Readings, lock};
+use super::seams::World;
+use super::{controller::Settings, convert};
+use crate::api::types::RedisCluster;
+use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
+use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
+use crate::model::ids::{IncarnationName, LeaseId};
+use crate::model::record::Record;
+use crate::model::step::Effect;
+use crate::sdl;
+
+/// Long enough for the manifest's delivery and the first login.
+const KEY_LIFE: Duration = Duration::from_secs(3600);
+/// Between two looks for a transaction whose end is not known yet.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Manifests with a minted key, of nodes that did not join yet. Never written down.
+pub type Held = Mutex<BTreeMap<IncarnationName, (String, [u8; 32])>>;
+
+/// Transactions that may still land, by hash.
+pub type Pending = Mutex<BTreeMap<String, SignedTx>>;
+
+/// What effects need beside the step.
+pub struct Hands {
+    pub world: World,
+    pub settings: Settings,
+    pub readings: Arc<Readings>,
+    pub held: Held,
+    pub pending: Pending,
+}
+
+/// Which reading an effect outdates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Touches {
+    /// The chain and what providers say of leases.
+    Chain,
+    /// The tailnet.
+    Mesh,
+    /// A node; its view is fresh when the command returns.
+    Node,
+}
+
+/// Which reading `effect` outdates.
+pub fn touches(effect: &Effect) -> Touches {
+    match effect {
+        Effect::CreateDeployment { .. } | Effect::CreateLease { .. } | Effect::DeliverManifest { .. } | Effect::CloseDeployment { .. } => {
+            Touches::Chain
+        }
+        Effect::DeleteDevice { .. } | Effect::RevokeKey { .. } => Touches::Mesh,
+        Effect::Command { .. } => Touches::Node,
+    }
+}
+
+impl Hands {
+    /// Carries one effect out for `cluster` under `record`. An error is a sentence for people; the next plan decides what follows.
+    pub async fn carry_out(&self, cluster: &RedisCluster, record: &Record, effect: &Effect) -> Result<(), String> {
+        match effect {
+            Effect::CreateDeployment { incarnation, deposit } => {
+                let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
+                let group_name = incarnation.group_name(&self.settings.constants.installation);
+                let group = sdl::group(&cluster.spec, &group_name, entry.max_price);
+                // The node's identity comes with the lease; until then nobody can deliver this manifest.
+                let hash = sdl::canonical::hash(&sdl::manifest(&cluster.spec, &group_name, &self.settings.image, &[]));
+                let msg = ChainMsg::CreateDeployment { dseq: entry.dseq, group, hash, deposit: *deposit };
+                self.transact(cluster, &msg).await
+            }
+            Effect::CreateLease { lease, .. } => self.transact(cluster, &ChainMsg::CreateLease(lease.clone())).await,
+            Effect::DeliverManifest { incarnation, lease } => self.deliver(cluster, record, incarnation, lease).await,
+            Effect::CloseDeployment { incarnation, dseq } => {
+                self.forget_manifest(incarnation);
+                self.transact(cluster, &ChainMsg::CloseDeployment { dseq: *dseq }).await
+            }
+            Effect::DeleteDevice { device, .. } => self.world.mesh.delete_device(device).await.map_err(|e| e.to_string()),
+            Effect::RevokeKey { key, .. } => self.world.mesh.revoke(key).await.map_err(|e| e.to_string()),
+            Effect::Command { incarnation, authority, command } => {
+                let views = self.world.agents.views();
+                let nonce = views.get(incarnation).map(|v| v.state.nonce.clone()).unwrap_or_default();
+                let request = convert::command(&self.settings.root, *authority, nonce, command);
+                self.world.agents.command(incarnation, request).await.map_err(|e| e.to_string())
+            }
+        }
+    }
+
+    /// The node joined, or will not: its key is of no more use.
+    pub fn forget_manifest(&self, incarnation: &IncarnationName) {
+        lock(&self.held).remove(incarnation);
+    }
+
+    /// Signs, keeps the bytes, sends them, and waits for their end.
+    async fn transact(&self, cluster: &RedisCluster, msg: &ChainMsg) -> Result<(), String> {
+        let tx = self.world.chain.sign(msg).await.map_err(|e| e.to_string())?;
+        self.world.store.keep_tx(&cluster.metadata.name, &tx).await.map_err(|e| e.to_string())?;
+        lock(&self.pending).insert(tx.hash.clone(), tx.clone());
+        match self.settle(&tx).await {
+            TxOutcome::Landed { .. } => Ok(()),
+            TxOutcome::Failed { codespace, code, log } => Err(format!("{} failed: {codespace} code {code}: {log}", tx.purpose)),
+            TxOutcome::Expired => Err(format!("{} did not land before its time-out and never will", tx.purpose)),
+        }
+    }
+
+    /// Sends these bytes until their end is known; only then may another transaction of that deployment be signed.
+    pub async fn settle(&self, tx: &SignedTx) -> TxOutcome {
+        let outcome = loop {
+            match self.world.chain.settle(tx).await {
+                Ok(outcome) => break outcome,
+                Err(error) => tracing::warn!(tx = %tx.hash, purpose = %tx.purpose, %error, "the end of a transaction is not known yet"),
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        };
+        if let Err(error) = self.world.store.drop_tx(&tx.hash).await {
+            tracing::warn!(tx = %tx.hash, %error, "a settled transaction stays in the store; it is looked up again at the next start");
+        }
+        lock(&self.pending).remove(&tx.hash);
+        outcome
+    }
+
+    /// Mints a key and stores the new hash, unless this process did both already; then brings the manifest to the provider.
+    async fn deliver(&self, cluster: &RedisCluster, record: &Record, incarnation: &IncarnationName, lease: &LeaseId) -> Result<(), String> {
+        let chain = self.readings.chain().ok_or("the chain was not read yet")?;
+        let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
+        let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;
+        let held = lock(&self.held).get(incarnation).cloned();
+        let (manifest, hash) = match held {
+            Some(held) => held,
+            None => self.make_manifest(cluster, record, incarnation).await?,
+        };
+        if deployment.hash != hash {
+            self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash }).await?;
+        }
+        self.world.gateway.put_manifest(provider, lease, &manifest).await.map_err(|e| e.to_string())
+    }
+
+    async fn make_manifest(
+        &self,
+        cluster: &RedisCluster,
+        record: &Record,
+        incarnation: &IncarnationName,
+    ) -> Result<(String, [u8; 32]), String> {
+        let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
+        let settings = &self.settings;
+        let installation = &settings.constants.installation;
+        let tag = cluster.spec.mesh.tag.clone().unwrap_or_else(|| settings.mesh_tag.clone());
+        let key = self.world.mesh.mint(&incarnation.key_description(installation), &tag, KEY_LIFE).await.map_err(|e| e.to_string())?;
+        let certificate = settings.root.node_certificate(incarnation, (self.world.now)());
+        let identity = NodeIdentity {
+            installation: installation.0.clone(),
+            incarnation: incarnation.0.clone(),
+            hostname: incarnation.hostname(installation),
+            epoch_floor: entry.epoch_floor,
+            auth_key: key.secret.expose_secret().to_owned(),
+            login_server: settings.login_server.clone(),
+            ca: settings.root.ca_pem(),
+            certificate: certificate.certificate,
+            key: certificate.key.expose_secret().to_owned(),
+            egress: "forwarder".to_owned(),
+            memory_bytes: cluster.spec.resources.memory.0,
+            persistent: cluster.spec.resources.data.is_some(),
+        };
+        let identity = serde_json::to_string(&identity).map_err(|e| e.to_string())?;
+        let env = [(NODE_VARIABLE.to_owned(), identity)];
+        let manifest = sdl::manifest(&cluster.spec, &incarnation.group_name(installation), &settings.image, &env);
+        let made = (manifest.clone(), sdl::canonical::hash(&manifest));
+        lock(&self.held).insert(incarnation.clone(), made.clone());
+        Ok(made)
+    }
+}

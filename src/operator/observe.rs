@@ -1,0 +1,120 @@
+//! Reading the outside world into an inventory. Facts only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use futures::future::join_all;
+
+use super::seams::World;
+use crate::model::chain::{ChainView, LeaseState};
+use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
+use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
+use crate::model::mesh::MeshView;
+
+/// Names offered to each plan: more than any cluster has nodes.
+const SPARES: usize = 16;
+/// Characters of a suffix; none that can be taken for another.
+const SUFFIX_CHARACTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// The last readings.
+#[derive(Debug, Default)]
+pub struct Readings {
+    chain: Mutex<Reading<ChainView>>,
+    mesh: Mutex<Reading<MeshView>>,
+    leases: Mutex<BTreeMap<LeaseId, LeaseStatus>>,
+}
+
+/// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Readings {
+    /// Reads the chain anew; when it is away the old value stays, marked.
+    pub async fn read_chain(&self, world: &World, known: &BTreeSet<u64>) {
+        let result = world.chain.read(known).await;
+        let mut reading = lock(&self.chain);
+        match result {
+            // Two readings may overtake each other: never go back in height.
+            Ok(view) if reading.value.as_ref().is_some_and(|old| old.height > view.height) => reading.error = None,
+            Ok(view) => *reading = Reading::fresh(view, (world.now)()),
+            Err(error) => reading.error = Some(error.to_string()),
+        }
+    }
+
+    /// Reads the tailnet anew; when it is away the old value stays, marked.
+    pub async fn read_mesh(&self, world: &World, installation: &InstallationId) {
+        let result = world.mesh.read(installation).await;
+        let mut reading = lock(&self.mesh);
+        match result {
+            Ok(view) => *reading = Reading::fresh(view, (world.now)()),
+            Err(error) => reading.error = Some(error.to_string()),
+        }
+    }
+
+    /// Asks the providers about active leases of `dseqs`: those whose node does not speak for itself.
+    pub async fn read_leases(&self, world: &World, dseqs: &BTreeSet<u64>) {
+        let Some(chain) = lock(&self.chain).value.clone() else { return };
+        let asked = chain
+            .deployments
+            .values()
+            .filter(|d| d.active && dseqs.contains(&d.dseq))
+            .flat_map(|d| d.leases.iter().filter(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming)))
+            .filter_map(|l| chain.providers.get(&l.id.provider).map(|p| (l.id.clone(), p.clone())));
+        let statuses = join_all(asked.map(|(lease, provider)| async move {
+            let status = world.gateway.lease_status(&provider, &lease).await;
+            (lease, status)
+        }))
+        .await;
+        *lock(&self.leases) = statuses.into_iter().collect();
+    }
+
+    /// The chain as last read, present or not.
+    pub fn chain(&self) -> Option<ChainView> {
+        lock(&self.chain).value.clone()
+    }
+
+    /// The addresses of the nodes' devices.
+    pub fn addresses(&self, installation: &InstallationId) -> BTreeMap<IncarnationName, String> {
+        let mesh = lock(&self.mesh);
+        let devices = mesh.value.iter().flat_map(|m| &m.devices);
+        devices
+            .filter(|d| !d.ip.is_empty())
+            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, installation).map(|n| (n, d.ip.clone())))
+            .collect()
+    }
+
+    /// Everything at this moment; what this process itself holds is filled in by the caller.
+    pub fn inventory(&self, world: &World) -> Inventory {
+        let chain = lock(&self.chain).clone();
+        let used: BTreeSet<u64> = chain.value.iter().flat_map(|c| c.deployments.keys().copied()).collect();
+        Inventory {
+            chain,
+            mesh: lock(&self.mesh).clone(),
+            leases: lock(&self.leases).clone(),
+            nodes: world.agents.views(),
+            held: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            spare: spare(world, &used),
+        }
+    }
+}
+
+fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
+    let mut spare = Spare::default();
+    while spare.dseqs.len() < SPARES {
+        // Below 2^53, so that JSON tools keep it exact; random, so that two operators of one wallet do not meet.
+        let dseq = (world.random)() >> 12;
+        if dseq > 0 && !used.contains(&dseq) && !spare.dseqs.contains(&dseq) {
+            spare.dseqs.push(dseq);
+        }
+        let mut bits = (world.random)();
+        let suffix = std::iter::repeat_with(|| {
+            let at = usize::try_from(bits % SUFFIX_CHARACTERS.len() as u64).unwrap_or(0);
+            bits /= SUFFIX_CHARACTERS.len() as u64;
+            char::from(SUFFIX_CHARACTERS[at])
+        });
+        spare.suffixes.push(suffix.take(4).collect());
+    }
+    spare
+}

@@ -1,0 +1,190 @@
+//! The operator process: settings to clients, clients to the controller.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use super::agents::MeshAgents;
+use super::controller::{Controller, Settings};
+use super::seams::World;
+use crate::api::types::RedisCluster;
+use crate::api::validate;
+use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
+use crate::chain::wallet::Wallet;
+use crate::chain::{Chain, ChainError};
+use crate::config::Config;
+use crate::gateway::client::GatewayClient;
+use crate::gateway::{Gateway, ProviderCertificates};
+use crate::mesh::agent_channel::AgentTls;
+use crate::mesh::control::{ControlClient, MeshSettings};
+use crate::mesh::{MeshControl, MeshError};
+use crate::model::inventory::Constants;
+use crate::model::time::UnixMs;
+use crate::plan::Timing;
+use crate::secrets::{RootSecret, TooShort};
+use crate::server::{self, Board, ServeError};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+
+/// Why the operator does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The mnemonic or the root secret cannot be used.
+    #[error(transparent)]
+    Wallet(#[from] crate::chain::wallet::WalletError),
+    /// The root secret is too short.
+    #[error(transparent)]
+    RootSecret(#[from] TooShort),
+    /// The chain is another one than configured, or refuses us.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The tailnet's control API refuses us.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// A setting of the mesh cannot be used.
+    #[error("{0}")]
+    Setting(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The API.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Clients made from the settings; nothing was called yet.
+struct Clients {
+    root: RootSecret,
+    chain: Arc<ChainClient>,
+    gateway: Arc<dyn Gateway>,
+    mesh: Arc<ControlClient>,
+    agents: MeshAgents,
+}
+
+impl Clients {
+    fn new(config: &Config) -> Result<Self, RunError> {
+        let root = RootSecret::new(config.root_secret.clone())?;
+        let wallet = Arc::new(Wallet::from_phrase(&config.wallet.mnemonic, 0)?);
+        let settings = ChainSettings {
+            chain_id: config.chain.id.clone(),
+            grpc: config.chain.grpc.clone(),
+            gas_price: GasPrice(config.chain.gas_price_micro),
+            fee_granter: config.wallet.fee_granter.clone(),
+        };
+        let chain = Arc::new(ChainClient::connect(settings, wallet.clone())?);
+        let issuer = wallet.address().to_owned();
+        let signer = Arc::new(move |bytes: &[u8]| wallet.sign(bytes));
+        let certificates = Arc::new(OnChain(chain.clone()));
+        let gateway = Arc::new(GatewayClient::new(issuer, signer, certificates, config.gateway.allow_private));
+        let mesh = Arc::new(ControlClient::new(MeshSettings {
+            api: config.mesh.api.clone(),
+            tailnet: config.mesh.tailnet.clone(),
+            oauth_client_id: config.mesh.oauth_client_id.clone(),
+            oauth_secret: config.mesh.oauth_secret.clone(),
+        })?);
+        let socks5 = config.mesh.socks5.as_deref().map(parse_address).transpose()?;
+        let own = root.operator_certificate(UnixMs::now());
+        let tls = AgentTls { ca: root.ca_pem(), certificate: own.certificate, key: own.key };
+        let agents = MeshAgents::new(socks5, tls, Arc::new(UnixMs::now));
+        Ok(Self { root, chain, gateway, mesh, agents })
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, RunError> {
+    text.parse()
+        .map_err(|_| RunError::Setting(format!("mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055")))
+}
+
+/// The certificates of providers by the chain's word.
+struct OnChain(Arc<ChainClient>);
+
+#[async_trait]
+impl ProviderCertificates for OnChain {
+    async fn valid(&self, provider: &str) -> Result<Vec<Vec<u8>>, String> {
+        self.0.certificates(provider).await.map_err(|e| e.to_string())
+    }
+}
+
+/// What is wrong with a manifest, one sentence each; empty when it may be applied.
+fn problems(cluster: &RedisCluster) -> Vec<String> {
+    validate::validate(cluster).iter().map(ToString::to_string).collect()
+}
+
+/// Runs the operator until `shutdown`.
+///
+/// The chain, gateways and the tailnet may be away: it starts all the same, says so in each cluster's status, and goes on when they are back.
+///
+/// # Errors
+/// A setting that cannot be used, a store or socket held by somebody else, or a later operator that took over.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let clients = Clients::new(&config)?;
+    let store = SqliteStore::open(&config.store.sqlite)?;
+    let term = store.take_over().await?;
+    let installation = clients.root.installation_id();
+    tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
+    let board = Arc::new(Board::default());
+    let settings = Settings {
+        constants: Constants { installation, owner: clients.chain.owner().to_owned(), term, started: UnixMs::now() },
+        root: clients.root,
+        image: config.node.image.clone(),
+        mesh_tag: config.mesh.tag.clone(),
+        login_server: config.mesh.login_server.clone(),
+        budget_per_cluster: config.budget.per_cluster_default.0,
+        budget_global: config.budget.global.0,
+        timing: Timing {
+            bid_window: config.timing.bid_window,
+            bid_deadline: config.timing.bid_deadline,
+            join_deadline: config.timing.join_deadline,
+            replace_after: config.timing.replace_after,
+        },
+        tick: config.timing.tick,
+    };
+    let logs = Arc::new(clients.agents.clone());
+    let world = World {
+        chain: clients.chain,
+        gateway: clients.gateway,
+        mesh: clients.mesh,
+        agents: Arc::new(clients.agents),
+        store: store.clone(),
+        now: Arc::new(UnixMs::now),
+        random: Arc::new(rand::random),
+    };
+    let controller = Controller::new(world, settings, board.clone());
+    let registry = Arc::new(Registry::default());
+    let served = server::serve(&config.api.socket, store, board, registry, problems, logs, shutdown.child_token());
+    tokio::select! {
+        ended = served => ended.map_err(RunError::from),
+        ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
+    }
+}
+
+/// One line of a check: what was looked at, and what is wrong with it.
+pub type Finding = (&'static str, Result<String, String>);
+
+/// Verifies the settings against the outside world; nothing is created and nothing is spent.
+///
+/// # Errors
+/// A setting that cannot be used at all.
+pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
+    let clients = Clients::new(config)?;
+    let installation = clients.root.installation_id();
+    let chain = clients.chain.read(&std::collections::BTreeSet::new()).await;
+    let mesh = clients.mesh.read(&installation).await;
+    let wallet = match &chain {
+        Ok(view) if view.balance < view.min_deposit => {
+            Err(format!("{} holds {}, less than one deposit of {}", clients.chain.owner(), view.balance, view.min_deposit))
+        }
+        Ok(view) if view.fee_balance == 0 && config.wallet.fee_granter.is_none() => {
+            Err(format!("{} holds no uakt, so it cannot pay a fee", clients.chain.owner()))
+        }
+        Ok(view) => Ok(format!("{} holds {} and {}uakt for fees", clients.chain.owner(), view.balance, view.fee_balance)),
+        Err(_) => Err("not known while the chain does not answer".to_owned()),
+    };
+    let chain = chain.map(|view| format!("{} at height {}", config.chain.id, view.height)).map_err(|e| e.to_string());
+    let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
+    let installation = Ok(format!("installation {installation}"));
+    Ok(vec![("root secret", installation), ("chain", chain), ("wallet", wallet), ("mesh", mesh), ("image", Ok(config.node.image.clone()))])
+}

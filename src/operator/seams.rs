@@ -1,0 +1,88 @@
+//! The outside world as the controller sees it: real clients in a running operator, an in-memory world in simulations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+
+use crate::chain::Chain;
+use crate::gateway::Gateway;
+use crate::mesh::MeshControl;
+use crate::model::ids::IncarnationName;
+use crate::model::node::NodeView;
+use crate::model::time::UnixMs;
+use crate::store::Store;
+use crate::wire::akash_redis::agent::v1 as wire;
+
+/// Why a node did not carry out a command.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No connection, or it broke: the command may or may not have been carried out; the node's state will tell.
+    #[error("{incarnation} does not answer ({detail}); its state will tell what came of the command")]
+    Away {
+        /// Which node.
+        incarnation: IncarnationName,
+        /// What the transport said.
+        detail: String,
+    },
+    /// The agent said no; nothing was changed there.
+    #[error("{incarnation} refused: {reason}")]
+    Refused {
+        /// Which node.
+        incarnation: IncarnationName,
+        /// Its sentence.
+        reason: String,
+    },
+    /// Its log cannot be read, or not any further.
+    #[error("the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back")]
+    NoLog {
+        /// Which node.
+        incarnation: IncarnationName,
+        /// What is in the way.
+        detail: String,
+    },
+}
+
+/// Lines of a node's processes as they come; after an error there are no more.
+pub type LogLines = BoxStream<'static, Result<wire::LogLine, AgentError>>;
+
+/// The node agents, watched all the time.
+#[async_trait]
+pub trait Agents: Send + Sync {
+    /// The nodes to watch from now on and their mesh addresses; others are let go.
+    fn watch(&self, targets: &BTreeMap<IncarnationName, String>);
+
+    /// What was heard of each node that reported at least once.
+    fn views(&self) -> BTreeMap<IncarnationName, NodeView>;
+
+    /// Sends one command; the view holds the state of the reply when this returns.
+    async fn command(&self, incarnation: &IncarnationName, request: wire::CommandRequest) -> Result<(), AgentError>;
+
+    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node goes or the stream is dropped. However
+    /// slowly it is read, it holds up neither the views nor commands.
+    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<LogLines, AgentError>;
+
+    /// Ticks whenever a view changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Everything outside the controller.
+#[derive(Clone)]
+pub struct World {
+    /// The chain, for our wallet.
+    pub chain: Arc<dyn Chain>,
+    /// The providers' gateways.
+    pub gateway: Arc<dyn Gateway>,
+    /// The tailnet's control API.
+    pub mesh: Arc<dyn MeshControl>,
+    /// The node agents.
+    pub agents: Arc<dyn Agents>,
+    /// Objects, records, events.
+    pub store: Arc<dyn Store>,
+    /// The wall clock.
+    pub now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
+    /// Random numbers for suffixes and dseqs.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}

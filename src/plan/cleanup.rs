@@ -1,0 +1,58 @@
+//! What is left of those given up: deployments are closed, devices deleted, keys revoked, then they are forgotten.
+
+use super::draft::Draft;
+use crate::model::ids::IncarnationName;
+use crate::model::step::Effect;
+
+/// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh readings.
+pub fn clean(draft: &mut Draft<'_>) {
+    let condemned: Vec<_> = draft
+        .record
+        .incarnations
+        .iter()
+        .filter_map(|(n, i)| i.condemned.as_ref().map(|c| (n.clone(), i.dseq, c.at, c.reason.clone())))
+        .collect();
+    for (name, dseq, since, reason) in condemned {
+        let deployment_gone = close_deployment(draft, &name, dseq, &reason);
+        let mesh_gone = leave_mesh(draft, &name);
+        if deployment_gone && mesh_gone {
+            draft.record.incarnations.remove(&name);
+            draft.event("Gone", format!("nothing of {name} is left: deployment closed, device and key gone"));
+        } else {
+            draft.wait(format!("{name} to be cleaned up"), since, None, "it is tried again until nothing of it is left");
+        }
+    }
+}
+
+/// True when the chain, read just now, has no active deployment of it and no transaction of ours may still make one.
+fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, reason: &str) -> bool {
+    let inventory = draft.input.inventory;
+    let Some(chain) = inventory.chain.present() else { return false };
+    if inventory.pending.contains(&dseq) {
+        return false;
+    }
+    match chain.deployments.get(&dseq) {
+        Some(deployment) if deployment.active => {
+            draft.step(Effect::CloseDeployment { incarnation: name.clone(), dseq }, format!("{name} was given up: {reason}"));
+            false
+        }
+        _ => true,
+    }
+}
+
+/// True when the control API, read just now, knows neither a device nor a usable key of it.
+fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
+    let Some(mesh) = draft.input.inventory.mesh.present() else { return false };
+    let installation = &draft.input.constants.installation;
+    let (hostname, description) = (name.hostname(installation), name.key_description(installation));
+    let mut gone = true;
+    for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
+        draft.step(Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() }, "nobody shall use it any more");
+        gone = false;
+    }
+    for device in mesh.devices.iter().filter(|d| d.hostname == hostname) {
+        draft.step(Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() }, "its node was given up");
+        gone = false;
+    }
+    gone
+}

@@ -1,0 +1,132 @@
+//! The plan while it is being made.
+
+use std::time::Duration;
+
+use super::Input;
+use crate::api::types::Spec;
+use crate::model::ids::IncarnationName;
+use crate::model::node::{Authority, NodeState, NodeView};
+use crate::model::record::{Condemned, Incarnation, Record};
+use crate::model::step::{Command, Effect, Step, Wait};
+use crate::model::time::UnixMs;
+
+/// The plan while it is being made: the record is changed here, steps are allowed under the changed record.
+pub struct Draft<'a> {
+    pub input: &'a Input<'a>,
+    pub record: Record,
+    pub steps: Vec<Step>,
+    pub waits: Vec<Wait>,
+    pub events: Vec<(&'static str, String)>,
+    /// Why the cluster is less than it should be: a word and a sentence each.
+    pub problems: Vec<(&'static str, String)>,
+    used_spares: usize,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(input: &'a Input<'a>) -> Self {
+        Self {
+            input,
+            record: input.record.clone(),
+            steps: Vec::new(),
+            waits: Vec::new(),
+            events: Vec::new(),
+            problems: Vec::new(),
+            used_spares: 0,
+        }
+    }
+
+    pub fn spec(&self) -> &'a Spec {
+        &self.input.cluster.spec
+    }
+
+    pub fn now(&self) -> UnixMs {
+        self.input.now
+    }
+
+    /// The pair under which commands of the present epoch are sent.
+    pub fn authority(&self) -> Authority {
+        Authority { term: self.input.constants.term, epoch: self.record.epoch }
+    }
+
+    /// A node whose agent speaks to us now.
+    pub fn connected(&self, name: &IncarnationName) -> Option<&'a NodeState> {
+        self.view(name).filter(|v| v.connected).map(|v| &v.state)
+    }
+
+    /// The last that was heard of a node.
+    pub fn view(&self, name: &IncarnationName) -> Option<&'a NodeView> {
+        self.input.inventory.nodes.get(name)
+    }
+
+    /// Incarnations that were not given up, by ordinal.
+    pub fn live(&self) -> Vec<(IncarnationName, Incarnation)> {
+        let mut live: Vec<_> =
+            self.record.incarnations.iter().filter(|(_, i)| i.condemned.is_none()).map(|(n, i)| (n.clone(), i.clone())).collect();
+        live.sort_by_key(|(n, i)| (i.ordinal, i.reserved, n.clone()));
+        live
+    }
+
+    pub fn incarnation(&self, name: &IncarnationName) -> Option<&Incarnation> {
+        self.record.incarnations.get(name)
+    }
+
+    pub fn change(&mut self, name: &IncarnationName, edit: impl FnOnce(&mut Incarnation)) {
+        if let Some(incarnation) = self.record.incarnations.get_mut(name) {
+            edit(incarnation);
+        }
+    }
+
+    /// Gives an incarnation up for good. A failed attempt to fill a node counts against its provider and delays the next.
+    pub fn condemn(&mut self, name: &IncarnationName, reason: &str, failed_attempt: bool) {
+        let now = self.now();
+        let Some(incarnation) = self.record.incarnations.get_mut(name) else { return };
+        if incarnation.condemned.is_some() {
+            return;
+        }
+        incarnation.condemned = Some(Condemned { at: now, reason: reason.to_owned() });
+        incarnation.candidate = false;
+        incarnation.member = false;
+        let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
+        if failed_attempt {
+            let failures = self.record.failures.entry(ordinal).or_default();
+            failures.count += 1;
+            failures.last = now;
+            reason.clone_into(&mut failures.reason);
+            if let Some(choice) = lease
+                && !failures.providers.contains(&choice.id.provider)
+            {
+                failures.providers.push(choice.id.provider);
+            }
+        }
+        self.event("GivenUp", format!("{name} is given up: {reason}"));
+    }
+
+    pub fn step(&mut self, effect: Effect, reason: impl Into<String>) {
+        self.steps.push(Step { effect, reason: reason.into() });
+    }
+
+    pub fn command(&mut self, name: &IncarnationName, command: Command, reason: impl Into<String>) {
+        let authority = self.authority();
+        self.step(Effect::Command { incarnation: name.clone(), authority, command }, reason);
+    }
+
+    pub fn wait(&mut self, what: impl Into<String>, since: UnixMs, limit: Option<Duration>, then: impl Into<String>) {
+        self.waits.push(Wait { what: what.into(), since, deadline: limit.map(|l| since + l), then: then.into() });
+    }
+
+    pub fn event(&mut self, reason: &'static str, message: String) {
+        self.events.push((reason, message));
+    }
+
+    pub fn problem(&mut self, reason: &'static str, message: String) {
+        self.problems.push((reason, message));
+    }
+
+    /// An unused suffix and dseq.
+    pub fn take_spare(&mut self) -> Option<(String, u64)> {
+        let spare = &self.input.inventory.spare;
+        let pair = (spare.suffixes.get(self.used_spares)?.clone(), *spare.dseqs.get(self.used_spares)?);
+        self.used_spares += 1;
+        Some(pair)
+    }
+}

@@ -1,0 +1,98 @@
+//! What the inventory says about one incarnation.
+
+use super::draft::Draft;
+use crate::model::chain::{DeploymentView, GroupState, LeaseState, LeaseView};
+use crate::model::ids::IncarnationName;
+use crate::model::inventory::LeaseStatus;
+use crate::model::node::{NodeState, Process, RedisState};
+
+/// How far an incarnation has come, by what is seen now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The chain does not answer and the node is not connected: nothing is known.
+    Unknown,
+    /// Not on the chain yet.
+    Reserved,
+    /// On the chain with an open order.
+    Bidding,
+    /// Leased, its provider has no manifest yet.
+    Leased,
+    /// Leased, and the provider's gateway does not answer.
+    GatewayAway(String),
+    /// The provider has the manifest; the node never reported.
+    Delivered,
+    /// The node reported once, and is silent now.
+    Silent,
+    /// The node's agent speaks to us.
+    Connected,
+    /// Closed for good by somebody else; its volume is gone.
+    Lost(String),
+}
+
+/// The active lease of a deployment.
+pub fn active_lease(deployment: &DeploymentView) -> Option<&LeaseView> {
+    deployment.leases.iter().rev().find(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming))
+}
+
+/// How far `name` has come.
+pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
+    let Some(incarnation) = draft.incarnation(name) else { return Stage::Unknown };
+    let inventory = draft.input.inventory;
+    let connected = draft.connected(name).is_some();
+    let Some(chain) = inventory.chain.present() else {
+        return match (connected, incarnation.joined) {
+            (true, _) => Stage::Connected,
+            (false, true) => Stage::Silent,
+            (false, false) => Stage::Unknown,
+        };
+    };
+    let Some(deployment) = chain.deployments.get(&incarnation.dseq) else {
+        // A deployment that once held a node does not vanish from the chain: a reading without it is not believed.
+        return if incarnation.joined { if connected { Stage::Connected } else { Stage::Silent } } else { Stage::Reserved };
+    };
+    if !deployment.active {
+        let why = if deployment.group == GroupState::InsufficientFunds { "its escrow ran dry" } else { "its deployment was closed" };
+        return Stage::Lost(why.to_owned());
+    }
+    let Some(lease) = active_lease(deployment) else {
+        return match (deployment.open_order, deployment.leases.last()) {
+            (Some(_), None) => Stage::Bidding,
+            (_, Some(lease)) => Stage::Lost(format!("its lease was closed ({})", close_reason(lease.reason))),
+            (None, None) => Stage::Lost("its order was closed".to_owned()),
+        };
+    };
+    if connected {
+        return Stage::Connected;
+    }
+    if incarnation.joined {
+        return Stage::Silent;
+    }
+    match inventory.leases.get(&lease.id) {
+        None | Some(LeaseStatus::NoManifest) => Stage::Leased,
+        Some(LeaseStatus::Deployed { .. }) => Stage::Delivered,
+        Some(LeaseStatus::Away(why)) => Stage::GatewayAway(why.clone()),
+    }
+}
+
+/// The chain's reason numbers in words (market/v1 `LeaseClosedReason`).
+fn close_reason(reason: u32) -> &'static str {
+    match reason {
+        1 => "by its owner",
+        10_000 => "by the provider: unstable",
+        10_001 => "by the provider: decommissioned",
+        10_003 => "by the provider: no manifest in time",
+        20_000 => "its escrow ran dry",
+        10_002..20_000 => "by the provider",
+        _ => "reason unknown",
+    }
+}
+
+/// Redis there answers and has its data.
+pub fn running(redis: &RedisState) -> bool {
+    redis.process == Process::Running && !redis.loading
+}
+
+/// Mesh FQDN of a node, once it is on the mesh.
+pub fn fqdn(state: &NodeState) -> Option<&str> {
+    (!state.mesh.dns_name.is_empty()).then_some(state.mesh.dns_name.as_str())
+}

@@ -1,0 +1,224 @@
+//! From a reserved incarnation to a node that reports: create, choose, lease, deliver, wait; and when to give up.
+
+use std::collections::BTreeSet;
+
+use super::draft::Draft;
+use super::facts::{self, Stage};
+use super::placement;
+use crate::model::ids::IncarnationName;
+use crate::model::record::{Choice, Incarnation};
+use crate::model::step::Effect;
+
+/// Gives up incarnations whose lease is gone or that stayed silent too long.
+pub fn give_up_lost(draft: &mut Draft<'_>) {
+    for (name, incarnation) in draft.live() {
+        match facts::stage(draft, &name) {
+            Stage::Lost(why) => lost(draft, &name, &incarnation, &why),
+            Stage::Silent => silent(draft, &name),
+            Stage::Connected if !incarnation.joined => {
+                draft.change(&name, |i| i.joined = true);
+                draft.record.failures.remove(&incarnation.ordinal);
+                draft.event("Joined", format!("{name} is on the mesh and reports"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody else can have its data.
+fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
+    let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+    let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
+    if is_master && others {
+        draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
+        return;
+    }
+    if is_master && draft.record.change.is_none() {
+        draft.record.master = None;
+        draft.record.data_epoch = 0;
+        draft.record.data_master = None;
+        draft.event("DataLost", format!("{name} was the only node with the data, and it is lost: {why}; the cluster starts empty"));
+    }
+    draft.condemn(name, why, !incarnation.joined);
+}
+
+fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
+    // An operator that just started never heard it: its silence counts from then.
+    let started = draft.input.constants.started;
+    let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
+    let limit = draft.input.timing.replace_after;
+    let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+    let master_well = draft.record.master.as_ref().is_some_and(|p| p.confirmed && draft.connected(&p.incarnation).is_some());
+    draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
+    if is_master || !master_well || draft.record.change.is_some() {
+        return;
+    }
+    if draft.now().passed(heard, limit) {
+        draft.condemn(name, &format!("it has been silent since {heard}"), false);
+    } else {
+        draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
+    }
+}
+
+/// The next step of each incarnation on its way to the mesh.
+pub fn advance(draft: &mut Draft<'_>) {
+    for (name, incarnation) in draft.live() {
+        let pending = draft.input.inventory.pending.contains(&incarnation.dseq);
+        match facts::stage(draft, &name) {
+            Stage::Unknown => {
+                let why = draft.input.inventory.chain.error.clone().unwrap_or_else(|| "it was not read yet".to_owned());
+                draft.wait(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, None, "the plan goes on");
+            }
+            Stage::Reserved if !pending => {
+                let deposit = deposit(draft);
+                draft.step(
+                    Effect::CreateDeployment { incarnation: name.clone(), deposit },
+                    format!("node {} needs a lease", incarnation.ordinal),
+                );
+            }
+            Stage::Bidding if !pending => bidding(draft, &name, &incarnation),
+            Stage::Leased if !pending => deliver(draft, &name, &incarnation),
+            Stage::GatewayAway(why) => {
+                let since = since_choice(&incarnation);
+                wait_for_join(draft, &name, since, &format!("the gateway of {name}'s provider ({why})"));
+            }
+            Stage::Delivered => {
+                let since = since_choice(&incarnation);
+                wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
+            }
+            Stage::Reserved | Stage::Bidding | Stage::Leased => {
+                draft.wait(format!("the transaction of {name} to be in a block"), incarnation.reserved, None, "its end is looked up");
+            }
+            Stage::Silent | Stage::Connected | Stage::Lost(_) => {}
+        }
+    }
+}
+
+/// Paid into the escrow of each node.
+fn deposit(draft: &Draft<'_>) -> crate::model::money::Uact {
+    let least = draft.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
+    draft.spec().budget.deposit.0.max(least)
+}
+
+fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
+    incarnation.lease.as_ref().map_or(incarnation.reserved, |c| c.at)
+}
+
+fn wait_for_join(draft: &mut Draft<'_>, name: &IncarnationName, since: crate::model::time::UnixMs, what: &str) {
+    let limit = draft.input.timing.join_deadline;
+    if draft.now().passed(since, limit) {
+        draft.condemn(name, &format!("waited {} s in vain for {what}", limit.as_secs()), true);
+    } else {
+        draft.wait(what, since, Some(limit), "the node is given up and tried with another provider");
+    }
+}
+
+fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let Some(chain) = draft.input.inventory.chain.present() else { return };
+    let Some(deployment) = chain.deployments.get(&incarnation.dseq) else { return };
+    let Some(open_order) = deployment.open_order else { return };
+    if let Some(choice) = &incarnation.lease {
+        if deployment.bids.iter().any(|b| b.id == choice.id && b.id.oseq == open_order) {
+            let effect = Effect::CreateLease { incarnation: name.clone(), lease: choice.id.clone() };
+            draft.step(effect, format!("the bid of {} was chosen", choice.id.provider));
+            return;
+        }
+        // The provider withdrew its bid before the lease was made: choose again.
+        draft.change(name, |i| i.lease = None);
+    }
+    let timing = draft.input.timing;
+    let window_over = draft.now().passed(incarnation.reserved, timing.bid_window);
+    let taken = taken(draft, name);
+    let avoid = draft.record.failures.get(&incarnation.ordinal).map(|f| f.providers.clone()).unwrap_or_default();
+    let choice = placement::Choice {
+        placement: &draft.spec().placement,
+        providers: &chain.providers,
+        taken: &taken,
+        avoid: &avoid,
+        max_price: incarnation.max_price,
+        open_order,
+    };
+    match placement::choose(&choice, &deployment.bids) {
+        Ok(bid) if window_over => {
+            let chosen = Choice { id: bid.id.clone(), price: bid.price, at: draft.now() };
+            let month = bid.price.per_month(super::money::block_ms(draft.input.inventory));
+            draft.change(name, |i| i.lease = Some(chosen));
+            draft.event("BidChosen", format!("{name} takes the bid of {} at {month} per month", bid.id.provider));
+            let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
+            draft.step(effect, format!("the best of {} bids", deployment.bids.len()));
+        }
+        Ok(_) => draft.wait(
+            format!("bids for {name} ({} so far)", deployment.bids.len()),
+            incarnation.reserved,
+            Some(timing.bid_window),
+            "the best one is taken",
+        ),
+        Err(refused) => no_bid(draft, name, incarnation, &refused),
+    }
+}
+
+fn no_bid(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, refused: &[String]) {
+    let limit = draft.input.timing.bid_deadline;
+    let month = incarnation.max_price.per_month(super::money::block_ms(draft.input.inventory));
+    let why = if refused.is_empty() {
+        format!(
+            "nobody bid at {month} per month or less; raise budget.maxPerMonth or placement.maxPrice, or ask for less in placement and resources"
+        )
+    } else {
+        format!("no bid could be taken at {month} per month or less ({})", refused.join("; "))
+    };
+    if draft.now().passed(incarnation.reserved, limit) {
+        draft.condemn(name, &why, true);
+    } else {
+        if !refused.is_empty() {
+            draft.problem("NoAcceptableBid", format!("{name}: {why}"));
+        }
+        draft.wait(
+            format!("a bid for {name}"),
+            incarnation.reserved,
+            Some(limit),
+            "the deployment is closed, refunded, and tried again later",
+        );
+    }
+}
+
+/// Providers of the other live incarnations; the one being replaced counts too, or a migration would stay where it is.
+fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
+    draft.live().iter().filter(|(n, _)| n != name).filter_map(|(_, i)| i.lease.as_ref()).map(|c| c.id.provider.clone()).collect()
+}
+
+fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let inventory = draft.input.inventory;
+    let Some(deployment) = inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq)) else { return };
+    let Some(lease) = facts::active_lease(deployment) else { return };
+    if incarnation.lease.as_ref().is_none_or(|c| c.id != lease.id) {
+        let chosen = Choice { id: lease.id.clone(), price: lease.price, at: draft.now() };
+        draft.change(name, |i| i.lease = Some(chosen));
+    }
+    let since = since_choice(incarnation);
+    if draft.now().passed(since, draft.input.timing.join_deadline) {
+        draft.condemn(name, "its provider did not take the manifest in time", true);
+        return;
+    }
+    let Some(mesh) = inventory.mesh.present() else {
+        let why = inventory.mesh.error.clone().unwrap_or_default();
+        draft.wait(
+            format!("the mesh control API, to mint a key for {name} ({why})"),
+            since,
+            Some(draft.input.timing.join_deadline),
+            "the node is given up",
+        );
+        return;
+    };
+    // A key whose secret died with an earlier operator process is of no use to anybody.
+    let description = name.key_description(&draft.input.constants.installation);
+    if !inventory.held.contains_key(name) {
+        for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
+            draft.step(
+                Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
+                "its secret was lost with an earlier operator process",
+            );
+        }
+    }
+    draft.step(Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() }, "its provider waits for the manifest");
+}

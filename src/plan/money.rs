@@ -1,0 +1,59 @@
+//! What is promised already, and what the next node may cost.
+
+use super::Input;
+use super::facts::active_lease;
+use crate::model::inventory::Inventory;
+use crate::model::money::{PricePerBlock, Uact};
+use crate::model::record::Record;
+
+/// Block time assumed while none was measured: the chain's usual one.
+const DEFAULT_BLOCK_MS: u64 = 6100;
+
+/// Measured block time, milliseconds.
+pub fn block_ms(inventory: &Inventory) -> u64 {
+    inventory.chain.value.as_ref().map_or(DEFAULT_BLOCK_MS, |c| c.block_ms.max(1))
+}
+
+/// The most the cluster may cost per month.
+pub fn ceiling(input: &Input<'_>) -> Uact {
+    let own = input.cluster.spec.budget.max_per_month.map_or(input.limits.per_cluster_default, |m| m.0);
+    own.min(input.limits.global.saturating_sub(input.limits.others))
+}
+
+/// Price of every incarnation that costs or may come to cost: the lease's where there is one, else the cap of its order.
+/// A condemned one counts until the chain says that its deployment is closed.
+pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
+    let chain = inventory.chain.value.as_ref();
+    let sum = record
+        .incarnations
+        .values()
+        .filter_map(|incarnation| {
+            let deployment = chain.and_then(|c| c.deployments.get(&incarnation.dseq));
+            if incarnation.condemned.is_some() && !deployment.is_some_and(|d| d.active) {
+                return None;
+            }
+            let leased = deployment.and_then(active_lease).map(|l| l.price);
+            let chosen = incarnation.lease.as_ref().map(|c| c.price);
+            Some(leased.or(chosen).unwrap_or(incarnation.max_price).0)
+        })
+        .fold(0u128, u128::saturating_add);
+    PricePerBlock(sum)
+}
+
+/// What each of `count` further nodes may cost per block, or the sentence that says why none may.
+pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerBlock, String> {
+    let block_ms = block_ms(input.inventory);
+    let ceiling = ceiling(input);
+    let left = PricePerBlock::from_month(ceiling, block_ms).0.saturating_sub(committed(input.inventory, record).0);
+    let mut share = PricePerBlock(left / u128::from(count.max(1)));
+    if let Some(max) = input.cluster.spec.placement.max_price {
+        share = share.min(PricePerBlock::from_month(max.0, block_ms));
+    }
+    if share.0 == 0 {
+        return Err(format!(
+            "the budget of {ceiling} per month is spoken for ({} per month are committed); raise budget.maxPerMonth or the operator's budget.global",
+            committed(input.inventory, record).per_month(block_ms)
+        ));
+    }
+    Ok(share)
+}

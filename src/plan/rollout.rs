@@ -1,0 +1,174 @@
+//! How many nodes there shall be, which of them come and which leave.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::switchover;
+use super::{facts, money};
+use crate::api::types::MIGRATE;
+use crate::model::ids::IncarnationName;
+use crate::model::money::Uact;
+use crate::model::record::Incarnation;
+
+/// First pause after a failed attempt; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+
+/// Gives everything up: the cluster is being deleted.
+pub fn tear_down(draft: &mut Draft<'_>) {
+    for (name, _) in draft.live() {
+        draft.condemn(&name, "the cluster is being deleted", false);
+    }
+    draft.record.change = None;
+}
+
+/// Incarnations that a person asked to leave, as far as they are still there.
+fn asked_to_leave(draft: &Draft<'_>) -> BTreeSet<IncarnationName> {
+    let asked = draft.input.cluster.metadata.annotations.get(MIGRATE).map_or("", String::as_str);
+    asked
+        .split(',')
+        .map(|n| IncarnationName(n.trim().to_owned()))
+        .filter(|n| draft.incarnation(n).is_some_and(|i| i.condemned.is_none()))
+        .collect()
+}
+
+/// Reserves an incarnation for every node that lacks one, as far as budget and wallet allow.
+pub fn fill(draft: &mut Draft<'_>) {
+    let missing = missing(draft);
+    if missing.is_empty() {
+        return;
+    }
+    let Some(chain) = draft.input.inventory.chain.present() else { return };
+    let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+    let deposit = draft.spec().budget.deposit.0.max(chain.min_deposit);
+    let uncreated = draft.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
+    let needed = Uact(deposit.0.saturating_mul(u64::from(count) + uncreated as u64));
+    if chain.balance < needed {
+        draft.problem(
+            "WalletTooLow",
+            format!(
+                "the wallet {} holds {} and the deposits of {} nodes need {needed}; nothing was created: fund the wallet or lower budget.deposit",
+                draft.input.constants.owner,
+                chain.balance,
+                u64::from(count) + uncreated as u64
+            ),
+        );
+        return;
+    }
+    let share = match money::share(draft.input, &draft.record, count) {
+        Ok(share) => share,
+        Err(why) => {
+            draft.problem("BudgetSpent", why);
+            return;
+        }
+    };
+    for (ordinal, replaces) in missing {
+        reserve(draft, ordinal, replaces, share);
+    }
+}
+
+fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: crate::model::money::PricePerBlock) {
+    let Some((suffix, dseq)) = draft.take_spare() else { return };
+    let name = IncarnationName::new(&draft.input.cluster.metadata.name, ordinal, &suffix);
+    let incarnation = Incarnation {
+        ordinal,
+        dseq,
+        reserved: draft.now(),
+        epoch_floor: draft.record.epoch,
+        max_price,
+        lease: None,
+        joined: false,
+        member: false,
+        candidate: false,
+        replaces: replaces.clone(),
+        condemned: None,
+    };
+    draft.record.incarnations.insert(name.clone(), incarnation);
+    let why = replaces.map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
+    draft.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
+}
+
+/// Ordinals without an incarnation (`None`) and incarnations to be replaced, whose pause after failures has passed.
+fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
+    let live = draft.live();
+    let leaving = asked_to_leave(draft);
+    let mut wanted = Vec::new();
+    for ordinal in 0..draft.spec().nodes {
+        let here: Vec<_> = live.iter().filter(|(_, i)| i.ordinal == ordinal).collect();
+        match here.as_slice() {
+            [] => wanted.push((ordinal, None)),
+            [(only, _)] if leaving.contains(only) => wanted.push((ordinal, Some(only.clone()))),
+            _ => {}
+        }
+    }
+    wanted.retain(|(ordinal, _)| {
+        let Some(failures) = draft.record.failures.get(ordinal).cloned() else { return true };
+        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.count.saturating_sub(1).min(10))).min(LONGEST_PAUSE);
+        if draft.now().passed(failures.last, pause) {
+            return true;
+        }
+        draft.problem("NodeFailed", format!("node {ordinal} could not be filled ({} tries): {}", failures.count, failures.reason));
+        draft.wait(format!("node {ordinal} to be tried again"), failures.last, Some(pause), "a new deployment is created");
+        false
+    });
+    wanted
+}
+
+/// Lets those leave that are replaced or too many: first the master moves away from them, then they are given up.
+pub fn let_leave(draft: &mut Draft<'_>) {
+    if draft.record.change.is_some() {
+        return;
+    }
+    let live = draft.live();
+    let nodes = draft.spec().nodes;
+    for (name, incarnation) in &live {
+        let successor = live.iter().find(|(_, i)| i.replaces.as_ref() == Some(name)).map(|(n, i)| (n.clone(), i.clone()));
+        let reason = if incarnation.ordinal >= nodes {
+            format!("the cluster has {nodes} nodes now")
+        } else if let Some((new, new_incarnation)) = &successor {
+            if !new_incarnation.candidate || !in_sync(draft, new) {
+                draft.wait(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, None, "the plan goes on");
+                continue;
+            }
+            format!("{new} has taken its place")
+        } else if let facts::Stage::Lost(why) = facts::stage(draft, name) {
+            why
+        } else {
+            continue;
+        };
+        let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+        if is_master {
+            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, nodes));
+            match target {
+                Some(target) => switchover::start(draft, &target, &format!("{name} is to leave: {reason}")),
+                None => draft.problem("CannotLeave", format!("{name} is master and no other node is in sync to take over")),
+            }
+            return;
+        }
+        if incarnation.candidate && !others_in_sync(draft, name) {
+            draft.problem("CannotLeave", format!("{name} stays until another replica is in sync with the master"));
+            continue;
+        }
+        draft.condemn(name, &reason, false);
+    }
+}
+
+fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], nodes: u32) -> Option<IncarnationName> {
+    live.iter().find(|(n, i)| i.ordinal < nodes && i.candidate && in_sync(draft, n)).map(|(n, _)| n.clone())
+}
+
+/// A replica that is attached to the present master now.
+fn in_sync(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    let Some(promotion) = &draft.record.master else { return false };
+    &promotion.incarnation == name
+        || draft.connected(name).is_some_and(|s| facts::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch)
+}
+
+/// With more than one node staying, at least one replica beside `leaver` holds the data.
+fn others_in_sync(draft: &Draft<'_>, leaver: &IncarnationName) -> bool {
+    let master = draft.record.master.as_ref().map(|p| &p.incarnation);
+    let staying: Vec<_> = draft.live().into_iter().filter(|(n, i)| n != leaver && i.ordinal < draft.spec().nodes).collect();
+    staying.len() <= 1 || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(draft, n))
+}

@@ -1,0 +1,211 @@
+//! What is published about a cluster.
+
+use super::draft::Draft;
+use super::facts::{self, Stage};
+use super::{money, placement};
+use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
+use crate::model::chain::DeploymentView;
+use crate::model::ids::IncarnationName;
+use crate::model::money::{PricePerBlock, Uact};
+use crate::model::record::{FailoverReport, Incarnation};
+
+/// The status as of this plan.
+pub fn status(draft: &Draft<'_>) -> Status {
+    let nodes = nodes(draft);
+    let cost = cost(draft);
+    Status {
+        observed_generation: draft.input.cluster.metadata.generation.unwrap_or(0),
+        conditions: conditions(draft, &nodes),
+        epoch: draft.record.epoch,
+        master: endpoint(draft),
+        nodes,
+        cost,
+        waiting: draft
+            .waits
+            .iter()
+            .map(|w| Waiting { what: w.what.clone(), deadline: w.deadline.map(|d| d.to_string()), then: w.then.clone() })
+            .collect(),
+        last_failover: draft.record.last_failover.as_ref().map(failover),
+    }
+}
+
+/// Where writes go: only a confirmed master that takes them, or took them when it was last heard and nobody else was chosen.
+fn endpoint(draft: &Draft<'_>) -> Option<Endpoint> {
+    let promotion = draft.record.master.as_ref().filter(|p| p.confirmed)?;
+    let view = draft.view(&promotion.incarnation)?;
+    let mesh = &view.state.mesh;
+    Some(Endpoint {
+        epoch: promotion.epoch,
+        incarnation: promotion.incarnation.0.clone(),
+        name: mesh.dns_name.clone(),
+        ip: mesh.ip.clone(),
+        port: 6379,
+    })
+}
+
+fn nodes(draft: &Draft<'_>) -> Vec<NodeStatus> {
+    let mut list: Vec<_> = draft.record.incarnations.iter().collect();
+    list.sort_by_key(|(n, i)| (i.ordinal, i.reserved, (*n).clone()));
+    list.into_iter().map(|(name, incarnation)| node(draft, name, incarnation)).collect()
+}
+
+fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> NodeStatus {
+    let chain = draft.input.inventory.chain.value.as_ref();
+    let provider = incarnation.lease.as_ref().map(|c| c.id.provider.clone());
+    let registered = chain.zip(provider.as_ref()).and_then(|(c, p)| c.providers.get(p));
+    let state = draft.view(name).map(|v| &v.state);
+    let (phase, message) = phase(draft, name, incarnation);
+    NodeStatus {
+        ordinal: incarnation.ordinal,
+        incarnation: name.0.clone(),
+        phase: phase.to_owned(),
+        dseq: incarnation.dseq,
+        provider_host: registered.map(|p| host(&p.host_uri)),
+        region: registered.and_then(placement::region).cloned(),
+        price_per_month: incarnation.lease.as_ref().map(|c| c.price.per_month(money::block_ms(draft.input.inventory)).to_string()),
+        mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
+        lag_bytes: lag(draft, name),
+        message,
+        provider,
+    }
+}
+
+fn host(uri: &str) -> String {
+    uri.trim_start_matches("https://").split([':', '/']).next().unwrap_or_default().to_owned()
+}
+
+/// Bytes behind the master, when both speak of one history.
+fn lag(draft: &Draft<'_>, name: &IncarnationName) -> Option<i64> {
+    let promotion = draft.record.master.as_ref()?;
+    let (master, own) = (draft.connected(&promotion.incarnation)?, draft.connected(name)?);
+    let same = master.redis.replid == own.redis.replid && &promotion.incarnation != name;
+    same.then(|| (master.redis.offset - own.redis.offset).max(0))
+}
+
+fn phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
+    if let Some(condemned) = &incarnation.condemned {
+        return ("Leaving", Some(condemned.reason.clone()));
+    }
+    match facts::stage(draft, name) {
+        Stage::Unknown => ("Unknown", Some("neither the chain nor the node answers".to_owned())),
+        Stage::Reserved => ("Reserved", None),
+        Stage::Bidding => ("Bidding", None),
+        Stage::Leased => ("Leased", None),
+        Stage::GatewayAway(why) => ("Starting", Some(format!("the provider's gateway does not answer: {why}"))),
+        Stage::Delivered => ("Starting", None),
+        Stage::Silent => ("Silent", draft.view(name).map(|v| format!("last heard {}", v.heard))),
+        Stage::Lost(why) => ("Lost", Some(why)),
+        Stage::Connected => connected_phase(draft, name, incarnation),
+    }
+}
+
+fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
+    let Some(state) = draft.connected(name) else { return ("Unknown", None) };
+    let note = state.notes.first().cloned();
+    let master = draft.record.master.as_ref();
+    if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
+        return ("Master", note);
+    }
+    if incarnation.candidate && state.redis.link_up {
+        return ("Replica", note);
+    }
+    if incarnation.member && state.redis.sync_in_progress {
+        return ("Syncing", note);
+    }
+    ("Joined", note)
+}
+
+/// Price of all active leases, what is in escrow, what was spent.
+fn cost(draft: &Draft<'_>) -> Cost {
+    let block_ms = money::block_ms(draft.input.inventory);
+    let ours: Vec<&DeploymentView> = draft.input.inventory.chain.value.as_ref().map_or_else(Vec::new, |chain| {
+        draft.record.incarnations.values().filter_map(|i| chain.deployments.get(&i.dseq)).filter(|d| d.active).collect()
+    });
+    let rate = PricePerBlock(ours.iter().filter_map(|d| facts::active_lease(d)).map(|l| l.price.0).sum());
+    Cost {
+        per_month: rate.per_month(block_ms).to_string(),
+        max_per_month: money::ceiling(draft.input).to_string(),
+        in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
+        spent: ours.iter().map(|d| d.escrow.spent).sum::<Uact>().to_string(),
+    }
+}
+
+fn failover(report: &FailoverReport) -> FailoverStatus {
+    FailoverStatus {
+        epoch: report.epoch,
+        reason: report.reason.clone(),
+        witnesses: report.witnesses.clone(),
+        old: report.old.clone(),
+        new: report.new.clone(),
+        candidates: report.candidates.clone(),
+        fence: report.fence.clone(),
+        steps: report.steps_ms.iter().map(|(what, ms)| format!("{what} after {ms} ms")).collect(),
+        lost: match report.lost_bytes {
+            Some(0) => "nothing: the old master had nothing that the new one lacked".to_owned(),
+            Some(bytes) => format!("{bytes} bytes of history, kept as a snapshot on {}", report.old),
+            None => "not known yet: the old master has not come back, or its history cannot be compared".to_owned(),
+        },
+    }
+}
+
+fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
+    let wanted = draft.spec().nodes as usize;
+    let masters = nodes.iter().filter(|n| n.phase == "Master").count();
+    let replicas = nodes.iter().filter(|n| n.phase == "Replica").count();
+    let whole = masters == 1 && replicas + 1 >= wanted && draft.record.change.is_none();
+    let ready = if whole {
+        ("True", "AllInSync", format!("1 master and {replicas} replicas in sync"))
+    } else {
+        ("False", "Incomplete", format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"))
+    };
+    let progressing = match (draft.spec().paused, draft.steps.first(), draft.waits.first()) {
+        (true, ..) => ("False", "Paused", "spec.paused is set: nothing is changed".to_owned()),
+        (_, Some(step), _) => ("True", "Working", format!("{}: {}", step.effect.incarnation(), step.reason)),
+        (_, None, Some(wait)) => ("True", "Waiting", format!("waits for {}", wait.what)),
+        (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
+    };
+    let degraded = match draft.problems.first() {
+        Some((reason, message)) => ("True", *reason, message.clone()),
+        None => ("False", "Well", "no problem is known".to_owned()),
+    };
+    [("Ready", ready), ("Progressing", progressing), ("Degraded", degraded), ("Funded", funded(draft))]
+        .into_iter()
+        .map(|(kind, (status, reason, message))| condition(draft, kind, status, reason, message))
+        .collect()
+}
+
+/// Every escrow pays for at least a day more.
+fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
+    if let Some((reason, message)) = draft.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent")) {
+        return ("False", reason, message.clone());
+    }
+    let Some(chain) = draft.input.inventory.chain.present() else {
+        return ("Unknown", "ChainAway", "the chain does not answer".to_owned());
+    };
+    let least = draft
+        .record
+        .incarnations
+        .values()
+        .filter(|i| i.condemned.is_none())
+        .filter_map(|i| chain.deployments.get(&i.dseq).and_then(|d| d.escrow.blocks_left))
+        .min();
+    let Some(blocks) = least else { return ("True", "NothingOwed", "no lease runs yet".to_owned()) };
+    let hours = blocks.saturating_mul(money::block_ms(draft.input.inventory)) / 3_600_000;
+    if hours < 24 {
+        return ("False", "RunwayShort", format!("an escrow pays for {hours} h more only"));
+    }
+    ("True", "Runway", format!("every escrow pays for at least {} days more", hours / 24))
+}
+
+/// The transition time stays while the status does.
+fn condition(draft: &Draft<'_>, kind: &str, status: &str, reason: &str, message: String) -> Condition {
+    let before = draft.input.cluster.status.as_ref().and_then(|s| s.conditions.iter().find(|c| c.kind == kind));
+    let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+    Condition {
+        kind: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or_else(|| draft.now().to_string()),
+    }
+}

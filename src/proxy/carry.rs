@@ -1,0 +1,65 @@
+//! One connection, from its start to its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Target;
+use crate::mesh::dial::dial;
+
+const BUFFER: usize = 64 * 1024;
+/// Between tries to reach a master that does not accept connections.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Connects `client` to the master and moves bytes both ways until one side ends or the master changes.
+pub(super) async fn carry<S>(mut client: S, mut word: watch::Receiver<Option<Target>>, socks5: Option<SocketAddr>, wait: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Some((mut server, target)) = reach(&mut word, socks5, Instant::now() + wait).await else { return };
+    tokio::select! {
+        // A broken connection ends like a closed one: dropping both ends tells both sides.
+        _ = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
+        () = changed(&mut word, Some(&target)) => tracing::debug!(old = target.incarnation, "a connection to the old master is closed"),
+    }
+}
+
+/// A connection to whoever is the master when it stands.
+async fn reach(word: &mut watch::Receiver<Option<Target>>, socks5: Option<SocketAddr>, deadline: Instant) -> Option<(TcpStream, Target)> {
+    loop {
+        let Some(target) = word.borrow_and_update().clone() else {
+            timeout_at(deadline, changed(word, None)).await.ok()?;
+            continue;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        // News of another master ends a dial that the old one would never answer.
+        let dialled = tokio::select! {
+            dialled = dial(socks5, target.ip, target.port, left) => dialled,
+            () = changed(word, Some(&target)) => continue,
+        };
+        match dialled {
+            Ok(server) => return Some((server, target)),
+            Err(error) => {
+                tracing::debug!(%error, "the master is not reached");
+                tokio::select! {
+                    () = sleep(PAUSE) => {}
+                    () = changed(word, Some(&target)) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Returns when the word is another than `known`. Without a sender it never is.
+async fn changed(word: &mut watch::Receiver<Option<Target>>, known: Option<&Target>) {
+    if word.wait_for(|now| now.as_ref() != known).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,212 @@
+//! A local port that always leads to the present master, for applications that know one address only.
+//!
+//! It follows the operator's word about the master. When the word changes, every connection to the old master ends at once, so that
+//! applications connect again and land on the new one; the old one would at best be silent.
+
+mod carry;
+mod follow;
+
+use std::fmt;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// After a failed accept (no file descriptors left) some connections must end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a proxy is set up.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// The cluster whose master is meant.
+    pub cluster: String,
+    /// Unix socket of the operator's API.
+    pub operator: PathBuf,
+    /// Where applications connect.
+    pub listen: Listen,
+    /// SOCKS5 address of tailscaled; `None` where mesh addresses can be dialled straight.
+    pub socks5: Option<SocketAddr>,
+    /// How long a new connection waits for a master that can be reached.
+    pub master_wait: Duration,
+    /// Connections at a time; further ones are closed.
+    pub max_connections: usize,
+}
+
+/// An address or a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Host address and port.
+    Tcp(SocketAddr),
+    /// Path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            return Ok(Self::Unix(PathBuf::from(text)));
+        }
+        text.parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("{text:?} is neither an address with a port (127.0.0.1:6379) nor a path (/run/redis.sock)"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why the proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The place to listen is taken or not allowed.
+    #[error(
+        "cannot listen on {listen}, so applications could not connect; is another proxy or a Redis there? choose another place with --listen"
+    )]
+    Listen {
+        /// Where.
+        listen: Listen,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The client for the operator's socket cannot be made.
+    #[error("cannot speak to the operator at {operator}")]
+    Operator {
+        /// Its socket.
+        operator: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+}
+
+/// The master as the operator names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    epoch: u64,
+    incarnation: String,
+    ip: IpAddr,
+    port: u16,
+}
+
+/// A proxy that listens already.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: ProxySettings,
+    listener: Listener,
+    operator: reqwest::Client,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Proxy {
+    /// Takes the place where applications connect. A unix socket that nobody listens on any more is replaced.
+    pub async fn bind(settings: ProxySettings) -> Result<Self, ProxyError> {
+        let listener = match &settings.listen {
+            Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Listen::Unix(path) => {
+                if UnixStream::connect(path).await.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+                    // Should this fail, binding says so.
+                    let _ = std::fs::remove_file(path);
+                }
+                UnixListener::bind(path).map(Listener::Unix)
+            }
+        };
+        let listener = listener.map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
+        let operator = follow::client(&settings.operator)
+            .map_err(|source| ProxyError::Operator { operator: settings.operator.display().to_string(), source })?;
+        Ok(Self { settings, listener, operator })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    #[must_use]
+    pub fn listen(&self) -> Listen {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| self.settings.listen.clone(), Listen::Tcp),
+            Listener::Unix(_) => self.settings.listen.clone(),
+        }
+    }
+
+    /// Carries connections until `stop`; then all of them end.
+    pub async fn run(self, stop: CancellationToken) {
+        let (word, target) = watch::channel(None);
+        // The set ends everything in it when it is dropped.
+        let mut follower = JoinSet::new();
+        follower.spawn(follow::follow(self.operator, self.settings.cluster.clone(), word));
+        match self.listener {
+            Listener::Tcp(listener) => {
+                let accept = || async {
+                    let (stream, _) = listener.accept().await?;
+                    let _ = stream.set_nodelay(true);
+                    Ok(stream)
+                };
+                serve(accept, &self.settings, &target, &stop).await;
+            }
+            Listener::Unix(listener) => {
+                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &target, &stop).await;
+                if let Listen::Unix(path) = &self.settings.listen {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+    }
+}
+
+async fn serve<S, F>(accept: impl Fn() -> F, settings: &ProxySettings, target: &watch::Receiver<Option<Target>>, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = std::io::Result<S>>,
+{
+    let places = Arc::new(Semaphore::new(settings.max_connections));
+    let mut connections = JoinSet::new();
+    let mut full = false;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for a moment");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            if !std::mem::replace(&mut full, true) {
+                tracing::warn!(limit = settings.max_connections, "too many connections; new ones are closed until others end");
+            }
+            continue;
+        };
+        full = false;
+        let carried = carry::carry(stream, target.clone(), settings.socks5, settings.master_wait);
+        connections.spawn(async move {
+            carried.await;
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::*;
+use crate::api::status::Endpoint;
+
+/// Nothing here takes this long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(20);
+
+type Board = watch::Sender<Option<Endpoint>>;
+
+/// The operator's API, as far as a proxy uses it.
+async fn endpoint(State(board): State<Board>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let after: Option<u64> = query.get("after_epoch").map(|text| text.parse().unwrap());
+    assert_eq!(query["wait_s"], "30");
+    let mut word = board.subscribe();
+    let news = word.wait_for(|now| now.as_ref().is_some_and(|endpoint| after.is_none_or(|after| endpoint.epoch > after)));
+    match timeout(Duration::from_secs(30), news).await {
+        Ok(Ok(endpoint)) => Json(endpoint.clone()).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+struct Operator {
+    board: Board,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+fn operator(socket: &Path) -> Operator {
+    let (board, _) = watch::channel(None);
+    let app = axum::Router::new().route("/v1alpha1/clusters/cache/endpoint", get(endpoint)).with_state(board.clone());
+    let listener = UnixListener::bind(socket).unwrap();
+    Operator { board, server: tokio::spawn(async move { axum::serve(listener, app).await }) }
+}
+
+impl Operator {
+    fn says(&self, epoch: u64, at: SocketAddr) {
+        self.board.send_replace(Some(Endpoint { epoch, ip: at.ip().to_string(), port: at.port(), ..Endpoint::default() }));
+    }
+}
+
+/// A server that greets with its name and then echoes.
+async fn backend(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                stream.write_all(name.as_bytes()).await?;
+                let (mut read, mut write) = stream.split();
+                tokio::io::copy(&mut read, &mut write).await
+            });
+        }
+    });
+    address
+}
+
+struct Running {
+    at: Listen,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A proxy, and the operator that it follows.
+async fn proxy(change: impl FnOnce(&mut ProxySettings)) -> (Running, Operator) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("operator.sock");
+    let operator = operator(&socket);
+    let mut settings = ProxySettings {
+        cluster: "cache".to_owned(),
+        operator: socket,
+        listen: "127.0.0.1:0".parse().unwrap(),
+        socks5: None,
+        master_wait: LIMIT,
+        max_connections: 10,
+    };
+    change(&mut settings);
+    if let Listen::Unix(path) = &mut settings.listen {
+        *path = dir.path().join(&*path);
+    }
+    let proxy = Proxy::bind(settings).await.unwrap();
+    let (at, stop) = (proxy.listen(), CancellationToken::new());
+    let task = tokio::spawn(proxy.run(stop.clone()));
+    (Running { at, stop, task, dir }, operator)
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        let Listen::Tcp(address) = self.at else { panic!("a unix socket") };
+        TcpStream::connect(address).await.unwrap()
+    }
+}
+
+async fn reads(stream: &mut (impl AsyncRead + Unpin), text: &str) {
+    let mut seen = vec![0; text.len()];
+    timeout(LIMIT, stream.read_exact(&mut seen)).await.expect("nothing came").expect("the connection ended");
+    assert_eq!(String::from_utf8(seen).unwrap(), text);
+}
+
+async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
+    let read = timeout(LIMIT, stream.read(&mut [0; 1])).await.expect("the connection is still open");
+    assert!(matches!(read, Ok(0) | Err(_)), "bytes came instead of the end");
+}
+
+#[tokio::test]
+async fn connections_go_to_the_master_and_end_when_it_changes() {
+    let (proxy, operator) = proxy(|_| {}).await;
+    operator.says(1, backend("one").await);
+    let mut old = proxy.connect().await;
+    reads(&mut old, "one").await;
+    old.write_all(b"hello").await.unwrap();
+    reads(&mut old, "hello").await;
+
+    operator.says(2, backend("two").await);
+    ends(&mut old).await;
+    reads(&mut proxy.connect().await, "two").await;
+}
+
+#[tokio::test]
+async fn a_new_connection_waits_for_a_master() {
+    let (proxy, operator) = proxy(|_| {}).await;
+    let mut early = proxy.connect().await;
+    early.write_all(b"!").await.unwrap();
+    operator.says(1, backend("one").await);
+    reads(&mut early, "one!").await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_down_is_waited_for_too() {
+    let (proxy, operator) = proxy(|_| {}).await;
+    // Bound and not listening: nobody else gets the port, and connections are refused.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    operator.says(1, nobody.local_addr().unwrap());
+    let mut early = proxy.connect().await;
+    operator.says(2, backend("two").await);
+    reads(&mut early, "two").await;
+}
+
+#[tokio::test]
+async fn without_a_master_in_time_a_connection_is_closed() {
+    let (proxy, _operator) = proxy(|settings| settings.master_wait = Duration::from_millis(50)).await;
+    ends(&mut proxy.connect().await).await;
+}
+
+#[tokio::test]
+async fn without_the_operator_the_last_master_counts() {
+    let (proxy, operator) = proxy(|_| {}).await;
+    operator.says(1, backend("one").await);
+    let mut old = proxy.connect().await;
+    reads(&mut old, "one").await;
+    operator.server.abort();
+    let _ = operator.server.await;
+    std::fs::remove_file(proxy.dir.path().join("operator.sock")).unwrap();
+    reads(&mut proxy.connect().await, "one").await;
+    old.write_all(b"still").await.unwrap();
+    reads(&mut old, "still").await;
+}
+
+#[tokio::test]
+async fn too_many_connections_are_closed_and_places_come_back() {
+    let (proxy, operator) = proxy(|settings| settings.max_connections = 1).await;
+    operator.says(1, backend("one").await);
+    let mut first = proxy.connect().await;
+    reads(&mut first, "one").await;
+    ends(&mut proxy.connect().await).await;
+    first.shutdown().await.unwrap();
+    ends(&mut first).await;
+    // The place is free a moment after the client saw the end.
+    let again = async {
+        loop {
+            let mut seen = [0; 3];
+            if proxy.connect().await.read_exact(&mut seen).await.is_ok() {
+                return seen;
+            }
+        }
+    };
+    assert_eq!(&timeout(LIMIT, again).await.unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_as_well_and_is_removed_at_the_end() {
+    let (mut proxy, operator) = proxy(|settings| settings.listen = "./redis.sock".parse().unwrap()).await;
+    operator.says(1, backend("one").await);
+    let Listen::Unix(path) = proxy.at.clone() else { panic!("not a path") };
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    reads(&mut stream, "one").await;
+    proxy.stop.cancel();
+    ends(&mut stream).await;
+    timeout(LIMIT, &mut proxy.task).await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let settings = ProxySettings {
+        cluster: "cache".to_owned(),
+        operator: dir.path().join("none"),
+        listen: Listen::Unix(path),
+        socks5: None,
+        master_wait: LIMIT,
+        max_connections: 1,
+    };
+    let _first = Proxy::bind(settings.clone()).await.unwrap();
+    let error = Proxy::bind(settings).await.unwrap_err();
+    assert!(error.to_string().contains("redis.sock"), "{error}");
+}
+
+#[test]
+fn a_place_to_listen_is_an_address_or_a_path() {
+    assert_eq!("127.0.0.1:6379".parse(), Ok(Listen::Tcp("127.0.0.1:6379".parse().unwrap())));
+    assert_eq!("/run/redis.sock".parse(), Ok(Listen::Unix("/run/redis.sock".into())));
+    assert!("6379".parse::<Listen>().is_err());
+}

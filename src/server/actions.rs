@@ -1,0 +1,299 @@
+//! What requests mean for an object: pure, so that every refusal can be tested.
+
+use axum::http::StatusCode;
+
+use super::messages::{Migrate, Switchover};
+use crate::api::status::NodeStatus;
+use crate::api::types::{MASTER, MIGRATE, RedisCluster};
+use crate::model::ids::IncarnationName;
+
+/// Why a request is not carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message)
+    }
+
+    fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+}
+
+/// Nothing is changed any more on an object that is being deleted.
+pub(super) fn alive(cluster: &RedisCluster) -> Result<(), Refusal> {
+    if cluster.metadata.deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let name = &cluster.metadata.name;
+    Err(Refusal::conflict(format!("{name} is being deleted; wait with `akash-redis delete {name} --wait`, then apply it anew")))
+}
+
+/// Whether a new manifest may take the place of the old one; completes it by what other commands wrote.
+pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), Refusal> {
+    alive(old)?;
+    // A lease keeps the resources, the placement and the mesh identity that it was made with.
+    let fixed = [
+        ("resources", old.spec.resources != new.spec.resources),
+        ("placement", old.spec.placement != new.spec.placement),
+        ("mesh", old.spec.mesh != new.spec.mesh),
+    ];
+    if let Some((field, _)) = fixed.iter().find(|(_, changed)| *changed) {
+        let name = &old.metadata.name;
+        return Err(Refusal::conflict(format!(
+            "spec.{field} of {name} cannot be changed while it runs; apply a second cluster under another name and move the data over"
+        )));
+    }
+    // A manifest from a file knows nothing of a migration or a switchover that was asked for meanwhile.
+    for key in [MIGRATE, MASTER] {
+        if let Some(value) = old.metadata.annotations.get(key) {
+            new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a node to move. Returns what to tell.
+pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<String, Refusal> {
+    let nodes = nodes(cluster)?;
+    let ordinal = match (request.ordinal, request.incarnation.as_deref()) {
+        (Some(ordinal), None) => ordinal,
+        (None, Some(name)) => nodes.iter().find(|n| n.incarnation == name).ok_or_else(|| no_incarnation(cluster, name))?.ordinal,
+        _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "name either an ordinal or an incarnation")),
+    };
+    let here = |n: &&NodeStatus| n.phase != "Leaving" && request.incarnation.as_ref().is_none_or(|name| n.incarnation == *name);
+    let fillers: Vec<_> = nodes.iter().filter(|n| n.ordinal == ordinal).filter(here).map(|n| n.incarnation.clone()).collect();
+    if fillers.is_empty() {
+        return Err(no_node(cluster, ordinal));
+    }
+    // Names of incarnations that are gone mean nothing any more.
+    let asked = cluster.metadata.annotations.get(MIGRATE).cloned().unwrap_or_default();
+    let mut marked: Vec<&str> = asked.split(',').map(str::trim).filter(|name| nodes.iter().any(|n| n.incarnation == *name)).collect();
+    if let Some(moving) = marked.iter().find(|name| nodes.iter().any(|n| n.ordinal == ordinal && n.incarnation == **name)) {
+        return Err(Refusal::conflict(format!("node {ordinal} is on its way to another provider already ({moving} leaves)")));
+    }
+    marked.extend(fillers.iter().map(String::as_str));
+    let value = marked.join(",");
+    cluster.metadata.annotations.insert(MIGRATE.to_owned(), value);
+    Ok(format!("node {ordinal} ({}) moves to another provider", fillers.join(", ")))
+}
+
+/// Asks for another master. Returns what to tell.
+pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Result<String, Refusal> {
+    let nodes = nodes(cluster)?;
+    let replicas = || nodes.iter().filter(|n| n.phase == "Replica");
+    let target = match request.to.as_deref() {
+        None => replicas().min_by_key(|n| (n.lag_bytes.unwrap_or(i64::MAX), n.ordinal)).ok_or_else(|| {
+            Refusal::conflict(format!("no replica of {} is in sync, so none can take over without losing writes", cluster.metadata.name))
+        })?,
+        Some(to) => {
+            let named = |n: &&NodeStatus| n.incarnation == to || n.ordinal.to_string() == to;
+            // While a node moves, two fill its ordinal: the one in sync is meant.
+            replicas().find(named).or_else(|| nodes.iter().find(named)).ok_or_else(|| no_incarnation(cluster, to))?
+        }
+    };
+    match target.phase.as_str() {
+        "Replica" => {}
+        "Master" => return Err(Refusal::conflict(format!("{} is the master already", target.incarnation))),
+        phase => {
+            let name = &target.incarnation;
+            return Err(Refusal::conflict(format!(
+                "{name} is {phase} and not a replica in sync, so it cannot take over without losing writes"
+            )));
+        }
+    }
+    let name = target.incarnation.clone();
+    let told = format!("{name} becomes master");
+    // The request is for the present epoch: once the master changed for whatever reason it has lapsed.
+    let epoch = cluster.status.as_ref().map_or(0, |s| s.epoch);
+    cluster.metadata.annotations.insert(MASTER.to_owned(), format!("{name}@{epoch}"));
+    Ok(told)
+}
+
+/// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves, two fill its ordinal: the one that stays
+/// is meant.
+pub(super) fn named_node(cluster: &RedisCluster, node: Option<&str>) -> Result<IncarnationName, Refusal> {
+    let (name, nodes) = (&cluster.metadata.name, seen(cluster)?);
+    let found = match node {
+        None => nodes.iter().find(|n| n.phase == "Master").ok_or_else(|| {
+            Refusal::conflict(format!("{name} has no master now, so say which node is meant; `akash-redis describe {name}` lists them"))
+        })?,
+        Some(node) => {
+            let named = |n: &&NodeStatus| n.incarnation == node || n.ordinal.to_string() == node;
+            let stays = |n: &&NodeStatus| n.phase != "Leaving";
+            let found = nodes.iter().filter(named).find(stays).or_else(|| nodes.iter().find(named));
+            found.ok_or_else(|| node.parse().map_or_else(|_| no_incarnation(cluster, node), |ordinal| no_node(cluster, ordinal)))?
+        }
+    };
+    Ok(IncarnationName(found.incarnation.clone()))
+}
+
+fn nodes(cluster: &RedisCluster) -> Result<&[NodeStatus], Refusal> {
+    alive(cluster)?;
+    seen(cluster)
+}
+
+fn seen(cluster: &RedisCluster) -> Result<&[NodeStatus], Refusal> {
+    let status = cluster.status.as_ref();
+    status.map(|s| s.nodes.as_slice()).ok_or_else(|| {
+        Refusal::conflict(format!(
+            "the operator has not looked at {} yet, so it is not known what fills its nodes; ask again",
+            cluster.metadata.name
+        ))
+    })
+}
+
+fn no_node(cluster: &RedisCluster, ordinal: u32) -> Refusal {
+    let (name, nodes) = (&cluster.metadata.name, cluster.spec.nodes);
+    if ordinal < nodes {
+        Refusal::conflict(format!("node {ordinal} of {name} is empty; the operator is filling it already"))
+    } else {
+        Refusal::not_found(format!("{name} has no node {ordinal}; its nodes are 0 to {}", nodes.saturating_sub(1)))
+    }
+}
+
+fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
+    let name = &cluster.metadata.name;
+    Refusal::not_found(format!("{name} has no incarnation {wanted}; `akash-redis describe {name}` lists those there are"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::status::Status;
+
+    fn cluster(nodes: &[(u32, &str, &str, Option<i64>)]) -> RedisCluster {
+        let mut cluster: RedisCluster = serde_json::from_value(serde_json::json!({
+            "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": {"name": "cache"}, "spec": {"nodes": 3}
+        }))
+        .unwrap();
+        let nodes = nodes.iter().map(|(ordinal, incarnation, phase, lag)| NodeStatus {
+            ordinal: *ordinal,
+            incarnation: (*incarnation).into(),
+            phase: (*phase).into(),
+            lag_bytes: *lag,
+            ..NodeStatus::default()
+        });
+        cluster.status = Some(Status { nodes: nodes.collect(), ..Status::default() });
+        cluster
+    }
+
+    fn running() -> RedisCluster {
+        cluster(&[(0, "cache-0-a", "Master", None), (1, "cache-1-b", "Replica", Some(90)), (2, "cache-2-c", "Replica", Some(10))])
+    }
+
+    fn node(ordinal: u32) -> Migrate {
+        Migrate { ordinal: Some(ordinal), incarnation: None }
+    }
+
+    fn to(name: &str) -> Switchover {
+        Switchover { to: Some(name.into()) }
+    }
+
+    #[test]
+    fn migrations_add_up_and_forget_the_gone() {
+        let mut cluster = running();
+        cluster.metadata.annotations.insert(MIGRATE.into(), "cache-1-old,cache-0-a".into());
+        migrate(&mut cluster, &node(1)).unwrap();
+        assert_eq!(cluster.metadata.annotations[MIGRATE], "cache-0-a,cache-1-b");
+        let by_name = Migrate { ordinal: None, incarnation: Some("cache-2-c".into()) };
+        assert_eq!(migrate(&mut cluster, &by_name).unwrap(), "node 2 (cache-2-c) moves to another provider");
+        assert_eq!(migrate(&mut cluster, &node(1)).unwrap_err().status, StatusCode::CONFLICT);
+    }
+
+    #[test]
+    fn a_node_is_named_by_its_number_its_incarnation_or_not_at_all() {
+        let moving = cluster(&[
+            (0, "cache-0-a", "Replica", None),
+            (1, "cache-1-old", "Leaving", None),
+            (1, "cache-1-b", "Master", None),
+            (2, "cache-2-c", "Leaving", None),
+        ]);
+        for (said, meant) in [(None, "cache-1-b"), (Some("1"), "cache-1-b"), (Some("cache-1-old"), "cache-1-old"), (Some("2"), "cache-2-c")]
+        {
+            assert_eq!(named_node(&moving, said).unwrap().0, meant, "{said:?}");
+        }
+        assert_eq!(named_node(&moving, Some("7")).unwrap_err().status, StatusCode::NOT_FOUND);
+        assert_eq!(named_node(&moving, Some("cache-7-x")).unwrap_err().status, StatusCode::NOT_FOUND);
+        let headless = named_node(&cluster(&[(0, "cache-0-a", "Replica", None)]), None).unwrap_err();
+        assert!(headless.message.starts_with("cache has no master now"), "{}", headless.message);
+    }
+
+    #[test]
+    fn a_migration_of_what_is_not_there_is_refused() {
+        let missing = migrate(&mut running(), &node(7)).unwrap_err();
+        assert_eq!((missing.status, missing.message.as_str()), (StatusCode::NOT_FOUND, "cache has no node 7; its nodes are 0 to 2"));
+        let empty = migrate(&mut cluster(&[(1, "cache-1-b", "Leaving", None)]), &node(1)).unwrap_err();
+        assert_eq!(empty.status, StatusCode::CONFLICT);
+        assert_eq!(migrate(&mut running(), &Migrate::default()).unwrap_err().status, StatusCode::BAD_REQUEST);
+        let unseen = &mut running();
+        unseen.status = None;
+        assert_eq!(migrate(unseen, &node(0)).unwrap_err().status, StatusCode::CONFLICT);
+    }
+
+    #[test]
+    fn a_switchover_goes_to_a_replica_in_sync_only() {
+        let mut cluster = running();
+        assert_eq!(switchover(&mut cluster, &Switchover::default()).unwrap(), "cache-2-c becomes master");
+        assert_eq!(cluster.metadata.annotations[MASTER], "cache-2-c@0");
+        assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-b becomes master");
+        assert_eq!(switchover(&mut cluster, &to("cache-0-a")).unwrap_err().message, "cache-0-a is the master already");
+        assert_eq!(switchover(&mut cluster, &to("cache-9-z")).unwrap_err().status, StatusCode::NOT_FOUND);
+        let syncing = &mut self::cluster(&[(0, "cache-0-a", "Master", None), (1, "cache-1-b", "Syncing", None)]);
+        assert!(switchover(syncing, &Switchover::default()).unwrap_err().message.contains("no replica of cache is in sync"));
+        assert!(switchover(syncing, &to("1")).unwrap_err().message.contains("is Syncing and not a replica in sync"));
+    }
+
+    #[test]
+    fn a_switchover_to_a_node_that_moves_means_the_one_in_sync() {
+        let mut cluster = cluster(&[(1, "cache-1-new", "Syncing", None), (1, "cache-1-old", "Replica", Some(0))]);
+        assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-old becomes master");
+    }
+
+    #[test]
+    fn what_a_lease_was_made_with_stays() {
+        let old = running();
+        for field in ["resources", "placement", "mesh"] {
+            let mut new = old.clone();
+            match field {
+                "resources" => new.spec.resources.cpu.0 += 500,
+                "placement" => new.spec.placement.providers.deny.push("akash1x".into()),
+                _ => new.spec.mesh.tag = Some("tag:x".into()),
+            }
+            assert!(replace(&old, &mut new).unwrap_err().message.starts_with(&format!("spec.{field} of cache cannot be changed")));
+        }
+        let mut new = old.clone();
+        new.spec.nodes = 5;
+        new.spec.paused = true;
+        new.spec.redis.config.insert("maxclients".into(), "5".into());
+        replace(&old, &mut new).unwrap();
+    }
+
+    #[test]
+    fn an_apply_from_a_file_keeps_what_commands_asked_for() {
+        let mut old = running();
+        migrate(&mut old, &node(1)).unwrap();
+        let mut new = running();
+        replace(&old, &mut new).unwrap();
+        assert_eq!(new.metadata.annotations[MIGRATE], "cache-1-b");
+        new.metadata.annotations.insert(MIGRATE.into(), String::new());
+        replace(&old, &mut new).unwrap();
+        assert_eq!(new.metadata.annotations[MIGRATE], "", "a file that says otherwise wins");
+    }
+
+    #[test]
+    fn nothing_changes_on_what_is_being_deleted() {
+        let mut old = running();
+        old.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+        assert_eq!(replace(&old, &mut running()).unwrap_err().status, StatusCode::CONFLICT);
+        assert_eq!(migrate(&mut old, &node(1)).unwrap_err().status, StatusCode::CONFLICT);
+    }
+}

@@ -1,0 +1,108 @@
+//! What the operator lets others read of its present state: it writes after every plan, the API reads and waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::report::PlanReport;
+use crate::api::status::Endpoint;
+
+/// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the first plan.
+#[derive(Debug, Default)]
+pub struct Board {
+    entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Published {
+    plan: Option<PlanReport>,
+    endpoint: Option<Endpoint>,
+}
+
+impl Board {
+    /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is one.
+    pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<Endpoint>) {
+        let new = Published { plan: Some(plan), endpoint };
+        self.entries().entry(name.to_owned()).or_default().send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+    }
+
+    /// The present plan; `None` before the first one.
+    #[must_use]
+    pub fn plan(&self, name: &str) -> Option<PlanReport> {
+        self.entries().get(name).and_then(|entry| entry.borrow().plan.clone())
+    }
+
+    /// Waits until the cluster has an endpoint of an epoch above `after_epoch` (of any epoch when `None`).
+    ///
+    /// `None` when there is none at the deadline, or when the cluster is removed meanwhile. Ask only for clusters that exist: the question
+    /// is remembered.
+    pub async fn wait_endpoint(&self, name: &str, after_epoch: Option<u64>, deadline: Instant) -> Option<Endpoint> {
+        let mut entry = self.entries().entry(name.to_owned()).or_default().subscribe();
+        let is_new = |p: &Published| p.endpoint.as_ref().is_some_and(|e| after_epoch.is_none_or(|after| e.epoch > after));
+        let found = timeout_at(deadline, entry.wait_for(is_new)).await;
+        found.ok()?.ok()?.endpoint.clone()
+    }
+
+    /// Forgets a cluster that is gone; whoever waits for it is told so.
+    pub fn remove(&self, name: &str) {
+        self.entries().remove(name);
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, watch::Sender<Published>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn endpoint(epoch: u64) -> Endpoint {
+        Endpoint { epoch, incarnation: format!("cache-0-{epoch}"), ..Endpoint::default() }
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_mins(1)
+    }
+
+    #[tokio::test]
+    async fn a_waiter_sees_the_next_epoch_and_not_the_present_one() {
+        let board = Arc::new(Board::default());
+        board.publish("cache", PlanReport::default(), Some(endpoint(4)));
+        assert_eq!(board.wait_endpoint("cache", None, Instant::now()).await, Some(endpoint(4)));
+        assert_eq!(board.wait_endpoint("cache", Some(3), later()).await, Some(endpoint(4)));
+
+        let waiter = tokio::spawn({
+            let board = board.clone();
+            async move { board.wait_endpoint("cache", Some(4), later()).await }
+        });
+        tokio::task::yield_now().await;
+        board.publish("cache", PlanReport::default(), None);
+        board.publish("cache", PlanReport::default(), Some(endpoint(5)));
+        assert_eq!(waiter.await.unwrap(), Some(endpoint(5)));
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_at_the_deadline_and_with_the_cluster() {
+        let board = Arc::new(Board::default());
+        assert_eq!(board.wait_endpoint("cache", None, Instant::now()).await, None);
+        assert_eq!(board.plan("cache"), None, "a question publishes nothing");
+
+        let waiter = tokio::spawn({
+            let board = board.clone();
+            async move { board.wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000)).await }
+        });
+        tokio::task::yield_now().await;
+        board.remove("cache");
+        assert_eq!(waiter.await.unwrap(), None);
+    }
+}

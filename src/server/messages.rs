@@ -1,0 +1,69 @@
+//! Bodies of the API that are not objects themselves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::types::RedisCluster;
+
+/// Answer of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterList {
+    /// By name.
+    pub items: Vec<RedisCluster>,
+}
+
+/// What an apply did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was not there before.
+    Created,
+    /// It was changed.
+    Configured,
+    /// It was like that already.
+    Unchanged,
+}
+
+/// Answer of an apply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// What was done.
+    pub outcome: Outcome,
+    /// The object as it is now.
+    pub cluster: RedisCluster,
+}
+
+/// One sentence: what was done, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// For people.
+    pub message: String,
+}
+
+/// Which node shall move; exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Migrate {
+    /// A node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u32>,
+    /// What fills it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+}
+
+/// Who shall be master.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Switchover {
+    /// An incarnation or an ordinal; the replica that is least behind when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// How many nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// Wanted number.
+    pub nodes: u32,
+}

@@ -1,0 +1,236 @@
+//! Paths of the API and what answers on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Validate;
+use super::actions::{self, Refusal};
+use super::board::Board;
+use super::logs::{self, NodeLogs};
+use super::messages::{Applied, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
+use crate::api::report::PlanReport;
+use crate::api::types::RedisCluster;
+use crate::model::time::UnixMs;
+use crate::store::{Event, Store, StoreError};
+
+/// No manifest is larger.
+const MOST_BODY_BYTES: usize = 256 * 1024;
+/// The longest that a request may wait for a new endpoint.
+const LONGEST_WAIT_SECONDS: u64 = 60;
+/// A change is repeated so often when the object moves under it: the operator publishes a status now and then.
+const TRIES: u32 = 10;
+/// Before the second try; each further one waits longer by as much.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What every request can reach.
+#[derive(Clone)]
+pub(super) struct App {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) board: Arc<Board>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) validate: Validate,
+    pub(super) logs: Arc<dyn NodeLogs>,
+    pub(super) shutdown: CancellationToken,
+}
+
+pub(super) fn router(app: App) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
+        .route("/v1alpha1/clusters", get(list))
+        .route("/v1alpha1/clusters/{name}", get(read).put(put).delete(delete))
+        .route("/v1alpha1/clusters/{name}/migrate", post(migrate))
+        .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
+        .route("/v1alpha1/clusters/{name}/scale", post(scale))
+        .route("/v1alpha1/clusters/{name}/plan", get(plan))
+        .route("/v1alpha1/clusters/{name}/events", get(events))
+        .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
+        .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
+        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path; the API is below /v1alpha1/clusters") })
+        .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
+        .with_state(app)
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(Message { message: self.message })).into_response()
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let status = match error {
+            StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
+            StoreError::Conflict { .. } => StatusCode::CONFLICT,
+            StoreError::Locked { .. } | StoreError::Superseded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &app.registry)
+        .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {e}")))?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}
+
+async fn list(State(app): State<App>) -> Answer<ClusterList> {
+    Ok(Json(ClusterList { items: app.store.list().await?.into_iter().map(|s| s.cluster).collect() }))
+}
+
+async fn read(State(app): State<App>, Path(name): Path<String>) -> Answer<RedisCluster> {
+    Ok(Json(app.store.get(&name).await?.cluster))
+}
+
+async fn put(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Result<(StatusCode, Json<Applied>), Refusal> {
+    let wanted: RedisCluster = parse(&body)?;
+    if wanted.metadata.name != name {
+        return Err(bad(format!("the manifest is named {} and not {name}", wanted.metadata.name)));
+    }
+    if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.password_from.is_some()) {
+        let user = &user.name;
+        return Err(bad(format!("passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256")));
+    }
+    check(&app, &wanted)?;
+    for attempt in 0..TRIES {
+        sleep(PAUSE * attempt).await;
+        let mut cluster = wanted.clone();
+        let present = match app.store.get(&name).await {
+            Ok(stored) => Some(stored.cluster),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(e) => return Err(e.into()),
+        };
+        if let Some(old) = &present {
+            actions::replace(old, &mut cluster)?;
+            if cluster.metadata.resource_version.is_none() {
+                cluster.metadata.resource_version.clone_from(&old.metadata.resource_version);
+            }
+        }
+        match app.store.apply(cluster).await {
+            Ok(stored) => return Ok(applied(present.as_ref(), stored.cluster)),
+            Err(StoreError::Conflict { .. }) if wanted.metadata.resource_version.is_none() => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(StoreError::Conflict { name }.into())
+}
+
+fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode, Json<Applied>) {
+    let outcome = match before {
+        None => Outcome::Created,
+        Some(old) if old.metadata == cluster.metadata => Outcome::Unchanged,
+        Some(_) => Outcome::Configured,
+    };
+    let status = if outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };
+    (status, Json(Applied { outcome, cluster }))
+}
+
+async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<(StatusCode, Json<Message>), Refusal> {
+    app.store.mark_deleted(&name).await?;
+    let message = format!("{name} is being deleted: its leases are closed and what is left in escrow comes back");
+    Ok((StatusCode::ACCEPTED, Json(Message { message })))
+}
+
+async fn migrate(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Migrate = parse(&body)?;
+    change(&app, &name, |cluster| actions::migrate(cluster, &request)).await
+}
+
+async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Switchover = if body.is_empty() { Switchover::default() } else { parse(&body)? };
+    change(&app, &name, |cluster| actions::switchover(cluster, &request)).await
+}
+
+async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let Scale { nodes } = parse(&body)?;
+    change(&app, &name, |cluster| {
+        actions::alive(cluster)?;
+        let before = std::mem::replace(&mut cluster.spec.nodes, nodes);
+        Ok(format!("{} goes from {before} to {nodes} nodes", cluster.metadata.name))
+    })
+    .await
+}
+
+/// Reads, changes and writes an object; repeats when it moved meanwhile.
+async fn change(app: &App, name: &str, change: impl Fn(&mut RedisCluster) -> Result<String, Refusal>) -> Answer<Message> {
+    for attempt in 0..TRIES {
+        sleep(PAUSE * attempt).await;
+        let mut cluster = app.store.get(name).await?.cluster;
+        let message = change(&mut cluster)?;
+        check(app, &cluster)?;
+        match app.store.apply(cluster).await {
+            Ok(_) => return Ok(Json(Message { message })),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(StoreError::Conflict { name: name.to_owned() }.into())
+}
+
+async fn plan(State(app): State<App>, Path(name): Path<String>) -> Answer<PlanReport> {
+    app.store.get(&name).await?;
+    let unplanned = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the operator has not made a plan for {name} yet; ask again"));
+    app.board.plan(&name).map(Json).ok_or_else(unplanned)
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    after: Option<UnixMs>,
+}
+
+/// Events of a cluster that is gone are there for some time: no look at the object.
+async fn events(State(app): State<App>, Path(name): Path<String>, Query(query): Query<EventsQuery>) -> Answer<Vec<Event>> {
+    let mut events = app.store.events(&name).await?;
+    if events.is_empty() {
+        app.store.get(&name).await?;
+    }
+    events.retain(|event| query.after.is_none_or(|after| event.at > after));
+    Ok(Json(events))
+}
+
+#[derive(Deserialize)]
+struct EndpointQuery {
+    after_epoch: Option<u64>,
+    #[serde(default)]
+    wait_s: u64,
+}
+
+/// 204 when there is no (newer) endpoint within the time.
+async fn endpoint(State(app): State<App>, Path(name): Path<String>, Query(query): Query<EndpointQuery>) -> Result<Response, Refusal> {
+    app.store.get(&name).await?;
+    let deadline = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT_SECONDS));
+    let found = tokio::select! {
+        found = app.board.wait_endpoint(&name, query.after_epoch, deadline) => found,
+        () = app.shutdown.cancelled() => None,
+    };
+    Ok(found.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |endpoint| Json(endpoint).into_response()))
+}
+
+fn check(app: &App, cluster: &RedisCluster) -> Result<(), Refusal> {
+    let problems = (app.validate)(cluster);
+    if problems.is_empty() { Ok(()) } else { Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, problems.join("\n"))) }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|e| bad(format!("the body is not understood: {e}")))
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, message)
+}

@@ -1,0 +1,144 @@
+//! Rows to types and back.
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::super::{Event, StoreError, Stored};
+use super::failed;
+use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster};
+use crate::model::chain::SignedTx;
+use crate::model::time::UnixMs;
+
+/// SQLite's integers are signed; no count of ours comes near the end of them.
+pub(super) fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Failed(e.to_string()))
+}
+
+fn read_json<T: DeserializeOwned>(text: &str, what: &str, name: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::Failed(format!("the {what} of {name} cannot be read: {e}")))
+}
+
+/// Columns of an object as they lie in the table.
+pub(super) struct ObjectRow {
+    name: String,
+    labels: String,
+    annotations: String,
+    spec: String,
+    status: Option<String>,
+    generation: i64,
+    resource_version: i64,
+    created: String,
+    deleted: Option<String>,
+    record: String,
+    record_version: i64,
+}
+
+const OBJECT: &str =
+    "SELECT name, labels, annotations, spec, status, generation, resource_version, created, deleted, record, record_version FROM object";
+
+impl ObjectRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            name: row.get(0)?,
+            labels: row.get(1)?,
+            annotations: row.get(2)?,
+            spec: row.get(3)?,
+            status: row.get(4)?,
+            generation: row.get(5)?,
+            resource_version: row.get(6)?,
+            created: row.get(7)?,
+            deleted: row.get(8)?,
+            record: row.get(9)?,
+            record_version: row.get(10)?,
+        })
+    }
+
+    fn into_stored(self) -> Result<Stored, StoreError> {
+        let metadata = Metadata {
+            labels: read_json(&self.labels, "labels", &self.name)?,
+            annotations: read_json(&self.annotations, "annotations", &self.name)?,
+            generation: Some(unsigned(self.generation)),
+            resource_version: Some(self.resource_version.to_string()),
+            creation_timestamp: Some(self.created),
+            deletion_timestamp: self.deleted,
+            name: self.name.clone(),
+        };
+        let cluster = RedisCluster {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            metadata,
+            spec: read_json(&self.spec, "spec", &self.name)?,
+            status: self.status.map(|text| read_json(&text, "status", &self.name)).transpose()?,
+        };
+        Ok(Stored { cluster, record: read_json(&self.record, "record", &self.name)?, record_version: unsigned(self.record_version) })
+    }
+}
+
+pub(super) fn find(tx: &Transaction<'_>, name: &str) -> Result<Option<Stored>, StoreError> {
+    let row = tx.query_row(&format!("{OBJECT} WHERE name = ?1"), [name], ObjectRow::read).optional().map_err(failed)?;
+    row.map(ObjectRow::into_stored).transpose()
+}
+
+pub(super) fn all(tx: &Transaction<'_>) -> Result<Vec<Stored>, StoreError> {
+    let mut query = tx.prepare_cached(&format!("{OBJECT} ORDER BY name")).map_err(failed)?;
+    let rows = query.query_map([], ObjectRow::read).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    rows.into_iter().map(ObjectRow::into_stored).collect()
+}
+
+pub(super) fn counter(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreError> {
+    tx.query_row("SELECT value FROM counter WHERE name = ?1", [name], |row| row.get(0)).map(unsigned).map_err(failed)
+}
+
+pub(super) fn count_up(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreError> {
+    tx.query_row("UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value", [name], |row| row.get(0))
+        .map(unsigned)
+        .map_err(failed)
+}
+
+pub(super) fn put_tx(tx: &Transaction<'_>, cluster: &str, signed: &SignedTx) -> Result<(), StoreError> {
+    let row = params![signed.hash, cluster, int(signed.dseq), signed.purpose, signed.bytes, int(signed.timeout.0)];
+    tx.execute("INSERT INTO tx (hash, cluster, dseq, purpose, bytes, timeout) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING", row)
+        .map(drop)
+        .map_err(failed)
+}
+
+pub(super) fn txs(tx: &Transaction<'_>) -> Result<Vec<(String, SignedTx)>, StoreError> {
+    let mut query =
+        tx.prepare_cached("SELECT cluster, dseq, purpose, bytes, hash, timeout FROM tx ORDER BY timeout, hash").map_err(failed)?;
+    let read = |row: &Row<'_>| {
+        let signed = SignedTx {
+            dseq: unsigned(row.get(1)?),
+            purpose: row.get(2)?,
+            bytes: row.get(3)?,
+            hash: row.get(4)?,
+            timeout: UnixMs(unsigned(row.get(5)?)),
+        };
+        Ok((row.get(0)?, signed))
+    };
+    query.query_map([], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+}
+
+pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO event (cluster, at, reason, message) VALUES (?1, ?2, ?3, ?4)",
+        params![event.cluster, int(event.at.0), event.reason, event.message],
+    )
+    .map(drop)
+    .map_err(failed)
+}
+
+pub(super) fn events(tx: &Transaction<'_>, cluster: &str) -> Result<Vec<Event>, StoreError> {
+    let mut query = tx.prepare_cached("SELECT at, cluster, reason, message FROM event WHERE cluster = ?1 ORDER BY id").map_err(failed)?;
+    let read =
+        |row: &Row<'_>| Ok(Event { at: UnixMs(unsigned(row.get(0)?)), cluster: row.get(1)?, reason: row.get(2)?, message: row.get(3)? });
+    query.query_map([cluster], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+}

@@ -1,0 +1,3 @@
+//! Real programs in a sandbox.
+
+mod mesh;

@@ -1,0 +1,97 @@
+// Command control is the tests' tailnet: real tailscaled nodes log in to it, it relays for them (DERP and STUN are built
+// in), and it answers the part of Tailscale's API v2 that the operator uses. Everything goes over one port of plain http,
+// lives in memory and may be mirrored to a file. It trusts whoever talks to it: never run it outside a test.
+//
+//	control -listen 10.97.0.1:8080 -suffix mesh.test -client-secret S -client-tags tag:operator
+//
+// The login URL of the nodes must be http:// with an IP literal and a port: with a host name tailscaled turns to port 443
+// after the first lost connection and never comes back.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"tailscale.com/derp/derpserver"
+	"tailscale.com/net/stunserver"
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
+)
+
+var (
+	listen       = flag.String("listen", "127.0.0.1:8080", "address of control, API and DERP (plain http)")
+	stunAddr     = flag.String("stun", "", "STUN address; default: the host of -listen, port 3478; \"off\" for none")
+	suffix       = flag.String("suffix", "mesh.test", "MagicDNS suffix")
+	stateFile    = flag.String("state", "", "file that keeps server key, nodes, keys and policy across restarts")
+	apiKey       = flag.String("api-key", "", "API token that is always valid")
+	clientSecret = flag.String("client-secret", "", "OAuth client secret for /api/v2/oauth/token")
+	clientTags   = flag.String("client-tags", "", "comma-separated tags of that OAuth client; empty: any tag may be assigned")
+	tokenTTL     = flag.Duration("token-ttl", time.Hour, "life of an OAuth token")
+	onDelete     = flag.String("on-delete", "silent", "what a deleted node sees: silent (no more news), expire (its key expired), drop (its poll ends)")
+	offlineAfter = flag.Duration("offline-after", 5*time.Second, "how long after the end of its poll a node counts as offline")
+)
+
+// keepAlive is well under the 120 s after which clients give up on a silent poll.
+const keepAlive = 50 * time.Second
+
+// derpRegion is the one relay region there is.
+const derpRegion = 900
+
+func main() {
+	flag.Parse()
+	host, port, err := net.SplitHostPort(*listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := &server{polls: map[tailcfg.NodeID]*poll{}, tokens: map[string]time.Time{}}
+	if b, err := os.ReadFile(*stateFile); err == nil {
+		if err := json.Unmarshal(b, &s.st); err != nil {
+			log.Fatal(err)
+		}
+		for _, d := range s.st.Devices {
+			d.Online = false
+		}
+	} else {
+		s.st = state{Noise: key.NewMachine(), Policy: policy{Grants: []grant{{Src: []string{"*"}, Dst: []string{"*"}, IP: []string{"*"}}}}}
+		s.st.PolicyID = randHex(16)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/key", s.serveKey)
+	mux.HandleFunc("POST /ts2021", s.serveNoise)
+	mux.HandleFunc("/generate_204", derpserver.ServeNoContent)
+	mux.HandleFunc("/health", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok\n") })
+	s.routes(mux)
+	relay := derpserver.New(key.NewNode(), func(string, ...any) {})
+	mux.Handle("/derp", derpserver.Handler(relay))
+	mux.HandleFunc("/derp/", derpserver.ProbeHandler) // probes of the relay's latency
+	if *stunAddr == "" {
+		*stunAddr = net.JoinHostPort(host, "3478")
+	}
+	sport := -1
+	if *stunAddr != "off" {
+		st := stunserver.New(context.Background())
+		if err := st.Listen(*stunAddr); err != nil {
+			log.Fatal(err)
+		}
+		go st.Serve()
+		sport = st.LocalAddr().(*net.UDPAddr).Port
+	}
+	dp, _ := strconv.Atoi(port)
+	s.derp = &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{derpRegion: {
+		RegionID: derpRegion, RegionCode: "test", RegionName: "test", Nodes: []*tailcfg.DERPNode{{
+			Name: "900a", RegionID: derpRegion, HostName: host, IPv4: host, IPv6: "none", STUNPort: sport, DERPPort: dp}}}}}
+	ln, err := net.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Printf("control listening on http://%s", ln.Addr())
+	log.Fatal(http.Serve(ln, mux))
+}

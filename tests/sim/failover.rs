@@ -1,0 +1,184 @@
+//! Promises 1 to 4: how a master moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use akash_redis::store::Store;
+
+use crate::lifecycle::THREE;
+use crate::world::World;
+
+async fn running(seed: u64) -> Arc<World> {
+    let world = World::new(seed, 6);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    let before = world.written();
+    world.until("writes", Duration::from_secs(60), async || world.written() > before + 20).await;
+    world
+}
+
+async fn writes_go_on(world: &Arc<World>) {
+    let before = world.written();
+    world.until("writes after the change", Duration::from_mins(5), async || world.written() > before + 20).await;
+    world.assert_one_writer();
+}
+
+#[tokio::test(start_paused = true)]
+async fn redis_of_the_master_dies() {
+    let world = running(10).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| n.kill_redis());
+    world.until("another master", Duration::from_secs(30), async || world.master("cache").await != old).await;
+    writes_go_on(&world).await;
+    world.until_ready("cache").await;
+    let report = world.stored("cache").await.record.last_failover.expect("a report");
+    assert_eq!(report.old, old.0);
+    assert!(!report.witnesses.is_empty() && !report.fence.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_the_master_vanishes_and_is_replaced() {
+    let world = running(11).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| n.powered = false);
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    writes_go_on(&world).await;
+    world.until("a replacement", Duration::from_mins(30), async || {
+        world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&old)
+    })
+    .await;
+    assert_eq!(world.chain.active_deployments().len(), 3, "the lost node's deployment is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_only_the_operator_cannot_reach_stays_master() {
+    let world = running(12).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| n.reachable = false);
+    let before = world.written();
+    world.until("a minute of writes", Duration::from_mins(5), async || world.written() > before + 600).await;
+    assert_eq!(world.master("cache").await, old);
+    let status = world.stored("cache").await.cluster.status.unwrap();
+    assert!(status.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True"), "{:?}", status.conditions);
+    world.assert_one_writer();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_cut_off_from_everybody_stops_before_the_next_one_starts() {
+    let world = running(13).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| {
+        n.reachable = false;
+        n.meshed = false;
+    });
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    writes_go_on(&world).await;
+    // It comes back with writes of its own that nobody has: they are kept before it follows.
+    world.nodes.with(&old, |n| {
+        n.reachable = true;
+        n.meshed = true;
+    });
+    world.until_ready("cache").await;
+    world.assert_one_writer();
+    if let Some(lost) = world.stored("cache").await.record.last_failover.and_then(|r| r.lost_bytes).filter(|b| *b > 0) {
+        assert!(world.nodes.with(&old, |n| !n.saved.is_empty()), "{lost} bytes were wiped without a snapshot");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minority_changes_nothing() {
+    let world = running(14).await;
+    let old = world.master("cache").await;
+    let others: Vec<_> = world.stored("cache").await.record.incarnations.into_keys().filter(|n| n != &old).collect();
+    world.nodes.with(&others[0], |n| n.powered = false);
+    world.nodes.with(&old, |n| n.powered = false);
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(world.master("cache").await, old, "one replica of two is no majority");
+    // With the other replica back there is one.
+    world.nodes.with(&others[0], |n| n.powered = true);
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    world.assert_one_writer();
+}
+
+#[tokio::test(start_paused = true)]
+async fn migration_loses_nothing() {
+    for ordinal in 0..3u32 {
+        let world = running(20 + u64::from(ordinal)).await;
+        let leaver = {
+            let record = world.stored("cache").await.record;
+            record.incarnations.iter().find(|(_, i)| i.ordinal == ordinal).unwrap().0.clone()
+        };
+        world
+            .edit("cache", |c| {
+                c.metadata.annotations.insert(akash_redis::api::types::MIGRATE.to_owned(), leaver.0.clone());
+            })
+            .await;
+        world.until("the move", Duration::from_mins(20), async || {
+            world.ready("cache").await && !world.stored("cache").await.record.incarnations.contains_key(&leaver)
+        })
+        .await;
+        writes_go_on(&world).await;
+        assert_eq!(world.lost_writes("cache").await, 0, "node {ordinal}");
+        assert_eq!(world.chain.active_deployments().len(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_up_and_down() {
+    let world = running(30).await;
+    world.edit("cache", |c| c.spec.nodes = 5).await;
+    world.until_ready("cache").await;
+    assert_eq!(world.chain.active_deployments().len(), 5);
+    world.edit("cache", |c| c.spec.nodes = 2).await;
+    world.until("two nodes", Duration::from_mins(20), async || {
+        world.ready("cache").await && world.chain.active_deployments().len() == 2
+    })
+    .await;
+    writes_go_on(&world).await;
+    assert_eq!(world.lost_writes("cache").await, 0);
+}
+
+/// The operator dies at every call of a failover and a migration.
+#[tokio::test(start_paused = true)]
+async fn a_crash_in_the_middle_of_a_change_ends_the_same() {
+    for n in 1..=40u64 {
+        let world = running(2000 + n).await;
+        let watcher = {
+            let world = world.clone();
+            tokio::spawn(async move {
+                loop {
+                    world.fuse.blown().await;
+                    world.kill_operator().await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    world.start_operator().await;
+                }
+            })
+        };
+        world.fuse.set(n);
+        let old = world.master("cache").await;
+        if n % 2 == 0 {
+            world.nodes.with(&old, |node| node.kill_redis());
+        } else {
+            world
+                .edit("cache", |c| {
+                    c.metadata.annotations.insert(akash_redis::api::types::MIGRATE.to_owned(), old.0.clone());
+                })
+                .await;
+        }
+        world.until("the change", Duration::from_mins(30), async || {
+            let stored = world.stored("cache").await;
+            let moved = stored.record.master.as_ref().is_some_and(|p| p.incarnation != old || n % 2 == 0);
+            let left = n % 2 == 0 || !stored.record.incarnations.contains_key(&old);
+            world.ready("cache").await && stored.record.change.is_none() && moved && left
+        })
+        .await;
+        writes_go_on(&world).await;
+        assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
+        world.store.mark_deleted("cache").await.unwrap();
+        world.until_gone("cache").await;
+        world.assert_nothing_left();
+        watcher.abort();
+        world.kill_operator().await;
+    }
+}

@@ -1,0 +1,6 @@
+//! What holds without any peer: pure parts, simulated worlds, the shape of the source.
+
+mod arrows;
+mod failover;
+mod lifecycle;
+mod world;

@@ -1,0 +1,57 @@
+//! Crashes: the operator dies just before or just after its n-th call to the outside world.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counts the operator's calls; when the set one is reached, that call never returns and the crash is reported.
+#[derive(Default)]
+pub struct Fuse {
+    calls: AtomicU64,
+    at: Mutex<Option<u64>>,
+    blown: Notify,
+}
+
+impl Fuse {
+    /// The operator dies at this call from now on (each effect counts twice: before and after it happened).
+    pub fn set(&self, calls_from_now: u64) {
+        *self.at.lock().unwrap() = Some(self.calls.load(Ordering::SeqCst) + calls_from_now);
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the fuse blew.
+    pub async fn blown(&self) {
+        self.blown.notified().await;
+    }
+
+    /// A call begins.
+    pub async fn before(&self) {
+        self.tick().await;
+    }
+
+    /// A call has had its effect, its answer is on its way.
+    pub async fn after(&self) {
+        self.tick().await;
+    }
+
+    async fn tick(&self) {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let blows = {
+            let mut at = self.at.lock().unwrap();
+            let blows = at.is_some_and(|at| call >= at);
+            if blows {
+                *at = None;
+            }
+            blows
+        };
+        if blows {
+            self.blown.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The providers' gateways of a simulation: a manifest that fits the chain starts a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akash_redis::gateway::{Gateway, GatewayError};
+use akash_redis::model::chain::ProviderView;
+use akash_redis::model::identity::{NODE_VARIABLE, NodeIdentity};
+use akash_redis::model::ids::{IncarnationName, LeaseId};
+use akash_redis::model::inventory::LeaseStatus;
+use async_trait::async_trait;
+
+use super::chain::SimChain;
+use super::fuse::Fuse;
+use super::mesh::Tailnet;
+use super::node::Node;
+use super::nodes::Nodes;
+
+/// From a manifest to a node that logs in, in virtual time.
+const START: Duration = Duration::from_secs(2);
+
+/// All gateways.
+pub struct SimGateway {
+    pub chain: Arc<SimChain>,
+    pub tailnet: Arc<Mutex<Tailnet>>,
+    pub nodes: Arc<Nodes>,
+    pub fuse: Arc<Fuse>,
+    /// Deployments whose manifest was taken, and the incarnation that runs there.
+    pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
+    /// Providers whose gateway does not answer.
+    pub away: Mutex<BTreeSet<String>>,
+}
+
+impl SimGateway {
+    /// Closed leases lose their containers and volumes.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let closed: Vec<_> =
+                self.delivered.lock().unwrap().iter().filter(|(dseq, _)| !self.chain.leased(**dseq)).map(|(d, n)| (*d, n.clone())).collect();
+            for (dseq, name) in closed {
+                self.delivered.lock().unwrap().remove(&dseq);
+                self.nodes.state.lock().unwrap().nodes.remove(&name);
+            }
+        }
+    }
+
+    fn take(&self, lease: &LeaseId, manifest: &str) -> Result<(), String> {
+        if self.chain.hash_of(lease.dseq) != Some(akash_redis::sdl::canonical::hash(manifest)) {
+            return Err("manifest version validation failed".to_owned());
+        }
+        let json: serde_json::Value = serde_json::from_str(manifest).map_err(|e| e.to_string())?;
+        let env = json[0]["services"][0]["env"][0].as_str().ok_or("no identity in the manifest")?;
+        let identity = env.strip_prefix(&format!("{NODE_VARIABLE}=")).ok_or("no identity in the manifest")?;
+        let identity: NodeIdentity = serde_json::from_str(identity).map_err(|e| e.to_string())?;
+        let name = IncarnationName(identity.incarnation.clone());
+        if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_some() {
+            return Ok(());
+        }
+        let (tailnet, nodes, chain, dseq) = (self.tailnet.clone(), self.nodes.clone(), self.chain.clone(), lease.dseq);
+        tokio::spawn(async move {
+            tokio::time::sleep(START).await;
+            if !chain.leased(dseq) {
+                return;
+            }
+            let Some(device) = tailnet.lock().unwrap().join(&identity.auth_key, &identity.hostname) else { return };
+            let node = Node::new(&name.0, &device.name, &device.ip, &device.id, identity.epoch_floor);
+            nodes.state.lock().unwrap().nodes.insert(name, node);
+        });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Gateway for SimGateway {
+    async fn put_manifest(&self, provider: &ProviderView, lease: &LeaseId, manifest: &str) -> Result<(), GatewayError> {
+        self.fuse.before().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let result = if self.away.lock().unwrap().contains(&provider.address) {
+            Err(GatewayError::Away { provider: provider.address.clone(), detail: "away".to_owned() })
+        } else {
+            self.take(lease, manifest).map_err(|body| GatewayError::Refused {
+                provider: provider.address.clone(),
+                what: "the manifest".to_owned(),
+                status: 422,
+                body,
+            })
+        };
+        self.fuse.after().await;
+        result
+    }
+
+    async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
+        if self.away.lock().unwrap().contains(&provider.address) {
+            return LeaseStatus::Away("away".to_owned());
+        }
+        match self.delivered.lock().unwrap().get(&lease.dseq) {
+            Some(_) => LeaseStatus::Deployed { ready: 1, uris: Vec::new() },
+            None => LeaseStatus::NoManifest,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The tailnet of a simulation: keys and devices.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akash_redis::mesh::{MeshControl, MeshError, MintedKey};
+use akash_redis::model::ids::InstallationId;
+use akash_redis::model::mesh::{AuthKey, Device, MeshView};
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use super::fuse::Fuse;
+
+/// Everything the control server knows.
+#[derive(Default)]
+pub struct Tailnet {
+    pub keys: Vec<AuthKey>,
+    pub devices: Vec<Device>,
+    minted: u64,
+    joined: u64,
+    /// The control API does not answer.
+    pub away: bool,
+}
+
+impl Tailnet {
+    /// A node logs in with a key; a spent or revoked one is refused.
+    pub fn join(&mut self, secret: &str, hostname: &str) -> Option<Device> {
+        let key = self.keys.iter_mut().find(|k| secret == format!("secret-{}", k.id) && !k.invalid)?;
+        key.invalid = true;
+        self.joined += 1;
+        let device = Device {
+            id: format!("n{}", self.joined),
+            hostname: hostname.to_owned(),
+            name: format!("{hostname}.mesh.test"),
+            ip: format!("100.64.0.{}", self.joined),
+            tags: vec!["tag:akash-redis".to_owned()],
+            created: None,
+        };
+        self.devices.push(device.clone());
+        Some(device)
+    }
+
+    /// Keys that could still be used.
+    pub fn usable_keys(&self) -> usize {
+        self.keys.iter().filter(|k| !k.invalid).count()
+    }
+}
+
+/// The control API's seam.
+pub struct SimMesh {
+    pub tailnet: Arc<Mutex<Tailnet>>,
+    pub fuse: Arc<Fuse>,
+}
+
+impl SimMesh {
+    fn with<T>(&self, what: impl FnOnce(&mut Tailnet) -> T) -> Result<T, MeshError> {
+        let mut tailnet = self.tailnet.lock().unwrap();
+        if tailnet.away {
+            return Err(MeshError::Away { api: "sim".to_owned(), detail: "away".to_owned() });
+        }
+        Ok(what(&mut tailnet))
+    }
+
+    async fn effect<T>(&self, what: impl FnOnce(&mut Tailnet) -> T) -> Result<T, MeshError> {
+        self.fuse.before().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let done = self.with(what);
+        self.fuse.after().await;
+        done
+    }
+}
+
+#[async_trait]
+impl MeshControl for SimMesh {
+    async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.with(|t| MeshView {
+            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0)).cloned().collect(),
+            keys: t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect(),
+        })
+    }
+
+    async fn mint(&self, description: &str, _tag: &str, _life: Duration) -> Result<MintedKey, MeshError> {
+        self.effect(|t| {
+            t.minted += 1;
+            let id = format!("k{}", t.minted);
+            t.keys.push(AuthKey { id: id.clone(), description: description.to_owned(), invalid: false });
+            MintedKey { secret: SecretString::from(format!("secret-{id}")), id }
+        })
+        .await
+    }
+
+    async fn revoke(&self, key: &str) -> Result<(), MeshError> {
+        self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true)).await
+    }
+
+    async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
+        self.effect(|t| t.devices.retain(|d| d.id != device)).await
+    }
+}

@@ -1,0 +1,222 @@
+//! An in-memory world under a virtual clock: the real controller, planner, store and ledger; simulated providers, tailnet and nodes.
+
+pub mod chain;
+pub mod clock;
+pub mod fuse;
+pub mod gateway;
+pub mod mesh;
+pub mod node;
+pub mod nodes;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akash_redis::api::types::RedisCluster;
+use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::inventory::Constants;
+use akash_redis::model::money::Uact;
+use akash_redis::operator::{Controller, Settings, World as Outside};
+use akash_redis::plan::Timing;
+use akash_redis::secrets::RootSecret;
+use akash_redis::server::Board;
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Store, Stored};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+use chain::SimChain;
+use clock::Clock;
+use fuse::Fuse;
+use gateway::SimGateway;
+use mesh::{SimMesh, Tailnet};
+use nodes::{Nodes, SimAgents};
+
+/// The image that simulated nodes are asked for.
+const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The world of one simulation.
+pub struct World {
+    pub seed: u64,
+    pub clock: Clock,
+    pub fuse: Arc<Fuse>,
+    pub chain: Arc<SimChain>,
+    pub tailnet: Arc<Mutex<Tailnet>>,
+    pub nodes: Arc<Nodes>,
+    pub gateway: Arc<SimGateway>,
+    pub store: Arc<SqliteStore>,
+    random: Arc<Mutex<StdRng>>,
+    operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
+    pub operator_starts: std::sync::atomic::AtomicU64,
+    pub budget_global: Uact,
+}
+
+impl World {
+    /// A market with `providers` providers, a funded wallet, and no operator yet.
+    pub fn new(seed: u64, providers: u32) -> Arc<Self> {
+        let clock = Clock::start();
+        let fuse = Arc::new(Fuse::default());
+        let chain = SimChain::new(clock, fuse.clone(), providers);
+        let tailnet = Arc::new(Mutex::new(Tailnet::default()));
+        let nodes = Nodes::new(clock, fuse.clone());
+        let gateway = Arc::new(SimGateway {
+            chain: chain.clone(),
+            tailnet: tailnet.clone(),
+            nodes: nodes.clone(),
+            fuse: fuse.clone(),
+            delivered: Mutex::default(),
+            away: Mutex::default(),
+        });
+        tokio::spawn(chain.clone().run());
+        tokio::spawn(nodes.clone().run());
+        tokio::spawn(gateway.clone().run());
+        Arc::new(Self {
+            seed,
+            clock,
+            fuse,
+            chain,
+            tailnet,
+            nodes,
+            gateway,
+            store: SqliteStore::open_in_memory().unwrap(),
+            random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            operator: Mutex::new(None),
+            operator_starts: std::sync::atomic::AtomicU64::new(0),
+            budget_global: Uact(1_000_000_000),
+        })
+    }
+
+    /// Starts an operator process over this world.
+    pub async fn start_operator(&self) {
+        let root = RootSecret::new(vec![7; 32].into()).unwrap();
+        let store = self.store.as_another_operator();
+        let term = store.take_over().await.unwrap();
+        let clock = self.clock;
+        let random = self.random.clone();
+        let outside = Outside {
+            chain: self.chain.clone(),
+            gateway: self.gateway.clone(),
+            mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone() }),
+            agents: Arc::new(SimAgents(self.nodes.clone())),
+            store,
+            now: Arc::new(move || clock.now()),
+            random: Arc::new(move || random.lock().unwrap().next_u64()),
+        };
+        let settings = Settings {
+            constants: Constants { installation: root.installation_id(), owner: self.chain.owner_address(), term, started: clock.now() },
+            root,
+            image: IMAGE.to_owned(),
+            mesh_tag: "tag:akash-redis".to_owned(),
+            login_server: None,
+            budget_per_cluster: Uact(50_000_000),
+            budget_global: self.budget_global,
+            timing: Timing::default(),
+            tick: Duration::from_secs(5),
+        };
+        let controller = Controller::new(outside, settings, Arc::new(Board::default()));
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let task = tokio::spawn(async move {
+            // A superseded operator ends by itself.
+            let _ = controller.run(token).await;
+            controller.abandon();
+        });
+        *self.operator.lock().unwrap() = Some((task, stop));
+        self.operator_starts.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The operator process dies at once, whatever it was doing.
+    pub async fn kill_operator(&self) {
+        let running = self.operator.lock().unwrap().take();
+        if let Some((task, _)) = running {
+            task.abort();
+            let _ = task.await;
+        }
+        self.nodes.forget_views();
+    }
+
+    pub async fn apply(&self, yaml: &str) {
+        let mut clusters = akash_redis::api::validate::parse(yaml).unwrap();
+        self.store.apply(clusters.remove(0)).await.unwrap();
+    }
+
+    /// Changes the desired part as a client does.
+    pub async fn edit(&self, name: &str, change: impl FnOnce(&mut RedisCluster)) {
+        let mut cluster = self.stored(name).await.cluster;
+        change(&mut cluster);
+        cluster.metadata.resource_version = None;
+        cluster.status = None;
+        self.store.apply(cluster).await.unwrap();
+    }
+
+    pub async fn stored(&self, name: &str) -> Stored {
+        self.store.get(name).await.unwrap()
+    }
+
+    /// Waits in virtual time; on a time-out it prints what the operator knew.
+    pub async fn until(&self, what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+        let begin = self.clock.now();
+        while !condition().await {
+            if self.clock.now().since(begin) > limit {
+                let known = self.store.list().await.unwrap();
+                for stored in &known {
+                    println!("{:#?}\n{:#?}", stored.record, stored.cluster.status);
+                    for event in self.store.events(&stored.cluster.metadata.name).await.unwrap() {
+                        println!("{} {} {}", event.at, event.reason, event.message);
+                    }
+                }
+                panic!("seed {}: {what} did not happen within {limit:?} of virtual time", self.seed);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn ready(&self, name: &str) -> bool {
+        let Ok(stored) = self.store.get(name).await else { return false };
+        let generation = stored.cluster.metadata.generation.unwrap_or(0);
+        stored.cluster.status.is_some_and(|s| {
+            s.observed_generation == generation && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
+        })
+    }
+
+    pub async fn until_ready(&self, name: &str) {
+        self.until("Ready", Duration::from_mins(20), async || self.ready(name).await).await;
+    }
+
+    pub async fn until_gone(&self, name: &str) {
+        self.until("deletion", Duration::from_mins(20), async || self.store.get(name).await.is_err()).await;
+    }
+
+    pub async fn master(&self, name: &str) -> IncarnationName {
+        self.stored(name).await.record.master.expect("a master").incarnation
+    }
+
+    /// Promises 1, 4 and 7 at the end of every simulation that deleted everything.
+    pub fn assert_nothing_left(&self) {
+        let seed = self.seed;
+        assert_eq!(self.chain.active_deployments(), BTreeSet::new(), "seed {seed}: deployments are left");
+        let tailnet = self.tailnet.lock().unwrap();
+        assert!(tailnet.devices.is_empty(), "seed {seed}: devices are left: {:?}", tailnet.devices);
+        assert_eq!(tailnet.usable_keys(), 0, "seed {seed}: usable keys are left");
+        assert_eq!(self.chain.in_escrow(), 0, "seed {seed}: coins are left in escrow");
+        self.assert_one_writer();
+    }
+
+    pub fn assert_one_writer(&self) {
+        let state = self.nodes.state.lock().unwrap();
+        assert!(state.application.split.is_empty(), "seed {}: two masters took writes: {:?}", self.seed, state.application.split);
+    }
+
+    /// Acknowledged writes that the present master does not hold.
+    pub async fn lost_writes(&self, name: &str) -> usize {
+        let master = self.master(name).await;
+        let state = self.nodes.state.lock().unwrap();
+        let log: BTreeSet<u64> = state.nodes[&master].log.iter().copied().collect();
+        state.application.acknowledged.iter().filter(|w| !log.contains(w)).count()
+    }
+
+    pub fn written(&self) -> usize {
+        self.nodes.state.lock().unwrap().application.acknowledged.len()
+    }
+}

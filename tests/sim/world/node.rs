@@ -1,0 +1,249 @@
+//! One simulated node: the agent's own decisions over a redis that is a list of writes.
+
+use akash_redis::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
+use akash_redis::node::commands::{Memory, Wish, decide};
+use akash_redis::node::nonces::Freshness;
+use akash_redis::wire::akash_redis::agent::v1 as wire;
+
+/// min-replicas-to-write of a fenced redis.
+const FENCED: u32 = u32::MAX;
+
+/// A node's container with its volume.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub fqdn: String,
+    pub ip: String,
+    pub device: String,
+    pub floor: u64,
+    /// The container runs.
+    pub powered: bool,
+    /// The operator reaches it.
+    pub reachable: bool,
+    /// Other nodes reach it.
+    pub meshed: bool,
+    pub memory: Memory,
+    pub boots: u32,
+    pub runs: u32,
+    pub process: Process,
+    pub role: Role,
+    /// Every write this redis holds, oldest first; the offset is the length.
+    pub log: Vec<u64>,
+    pub replid: String,
+    pub replid2: String,
+    pub second_offset: i64,
+    pub history: Option<History>,
+    pub configured: String,
+    pub users: Vec<String>,
+    pub min_replicas: u32,
+    pub max_lag_s: u32,
+    pub master_host: String,
+    pub link_up: bool,
+    pub online_epoch: u64,
+    /// Virtual milliseconds of the last exchange with its master.
+    pub heard_master: u64,
+    /// Of a master: when each replica last acknowledged, by fqdn.
+    pub acks: Vec<(String, u64)>,
+    pub saved: Vec<String>,
+    pub nonce: u64,
+}
+
+impl Node {
+    pub fn new(name: &str, fqdn: &str, ip: &str, device: &str, floor: u64) -> Self {
+        let mut node = Self {
+            name: name.to_owned(),
+            fqdn: fqdn.to_owned(),
+            ip: ip.to_owned(),
+            device: device.to_owned(),
+            floor,
+            powered: true,
+            reachable: true,
+            meshed: true,
+            memory: Memory::default(),
+            boots: 0,
+            runs: 0,
+            process: Process::Running,
+            role: Role::Replica,
+            log: Vec::new(),
+            replid: String::new(),
+            replid2: String::new(),
+            second_offset: -1,
+            history: None,
+            configured: String::new(),
+            users: Vec::new(),
+            min_replicas: FENCED,
+            max_lag_s: 8,
+            master_host: String::new(),
+            link_up: false,
+            online_epoch: 0,
+            heard_master: 0,
+            acks: Vec::new(),
+            saved: Vec::new(),
+            nonce: 0,
+        };
+        node.boot_redis();
+        node
+    }
+
+    /// A redis starts as a fenced replica of nobody, with the data of its volume.
+    pub fn boot_redis(&mut self) {
+        self.runs += 1;
+        self.process = Process::Running;
+        self.role = Role::Replica;
+        self.replid = format!("replid-{}-{}", self.name, self.runs);
+        self.replid2 = String::new();
+        self.second_offset = -1;
+        self.configured = String::new();
+        self.users.clear();
+        self.min_replicas = FENCED;
+        self.master_host = "127.0.0.1".to_owned();
+        self.link_up = false;
+        self.online_epoch = 0;
+        self.acks.clear();
+    }
+
+    /// Its redis dies; the agent starts it again some moments later.
+    pub fn kill_redis(&mut self) {
+        self.process = Process::Exited;
+        self.role = Role::Replica;
+        self.link_up = false;
+        self.acks.clear();
+    }
+
+    pub fn offset(&self) -> i64 {
+        i64::try_from(self.log.len()).unwrap()
+    }
+
+    /// It was told to replicate from another node.
+    fn follows(&self) -> bool {
+        self.role == Role::Replica && self.master_host != "127.0.0.1"
+    }
+
+    pub fn unfenced_master(&self) -> bool {
+        self.powered && self.process == Process::Running && self.role == Role::Master && self.min_replicas != FENCED
+    }
+
+    /// Whether a write sent now is acknowledged.
+    pub fn takes_writes(&self, now: u64) -> bool {
+        let good = self.acks.iter().filter(|(_, at)| now.saturating_sub(*at) <= u64::from(self.max_lag_s) * 1000).count();
+        self.unfenced_master() && good >= self.min_replicas as usize
+    }
+
+    pub fn state(&self, now: u64) -> NodeState {
+        NodeState {
+            incarnation: self.name.clone(),
+            boot_id: format!("boot-{}", self.boots),
+            agent_version: "0.1.0".to_owned(),
+            nonce: self.nonce.to_string(),
+            highest: self.memory.highest,
+            promoted: self.memory.promoted(),
+            mesh: NodeMesh {
+                backend_state: "Running".to_owned(),
+                dns_name: self.fqdn.clone(),
+                ip: self.ip.clone(),
+                device_id: self.device.clone(),
+                health: Vec::new(),
+                visible_peers: Vec::new(),
+            },
+            redis: self.redis(now),
+            history: self.history.clone(),
+            configured: self.configured.clone(),
+            notes: Vec::new(),
+            saved: self.saved.clone(),
+        }
+    }
+
+    fn redis(&self, now: u64) -> RedisState {
+        RedisState {
+            process: self.process,
+            role: self.role,
+            run_id: format!("run-{}-{}", self.name, self.runs),
+            version: "7.0.15".to_owned(),
+            replid: self.replid.clone(),
+            replid2: self.replid2.clone(),
+            second_offset: self.second_offset,
+            offset: self.offset(),
+            keys: self.log.len() as u64,
+            master_host: if self.follows() { self.master_host.clone() } else { String::new() },
+            link_up: self.link_up,
+            silent_ms: if self.follows() { now.saturating_sub(self.heard_master) } else { 0 },
+            online_epoch: self.online_epoch,
+            replicas: self
+                .acks
+                .iter()
+                .map(|(name, at)| AttachedReplica {
+                    name: name.clone(),
+                    state: "online".to_owned(),
+                    offset: 0,
+                    lag_seconds: u32::try_from(now.saturating_sub(*at) / 1000).unwrap(),
+                })
+                .collect(),
+            min_replicas: self.min_replicas,
+            max_lag_seconds: self.max_lag_s,
+            fenced: self.min_replicas == FENCED,
+            ..RedisState::default()
+        }
+    }
+
+    /// Obeys or refuses as the real agent decides.
+    pub fn command(&mut self, request: wire::CommandRequest) -> Result<(), String> {
+        use wire::command_request::Command;
+        let authority = request.authority.unwrap_or_default();
+        let authority = Authority { term: authority.term, epoch: authority.epoch };
+        let command = request.command.ok_or("no command")?;
+        let wish = match &command {
+            Command::Promote(_) | Command::Unfence(_) => Wish::Lead,
+            Command::Follow(follow) => Wish::Follow(&follow.master_name),
+            _ => Wish::Other,
+        };
+        let fresh = if request.nonce == self.nonce.to_string() { Freshness::Fresh } else { Freshness::Stale };
+        self.memory = decide(&self.memory, self.floor, fresh, authority, wish).map_err(|e| e.to_string())?;
+        if self.process != Process::Running {
+            return Err("redis does not run".to_owned());
+        }
+        match command {
+            Command::Configure(c) => {
+                self.users = c.replication_users.into_iter().map(|u| u.name).collect();
+                if self.role == Role::Master && self.min_replicas != FENCED {
+                    self.set_quorum(c.quorum);
+                }
+                self.configured = c.generation;
+            }
+            Command::Promote(p) => {
+                self.users = p.replication_users.into_iter().map(|u| u.name).collect();
+                if self.role != Role::Master {
+                    self.replid2 = std::mem::replace(&mut self.replid, format!("replid-{}-{}", self.name, authority.epoch));
+                    self.second_offset = self.offset() + 1;
+                }
+                self.role = Role::Master;
+                self.link_up = false;
+                self.set_quorum(p.quorum);
+            }
+            Command::Follow(f) => {
+                if f.save_first {
+                    self.saved.push(format!("epoch-{}", authority.epoch));
+                }
+                self.become_replica_of(&f.master_name);
+            }
+            Command::Detach(_) => self.become_replica_of("127.0.0.1"),
+            Command::Fence(_) => self.min_replicas = FENCED,
+            Command::Unfence(u) => self.set_quorum(u.quorum),
+            Command::Save(s) => self.saved.push(s.label),
+        }
+        Ok(())
+    }
+
+    fn set_quorum(&mut self, quorum: Option<wire::Quorum>) {
+        let quorum = quorum.unwrap_or_default();
+        self.min_replicas = quorum.min_replicas;
+        self.max_lag_s = quorum.max_lag_seconds;
+    }
+
+    fn become_replica_of(&mut self, host: &str) {
+        self.role = Role::Replica;
+        self.min_replicas = FENCED;
+        self.acks.clear();
+        self.link_up = false;
+        host.clone_into(&mut self.master_host);
+    }
+}

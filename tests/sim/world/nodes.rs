@@ -1,0 +1,233 @@
+//! All simulated nodes, their replication, and one application that writes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::node::{History, NodeView, Process, Role};
+use akash_redis::model::time::UnixMs;
+use akash_redis::operator::{AgentError, Agents, LogLines};
+use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use tokio::sync::watch;
+
+use super::clock::Clock;
+use super::fuse::Fuse;
+use super::node::Node;
+
+/// Nodes move so often, in virtual time.
+const STEP: Duration = Duration::from_millis(100);
+/// A redis that died is started again after so many steps.
+const RESTART_STEPS: u32 = 5;
+
+/// What the application knows of its writes.
+#[derive(Clone, Debug, Default)]
+pub struct Application {
+    next: u64,
+    /// Acknowledged writes, in order.
+    pub acknowledged: Vec<u64>,
+    /// Virtual milliseconds of the last acknowledged write.
+    pub last_at: u64,
+    /// The longest time between two acknowledged writes since the last reset.
+    pub longest_gap: u64,
+    /// More than one master took writes at one moment.
+    pub split: Vec<String>,
+}
+
+/// The nodes.
+#[derive(Default)]
+pub struct State {
+    pub nodes: BTreeMap<IncarnationName, Node>,
+    pub application: Application,
+    exited_steps: BTreeMap<IncarnationName, u32>,
+    views: BTreeMap<IncarnationName, NodeView>,
+    targets: BTreeMap<IncarnationName, String>,
+}
+
+/// Shared between the simulated providers, the agents' seam and the tests.
+pub struct Nodes {
+    pub state: Mutex<State>,
+    pub clock: Clock,
+    pub fuse: Arc<Fuse>,
+    changes: watch::Sender<u64>,
+}
+
+impl Nodes {
+    pub fn new(clock: Clock, fuse: Arc<Fuse>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), clock, fuse, changes: watch::channel(0).0 })
+    }
+
+    /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(STEP).await;
+            let now = self.clock.now().0;
+            let mut state = self.state.lock().unwrap();
+            state.restart();
+            state.replicate(now);
+            state.write(now);
+            let heard = state.report(now);
+            drop(state);
+            if heard {
+                self.changes.send_modify(|n| *n += 1);
+            }
+        }
+    }
+
+    /// Changes a node as a fault or a person would.
+    pub fn with<T>(&self, name: &IncarnationName, change: impl FnOnce(&mut Node) -> T) -> T {
+        change(self.state.lock().unwrap().nodes.get_mut(name).expect("a node of this name"))
+    }
+
+    /// The operator process died: what it heard is forgotten.
+    pub fn forget_views(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.views.clear();
+        state.targets.clear();
+    }
+}
+
+impl State {
+    fn restart(&mut self) {
+        for (name, node) in &mut self.nodes {
+            let steps = self.exited_steps.entry(name.clone()).or_default();
+            *steps = if node.process == Process::Exited { *steps + 1 } else { 0 };
+            if *steps >= RESTART_STEPS {
+                node.boot_redis();
+            }
+        }
+    }
+
+    /// Every replica copies from the node whose name it was given, when both sides allow it.
+    fn replicate(&mut self, now: u64) {
+        let names: Vec<_> = self.nodes.keys().cloned().collect();
+        for name in names {
+            let replica = self.nodes[&name].clone();
+            if replica.role != Role::Replica || !replica.powered || replica.process != Process::Running {
+                continue;
+            }
+            let source = self.nodes.iter().find(|(_, n)| n.fqdn == replica.master_host).map(|(n, _)| n.clone());
+            let linked = source.as_ref().is_some_and(|s| {
+                let m = &self.nodes[s];
+                let granted = m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
+                m.powered && m.meshed && replica.meshed && m.process == Process::Running && m.role == Role::Master && granted
+            });
+            let node = self.nodes.get_mut(&name).unwrap();
+            node.link_up = linked;
+            let Some(source) = source.filter(|_| linked) else { continue };
+            node.heard_master = now;
+            node.online_epoch = node.memory.highest.epoch;
+            let (log, replid, fqdn) = {
+                let m = &self.nodes[&source];
+                (m.log.clone(), m.replid.clone(), self.nodes[&name].fqdn.clone())
+            };
+            let node = self.nodes.get_mut(&name).unwrap();
+            node.log = log;
+            node.replid = replid;
+            let master = self.nodes.get_mut(&source).unwrap();
+            master.acks.retain(|(n, _)| n != &fqdn);
+            master.acks.push((fqdn, now));
+        }
+        // A link that is cut is noticed by its master only by its age; one that was closed is gone at once.
+        let attached: Vec<_> =
+            self.nodes.values().filter(|n| n.powered && n.meshed).map(|n| (n.fqdn.clone(), n.master_host.clone(), n.process)).collect();
+        for master in self.nodes.values_mut() {
+            let own = master.fqdn.clone();
+            master.acks.retain(|(name, _)| {
+                attached.iter().find(|(n, ..)| n == name).is_none_or(|(_, host, process)| host == &own && *process == Process::Running)
+            });
+        }
+        for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
+            let epoch = if node.role == Role::Master || node.link_up { node.memory.highest.epoch } else { continue };
+            node.history = Some(History { replid: node.replid.clone(), offset: node.offset(), epoch });
+        }
+    }
+
+    /// One write to every master that takes it: two of them at one moment is the split brain that must not be.
+    fn write(&mut self, now: u64) {
+        let takers: Vec<_> = self.nodes.iter().filter(|(_, n)| n.takes_writes(now)).map(|(n, _)| n.clone()).collect();
+        if takers.len() > 1 {
+            self.application.split.push(format!("at {now}: {takers:?}"));
+        }
+        let Some(name) = takers.first() else { return };
+        let id = self.application.next;
+        self.application.next += 1;
+        self.nodes.get_mut(name).unwrap().log.push(id);
+        let app = &mut self.application;
+        app.acknowledged.push(id);
+        if app.last_at > 0 {
+            app.longest_gap = app.longest_gap.max(now - app.last_at);
+        }
+        app.last_at = now;
+    }
+
+    fn report(&mut self, now: u64) -> bool {
+        let mut news = false;
+        for name in self.targets.keys() {
+            let Some(node) = self.nodes.get_mut(name) else {
+                news |= self.views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
+                continue;
+            };
+            if node.powered && node.reachable {
+                node.nonce += 1;
+                let view = NodeView { heard: UnixMs(now), connected: true, state: node.state(now) };
+                let old = self.views.insert(name.clone(), view);
+                news |= old.is_none_or(|o| {
+                    let mut new = self.views[name].state.clone();
+                    new.nonce.clone_from(&o.state.nonce);
+                    !o.connected || new != o.state
+                });
+            } else if let Some(view) = self.views.get_mut(name) {
+                news |= std::mem::replace(&mut view.connected, false);
+            }
+        }
+        news
+    }
+}
+
+/// The agents' seam over the nodes.
+pub struct SimAgents(pub Arc<Nodes>);
+
+#[async_trait]
+impl Agents for SimAgents {
+    fn watch(&self, targets: &BTreeMap<IncarnationName, String>) {
+        let mut state = self.0.state.lock().unwrap();
+        state.views.retain(|n, _| targets.contains_key(n));
+        state.targets = targets.clone();
+    }
+
+    fn views(&self) -> BTreeMap<IncarnationName, NodeView> {
+        self.0.state.lock().unwrap().views.clone()
+    }
+
+    async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
+        self.0.fuse.before().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = self.0.clock.now();
+        let result = {
+            let mut state = self.0.state.lock().unwrap();
+            match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable) {
+                None => Err(AgentError::Away { incarnation: incarnation.clone(), detail: "no route".to_owned() }),
+                Some(node) => {
+                    let result = node.command(request);
+                    let view = NodeView { heard: now, connected: true, state: node.state(now.0) };
+                    state.views.insert(incarnation.clone(), view);
+                    result.map_err(|reason| AgentError::Refused { incarnation: incarnation.clone(), reason })
+                }
+            }
+        };
+        self.0.fuse.after().await;
+        result
+    }
+
+    /// Simulated processes print nothing.
+    async fn logs(&self, _incarnation: &IncarnationName, _tail: u32, _follow: bool) -> Result<LogLines, AgentError> {
+        Ok(stream::empty().boxed())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}
