@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use bip39::Mnemonic;
 use rand::RngCore as _;
 use tokio::net::TcpListener;
@@ -17,7 +16,6 @@ use super::account::{Account, AccountError};
 use super::chain::{self, ChainConfig, ChainHandle};
 use super::ledger::Genesis;
 use super::net::{Net, NetError};
-use super::provider::LeaseHost;
 use super::provider::certificate::ProviderCertificate;
 use super::provider::client::ClientError;
 use super::provider::facts::ChainFacts;
@@ -119,20 +117,6 @@ pub struct Market {
     pub chain_id: String,
 }
 
-/// The host side of a provider, as its business needs it.
-struct Host(Arc<ProviderHost>);
-
-#[async_trait]
-impl LeaseHost for Host {
-    async fn lease_won(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
-        self.0.lease_won(owner, dseq, gseq, oseq).await;
-    }
-
-    async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
-        self.0.lease_closed(owner, dseq, gseq, oseq).await;
-    }
-}
-
 impl Market {
     /// Starts everything inside a sandbox; it ends with `shutdown`.
     ///
@@ -205,7 +189,7 @@ impl Market {
             block_ms: u64::try_from(settings.block_every.as_millis()).unwrap_or(u64::MAX),
             ..ProviderConfig::new(&name, account, &uri, region)
         };
-        let market = market::start(config, channel, Arc::new(Host(host)), &stop).await?;
+        let market = market::start(config, channel, host, &stop).await?;
         Ok(LocalProvider { name, market, runner, stop })
     }
 

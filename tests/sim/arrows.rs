@@ -27,6 +27,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         // The agent speaks to its own tailscaled.
         ("node", outer(&["mesh"])),
         ("server", outer(&["api", "store"])),
+        // It asks the operator's API and dials through the mesh.
+        ("proxy", outer(&["api", "mesh"])),
         ("operator", vec!["*"]),
         // It stands for the world outside and must not share our mistakes.
         ("devnet", vec!["wire", "sdl::canonical", "chain::escrow"]),

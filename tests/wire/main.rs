@@ -3,6 +3,7 @@
 mod chain;
 mod gateway;
 mod ledger;
+mod market;
 mod mesh;
 mod provider;
 mod provider_gateway;

@@ -24,3 +24,14 @@ pub trait LeaseHost: Send + Sync {
     /// A lease of this provider ended: its workload goes, with all it holds.
     async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32);
 }
+
+#[async_trait]
+impl LeaseHost for host::ProviderHost {
+    async fn lease_won(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
+        Self::lease_won(self, owner, dseq, gseq, oseq).await;
+    }
+
+    async fn lease_closed(&self, owner: &str, dseq: u64, gseq: u32, oseq: u32) {
+        Self::lease_closed(self, owner, dseq, gseq, oseq).await;
+    }
+}

@@ -86,3 +86,23 @@ fn a_simulation_leaves_nothing_behind() {
     market.ledger.submit(&tx).unwrap();
     assert_eq!(market.blocks(1)[0].gas_used, simulated.gas_used);
 }
+
+#[test]
+fn a_fee_granter_without_an_allowance_is_named_in_bare_bytes() {
+    use prost::Message as _;
+
+    use crate::devnet::account::address_bytes;
+    use crate::wire::cosmos::tx::v1beta1::{AuthInfo, TxRaw};
+
+    let mut market = Market::new(1);
+    let (tenant, granter) = (market.tenant(), market.provider(0));
+    let signed = tenant.sign_tx(vec![any(&market.create_msg(9, 30, 500_000))], &terms(Order::Sequence(0)));
+    let mut raw = TxRaw::decode(signed.as_slice()).unwrap();
+    let mut auth = AuthInfo::decode(raw.auth_info_bytes.as_slice()).unwrap();
+    auth.fee.as_mut().unwrap().granter = granter.address().into();
+    raw.auth_info_bytes = auth.encode_to_vec();
+    let error = market.ledger.submit(&raw.encode_to_vec()).unwrap_err();
+    assert_eq!((error.codespace, error.code), ("sdk", 38));
+    assert!(error.log.starts_with(&address_bytes(granter.address()).unwrap()));
+    assert!(error.log.ends_with(b"fee-grant not found: not found"));
+}

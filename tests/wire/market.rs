@@ -1,0 +1,213 @@
+//! The operator's chain client on the local market: what it sends lands, what it reads is what is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::wallet::Wallet;
+use akash_redis::chain::{Chain, ChainError};
+use akash_redis::devnet::account::Account;
+use akash_redis::devnet::chain::{ChainConfig, ChainHandle, serve};
+use akash_redis::devnet::ledger::Genesis;
+use akash_redis::devnet::provider::LeaseHost;
+use akash_redis::devnet::provider::market::{ProviderConfig, ProviderHandle, start};
+use akash_redis::model::chain::{ChainMsg, ChainView, DeploymentView, GroupState, LeaseState, TxOutcome};
+use akash_redis::model::group::{GroupSpec, Resources, Storage};
+use akash_redis::model::ids::LeaseId;
+use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
+use akash_redis::wire::akash::market::v1::LeaseClosedReason;
+use async_trait::async_trait;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+const PHRASE: &str = "addict worth drip violin note olive final pelican perfect feel goat game horror brass fence deposit dutch \
+                      improve setup stuff frost spirit smart alien";
+const DEADLINE: Duration = Duration::from_secs(30);
+const RICH: u128 = 1_000_000_000;
+
+/// A host that runs nothing.
+struct NoHost;
+
+#[async_trait]
+impl LeaseHost for NoHost {
+    async fn lease_won(&self, _: &str, _: u64, _: u32, _: u32) {}
+    async fn lease_closed(&self, _: &str, _: u64, _: u32, _: u32) {}
+}
+
+struct Market {
+    chain: ChainHandle,
+    client: ChainClient,
+    providers: Vec<ProviderHandle>,
+    _shutdown: tokio_util::sync::DropGuard,
+}
+
+impl Market {
+    async fn open() -> Self {
+        let shutdown = CancellationToken::new();
+        let accounts = (0..3).map(|index| Account::from_mnemonic(PHRASE, index).unwrap()).collect::<Vec<_>>();
+        let genesis = Genesis::with_accounts(accounts.iter().map(|account| (account.address().to_owned(), RICH, RICH)).collect(), 1);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = ChainConfig { genesis, block_every: Some(Duration::from_millis(50)) };
+        let chain = serve(config, listener, shutdown.clone()).unwrap();
+        let channel = Channel::from_shared(chain.url()).unwrap().connect_lazy();
+        let mut providers = Vec::new();
+        for (index, permille) in [(1, 1000), (2, 1500)] {
+            let mut config = ProviderConfig::new(&format!("p{index}"), accounts[index].clone(), "https://p.devnet.test:8443", "eu");
+            config.price_permille = permille;
+            config.round = Duration::from_millis(50);
+            config.withdraw_every = Duration::from_millis(200);
+            providers.push(start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap());
+        }
+        let settings =
+            ChainSettings { chain_id: "akash-local".into(), grpc: vec![chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+        let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
+        let client = ChainClient::connect(settings, wallet).unwrap();
+        Self { chain, client, providers, _shutdown: shutdown.drop_guard() }
+    }
+
+    async fn lands(&self, msg: ChainMsg) {
+        let tx = self.client.sign(&msg).await.unwrap();
+        let outcome = tokio::time::timeout(DEADLINE, self.client.settle(&tx)).await.expect("settles in time").unwrap();
+        assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
+    }
+
+    async fn read(&self, dseq: u64) -> ChainView {
+        self.client.read(&BTreeSet::from([dseq])).await.unwrap()
+    }
+
+    /// Reads until the deployment is as wanted.
+    async fn until(&self, dseq: u64, what: &str, holds: impl Fn(&DeploymentView) -> bool) -> DeploymentView {
+        let waiting = async {
+            loop {
+                let view = self.read(dseq).await;
+                if let Some(found) = view.deployments.get(&dseq).filter(|view| holds(view)) {
+                    return found.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    }
+
+    async fn leased(&self, dseq: u64, oseq: u32) -> LeaseId {
+        let view = self.until(dseq, "a bid", |view| view.open_order == Some(oseq) && view.bids.iter().any(|bid| bid.id.oseq == oseq)).await;
+        let bid = view.bids.into_iter().filter(|bid| bid.id.oseq == oseq).min_by_key(|bid| bid.price).unwrap();
+        self.lands(ChainMsg::CreateLease(bid.id.clone())).await;
+        bid.id
+    }
+}
+
+fn create(dseq: u64, act_per_block: u128) -> ChainMsg {
+    let data = vec![("class".into(), "beta3".into()), ("persistent".into(), "true".into())];
+    let resources = Resources {
+        id: 1,
+        cpu_milli: 500,
+        memory_bytes: 1 << 30,
+        storage: vec![
+            Storage { name: "default".into(), bytes: 1 << 30, attributes: vec![] },
+            Storage { name: "data".into(), bytes: 4 << 30, attributes: data },
+        ],
+        endpoints: vec![],
+    };
+    let group = GroupSpec {
+        name: "akash-redis-test".into(),
+        attributes: vec![("region".into(), "eu".into())],
+        signed_by_all_of: vec![],
+        signed_by_any_of: vec![],
+        resources,
+        price: PricePerBlock(act_per_block * DEC_ONE),
+    };
+    ChainMsg::CreateDeployment { dseq, group, hash: [3; 32], deposit: Uact(500_000) }
+}
+
+#[tokio::test]
+async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
+    let market = Market::open().await;
+    market.client.check().await.unwrap();
+    market.lands(create(7, 2)).await;
+    let again = market.client.sign(&create(7, 2)).await;
+    assert!(matches!(&again, Err(ChainError::Refused { codespace, code: 3, .. }) if codespace == "deployment"), "{again:?}");
+    let bids = market.until(7, "two bids", |view| view.bids.len() == 2).await.bids;
+    assert!(bids.iter().all(|bid| bid.fits));
+    let lease = market.leased(7, 1).await;
+    let view = market.until(7, "an active lease", |view| view.leases.iter().any(|lease| lease.state == LeaseState::Active)).await;
+    assert!(view.active && view.escrow.open && view.escrow.blocks_left.is_some());
+    assert_eq!(view.hash, [3; 32]);
+    market.lands(ChainMsg::UpdateDeployment { dseq: 7, hash: [4; 32] }).await;
+    assert_eq!(market.until(7, "the new hash", |view| view.hash == [4; 32]).await.open_order, None);
+    let read = market.read(7).await;
+    assert!(read.providers.contains_key(&lease.provider) && read.min_deposit == Uact(500_000));
+
+    // The provider walks out: the group pauses, closing gives the rest back.
+    let provider = market.providers.iter().find(|provider| provider.address() == lease.provider).unwrap();
+    let theirs = provider.leases().await.unwrap().remove(0);
+    provider.close_lease(&theirs, LeaseClosedReason::Decommission).await.unwrap();
+    let view = market.until(7, "a paused group", |view| view.group == GroupState::Paused).await;
+    assert_eq!((view.leases[0].state, view.leases[0].reason), (LeaseState::Closed, 10_001));
+    market.lands(ChainMsg::CloseDeployment { dseq: 7 }).await;
+    let view = market.until(7, "a closed deployment", |view| !view.active).await;
+    assert!(!view.escrow.open);
+    let spent = u128::from(view.escrow.spent.0);
+    assert_eq!(market.chain.view().balance(market.client.owner(), "uact"), RICH - spent);
+}
+
+#[tokio::test]
+async fn a_lost_answer_neither_repeats_nor_loses_a_deployment() {
+    let market = Market::open().await;
+    let tx = market.client.sign(&create(8, 2)).await.unwrap();
+    market.chain.faults().lose_next_answer();
+    let outcome = tokio::time::timeout(DEADLINE, market.client.settle(&tx)).await.unwrap().unwrap();
+    assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
+    let tx = market.client.sign(&create(9, 2)).await.unwrap();
+    market.chain.faults().lose_next_request();
+    let outcome = tokio::time::timeout(DEADLINE, market.client.settle(&tx)).await.unwrap().unwrap();
+    assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
+    assert_eq!(market.read(8).await.deployments.len(), 2);
+}
+
+#[tokio::test]
+async fn a_deployment_that_runs_dry_is_read_as_ended() {
+    let market = Market::open().await;
+    for provider in &market.providers {
+        provider.set_silent(true);
+    }
+    market.lands(create(10, 200_000)).await;
+    // A bid as dear as can be: three blocks and the deposit is gone.
+    let account = Account::from_mnemonic(PHRASE, 1).unwrap();
+    let channel = Channel::from_shared(market.chain.url()).unwrap().connect_lazy();
+    let dear = akash_redis::devnet::provider::client::ChainClient::connect(channel, account).await.unwrap();
+    dear.send(vec![dear_bid(market.client.owner(), dear.account().address())]).await.unwrap();
+    market.leased(10, 1).await;
+    let view = market.until(10, "run dry", |view| !view.active).await;
+    assert_eq!(view.group, GroupState::InsufficientFunds);
+    assert_eq!((view.leases[0].state, view.leases[0].reason), (LeaseState::InsufficientFunds, 20_000));
+}
+
+fn dear_bid(owner: &str, provider: &str) -> prost_types::Any {
+    use akash_redis::wire::akash::base::deposit::v1::{Deposit, Source};
+    use akash_redis::wire::akash::market::v1::BidId;
+    use akash_redis::wire::akash::market::v1beta5::MsgCreateBid;
+    use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
+    let id = BidId { owner: owner.into(), dseq: 10, gseq: 1, oseq: 1, provider: provider.into(), bseq: 0 };
+    let amount = Some(Coin { denom: "uakt".into(), amount: "500000".into() });
+    akash_redis::devnet::account::any(&MsgCreateBid {
+        id: Some(id),
+        price: Some(DecCoin { denom: "uact".into(), amount: (200_000 * DEC_ONE).to_string() }),
+        deposit: Some(Deposit { amount, sources: vec![Source::Balance.into()] }),
+        resources_offer: vec![],
+        reclamation_window: None,
+    })
+}
+
+#[tokio::test]
+async fn a_chain_of_another_name_is_not_used() {
+    let market = Market::open().await;
+    let settings =
+        ChainSettings { chain_id: "akashnet-2".into(), grpc: vec![market.chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+    let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
+    let client = ChainClient::connect(settings, wallet).unwrap();
+    assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
+}
