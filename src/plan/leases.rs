@@ -1,6 +1,7 @@
 //! From a reserved incarnation to a node that reports: create, choose, lease, deliver, wait; and when to give up.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::draft::Draft;
 use super::facts::{self, Stage};
@@ -8,6 +9,9 @@ use super::placement;
 use crate::model::ids::IncarnationName;
 use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
+
+/// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
+const OUTAGE: Duration = Duration::from_mins(2);
 
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
 pub fn give_up_lost(draft: &mut Draft<'_>) {
@@ -67,7 +71,7 @@ pub fn advance(draft: &mut Draft<'_>) {
         match facts::stage(draft, &name) {
             Stage::Unknown => {
                 let why = draft.input.inventory.chain.error.clone().unwrap_or_else(|| "it was not read yet".to_owned());
-                draft.wait(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, None, "the plan goes on");
+                draft.watch(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, OUTAGE, "ChainAway");
             }
             Stage::Reserved if !pending => {
                 let deposit = deposit(draft);
@@ -87,7 +91,7 @@ pub fn advance(draft: &mut Draft<'_>) {
                 wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
             }
             Stage::Reserved | Stage::Bidding | Stage::Leased => {
-                draft.wait(format!("the transaction of {name} to be in a block"), incarnation.reserved, None, "its end is looked up");
+                draft.watch(format!("the transaction of {name} to be in a block"), since_choice(&incarnation), OUTAGE, "TransactionStuck");
             }
             Stage::Silent | Stage::Connected | Stage::Lost(_) => {}
         }

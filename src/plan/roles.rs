@@ -1,5 +1,7 @@
 //! Who is master, and who follows.
 
+use std::time::Duration;
+
 use super::draft::Draft;
 use super::{facts, failover, settings, switchover};
 use crate::api::types::MASTER;
@@ -7,6 +9,10 @@ use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{Change, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
+use crate::model::time::UnixMs;
+
+/// A replica that has heard nothing of its master for so long does not merely load a lot of data.
+const SYNC_SILENCE: Duration = Duration::from_mins(2);
 
 /// Goes on with a change of master in progress, or keeps the present roles, or starts a change.
 pub fn plan(draft: &mut Draft<'_>) {
@@ -122,7 +128,8 @@ fn follow(draft: &mut Draft<'_>) {
                 (_, 0) => String::new(),
                 (done, total) => format!(" ({done} of {total} bytes)"),
             };
-            draft.wait(format!("{name} to be in sync{progress}"), incarnation.reserved, None, "it counts as a replica");
+            let heard = UnixMs(draft.now().0.saturating_sub(state.redis.silent_ms));
+            draft.watch(format!("{name} to be in sync{progress}"), heard, SYNC_SILENCE, "SyncStuck");
         }
     }
 }

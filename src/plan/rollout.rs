@@ -16,6 +16,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
+/// A lease, a join and a full sync take less, or a person should look at it; the old node stays meanwhile.
+const MOVE_LIMIT: Duration = Duration::from_mins(30);
+
 /// Gives everything up: the cluster is being deleted.
 pub fn tear_down(draft: &mut Draft<'_>) {
     for (name, _) in draft.live() {
@@ -129,7 +132,7 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             format!("the cluster has {nodes} nodes now")
         } else if let Some((new, new_incarnation)) = &successor {
             if !new_incarnation.candidate || !in_sync(draft, new) {
-                draft.wait(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, None, "the plan goes on");
+                draft.watch(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, MOVE_LIMIT, "MoveStuck");
                 continue;
             }
             format!("{new} has taken its place")
