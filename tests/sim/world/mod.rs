@@ -16,7 +16,7 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::money::Uact;
-use akash_redis::operator::{Controller, Settings, World as Outside};
+use akash_redis::operator::{Controller, Metrics, Settings, World as Outside};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::Board;
@@ -109,6 +109,7 @@ impl World {
             image: IMAGE.to_owned(),
             mesh_tag: "tag:akash-redis".to_owned(),
             login_server: None,
+            metrics: Metrics::default(),
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
             timing: Timing::default(),
