@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{facts, roles};
+use super::{facts, leases, roles};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -187,7 +187,13 @@ fn count(draft: &Draft<'_>, old: &IncarnationName) -> (Vec<Eligible>, Vec<Incarn
 /// Nobody else can take over: the old master is promoted again if it is back with the newest known history.
 fn alone(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str) {
     let old = &promotion.incarnation;
-    let state = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.process == Process::Running);
+    if let facts::Stage::Lost(why) = facts::stage(draft, old)
+        && draft.connected(old).is_none()
+    {
+        leases::lose_master(draft, &old.clone(), &why);
+        return;
+    }
+    let state = draft.connected(old).filter(|s| facts::running(&s.redis));
     let Some(state) = state else {
         draft.problem("NoMaster", format!("{old} is down ({reason}) and no other node has its data in sync; it is waited for"));
         let since = draft.view(old).map_or(draft.input.constants.started, |v| v.heard);

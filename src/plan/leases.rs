@@ -29,21 +29,25 @@ pub fn give_up_lost(draft: &mut Draft<'_>) {
     }
 }
 
-/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody else can have its data.
+/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody can take over from it.
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    if is_master && others {
+    if is_master && (others || draft.record.change.is_some()) {
         draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
-    if is_master && draft.record.change.is_none() {
-        draft.record.master = None;
-        draft.record.data_epoch = 0;
-        draft.record.data_master = None;
-        draft.event("DataLost", format!("{name} was the only node with the data, and it is lost: {why}; the cluster starts empty"));
+    if is_master {
+        lose_master(draft, name, why);
     }
     draft.condemn(name, why, !incarnation.joined);
+}
+
+/// The master is gone for good, and nobody follows it in: from here on it is a cold start.
+pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
+    draft.record.master = None;
+    draft.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
+    draft.condemn(name, why, false);
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{facts, failover, settings, switchover};
+use super::{cold_start, facts, failover, settings, switchover};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
@@ -38,8 +38,12 @@ pub fn plan(draft: &mut Draft<'_>) {
     asked_for(draft);
 }
 
-/// A cluster without data: the first node that is ready becomes master.
+/// A cluster without a master. Without data the first node that is ready becomes it.
 fn first_master(draft: &mut Draft<'_>) {
+    if draft.record.data_epoch > 0 {
+        cold_start::cold_start(draft);
+        return;
+    }
     let ready = draft.live().into_iter().find(|(name, _)| {
         draft.connected(name).is_some_and(|s| {
             facts::running(&s.redis) && facts::fqdn(s).is_some() && s.configured == settings::for_node(draft, name).generation
