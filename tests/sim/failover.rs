@@ -145,17 +145,7 @@ async fn scaling_up_and_down() {
 async fn a_crash_in_the_middle_of_a_change_ends_the_same() {
     for n in 1..=40u64 {
         let world = running(2000 + n).await;
-        let watcher = {
-            let world = world.clone();
-            tokio::spawn(async move {
-                loop {
-                    world.fuse.blown().await;
-                    world.kill_operator().await;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    world.start_operator().await;
-                }
-            })
-        };
+        let watcher = world.restart_after_crashes();
         world.fuse.set(n);
         let old = world.master("cache").await;
         if n % 2 == 0 {

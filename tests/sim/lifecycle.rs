@@ -53,17 +53,7 @@ async fn one_life(world: &std::sync::Arc<World>, crash_at: Option<u64>) {
     }
     world.start_operator().await;
     world.apply(THREE).await;
-    let watcher = {
-        let world = world.clone();
-        tokio::spawn(async move {
-            loop {
-                world.fuse.blown().await;
-                world.kill_operator().await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                world.start_operator().await;
-            }
-        })
-    };
+    let watcher = world.restart_after_crashes();
     world.until_ready("cache").await;
     assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
     world.store.mark_deleted("cache").await.unwrap();
