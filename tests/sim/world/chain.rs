@@ -44,6 +44,24 @@ const PHRASE: &str = "addict worth drip violin note olive final pelican perfect 
 
 static WALLET: LazyLock<Arc<Wallet>> = LazyLock::new(|| Arc::new(Wallet::from_phrase(&PHRASE.into(), 0).unwrap()));
 
+/// What the wallet holds where money is no matter.
+pub const USUAL: Uact = Uact(100_000_000);
+static MARKET: LazyLock<Ledger> = LazyLock::new(|| market(USUAL));
+
+/// A chain on which all providers are registered already.
+fn market(wallet: Uact) -> Ledger {
+    let accounts = std::iter::once((WALLET.address().to_owned(), RICH, u128::from(wallet.0)));
+    let accounts = accounts.chain(ALL.iter().map(|p| (p.address().to_owned(), RICH, 0)));
+    let mut ledger = Ledger::new(Genesis::with_accounts(accounts.collect(), (BEGIN - 6000) * 1_000_000));
+    for index in 0..ALL.len() {
+        let index = u32::try_from(index).unwrap();
+        ledger.submit(&providers::registration(ledger.view(), &Provider::new(index))).unwrap();
+    }
+    let registered = ledger.advance(BEGIN * 1_000_000);
+    assert!(registered.iter().all(|record| record.error.is_none()), "{registered:?}");
+    ledger
+}
+
 /// Everything behind the chain's endpoint.
 struct State {
     ledger: Ledger,
@@ -79,15 +97,8 @@ pub struct Faults {
 impl SimChain {
     /// A market with so many providers that bid; the wallet holds `wallet`.
     pub fn new(clock: Clock, fuse: Arc<Fuse>, providers: u32, wallet: Uact) -> Arc<Self> {
-        let accounts = std::iter::once((WALLET.address().to_owned(), RICH, u128::from(wallet.0)));
-        let accounts = accounts.chain(ALL.iter().map(|p| (p.address().to_owned(), RICH, 0)));
-        let mut ledger = Ledger::new(Genesis::with_accounts(accounts.collect(), (BEGIN - 6000) * 1_000_000));
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
-        for provider in &providers {
-            ledger.submit(&providers::registration(ledger.view(), provider)).unwrap();
-        }
-        let registered = ledger.advance(BEGIN * 1_000_000);
-        assert!(registered.iter().all(|record| record.error.is_none()), "{registered:?}");
+        let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
         let state = State { before: ledger.view().clone(), ledger, providers, signed: 0, taken: BTreeSet::new() };
         Arc::new(Self { clock, fuse, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
     }

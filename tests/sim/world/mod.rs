@@ -59,7 +59,7 @@ pub struct Terms {
 impl Terms {
     /// Money is no matter.
     pub fn new(seed: u64, providers: u32) -> Self {
-        Self { seed, providers, wallet: Uact(100_000_000), budget_global: Uact(1_000_000_000) }
+        Self { seed, providers, wallet: chain::USUAL, budget_global: Uact(1_000_000_000) }
     }
 }
 
