@@ -19,7 +19,7 @@ async fn running(seed: u64) -> Arc<World> {
     world.apply(THREE).await;
     world.until_ready("cache").await;
     let before = world.written();
-    world.until("writes", Duration::from_secs(60), async || world.written() > before + 20).await;
+    world.until("writes", Duration::from_mins(1), async || world.written() > before + 20).await;
     world
 }
 

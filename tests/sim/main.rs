@@ -2,5 +2,6 @@
 
 mod arrows;
 mod failover;
+mod faults;
 mod lifecycle;
 mod world;

@@ -11,7 +11,7 @@ use akash_redis::chain::view::{self, Parts};
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::timestamp;
-use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, TxError, UACT, UAKT, View};
+use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, ONE, TxError, UACT, UAKT, View};
 use akash_redis::model::chain::{ChainMsg, ChainView, ProviderView, SignedTx, TxOutcome};
 use akash_redis::model::money::Uact;
 use akash_redis::model::time::UnixMs;
@@ -170,6 +170,12 @@ impl SimChain {
 
     pub fn providers_in_use(&self) -> BTreeSet<String> {
         self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(l.id.as_ref()?.provider.clone())).collect())
+    }
+
+    /// What all active leases together cost, in whole uact.
+    pub fn rate_per_block(&self) -> u128 {
+        let price = |amount: &str| amount.parse::<u128>().unwrap() / ONE.unsigned_abs();
+        self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum())
     }
 
     /// Heights at which deployments were created, oldest first, by the name of their group.
@@ -338,9 +344,9 @@ impl Chain for SimChain {
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
-        let stale = self.faults().stale;
+        let late = self.faults().stale;
         let state = self.state.lock().unwrap();
-        Ok(read(if stale { &state.before } else { state.ledger.view() }, WALLET.address(), known))
+        Ok(read(if late { &state.before } else { state.ledger.view() }, WALLET.address(), known))
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {

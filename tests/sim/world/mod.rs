@@ -273,6 +273,11 @@ impl World {
         state.application.acknowledged.iter().filter(|w| !log.contains(w)).count()
     }
 
+    /// What all leases together cost a month of 30 days, in uact.
+    pub fn rate_per_month(&self) -> u128 {
+        self.chain.rate_per_block() * (30 * 24 * 3600 / 6)
+    }
+
     pub fn written(&self) -> usize {
         self.nodes.state.lock().unwrap().application.acknowledged.len()
     }
