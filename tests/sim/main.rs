@@ -3,5 +3,6 @@
 mod arrows;
 mod docs;
 mod failover;
+mod faults;
 mod lifecycle;
 mod world;
