@@ -115,3 +115,26 @@ async fn nft(commands: &str) {
     let output = Command::new("nft").arg(commands).output().await.unwrap();
     assert!(output.status.success(), "nft {commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_failover_waits_neither_for_the_chain_nor_for_the_control_server() {
+    sandboxed("outage::a_failover_waits_neither_for_the_chain_nor_for_the_control_server", LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::start(&sandbox).await;
+        stage.client.apply(&cluster(3)).await.unwrap();
+        stage.until_ready().await;
+        let old = stage.master().await;
+        let control = stage.local.tailnet.control_pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).unwrap();
+        let height = stage.local.market.chain.view().block().height;
+        stage.local.market.chain.faults().set_silent(true);
+        kill_process(control, Signal::STOP).unwrap();
+        // Longer than the operator's tick: it asks both by now.
+        until("some blocks", async || stage.local.market.chain.view().block().height > height + 3).await;
+        stage.kill_redis(&old);
+        let moved = |s: &Status| s.last_failover.as_ref().is_some_and(|f| f.old == old.incarnation);
+        let status = stage.until_status("another master", moved).await;
+        assert_ne!(condition(&status, "Funded").1, "ChainAway", "the master moved only after the silent chain was given up");
+        kill_process(control, Signal::CONT).unwrap();
+        stage.local.market.chain.faults().set_silent(false);
+        stage.until_ready().await;
+    });
+}

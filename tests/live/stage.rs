@@ -13,6 +13,7 @@ use akash_redis::cli::local::Local;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::devnet::tailnet;
 use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
@@ -95,6 +96,15 @@ impl Stage {
     pub async fn master(&self) -> NodeStatus {
         let status = self.until_status("a master", |s| s.nodes.iter().any(|n| n.phase == "Master")).await;
         status.nodes.into_iter().find(|n| n.phase == "Master").unwrap()
+    }
+
+    /// Redis of a node dies; the rest of the node goes on.
+    pub fn kill_redis(&self, node: &NodeStatus) {
+        let (provider, lease) = self.local.market.find(node.dseq).unwrap();
+        for pid in self.local.market.providers[provider].runner.processes(&lease, "redis-server") {
+            let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+        }
     }
 
     /// Deletes the cluster and waits until the operator has forgotten it.
