@@ -1,6 +1,6 @@
 //! `akash-redis demo`: a cluster on a local market, and what happens to it.
 
-mod writer;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

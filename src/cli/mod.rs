@@ -4,7 +4,7 @@ mod act;
 mod apply;
 pub mod client;
 #[cfg(feature = "devnet")]
-mod demo;
+pub mod demo;
 #[cfg(feature = "devnet")]
 mod devnet;
 #[cfg(feature = "devnet")]

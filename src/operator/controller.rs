@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +72,8 @@ pub struct Controller {
     hands: Arc<Hands>,
     board: Arc<Board>,
     lanes: Arc<Mutex<Lanes>>,
+    /// One turn each to read the chain (with the gateways) and the tailnet.
+    turns: [Arc<Semaphore>; 2],
     wake: watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -94,6 +96,7 @@ impl Controller {
             hands: Arc::new(hands),
             board,
             lanes: Arc::default(),
+            turns: [(); 2].map(|()| Arc::new(Semaphore::new(1))),
             wake: watch::channel(0).0,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -145,23 +148,29 @@ impl Controller {
         Ok(())
     }
 
-    /// Reads chain, tailnet and gateways, and tells the agents' room whom to watch.
+    /// Begins to read chain, gateways and tailnet, each unless it is being read already. Nobody waits for the end: a chain that says nothing
+    /// for its ten seconds must not hold up a failover.
     async fn observe(&self) -> Result<(), StoreError> {
-        let hands = &self.hands;
-        let clusters = hands.world.store.list().await?;
-        let installation = &hands.settings.constants.installation;
-        let known = known_dseqs(&clusters);
-        tokio::join!(hands.readings.read_chain(&hands.world, &known), hands.readings.read_mesh(&hands.world, installation));
-        self.watch_nodes(&clusters);
-        hands.readings.read_leases(&hands.world, &self.unheard(&clusters)).await;
+        let clusters = self.hands.world.store.list().await?;
+        let [chain, mesh] = &self.turns;
+        let (hands, known, unheard) = (self.hands.clone(), known_dseqs(&clusters), self.unheard(&clusters));
+        self.read(chain, async move { hands.readings.read_chain_and_leases(&hands.world, &known, &unheard).await });
+        let hands = self.hands.clone();
+        self.read(mesh, async move {
+            hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await;
+            hands.watch_nodes(&clusters);
+        });
         Ok(())
     }
 
-    fn watch_nodes(&self, clusters: &[Stored]) {
-        let addresses = self.hands.readings.addresses(&self.hands.settings.constants.installation);
-        let recorded = clusters.iter().flat_map(|c| c.record.incarnations.keys());
-        let targets = recorded.filter_map(|n| addresses.get(n).map(|ip| (n.clone(), ip.clone()))).collect();
-        self.hands.world.agents.watch(&targets);
+    fn read(&self, turn: &Arc<Semaphore>, reading: impl Future<Output = ()> + Send + 'static) {
+        let Ok(turn) = turn.clone().try_acquire_owned() else { return };
+        let wake = self.wake.clone();
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            reading.await;
+            drop(turn);
+            wake.send_modify(|n| *n += 1);
+        }));
     }
 
     /// Deployments whose node does not speak for itself.
@@ -327,6 +336,14 @@ impl Controller {
 }
 
 impl Hands {
+    /// Tells the agents' room whom to watch.
+    fn watch_nodes(&self, clusters: &[Stored]) {
+        let addresses = self.readings.addresses(&self.settings.constants.installation);
+        let recorded = clusters.iter().flat_map(|c| c.record.incarnations.keys());
+        let targets = recorded.filter_map(|n| addresses.get(n).map(|ip| (n.clone(), ip.clone()))).collect();
+        self.world.agents.watch(&targets);
+    }
+
     /// Writes down how a step ended.
     async fn note(&self, cluster: &str, step: &Step, error: Option<&String>) {
         self.settings.metrics.effect(cluster, error.is_none());

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use futures::future::join_all;
 
 use super::seams::World;
+use crate::chain::ChainError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
@@ -32,7 +33,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Readings {
     /// Reads the chain anew; when it is away the old value stays, marked.
     pub async fn read_chain(&self, world: &World, known: &BTreeSet<u64>) {
+        self.take(world.chain.read(known).await, world);
+    }
+
+    /// Reads the chain anew, and asks the providers about its active leases of `unheard`: those whose node does not speak for itself.
+    ///
+    /// The answers are there before the chain that they belong to: a lease that nobody was asked about looks as if it had no manifest yet.
+    pub async fn read_chain_and_leases(&self, world: &World, known: &BTreeSet<u64>, unheard: &BTreeSet<u64>) {
         let result = world.chain.read(known).await;
+        let last = || lock(&self.chain).value.clone();
+        if let Some(chain) = result.as_ref().ok().cloned().or_else(last) {
+            self.read_leases(world, &chain, unheard).await;
+        }
+        self.take(result, world);
+    }
+
+    fn take(&self, result: Result<ChainView, ChainError>, world: &World) {
         let mut reading = lock(&self.chain);
         match result {
             // Two readings may overtake each other: never go back in height.
@@ -52,9 +68,7 @@ impl Readings {
         }
     }
 
-    /// Asks the providers about active leases of `dseqs`: those whose node does not speak for itself.
-    pub async fn read_leases(&self, world: &World, dseqs: &BTreeSet<u64>) {
-        let Some(chain) = lock(&self.chain).value.clone() else { return };
+    async fn read_leases(&self, world: &World, chain: &ChainView, dseqs: &BTreeSet<u64>) {
         let asked = chain
             .deployments
             .values()

@@ -1,3 +1,12 @@
 //! Real programs in a sandbox.
 
+mod demo;
+mod family;
 mod mesh;
+mod moves;
+mod node;
+mod outage;
+mod refusals;
+mod sandboxed;
+mod sigkill;
+mod stage;

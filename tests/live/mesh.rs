@@ -1,12 +1,11 @@
 //! A real tailnet: keys, devices, dialling, and what is left after a fence.
 
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use akash_redis::devnet::sandbox::{Sandbox, enter, inside};
+use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::devnet::tailnet::{CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, Tailnet, login_server, node_env, socks5};
 use akash_redis::mesh::MeshControl as _;
 use akash_redis::mesh::control::{ControlClient, MeshSettings};
@@ -19,20 +18,13 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-const NAME: &str = "mesh::a_node_joins_is_dialled_and_is_fenced";
+use crate::sandboxed::sandboxed;
+
 const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
 fn a_node_joins_is_dialled_and_is_fenced() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        if inside() {
-            timeout(Duration::from_mins(2), scenario()).await.expect("the scenario ends in time");
-        } else {
-            let arguments = ["--exact", NAME, "--nocapture"].map(OsString::from);
-            assert_eq!(enter(&arguments).await.unwrap(), ExitCode::SUCCESS);
-        }
-    });
+    sandboxed("mesh::a_node_joins_is_dialled_and_is_fenced", Duration::from_mins(2), scenario);
 }
 
 /// Polls until it holds; the scenario as a whole has the deadline.
@@ -65,8 +57,7 @@ async fn join(tailnet: &Tailnet, dir: &Path, hostname: &str, key: &str) -> Child
     tailscaled
 }
 
-async fn scenario() {
-    let sandbox = Sandbox::set_up().await.unwrap();
+async fn scenario(sandbox: Sandbox) {
     let tailnet = Tailnet::start(&sandbox.dir.join("tailnet"), &["-on-delete", "expire"]).await.unwrap();
     let own = LocalClient::new(&tailnet.socket()).unwrap();
     assert!(own.status().await.unwrap().running());
