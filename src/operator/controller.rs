@@ -141,7 +141,7 @@ impl Controller {
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
             self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
                 hands.settle(&tx).await;
-                hands.readings.read_chain(&hands.world, &BTreeSet::from([tx.dseq])).await;
+                hands.read_chain_and_leases(&BTreeSet::from([tx.dseq])).await;
                 wake.send_modify(|n| *n += 1);
             }));
         }
@@ -315,8 +315,8 @@ impl Controller {
             // The lane stays busy until its reading is new: a plan on the old one would do it all again.
             match lane.2 {
                 Touches::Chain => {
-                    let dseqs: BTreeSet<u64> = record.incarnations.values().map(|i| i.dseq).collect();
-                    hands.readings.read_chain(&hands.world, &dseqs).await;
+                    let own = record.incarnations.get(&lane.1).map(|i| i.dseq).into_iter().collect();
+                    hands.read_chain_and_leases(&own).await;
                 }
                 Touches::Mesh => hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await,
                 Touches::Node => {}
@@ -336,6 +336,16 @@ impl Controller {
 }
 
 impl Hands {
+    /// Reads the chain anew for all clusters, and asks the providers about `dseqs`.
+    async fn read_chain_and_leases(&self, dseqs: &BTreeSet<u64>) {
+        let mut known = dseqs.clone();
+        match self.world.store.list().await {
+            Ok(clusters) => known.extend(known_dseqs(&clusters)),
+            Err(error) => tracing::warn!(%error, "the store cannot be read; closed deployments are not looked at this time"),
+        }
+        self.readings.read_chain_and_leases(&self.world, &known, dseqs).await;
+    }
+
     /// Tells the agents' room whom to watch.
     fn watch_nodes(&self, clusters: &[Stored]) {
         let addresses = self.readings.addresses(&self.settings.constants.installation);

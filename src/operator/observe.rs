@@ -31,12 +31,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Readings {
-    /// Reads the chain anew; when it is away the old value stays, marked.
-    pub async fn read_chain(&self, world: &World, known: &BTreeSet<u64>) {
-        self.take(world.chain.read(known).await, world);
-    }
-
-    /// Reads the chain anew, and asks the providers about its active leases of `unheard`: those whose node does not speak for itself.
+    /// Reads the chain anew; when it is away the old value stays, marked. Asks the providers about the active leases of `unheard`: those whose node does not speak for itself.
     ///
     /// The answers are there before the chain that they belong to: a lease that nobody was asked about looks as if it had no manifest yet.
     pub async fn read_chain_and_leases(&self, world: &World, known: &BTreeSet<u64>, unheard: &BTreeSet<u64>) {
@@ -80,7 +75,9 @@ impl Readings {
             (lease, status)
         }))
         .await;
-        *lock(&self.leases) = statuses.into_iter().collect();
+        let mut leases = lock(&self.leases);
+        leases.retain(|lease, _| chain.deployments.get(&lease.dseq).is_some_and(|d| d.active));
+        leases.extend(statuses);
     }
 
     /// The chain as last read, present or not.

@@ -164,14 +164,24 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
         (_, None, Some(wait)) => ("True", "Waiting", format!("waits for {}", wait.what)),
         (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
     };
-    let degraded = match draft.problems.first() {
-        Some((reason, message)) => ("True", *reason, message.clone()),
-        None => ("False", "Well", "no problem is known".to_owned()),
-    };
+    let degraded = degraded(draft).unwrap_or(("False", "Well", "no problem is known".to_owned()));
     [("Ready", ready), ("Progressing", progressing), ("Degraded", degraded), ("Funded", funded(draft))]
         .into_iter()
         .map(|(kind, (status, reason, message))| condition(draft, kind, status, reason, message))
         .collect()
+}
+
+/// Problems that keep writes away: they are named first.
+const WRITES_STAND_STILL: [&str; 7] =
+    ["NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
+
+/// All problems, the worst one first; its word is the reason.
+fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
+    let mut problems: Vec<_> = draft.problems.iter().collect();
+    problems.sort_by_key(|(reason, _)| WRITES_STAND_STILL.iter().position(|r| r == reason).unwrap_or(WRITES_STAND_STILL.len()));
+    let (reason, _) = problems.first()?;
+    let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
+    Some(("True", *reason, messages.join("; also: ")))
 }
 
 /// Every escrow pays for at least a day more.
