@@ -9,6 +9,7 @@ use akash_redis::model::node::{History, NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
 use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
+use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::fuse::Fuse;
 use super::node::{Face, Node};
+use super::witness::Witness;
 
 /// Nodes move so often, in virtual time.
 const STEP: Duration = Duration::from_millis(100);
@@ -55,12 +57,13 @@ pub struct Nodes {
     pub state: Mutex<State>,
     pub clock: Clock,
     pub fuse: Arc<Fuse>,
+    witness: Arc<Witness>,
     changes: watch::Sender<u64>,
 }
 
 impl Nodes {
-    pub fn new(clock: Clock, fuse: Arc<Fuse>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), clock, fuse, changes: watch::channel(0).0 })
+    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), clock, fuse, witness, changes: watch::channel(0).0 })
     }
 
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
@@ -124,10 +127,11 @@ impl State {
             let Some(source) = source.filter(|_| linked) else { continue };
             node.heard_master = now;
             node.online_epoch = node.memory.highest.epoch;
-            let (log, replid, fqdn) = {
-                let m = &self.nodes[&source];
-                (m.log.clone(), m.replid.clone(), self.nodes[&name].fqdn.clone())
-            };
+            let fqdn = node.fqdn.clone();
+            let mut log = std::mem::take(&mut node.log);
+            let master = &self.nodes[&source];
+            catch_up(&mut log, &master.log);
+            let replid = master.replid.clone();
             let node = self.nodes.get_mut(&name).unwrap();
             node.log = log;
             node.replid = replid;
@@ -192,6 +196,17 @@ impl State {
     }
 }
 
+/// Makes `log` equal to `source`; only what is new is copied when the one goes on where the other ends. Writes are numbered, so equal
+/// last entries mean equal logs.
+fn catch_up(log: &mut Vec<u64>, source: &[u64]) {
+    let shared = log.len();
+    if shared <= source.len() && (shared == 0 || log[shared - 1] == source[shared - 1]) {
+        log.extend_from_slice(&source[shared..]);
+    } else {
+        source.clone_into(log);
+    }
+}
+
 /// The agents' seam over the nodes.
 pub struct SimAgents(pub Arc<Nodes>);
 
@@ -210,6 +225,8 @@ impl Agents for SimAgents {
     async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
         self.0.fuse.before().await;
         tokio::time::sleep(Duration::from_millis(5)).await;
+        let promotion = matches!(request.command, Some(Command::Promote(_))).then_some(request.authority).flatten();
+        let record = if promotion.is_some() { self.0.witness.record(incarnation).await } else { None };
         let now = self.0.clock.now();
         let result = {
             let mut state = self.0.state.lock().unwrap();
@@ -223,6 +240,9 @@ impl Agents for SimAgents {
                 }
             }
         };
+        if let (Some(authority), Ok(())) = (promotion, &result) {
+            self.0.witness.promoted(incarnation, authority.epoch, record.as_ref());
+        }
         self.0.fuse.after().await;
         result
     }
