@@ -41,7 +41,7 @@ fn a_crash_at_any_call_changes_nothing_in_the_end() {
         one_life(&world).await;
         world.fuse.calls()
     });
-    let stride = setting("SIM_STRIDE", 5);
+    let stride = setting("SIM_STRIDE", 7);
     println!("{calls} calls in a life, every {stride}th is a crash");
     in_many_worlds(1..=calls, stride, async |n| {
         let world = World::new(1000 + n, 4);

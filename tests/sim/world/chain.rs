@@ -156,16 +156,12 @@ impl SimChain {
         state.ledger.submit(&tx).unwrap();
     }
 
-    pub fn owner_address(&self) -> String {
-        WALLET.address().to_owned()
-    }
-
     pub fn leased(&self, dseq: u64) -> bool {
         self.see(|v| v.leases().any(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)))
     }
 
     pub fn hash_of(&self, dseq: u64) -> Option<[u8; 32]> {
-        let id = DeploymentId { owner: self.owner_address(), dseq };
+        let id = DeploymentId { owner: WALLET.address().to_owned(), dseq };
         self.see(|v| v.query_deployment(&id).ok()?.deployment?.hash.try_into().ok())
     }
 

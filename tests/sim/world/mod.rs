@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::api::types::RedisCluster;
+use akash_redis::chain::Chain;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::money::Uact;
@@ -147,7 +148,7 @@ impl World {
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };
         let settings = Settings {
-            constants: Constants { installation: root.installation_id(), owner: self.chain.owner_address(), term, started: clock.now() },
+            constants: Constants { installation: root.installation_id(), owner: self.chain.owner().to_owned(), term, started: clock.now() },
             root,
             image: IMAGE.to_owned(),
             mesh_tag: "tag:akash-redis".to_owned(),

@@ -19,8 +19,8 @@ use super::fuse::Fuse;
 use super::node::{Face, Node};
 use super::witness::Witness;
 
-/// Nodes move so often, in virtual time.
-const STEP: Duration = Duration::from_millis(100);
+/// Nodes move so often, virtual milliseconds.
+const STEP: u64 = 100;
 /// A redis that died is started again after so many steps.
 const RESTART_STEPS: u32 = 5;
 /// A node whose state stays the same but for its counters reports so often, milliseconds.
@@ -69,7 +69,7 @@ impl Nodes {
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
     pub async fn run(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(STEP).await;
+            tokio::time::sleep(Duration::from_millis(STEP)).await;
             let now = self.clock.now().0;
             let mut state = self.state.lock().unwrap();
             state.restart();
@@ -175,6 +175,8 @@ impl State {
     /// What the operator hears: news at once, counters with the heartbeat.
     fn report(&mut self, now: u64) -> bool {
         let mut news = false;
+        // All hearts beat together: one plan takes all of it.
+        let beat = now % HEARTBEAT < STEP;
         for name in self.targets.keys() {
             let lost = |views: &mut BTreeMap<_, NodeView>| views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
             let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable) else {
@@ -184,7 +186,7 @@ impl State {
             };
             let face = node.face();
             let known = self.faces.get(name) == Some(&face);
-            if known && self.views.get(name).is_some_and(|v| v.connected && now < v.heard.0 + HEARTBEAT) {
+            if known && !beat && self.views.get(name).is_some_and(|v| v.connected) {
                 continue;
             }
             node.nonce += 1;
