@@ -55,6 +55,28 @@ fn a_crash_at_any_call_changes_nothing_in_the_end() {
     });
 }
 
+/// A person changes his mind in the middle of bring-up, half of the time together with a crash: what is on its way to a block then is
+/// waited for and cleaned up.
+#[test]
+fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
+    in_many_worlds(1..=42, setting("SIM_STRIDE", 2), async |n| {
+        let world = World::new(3000 + n, 4);
+        world.start_operator().await;
+        world.apply(THREE).await;
+        tokio::time::sleep(Duration::from_millis(n * 1300)).await;
+        world.store.mark_deleted("cache").await.unwrap();
+        if n % 4 < 2 {
+            world.kill_operator().await;
+            world.start_operator().await;
+        }
+        world.until_gone("cache").await;
+        // Longer than a transaction lives.
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        world.assert_nothing_left();
+        world.kill_operator().await;
+    });
+}
+
 /// Bring-up and deletion, whoever kills the operator meanwhile.
 async fn one_life(world: &std::sync::Arc<World>) {
     world.start_operator().await;
