@@ -8,6 +8,7 @@ use akash_redis::store::Store;
 use crate::lifecycle::THREE;
 use crate::world::World;
 use crate::world::many::{in_many_worlds, setting};
+use crate::world::node::Node;
 
 /// Effects of a failover, before and after each; a migration has more.
 const CALLS_OF_A_FAILOVER: u64 = 20;
@@ -33,7 +34,7 @@ async fn writes_go_on(world: &Arc<World>) {
 async fn redis_of_the_master_dies() {
     let world = running(10).await;
     let old = world.master("cache").await;
-    world.nodes.with(&old, |n| n.kill_redis());
+    world.nodes.with(&old, Node::kill_redis);
     world.until("another master", Duration::from_secs(30), async || world.master("cache").await != old).await;
     writes_go_on(&world).await;
     world.until_ready("cache").await;
@@ -148,8 +149,8 @@ async fn scaling_up_and_down() {
 /// The operator dies at its n-th call after the master's death, or after a person asked to migrate the master.
 #[test]
 fn a_crash_in_the_middle_of_a_change_ends_the_same() {
-    in_many_worlds(1..=CALLS_OF_A_FAILOVER, setting("SIM_STRIDE", 2), |n| crash_in_a_change(n, false));
-    in_many_worlds(1..=CALLS_OF_A_MIGRATION, setting("SIM_STRIDE", 3), |n| crash_in_a_change(n, true));
+    in_many_worlds(1..=CALLS_OF_A_FAILOVER, setting("SIM_STRIDE", 3), |n| crash_in_a_change(n, false));
+    in_many_worlds(1..=CALLS_OF_A_MIGRATION, setting("SIM_STRIDE", 5), |n| crash_in_a_change(n, true));
 }
 
 async fn crash_in_a_change(n: u64, migrate: bool) {
@@ -164,7 +165,7 @@ async fn crash_in_a_change(n: u64, migrate: bool) {
             })
             .await;
     } else {
-        world.nodes.with(&old, |node| node.kill_redis());
+        world.nodes.with(&old, Node::kill_redis);
     }
     world
         .until("the change", Duration::from_mins(30), async || {

@@ -41,7 +41,7 @@ fn a_crash_at_any_call_changes_nothing_in_the_end() {
         one_life(&world).await;
         world.fuse.calls()
     });
-    let stride = setting("SIM_STRIDE", 5);
+    let stride = setting("SIM_STRIDE", 7);
     println!("{calls} calls in a life, every {stride}th is a crash");
     in_many_worlds(1..=calls, stride, async |n| {
         let world = World::new(1000 + n, 4);
@@ -52,6 +52,28 @@ fn a_crash_at_any_call_changes_nothing_in_the_end() {
         // The order of calls differs a little from life to life, their number by a few.
         assert!(world.operator_starts() > 1 || n + 20 > calls, "the fuse at call {n} of {calls} did not blow");
         assert!(world.chain.creates() <= 3, "crash at call {n}: {} deployments were bought for 3 nodes", world.chain.creates());
+    });
+}
+
+/// A person changes his mind in the middle of bring-up, half of the time together with a crash: what is on its way to a block then is
+/// waited for and cleaned up.
+#[test]
+fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
+    in_many_worlds(1..=42, setting("SIM_STRIDE", 2), async |n| {
+        let world = World::new(3000 + n, 4);
+        world.start_operator().await;
+        world.apply(THREE).await;
+        tokio::time::sleep(Duration::from_millis(n * 1300)).await;
+        world.store.mark_deleted("cache").await.unwrap();
+        if n % 4 < 2 {
+            world.kill_operator().await;
+            world.start_operator().await;
+        }
+        world.until_gone("cache").await;
+        // Longer than a transaction lives.
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        world.assert_nothing_left();
+        world.kill_operator().await;
     });
 }
 

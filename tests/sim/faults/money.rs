@@ -40,7 +40,7 @@ async fn two_clusters_share_a_budget_for_one() {
     world.apply(&other).await;
     // What is left of the budget is less than anybody asks.
     told(&world, "other", "Degraded", "True", &["budget.maxPerMonth"]).await;
-    tokio::time::sleep(Duration::from_mins(20)).await;
+    tokio::time::sleep(Duration::from_mins(6)).await;
     assert!(!world.ready("other").await);
     assert!(world.ready("cache").await, "the other cluster's wish hurt the first");
     assert!(world.rate_per_month() <= 8_000_000, "{} a month were promised", world.rate_per_month());
@@ -59,7 +59,7 @@ async fn a_scale_that_the_budget_does_not_allow() {
         })
         .await;
     told(&world, "cache", "Degraded", "True", &["budget.maxPerMonth"]).await;
-    tokio::time::sleep(Duration::from_mins(20)).await;
+    tokio::time::sleep(Duration::from_mins(6)).await;
     assert!(world.rate_per_month() <= 5_500_000, "{} a month were promised", world.rate_per_month());
     let ready = condition(&world, "cache", "Ready").await;
     assert!(ready.message.contains("5 nodes wanted"), "{ready:?}");

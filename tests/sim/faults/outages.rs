@@ -7,6 +7,7 @@ use akash_redis::store::Store;
 
 use super::{LONG, comes_up_and_goes, live, running, told, waits_for};
 use crate::lifecycle::THREE;
+use crate::world::node::Node;
 use crate::world::{Terms, World};
 
 /// Stays away for so long: longer than transactions live, shorter than a node has to join.
@@ -57,7 +58,7 @@ async fn the_chain_is_away_while_the_master_dies() {
     let old = world.master("cache").await;
     world.chain.fault(|f| f.away = true);
     tokio::time::sleep(Duration::from_mins(1)).await;
-    world.nodes.with(&old, |n| n.kill_redis());
+    world.nodes.with(&old, Node::kill_redis);
     world.until("another master", Duration::from_secs(30), async || world.master("cache").await != old).await;
     world.assert_one_writer();
     world.chain.fault(|f| f.away = false);

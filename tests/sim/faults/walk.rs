@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::{comes_up_and_goes, live, migrate};
 use crate::lifecycle::THREE;
 use crate::world::many::{in_many_worlds, setting};
+use crate::world::node::Node;
 use crate::world::{Terms, World};
 
 /// Faults of one walk.
@@ -16,11 +17,13 @@ const STEPS: u32 = 8;
 /// Providers of one walk.
 const PROVIDERS: usize = 6;
 
-/// `SIM_SEEDS=200` walks as many ways.
+/// `SIM_SEEDS=200` walks as many ways, as is wanted after a change of the planner or the effects; `SIM_FIRST=17 SIM_SEEDS=1` walks the
+/// way of a seed that failed.
 #[test]
 fn a_market_that_misbehaves_at_random() {
-    in_many_worlds(1..=setting("SIM_SEEDS", 24), 1, |seed| async move {
-        let world = World::on(Terms::new(10_000 + seed, u32::try_from(PROVIDERS).unwrap()));
+    let (first, count) = (setting("SIM_FIRST", 1), setting("SIM_SEEDS", 8));
+    in_many_worlds(first..=first + count - 1, 1, |seed| async move {
+        let world = World::on(Terms::new(seed, u32::try_from(PROVIDERS).unwrap()));
         let watcher = world.restart_after_crashes();
         world.start_operator().await;
         world.apply(THREE).await;
@@ -68,12 +71,12 @@ async fn misbehave(world: &Arc<World>, random: &mut StdRng) {
                 migrate(world, &name).await;
             }
         }
-        10 => with_some_node(world, who, |n| n.kill_redis()),
+        10 => with_some_node(world, who, Node::kill_redis),
         _ => with_some_node(world, who, |n| n.reachable = !n.reachable),
     }
 }
 
-fn with_some_node(world: &World, which: usize, change: impl FnOnce(&mut crate::world::node::Node)) {
+fn with_some_node(world: &World, which: usize, change: impl FnOnce(&mut Node)) {
     let nodes = &mut world.nodes.state.lock().unwrap().nodes;
     if let Some(node) = nodes.values_mut().nth(which) {
         change(node);

@@ -22,12 +22,16 @@ use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
 use akash_redis::wire::akash::market::v1beta5 as market;
 use async_trait::async_trait;
 
+use super::Terms;
 use super::clock::{BEGIN, Clock};
 use super::fuse::Fuse;
 use super::providers::{self, ALL, Provider};
+use super::witness::Witness;
 
 /// Time between blocks, as on the public network.
 const BLOCK: Duration = Duration::from_secs(6);
+/// Blocks of 30 days.
+pub const BLOCKS_A_MONTH: u128 = 30 * 24 * 3600 / 6;
 /// One call to the chain.
 const CALL: Duration = Duration::from_millis(50);
 /// How long a client tries while the chain is away.
@@ -78,6 +82,7 @@ struct State {
 pub struct SimChain {
     clock: Clock,
     fuse: Arc<Fuse>,
+    witness: Arc<Witness>,
     state: Mutex<State>,
     faults: Mutex<Faults>,
     wallet_before: u128,
@@ -95,12 +100,13 @@ pub struct Faults {
 }
 
 impl SimChain {
-    /// A market with so many providers that bid; the wallet holds `wallet`.
-    pub fn new(clock: Clock, fuse: Arc<Fuse>, providers: u32, wallet: Uact) -> Arc<Self> {
+    /// A market on these terms.
+    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>, terms: Terms) -> Arc<Self> {
+        let Terms { providers, wallet, .. } = terms;
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
         let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
         let state = State { before: ledger.view().clone(), ledger, providers, signed: 0, taken: BTreeSet::new() };
-        Arc::new(Self { clock, fuse, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
+        Arc::new(Self { clock, fuse, witness, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
     }
 
     /// Makes blocks for ever; before each one the providers bid.
@@ -150,16 +156,12 @@ impl SimChain {
         state.ledger.submit(&tx).unwrap();
     }
 
-    pub fn owner_address(&self) -> String {
-        WALLET.address().to_owned()
-    }
-
     pub fn leased(&self, dseq: u64) -> bool {
         self.see(|v| v.leases().any(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)))
     }
 
     pub fn hash_of(&self, dseq: u64) -> Option<[u8; 32]> {
-        let id = DeploymentId { owner: self.owner_address(), dseq };
+        let id = DeploymentId { owner: WALLET.address().to_owned(), dseq };
         self.see(|v| v.query_deployment(&id).ok()?.deployment?.hash.try_into().ok())
     }
 
@@ -174,8 +176,30 @@ impl SimChain {
 
     /// What all active leases together cost, in whole uact.
     pub fn rate_per_block(&self) -> u128 {
+        self.rate_of(|_| true)
+    }
+
+    fn rate_of(&self, dseq: impl Fn(u64) -> bool) -> u128 {
         let price = |amount: &str| amount.parse::<u128>().unwrap() / ONE.unsigned_abs();
-        self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum())
+        self.see(|v| {
+            let active = v.leases().filter(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| dseq(id.dseq)));
+            active.filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum()
+        })
+    }
+
+    /// Promises 7: only what stands in the record is touched, only what is condemned is closed, no lease goes above the budget.
+    async fn judge(&self, msg: &ChainMsg) {
+        match msg {
+            ChainMsg::CloseDeployment { dseq } => self.witness.closes(*dseq).await,
+            ChainMsg::CreateDeployment { dseq, .. } | ChainMsg::UpdateDeployment { dseq, .. } => self.witness.touches(*dseq).await,
+            ChainMsg::CreateLease(lease) => {
+                self.witness.touches(lease.dseq).await;
+                let Some((own, budget)) = self.witness.budget(lease.dseq).await else { return };
+                let bid = self.see(|v| providers::price_of(v, lease)) / ONE.unsigned_abs();
+                let month = (self.rate_of(|dseq| own.contains(&dseq)) + bid) * BLOCKS_A_MONTH;
+                self.witness.expect(month <= u128::from(budget.0), || format!("{month}uact a month are leased, the budget is {budget}"));
+            }
+        }
     }
 
     /// Heights at which deployments were created, oldest first, by the name of their group.
@@ -359,6 +383,9 @@ impl Chain for SimChain {
             code: error.code,
             log: text(&error),
         });
+        if signed.is_ok() {
+            self.judge(msg).await;
+        }
         self.vanish(msg);
         self.fuse.after().await;
         signed

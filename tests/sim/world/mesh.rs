@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::fuse::Fuse;
+use super::witness::Witness;
 
 /// Everything the control server knows.
 #[derive(Default)]
@@ -50,6 +51,7 @@ impl Tailnet {
 pub struct SimMesh {
     pub tailnet: Arc<Mutex<Tailnet>>,
     pub fuse: Arc<Fuse>,
+    pub witness: Arc<Witness>,
 }
 
 impl SimMesh {
@@ -91,10 +93,18 @@ impl MeshControl for SimMesh {
     }
 
     async fn revoke(&self, key: &str) -> Result<(), MeshError> {
+        let usable = self.with(|t| t.keys.iter().find(|k| k.id == key && !k.invalid).map(|k| k.description.clone()))?;
+        if let Some(description) = usable {
+            self.witness.revokes(&description).await;
+        }
         self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true)).await
     }
 
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
+        let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
+        if let Some(hostname) = there {
+            self.witness.deletes_device(&hostname).await;
+        }
         self.effect(|t| t.devices.retain(|d| d.id != device)).await
     }
 }

@@ -10,6 +10,7 @@ pub mod node;
 pub mod nodes;
 pub mod providers;
 pub mod store;
+pub mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::api::types::RedisCluster;
+use akash_redis::chain::Chain;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::money::Uact;
@@ -37,6 +39,7 @@ use gateway::SimGateway;
 use mesh::{SimMesh, Tailnet};
 use nodes::{Nodes, SimAgents};
 use store::FusedStore;
+use witness::Witness;
 
 /// The image that simulated nodes are asked for.
 const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -73,10 +76,16 @@ pub struct World {
     pub nodes: Arc<Nodes>,
     pub gateway: Arc<SimGateway>,
     pub store: Arc<SqliteStore>,
+    pub witness: Arc<Witness>,
     random: Arc<Mutex<StdRng>>,
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     starts: AtomicU64,
     budget_global: Uact,
+}
+
+/// The root secret of every operator here: they are one installation.
+fn root() -> RootSecret {
+    RootSecret::new(vec![7; 32].into()).unwrap()
 }
 
 impl World {
@@ -89,9 +98,11 @@ impl World {
     pub fn on(terms: Terms) -> Arc<Self> {
         let clock = Clock::start();
         let fuse = Arc::new(Fuse::default());
-        let chain = SimChain::new(clock, fuse.clone(), terms.providers, terms.wallet);
+        let store = SqliteStore::open_in_memory().unwrap();
+        let witness = Witness::new(store.clone(), root().installation_id());
+        let chain = SimChain::new(clock, fuse.clone(), witness.clone(), terms);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));
-        let nodes = Nodes::new(clock, fuse.clone());
+        let nodes = Nodes::new(clock, fuse.clone(), witness.clone());
         let gateway = Arc::new(SimGateway {
             chain: chain.clone(),
             tailnet: tailnet.clone(),
@@ -111,7 +122,8 @@ impl World {
             tailnet,
             nodes,
             gateway,
-            store: SqliteStore::open_in_memory().unwrap(),
+            store,
+            witness,
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
             starts: AtomicU64::new(0),
@@ -121,7 +133,7 @@ impl World {
 
     /// Starts an operator process over this world.
     pub async fn start_operator(&self) {
-        let root = RootSecret::new(vec![7; 32].into()).unwrap();
+        let root = root();
         let store = self.store.as_another_operator();
         let term = store.take_over().await.unwrap();
         let clock = self.clock;
@@ -129,14 +141,14 @@ impl World {
         let outside = Outside {
             chain: self.chain.clone(),
             gateway: self.gateway.clone(),
-            mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone() }),
+            mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone(), witness: self.witness.clone() }),
             agents: Arc::new(SimAgents(self.nodes.clone())),
             store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone() }),
             now: Arc::new(move || clock.now()),
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };
         let settings = Settings {
-            constants: Constants { installation: root.installation_id(), owner: self.chain.owner_address(), term, started: clock.now() },
+            constants: Constants { installation: root.installation_id(), owner: self.chain.owner().to_owned(), term, started: clock.now() },
             root,
             image: IMAGE.to_owned(),
             mesh_tag: "tag:akash-redis".to_owned(),
@@ -261,9 +273,11 @@ impl World {
         self.assert_one_writer();
     }
 
+    /// No split brain, and nothing that the witness forbids.
     pub fn assert_one_writer(&self) {
         let state = self.nodes.state.lock().unwrap();
         assert!(state.application.split.is_empty(), "seed {}: two masters took writes: {:?}", self.seed, state.application.split);
+        assert_eq!(self.witness.broken(), Vec::<String>::new(), "seed {}", self.seed);
     }
 
     /// Acknowledged writes that the present master does not hold.
@@ -276,7 +290,7 @@ impl World {
 
     /// What all leases together cost a month of 30 days, in uact.
     pub fn rate_per_month(&self) -> u128 {
-        self.chain.rate_per_block() * (30 * 24 * 3600 / 6)
+        self.chain.rate_per_block() * chain::BLOCKS_A_MONTH
     }
 
     pub fn written(&self) -> usize {

@@ -130,7 +130,7 @@ impl Node {
         self.configured = String::new();
         self.users.clear();
         self.min_replicas = FENCED;
-        self.master_host = "127.0.0.1".to_owned();
+        "127.0.0.1".clone_into(&mut self.master_host);
         self.link_up = false;
         self.online_epoch = 0;
         self.acks.clear();

@@ -9,6 +9,7 @@ use akash_redis::model::node::{History, NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
 use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
+use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
@@ -16,9 +17,10 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::fuse::Fuse;
 use super::node::{Face, Node};
+use super::witness::Witness;
 
-/// Nodes move so often, in virtual time.
-const STEP: Duration = Duration::from_millis(100);
+/// Nodes move so often, virtual milliseconds.
+const STEP: u64 = 100;
 /// A redis that died is started again after so many steps.
 const RESTART_STEPS: u32 = 5;
 /// A node whose state stays the same but for its counters reports so often, milliseconds.
@@ -55,18 +57,19 @@ pub struct Nodes {
     pub state: Mutex<State>,
     pub clock: Clock,
     pub fuse: Arc<Fuse>,
+    witness: Arc<Witness>,
     changes: watch::Sender<u64>,
 }
 
 impl Nodes {
-    pub fn new(clock: Clock, fuse: Arc<Fuse>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), clock, fuse, changes: watch::channel(0).0 })
+    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), clock, fuse, witness, changes: watch::channel(0).0 })
     }
 
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
     pub async fn run(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(STEP).await;
+            tokio::time::sleep(Duration::from_millis(STEP)).await;
             let now = self.clock.now().0;
             let mut state = self.state.lock().unwrap();
             state.restart();
@@ -124,10 +127,11 @@ impl State {
             let Some(source) = source.filter(|_| linked) else { continue };
             node.heard_master = now;
             node.online_epoch = node.memory.highest.epoch;
-            let (log, replid, fqdn) = {
-                let m = &self.nodes[&source];
-                (m.log.clone(), m.replid.clone(), self.nodes[&name].fqdn.clone())
-            };
+            let fqdn = node.fqdn.clone();
+            let mut log = std::mem::take(&mut node.log);
+            let master = &self.nodes[&source];
+            catch_up(&mut log, &master.log);
+            let replid = master.replid.clone();
             let node = self.nodes.get_mut(&name).unwrap();
             node.log = log;
             node.replid = replid;
@@ -171,6 +175,8 @@ impl State {
     /// What the operator hears: news at once, counters with the heartbeat.
     fn report(&mut self, now: u64) -> bool {
         let mut news = false;
+        // All hearts beat together: one plan takes all of it.
+        let beat = now % HEARTBEAT < STEP;
         for name in self.targets.keys() {
             let lost = |views: &mut BTreeMap<_, NodeView>| views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
             let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable) else {
@@ -180,7 +186,7 @@ impl State {
             };
             let face = node.face();
             let known = self.faces.get(name) == Some(&face);
-            if known && self.views.get(name).is_some_and(|v| v.connected && now < v.heard.0 + HEARTBEAT) {
+            if known && !beat && self.views.get(name).is_some_and(|v| v.connected) {
                 continue;
             }
             node.nonce += 1;
@@ -189,6 +195,17 @@ impl State {
             news = true;
         }
         news
+    }
+}
+
+/// Makes `log` equal to `source`; only what is new is copied when the one goes on where the other ends. Writes are numbered, so equal
+/// last entries mean equal logs.
+fn catch_up(log: &mut Vec<u64>, source: &[u64]) {
+    let shared = log.len();
+    if shared <= source.len() && (shared == 0 || log[shared - 1] == source[shared - 1]) {
+        log.extend_from_slice(&source[shared..]);
+    } else {
+        source.clone_into(log);
     }
 }
 
@@ -210,6 +227,8 @@ impl Agents for SimAgents {
     async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
         self.0.fuse.before().await;
         tokio::time::sleep(Duration::from_millis(5)).await;
+        let promotion = matches!(request.command, Some(Command::Promote(_))).then_some(request.authority).flatten();
+        let record = if promotion.is_some() { self.0.witness.record(incarnation).await } else { None };
         let now = self.0.clock.now();
         let result = {
             let mut state = self.0.state.lock().unwrap();
@@ -223,6 +242,9 @@ impl Agents for SimAgents {
                 }
             }
         };
+        if let (Some(authority), Ok(())) = (promotion, &result) {
+            self.0.witness.promoted(incarnation, authority.epoch, record.as_ref());
+        }
         self.0.fuse.after().await;
         result
     }

@@ -74,6 +74,17 @@ impl Provider {
     }
 }
 
+/// What a bid asks per block, in uact times 10^18.
+pub fn price_of(view: &View, bid: &LeaseId) -> u128 {
+    let bid = view.query_bid(&bid_id(bid)).ok().and_then(|answer| answer.bid?.price);
+    bid.map_or(0, |price| price.amount.parse().unwrap())
+}
+
+fn bid_id(of: &LeaseId) -> BidId {
+    let LeaseId { owner, dseq, gseq, oseq, provider } = of.clone();
+    BidId { owner, dseq, gseq, oseq, provider, bseq: 0 }
+}
+
 /// The most an order pays.
 fn limit(spec: &GroupSpec) -> u128 {
     spec.resources.iter().filter_map(|unit| unit.price.as_ref()?.amount.parse::<u128>().ok()).sum()
@@ -105,10 +116,8 @@ pub fn take_back(view: &View, bid: &LeaseId, signed: &mut u64) -> Vec<u8> {
 }
 
 fn close_bid(view: &View, of: &LeaseId, reason: LeaseClosedReason, signed: &mut u64) -> Vec<u8> {
-    let LeaseId { owner, dseq, gseq, oseq, provider } = of.clone();
-    let account = ALL.iter().find(|p| p.address() == provider).expect("one of ours");
-    let id = BidId { owner, dseq, gseq, oseq, provider, bseq: 0 };
-    sign(view, account, vec![any(&MsgCloseBid { id: Some(id), reason: reason.into() })], signed)
+    let account = ALL.iter().find(|p| p.address() == of.provider).expect("one of ours");
+    sign(view, account, vec![any(&MsgCloseBid { id: Some(bid_id(of)), reason: reason.into() })], signed)
 }
 
 fn sign(view: &View, who: &Account, messages: Vec<Any>, signed: &mut u64) -> Vec<u8> {

@@ -1,0 +1,94 @@
+//! Looks at every effect as it happens and at the record under which it happens: what must never be done is written down, in every
+//! simulation, whatever it is about.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use akash_redis::model::ids::{IncarnationName, InstallationId};
+use akash_redis::model::money::Uact;
+use akash_redis::model::record::{Incarnation, Record};
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Store, Stored};
+
+/// What it saw.
+pub struct Witness {
+    store: Arc<SqliteStore>,
+    installation: InstallationId,
+    /// Who was promoted in each epoch of each cluster.
+    promoted: Mutex<BTreeMap<(String, u64), IncarnationName>>,
+    broken: Mutex<Vec<String>>,
+}
+
+impl Witness {
+    pub fn new(store: Arc<SqliteStore>, installation: InstallationId) -> Arc<Self> {
+        Arc::new(Self { store, installation, promoted: Mutex::default(), broken: Mutex::default() })
+    }
+
+    /// Promises that were broken, one sentence each.
+    pub fn broken(&self) -> Vec<String> {
+        self.broken.lock().unwrap().clone()
+    }
+
+    pub fn expect(&self, holds: bool, sentence: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.lock().unwrap().push(sentence());
+        }
+    }
+
+    async fn find(&self, which: impl Fn(&IncarnationName, &Incarnation) -> bool) -> Option<(Stored, IncarnationName, Incarnation)> {
+        let all = self.store.list().await.unwrap();
+        all.into_iter().find_map(|stored| {
+            let found = stored.record.incarnations.iter().find(|(name, incarnation)| which(name, incarnation));
+            let (name, incarnation) = found.map(|(n, i)| (n.clone(), i.clone()))?;
+            Some((stored, name, incarnation))
+        })
+    }
+
+    /// A deployment that exists is about to be created or changed: it must stand in the record.
+    pub async fn touches(&self, dseq: u64) {
+        let known = self.find(|_, i| i.dseq == dseq).await.is_some();
+        self.expect(known, || format!("deployment {dseq} is touched and stands in no record"));
+    }
+
+    /// An active deployment is about to be closed: only a condemned one may be.
+    pub async fn closes(&self, dseq: u64) {
+        let condemned = self.find(|_, i| i.dseq == dseq).await.is_some_and(|(_, _, i)| i.condemned.is_some());
+        self.expect(condemned, || format!("deployment {dseq} is closed and was not condemned"));
+    }
+
+    /// The deployments of a cluster and its budget, for the deployment that is about to be leased.
+    pub async fn budget(&self, dseq: u64) -> Option<(Vec<u64>, Uact)> {
+        let (stored, ..) = self.find(|_, i| i.dseq == dseq).await?;
+        let budget = stored.cluster.spec.budget.max_per_month?.0;
+        Some((stored.record.incarnations.values().map(|i| i.dseq).collect(), budget))
+    }
+
+    /// A device is about to be deleted: only that of a condemned incarnation may be.
+    pub async fn deletes_device(&self, hostname: &str) {
+        let name = IncarnationName::from_hostname(hostname, &self.installation);
+        let condemned = self.find(|n, _| Some(n) == name.as_ref()).await.is_some_and(|(_, _, i)| i.condemned.is_some());
+        self.expect(condemned, || format!("the device {hostname} is deleted and was not condemned"));
+    }
+
+    /// A usable key is about to be revoked: only that of a condemned incarnation may be, or of one that never joined.
+    pub async fn revokes(&self, description: &str) {
+        let name = IncarnationName::from_key_description(description, &self.installation);
+        let found = self.find(|n, _| Some(n) == name.as_ref()).await;
+        let may = found.is_some_and(|(_, _, i)| i.condemned.is_some() || !i.joined);
+        self.expect(may, || format!("the key `{description}` is revoked and its node may still need it"));
+    }
+
+    /// The record of an incarnation's cluster, as it is when a command sets out.
+    pub async fn record(&self, name: &IncarnationName) -> Option<Record> {
+        self.store.get(name.cluster()).await.ok().map(|stored| stored.record)
+    }
+
+    /// A node was promoted: its choice was durable before, and nobody else is ever promoted in that epoch.
+    pub fn promoted(&self, name: &IncarnationName, epoch: u64, record: Option<&Record>) {
+        let chosen = record.and_then(|r| r.master.as_ref());
+        let durable = chosen.is_some_and(|p| (&p.incarnation == name && p.epoch == epoch) || p.epoch > epoch);
+        self.expect(durable, || format!("{name} was promoted in epoch {epoch}, the record says {chosen:?}"));
+        let first = self.promoted.lock().unwrap().entry((name.cluster().to_owned(), epoch)).or_insert_with(|| name.clone()).clone();
+        self.expect(&first == name, || format!("{first} and {name} were both promoted in epoch {epoch}"));
+    }
+}
