@@ -217,15 +217,15 @@ async fn reach(stage: &Stage, moment: &Moment) {
     };
     let mut held = moment.fate == Fate::Free;
     until(&moment.what, async || {
-        let seen = look(stage).await;
-        if !held && hold(&seen) {
+        let sight = look(stage).await;
+        if !held && hold(&sight) {
             held = true;
             faults.stop_blocks(true);
             if moment.fate == Fate::Lost {
                 faults.lose_next_request();
             }
         }
-        now(&seen)
+        now(&sight)
     })
     .await;
 }
