@@ -215,11 +215,11 @@ async fn reach(stage: &Stage, moment: &Moment) {
         When::Later(delay) => return sleep(delay).await,
         When::Seen(hold, now) | When::Deleting(hold, now) => (hold, now),
     };
-    let mut held = moment.fate == Fate::Free;
+    let mut halted = moment.fate == Fate::Free;
     until(&moment.what, async || {
         let sight = look(stage).await;
-        if !held && hold(&sight) {
-            held = true;
+        if !halted && hold(&sight) {
+            halted = true;
             faults.stop_blocks(true);
             if moment.fate == Fate::Lost {
                 faults.lose_next_request();
