@@ -44,11 +44,12 @@ test-fast: ## Tests without Go, namespaces or packages
 	$(CARGO) test --lib --test sim --test wire
 
 .PHONY: lint
-lint: ## Format, lints, the build without the local market, documentation
+lint: ## Format, lints, the build without the local market, documentation, who may know whom
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) check --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
+	$(CARGO) test --test sim arrows::
 
 .PHONY: reference
 reference: ## Write the generated pages and golden files anew; read the difference before committing it

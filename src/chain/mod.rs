@@ -8,7 +8,7 @@ mod pace;
 mod read;
 mod settle;
 pub mod tx;
-mod view;
+pub mod view;
 pub mod wallet;
 
 use std::collections::BTreeSet;

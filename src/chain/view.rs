@@ -16,19 +16,23 @@ use crate::wire::akash::market::v1beta5::{Bid, Order, QueryLeaseResponse, Resour
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 
 /// What an answer lacks or says wrong.
-pub(super) type Flaw = String;
+pub type Flaw = String;
 
-/// Everything that hangs on one deployment.
-#[derive(Default)]
-pub(super) struct Parts {
+/// Everything that hangs on one deployment, as the chain answered it.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Itself, with its group and its escrow.
     pub deployment: QueryDeploymentResponse,
+    /// Its open orders.
     pub orders: Vec<Order>,
+    /// Its open bids.
     pub bids: Vec<Bid>,
+    /// Its leases in any state, with what they are paid.
     pub leases: Vec<QueryLeaseResponse>,
 }
 
 /// Puts a deployment together as it stands at `height`.
-pub(super) fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
+pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
     let Parts { deployment, orders, bids, mut leases } = parts;
     let main = deployment.deployment.ok_or("a deployment without itself")?;
     let dseq = main.id.ok_or("a deployment without an id")?.dseq;

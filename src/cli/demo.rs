@@ -2,9 +2,11 @@
 
 pub mod writer;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -126,7 +128,7 @@ async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), D
     say(begin, "starting a local market (a chain, four providers) and a tailnet of real tailscaled");
     let mut local = Local::start(&program, dir, stop).await?;
     local.start_operator().await?;
-    let stage = Stage { begin, client: local.client()?, local, program };
+    let stage = Stage { begin, told: Mutex::default(), client: local.client()?, local, program };
     let (cluster, access) = manifest()?;
     let wealth = stage.local.market.tenant_books().0;
 
@@ -134,14 +136,15 @@ async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), D
     stage.client.apply(&cluster).await?;
     let ready = stage.until("the cluster to be Ready", is_ready).await?;
     say(begin, "the cluster is ready");
-    stage.show(&ready);
+    show_all(&ready);
     if args.keep {
+        let _proxy = stage.proxy(&format!("{}/redis.sock", dir.display()))?;
         stage.keep(dir, &access);
         stop.cancelled().await;
         return Err(DemoError::Interrupted);
     }
 
-    let _proxy = stage.proxy()?;
+    let _proxy = stage.proxy(&format!("{}:{}", PROXY.0, PROXY.1))?;
     let writer = Writer::start(access);
     stage.writes(&writer, "the application's first writes").await?;
     say(begin, "an application writes through `akash-redis proxy`");
@@ -168,6 +171,8 @@ fn manifest() -> Result<(RedisCluster, Access), DemoError> {
 
 struct Stage {
     begin: Instant,
+    /// What was last told of each incarnation.
+    told: Mutex<BTreeMap<String, String>>,
     local: Local,
     client: Client,
     program: PathBuf,
@@ -177,11 +182,10 @@ impl Stage {
     /// Polls the cluster until it is as wanted; tells each change of a node on the way.
     async fn until(&self, what: &str, wanted: impl Fn(&RedisCluster) -> bool) -> Result<RedisCluster, DemoError> {
         let begin = Instant::now();
-        let mut told = Vec::new();
         loop {
             // The operator may be busy for a moment; the deadline decides.
             if let Ok(cluster) = self.client.get("cache").await {
-                self.tell(&cluster, &mut told);
+                self.tell(&cluster);
                 if wanted(&cluster) {
                     return Ok(cluster);
                 }
@@ -193,16 +197,15 @@ impl Stage {
         }
     }
 
-    fn tell(&self, cluster: &RedisCluster, told: &mut Vec<(String, String)>) {
+    fn tell(&self, cluster: &RedisCluster) {
         let Some(status) = &cluster.status else { return };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for node in &status.nodes {
-            let now = (node.incarnation.clone(), node.phase.clone());
-            if !told.contains(&now) {
-                told.retain(|(name, _)| name != &now.0);
-                told.push(now);
-                let why = status.waiting.iter().find(|w| w.what.contains(&node.incarnation)).map(|w| format!(" (waits for {})", w.what));
-                say(self.begin, &format!("  {} is {}{}", node.incarnation, node.phase, why.unwrap_or_default()));
+            if told.insert(node.incarnation.clone(), node.phase.clone()).as_ref() == Some(&node.phase) {
+                continue;
             }
+            let why = status.waiting.iter().find(|w| w.what.contains(&node.incarnation)).map(|w| format!(" (waits for {})", w.what));
+            say(self.begin, &format!("  {} is {}{}", node.incarnation, node.phase, why.unwrap_or_default()));
         }
     }
 
@@ -213,17 +216,10 @@ impl Stage {
         DemoError::TooSlow { what: what.to_owned(), log: format!("\n{tail}") }
     }
 
-    fn show(&self, cluster: &RedisCluster) {
-        println!("\n{}", show::topology(cluster));
-        if let Some(status) = &cluster.status {
-            println!("{}\n", show::cost(&status.cost));
-        }
-    }
-
-    fn proxy(&self) -> Result<Child, DemoError> {
+    fn proxy(&self, listen: &str) -> Result<Child, DemoError> {
         let mut command = Command::new(&self.program);
         command.arg("--socket").arg(self.local.socket()).args(["proxy", "--cluster", "cache"]);
-        command.args(["--listen", &format!("{}:{}", PROXY.0, PROXY.1), "--socks5", &tailnet::socks5().to_string()]);
+        command.args(["--listen", listen, "--socks5", &tailnet::socks5().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         command.spawn().map_err(|source| DemoError::Io { what: "starting the proxy", source })
     }
@@ -287,7 +283,7 @@ impl Stage {
         let lost = master.incarnation;
         let whole = self.until("a new node in its place", |c| is_ready(c) && !has(c, &lost)).await?;
         say(self.begin, "the lost node was replaced by a new one");
-        self.show(&whole);
+        show_all(&whole);
         Ok(())
     }
 
@@ -301,7 +297,7 @@ impl Stage {
         let moved = self.until("the node to be moved", |c| is_ready(c) && !has(c, &leaver)).await?;
         self.writes(writer, "writes after the move").await?;
         measure(writer, "node 1 moved").await?;
-        self.show(&moved);
+        show_all(&moved);
         Ok(())
     }
 
@@ -316,7 +312,7 @@ impl Stage {
             tokio::time::sleep(POLL).await;
         }
         let (balance, escrow, active) = self.local.market.tenant_books();
-        let devices = self.ours("devices", "hostname").await?;
+        let devices = self.devices().await?;
         let keys = self.usable_keys().await?;
         println!(
             "  the wallet paid {} uact to providers; {escrow} uact are in escrow, {active} deployments, {devices} devices and {keys} keys are left",
@@ -330,10 +326,10 @@ impl Stage {
     }
 
     /// Devices of the cluster on the tailnet.
-    async fn ours(&self, what: &str, name: &str) -> Result<usize, DemoError> {
-        let answer = self.local.tailnet.api(Method::GET, &format!("tailnet/-/{what}"), None).await?;
-        let list = answer[what].as_array().cloned().unwrap_or_default();
-        Ok(list.iter().filter(|item| item[name].as_str().is_some_and(|n| n.starts_with("cache-"))).count())
+    async fn devices(&self) -> Result<usize, DemoError> {
+        let answer = self.local.tailnet.api(Method::GET, "tailnet/-/devices", None).await?;
+        let list = answer["devices"].as_array().cloned().unwrap_or_default();
+        Ok(list.iter().filter(|item| item["hostname"].as_str().is_some_and(|n| n.starts_with("cache-"))).count())
     }
 
     /// Keys that could still be used to join as a node.
@@ -390,4 +386,11 @@ async fn measure(writer: &Writer, what: &str) -> Result<(), DemoError> {
         phase.lost
     );
     Ok(())
+}
+
+fn show_all(cluster: &RedisCluster) {
+    println!("\n{}", show::topology(cluster));
+    if let Some(status) = &cluster.status {
+        println!("{}\n", show::cost(&status.cost));
+    }
 }

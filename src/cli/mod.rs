@@ -6,6 +6,8 @@ pub mod client;
 #[cfg(feature = "devnet")]
 pub mod demo;
 #[cfg(feature = "devnet")]
+mod devnet;
+#[cfg(feature = "devnet")]
 pub mod local;
 pub mod logging;
 mod logs;
@@ -62,6 +64,9 @@ pub enum Command {
     /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things die.
     #[cfg(feature = "devnet")]
     Demo(demo::Demo),
+    /// The local market by hand.
+    #[cfg(feature = "devnet")]
+    Devnet(devnet::Devnet),
 }
 
 /// Commands that ask a running operator.
@@ -125,6 +130,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Demo(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
             return demo::run(args).await.map_err(failed);
+        }
+        #[cfg(feature = "devnet")]
+        Command::Devnet(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            return devnet::run(args).await.map_err(failed);
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::forwarder::{Egress, Forwarder, Peers};
 use super::hosts::Hosts;
-use super::local_api::{LocalApi, LocalApiError};
+use super::local_api::LocalApi;
 use super::logs::LogBook;
 use super::mesh::{self, MeshPlace};
 use super::nonces::random_hex;
@@ -29,6 +29,7 @@ use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
 use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
+use crate::mesh::local::LocalError;
 use crate::model::identity::NodeIdentity;
 
 /// Why the agent cannot run.
@@ -70,7 +71,7 @@ pub enum AgentError {
     Redis(#[from] ControlError),
     /// No client for tailscaled.
     #[error(transparent)]
-    Mesh(#[from] LocalApiError),
+    Mesh(#[from] LocalError),
     /// The service cannot be served: the certificates of the identity are no good.
     #[error("the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew")]
     Service(#[from] tonic::transport::Error),

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Hands, Touches, touches};
+use super::metrics::Metrics;
 use super::observe::{Readings, lock};
 use super::seams::World;
 use crate::api::report::{PlanReport, PlannedStep};
+use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::{Constants, Inventory};
@@ -25,6 +27,8 @@ use crate::store::{Event, StoreError, Stored};
 
 /// First pause after a failed effect, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// A status that differs in nothing but lag is written so often.
+const LAG_EVERY: Duration = Duration::from_secs(3);
 /// Longest pause after failed effects.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -45,6 +49,8 @@ pub struct Settings {
     pub budget_per_cluster: Uact,
     /// Per month, for all clusters together.
     pub budget_global: Uact,
+    /// Where it counts.
+    pub metrics: Metrics,
     /// How long things may take.
     pub timing: Timing,
     /// Chain, tailnet and gateways are read at least so often.
@@ -71,6 +77,8 @@ pub struct Controller {
     wake: watch::Sender<u64>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// When a status was last written, by cluster.
+    written: Mutex<BTreeMap<String, tokio::time::Instant>>,
 }
 
 impl Drop for Controller {
@@ -92,6 +100,7 @@ impl Controller {
             wake: watch::channel(0).0,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            written: Mutex::default(),
         }
     }
 
@@ -204,11 +213,13 @@ impl Controller {
         if plan.finished {
             store.remove(name).await?;
             self.board.remove(name);
+            self.hands.settings.metrics.forget(name);
             return Ok(());
         }
-        if stored.cluster.status.as_ref() != Some(&plan.status) {
+        if self.worth_writing(name, stored.cluster.status.as_ref(), &plan.status) {
             store.set_status(name, &plan.status).await?;
         }
+        self.hands.settings.metrics.status(name, &plan.status);
         self.board.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
             if entry.joined || entry.condemned.is_some() {
@@ -217,6 +228,22 @@ impl Controller {
         }
         self.start(&stored.cluster, &plan);
         Ok(())
+    }
+
+    /// Under load the lag of a replica changes with every state that it pushes; that alone is written every few seconds.
+    fn worth_writing(&self, name: &str, old: Option<&Status>, new: &Status) -> bool {
+        let Some(old) = old else { return true };
+        if old == new {
+            return false;
+        }
+        let now = tokio::time::Instant::now();
+        let mut written = lock(&self.written);
+        let recent = written.get(name).is_some_and(|at| now.duration_since(*at) < LAG_EVERY);
+        if recent && without_lag(old) == without_lag(new) {
+            return false;
+        }
+        written.insert(name.to_owned(), now);
+        true
     }
 
     fn plan(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Plan {
@@ -319,6 +346,7 @@ impl Hands {
 
     /// Writes down how a step ended.
     async fn note(&self, cluster: &str, step: &Step, error: Option<&String>) {
+        self.settings.metrics.effect(cluster, error.is_none());
         let (what, on) = (describe(&step.effect), step.effect.incarnation());
         let is_command = touches(&step.effect) == Touches::Node;
         let (reason, message) = match error {
@@ -351,6 +379,12 @@ fn settle_pause(lanes: &mut Lanes, lane: Lane, failed: bool) -> Duration {
     let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(count.min(10))).min(LONGEST_PAUSE);
     lanes.paused.insert(lane, (count + 1, tokio::time::Instant::now() + pause));
     pause
+}
+
+fn without_lag(status: &Status) -> Status {
+    let mut status = status.clone();
+    status.nodes.iter_mut().for_each(|node| node.lag_bytes = None);
+    status
 }
 
 fn known_dseqs(clusters: &[Stored]) -> BTreeSet<u64> {

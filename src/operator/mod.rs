@@ -4,11 +4,13 @@ mod agents;
 mod controller;
 mod convert;
 mod effects;
+mod metrics;
 mod observe;
 mod run;
 mod seams;
 
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};
+pub use metrics::Metrics;
 pub use run::{Finding, RunError, check, run};
 pub use seams::{AgentError, Agents, LogLines, World};

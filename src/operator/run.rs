@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agents::MeshAgents;
 use super::controller::{Controller, Settings};
+use super::metrics::Metrics;
 use super::seams::World;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
@@ -126,6 +127,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let installation = clients.root.installation_id();
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
     let board = Arc::new(Board::default());
+    let mut registry = Registry::default();
     let settings = Settings {
         constants: Constants { installation, owner: clients.chain.owner().to_owned(), term, started: UnixMs::now() },
         root: clients.root,
@@ -134,6 +136,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         login_server: config.mesh.login_server.clone(),
         budget_per_cluster: config.budget.per_cluster_default.0,
         budget_global: config.budget.global.0,
+        metrics: Metrics::register(&mut registry),
         timing: Timing {
             bid_window: config.timing.bid_window,
             bid_deadline: config.timing.bid_deadline,
@@ -153,8 +156,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(world, settings, board.clone());
-    let registry = Arc::new(Registry::default());
-    let served = server::serve(&config.api.socket, store, board, registry, problems, logs, shutdown.child_token());
+    let served = server::serve(&config.api.socket, store, board, Arc::new(registry), problems, logs, shutdown.child_token());
     tokio::select! {
         ended = served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),

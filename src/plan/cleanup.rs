@@ -1,8 +1,13 @@
 //! What is left of those given up: deployments are closed, devices deleted, keys revoked, then they are forgotten.
 
+use std::time::Duration;
+
 use super::draft::Draft;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
+
+/// A close and a few calls of the control API take far less when chain and mesh answer.
+const CLEAN_LIMIT: Duration = Duration::from_mins(5);
 
 /// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh readings.
 pub fn clean(draft: &mut Draft<'_>) {
@@ -19,7 +24,7 @@ pub fn clean(draft: &mut Draft<'_>) {
             draft.record.incarnations.remove(&name);
             draft.event("Gone", format!("nothing of {name} is left: deployment closed, device and key gone"));
         } else {
-            draft.wait(format!("{name} to be cleaned up"), since, None, "it is tried again until nothing of it is left");
+            draft.watch(format!("{name} to be cleaned up"), since, CLEAN_LIMIT, "CleanUpStuck");
         }
     }
 }

@@ -114,6 +114,15 @@ impl<'a> Draft<'a> {
         self.waits.push(Wait { what: what.into(), since, deadline: limit.map(|l| since + l), then: then.into() });
     }
 
+    /// Waits for something that is tried on and on; past its limit it is a problem that a person should look at.
+    pub fn watch(&mut self, what: impl Into<String>, since: UnixMs, limit: Duration, reason: &'static str) {
+        let what = what.into();
+        if self.now().passed(since, limit) {
+            self.problem(reason, format!("waits for {what} since {since}, longer than the {} s it should take", limit.as_secs()));
+        }
+        self.wait(what, since, Some(limit), "it is reported as a problem, and tried on");
+    }
+
     pub fn event(&mut self, reason: &'static str, message: String) {
         self.events.push((reason, message));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{facts, roles};
+use super::{facts, leases, roles};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -15,6 +15,9 @@ use crate::model::time::UnixMs;
 const DETACH_LIMIT: Duration = Duration::from_secs(3);
 /// What a cut-off master may exceed max-lag by before it stops taking writes (redis-server 7.0 counts whole seconds, once a second).
 const LAG_ERROR: Duration = Duration::from_secs(2);
+
+/// A redis that died starts and loads within this, or somebody should look at it.
+const COME_BACK: Duration = Duration::from_mins(2);
 
 enum Verdict {
     Alive,
@@ -184,10 +187,17 @@ fn count(draft: &Draft<'_>, old: &IncarnationName) -> (Vec<Eligible>, Vec<Incarn
 /// Nobody else can take over: the old master is promoted again if it is back with the newest known history.
 fn alone(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str) {
     let old = &promotion.incarnation;
-    let state = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.process == Process::Running);
+    if let facts::Stage::Lost(why) = facts::stage(draft, old)
+        && draft.connected(old).is_none()
+    {
+        leases::lose_master(draft, &old.clone(), &why);
+        return;
+    }
+    let state = draft.connected(old).filter(|s| facts::running(&s.redis));
     let Some(state) = state else {
         draft.problem("NoMaster", format!("{old} is down ({reason}) and no other node has its data in sync; it is waited for"));
-        draft.wait(format!("{old} to come back"), draft.now(), None, "it is promoted again with its own data");
+        let since = draft.view(old).map_or(draft.input.constants.started, |v| v.heard);
+        draft.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
         return;
     };
     let newer_elsewhere: Vec<_> =

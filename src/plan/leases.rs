@@ -1,6 +1,7 @@
 //! From a reserved incarnation to a node that reports: create, choose, lease, deliver, wait; and when to give up.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::draft::Draft;
 use super::facts::{self, Stage};
@@ -8,6 +9,9 @@ use super::placement;
 use crate::model::ids::IncarnationName;
 use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
+
+/// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
+const OUTAGE: Duration = Duration::from_mins(2);
 
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
 pub fn give_up_lost(draft: &mut Draft<'_>) {
@@ -25,21 +29,25 @@ pub fn give_up_lost(draft: &mut Draft<'_>) {
     }
 }
 
-/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody else can have its data.
+/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody can take over from it.
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    if is_master && others {
+    if is_master && (others || draft.record.change.is_some()) {
         draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
-    if is_master && draft.record.change.is_none() {
-        draft.record.master = None;
-        draft.record.data_epoch = 0;
-        draft.record.data_master = None;
-        draft.event("DataLost", format!("{name} was the only node with the data, and it is lost: {why}; the cluster starts empty"));
+    if is_master {
+        lose_master(draft, name, why);
     }
     draft.condemn(name, why, !incarnation.joined);
+}
+
+/// The master is gone for good, and nobody follows it in: from here on it is a cold start.
+pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
+    draft.record.master = None;
+    draft.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
+    draft.condemn(name, why, false);
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
@@ -67,7 +75,7 @@ pub fn advance(draft: &mut Draft<'_>) {
         match facts::stage(draft, &name) {
             Stage::Unknown => {
                 let why = draft.input.inventory.chain.error.clone().unwrap_or_else(|| "it was not read yet".to_owned());
-                draft.wait(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, None, "the plan goes on");
+                draft.watch(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, OUTAGE, "ChainAway");
             }
             Stage::Reserved if !pending => {
                 let deposit = deposit(draft);
@@ -87,7 +95,7 @@ pub fn advance(draft: &mut Draft<'_>) {
                 wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
             }
             Stage::Reserved | Stage::Bidding | Stage::Leased => {
-                draft.wait(format!("the transaction of {name} to be in a block"), incarnation.reserved, None, "its end is looked up");
+                draft.watch(format!("the transaction of {name} to be in a block"), since_choice(&incarnation), OUTAGE, "TransactionStuck");
             }
             Stage::Silent | Stage::Connected | Stage::Lost(_) => {}
         }

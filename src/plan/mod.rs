@@ -4,6 +4,7 @@
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
 mod cleanup;
+mod cold_start;
 mod draft;
 mod facts;
 mod failover;

@@ -1,12 +1,18 @@
 //! Who is master, and who follows.
 
+use std::time::Duration;
+
 use super::draft::Draft;
-use super::{facts, failover, settings, switchover};
+use super::{cold_start, facts, failover, settings, switchover};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{Change, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
+use crate::model::time::UnixMs;
+
+/// A replica that has heard nothing of its master for so long does not merely load a lot of data.
+const SYNC_SILENCE: Duration = Duration::from_mins(2);
 
 /// Goes on with a change of master in progress, or keeps the present roles, or starts a change.
 pub fn plan(draft: &mut Draft<'_>) {
@@ -32,8 +38,12 @@ pub fn plan(draft: &mut Draft<'_>) {
     asked_for(draft);
 }
 
-/// A cluster without data: the first node that is ready becomes master.
+/// A cluster without a master. Without data the first node that is ready becomes it.
 fn first_master(draft: &mut Draft<'_>) {
+    if draft.record.data_epoch > 0 {
+        cold_start::cold_start(draft);
+        return;
+    }
     let ready = draft.live().into_iter().find(|(name, _)| {
         draft.connected(name).is_some_and(|s| {
             facts::running(&s.redis) && facts::fqdn(s).is_some() && s.configured == settings::for_node(draft, name).generation
@@ -122,7 +132,8 @@ fn follow(draft: &mut Draft<'_>) {
                 (_, 0) => String::new(),
                 (done, total) => format!(" ({done} of {total} bytes)"),
             };
-            draft.wait(format!("{name} to be in sync{progress}"), incarnation.reserved, None, "it counts as a replica");
+            let heard = UnixMs(draft.now().0.saturating_sub(state.redis.silent_ms));
+            draft.watch(format!("{name} to be in sync{progress}"), heard, SYNC_SILENCE, "SyncStuck");
         }
     }
 }

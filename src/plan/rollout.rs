@@ -7,14 +7,18 @@ use super::draft::Draft;
 use super::switchover;
 use super::{facts, money};
 use crate::api::types::MIGRATE;
+use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
-use crate::model::money::Uact;
+use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Incarnation;
 
 /// First pause after a failed attempt; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+
+/// A lease, a join and a full sync take less, or a person should look at it; the old node stays meanwhile.
+const MOVE_LIMIT: Duration = Duration::from_mins(30);
 
 /// Gives everything up: the cluster is being deleted.
 pub fn tear_down(draft: &mut Draft<'_>) {
@@ -41,6 +45,17 @@ pub fn fill(draft: &mut Draft<'_>) {
         return;
     }
     let Some(chain) = draft.input.inventory.chain.present() else { return };
+    let unrecorded = unrecorded(draft, chain);
+    if !unrecorded.is_empty() {
+        draft.problem(
+            "Unrecorded",
+            format!(
+                "the wallet pays for deployments of this cluster that stand in no record (dseq {unrecorded}), as after the loss of the store; \
+                 nothing is bought beside them: bring the store back, or close them with `akash tx deployment close --dseq`"
+            ),
+        );
+        return;
+    }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
     let deposit = draft.spec().budget.deposit.0.max(chain.min_deposit);
     let uncreated = draft.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
@@ -69,7 +84,18 @@ pub fn fill(draft: &mut Draft<'_>) {
     }
 }
 
-fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: crate::model::money::PricePerBlock) {
+/// Active deployments whose group carries our installation id and the cluster's name, and that nobody here remembers.
+fn unrecorded(draft: &Draft<'_>, chain: &ChainView) -> String {
+    let installation = &draft.input.constants.installation;
+    let recorded = |dseq| draft.record.incarnations.values().any(|i| i.dseq == dseq);
+    let ours = |group: &str| {
+        IncarnationName::from_group_name(group, installation).is_some_and(|n| n.cluster() == draft.input.cluster.metadata.name)
+    };
+    let lost = chain.deployments.values().filter(|d| d.active && ours(&d.group_name) && !recorded(d.dseq));
+    lost.map(|d| d.dseq.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: PricePerBlock) {
     let Some((suffix, dseq)) = draft.take_spare() else { return };
     let name = IncarnationName::new(&draft.input.cluster.metadata.name, ordinal, &suffix);
     let incarnation = Incarnation {
@@ -129,7 +155,7 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             format!("the cluster has {nodes} nodes now")
         } else if let Some((new, new_incarnation)) = &successor {
             if !new_incarnation.candidate || !in_sync(draft, new) {
-                draft.wait(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, None, "the plan goes on");
+                draft.watch(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, MOVE_LIMIT, "MoveStuck");
                 continue;
             }
             format!("{new} has taken its place")

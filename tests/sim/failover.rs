@@ -7,6 +7,11 @@ use akash_redis::store::Store;
 
 use crate::lifecycle::THREE;
 use crate::world::World;
+use crate::world::many::{in_many_worlds, setting};
+
+/// Effects of a failover, before and after each; a migration has more.
+const CALLS_OF_A_FAILOVER: u64 = 20;
+const CALLS_OF_A_MIGRATION: u64 = 60;
 
 async fn running(seed: u64) -> Arc<World> {
     let world = World::new(seed, 6);
@@ -14,7 +19,7 @@ async fn running(seed: u64) -> Arc<World> {
     world.apply(THREE).await;
     world.until_ready("cache").await;
     let before = world.written();
-    world.until("writes", Duration::from_secs(60), async || world.written() > before + 20).await;
+    world.until("writes", Duration::from_mins(1), async || world.written() > before + 20).await;
     world
 }
 
@@ -140,47 +145,41 @@ async fn scaling_up_and_down() {
     assert_eq!(world.lost_writes("cache").await, 0);
 }
 
-/// The operator dies at every call of a failover and a migration.
-#[tokio::test(start_paused = true)]
-async fn a_crash_in_the_middle_of_a_change_ends_the_same() {
-    for n in 1..=40u64 {
-        let world = running(2000 + n).await;
-        let watcher = {
-            let world = world.clone();
-            tokio::spawn(async move {
-                loop {
-                    world.fuse.blown().await;
-                    world.kill_operator().await;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    world.start_operator().await;
-                }
-            })
-        };
-        world.fuse.set(n);
-        let old = world.master("cache").await;
-        if n % 2 == 0 {
-            world.nodes.with(&old, |node| node.kill_redis());
-        } else {
-            world
-                .edit("cache", |c| {
-                    c.metadata.annotations.insert(akash_redis::api::types::MIGRATE.to_owned(), old.0.clone());
-                })
-                .await;
-        }
+/// The operator dies at its n-th call after the master's death, or after a person asked to migrate the master.
+#[test]
+fn a_crash_in_the_middle_of_a_change_ends_the_same() {
+    in_many_worlds(1..=CALLS_OF_A_FAILOVER, setting("SIM_STRIDE", 2), |n| crash_in_a_change(n, false));
+    in_many_worlds(1..=CALLS_OF_A_MIGRATION, setting("SIM_STRIDE", 3), |n| crash_in_a_change(n, true));
+}
+
+async fn crash_in_a_change(n: u64, migrate: bool) {
+    let world = running(2000 + n).await;
+    let watcher = world.restart_after_crashes();
+    world.fuse.set(n);
+    let old = world.master("cache").await;
+    if migrate {
         world
-            .until("the change", Duration::from_mins(30), async || {
-                let stored = world.stored("cache").await;
-                let moved = stored.record.master.as_ref().is_some_and(|p| p.incarnation != old || n % 2 == 0);
-                let left = n % 2 == 0 || !stored.record.incarnations.contains_key(&old);
-                world.ready("cache").await && stored.record.change.is_none() && moved && left
+            .edit("cache", |c| {
+                c.metadata.annotations.insert(akash_redis::api::types::MIGRATE.to_owned(), old.0.clone());
             })
             .await;
-        writes_go_on(&world).await;
-        assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
-        world.store.mark_deleted("cache").await.unwrap();
-        world.until_gone("cache").await;
-        world.assert_nothing_left();
-        watcher.abort();
-        world.kill_operator().await;
+    } else {
+        world.nodes.with(&old, |node| node.kill_redis());
     }
+    world
+        .until("the change", Duration::from_mins(30), async || {
+            let stored = world.stored("cache").await;
+            let moved = stored.record.master.as_ref().is_some_and(|p| p.incarnation != old || !migrate);
+            let left = !migrate || !stored.record.incarnations.contains_key(&old);
+            world.ready("cache").await && stored.record.change.is_none() && moved && left
+        })
+        .await;
+    writes_go_on(&world).await;
+    assert!(world.operator_starts() > 1, "the fuse at call {n} did not blow");
+    assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
+    world.store.mark_deleted("cache").await.unwrap();
+    world.until_gone("cache").await;
+    world.assert_nothing_left();
+    watcher.abort();
+    world.kill_operator().await;
 }

@@ -1,223 +1,389 @@
-//! TEMPORARY stand-in until the ledger lands.
+//! The chain of a simulation: the local market's ledger under the virtual clock, with a block every six seconds. Every change goes
+//! through signed bytes, ours as those of the providers.
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use akash_redis::chain::client::GasPrice;
+use akash_redis::chain::tx::{self, FeeOffer};
+use akash_redis::chain::view::{self, Parts};
+use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
-use akash_redis::model::chain::*;
-use akash_redis::model::ids::LeaseId;
-use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
+use akash_redis::devnet::account::timestamp;
+use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, ONE, TxError, UACT, UAKT, View};
+use akash_redis::model::chain::{ChainMsg, ChainView, ProviderView, SignedTx, TxOutcome};
+use akash_redis::model::money::Uact;
+use akash_redis::model::time::UnixMs;
+use akash_redis::wire::akash::deployment::v1::DeploymentId;
+use akash_redis::wire::akash::deployment::v1beta4 as deployment;
+use akash_redis::wire::akash::market::v1::LeaseFilters;
+use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
+use akash_redis::wire::akash::market::v1beta5 as market;
 use async_trait::async_trait;
 
-use super::clock::Clock;
+use super::clock::{BEGIN, Clock};
 use super::fuse::Fuse;
+use super::providers::{self, ALL, Provider};
 
-#[derive(Default)]
-struct State {
-    deployments: BTreeMap<u64, DeploymentView>,
-    mempool: Vec<String>,
-    done: BTreeMap<String, Result<(), String>>,
-    known: BTreeMap<String, ChainMsg>,
-    creates: usize,
-    signed: u64,
+/// Time between blocks, as on the public network.
+const BLOCK: Duration = Duration::from_secs(6);
+/// One call to the chain.
+const CALL: Duration = Duration::from_millis(50);
+/// How long a client tries while the chain is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that were not found are sent again after this time.
+const SEND_AGAIN: Duration = Duration::from_secs(10);
+/// Life of a transaction in block time, nanoseconds.
+const LIFE_NANOS: u64 = 60_000_000_000;
+/// Everybody's uakt: more than all fees of any run.
+const RICH: u128 = 1_000_000_000_000;
+/// Public test data of the network's own software development kit.
+const PHRASE: &str = "addict worth drip violin note olive final pelican perfect feel goat game horror brass fence deposit dutch improve \
+                      setup stuff frost spirit smart alien";
+
+static WALLET: LazyLock<Arc<Wallet>> = LazyLock::new(|| Arc::new(Wallet::from_phrase(&PHRASE.into(), 0).unwrap()));
+
+/// What the wallet holds where money is no matter.
+pub const USUAL: Uact = Uact(100_000_000);
+static MARKET: LazyLock<Ledger> = LazyLock::new(|| market(USUAL));
+
+/// A chain on which all providers are registered already.
+fn market(wallet: Uact) -> Ledger {
+    let accounts = std::iter::once((WALLET.address().to_owned(), RICH, u128::from(wallet.0)));
+    let accounts = accounts.chain(ALL.iter().map(|p| (p.address().to_owned(), RICH, 0)));
+    let mut ledger = Ledger::new(Genesis::with_accounts(accounts.collect(), (BEGIN - 6000) * 1_000_000));
+    for index in 0..ALL.len() {
+        let index = u32::try_from(index).unwrap();
+        ledger.submit(&providers::registration(ledger.view(), &Provider::new(index))).unwrap();
+    }
+    let registered = ledger.advance(BEGIN * 1_000_000);
+    assert!(registered.iter().all(|record| record.error.is_none()), "{registered:?}");
+    ledger
 }
 
+/// Everything behind the chain's endpoint.
+struct State {
+    ledger: Ledger,
+    /// One block ago, for readings that come late.
+    before: View,
+    providers: Vec<Provider>,
+    /// Signatures so far, so that no two of a key share a time-out.
+    signed: u64,
+    /// Transactions of ours that were taken at least once.
+    taken: BTreeSet<String>,
+}
+
+/// The chain with the providers that bid on it.
 pub struct SimChain {
     clock: Clock,
     fuse: Arc<Fuse>,
-    providers: u32,
     state: Mutex<State>,
-    pub away: Mutex<bool>,
+    faults: Mutex<Faults>,
+    wallet_before: u128,
+}
+
+/// What goes wrong with the chain.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Its endpoint does not answer; blocks go on.
+    pub away: bool,
+    /// Readings show the block before the last.
+    pub stale: bool,
+    /// So many bids are taken back in the moment in which they are to become a lease.
+    pub vanishing: u32,
 }
 
 impl SimChain {
-    pub fn new(clock: Clock, fuse: Arc<Fuse>, providers: u32) -> Arc<Self> {
-        Arc::new(Self { clock, fuse, providers, state: Mutex::default(), away: Mutex::new(false) })
+    /// A market with so many providers that bid; the wallet holds `wallet`.
+    pub fn new(clock: Clock, fuse: Arc<Fuse>, providers: u32, wallet: Uact) -> Arc<Self> {
+        let providers: Vec<_> = (0..providers).map(Provider::new).collect();
+        let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
+        let state = State { before: ledger.view().clone(), ledger, providers, signed: 0, taken: BTreeSet::new() };
+        Arc::new(Self { clock, fuse, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
     }
+
+    /// Makes blocks for ever; before each one the providers bid.
     pub async fn run(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(Duration::from_secs(6)).await;
-            let mut s = self.state.lock().unwrap();
-            let pool = std::mem::take(&mut s.mempool);
-            for hash in pool {
-                let msg = s.known[&hash].clone();
-                let r = self.apply(&mut s, msg);
-                s.done.insert(hash, r);
-            }
-            for d in s.deployments.values_mut() {
-                if let (true, Some(oseq), true) = (d.active, d.open_order, d.bids.is_empty()) {
-                    for p in 0..self.providers {
-                        d.bids.push(BidView {
-                            id: LeaseId {
-                                owner: "akash1owner".into(),
-                                dseq: d.dseq,
-                                gseq: 1,
-                                oseq,
-                                provider: format!("akash1provider{p}"),
-                            },
-                            price: PricePerBlock(u128::from(3 + p) * DEC_ONE),
-                            fits: true,
-                        });
-                    }
+            tokio::time::sleep(BLOCK).await;
+            let now = self.clock.now().0 * 1_000_000;
+            let state = &mut *self.state.lock().unwrap();
+            for provider in &state.providers {
+                if let Some(tx) = provider.bids(state.ledger.view(), &mut state.signed) {
+                    // A second transaction of the same moment is refused: the bid comes a block later.
+                    let _ = state.ledger.submit(&tx);
                 }
             }
+            state.before = state.ledger.view().clone();
+            state.ledger.advance(now);
         }
     }
-    fn apply(&self, s: &mut State, msg: ChainMsg) -> Result<(), String> {
-        match msg {
-            ChainMsg::CreateDeployment { dseq, group, hash, deposit } => {
-                if s.deployments.contains_key(&dseq) {
-                    return Err("exists".into());
-                }
-                s.creates += 1;
-                s.deployments.insert(
-                    dseq,
-                    DeploymentView {
-                        dseq,
-                        active: true,
-                        hash: hash.to_vec(),
-                        created_at: 1,
-                        group_name: group.name,
-                        group: GroupState::Open,
-                        open_order: Some(1),
-                        bids: vec![],
-                        leases: vec![],
-                        escrow: EscrowView { open: true, left: deposit, spent: Uact(0), blocks_left: None },
-                    },
-                );
-                Ok(())
-            }
-            ChainMsg::CreateLease(id) => {
-                let d = s.deployments.get_mut(&id.dseq).ok_or("none")?;
-                let bid = d.bids.iter().find(|b| b.id == id).ok_or("no bid")?.clone();
-                if !d.active || d.open_order != Some(id.oseq) {
-                    return Err("order not open".into());
-                }
-                d.open_order = None;
-                d.bids.clear();
-                d.leases.push(LeaseView { id, price: bid.price, state: LeaseState::Active, reason: 0 });
-                Ok(())
-            }
-            ChainMsg::UpdateDeployment { dseq, hash } => {
-                let d = s.deployments.get_mut(&dseq).ok_or("none")?;
-                if !d.active || d.hash == hash {
-                    return Err("bad".into());
-                }
-                d.hash = hash.to_vec();
-                Ok(())
-            }
-            ChainMsg::CloseDeployment { dseq } => {
-                let d = s.deployments.get_mut(&dseq).ok_or("none")?;
-                if !d.active {
-                    return Err("closed".into());
-                }
-                d.active = false;
-                d.open_order = None;
-                d.escrow.open = false;
-                d.escrow.left = Uact(0);
-                for l in &mut d.leases {
-                    l.state = LeaseState::Closed;
-                }
-                Ok(())
-            }
-        }
+
+    /// Changes what goes wrong.
+    pub fn fault(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.faults.lock().unwrap());
     }
+
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap()
+    }
+
+    fn see<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(self.state.lock().unwrap().ledger.view())
+    }
+
+    /// Changes a provider as its owner would.
+    pub fn provider(&self, index: usize, change: impl FnOnce(&mut Provider)) {
+        change(&mut self.state.lock().unwrap().providers[index]);
+    }
+
+    /// Changes all providers.
+    pub fn every_provider(&self, change: impl FnMut(&mut Provider)) {
+        self.state.lock().unwrap().providers.iter_mut().for_each(change);
+    }
+
+    /// The provider closes the active lease of a deployment because it is unstable; it is so in the next block.
+    pub fn close_lease(&self, dseq: u64) {
+        let state = &mut *self.state.lock().unwrap();
+        let tx = providers::end_lease(state.ledger.view(), dseq, &mut state.signed).expect("an active lease");
+        state.ledger.submit(&tx).unwrap();
+    }
+
     pub fn owner_address(&self) -> String {
-        "akash1owner".into()
+        WALLET.address().to_owned()
     }
+
     pub fn leased(&self, dseq: u64) -> bool {
-        self.state
-            .lock()
-            .unwrap()
-            .deployments
-            .get(&dseq)
-            .is_some_and(|d| d.active && d.leases.iter().any(|l| l.state == LeaseState::Active))
+        self.see(|v| v.leases().any(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)))
     }
+
     pub fn hash_of(&self, dseq: u64) -> Option<[u8; 32]> {
-        self.state.lock().unwrap().deployments.get(&dseq).and_then(|d| d.hash.clone().try_into().ok())
+        let id = DeploymentId { owner: self.owner_address(), dseq };
+        self.see(|v| v.query_deployment(&id).ok()?.deployment?.hash.try_into().ok())
     }
+
     pub fn active_deployments(&self) -> BTreeSet<u64> {
-        self.state.lock().unwrap().deployments.values().filter(|d| d.active).map(|d| d.dseq).collect()
+        use akash_redis::wire::akash::deployment::v1::deployment::State;
+        self.see(|v| v.deployments().filter(|d| d.state() == State::Active).filter_map(|d| Some(d.id.as_ref()?.dseq)).collect())
     }
+
     pub fn providers_in_use(&self) -> BTreeSet<String> {
-        self.state
-            .lock()
-            .unwrap()
-            .deployments
-            .values()
-            .filter(|d| d.active)
-            .flat_map(|d| d.leases.iter().map(|l| l.id.provider.clone()))
-            .collect()
+        self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(l.id.as_ref()?.provider.clone())).collect())
     }
+
+    /// What all active leases together cost, in whole uact.
+    pub fn rate_per_block(&self) -> u128 {
+        let price = |amount: &str| amount.parse::<u128>().unwrap() / ONE.unsigned_abs();
+        self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum())
+    }
+
+    /// Heights at which deployments were created, oldest first, by the name of their group.
+    pub fn creations(&self) -> Vec<(i64, String)> {
+        self.see(|v| {
+            let name = |dseq| {
+                let group = v.groups().find(|g| g.id.as_ref().is_some_and(|id| id.dseq == dseq));
+                group.and_then(|g| Some(g.group_spec.as_ref()?.name.clone())).unwrap_or_default()
+            };
+            let mut all: Vec<_> = v.deployments().map(|d| (d.created_at, name(d.id.as_ref().map_or(0, |id| id.dseq)))).collect();
+            all.sort();
+            all
+        })
+    }
+
+    /// Deployments that were ever created.
     pub fn creates(&self) -> usize {
-        self.state.lock().unwrap().creates
+        self.see(|v| v.deployments().count())
     }
-    pub fn in_escrow(&self) -> u64 {
-        self.state.lock().unwrap().deployments.values().map(|d| d.escrow.left.0).sum()
+
+    /// What lies in escrow for our deployments and for what providers have not taken yet, in uact, a started unit as a whole one.
+    pub fn in_escrow(&self) -> u128 {
+        self.see(|v| v.balance(ESCROW_POT, UACT))
+    }
+
+    pub fn wallet(&self) -> u128 {
+        self.see(|v| v.balance(WALLET.address(), UACT))
+    }
+
+    /// Every coin is somewhere: what the wallet lacks, providers have earned or escrow holds.
+    pub fn assert_coins_are_conserved(&self, seed: u64) {
+        let earned: u128 = self.see(|v| ALL.iter().map(|p| v.balance(p.address(), UACT)).sum());
+        assert_eq!(self.wallet_before - self.wallet(), earned + self.in_escrow(), "seed {seed}: coins were made or lost");
+        self.see(|v| {
+            let own_word = v.held_in_escrow(UACT);
+            let pot = i128::try_from(v.balance(ESCROW_POT, UACT)).unwrap() * 1_000_000_000_000_000_000;
+            assert_eq!(own_word, pot, "seed {seed}: escrow accounts do not add up to the pot");
+            assert_eq!(v.supply(UAKT), RICH * (1 + ALL.len() as u128), "seed {seed}: fees were made or lost");
+        });
+    }
+
+    fn away(&self) -> Result<(), ChainError> {
+        if self.faults().away {
+            return Err(ChainError::Away { endpoint: "http://chain.test".to_owned(), source: "connection refused".into() });
+        }
+        Ok(())
+    }
+
+    /// As [`Self::away`], after the time for which a client tries again.
+    async fn patiently_away(&self) -> Result<(), ChainError> {
+        if self.away().is_err() {
+            tokio::time::sleep(PATIENCE).await;
+        }
+        self.away()
+    }
+
+    fn sign_now(&self, msg: &ChainMsg) -> Result<SignedTx, TxError> {
+        let state = &mut *self.state.lock().unwrap();
+        state.signed += 1;
+        let timeout = state.ledger.view().block().time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
+        let body = tx::body(WALLET.address(), msg, timestamp(timeout));
+        let draft = tx::raw(body.clone(), tx::auth_info(WALLET.public_key(), &FeeOffer::default()), Vec::new());
+        let gas = state.ledger.simulate(&draft).map_err(|(error, _)| error)?.gas_used * 3 / 2;
+        let fee = FeeOffer { uakt: GasPrice::USUAL.fee(gas), gas, granter: None };
+        let auth = tx::auth_info(WALLET.public_key(), &fee);
+        let number = state.ledger.view().account_info(WALLET.address()).unwrap().account_number;
+        let signature = WALLET.sign(&tx::sign_doc(&body, &auth, &state.ledger.view().genesis().chain_id, number));
+        let bytes = tx::raw(body, auth, signature.to_vec());
+        let timeout = UnixMs(timeout.div_ceil(1_000_000));
+        Ok(SignedTx { dseq: msg.dseq(), purpose: tx::purpose(msg), hash: tx::hash(&bytes), bytes, timeout })
+    }
+
+    /// The provider of a bid that is about to be leased changes its mind just before.
+    fn vanish(&self, msg: &ChainMsg) {
+        let ChainMsg::CreateLease(lease) = msg else { return };
+        let mut faults = self.faults.lock().unwrap();
+        if faults.vanishing > 0 {
+            faults.vanishing -= 1;
+            let state = &mut *self.state.lock().unwrap();
+            let tx = providers::take_back(state.ledger.view(), lease, &mut state.signed);
+            state.ledger.submit(&tx).unwrap();
+        }
+    }
+
+    /// Sends the bytes. A refusal is the end of those that were never taken; of others only a look-up tells.
+    fn submit(&self, tx: &SignedTx) -> Option<TxOutcome> {
+        let state = &mut *self.state.lock().unwrap();
+        match state.ledger.submit(&tx.bytes) {
+            Ok(()) => {
+                state.taken.insert(tx.hash.clone());
+                None
+            }
+            Err(_) if state.taken.contains(&tx.hash) => None,
+            Err(error) => Some(failed(&error)),
+        }
+    }
+
+    /// Its end, when it has one; else the block time up to which it was looked for.
+    fn look(&self, tx: &SignedTx) -> Result<TxOutcome, UnixMs> {
+        let state = self.state.lock().unwrap();
+        match state.ledger.tx(&tx.hash) {
+            None => Err(UnixMs(state.ledger.view().block().time_ns / 1_000_000)),
+            Some(record) => Ok(match &record.error {
+                None => TxOutcome::Landed { height: i64::try_from(record.block.height).unwrap() },
+                Some(error) => failed(error),
+            }),
+        }
+    }
+}
+
+fn failed(error: &TxError) -> TxOutcome {
+    TxOutcome::Failed { codespace: error.codespace.to_owned(), code: error.code, log: text(error) }
+}
+
+fn text(error: &TxError) -> String {
+    String::from_utf8_lossy(&error.log).into_owned()
+}
+
+/// All answers about one owner, as the client asks for them.
+fn parts(v: &View, owner: &str, known: &BTreeSet<u64>) -> BTreeMap<u64, Parts> {
+    let owner = owner.to_owned();
+    let ids = v.deployments().filter_map(|d| Some((d.id.as_ref()?.dseq, d.state().as_str_name() == "active")));
+    let wanted = ids.filter(|(dseq, active)| *active || known.contains(dseq)).map(|(dseq, _)| dseq);
+    let orders = market::OrderFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
+    let orders = v.query_orders(&market::QueryOrdersRequest { filters: Some(orders), pagination: None }).unwrap().orders;
+    let bids = market::BidFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
+    let bids = v.query_bids(&market::QueryBidsRequest { filters: Some(bids), pagination: None }).unwrap().bids;
+    wanted
+        .map(|dseq| {
+            let deployment = v.query_deployment(&DeploymentId { owner: owner.clone(), dseq }).unwrap();
+            let filters = LeaseFilters { owner: owner.clone(), dseq, ..Default::default() };
+            let leases = v.query_leases(&market::QueryLeasesRequest { filters: Some(filters), pagination: None }).unwrap().leases;
+            let orders = orders.iter().filter(|o| o.id.as_ref().is_some_and(|id| id.dseq == dseq)).cloned().collect();
+            let bids = bids.iter().filter_map(|b| b.bid.clone()).filter(|b| b.id.as_ref().is_some_and(|id| id.dseq == dseq)).collect();
+            (dseq, Parts { deployment, orders, bids, leases })
+        })
+        .collect()
+}
+
+fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
+    let height = i64::try_from(v.block().height).unwrap();
+    let deployments = parts(v, owner, known).into_iter().map(|(dseq, parts)| (dseq, view::deployment(parts, height).unwrap())).collect();
+    let providers = v.providers().map(|p| {
+        let attributes = p.attributes.iter().map(|a| (a.key.clone(), a.value.clone())).collect();
+        (p.owner.clone(), ProviderView { address: p.owner.clone(), host_uri: p.host_uri.clone(), attributes, audited_by: Vec::new() })
+    });
+    let least = |params: deployment::Params| params.min_deposits.iter().find(|c| c.denom == UACT).map(|c| c.amount.parse().unwrap());
+    ChainView {
+        height,
+        block_time: UnixMs(v.block().time_ns / 1_000_000),
+        block_ms: u64::try_from(BLOCK.as_millis()).unwrap(),
+        balance: Uact(u64::try_from(v.balance(owner, UACT)).unwrap()),
+        fee_balance: u64::try_from(v.balance(owner, UAKT)).unwrap(),
+        min_deposit: Uact(least(v.deployment_params()).unwrap_or_default()),
+        providers: providers.collect(),
+        deployments,
     }
 }
 
 #[async_trait]
 impl Chain for SimChain {
     fn owner(&self) -> &str {
-        "akash1owner"
+        WALLET.address()
     }
-    async fn read(&self, _known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let s = self.state.lock().unwrap();
-        Ok(ChainView {
-            height: 1,
-            block_time: self.clock.now(),
-            block_ms: 6000,
-            balance: Uact(100_000_000),
-            fee_balance: 1_000_000,
-            min_deposit: Uact(500_000),
-            deployments: s.deployments.clone(),
-            providers: (0..self.providers)
-                .map(|p| {
-                    let address = format!("akash1provider{p}");
-                    (
-                        address.clone(),
-                        ProviderView { address, host_uri: "https://x:8443".into(), attributes: BTreeMap::new(), audited_by: vec![] },
-                    )
-                })
-                .collect(),
-        })
+
+    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        tokio::time::sleep(CALL).await;
+        self.patiently_away().await?;
+        let late = self.faults().stale;
+        let state = self.state.lock().unwrap();
+        Ok(read(if late { &state.before } else { state.ledger.view() }, WALLET.address(), known))
     }
+
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         self.fuse.before().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let mut s = self.state.lock().unwrap();
-        s.signed += 1;
-        let hash = format!("tx{}", s.signed);
-        s.known.insert(hash.clone(), msg.clone());
-        Ok(SignedTx {
-            dseq: msg.dseq(),
-            purpose: format!("{msg:?}").chars().take(30).collect(),
-            bytes: vec![],
-            hash,
-            timeout: self.clock.now() + Duration::from_secs(60),
-        })
+        tokio::time::sleep(CALL).await;
+        self.patiently_away().await?;
+        let signed = self.sign_now(msg).map_err(|error| ChainError::Refused {
+            what: tx::purpose(msg),
+            codespace: error.codespace.to_owned(),
+            code: error.code,
+            log: text(&error),
+        });
+        self.vanish(msg);
+        self.fuse.after().await;
+        signed
     }
+
     async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
         self.fuse.before().await;
-        {
-            let mut s = self.state.lock().unwrap();
-            if !s.done.contains_key(&tx.hash) && !s.mempool.contains(&tx.hash) {
-                s.mempool.push(tx.hash.clone());
-            }
-        }
-        self.fuse.after().await;
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let r = self.state.lock().unwrap().done.get(&tx.hash).cloned();
-            if let Some(r) = r {
+        let mut send_at = tokio::time::Instant::now();
+        let outcome = loop {
+            self.patiently_away().await?;
+            if tokio::time::Instant::now() >= send_at {
+                send_at += SEND_AGAIN;
+                let refused = self.submit(tx);
                 self.fuse.after().await;
-                return Ok(match r {
-                    Ok(()) => TxOutcome::Landed { height: 1 },
-                    Err(log) => TxOutcome::Failed { codespace: "sim".into(), code: 1, log },
-                });
+                if let Some(outcome) = refused {
+                    return Ok(outcome);
+                }
             }
-        }
+            match self.look(tx) {
+                Ok(outcome) => break outcome,
+                Err(block_time) if block_time > tx.timeout + 3 * BLOCK => break TxOutcome::Expired,
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        };
+        self.fuse.after().await;
+        Ok(outcome)
     }
 }

@@ -4,7 +4,7 @@ use akash_redis::model::time::UnixMs;
 use tokio::time::Instant;
 
 /// The day on which every simulation begins, Unix milliseconds.
-const BEGIN: u64 = 1_795_000_000_000;
+pub const BEGIN: u64 = 1_795_000_000_000;
 
 /// A clock that moves only when everybody waits.
 #[derive(Clone, Copy, Debug)]

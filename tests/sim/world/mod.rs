@@ -4,11 +4,15 @@ pub mod chain;
 pub mod clock;
 pub mod fuse;
 pub mod gateway;
+pub mod many;
 pub mod mesh;
 pub mod node;
 pub mod nodes;
+pub mod providers;
+pub mod store;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +20,7 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::money::Uact;
-use akash_redis::operator::{Controller, Settings, World as Outside};
+use akash_redis::operator::{Controller, Metrics, Settings, World as Outside};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::Board;
@@ -32,9 +36,32 @@ use fuse::Fuse;
 use gateway::SimGateway;
 use mesh::{SimMesh, Tailnet};
 use nodes::{Nodes, SimAgents};
+use store::FusedStore;
 
 /// The image that simulated nodes are asked for.
 const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+/// How long a condition is left alone between two looks, in virtual time: each look reads the store.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a simulation begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub seed: u64,
+    /// Providers that bid, each dearer than the one before.
+    pub providers: u32,
+    /// What the wallet holds.
+    pub wallet: Uact,
+    /// For all clusters together, a month.
+    pub budget_global: Uact,
+}
+
+impl Terms {
+    /// Money is no matter.
+    pub fn new(seed: u64, providers: u32) -> Self {
+        Self { seed, providers, wallet: chain::USUAL, budget_global: Uact(1_000_000_000) }
+    }
+}
 
 /// The world of one simulation.
 pub struct World {
@@ -48,16 +75,21 @@ pub struct World {
     pub store: Arc<SqliteStore>,
     random: Arc<Mutex<StdRng>>,
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
-    pub operator_starts: std::sync::atomic::AtomicU64,
-    pub budget_global: Uact,
+    starts: AtomicU64,
+    budget_global: Uact,
 }
 
 impl World {
     /// A market with `providers` providers, a funded wallet, and no operator yet.
     pub fn new(seed: u64, providers: u32) -> Arc<Self> {
+        Self::on(Terms::new(seed, providers))
+    }
+
+    /// A market and a wallet on these terms, and no operator yet.
+    pub fn on(terms: Terms) -> Arc<Self> {
         let clock = Clock::start();
         let fuse = Arc::new(Fuse::default());
-        let chain = SimChain::new(clock, fuse.clone(), providers);
+        let chain = SimChain::new(clock, fuse.clone(), terms.providers, terms.wallet);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));
         let nodes = Nodes::new(clock, fuse.clone());
         let gateway = Arc::new(SimGateway {
@@ -72,7 +104,7 @@ impl World {
         tokio::spawn(nodes.clone().run());
         tokio::spawn(gateway.clone().run());
         Arc::new(Self {
-            seed,
+            seed: terms.seed,
             clock,
             fuse,
             chain,
@@ -80,10 +112,10 @@ impl World {
             nodes,
             gateway,
             store: SqliteStore::open_in_memory().unwrap(),
-            random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
-            operator_starts: std::sync::atomic::AtomicU64::new(0),
-            budget_global: Uact(1_000_000_000),
+            starts: AtomicU64::new(0),
+            budget_global: terms.budget_global,
         })
     }
 
@@ -99,7 +131,7 @@ impl World {
             gateway: self.gateway.clone(),
             mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone() }),
             agents: Arc::new(SimAgents(self.nodes.clone())),
-            store,
+            store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone() }),
             now: Arc::new(move || clock.now()),
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };
@@ -109,6 +141,7 @@ impl World {
             image: IMAGE.to_owned(),
             mesh_tag: "tag:akash-redis".to_owned(),
             login_server: None,
+            metrics: Metrics::default(),
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
             timing: Timing::default(),
@@ -123,7 +156,7 @@ impl World {
             controller.abandon();
         });
         *self.operator.lock().unwrap() = Some((task, stop));
-        self.operator_starts.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.starts.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The operator process dies at once, whatever it was doing.
@@ -134,6 +167,29 @@ impl World {
             let _ = task.await;
         }
         self.nodes.forget_views();
+    }
+
+    /// How often an operator was started.
+    pub fn operator_starts(&self) -> u64 {
+        self.starts.load(Ordering::SeqCst)
+    }
+
+    /// Leaves the running operator to itself: the next one is started beside it.
+    pub fn leave_operator(&self) -> tokio::task::JoinHandle<()> {
+        self.operator.lock().unwrap().take().expect("an operator").0
+    }
+
+    /// Starts the operator again whenever the fuse killed it.
+    pub fn restart_after_crashes(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        let world = self.clone();
+        tokio::spawn(async move {
+            loop {
+                world.fuse.blown().await;
+                world.kill_operator().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                world.start_operator().await;
+            }
+        })
     }
 
     pub async fn apply(&self, yaml: &str) {
@@ -168,7 +224,7 @@ impl World {
                 }
                 panic!("seed {}: {what} did not happen within {limit:?} of virtual time", self.seed);
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -201,6 +257,7 @@ impl World {
         assert!(tailnet.devices.is_empty(), "seed {seed}: devices are left: {:?}", tailnet.devices);
         assert_eq!(tailnet.usable_keys(), 0, "seed {seed}: usable keys are left");
         assert_eq!(self.chain.in_escrow(), 0, "seed {seed}: coins are left in escrow");
+        self.chain.assert_coins_are_conserved(seed);
         self.assert_one_writer();
     }
 
@@ -215,6 +272,11 @@ impl World {
         let state = self.nodes.state.lock().unwrap();
         let log: BTreeSet<u64> = state.nodes[&master].log.iter().copied().collect();
         state.application.acknowledged.iter().filter(|w| !log.contains(w)).count()
+    }
+
+    /// What all leases together cost a month of 30 days, in uact.
+    pub fn rate_per_month(&self) -> u128 {
+        self.chain.rate_per_block() * (30 * 24 * 3600 / 6)
     }
 
     pub fn written(&self) -> usize {

@@ -48,7 +48,41 @@ pub struct Node {
     pub nonce: u64,
 }
 
+/// What of a node is news: all but counters that move by themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Face {
+    boots: u32,
+    runs: u32,
+    process: Process,
+    role: Role,
+    memory: Memory,
+    configured: String,
+    min_replicas: u32,
+    master_host: String,
+    link_up: bool,
+    online_epoch: u64,
+    replicas: Vec<String>,
+    saved: usize,
+}
+
 impl Node {
+    pub fn face(&self) -> Face {
+        Face {
+            boots: self.boots,
+            runs: self.runs,
+            process: self.process,
+            role: self.role,
+            memory: self.memory.clone(),
+            configured: self.configured.clone(),
+            min_replicas: self.min_replicas,
+            master_host: self.master_host.clone(),
+            link_up: self.link_up,
+            online_epoch: self.online_epoch,
+            replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
+            saved: self.saved.len(),
+        }
+    }
+
     pub fn new(name: &str, fqdn: &str, ip: &str, device: &str, floor: u64) -> Self {
         let mut node = Self {
             name: name.to_owned(),

@@ -15,12 +15,14 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::fuse::Fuse;
-use super::node::Node;
+use super::node::{Face, Node};
 
 /// Nodes move so often, in virtual time.
 const STEP: Duration = Duration::from_millis(100);
 /// A redis that died is started again after so many steps.
 const RESTART_STEPS: u32 = 5;
+/// A node whose state stays the same but for its counters reports so often, milliseconds.
+const HEARTBEAT: u64 = 1000;
 
 /// What the application knows of its writes.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,8 @@ pub struct State {
     pub application: Application,
     exited_steps: BTreeMap<IncarnationName, u32>,
     views: BTreeMap<IncarnationName, NodeView>,
+    /// What was last reported of each node, without its counters.
+    faces: BTreeMap<IncarnationName, Face>,
     targets: BTreeMap<IncarnationName, String>,
 }
 
@@ -85,6 +89,7 @@ impl Nodes {
     pub fn forget_views(&self) {
         let mut state = self.state.lock().unwrap();
         state.views.clear();
+        state.faces.clear();
         state.targets.clear();
     }
 }
@@ -104,7 +109,7 @@ impl State {
     fn replicate(&mut self, now: u64) {
         let names: Vec<_> = self.nodes.keys().cloned().collect();
         for name in names {
-            let replica = self.nodes[&name].clone();
+            let replica = &self.nodes[&name];
             if replica.role != Role::Replica || !replica.powered || replica.process != Process::Running {
                 continue;
             }
@@ -163,25 +168,25 @@ impl State {
         app.last_at = now;
     }
 
+    /// What the operator hears: news at once, counters with the heartbeat.
     fn report(&mut self, now: u64) -> bool {
         let mut news = false;
         for name in self.targets.keys() {
-            let Some(node) = self.nodes.get_mut(name) else {
-                news |= self.views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
+            let lost = |views: &mut BTreeMap<_, NodeView>| views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
+            let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable) else {
+                news |= lost(&mut self.views);
+                self.faces.remove(name);
                 continue;
             };
-            if node.powered && node.reachable {
-                node.nonce += 1;
-                let view = NodeView { heard: UnixMs(now), connected: true, state: node.state(now) };
-                let old = self.views.insert(name.clone(), view);
-                news |= old.is_none_or(|o| {
-                    let mut new = self.views[name].state.clone();
-                    new.nonce.clone_from(&o.state.nonce);
-                    !o.connected || new != o.state
-                });
-            } else if let Some(view) = self.views.get_mut(name) {
-                news |= std::mem::replace(&mut view.connected, false);
+            let face = node.face();
+            let known = self.faces.get(name) == Some(&face);
+            if known && self.views.get(name).is_some_and(|v| v.connected && now < v.heard.0 + HEARTBEAT) {
+                continue;
             }
+            node.nonce += 1;
+            self.views.insert(name.clone(), NodeView { heard: UnixMs(now), connected: true, state: node.state(now) });
+            self.faces.insert(name.clone(), face);
+            news = true;
         }
         news
     }

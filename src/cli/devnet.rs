@@ -1,0 +1,163 @@
+//! `akash-redis devnet`: the local market by hand.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::local::{Local, LocalError};
+use crate::devnet::sandbox::{self, Sandbox, SandboxError};
+use crate::devnet::tailnet;
+
+/// Tells the inner process its directory, and marks it for `exec`.
+const DIR_VARIABLE: &str = "AKASH_REDIS_DEVNET_DIR";
+
+/// Flags of `devnet`.
+#[derive(Debug, clap::Args)]
+pub struct Devnet {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DevnetCommand,
+}
+
+/// What `devnet` can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum DevnetCommand {
+    /// Start a chain, four providers and a tailnet; they end with Ctrl-C.
+    Up(Place),
+    /// Run a command inside the running market's network, e.g. an operator or a proxy.
+    Exec(Exec),
+}
+
+/// Where the market keeps its files.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// Directory for settings, sockets, logs and data; it has to have a short path.
+    #[arg(long, env = DIR_VARIABLE, default_value_os_t = default_dir(), value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// Flags of `devnet exec`.
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// Which market.
+    #[command(flatten)]
+    pub place: Place,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Why `devnet` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DevnetError {
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The market or the tailnet.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The peers.
+    #[error(transparent)]
+    Tailnet(#[from] tailnet::TailnetError),
+    /// A file or a process.
+    #[error("{what} failed ({source})")]
+    Io {
+        /// What.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Nothing runs there.
+    #[error("no local market runs in {}; start one with `akash-redis devnet up`", dir.display())]
+    NotUp {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// One runs there already.
+    #[error("a local market runs in {} already; end it, or start another one with --dir", dir.display())]
+    Up {
+        /// Where.
+        dir: PathBuf,
+    },
+}
+
+fn default_dir() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    runtime.join("akash-redis-devnet")
+}
+
+/// Runs `devnet`.
+pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
+    match args.command {
+        DevnetCommand::Up(place) => up(&place.dir).await,
+        DevnetCommand::Exec(args) => exec(&args),
+    }
+}
+
+async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
+    let failed = |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
+    if !sandbox::inside() {
+        tailnet::peers_dir()?;
+        if first_process(dir).is_some() {
+            return Err(DevnetError::Up { dir: dir.to_owned() });
+        }
+        // What an earlier market left there is of a chain that no longer exists.
+        if dir.join("operator.yaml").exists() {
+            std::fs::remove_dir_all(dir).map_err(|e| failed("emptying", e))?;
+        }
+        std::fs::create_dir_all(dir).map_err(|e| failed("making", e))?;
+        let arguments = [OsString::from("devnet"), "up".into(), "--dir".into(), dir.into()];
+        return Ok(sandbox::enter(&arguments).await?);
+    }
+    let sandbox = Sandbox::set_up().await?;
+    let program = std::env::current_exe().map_err(|e| failed("finding this program for", e))?;
+    let local = Local::start(&program, dir, &sandbox.stop).await?;
+    greet(&local, dir, &program);
+    sandbox.stop.cancelled().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn greet(local: &Local, dir: &Path, program: &Path) {
+    let (program, dir) = (program.display(), dir.display());
+    println!("The market is up until Ctrl-C: chain {} at {}, 4 providers.", local.market.chain_id, local.market.chain_url());
+    println!("In other terminals:");
+    println!("  export AKASH_REDIS_DEVNET_DIR={dir} AKASH_REDIS_SOCKET={dir}/operator.sock");
+    println!("  {program} devnet exec {program} operator --config {dir}/operator.yaml");
+    println!("  CACHE_APP_PASSWORD=secret {program} apply -f manifests/quickstart.yaml --wait");
+    println!("  {program} describe cache");
+    println!("  {program} devnet exec {program} proxy --cluster cache --listen {dir}/redis.sock --socks5 {}", tailnet::socks5());
+    println!("  redis-cli -s {dir}/redis.sock --user app -a secret set hello world");
+}
+
+/// Becomes the command, inside the namespaces of the market.
+fn exec(args: &Exec) -> Result<ExitCode, DevnetError> {
+    let pid = first_process(&args.place.dir).ok_or_else(|| DevnetError::NotUp { dir: args.place.dir.clone() })?;
+    let error = Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--user", "--preserve-credentials", "--net", "--mount", "--pid", "--"])
+        .args(&args.command)
+        .exec();
+    Err(DevnetError::Io { what: "running nsenter (Debian package util-linux)".to_owned(), source: error })
+}
+
+/// The first process of the market's sandbox, by its id out here.
+fn first_process(dir: &Path) -> Option<u32> {
+    let marker = [b"\0", arguments(dir).as_slice()].concat();
+    let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    processes.into_iter().find(|pid| {
+        let of = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let status = String::from_utf8_lossy(&of("status")).into_owned();
+        // Out here it has another id than inside, where it is the first.
+        let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")).is_some_and(|ids| {
+            let ids: Vec<&str> = ids.split_whitespace().collect();
+            ids.len() == 2 && ids[1] == "1"
+        });
+        inner && of("cmdline").windows(marker.len()).any(|part| part == marker)
+    })
+}
+
+/// How the inner process was called, as `/proc` shows it.
+fn arguments(dir: &Path) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt as _;
+    [b"devnet\0up\0--dir\0", dir.as_os_str().as_bytes(), b"\0"].concat()
+}

@@ -1,0 +1,162 @@
+//! What the documentation names exists: files, headings, commands, flags, settings; and each reason for trouble has a runbook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use akash_redis::cli::Cli;
+use clap::CommandFactory as _;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every page with its text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<_> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].iter().map(|name| root().join(name)).collect();
+    files(&root().join("docs"), "md", &mut paths);
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("a page"))).collect()
+}
+
+fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files(&path, extension, found);
+        } else if path.extension().is_some_and(|end| end == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// The lines of fenced blocks, or those outside of them.
+fn lines(text: &str, fenced: bool) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    text.lines().filter(move |line| {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+            return false;
+        }
+        inside == fenced
+    })
+}
+
+/// What is set as code: fenced lines, and spans in backticks.
+fn code(text: &str) -> Vec<&str> {
+    let spans = lines(text, false).flat_map(|line| line.split('`').skip(1).step_by(2));
+    lines(text, true).chain(spans).collect()
+}
+
+/// Headings as links name them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = lines(text, false).filter(|line| line.starts_with('#'));
+    let slug = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut wrong = Vec::new();
+    for (page, text) in pages() {
+        for line in lines(&text, false) {
+            let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            for target in targets.filter(|target| !target.contains("://")) {
+                let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+                let file = if path.is_empty() { page.clone() } else { page.parent().expect("a directory").join(path) };
+                let heading = |anchor: &str| fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(anchor));
+                if !file.exists() || anchor.is_some_and(|anchor| !heading(anchor)) {
+                    wrong.push(format!("{}: {target}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these links lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// The first thing that is wrong with a call of the program, as far as a page shows it.
+fn judge(call: &str) -> Result<(), String> {
+    let mut command = Cli::command();
+    command.build();
+    let mut command = &command;
+    let end = call.find(['`', '|', '#', ';', '>', '\\', '&']).unwrap_or(call.len());
+    for word in call[..end].split_whitespace() {
+        if let Some(flag) = word.strip_prefix("--") {
+            let name = flag.split(['=', ',', ':', ')', ']']).next().unwrap_or(flag);
+            if !command.get_arguments().any(|argument| argument.get_long() == Some(name)) && name != "help" {
+                return Err(format!("`{}` has no flag --{name}", command.get_name()));
+            }
+        } else if command.has_subcommands() {
+            command = command.find_subcommand(word).ok_or_else(|| format!("there is no command `{word}`"))?;
+            if command.get_name() == "exec" {
+                // What follows is another program's.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn commands_and_flags_exist() {
+    const PROGRAM: &str = "akash-redis ";
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for code in code(&text) {
+            for (at, _) in code.match_indices(PROGRAM) {
+                let call = &code[at + PROGRAM.len()..];
+                // A call inside of another's arguments is looked at by itself.
+                let call = call.split(PROGRAM).next().unwrap_or(call);
+                // Not the words for arguments alone, and not a sentence about the program.
+                if call.starts_with(|c: char| c.is_ascii_lowercase() || c == '-') {
+                    seen += 1;
+                    wrong.extend(judge(call).err().map(|why| format!("{}: {code}: {why}", page.display())));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 50, "only {seen} calls were found: this test looks for them in the wrong way");
+}
+
+#[test]
+fn every_setting_is_documented_with_its_variable() {
+    let source = fs::read_to_string(root().join("src/config/fields.rs")).expect("the list of settings");
+    let list = source.split("FIELDS: &[&str] = &[").nth(1).and_then(|rest| rest.split("];").next()).expect("the list");
+    let page = fs::read_to_string(root().join("docs/reference/settings.md")).expect("the page");
+    let mut count = 0;
+    for field in list.split('"').skip(1).step_by(2) {
+        let snake: String = field.chars().flat_map(|c| c.is_ascii_uppercase().then_some('_').into_iter().chain([c])).collect();
+        let variable = snake.replace('.', "_").to_uppercase();
+        let row = format!("| `{field}` | `AKASH_REDIS_{variable}` |");
+        assert!(page.contains(&row), "docs/reference/settings.md lacks a row that begins {row}");
+        count += 1;
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 5).count();
+    assert_eq!(rows, count, "docs/reference/settings.md has a row for a setting that does not exist");
+}
+
+#[test]
+fn every_problem_that_the_planner_can_tell_has_a_runbook() {
+    let index = fs::read_to_string(root().join("docs/runbooks/README.md")).expect("the index");
+    let mut sources = Vec::new();
+    files(&root().join("src/plan"), "rs", &mut sources);
+    let mut reasons = BTreeSet::new();
+    for source in sources {
+        let text = fs::read_to_string(source).expect("source");
+        for call in ["problem(", "watch("] {
+            for (at, _) in text.match_indices(call) {
+                let arguments = text[at..].split(';').next().unwrap_or_default();
+                let words = arguments.split('"').skip(1).step_by(2);
+                let is_reason = |word: &&str| word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic);
+                reasons.extend(words.filter(is_reason).map(str::to_owned));
+            }
+        }
+    }
+    assert!(reasons.contains("NodeSilent") && reasons.contains("SyncStuck"), "{reasons:?}");
+    let missing: Vec<_> = reasons.iter().filter(|reason| !index.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "docs/runbooks/README.md says nothing of {missing:?}");
+}

@@ -1,0 +1,132 @@
+//! Something outside is away: the operator waits, says so, and goes on when it is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use akash_redis::store::Store;
+
+use super::{LONG, comes_up_and_goes, live, running, told, waits_for};
+use crate::lifecycle::THREE;
+use crate::world::{Terms, World};
+
+/// Stays away for so long: longer than transactions live, shorter than a node has to join.
+const OUTAGE: Duration = Duration::from_mins(3);
+
+async fn bidding(seed: u64) -> Arc<World> {
+    let world = World::new(seed, 5);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until("a deployment", Duration::from_mins(2), async || !world.chain.active_deployments().is_empty()).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chain_is_away_at_the_start() {
+    let world = World::new(120, 4);
+    world.chain.fault(|f| f.away = true);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    told(&world, "cache", "Funded", "Unknown", &["the chain does not answer"]).await;
+    tokio::time::sleep(OUTAGE).await;
+    assert_eq!(world.chain.creates(), 0);
+    world.chain.fault(|f| f.away = false);
+    comes_up_and_goes(&world, "cache").await;
+    assert_eq!(world.chain.creates(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chain_goes_away_in_the_middle() {
+    // At different moments: nothing created, waiting for bids, leases on their way, manifests delivered.
+    for (seed, after) in [(121, 0), (122, 6), (123, 20), (124, 26), (125, 32), (126, 40)] {
+        let world = bidding(seed).await;
+        tokio::time::sleep(Duration::from_secs(after)).await;
+        world.chain.fault(|f| f.away = true);
+        told(&world, "cache", "Funded", "Unknown", &["the chain does not answer"]).await;
+        if live(&world).await.len() == 3 && !world.ready("cache").await {
+            waits_for(&world, "cache", "the chain").await;
+        }
+        tokio::time::sleep(OUTAGE).await;
+        world.chain.fault(|f| f.away = false);
+        comes_up_and_goes(&world, "cache").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chain_is_away_while_the_master_dies() {
+    let world = running(Terms::new(127, 5)).await;
+    let old = world.master("cache").await;
+    world.chain.fault(|f| f.away = true);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    world.nodes.with(&old, |n| n.kill_redis());
+    world.until("another master", Duration::from_secs(30), async || world.master("cache").await != old).await;
+    world.assert_one_writer();
+    world.chain.fault(|f| f.away = false);
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gateway_of_a_chosen_provider_is_away() {
+    let world = World::new(128, 4);
+    let mut cheapest = String::new();
+    world.chain.provider(0, |p| p.address().clone_into(&mut cheapest));
+    world.gateway.away.lock().unwrap().insert(cheapest.clone());
+    world.start_operator().await;
+    world.apply(THREE).await;
+    waits_for(&world, "cache", "the gateway of cache-").await;
+    world.until("Ready", LONG, async || world.ready("cache").await).await;
+    assert!(!world.chain.providers_in_use().contains(&cheapest), "a node waits for a provider that does not answer");
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mesh_control_is_away_at_the_start() {
+    let world = World::new(129, 5);
+    world.tailnet.lock().unwrap().away = true;
+    world.start_operator().await;
+    world.apply(THREE).await;
+    waits_for(&world, "cache", "the mesh control API, to mint a key for cache-").await;
+    tokio::time::sleep(OUTAGE).await;
+    world.tailnet.lock().unwrap().away = false;
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mesh_control_goes_away_in_the_middle() {
+    for (seed, after) in [(130, 10), (131, 24), (132, 30), (133, 36)] {
+        let world = bidding(seed).await;
+        tokio::time::sleep(Duration::from_secs(after)).await;
+        world.tailnet.lock().unwrap().away = true;
+        tokio::time::sleep(2 * OUTAGE).await;
+        world.tailnet.lock().unwrap().away = false;
+        comes_up_and_goes(&world, "cache").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_waits_for_whatever_is_away() {
+    let world = running(Terms::new(134, 4)).await;
+    world.tailnet.lock().unwrap().away = true;
+    world.chain.fault(|f| f.away = true);
+    world.store.mark_deleted("cache").await.unwrap();
+    waits_for(&world, "cache", "to be cleaned up").await;
+    tokio::time::sleep(OUTAGE).await;
+    world.chain.fault(|f| f.away = false);
+    tokio::time::sleep(OUTAGE).await;
+    assert!(world.store.get("cache").await.is_ok(), "the cluster is forgotten while devices of it are left");
+    world.tailnet.lock().unwrap().away = false;
+    world.until_gone("cache").await;
+    world.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_operator_takes_over_in_the_middle() {
+    for (seed, after) in [(135, 0), (136, 10), (137, 28), (138, 40), (139, 120)] {
+        let world = bidding(seed).await;
+        tokio::time::sleep(Duration::from_secs(after)).await;
+        let first = world.leave_operator();
+        world.start_operator().await;
+        tokio::time::timeout(Duration::from_mins(3), first).await.expect("the first operator goes on after the second took over").unwrap();
+        comes_up_and_goes(&world, "cache").await;
+        world.assert_one_writer();
+    }
+}

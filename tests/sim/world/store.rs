@@ -1,0 +1,88 @@
+//! The operator's store with a fuse: a crash may come just before or just after each of its writes.
+
+use std::sync::Arc;
+
+use akash_redis::api::status::Status;
+use akash_redis::api::types::RedisCluster;
+use akash_redis::model::chain::SignedTx;
+use akash_redis::model::record::Record;
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Event, Store, StoreError, Stored};
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::fuse::Fuse;
+
+/// The store of one operator process. Status and events decide nothing, so nothing can be lost between their writes.
+pub struct FusedStore {
+    pub inner: Arc<SqliteStore>,
+    pub fuse: Arc<Fuse>,
+}
+
+impl FusedStore {
+    async fn around<T>(&self, write: impl Future<Output = T>) -> T {
+        self.fuse.before().await;
+        let done = write.await;
+        self.fuse.after().await;
+        done
+    }
+}
+
+#[async_trait]
+impl Store for FusedStore {
+    async fn take_over(&self) -> Result<u64, StoreError> {
+        self.inner.take_over().await
+    }
+
+    async fn list(&self) -> Result<Vec<Stored>, StoreError> {
+        self.inner.list().await
+    }
+
+    async fn get(&self, name: &str) -> Result<Stored, StoreError> {
+        self.inner.get(name).await
+    }
+
+    async fn apply(&self, cluster: RedisCluster) -> Result<Stored, StoreError> {
+        self.inner.apply(cluster).await
+    }
+
+    async fn mark_deleted(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.mark_deleted(name).await
+    }
+
+    async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError> {
+        self.around(self.inner.set_record(name, expected, record)).await
+    }
+
+    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        self.inner.set_status(name, status).await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.around(self.inner.remove(name)).await
+    }
+
+    async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError> {
+        self.around(self.inner.keep_tx(cluster, tx)).await
+    }
+
+    async fn kept_txs(&self) -> Result<Vec<(String, SignedTx)>, StoreError> {
+        self.inner.kept_txs().await
+    }
+
+    async fn drop_tx(&self, hash: &str) -> Result<(), StoreError> {
+        self.around(self.inner.drop_tx(hash)).await
+    }
+
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.inner.add_events(events).await
+    }
+
+    async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
+        self.inner.events(cluster).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes()
+    }
+}
