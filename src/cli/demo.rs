@@ -282,7 +282,7 @@ impl Stage {
         measure(writer, "whole node of the master killed").await?;
         let lost = master.incarnation;
         let whole = self.until("a new node in its place", |c| is_ready(c) && !has(c, &lost)).await?;
-        say(self.begin, "the lost node was replaced on another provider");
+        say(self.begin, "the lost node was replaced by a new one");
         show_all(&whole);
         Ok(())
     }

@@ -215,17 +215,17 @@ async fn reach(stage: &Stage, moment: &Moment) {
         When::Later(delay) => return sleep(delay).await,
         When::Seen(hold, now) | When::Deleting(hold, now) => (hold, now),
     };
-    let mut held = moment.fate == Fate::Free;
+    let mut halted = moment.fate == Fate::Free;
     until(&moment.what, async || {
-        let seen = look(stage).await;
-        if !held && hold(&seen) {
-            held = true;
+        let sight = look(stage).await;
+        if !halted && hold(&sight) {
+            halted = true;
             faults.stop_blocks(true);
             if moment.fate == Fate::Lost {
                 faults.lose_next_request();
             }
         }
-        now(&seen)
+        now(&sight)
     })
     .await;
 }
