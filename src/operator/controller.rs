@@ -91,7 +91,14 @@ impl Controller {
     /// A controller over `world`; nothing is read or done before [`Self::run`].
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
-        let hands = Hands { world, settings, readings: Arc::new(Readings::default()), held: Mutex::default(), pending: Mutex::default() };
+        let hands = Hands {
+            world,
+            settings,
+            readings: Arc::new(Readings::default()),
+            held: Mutex::default(),
+            minting: Mutex::default(),
+            pending: Mutex::default(),
+        };
         Self {
             hands: Arc::new(hands),
             board,
@@ -188,7 +195,8 @@ impl Controller {
     async fn pass(&self) -> Result<(), StoreError> {
         let clusters = self.hands.world.store.list().await?;
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
-        inventory.held = lock(&self.hands.held).iter().map(|(n, (_, hash))| (n.clone(), *hash)).collect();
+        // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
+        inventory.held = self.hands.own_keys();
         inventory.pending = lock(&self.hands.pending).values().map(|tx| tx.dseq).collect();
         for stored in &clusters {
             match self.cluster(stored, &clusters, &inventory).await {
