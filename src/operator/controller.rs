@@ -91,7 +91,14 @@ impl Controller {
     /// A controller over `world`; nothing is read or done before [`Self::run`].
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
-        let hands = Hands { world, settings, readings: Arc::new(Readings::default()), held: Mutex::default(), pending: Mutex::default() };
+        let hands = Hands {
+            world,
+            settings,
+            readings: Arc::new(Readings::default()),
+            held: Mutex::default(),
+            minting: Mutex::default(),
+            pending: Mutex::default(),
+        };
         Self {
             hands: Arc::new(hands),
             board,
@@ -141,7 +148,7 @@ impl Controller {
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
             self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
                 hands.settle(&tx).await;
-                hands.readings.read_chain(&hands.world, &BTreeSet::from([tx.dseq])).await;
+                hands.readings.read_chain(&hands.world, &hands.known().await).await;
                 wake.send_modify(|n| *n += 1);
             }));
         }
@@ -188,7 +195,8 @@ impl Controller {
     async fn pass(&self) -> Result<(), StoreError> {
         let clusters = self.hands.world.store.list().await?;
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
-        inventory.held = lock(&self.hands.held).iter().map(|(n, (_, hash))| (n.clone(), *hash)).collect();
+        // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
+        inventory.held = self.hands.own_keys();
         inventory.pending = lock(&self.hands.pending).values().map(|tx| tx.dseq).collect();
         for stored in &clusters {
             match self.cluster(stored, &clusters, &inventory).await {
@@ -315,8 +323,14 @@ impl Controller {
             // The lane stays busy until its reading is new: a plan on the old one would do it all again.
             match lane.2 {
                 Touches::Chain => {
-                    let dseqs: BTreeSet<u64> = record.incarnations.values().map(|i| i.dseq).collect();
-                    hands.readings.read_chain(&hands.world, &dseqs).await;
+                    hands.readings.read_chain(&hands.world, &hands.known().await).await;
+                    let delivered = steps.iter().filter_map(|step| match &step.effect {
+                        Effect::DeliverManifest { lease, .. } => Some(lease),
+                        _ => None,
+                    });
+                    for lease in delivered {
+                        hands.readings.read_lease(&hands.world, lease).await;
+                    }
                 }
                 Touches::Mesh => hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await,
                 Touches::Node => {}
@@ -336,6 +350,12 @@ impl Controller {
 }
 
 impl Hands {
+    /// Every deployment in a record.
+    async fn known(&self) -> BTreeSet<u64> {
+        // Without the store nothing is planned anyway.
+        known_dseqs(&self.world.store.list().await.unwrap_or_default())
+    }
+
     /// Tells the agents' room whom to watch.
     fn watch_nodes(&self, clusters: &[Stored]) {
         let addresses = self.readings.addresses(&self.settings.constants.installation);

@@ -1,6 +1,6 @@
 //! Carrying one step out. Deadlines live in the planner: an effect tries for a few seconds and hands back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Hands {
     pub settings: Settings,
     pub readings: Arc<Readings>,
     pub held: Held,
+    /// Nodes for which a key is being minted right now: the tailnet may show it before the manifest is held.
+    pub minting: Mutex<BTreeSet<IncarnationName>>,
     pub pending: Pending,
 }
 
@@ -94,6 +96,14 @@ impl Hands {
         lock(&self.held).remove(incarnation);
     }
 
+    /// Nodes whose key is this process' own: held, with the manifest's hash, or about to be.
+    pub fn own_keys(&self) -> BTreeMap<IncarnationName, [u8; 32]> {
+        // In this order, so that a node is in one of them all the time.
+        let minting: Vec<_> = lock(&self.minting).iter().map(|name| (name.clone(), [0; 32])).collect();
+        let held = lock(&self.held);
+        minting.into_iter().chain(held.iter().map(|(name, (_, hash))| (name.clone(), *hash))).collect()
+    }
+
     /// Signs, keeps the bytes, sends them, and waits for their end.
     async fn transact(&self, cluster: &RedisCluster, msg: &ChainMsg) -> Result<(), String> {
         let tx = self.world.chain.sign(msg).await.map_err(|e| e.to_string())?;
@@ -128,9 +138,13 @@ impl Hands {
         let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
         let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;
         let held = lock(&self.held).get(incarnation).cloned();
-        let (manifest, hash) = match held {
-            Some(held) => held,
-            None => self.make_manifest(cluster, record, incarnation).await?,
+        let (manifest, hash) = if let Some(held) = held {
+            held
+        } else {
+            lock(&self.minting).insert(incarnation.clone());
+            let made = self.make_manifest(cluster, record, incarnation).await;
+            lock(&self.minting).remove(incarnation);
+            made?
         };
         if deployment.hash != hash {
             self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash }).await?;

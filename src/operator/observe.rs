@@ -83,6 +83,13 @@ impl Readings {
         *lock(&self.leases) = statuses.into_iter().collect();
     }
 
+    /// Asks the provider of one lease.
+    pub async fn read_lease(&self, world: &World, lease: &LeaseId) {
+        let Some(provider) = self.chain().and_then(|chain| chain.providers.get(&lease.provider).cloned()) else { return };
+        let status = world.gateway.lease_status(&provider, lease).await;
+        lock(&self.leases).insert(lease.clone(), status);
+    }
+
     /// The chain as last read, present or not.
     pub fn chain(&self) -> Option<ChainView> {
         lock(&self.chain).value.clone()
