@@ -131,3 +131,18 @@ async fn a_later_operator_takes_over_in_the_middle() {
         world.assert_one_writer();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_seen_on_the_tailnet_before_its_mint_is_answered_is_not_taken_for_a_lost_one() {
+    let world = World::new(131, 5);
+    // Longer than a tick: the tailnet is read meanwhile.
+    world.tailnet.lock().unwrap().slow_answer = Duration::from_secs(12);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until("Ready", LONG, async || world.ready("cache").await).await;
+    assert_eq!((world.chain.creates(), world.tailnet.lock().unwrap().keys.len()), (3, 3), "every node joins with its first key");
+    let events = world.store.events("cache").await.unwrap();
+    let delivered = events.iter().filter(|event| event.message.starts_with("deliver the manifest")).count();
+    assert_eq!(delivered, 3, "each manifest is brought once");
+    comes_up_and_goes(&world, "cache").await;
+}

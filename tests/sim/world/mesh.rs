@@ -21,6 +21,8 @@ pub struct Tailnet {
     joined: u64,
     /// The control API does not answer.
     pub away: bool,
+    /// Time between what the control API does and its answer.
+    pub slow_answer: Duration,
 }
 
 impl Tailnet {
@@ -67,6 +69,8 @@ impl SimMesh {
         self.fuse.before().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         let done = self.with(what);
+        let slow = self.tailnet.lock().unwrap().slow_answer;
+        tokio::time::sleep(slow).await;
         self.fuse.after().await;
         done
     }
