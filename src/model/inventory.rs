@@ -52,7 +52,7 @@ pub struct Inventory {
     pub nodes: BTreeMap<IncarnationName, NodeView>,
     /// Hash of the manifest, with a minted key, that this process holds for an incarnation.
     pub held: BTreeMap<IncarnationName, [u8; 32]>,
-    /// Deployments with a signed transaction that may still land.
+    /// Deployments that the reading of the chain cannot be believed about: a signed transaction may still land, or landed after it.
     pub pending: BTreeSet<u64>,
     /// Unused suffixes and dseqs, picked at random.
     pub spare: Spare,

@@ -144,7 +144,7 @@ impl Controller {
     /// Transactions of an earlier process may still land: nothing else is signed for their deployments until their end is known.
     async fn take_up_transactions(&self) -> Result<(), StoreError> {
         for (_, tx) in self.hands.world.store.kept_txs().await? {
-            lock(&self.hands.pending).insert(tx.hash.clone(), tx.clone());
+            self.hands.expect(&tx);
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
             self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
                 hands.settle(&tx).await;
@@ -197,7 +197,7 @@ impl Controller {
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
-        inventory.pending = lock(&self.hands.pending).values().map(|tx| tx.dseq).collect();
+        inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
         for stored in &clusters {
             match self.cluster(stored, &clusters, &inventory).await {
                 // Somebody changed the object meanwhile: the change wakes the loop again.

@@ -25,8 +25,15 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 /// Manifests with a minted key, of nodes that did not join yet. Never written down.
 pub type Held = Mutex<BTreeMap<IncarnationName, (String, [u8; 32])>>;
 
-/// Transactions that may still land, by hash.
-pub type Pending = Mutex<BTreeMap<String, SignedTx>>;
+/// A transaction that may still land, or landed in a block that no reading has reached yet.
+pub struct Kept {
+    dseq: u64,
+    /// Height of its block, once that is known.
+    landed: Option<i64>,
+}
+
+/// Such transactions, by hash.
+pub type Pending = Mutex<BTreeMap<String, Kept>>;
 
 /// What effects need beside the step.
 pub struct Hands {
@@ -108,7 +115,7 @@ impl Hands {
     async fn transact(&self, cluster: &RedisCluster, msg: &ChainMsg) -> Result<(), String> {
         let tx = self.world.chain.sign(msg).await.map_err(|e| e.to_string())?;
         self.world.store.keep_tx(&cluster.metadata.name, &tx).await.map_err(|e| e.to_string())?;
-        lock(&self.pending).insert(tx.hash.clone(), tx.clone());
+        self.expect(&tx);
         match self.settle(&tx).await {
             TxOutcome::Landed { .. } => Ok(()),
             TxOutcome::Failed { codespace, code, log } => Err(format!("{} failed: {codespace} code {code}: {log}", tx.purpose)),
@@ -128,8 +135,29 @@ impl Hands {
         if let Err(error) = self.world.store.drop_tx(&tx.hash).await {
             tracing::warn!(tx = %tx.hash, %error, "a settled transaction stays in the store; it is looked up again at the next start");
         }
-        lock(&self.pending).remove(&tx.hash);
+        let mut pending = lock(&self.pending);
+        match outcome {
+            TxOutcome::Landed { height } => {
+                pending.insert(tx.hash.clone(), Kept { dseq: tx.dseq, landed: Some(height) });
+            }
+            TxOutcome::Failed { .. } | TxOutcome::Expired => {
+                pending.remove(&tx.hash);
+            }
+        }
+        drop(pending);
         outcome
+    }
+
+    /// From now on its end is open.
+    pub fn expect(&self, tx: &SignedTx) {
+        lock(&self.pending).insert(tx.hash.clone(), Kept { dseq: tx.dseq, landed: None });
+    }
+
+    /// Deployments that a reading of this height cannot be believed about: a transaction may still land, or landed later.
+    pub fn unsettled(&self, height: i64) -> BTreeSet<u64> {
+        let mut pending = lock(&self.pending);
+        pending.retain(|_, kept| kept.landed.is_none_or(|landed| landed > height));
+        pending.values().map(|kept| kept.dseq).collect()
     }
 
     /// Mints a key and stores the new hash, unless this process did both already; then brings the manifest to the provider.
