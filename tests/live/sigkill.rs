@@ -175,8 +175,8 @@ async fn play(sandbox: Sandbox, moments: Vec<Moment>) {
         let after = if left == Left::default() { "nothing left, all refunded".to_owned() } else { format!("{left:?}") };
         let took = format!("{:.1}", begun.elapsed().as_secs_f64());
         table.add_row([moment.what, moment.nodes.to_string(), round.there.to_string(), round.bought, round.end, after, took]);
-        println!("{table}");
     }
+    println!("{table}");
 }
 
 struct Round {
@@ -196,6 +196,7 @@ async fn round(stage: &mut Stage, moment: &Moment) -> Round {
     reach(stage, moment).await;
     stage.local.kill_operator().await;
     let there = look(stage).await;
+    println!("killed when: {}; there was: {there}", moment.what);
     restart(stage, moment.fate).await;
 
     let end = if matches!(moment.when, When::Deleting(..)) { "gone".to_owned() } else { bring_to_ready(stage, moment).await };
