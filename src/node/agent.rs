@@ -29,6 +29,7 @@ use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
 use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
+use super::users::system_user;
 use crate::mesh::local::LocalError;
 use crate::model::identity::NodeIdentity;
 
@@ -139,22 +140,31 @@ fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Pl
     let directory = |path: &Path, mode| {
         DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| AgentError::Directory { path: path.to_owned(), source })
     };
-    // Redis' user passes through these two; what is secret lies deeper.
+    // The users of Redis and tailscaled pass through these two; what is secret lies deeper.
     directory(&settings.run_dir, 0o755)?;
     directory(&kept, 0o755)?;
     let (files_dir, saved_dir) = (kept.join("agent"), kept.join("saved"));
     directory(&files_dir, 0o700)?;
     directory(&saved_dir, 0o700)?;
 
-    let redis =
-        RedisPlace { run_dir: settings.run_dir.join("redis"), data_dir: kept.join("redis"), run_as: redis_user(), password: random_hex() };
-    if redis.run_as.is_some() {
+    let redis = RedisPlace {
+        run_dir: settings.run_dir.join("redis"),
+        data_dir: kept.join("redis"),
+        run_as: system_user("redis"),
+        password: random_hex(),
+    };
+    let mesh = MeshPlace {
+        state_dir: kept.join("tailscale"),
+        socket_dir: settings.mesh_dir(),
+        run_dir: settings.run_dir.clone(),
+        run_as: system_user("tailscaled"),
+    };
+    if redis.run_as.is_some() || mesh.run_as.is_some() {
         // A fresh volume may be closed to everybody but root.
         fs::set_permissions(&kept, PermissionsExt::from_mode(0o755))
             .map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
     }
     redis.prepare().map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
-    let mesh = MeshPlace { state_dir: kept.join("tailscale"), run_dir: settings.run_dir.clone() };
     mesh.prepare().map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
 
     let api = LocalApi::new(&settings.mesh_socket())?;
@@ -220,36 +230,4 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     // Not being allowed to is no reason not to run.
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-/// The user `redis`, when this is root and that user exists in this namespace.
-pub(super) fn redis_user() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = passwd.lines().find(|line| line.starts_with("redis:"))?.split(':').skip(2);
-    let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    let mapped = |file: &str, id: u32| fs::read_to_string(file).is_ok_and(|map| covers(&map, id));
-    (mapped("/proc/self/uid_map", uid) && mapped("/proc/self/gid_map", gid)).then_some((uid, gid))
-}
-
-/// Whether an id exists in a user namespace with this map.
-fn covers(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
-        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
-        (first..first.saturating_add(count)).contains(&u64::from(id))
-    })
-}
-
-#[cfg(test)]
-mod unit {
-    use super::covers;
-
-    #[test]
-    fn a_user_namespace_with_root_alone_has_no_redis_user() {
-        assert!(covers("         0          0 4294967295\n", 102));
-        assert!(!covers("         0       1000          1\n", 102));
-    }
 }

@@ -17,6 +17,7 @@ use super::local_api::{LocalApi, Status};
 use super::settings::Settings;
 use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
+use super::users::{self, Owner};
 use crate::model::node::NodeMesh;
 
 /// Time between two looks at the status.
@@ -31,14 +32,22 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(20);
 pub struct MeshPlace {
     /// Its state; outlives the container where there is a volume.
     pub state_dir: PathBuf,
-    /// Scratch, for the key file.
+    /// Of its socket.
+    pub socket_dir: PathBuf,
+    /// Scratch, for the key file, which only the agent reads.
     pub run_dir: PathBuf,
+    /// User and group it runs as, when that is not the agent's.
+    pub run_as: Option<Owner>,
 }
 
 impl MeshPlace {
-    /// Makes the directory.
+    /// Makes the directories and gives them to its user.
     pub fn prepare(&self) -> std::io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.state_dir)
+        for dir in [&self.state_dir, &self.socket_dir] {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            users::give(dir, self.run_as)?;
+        }
+        Ok(())
     }
 
     /// It was logged in before.
@@ -63,7 +72,7 @@ impl MeshPlace {
             env: [("GOMEMLIMIT", "100MiB"), ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"), ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .to_vec(),
-            run_as: None,
+            run_as: self.run_as,
         }
     }
 

@@ -26,6 +26,7 @@ pub mod state;
 pub mod state_file;
 pub mod status_page;
 pub mod supervisor;
+pub mod users;
 
 #[cfg(test)]
 mod agent_tests;

@@ -1,6 +1,6 @@
 //! Keeps redis-server running. Every start is fenced, whatever it was before.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use super::redis_control::{ControlError, Session};
 use super::settings::Settings;
 use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
+use super::users::{self, Owner};
 use crate::model::node::{Process, Role};
 
 /// Where one node's Redis lives.
@@ -27,7 +28,7 @@ pub struct RedisPlace {
     /// Data.
     pub data_dir: PathBuf,
     /// User and group it runs as, when that is not the agent's.
-    pub run_as: Option<(u32, u32)>,
+    pub run_as: Option<Owner>,
     /// Password of the agent's user.
     pub password: String,
 }
@@ -37,19 +38,9 @@ impl RedisPlace {
     pub fn prepare(&self) -> std::io::Result<()> {
         for dir in [&self.run_dir, &self.data_dir] {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            self.give(dir)?;
-        }
-        // Files of an earlier start may be another user's: images change.
-        let Some(_) = self.run_as else { return Ok(()) };
-        for entry in walk(&self.data_dir)? {
-            self.give(&entry)?;
+            users::give(dir, self.run_as)?;
         }
         Ok(())
-    }
-
-    fn give(&self, path: &Path) -> std::io::Result<()> {
-        let Some((uid, gid)) = self.run_as else { return Ok(()) };
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
     }
 
     /// The append-only file is there: it, not the snapshot, is what Redis must load.
@@ -103,7 +94,7 @@ impl RedisPlace {
     fn write(&self, path: &Path, text: &str) -> std::io::Result<()> {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
-        self.give(path)
+        users::give_one(path, self.run_as)
     }
 }
 
@@ -113,18 +104,6 @@ fn proxychains_text(socks_port: u16) -> String {
         "strict_chain\nquiet_mode\nproxy_dns\nremote_dns_subnet 224\ntcp_connect_time_out 500\ntcp_read_time_out 1500\n\
          localnet 127.0.0.0/255.0.0.0\n[ProxyList]\nsocks5 127.0.0.1 {socks_port}\n"
     )
-}
-
-fn walk(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.extend(walk(&entry.path())?);
-        }
-        found.push(entry.path());
-    }
-    Ok(found)
 }
 
 /// Runs redis-server until `stop`; each exit is shown at once and followed by a fenced start.

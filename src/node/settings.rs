@@ -77,10 +77,16 @@ impl Settings {
         if persistent { self.data_dir.clone() } else { self.run_dir.join("kept") }
     }
 
+    /// Directory of the mesh daemon's socket, its own: it may run as a user of its own.
+    #[must_use]
+    pub fn mesh_dir(&self) -> PathBuf {
+        self.run_dir.join("tailscale")
+    }
+
     /// The unix socket of the mesh daemon.
     #[must_use]
     pub fn mesh_socket(&self) -> PathBuf {
-        self.run_dir.join("tailscaled.sock")
+        self.mesh_dir().join("tailscaled.sock")
     }
 }
 

@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::agent::redis_user;
 use super::forwarder::Egress;
 use super::logs::LogBook;
 use super::obey::Obedience;
@@ -22,6 +21,7 @@ use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
 use super::state_file::StateFile;
+use super::users::system_user;
 use crate::model::identity::NodeIdentity;
 use crate::model::node::{NodeState, Process, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -94,7 +94,7 @@ impl TestNode {
         let place = RedisPlace {
             run_dir: settings.run_dir.join("redis"),
             data_dir: settings.data_dir.join("redis"),
-            run_as: redis_user(),
+            run_as: system_user("redis"),
             password: "agent-secret".into(),
         };
         place.prepare().unwrap();
