@@ -123,6 +123,10 @@ pub struct Mesh {
     pub oauth_secret: SecretString,
     /// Tag of the nodes' devices unless a manifest names another.
     pub tag: String,
+    /// Tag of the operator's own device.
+    pub operator_tag: String,
+    /// Tag under which a node is reached by the operator alone.
+    pub quarantine_tag: String,
     /// SOCKS5 listener (`host:port`) of the tailscaled through which the operator reaches nodes; direct when absent.
     pub socks5: Option<String>,
 }
@@ -271,9 +275,14 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
     if let Some(url) = login_server.as_ref().filter(|url| !is_url(url)) {
         return Err(invalid("mesh.loginServer", format!("`{url}` is not a URL; write it like https://headscale.example.org")));
     }
-    let tag = fields.or("mesh.tag", "tag:akash-redis");
-    if !tag.strip_prefix("tag:").is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')) {
-        return Err(invalid("mesh.tag", format!("`{tag}` is not a tag; write it like tag:akash-redis")));
+    let tag = mesh_tag(fields, "mesh.tag", "tag:akash-redis")?;
+    let operator_tag = mesh_tag(fields, "mesh.operatorTag", "tag:akash-redis-operator")?;
+    let quarantine_tag = mesh_tag(fields, "mesh.quarantineTag", "tag:akash-redis-quarantine")?;
+    if tag == operator_tag || tag == quarantine_tag || operator_tag == quarantine_tag {
+        return Err(invalid(
+            "mesh.quarantineTag",
+            "mesh.tag, mesh.operatorTag and mesh.quarantineTag must differ: the policy tells them apart",
+        ));
     }
     let socks5 = fields.optional("mesh.socks5");
     if let Some(address) = socks5.as_ref().filter(|a| a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())) {
@@ -286,8 +295,20 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         oauth_client_id: fields.required("mesh.oauthClientId")?,
         oauth_secret: secret::text("mesh.oauthSecretFile", &fields.required("mesh.oauthSecretFile")?)?,
         tag,
+        operator_tag,
+        quarantine_tag,
         socks5,
     })
+}
+
+fn mesh_tag(fields: &Fields, field: &'static str, default: &str) -> Result<String, ConfigError> {
+    let tag = fields.or(field, default);
+    let good = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if tag.strip_prefix("tag:").is_some_and(good) {
+        Ok(tag)
+    } else {
+        Err(invalid(field, format!("`{tag}` is not a tag; write it like {default}")))
+    }
 }
 
 /// An image without a digest would be whatever a registry says on the day a node is replaced.

@@ -129,7 +129,7 @@ impl Local {
         let text = format!(
             "chain: {{ id: {chain}, grpc: [\"{grpc}\"] }}\n\
              wallet: {{ mnemonicFile: {dir}/mnemonic }}\n\
-             mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {id}, oauthSecretFile: {dir}/oauth.secret, tag: \"{tag}\", socks5: \"{socks5}\" }}\n\
+             mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {id}, oauthSecretFile: {dir}/oauth.secret, tag: \"{tag}\", operatorTag: \"{operator}\", quarantineTag: \"{quarantine}\", socks5: \"{socks5}\" }}\n\
              node: {{ image: \"{IMAGE}\" }}\n\
              budget: {{ global: 100act, perClusterDefault: 12act }}\n\
              store: {{ sqlite: {dir}/store.db }}\n\
@@ -143,6 +143,8 @@ impl Local {
             login = tailnet::login_server(),
             id = tailnet::OAUTH_CLIENT_ID,
             tag = tailnet::CLUSTER_TAG,
+            operator = tailnet::OPERATOR_TAG,
+            quarantine = tailnet::QUARANTINE_TAG,
             socks5 = tailnet::socks5(),
         );
         let path = self.config();

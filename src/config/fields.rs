@@ -23,6 +23,8 @@ pub(super) const FIELDS: &[&str] = &[
     "mesh.loginServer",
     "mesh.oauthClientId",
     "mesh.oauthSecretFile",
+    "mesh.operatorTag",
+    "mesh.quarantineTag",
     "mesh.socks5",
     "mesh.tag",
     "mesh.tailnet",

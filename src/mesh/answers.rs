@@ -52,6 +52,7 @@ pub(super) struct DeviceEntry {
     pub addresses: Option<Vec<String>>,
     pub tags: Option<Vec<String>>,
     pub created: Option<String>,
+    pub multiple_connections: Option<bool>,
 }
 
 impl KeyEntry {
@@ -86,6 +87,7 @@ impl DeviceEntry {
             ip,
             tags: self.tags.unwrap_or_default(),
             created: self.created.as_deref().and_then(moment),
+            multiple_connections: self.multiple_connections.unwrap_or(false),
         })
     }
 }

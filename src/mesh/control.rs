@@ -362,6 +362,18 @@ impl MeshControl for ControlClient {
         self.remove(&format!("the revocation of key {key}"), &["tailnet", &self.settings.tailnet, "keys", key]).await
     }
 
+    async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
+        let what = format!("the tags {} for device {device}", tags.join(", "));
+        let body = json!({"tags": tags});
+        let tag = tags.first().map(String::as_str);
+        let call = Call { what: &what, method: &Method::POST, path: &["device", device, "tags"], body: Some(&body), tag };
+        let answer = self.call(call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Err(MeshError::Refused { what, status: 404, message: answer.message() });
+        }
+        Ok(())
+    }
+
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
         self.remove(&format!("the deletion of device {device}"), &["device", device]).await
     }

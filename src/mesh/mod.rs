@@ -71,6 +71,9 @@ pub trait MeshControl: Send + Sync {
     /// Revokes a key; one that is already gone is a success.
     async fn revoke(&self, key: &str) -> Result<(), MeshError>;
 
+    /// Gives a device these tags and no others. Open connections to peers that it may no longer see fall silent; nobody is told.
+    async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError>;
+
     /// Deletes a device; one that is already gone is a success.
     async fn delete_device(&self, device: &str) -> Result<(), MeshError>;
 }

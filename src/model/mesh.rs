@@ -26,6 +26,8 @@ pub struct Device {
     pub tags: Vec<String>,
     /// Registration time, when the API gives one.
     pub created: Option<UnixMs>,
+    /// Its node key is in use from two places at once: its state was copied.
+    pub multiple_connections: bool,
 }
 
 /// An auth key, without its secret.

@@ -43,6 +43,8 @@ pub struct Settings {
     pub image: String,
     /// Tag of the nodes' devices when the manifest names none.
     pub mesh_tag: String,
+    /// Tag under which a node is reached by the operator alone.
+    pub quarantine_tag: String,
     /// Control server the nodes log in to, when it is not Tailscale's own.
     pub login_server: Option<String>,
     /// Per month, for a cluster whose manifest names no budget.

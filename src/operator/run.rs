@@ -133,6 +133,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         root: clients.root,
         image: config.node.image.clone(),
         mesh_tag: config.mesh.tag.clone(),
+        quarantine_tag: config.mesh.quarantine_tag.clone(),
         login_server: config.mesh.login_server.clone(),
         budget_per_cluster: config.budget.per_cluster_default.0,
         budget_global: config.budget.global.0,

@@ -38,6 +38,7 @@ impl Tailnet {
             ip: format!("100.64.0.{}", self.joined),
             tags: vec!["tag:akash-redis".to_owned()],
             created: None,
+            multiple_connections: false,
         };
         self.devices.push(device.clone());
         Some(device)
@@ -102,6 +103,10 @@ impl MeshControl for SimMesh {
             self.witness.revokes(&description).await;
         }
         self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true)).await
+    }
+
+    async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
+        self.effect(|t| t.devices.iter_mut().filter(|d| d.id == device).for_each(|d| d.tags = tags.to_vec())).await
     }
 
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {

@@ -152,6 +152,7 @@ impl World {
             root,
             image: IMAGE.to_owned(),
             mesh_tag: "tag:akash-redis".to_owned(),
+            quarantine_tag: "tag:akash-redis-quarantine".to_owned(),
             login_server: None,
             metrics: Metrics::default(),
             budget_per_cluster: Uact(50_000_000),
