@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hkdf::Hkdf;
 use p256::ecdsa::signature::Signer;
-use p256::ecdsa::{DerSignature, SigningKey};
+use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData,
@@ -114,6 +114,12 @@ impl RootSecret {
     #[must_use]
     pub fn node_certificate(&self, incarnation: &IncarnationName, now: UnixMs) -> CertifiedPem {
         self.leaf("node", &incarnation.0, ExtendedKeyUsagePurpose::ServerAuth, now)
+    }
+
+    /// The key in a node's certificate, by which its status page is proved.
+    #[must_use]
+    pub fn node_public_key(&self, incarnation: &IncarnationName) -> VerifyingKey {
+        *self.key("node", &incarnation.0).0.secret.verifying_key()
     }
 
     /// The operator's certificate: client only.

@@ -90,6 +90,9 @@ pub struct NodeStatus {
     /// Bytes behind the master under the same history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,
+    /// By which way this is known: `agent` (it speaks to the operator), `status page` (signed by the node, through its provider's
+    /// ingress), `lease status` (its provider's word) or `nothing`.
+    pub known_by: String,
     /// Why it is in this phase, when there is something to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

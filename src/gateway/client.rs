@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::address::{PublicResolver, gateway_url};
 use super::jwt::{Issuer, Scope, Sign};
-use super::{Gateway, GatewayError, ProviderCertificates, tls};
+use super::{Gateway, GatewayError, ProviderCertificates, StatusPage, WitnessError, fetch_status_page, tls};
 use crate::model::chain::ProviderView;
 use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
@@ -237,6 +237,10 @@ impl Gateway for GatewayClient {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError> {
+        fetch_status_page(host, nonce, self.allow_private).await
     }
 
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {

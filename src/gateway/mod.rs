@@ -58,6 +58,9 @@ pub trait Gateway: Send + Sync {
 
     /// The lease by the provider's word; a gateway that is away is an answer too.
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus;
+
+    /// The status page at a host name that the provider gave the lease. Whose it is has to be proved by its signature.
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError>;
 }
 
 /// The certificates that the chain lists for a provider.

@@ -7,6 +7,7 @@ use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::MeshView;
 use super::node::NodeView;
 use super::time::UnixMs;
+use super::witness::PageView;
 
 /// A source that may be away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Inventory {
     pub mesh: Reading<MeshView>,
     /// Lease status by the provider's word; a lease that was not asked about is absent.
     pub leases: BTreeMap<LeaseId, LeaseStatus>,
+    /// Public pages of nodes that did not speak for themselves, as last asked for.
+    pub pages: BTreeMap<IncarnationName, PageView>,
     /// Nodes that reported at least once since the operator started.
     pub nodes: BTreeMap<IncarnationName, NodeView>,
     /// Hash of the manifest, with a minted key, that this process holds for an incarnation.

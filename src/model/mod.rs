@@ -13,3 +13,4 @@ pub mod node;
 pub mod record;
 pub mod step;
 pub mod time;
+pub mod witness;

@@ -36,13 +36,16 @@ use crate::model::time::UnixMs;
 pub const SIGNATURE_HEADER: &str = "akash-redis-signature";
 /// Longest nonce of a caller.
 const LONGEST_NONCE: usize = 64;
+/// Complaints of tailscaled on the page, and characters of each: it words them itself, as long as it likes.
+const HEALTH_TEXTS: usize = 4;
+const HEALTH_TEXT: usize = 200;
 /// Connections at most; anybody can open them.
 const OPEN: usize = 64;
 /// A connection lives for so long.
 const LIFE: Duration = Duration::from_secs(10);
 
 /// Content of the page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusPage {
     /// By the node's clock, milliseconds since the Unix epoch.
@@ -53,6 +56,9 @@ pub struct StatusPage {
     pub incarnation: String,
     /// tailscaled's word, or `Down`.
     pub mesh: String,
+    /// tailscaled's complaints, a few and each cut short.
+    #[serde(default)]
+    pub health: Vec<String>,
     /// What the redis-server process does.
     pub process: Process,
     /// Its role.
@@ -88,6 +94,13 @@ pub fn signing_key(pem: &str) -> Result<SigningKey, KeyError> {
     SigningKey::from_pkcs8_der(der.secret_pkcs8_der()).map_err(|_| KeyError)
 }
 
+/// The value of [`SIGNATURE_HEADER`] for a body.
+#[must_use]
+pub fn sign(key: &SigningKey, body: &[u8]) -> String {
+    let signature: Signature = key.sign(body);
+    STANDARD.encode(signature.to_der())
+}
+
 /// Serves the page until `stop`.
 pub async fn serve(node: Arc<Node>, key: SigningKey, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
     let page = Page { node, key: Arc::new(key) };
@@ -107,6 +120,7 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
         nonce: asked.nonce,
         incarnation: state.incarnation,
         mesh: state.mesh.backend_state,
+        health: state.mesh.health.iter().take(HEALTH_TEXTS).map(|text| text.chars().take(HEALTH_TEXT).collect()).collect(),
         process: state.redis.process,
         role: state.redis.role,
         fenced: state.redis.fenced,
@@ -114,8 +128,7 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
         lacks: state.notes,
     };
     let Ok(body) = serde_json::to_vec(&content) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let signature: Signature = page.key.sign(&body);
-    let Ok(signature) = HeaderValue::from_str(&STANDARD.encode(signature.to_der())) else {
+    let Ok(signature) = HeaderValue::from_str(&sign(&page.key, &body)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let mut headers = HeaderMap::new();

@@ -93,14 +93,8 @@ impl Controller {
     /// A controller over `world`; nothing is read or done before [`Self::run`].
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
-        let hands = Hands {
-            world,
-            settings,
-            readings: Arc::new(Readings::default()),
-            held: Mutex::default(),
-            minting: Mutex::default(),
-            pending: Mutex::default(),
-        };
+        let readings = Arc::new(Readings::new(settings.root.clone()));
+        let hands = Hands { world, settings, readings, held: Mutex::default(), minting: Mutex::default(), pending: Mutex::default() };
         Self {
             hands: Arc::new(hands),
             board,
@@ -166,7 +160,7 @@ impl Controller {
         self.read(chain, async move { hands.readings.read_chain_and_leases(&hands.world, &known, &unheard).await });
         let hands = self.hands.clone();
         self.read(mesh, async move {
-            hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await;
+            hands.readings.read_mesh(&hands.world).await;
             hands.watch_nodes(&clusters);
         });
         Ok(())
@@ -328,7 +322,7 @@ impl Controller {
                     let own = record.incarnations.get(&lane.1).map(|i| i.dseq).into_iter().collect();
                     hands.read_chain_and_leases(&own).await;
                 }
-                Touches::Mesh => hands.readings.read_mesh(&hands.world, &hands.settings.constants.installation).await,
+                Touches::Mesh => hands.readings.read_mesh(&hands.world).await,
                 Touches::Node => {}
             }
             let pause = {
@@ -358,7 +352,7 @@ impl Hands {
 
     /// Tells the agents' room whom to watch.
     fn watch_nodes(&self, clusters: &[Stored]) {
-        let addresses = self.readings.addresses(&self.settings.constants.installation);
+        let addresses = self.readings.addresses();
         let recorded = clusters.iter().flat_map(|c| c.record.incarnations.keys());
         let targets = recorded.filter_map(|n| addresses.get(n).map(|ip| (n.clone(), ip.clone()))).collect();
         self.world.agents.watch(&targets);

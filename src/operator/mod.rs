@@ -8,6 +8,7 @@ mod metrics;
 mod observe;
 mod run;
 mod seams;
+mod witness;
 
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};

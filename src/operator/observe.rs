@@ -6,11 +6,14 @@ use std::sync::Mutex;
 use futures::future::join_all;
 
 use super::seams::World;
+use super::witness;
 use crate::chain::ChainError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
 use crate::model::mesh::MeshView;
+use crate::model::witness::PageView;
+use crate::secrets::RootSecret;
 
 /// Names offered to each plan: more than any cluster has nodes.
 const SPARES: usize = 16;
@@ -18,11 +21,13 @@ const SPARES: usize = 16;
 const SUFFIX_CHARACTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// The last readings.
-#[derive(Debug, Default)]
 pub struct Readings {
+    root: RootSecret,
+    installation: InstallationId,
     chain: Mutex<Reading<ChainView>>,
     mesh: Mutex<Reading<MeshView>>,
     leases: Mutex<BTreeMap<LeaseId, LeaseStatus>>,
+    pages: Mutex<BTreeMap<IncarnationName, PageView>>,
 }
 
 /// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
@@ -31,6 +36,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Readings {
+    /// Nothing was read yet.
+    pub fn new(root: RootSecret) -> Self {
+        let installation = root.installation_id();
+        Self { root, installation, chain: Mutex::default(), mesh: Mutex::default(), leases: Mutex::default(), pages: Mutex::default() }
+    }
+
     /// Reads the chain anew; when it is away the old value stays, marked. Asks the providers about the active leases of `unheard`: those whose node does not speak for itself.
     ///
     /// The answers are there before the chain that they belong to: a lease that nobody was asked about looks as if it had no manifest yet.
@@ -38,7 +49,8 @@ impl Readings {
         let result = world.chain.read(known).await;
         let last = || lock(&self.chain).value.clone();
         if let Some(chain) = result.as_ref().ok().cloned().or_else(last) {
-            self.read_leases(world, &chain, unheard).await;
+            // Side by side, the pages by the addresses of the last round: neither makes the other late.
+            tokio::join!(self.read_leases(world, &chain, unheard), self.read_pages(world, &chain, unheard));
         }
         self.take(result, world);
     }
@@ -54,8 +66,8 @@ impl Readings {
     }
 
     /// Reads the tailnet anew; when it is away the old value stays, marked.
-    pub async fn read_mesh(&self, world: &World, installation: &InstallationId) {
-        let result = world.mesh.read(installation).await;
+    pub async fn read_mesh(&self, world: &World) {
+        let result = world.mesh.read(&self.installation).await;
         let mut reading = lock(&self.mesh);
         match result {
             Ok(view) => *reading = Reading::fresh(view, (world.now)()),
@@ -80,18 +92,49 @@ impl Readings {
         leases.extend(statuses);
     }
 
+    /// Asks the pages of the deployments' nodes. One that does not answer is forgotten: what it said before is no news of now.
+    async fn read_pages(&self, world: &World, chain: &ChainView, dseqs: &BTreeSet<u64>) {
+        let asked: Vec<_> = {
+            let leases = lock(&self.leases);
+            let hosts = leases.iter().filter(|(lease, _)| dseqs.contains(&lease.dseq)).filter_map(|(lease, status)| {
+                let LeaseStatus::Deployed { uris, .. } = status else { return None };
+                let group = &chain.deployments.get(&lease.dseq)?.group_name;
+                Some((IncarnationName::from_group_name(group, &self.installation)?, uris.first()?.clone()))
+            });
+            hosts.collect()
+        };
+        let answers = join_all(asked.into_iter().map(|(name, host)| async move {
+            let page = witness::ask(world, &self.root, &name, &host).await;
+            (name, page)
+        }))
+        .await;
+        let mut pages = lock(&self.pages);
+        for (name, page) in answers {
+            match page {
+                Ok(page) => drop(pages.insert(name, page)),
+                Err(error) => {
+                    tracing::debug!(incarnation = %name, error, "a status page cannot be had");
+                    pages.remove(&name);
+                }
+            }
+        }
+        let live =
+            |name: &IncarnationName| chain.deployments.values().any(|d| d.active && d.group_name == name.group_name(&self.installation));
+        pages.retain(|name, _| live(name));
+    }
+
     /// The chain as last read, present or not.
     pub fn chain(&self) -> Option<ChainView> {
         lock(&self.chain).value.clone()
     }
 
     /// The addresses of the nodes' devices.
-    pub fn addresses(&self, installation: &InstallationId) -> BTreeMap<IncarnationName, String> {
+    pub fn addresses(&self) -> BTreeMap<IncarnationName, String> {
         let mesh = lock(&self.mesh);
         let devices = mesh.value.iter().flat_map(|m| &m.devices);
         devices
             .filter(|d| !d.ip.is_empty())
-            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, installation).map(|n| (n, d.ip.clone())))
+            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, &self.installation).map(|n| (n, d.ip.clone())))
             .collect()
     }
 
@@ -103,6 +146,7 @@ impl Readings {
             chain,
             mesh: lock(&self.mesh).clone(),
             leases: lock(&self.leases).clone(),
+            pages: lock(&self.pages).clone(),
             nodes: world.agents.views(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
+use super::witness::{self, Way};
 use super::{facts, leases, roles};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
@@ -10,6 +11,7 @@ use crate::model::node::{NodeState, Process, Role};
 use crate::model::record::{Change, Eligible, Failover, FailoverReport, Fence, Promotion};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
+use crate::model::witness::PageView;
 
 /// A detached replica that does not answer for so long is no longer counted on.
 const DETACH_LIMIT: Duration = Duration::from_secs(3);
@@ -45,6 +47,9 @@ fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
     let started = draft.input.constants.started;
     let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
     let down_after = draft.spec().failover.down_after.0;
+    if let Some(dead) = witness::page(draft, name).and_then(|page| by_page(name, page, promotion)) {
+        return dead;
+    }
     if !draft.now().passed(heard, down_after) {
         draft.wait(format!("the master {name} to be heard again"), heard, Some(down_after), "its replicas are asked whether they hear it");
         return Verdict::Suspect;
@@ -66,6 +71,21 @@ fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) ->
         }
         Process::Running => Verdict::Alive,
     }
+}
+
+/// Its agent's word, by its signed page: the mesh is silent and its redis is dead as well. A page that says that redis is well proves
+/// nothing about who reaches it.
+fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Option<Verdict> {
+    let (reason, fenced) = match page.process {
+        Process::Exited => ("its redis exited", true),
+        Process::Stuck => ("its redis no longer answers", false),
+        Process::Starting | Process::Running if !promotion.confirmed => return None,
+        Process::Starting => ("its redis was started again", true),
+        Process::Running if page.role == Role::Replica || page.fenced => ("its redis was started again", true),
+        Process::Running => return None,
+    };
+    let fenced = fenced.then(|| format!("{name}'s signed status page says that {reason}"));
+    Some(Verdict::Dead { reason: reason.to_owned(), witnesses: vec![format!("status page of {name}")], fenced })
 }
 
 /// Silence towards the operator counts only with a majority of the recorded replicas; one that still hears the master vetoes.
@@ -90,6 +110,9 @@ fn by_silence(draft: &mut Draft<'_>, name: &IncarnationName, heard: UnixMs, down
             lost += 1;
             witnesses.push(format!("{replica} (not attached to it)"));
         }
+    }
+    if let (way @ (Way::Page | Way::Lease), Some(said)) = witness::known(draft, name) {
+        witnesses.push(format!("{} of {name} ({said})", way.name()));
     }
     let majority = recorded.len() / 2 + 1;
     let minority_may = draft.spec().failover.when_minority == WhenMinority::Promote && lost > 0;
@@ -301,6 +324,10 @@ fn fence(draft: &mut Draft<'_>, failover: &mut Failover) {
             return;
         }
         draft.command(&failover.old, Command::Detach, "it must not take writes any more");
+    } else if witness::page(draft, &failover.old).is_some_and(|page| page.fenced && page.at >= failover.started) {
+        // Only a command takes a fence off, and none is sent to it while this change lasts.
+        failover.fence = Some(Fence { how: format!("{}'s signed status page says that it takes no writes", failover.old), at: now });
+        return;
     }
     let max_lag = draft.spec().failover.down_after.0.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1));
     let few = (failover.unaccounted.len() as u64) < u64::from(failover.min_replicas);

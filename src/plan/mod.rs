@@ -16,6 +16,7 @@ mod rollout;
 mod settings;
 mod status;
 mod switchover;
+mod witness;
 
 use std::time::Duration;
 

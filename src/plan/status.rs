@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::facts::{self, Stage};
-use super::{money, placement};
+use super::{money, placement, witness};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
@@ -55,6 +55,8 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
     let registered = chain.zip(provider.as_ref()).and_then(|(c, p)| c.providers.get(p));
     let state = draft.view(name).map(|v| &v.state);
     let (phase, message) = phase(draft, name, incarnation);
+    let (known_by, said) = witness::known(draft, name);
+    let message = [message, said].into_iter().flatten().reduce(|all, more| format!("{all}; {more}"));
     NodeStatus {
         ordinal: incarnation.ordinal,
         incarnation: name.0.clone(),
@@ -67,6 +69,7 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
         lag_bytes: lag(draft, name),
         message,
         provider,
+        known_by: known_by.name().to_owned(),
     }
 }
 

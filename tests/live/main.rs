@@ -10,3 +10,4 @@ mod refusals;
 mod sandboxed;
 mod sigkill;
 mod stage;
+mod witness;

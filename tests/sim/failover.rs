@@ -1,6 +1,7 @@
 //! Promises 1 to 4: how a master moves.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use akash_redis::store::Store;
@@ -91,6 +92,40 @@ async fn a_master_cut_off_from_everybody_stops_before_the_next_one_starts() {
     if let Some(lost) = world.stored("cache").await.record.last_failover.and_then(|r| r.lost_bytes).filter(|b| *b > 0) {
         assert!(world.nodes.with(&old, |n| !n.saved.is_empty()), "{lost} bytes were wiped without a snapshot");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_dies_out_of_sight_is_given_up_by_its_own_signed_page() {
+    let world = running(15).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| {
+        n.reachable = false;
+        n.kill_redis();
+    });
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    writes_go_on(&world).await;
+    let report = world.stored("cache").await.record.last_failover.expect("a report");
+    let page = format!("status page of {old}");
+    assert!(report.witnesses.contains(&page) && report.fence.contains("signed status page"), "{report:?}");
+    let node = world.stored("cache").await.cluster.status.unwrap().nodes.into_iter().find(|n| n.incarnation == old.0).unwrap();
+    assert_eq!(node.known_by, "status page", "{node:?}");
+    assert!(node.message.unwrap().contains("its status page says: mesh Running"));
+    world.nodes.with(&old, |n| n.reachable = true);
+    world.until_ready("cache").await;
+    world.assert_one_writer();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_page_the_providers_word_is_named() {
+    let world = running(16).await;
+    let old = world.master("cache").await;
+    world.gateway.pages_away.store(true, Ordering::SeqCst);
+    world.nodes.with(&old, |n| n.powered = false);
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    let report = world.stored("cache").await.record.last_failover.expect("a report");
+    let named = report.witnesses.iter().any(|w| w.starts_with(&format!("lease status of {old} (its provider says")));
+    assert!(named, "{:?}", report.witnesses);
+    writes_go_on(&world).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,20 @@
 //! The providers' gateways of a simulation: a manifest that fits the chain starts a node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use akash_redis::gateway::{Gateway, GatewayError};
+use akash_redis::gateway::{Gateway, GatewayError, StatusPage, WitnessError};
 use akash_redis::model::chain::ProviderView;
 use akash_redis::model::identity::{NODE_VARIABLE, NodeIdentity};
 use akash_redis::model::ids::{IncarnationName, LeaseId};
 use akash_redis::model::inventory::LeaseStatus;
+use akash_redis::node::status_page as page;
+use akash_redis::secrets::RootSecret;
 use async_trait::async_trait;
+use http::HeaderMap;
+use secrecy::ExposeSecret as _;
 
 use super::chain::SimChain;
 use super::fuse::Fuse;
@@ -28,6 +33,10 @@ pub struct SimGateway {
     pub fuse: Arc<Fuse>,
     /// Deployments whose manifest was taken, and the incarnation that runs there.
     pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
+    /// What the nodes' keys are derived from.
+    pub root: RootSecret,
+    /// No ingress answers.
+    pub pages_away: AtomicBool,
     /// Providers whose gateway does not answer.
     pub away: Mutex<BTreeSet<String>>,
 }
@@ -97,12 +106,36 @@ impl Gateway for SimGateway {
         result
     }
 
+    /// The host name is the incarnation: no ingress stands between.
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError> {
+        let name = IncarnationName(host.to_owned());
+        let (now, cut) = (self.nodes.clock.now(), self.pages_away.load(Ordering::SeqCst));
+        let state = self.nodes.state.lock().unwrap().nodes.get(&name).filter(|n| n.powered && !cut).map(|n| n.state(now.0));
+        let state = state.ok_or_else(|| WitnessError { host: host.to_owned(), detail: "away".to_owned() })?;
+        let content = page::StatusPage {
+            time: now.0,
+            nonce: nonce.to_owned(),
+            incarnation: state.incarnation,
+            mesh: state.mesh.backend_state,
+            health: state.mesh.health,
+            process: state.redis.process,
+            role: state.redis.role,
+            fenced: state.redis.fenced,
+            epoch: state.highest.epoch,
+            lacks: state.notes,
+        };
+        let body = serde_json::to_vec(&content).unwrap();
+        let key = page::signing_key(self.root.node_certificate(&name, now).key.expose_secret()).unwrap();
+        let headers = HeaderMap::from_iter([(page::SIGNATURE_HEADER.parse().unwrap(), page::sign(&key, &body).parse().unwrap())]);
+        Ok(StatusPage { headers, body })
+    }
+
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
         if self.away.lock().unwrap().contains(&provider.address) {
             return LeaseStatus::Away("away".to_owned());
         }
         match self.delivered.lock().unwrap().get(&lease.dseq) {
-            Some(_) => LeaseStatus::Deployed { ready: 1, uris: Vec::new() },
+            Some(name) => LeaseStatus::Deployed { ready: 1, uris: vec![name.0.clone()] },
             None => LeaseStatus::NoManifest,
         }
     }

@@ -13,7 +13,7 @@ pub mod store;
 pub mod witness;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -109,6 +109,8 @@ impl World {
             nodes: nodes.clone(),
             fuse: fuse.clone(),
             delivered: Mutex::default(),
+            root: root(),
+            pages_away: AtomicBool::new(false),
             away: Mutex::default(),
         });
         tokio::spawn(chain.clone().run());

@@ -1,0 +1,90 @@
+//! What is known of a node that does not speak to the operator: its signed page first, then its provider's word.
+
+use std::time::Duration;
+
+use super::draft::Draft;
+use crate::model::ids::IncarnationName;
+use crate::model::inventory::LeaseStatus;
+use crate::model::node::{Process, Role};
+use crate::model::witness::PageView;
+
+/// A page counts for so long: a tick or two, and an ingress that takes its time.
+const FRESH: Duration = Duration::from_secs(15);
+/// A clock that is off by more is worth a word: logs mislead, and certificates are back-dated by a day only.
+const CLOCK_OFF: Duration = Duration::from_mins(2);
+
+/// A way to know something of a node, as the status names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Its agent speaks to the operator over the mesh.
+    Agent,
+    /// Its public page, signed by it.
+    Page,
+    /// What its provider says of the lease.
+    Lease,
+    /// Nothing present is known.
+    None,
+}
+
+impl Way {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Page => "status page",
+            Self::Lease => "lease status",
+            Self::None => "nothing",
+        }
+    }
+}
+
+/// The page of a node that is silent, when it was asked for after the node was last heard.
+pub fn page<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageView> {
+    let page = draft.input.inventory.pages.get(name)?;
+    let news = draft.view(name).is_none_or(|view| !view.connected && view.heard <= page.at);
+    (news && !draft.now().passed(page.at, FRESH)).then_some(page)
+}
+
+/// The best way to know of a node now, and what is known by it when it is not the agent.
+pub fn known(draft: &Draft<'_>, name: &IncarnationName) -> (Way, Option<String>) {
+    if draft.connected(name).is_some() {
+        return (Way::Agent, None);
+    }
+    if let Some(page) = page(draft, name) {
+        return (Way::Page, Some(page_says(page)));
+    }
+    match lease(draft, name) {
+        Some(LeaseStatus::Deployed { ready, .. }) => {
+            (Way::Lease, Some(format!("its provider says that {ready} of 1 containers are ready")))
+        }
+        Some(LeaseStatus::NoManifest) => (Way::Lease, Some("its provider has no manifest of it".to_owned())),
+        Some(LeaseStatus::Away(_)) | None => (Way::None, None),
+    }
+}
+
+fn lease<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a LeaseStatus> {
+    let choice = draft.incarnation(name)?.lease.as_ref()?;
+    draft.input.inventory.leases.get(&choice.id)
+}
+
+fn page_says(page: &PageView) -> String {
+    let role = match page.role {
+        Role::Master => " as master",
+        Role::Replica => " as replica",
+        Role::Unknown => "",
+    };
+    let redis = match page.process {
+        Process::Running => format!("redis runs{role}{}", if page.fenced { " and takes no writes" } else { " and takes writes" }),
+        Process::Starting => "redis starts".to_owned(),
+        Process::Stuck => "redis does not answer".to_owned(),
+        Process::Exited => "redis exited".to_owned(),
+    };
+    let mut said = vec![format!("its status page says: mesh {}, {redis}", page.mesh)];
+    let ahead = i128::from(page.clock.0) - i128::from(page.at.0);
+    if ahead.unsigned_abs() > CLOCK_OFF.as_millis() {
+        let direction = if ahead > 0 { "ahead" } else { "behind" };
+        said.push(format!("its clock is {} min {direction}", ahead.unsigned_abs() / 60_000));
+    }
+    said.extend(page.lacks.iter().chain(&page.health).cloned());
+    said.join("; ")
+}
