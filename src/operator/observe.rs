@@ -23,6 +23,8 @@ pub struct Readings {
     chain: Mutex<Reading<ChainView>>,
     mesh: Mutex<Reading<MeshView>>,
     leases: Mutex<BTreeMap<LeaseId, LeaseStatus>>,
+    /// Where nodes were last dialled.
+    addresses: Mutex<BTreeMap<IncarnationName, String>>,
 }
 
 /// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
@@ -85,14 +87,26 @@ impl Readings {
         lock(&self.chain).value.clone()
     }
 
-    /// The addresses of the nodes' devices.
-    pub fn addresses(&self, installation: &InstallationId) -> BTreeMap<IncarnationName, String> {
+    /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One whose device is not in the
+    /// reading is still dialled where it was: what a list lacks does not make a node silent.
+    pub fn addresses<'a>(
+        &self,
+        installation: &InstallationId,
+        nodes: impl Iterator<Item = (&'a IncarnationName, Option<&'a str>, [&'a str; 2])>,
+    ) -> BTreeMap<IncarnationName, String> {
         let mesh = lock(&self.mesh);
-        let devices = mesh.value.iter().flat_map(|m| &m.devices);
-        devices
-            .filter(|d| !d.ip.is_empty())
-            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, installation).map(|n| (n, d.ip.clone())))
-            .collect()
+        let mut last = lock(&self.addresses);
+        let address = |name: &IncarnationName, reported: Option<&str>, tags| {
+            let devices = mesh.value.as_ref()?.devices_of(&name.hostname(installation), reported, tags);
+            let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
+            (!device.ip.is_empty()).then(|| device.ip.clone())
+        };
+        let found = nodes.filter_map(|(name, reported, tags)| {
+            let ip = address(name, reported, tags).or_else(|| last.get(name).cloned())?;
+            Some((name.clone(), ip))
+        });
+        *last = found.collect();
+        last.clone()
     }
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.
