@@ -30,11 +30,17 @@ pub fn compromised(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> 
     let own = draft.incarnation(name)?.device.as_ref()?;
     let reported = draft.connected(name).map(|s| &s.mesh).filter(|m| m.backend_state == "Running" && !m.device_id.is_empty());
     if let Some(mesh) = reported.filter(|m| &m.device_id != own) {
-        return Some(format!("its agent joined as device {own} and speaks from {} now: its place on the mesh was taken over", mesh.device_id));
+        return Some(format!(
+            "its agent joined as device {own} and speaks from {} now: its place on the mesh was taken over",
+            mesh.device_id
+        ));
     }
     let mesh = draft.input.inventory.mesh.present()?;
     let stranger = facts::devices(draft, mesh, name).into_iter().find(|d| &d.id != own)?;
-    Some(format!("device {} joined under its name with a key of ours, and its agent knows nothing of it: the key is compromised", stranger.id))
+    Some(format!(
+        "device {} joined under its name with a key of ours, and its agent knows nothing of it: the key is compromised",
+        stranger.id
+    ))
 }
 
 /// What the tailnet knows of a node that never reported.

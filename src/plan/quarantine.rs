@@ -92,7 +92,8 @@ pub fn keep(draft: &mut Draft<'_>) {
             let_out(draft, &name, quarantine);
             let deaf = deaf(draft, &name);
             if !deaf.is_empty() {
-                let message = format!("{} cannot hear the control server: {name} was shut off and is still in their network map", names(&deaf));
+                let message =
+                    format!("{} cannot hear the control server: {name} was shut off and is still in their network map", names(&deaf));
                 draft.problem("DeafToControl", message);
             }
         }
@@ -124,7 +125,8 @@ fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
     // A further tag beside ours is no harm unless it undoes the quarantine.
     let fine = if quarantine.is_some() { is_only(device, wanted) } else { device.tags.iter().any(|t| t == wanted) };
     if !fine {
-        let message = format!("the device of {name} has the tags {}, which are left alone; it should have {wanted}", device.tags.join(", "));
+        let message =
+            format!("the device of {name} has the tags {}, which are left alone; it should have {wanted}", device.tags.join(", "));
         draft.problem("ForeignTags", message);
     }
 }

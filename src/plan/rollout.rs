@@ -170,7 +170,7 @@ pub fn let_leave(draft: &mut Draft<'_>) {
         };
         let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
         if is_master {
-            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, nodes));
+            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, name));
             match target {
                 Some(target) => switchover::start(draft, &target, &format!("{name} is to leave: {reason}")),
                 None => draft.problem("CannotLeave", format!("{name} is master and no other node is in sync to take over")),
@@ -201,8 +201,9 @@ fn call_back(draft: &mut Draft<'_>) {
     }
 }
 
-fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], nodes: u32) -> Option<IncarnationName> {
-    live.iter().find(|(n, i)| i.ordinal < nodes && i.candidate && in_sync(draft, n)).map(|(n, _)| n.clone())
+fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], leaver: &IncarnationName) -> Option<IncarnationName> {
+    let stays = |n: &IncarnationName, i: &Incarnation| n != leaver && i.ordinal < draft.spec().nodes && i.candidate;
+    live.iter().find(|(n, i)| stays(n, i) && in_sync(draft, n)).map(|(n, _)| n.clone())
 }
 
 /// A replica that is attached to the present master now.

@@ -103,7 +103,8 @@ fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Inca
     let Some(state) = draft.connected(name) else { return ("Unknown", None) };
     let note = state.notes.first().cloned();
     if let Some(quarantine) = &incarnation.quarantined {
-        let message = format!("given up as master in epoch {}; the operator alone reaches it until its redis was demoted", quarantine.epoch);
+        let message =
+            format!("given up as master in epoch {}; the operator alone reaches it until its redis was demoted", quarantine.epoch);
         return ("Quarantined", Some(message));
     }
     let master = draft.record.master.as_ref();

@@ -28,6 +28,8 @@ pub struct Tailnet {
     pub away: bool,
     /// The policy does not let the operator give tags.
     pub refuses_tags: bool,
+    /// Ids of devices that the control API's list lacks by mistake.
+    pub hidden: Vec<String>,
     /// Time between what the control API does and its answer.
     pub slow_answer: Duration,
 }
@@ -96,7 +98,7 @@ impl MeshControl for SimMesh {
     async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.with(|t| MeshView {
-            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0)).cloned().collect(),
+            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0) && !t.hidden.contains(&d.id)).cloned().collect(),
             keys: t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect(),
         })
     }

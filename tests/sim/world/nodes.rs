@@ -170,7 +170,8 @@ impl State {
         }
     }
 
-    /// One write to every master that takes it and is reached by applications, which hear the control server: two of them at one moment is the split brain that must not be.
+    /// One write to every master that takes it and is reached by applications, which hear the control server: two of them at one moment is
+    /// the split brain that must not be.
     fn write(&mut self, now: u64) {
         let takers: Vec<_> = self.nodes.iter().filter(|(_, n)| n.takes_writes(now) && n.open).map(|(n, _)| n.clone()).collect();
         if takers.len() > 1 {
