@@ -14,6 +14,7 @@ use std::time::Duration;
 use secrecy::{SecretSlice, SecretString};
 
 use crate::api::quantity::Money;
+use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
 
 /// Why the settings cannot be used. Each names the field.
@@ -367,6 +368,10 @@ fn timing(fields: &Fields) -> Result<Timing, ConfigError> {
     };
     if timing.bid_window >= timing.bid_deadline {
         return Err(invalid("timing.bidWindow", "it must be shorter than timing.bidDeadline, or no bid is ever chosen"));
+    }
+    if timing.join_deadline >= KEY_LIFE {
+        let reason = format!("it must be shorter than {} min: for so long a node's auth key can be used", KEY_LIFE.as_secs() / 60);
+        return Err(invalid("timing.joinDeadline", reason));
     }
     Ok(timing)
 }

@@ -68,7 +68,7 @@ pub struct NodeStatus {
     pub ordinal: u32,
     /// Its name.
     pub incarnation: String,
-    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Silent or Leaving.
+    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Quarantined, Silent or Leaving.
     pub phase: String,
     /// Deployment sequence.
     pub dseq: u64,

@@ -54,6 +54,15 @@ pub enum LocalError {
     },
 }
 
+/// What a test wants otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct LocalOptions {
+    /// Further flags of the control server.
+    pub control_flags: Vec<String>,
+    /// Further variables of every node.
+    pub node_env: Vec<(String, String)>,
+}
+
 /// Everything, running.
 pub struct Local {
     /// The chain and its providers.
@@ -74,17 +83,27 @@ impl Local {
     /// # Errors
     /// A program is missing, a port is taken, or something does not start in time.
     pub async fn start(program: &Path, dir: &Path, shutdown: &CancellationToken) -> Result<Self, LocalError> {
+        Self::start_with(program, dir, shutdown, &LocalOptions::default()).await
+    }
+
+    /// As [`Self::start`], with these options.
+    ///
+    /// # Errors
+    /// A program is missing, a port is taken, or something does not start in time.
+    pub async fn start_with(program: &Path, dir: &Path, shutdown: &CancellationToken, options: &LocalOptions) -> Result<Self, LocalError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if let Some((program, package)) = NEEDED.iter().find(|(p, _)| !std::env::split_paths(&path).any(|d| d.join(p).is_file())) {
             return Err(LocalError::Missing(program, package));
         }
-        let tailnet = Tailnet::start(&dir.join("tailnet"), &[]).await?;
+        let flags: Vec<&str> = options.control_flags.iter().map(String::as_str).collect();
+        let tailnet = Tailnet::start(&dir.join("tailnet"), &flags).await?;
+        let node_env = tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned()));
         let settings = MarketSettings {
             dir: dir.join("market"),
             image: IMAGE.to_owned(),
             program: program.to_owned(),
             path: with_peers(&tailnet, &path),
-            node_env: tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+            node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
             block_every: BLOCK_EVERY,
         };
         let market = Market::start(&settings, shutdown).await?;

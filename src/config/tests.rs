@@ -148,6 +148,11 @@ fn values_that_cannot_be_used_are_refused_by_name() {
         ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
         ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
         ("rootSecretFile:", "timing: { bidWindow: 5m }\nrootSecretFile:", "timing.bidWindow cannot be used"),
+        (
+            "rootSecretFile:",
+            "timing: { joinDeadline: 1h }\nrootSecretFile:",
+            "timing.joinDeadline cannot be used: it must be shorter than 60 min: for so long a node's auth key can be used",
+        ),
         ("rootSecretFile:", "timing: { tick: 0s }\nrootSecretFile:", "timing.tick cannot be used: it must be above 0"),
         ("rootSecretFile:", "log: { format: xml }\nrootSecretFile:", "log.format cannot be used: `xml` is neither text nor json"),
         ("oauthClientId", "tag: nodes, oauthClientId", "mesh.tag cannot be used"),

@@ -115,6 +115,7 @@ pub struct Market {
     pub tenant: String,
     /// Chain id.
     pub chain_id: String,
+    net: Arc<Net>,
 }
 
 impl Market {
@@ -141,7 +142,7 @@ impl Market {
                 Self::provider(settings, &net, channel.clone(), n, region, *price, account, shutdown)
             });
         let providers = futures::future::try_join_all(starts).await?;
-        Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id })
+        Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id, net })
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, right above")]
@@ -206,6 +207,18 @@ impl Market {
             provider.runner.leases().into_iter().find(|lease| lease.dseq == dseq).map(|lease| (n, lease))
         };
         self.providers.iter().enumerate().find_map(at)
+    }
+
+    /// Drops all packets to and from the node of a deployment, or lets them pass again; its processes go on.
+    ///
+    /// # Errors
+    /// The sandbox's network cannot be changed.
+    pub async fn set_link(&self, dseq: u64, up: bool) -> Result<(), NetError> {
+        let node = self.find(dseq).and_then(|(provider, lease)| self.providers[provider].runner.address(&lease));
+        match node {
+            Some(node) => self.net.set_link(node, up).await,
+            None => Ok(()),
+        }
     }
 
     /// The tenant's uact on its account and in escrow, and its deployments that are not closed.

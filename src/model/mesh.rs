@@ -1,6 +1,11 @@
 //! What the tailnet's control API says.
 
+use std::time::Duration;
+
 use super::time::UnixMs;
+
+/// An auth key can be used for so long: it is minted when there is a lease, so this covers the manifest, the start and the first login.
+pub const KEY_LIFE: Duration = Duration::from_hours(1);
 
 /// Devices and keys of this installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +14,16 @@ pub struct MeshView {
     pub devices: Vec<Device>,
     /// Auth keys whose description carries our installation id.
     pub keys: Vec<AuthKey>,
+}
+
+impl MeshView {
+    /// The devices of one node: the one that its agent reported, and whatever else has its host name and one of `tags`, which only our keys
+    /// give. A stranger's device may have taken the host name; it is none of ours.
+    #[must_use]
+    pub fn devices_of(&self, hostname: &str, reported: Option<&str>, tags: [&str; 2]) -> Vec<&Device> {
+        let tagged = |d: &Device| d.tags.iter().any(|t| tags.contains(&t.as_str()));
+        self.devices.iter().filter(|d| reported == Some(d.id.as_str()) || (d.hostname == hostname && tagged(d))).collect()
+    }
 }
 
 /// A device on the tailnet.

@@ -65,6 +65,12 @@ pub struct Incarnation {
     /// Was in sync: may be promoted, and its acknowledgements count.
     #[serde(default)]
     pub candidate: bool,
+    /// Device id that its agent reported: another one under its name is not this node.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Shut off from the other nodes.
+    #[serde(default)]
+    pub quarantined: Option<Quarantine>,
     /// The incarnation it takes the place of.
     #[serde(default)]
     pub replaces: Option<IncarnationName>,
@@ -82,6 +88,17 @@ pub struct Choice {
     pub price: PricePerBlock,
     /// When it was chosen.
     pub at: UnixMs,
+}
+
+/// A node that was given up as master is reached by the operator alone until it takes no writes any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Epoch in which it was given up.
+    pub epoch: u64,
+    /// When that was written.
+    pub at: UnixMs,
+    /// When its device was first seen with the quarantine tag and no other.
+    pub in_force: Option<UnixMs>,
 }
 
 /// Why and when an incarnation was given up.
@@ -143,6 +160,9 @@ pub struct Failover {
     pub fence: Option<Fence>,
     /// When the eligible ones had all been detached.
     pub detached: Option<UnixMs>,
+    /// Nodes that still saw the old master long after it had been put in quarantine.
+    #[serde(default)]
+    pub deaf: Vec<IncarnationName>,
 }
 
 /// A replica that was online with the dying master until it was lost.

@@ -53,6 +53,15 @@ pub enum Effect {
         /// Device id.
         device: String,
     },
+    /// Give a device these tags and no others.
+    SetTags {
+        /// Whose.
+        incarnation: IncarnationName,
+        /// Device id.
+        device: String,
+        /// The tags.
+        tags: Vec<String>,
+    },
     /// Revoke an auth key that nobody shall use any more.
     RevokeKey {
         /// For whom it was minted.
@@ -81,6 +90,7 @@ impl Effect {
             | Self::DeliverManifest { incarnation, .. }
             | Self::CloseDeployment { incarnation, .. }
             | Self::DeleteDevice { incarnation, .. }
+            | Self::SetTags { incarnation, .. }
             | Self::RevokeKey { incarnation, .. }
             | Self::Command { incarnation, .. } => incarnation,
         }
@@ -125,6 +135,11 @@ pub enum Command {
         grant: ReplicationGrant,
         /// Keep a snapshot before.
         save_first: bool,
+    },
+    /// Keep a snapshot on the volume.
+    Save {
+        /// Its name there; one that exists is left as it is.
+        label: String,
     },
     /// Stop replicating, stay read-only.
     Detach,

@@ -59,6 +59,13 @@ pub struct Settings {
     pub tick: Duration,
 }
 
+impl Settings {
+    /// Tag of the devices of a cluster.
+    pub(super) fn tag_of<'a>(&'a self, cluster: &'a RedisCluster) -> &'a str {
+        cluster.spec.mesh.tag.as_deref().unwrap_or(&self.mesh_tag)
+    }
+}
+
 /// Effects on one incarnation that outdate the same reading run one after the other.
 type Lane = (String, IncarnationName, Touches);
 
@@ -266,6 +273,7 @@ impl Controller {
             constants: &settings.constants,
             timing: &settings.timing,
             limits: &limits,
+            tags: plan::Tags { cluster: settings.tag_of(&stored.cluster), quarantine: &settings.quarantine_tag },
             now: (self.hands.world.now)(),
         })
     }
@@ -352,9 +360,12 @@ impl Hands {
 
     /// Tells the agents' room whom to watch.
     fn watch_nodes(&self, clusters: &[Stored]) {
-        let addresses = self.readings.addresses();
-        let recorded = clusters.iter().flat_map(|c| c.record.incarnations.keys());
-        let targets = recorded.filter_map(|n| addresses.get(n).map(|ip| (n.clone(), ip.clone()))).collect();
+        let settings = &self.settings;
+        let nodes = clusters.iter().flat_map(|c| {
+            let tags = [settings.tag_of(&c.cluster), &settings.quarantine_tag];
+            c.record.incarnations.iter().map(move |(name, i)| (name, i.device.as_deref(), tags))
+        });
+        let targets = self.readings.addresses(nodes);
         self.world.agents.watch(&targets);
     }
 
@@ -426,11 +437,13 @@ fn describe(effect: &Effect) -> String {
         Effect::DeliverManifest { .. } => "deliver the manifest of".to_owned(),
         Effect::CloseDeployment { dseq, .. } => format!("close deployment {dseq} of"),
         Effect::DeleteDevice { .. } => "delete the mesh device of".to_owned(),
+        Effect::SetTags { tags, .. } => format!("give {} to the device of", tags.join(", ")),
         Effect::RevokeKey { .. } => "revoke the auth key of".to_owned(),
         Effect::Command { command, .. } => match command {
             Command::Configure(_) => "configure".to_owned(),
             Command::Promote { .. } => "promote".to_owned(),
             Command::Follow { master_name, .. } => format!("point to {master_name}:"),
+            Command::Save { label } => format!("keep the snapshot {label} of"),
             Command::Detach => "detach".to_owned(),
             Command::Fence => "fence".to_owned(),
             Command::Unfence { .. } => "unfence".to_owned(),

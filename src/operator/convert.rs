@@ -93,6 +93,7 @@ pub fn command(root: &RootSecret, authority: Authority, nonce: String, command: 
                 save_first: *save_first,
             })
         }
+        Command::Save { label } => Wire::Save(wire::Save { label: label.clone() }),
         Command::Detach => Wire::Detach(wire::Detach {}),
         Command::Fence => Wire::Fence(wire::Fence {}),
         Command::Unfence { quorum: q } => Wire::Unfence(wire::Unfence { quorum: Some(quorum(*q)) }),

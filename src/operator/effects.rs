@@ -13,12 +13,11 @@ use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
 use crate::model::ids::{IncarnationName, LeaseId};
+use crate::model::mesh::KEY_LIFE;
 use crate::model::record::Record;
 use crate::model::step::Effect;
 use crate::sdl;
 
-/// Long enough for the manifest's delivery and the first login.
-const KEY_LIFE: Duration = Duration::from_hours(1);
 /// Between two looks for a transaction whose end is not known yet.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -63,7 +62,7 @@ pub fn touches(effect: &Effect) -> Touches {
         Effect::CreateDeployment { .. } | Effect::CreateLease { .. } | Effect::DeliverManifest { .. } | Effect::CloseDeployment { .. } => {
             Touches::Chain
         }
-        Effect::DeleteDevice { .. } | Effect::RevokeKey { .. } => Touches::Mesh,
+        Effect::DeleteDevice { .. } | Effect::SetTags { .. } | Effect::RevokeKey { .. } => Touches::Mesh,
         Effect::Command { .. } => Touches::Node,
     }
 }
@@ -88,6 +87,7 @@ impl Hands {
                 self.transact(cluster, &ChainMsg::CloseDeployment { dseq: *dseq }).await
             }
             Effect::DeleteDevice { device, .. } => self.world.mesh.delete_device(device).await.map_err(|e| e.to_string()),
+            Effect::SetTags { device, tags, .. } => self.world.mesh.set_tags(device, tags).await.map_err(|e| e.to_string()),
             Effect::RevokeKey { key, .. } => self.world.mesh.revoke(key).await.map_err(|e| e.to_string()),
             Effect::Command { incarnation, authority, command } => {
                 let views = self.world.agents.views();
@@ -189,8 +189,8 @@ impl Hands {
         let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
         let settings = &self.settings;
         let installation = &settings.constants.installation;
-        let tag = cluster.spec.mesh.tag.clone().unwrap_or_else(|| settings.mesh_tag.clone());
-        let key = self.world.mesh.mint(&incarnation.key_description(installation), &tag, KEY_LIFE).await.map_err(|e| e.to_string())?;
+        let tag = settings.tag_of(cluster);
+        let key = self.world.mesh.mint(&incarnation.key_description(installation), tag, KEY_LIFE).await.map_err(|e| e.to_string())?;
         let certificate = settings.root.node_certificate(incarnation, (self.world.now)());
         let identity = NodeIdentity {
             installation: installation.0.clone(),

@@ -28,6 +28,8 @@ pub struct Readings {
     mesh: Mutex<Reading<MeshView>>,
     leases: Mutex<BTreeMap<LeaseId, LeaseStatus>>,
     pages: Mutex<BTreeMap<IncarnationName, PageView>>,
+    /// Where nodes were last dialled.
+    addresses: Mutex<BTreeMap<IncarnationName, String>>,
 }
 
 /// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
@@ -39,7 +41,15 @@ impl Readings {
     /// Nothing was read yet.
     pub fn new(root: RootSecret) -> Self {
         let installation = root.installation_id();
-        Self { root, installation, chain: Mutex::default(), mesh: Mutex::default(), leases: Mutex::default(), pages: Mutex::default() }
+        Self {
+            root,
+            installation,
+            chain: Mutex::default(),
+            mesh: Mutex::default(),
+            leases: Mutex::default(),
+            pages: Mutex::default(),
+            addresses: Mutex::default(),
+        }
     }
 
     /// Reads the chain anew; when it is away the old value stays, marked. Asks the providers about the active leases of `unheard`: those whose node does not speak for itself.
@@ -128,14 +138,25 @@ impl Readings {
         lock(&self.chain).value.clone()
     }
 
-    /// The addresses of the nodes' devices.
-    pub fn addresses(&self) -> BTreeMap<IncarnationName, String> {
+    /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One whose device is not in the
+    /// reading is still dialled where it was: what a list lacks does not make a node silent.
+    pub fn addresses<'a>(
+        &self,
+        nodes: impl Iterator<Item = (&'a IncarnationName, Option<&'a str>, [&'a str; 2])>,
+    ) -> BTreeMap<IncarnationName, String> {
         let mesh = lock(&self.mesh);
-        let devices = mesh.value.iter().flat_map(|m| &m.devices);
-        devices
-            .filter(|d| !d.ip.is_empty())
-            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, &self.installation).map(|n| (n, d.ip.clone())))
-            .collect()
+        let mut last = lock(&self.addresses);
+        let address = |name: &IncarnationName, reported: Option<&str>, tags| {
+            let devices = mesh.value.as_ref()?.devices_of(&name.hostname(&self.installation), reported, tags);
+            let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
+            (!device.ip.is_empty()).then(|| device.ip.clone())
+        };
+        let found = nodes.filter_map(|(name, reported, tags)| {
+            let ip = address(name, reported, tags).or_else(|| last.get(name).cloned())?;
+            Some((name.clone(), ip))
+        });
+        *last = found.collect();
+        last.clone()
     }
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.

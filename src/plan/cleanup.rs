@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
+use super::facts;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
 
@@ -49,13 +50,13 @@ fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, re
 fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
     let Some(mesh) = draft.input.inventory.mesh.present() else { return false };
     let installation = &draft.input.constants.installation;
-    let (hostname, description) = (name.hostname(installation), name.key_description(installation));
+    let description = name.key_description(installation);
     let mut gone = true;
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
         draft.step(Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() }, "nobody shall use it any more");
         gone = false;
     }
-    for device in mesh.devices.iter().filter(|d| d.hostname == hostname) {
+    for device in facts::devices(draft, mesh, name) {
         draft.step(Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() }, "its node was given up");
         gone = false;
     }

@@ -10,6 +10,17 @@ use crate::model::record::{Condemned, Incarnation, Record};
 use crate::model::step::{Command, Effect, Step, Wait};
 use crate::model::time::UnixMs;
 
+/// What the end of an incarnation means for the next one in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Nothing.
+    Nobody,
+    /// Its provider is chosen again only when nobody else bids.
+    Provider,
+    /// The same, and the next attempt is delayed.
+    Attempt,
+}
+
 /// The plan while it is being made: the record is changed here, steps are allowed under the changed record.
 pub struct Draft<'a> {
     pub input: &'a Input<'a>,
@@ -76,8 +87,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Gives an incarnation up for good. A failed attempt to fill a node counts against its provider and delays the next.
-    pub fn condemn(&mut self, name: &IncarnationName, reason: &str, failed_attempt: bool) {
+    /// Gives an incarnation up for good.
+    pub fn condemn(&mut self, name: &IncarnationName, reason: &str, blame: Blame) {
         let now = self.now();
         let Some(incarnation) = self.record.incarnations.get_mut(name) else { return };
         if incarnation.condemned.is_some() {
@@ -87,15 +98,16 @@ impl<'a> Draft<'a> {
         incarnation.candidate = false;
         incarnation.member = false;
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
-        if failed_attempt {
+        if blame == Blame::Attempt {
             let failures = self.record.failures.entry(ordinal).or_default();
             failures.count += 1;
             failures.last = now;
             reason.clone_into(&mut failures.reason);
-            if let Some(choice) = lease
-                && !failures.providers.contains(&choice.id.provider)
-            {
-                failures.providers.push(choice.id.provider);
+        }
+        if let Some(choice) = lease.filter(|_| blame != Blame::Nobody) {
+            let avoided = &mut self.record.failures.entry(ordinal).or_default().providers;
+            if !avoided.contains(&choice.id.provider) {
+                avoided.push(choice.id.provider);
             }
         }
         self.event("GivenUp", format!("{name} is given up: {reason}"));

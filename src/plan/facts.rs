@@ -4,7 +4,9 @@ use super::draft::Draft;
 use crate::model::chain::{DeploymentView, GroupState, LeaseState, LeaseView};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::LeaseStatus;
+use crate::model::mesh::{Device, MeshView};
 use crate::model::node::{NodeState, Process, RedisState};
+use crate::model::time::UnixMs;
 
 /// How far an incarnation has come, by what is seen now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,26 @@ fn close_reason(reason: u32) -> &'static str {
         10_002..20_000 => "by the provider",
         _ => "reason unknown",
     }
+}
+
+/// The lease was closed by the provider, not by its owner and not for want of money.
+pub fn left_by_provider(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    let chain = draft.input.inventory.chain.value.as_ref();
+    let deployment = draft.incarnation(name).and_then(|i| chain?.deployments.get(&i.dseq));
+    deployment.and_then(|d| d.leases.last()).is_some_and(|l| (10_000..20_000).contains(&l.reason))
+}
+
+/// When a node was last heard. An operator that just started never heard it: its silence counts from then.
+pub fn last_heard(draft: &Draft<'_>, name: &IncarnationName) -> UnixMs {
+    let started = draft.input.constants.started;
+    draft.view(name).map_or(started, |v| v.heard.max(started))
+}
+
+/// The devices of a node that `mesh` knows.
+pub fn devices<'a>(draft: &Draft<'_>, mesh: &'a MeshView, name: &IncarnationName) -> Vec<&'a Device> {
+    let reported = draft.incarnation(name).and_then(|i| i.device.as_deref());
+    let tags = draft.input.tags;
+    mesh.devices_of(&name.hostname(&draft.input.constants.installation), reported, [tags.cluster, tags.quarantine])
 }
 
 /// Redis there answers and has its data.

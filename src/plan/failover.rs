@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::witness::{self, Way};
-use super::{facts, leases, roles};
+use super::{facts, fence, leases, roles};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -15,8 +15,6 @@ use crate::model::witness::PageView;
 
 /// A detached replica that does not answer for so long is no longer counted on.
 const DETACH_LIMIT: Duration = Duration::from_secs(3);
-/// What a cut-off master may exceed max-lag by before it stops taking writes (redis-server 7.0 counts whole seconds, once a second).
-const LAG_ERROR: Duration = Duration::from_secs(2);
 
 /// A redis that died starts and loads within this, or somebody should look at it.
 const COME_BACK: Duration = Duration::from_mins(2);
@@ -44,8 +42,7 @@ fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
     if let Some(state) = draft.connected(name) {
         return by_agent(name, state, promotion);
     }
-    let started = draft.input.constants.started;
-    let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
+    let heard = facts::last_heard(draft, name);
     let down_after = draft.spec().failover.down_after.0;
     if let Some(dead) = witness::page(draft, name).and_then(|page| by_page(name, page, promotion)) {
         return dead;
@@ -173,6 +170,7 @@ fn start(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str, witnesses: 
         min_replicas,
         fence: fenced.map(|how| Fence { how, at: now }),
         detached: None,
+        deaf: Vec::new(),
         old: old.clone(),
     };
     draft.event("Failover", format!("{old} is dead: {reason}; epoch {} begins", failover.epoch));
@@ -273,7 +271,7 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
         return;
     }
     detach(draft, &mut failover);
-    fence(draft, &mut failover);
+    fence::fence(draft, &mut failover);
     if failover.detached.is_some() && failover.fence.is_some() {
         choose(draft, &failover);
     }
@@ -307,50 +305,6 @@ fn detach(draft: &mut Draft<'_>, failover: &mut Failover) {
         if let Some(state) = draft.connected(&e.incarnation) {
             e.offset = state.redis.offset;
         }
-    }
-}
-
-/// The first proof that the old master takes no more writes.
-fn fence(draft: &mut Draft<'_>, failover: &mut Failover) {
-    if failover.fence.is_some() {
-        return;
-    }
-    let now = draft.now();
-    if let Some(state) = draft.connected(&failover.old) {
-        let demoted = state.highest.epoch >= failover.epoch && state.redis.role == Role::Replica;
-        if state.redis.process == Process::Exited || demoted {
-            let word = if demoted { "was demoted" } else { "exited" };
-            failover.fence = Some(Fence { how: format!("{}'s agent confirms that its redis {word}", failover.old), at: now });
-            return;
-        }
-        draft.command(&failover.old, Command::Detach, "it must not take writes any more");
-    } else if witness::page(draft, &failover.old).is_some_and(|page| page.fenced && page.at >= failover.started) {
-        // Only a command takes a fence off, and none is sent to it while this change lasts.
-        failover.fence = Some(Fence { how: format!("{}'s signed status page says that it takes no writes", failover.old), at: now });
-        return;
-    }
-    let max_lag = draft.spec().failover.down_after.0.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1));
-    let few = (failover.unaccounted.len() as u64) < u64::from(failover.min_replicas);
-    let minority_may = draft.spec().failover.when_minority == WhenMinority::Promote;
-    if !few && !minority_may {
-        draft.problem("FailoverBlocked", format!("{} may still be attached to {}", names(&failover.unaccounted), failover.old));
-        draft.wait(format!("proof that {} takes no writes", failover.old), failover.started, None, "a person decides");
-        return;
-    }
-    let detached = failover.detached.unwrap_or(now);
-    // A replica whose link was up until it was detached exchanged with the master until then.
-    let last = if now.since(failover.last_exchange) < max_lag { detached.max(failover.last_exchange) } else { failover.last_exchange };
-    let limit = max_lag + LAG_ERROR;
-    if now.passed(last, limit) {
-        let how = format!(
-            "{} heard no replica for {} s and needs {} for a write",
-            failover.old,
-            now.since(last).as_secs(),
-            failover.min_replicas
-        );
-        failover.fence = Some(Fence { how, at: now });
-    } else {
-        draft.wait(format!("{} to have stopped taking writes", failover.old), last, Some(limit), "the best replica is promoted");
     }
 }
 
@@ -398,7 +352,7 @@ fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
         old: failover.old.0.clone(),
         new: chosen.incarnation.0.clone(),
         candidates: failover.eligible.iter().map(|e| format!("{}: {}", e.incarnation, e.offset)).collect(),
-        fence: failover.fence.as_ref().map(|f| f.how.clone()).unwrap_or_default(),
+        fence: fence::in_words(failover),
         steps_ms: steps,
         lost_bytes: None,
     });
@@ -406,6 +360,6 @@ fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
     draft.record.change = None;
 }
 
-fn names(list: &[IncarnationName]) -> String {
+pub(super) fn names(list: &[IncarnationName]) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::placement;
+use super::{devices, placement};
 use crate::model::ids::IncarnationName;
-use crate::model::record::{Choice, Incarnation};
+use crate::model::record::{Choice, Incarnation, Promotion};
 use crate::model::step::Effect;
 
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
@@ -18,14 +18,23 @@ pub fn give_up_lost(draft: &mut Draft<'_>) {
     for (name, incarnation) in draft.live() {
         match facts::stage(draft, &name) {
             Stage::Lost(why) => lost(draft, &name, &incarnation, &why),
+            Stage::Silent if devices::deleted(draft, &name) => deleted(draft, &name),
             Stage::Silent => silent(draft, &name),
-            Stage::Connected if !incarnation.joined => {
-                draft.change(&name, |i| i.joined = true);
-                draft.record.failures.remove(&incarnation.ordinal);
-                draft.event("Joined", format!("{name} is on the mesh and reports"));
-            }
+            Stage::Connected => connected(draft, &name, &incarnation),
             _ => {}
         }
+    }
+}
+
+fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    if !incarnation.joined {
+        draft.change(name, |i| i.joined = true);
+        draft.record.failures.remove(&incarnation.ordinal);
+        draft.event("Joined", format!("{name} is on the mesh and reports"));
+    }
+    let reported = draft.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
+    if let (None, Some(id)) = (&incarnation.device, reported) {
+        draft.change(name, |i| i.device = Some(id.clone()));
     }
 }
 
@@ -40,32 +49,57 @@ fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation
     if is_master {
         lose_master(draft, name, why);
     }
-    draft.condemn(name, why, !incarnation.joined);
+    let blame = match (incarnation.joined, facts::left_by_provider(draft, name)) {
+        (false, _) => Blame::Attempt,
+        (true, true) => Blame::Provider,
+        (true, false) => Blame::Nobody,
+    };
+    draft.condemn(name, why, blame);
 }
 
 /// The master is gone for good, and nobody follows it in: from here on it is a cold start.
 pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
     draft.record.master = None;
     draft.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
-    draft.condemn(name, why, false);
+    let blame = if facts::left_by_provider(draft, name) { Blame::Provider } else { Blame::Nobody };
+    draft.condemn(name, why, blame);
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
-    // An operator that just started never heard it: its silence counts from then.
-    let started = draft.input.constants.started;
-    let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
+    let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
-    let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
-    let master_well = draft.record.master.as_ref().is_some_and(|p| p.confirmed && draft.connected(&p.incarnation).is_some());
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if is_master || !master_well || draft.record.change.is_some() {
+    if !may_go(draft, name) {
         return;
     }
     if draft.now().passed(heard, limit) {
-        draft.condemn(name, &format!("it has been silent since {heard}"), false);
+        draft.condemn(name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
         draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
     }
+}
+
+/// Its device was deleted by somebody else. It cannot come back, so nothing is gained by waiting; but one node at a time, and the next one
+/// only when the cluster is whole again: a list that wrongly lacks devices must not take a cluster apart.
+fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
+    draft.problem(
+        "DeviceGone",
+        format!("the mesh device of {name} was deleted: it cannot join again, because its key is spent, and is replaced"),
+    );
+    if !devices::others_whole(draft, name) {
+        silent(draft, name);
+        return;
+    }
+    let (heard, down_after) = (facts::last_heard(draft, name), draft.spec().failover.down_after.0);
+    if may_go(draft, name) && draft.now().passed(heard, down_after) {
+        draft.condemn(name, "its mesh device was deleted", Blame::Nobody);
+    }
+}
+
+/// A node that is not heard is given up only while another one is master and well: what it holds may be needed.
+fn may_go(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    let well = |p: &Promotion| &p.incarnation != name && p.confirmed && draft.connected(&p.incarnation).is_some();
+    draft.record.change.is_none() && draft.record.master.as_ref().is_some_and(well)
 }
 
 /// The next step of each incarnation on its way to the mesh.
@@ -115,7 +149,8 @@ fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
 fn wait_for_join(draft: &mut Draft<'_>, name: &IncarnationName, since: crate::model::time::UnixMs, what: &str) {
     let limit = draft.input.timing.join_deadline;
     if draft.now().passed(since, limit) {
-        draft.condemn(name, &format!("waited {} s in vain for {what}", limit.as_secs()), true);
+        let more = devices::not_joined(draft, name).map_or(String::new(), |why| format!("; {why}"));
+        draft.condemn(name, &format!("waited {} s in vain for {what}{more}", limit.as_secs()), Blame::Attempt);
     } else {
         draft.wait(what, since, Some(limit), "the node is given up and tried with another provider");
     }
@@ -176,7 +211,7 @@ fn no_bid(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnati
         format!("no bid could be taken at {month} per month or less ({})", refused.join("; "))
     };
     if draft.now().passed(incarnation.reserved, limit) {
-        draft.condemn(name, &why, true);
+        draft.condemn(name, &why, Blame::Attempt);
     } else {
         if !refused.is_empty() {
             draft.problem("NoAcceptableBid", format!("{name}: {why}"));
@@ -205,7 +240,7 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     }
     let since = since_choice(incarnation);
     if draft.now().passed(since, draft.input.timing.join_deadline) {
-        draft.condemn(name, "its provider did not take the manifest in time", true);
+        draft.condemn(name, "its provider did not take the manifest in time", Blame::Attempt);
         return;
     }
     let Some(mesh) = inventory.mesh.present() else {

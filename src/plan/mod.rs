@@ -5,12 +5,15 @@
 
 mod cleanup;
 mod cold_start;
+mod devices;
 mod draft;
 mod facts;
 mod failover;
+mod fence;
 mod leases;
 mod money;
 mod placement;
+mod quarantine;
 mod roles;
 mod rollout;
 mod settings;
@@ -65,6 +68,15 @@ pub struct Limits {
     pub others: Uact,
 }
 
+/// What a device of ours may be tagged with: one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tags<'a> {
+    /// Its cluster's: nodes reach each other.
+    pub cluster: &'a str,
+    /// The operator alone reaches it.
+    pub quarantine: &'a str,
+}
+
 /// Everything a plan follows from.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
@@ -80,6 +92,8 @@ pub struct Input<'a> {
     pub timing: &'a Timing,
     /// What may be spent.
     pub limits: &'a Limits,
+    /// What devices are tagged with.
+    pub tags: Tags<'a>,
     /// The present moment.
     pub now: UnixMs,
 }
@@ -118,7 +132,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
         leases::give_up_lost(&mut draft);
         rollout::fill(&mut draft);
         leases::advance(&mut draft);
+        quarantine::notice(&mut draft);
         roles::plan(&mut draft);
+        quarantine::keep(&mut draft);
+        devices::report(&mut draft);
         rollout::let_leave(&mut draft);
         settings::configure(&mut draft);
     }

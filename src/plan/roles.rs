@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{cold_start, facts, failover, settings, switchover};
+use super::{cold_start, facts, failover, quarantine, settings, switchover};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
@@ -109,7 +109,7 @@ fn follow(draft: &mut Draft<'_>) {
             continue;
         }
         let Some(state) = draft.connected(&name) else { continue };
-        if !facts::running(&state.redis) || facts::fqdn(state).is_none() {
+        if !facts::running(&state.redis) || facts::fqdn(state).is_none() || quarantine::apart(draft, &name) {
             continue;
         }
         if !incarnation.member {
@@ -147,12 +147,7 @@ pub fn attached(master: &NodeState, replica: &NodeState) -> bool {
 fn send_follow(draft: &mut Draft<'_>, name: &IncarnationName, state: &NodeState, master: &NodeState, master_name: &str, epoch: u64) {
     // History past the promotion point exists nowhere else: it is kept as a snapshot before a full sync wipes it.
     let lost = beyond_promotion(state, master);
-    if let (Some(bytes), Some(report)) = (lost, draft.record.last_failover.as_mut())
-        && report.old == name.0
-        && report.lost_bytes.is_none()
-    {
-        report.lost_bytes = Some(bytes);
-    }
+    report_loss(draft, name, lost);
     let command = Command::Follow {
         master_name: master_name.to_owned(),
         grant: ReplicationGrant { incarnation: name.clone(), epoch },
@@ -161,8 +156,18 @@ fn send_follow(draft: &mut Draft<'_>, name: &IncarnationName, state: &NodeState,
     draft.command(name, command, format!("the master of epoch {epoch} is {master_name}"));
 }
 
+/// Completes the report of the failover in which this node was given up.
+pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, lost: Option<i64>) {
+    if let (Some(bytes), Some(report)) = (lost, draft.record.last_failover.as_mut())
+        && report.old == name.0
+        && report.lost_bytes.is_none()
+    {
+        report.lost_bytes = Some(bytes);
+    }
+}
+
 /// Bytes that a former master wrote beyond the point where the present one was promoted; `None` when that cannot be compared.
-fn beyond_promotion(state: &NodeState, master: &NodeState) -> Option<i64> {
+pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Option<i64> {
     let history = state.history.as_ref()?;
     (!history.replid.is_empty() && history.replid == master.redis.replid2).then(|| (history.offset + 1 - master.redis.second_offset).max(0))
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::switchover;
-use super::{facts, money};
+use super::draft::{Blame, Draft};
+use super::{devices, facts, money, switchover};
 use crate::api::types::MIGRATE;
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
@@ -23,7 +22,7 @@ const MOVE_LIMIT: Duration = Duration::from_mins(30);
 /// Gives everything up: the cluster is being deleted.
 pub fn tear_down(draft: &mut Draft<'_>) {
     for (name, _) in draft.live() {
-        draft.condemn(&name, "the cluster is being deleted", false);
+        draft.condemn(&name, "the cluster is being deleted", Blame::Nobody);
     }
     draft.record.change = None;
 }
@@ -108,6 +107,8 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
         joined: false,
         member: false,
         candidate: false,
+        device: None,
+        quarantined: None,
         replaces: replaces.clone(),
         condemned: None,
     };
@@ -147,12 +148,15 @@ pub fn let_leave(draft: &mut Draft<'_>) {
     if draft.record.change.is_some() {
         return;
     }
+    call_back(draft);
     let live = draft.live();
     let nodes = draft.spec().nodes;
     for (name, incarnation) in &live {
         let successor = live.iter().find(|(_, i)| i.replaces.as_ref() == Some(name)).map(|(n, i)| (n.clone(), i.clone()));
         let reason = if incarnation.ordinal >= nodes {
             format!("the cluster has {nodes} nodes now")
+        } else if let Some(why) = devices::compromised(draft, name) {
+            why
         } else if let Some((new, new_incarnation)) = &successor {
             if !new_incarnation.candidate || !in_sync(draft, new) {
                 draft.watch(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, MOVE_LIMIT, "MoveStuck");
@@ -166,7 +170,7 @@ pub fn let_leave(draft: &mut Draft<'_>) {
         };
         let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
         if is_master {
-            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, nodes));
+            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, name));
             match target {
                 Some(target) => switchover::start(draft, &target, &format!("{name} is to leave: {reason}")),
                 None => draft.problem("CannotLeave", format!("{name} is master and no other node is in sync to take over")),
@@ -177,12 +181,29 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             draft.problem("CannotLeave", format!("{name} stays until another replica is in sync with the master"));
             continue;
         }
-        draft.condemn(name, &reason, false);
+        let blame = if devices::compromised(draft, name).is_some() { Blame::Provider } else { Blame::Nobody };
+        draft.condemn(name, &reason, blame);
     }
 }
 
-fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], nodes: u32) -> Option<IncarnationName> {
-    live.iter().find(|(n, i)| i.ordinal < nodes && i.candidate && in_sync(draft, n)).map(|(n, _)| n.clone())
+/// A person took the wish to move a node back: its successor goes, unless it is in sync already.
+fn call_back(draft: &mut Draft<'_>) {
+    let leaving = asked_to_leave(draft);
+    let stays = |old: &IncarnationName| !leaving.contains(old) && draft.incarnation(old).is_some_and(|i| i.condemned.is_none());
+    let idle: Vec<_> = draft
+        .live()
+        .into_iter()
+        .filter(|(_, i)| !i.candidate)
+        .filter_map(|(name, i)| i.replaces.filter(|old| stays(old)).map(|old| (name, old)))
+        .collect();
+    for (name, old) in idle {
+        draft.condemn(&name, &format!("{old} is not to leave any more"), Blame::Nobody);
+    }
+}
+
+fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], leaver: &IncarnationName) -> Option<IncarnationName> {
+    let stays = |n: &IncarnationName, i: &Incarnation| n != leaver && i.ordinal < draft.spec().nodes && i.candidate;
+    live.iter().find(|(n, i)| stays(n, i) && in_sync(draft, n)).map(|(n, _)| n.clone())
 }
 
 /// A replica that is attached to the present master now.

@@ -105,6 +105,11 @@ fn phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -
 fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
     let Some(state) = draft.connected(name) else { return ("Unknown", None) };
     let note = state.notes.first().cloned();
+    if let Some(quarantine) = &incarnation.quarantined {
+        let message =
+            format!("given up as master in epoch {}; the operator alone reaches it until its redis was demoted", quarantine.epoch);
+        return ("Quarantined", Some(message));
+    }
     let master = draft.record.master.as_ref();
     if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
         return ("Master", note);

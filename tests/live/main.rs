@@ -3,6 +3,7 @@
 mod demo;
 mod family;
 mod mesh;
+mod mesh_faults;
 mod moves;
 mod node;
 mod outage;

@@ -42,7 +42,8 @@ async fn agent() {
     }
 }
 
-async fn join(tailnet: &Tailnet, dir: &Path, hostname: &str, key: &str) -> Child {
+/// A tailscaled of its own on the tailnet, under this host name.
+pub async fn join(tailnet: &Tailnet, dir: &Path, hostname: &str, key: &str) -> Child {
     std::fs::create_dir_all(dir).unwrap();
     let socket = format!("--socket={}", dir.join("ts.sock").display());
     let mut tailscaled = Command::new(tailnet.peers().join("tailscaled"));

@@ -9,7 +9,7 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::api::validate;
 use akash_redis::cli::client::{CliError, Client};
 use akash_redis::cli::demo::writer::Access;
-use akash_redis::cli::local::Local;
+use akash_redis::cli::local::{Local, LocalOptions};
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::devnet::tailnet;
 use http::Method;
@@ -57,6 +57,14 @@ impl Stage {
     /// Market and tailnet; no operator runs yet.
     pub async fn without_operator(sandbox: &Sandbox) -> Self {
         let local = Local::start(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop).await.unwrap();
+        let client = local.client().unwrap();
+        Self { local, client }
+    }
+
+    /// All of it, on a market or tailnet that is not the usual one.
+    pub async fn on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
+        let mut local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options).await.unwrap();
+        local.start_operator().await.unwrap();
         let client = local.client().unwrap();
         Self { local, client }
     }

@@ -1,8 +1,10 @@
 //! Promises 5 and 7: a bad market, outages and too little money end in waiting or in a refusal with a sentence, and leave nothing behind.
 
+mod devices;
 mod market;
 mod money;
 mod outages;
+mod quarantine;
 mod walk;
 
 use std::sync::Arc;

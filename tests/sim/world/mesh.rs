@@ -12,6 +12,11 @@ use secrecy::SecretString;
 use super::fuse::Fuse;
 use super::witness::Witness;
 
+/// Tag of the nodes.
+pub const CLUSTER_TAG: &str = "tag:akash-redis";
+/// Tag of nodes that nobody but the operator reaches.
+pub const QUARANTINE_TAG: &str = "tag:akash-redis-quarantine";
+
 /// Everything the control server knows.
 #[derive(Default)]
 pub struct Tailnet {
@@ -21,6 +26,10 @@ pub struct Tailnet {
     joined: u64,
     /// The control API does not answer.
     pub away: bool,
+    /// The policy does not let the operator give tags.
+    pub refuses_tags: bool,
+    /// Ids of devices that the control API's list lacks by mistake.
+    pub hidden: Vec<String>,
     /// Time between what the control API does and its answer.
     pub slow_answer: Duration,
 }
@@ -36,12 +45,19 @@ impl Tailnet {
             hostname: hostname.to_owned(),
             name: format!("{hostname}.mesh.test"),
             ip: format!("100.64.0.{}", self.joined),
-            tags: vec!["tag:akash-redis".to_owned()],
+            tags: vec![CLUSTER_TAG.to_owned()],
             created: None,
             multiple_connections: false,
         };
         self.devices.push(device.clone());
         Some(device)
+    }
+
+    /// Whom a device sees: those with the cluster's tag see each other, the operator alone sees the others. `None` when it was deleted.
+    pub fn netmap(&self, device: &str) -> Option<Vec<String>> {
+        let own = self.devices.iter().find(|d| d.id == device)?;
+        let meets = |d: &&Device| d.id != own.id && d.tags.iter().any(|t| t == CLUSTER_TAG && own.tags.contains(t));
+        Some(self.devices.iter().filter(meets).map(|d| d.name.clone()).collect())
     }
 
     /// Keys that could still be used.
@@ -82,7 +98,7 @@ impl MeshControl for SimMesh {
     async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.with(|t| MeshView {
-            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0)).cloned().collect(),
+            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0) && !t.hidden.contains(&d.id)).cloned().collect(),
             keys: t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect(),
         })
     }
@@ -106,7 +122,20 @@ impl MeshControl for SimMesh {
     }
 
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
-        self.effect(|t| t.devices.iter_mut().filter(|d| d.id == device).for_each(|d| d.tags = tags.to_vec())).await
+        let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
+        if let Some(hostname) = there.filter(|_| tags == [QUARANTINE_TAG]) {
+            self.witness.quarantines(&hostname).await;
+        }
+        let done = self.effect(|t| {
+            let refused = t.refuses_tags;
+            t.devices.iter_mut().filter(|d| d.id == device && !refused).for_each(|d| d.tags = tags.to_vec());
+            refused
+        });
+        if done.await? {
+            let message = format!("requested tags [{}] are invalid or not permitted", tags.join(" "));
+            return Err(MeshError::Refused { what: "tags".to_owned(), status: 400, message });
+        }
+        Ok(())
     }
 
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {

@@ -102,7 +102,7 @@ impl World {
         let witness = Witness::new(store.clone(), root().installation_id());
         let chain = SimChain::new(clock, fuse.clone(), witness.clone(), terms);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));
-        let nodes = Nodes::new(clock, fuse.clone(), witness.clone());
+        let nodes = Nodes::new(clock, fuse.clone(), witness.clone(), tailnet.clone());
         let gateway = Arc::new(SimGateway {
             chain: chain.clone(),
             tailnet: tailnet.clone(),
@@ -153,8 +153,8 @@ impl World {
             constants: Constants { installation: root.installation_id(), owner: self.chain.owner().to_owned(), term, started: clock.now() },
             root,
             image: IMAGE.to_owned(),
-            mesh_tag: "tag:akash-redis".to_owned(),
-            quarantine_tag: "tag:akash-redis-quarantine".to_owned(),
+            mesh_tag: mesh::CLUSTER_TAG.to_owned(),
+            quarantine_tag: mesh::QUARANTINE_TAG.to_owned(),
             login_server: None,
             metrics: Metrics::default(),
             budget_per_cluster: Uact(50_000_000),

@@ -22,6 +22,14 @@ pub struct Node {
     pub reachable: bool,
     /// Other nodes reach it.
     pub meshed: bool,
+    /// The control server reaches it.
+    pub hears_control: bool,
+    /// Its device is known to the control server.
+    pub listed: bool,
+    /// Its device has the cluster's tag: applications reach it.
+    pub open: bool,
+    /// FQDNs of the nodes it sees, as the control server last told it.
+    pub netmap: Vec<String>,
     pub memory: Memory,
     pub boots: u32,
     pub runs: u32,
@@ -63,6 +71,7 @@ pub struct Face {
     online_epoch: u64,
     replicas: Vec<String>,
     saved: usize,
+    netmap: Vec<String>,
 }
 
 impl Node {
@@ -80,6 +89,7 @@ impl Node {
             online_epoch: self.online_epoch,
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
+            netmap: self.netmap.clone(),
         }
     }
 
@@ -93,6 +103,10 @@ impl Node {
             powered: true,
             reachable: true,
             meshed: true,
+            hears_control: true,
+            listed: true,
+            open: true,
+            netmap: Vec::new(),
             memory: Memory::default(),
             boots: 0,
             runs: 0,
@@ -144,6 +158,16 @@ impl Node {
         self.acks.clear();
     }
 
+    /// Its redis hangs, and cannot be killed.
+    pub fn freeze_redis(&mut self) {
+        self.process = Process::Stuck;
+    }
+
+    /// Its redis goes on where it stopped: as a master, if it was one.
+    pub fn thaw_redis(&mut self) {
+        self.process = Process::Running;
+    }
+
     pub fn offset(&self) -> i64 {
         i64::try_from(self.log.len()).unwrap()
     }
@@ -177,7 +201,7 @@ impl Node {
                 ip: self.ip.clone(),
                 device_id: self.device.clone(),
                 health: Vec::new(),
-                visible_peers: Vec::new(),
+                visible_peers: self.netmap.clone(),
             },
             redis: self.redis(now),
             history: self.history.clone(),

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::fuse::Fuse;
+use super::mesh::{CLUSTER_TAG, Tailnet};
 use super::node::{Face, Node};
 use super::witness::Witness;
 
@@ -58,12 +59,13 @@ pub struct Nodes {
     pub clock: Clock,
     pub fuse: Arc<Fuse>,
     witness: Arc<Witness>,
+    tailnet: Arc<Mutex<Tailnet>>,
     changes: watch::Sender<u64>,
 }
 
 impl Nodes {
-    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), clock, fuse, witness, changes: watch::channel(0).0 })
+    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>, tailnet: Arc<Mutex<Tailnet>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), clock, fuse, witness, tailnet, changes: watch::channel(0).0 })
     }
 
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
@@ -72,6 +74,7 @@ impl Nodes {
             tokio::time::sleep(Duration::from_millis(STEP)).await;
             let now = self.clock.now().0;
             let mut state = self.state.lock().unwrap();
+            state.hear_control(&self.tailnet.lock().unwrap());
             state.restart();
             state.replicate(now);
             state.write(now);
@@ -108,6 +111,18 @@ impl State {
         }
     }
 
+    /// Network maps are pushed at once. A deleted node is not told; the others are.
+    fn hear_control(&mut self, tailnet: &Tailnet) {
+        for node in self.nodes.values_mut().filter(|_| !tailnet.away) {
+            let netmap = tailnet.netmap(&node.device);
+            node.listed = netmap.is_some();
+            node.open = tailnet.devices.iter().any(|d| d.id == node.device && d.tags.iter().any(|t| t == CLUSTER_TAG));
+            if let Some(netmap) = netmap.filter(|_| node.hears_control) {
+                node.netmap = netmap;
+            }
+        }
+    }
+
     /// Every replica copies from the node whose name it was given, when both sides allow it.
     fn replicate(&mut self, now: u64) {
         let names: Vec<_> = self.nodes.keys().cloned().collect();
@@ -119,8 +134,9 @@ impl State {
             let source = self.nodes.iter().find(|(_, n)| n.fqdn == replica.master_host).map(|(n, _)| n.clone());
             let linked = source.as_ref().is_some_and(|s| {
                 let m = &self.nodes[s];
+                let sighted = m.netmap.contains(&replica.fqdn) && replica.netmap.contains(&m.fqdn);
                 let granted = m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
-                m.powered && m.meshed && replica.meshed && m.process == Process::Running && m.role == Role::Master && granted
+                m.powered && m.meshed && replica.meshed && sighted && m.process == Process::Running && m.role == Role::Master && granted
             });
             let node = self.nodes.get_mut(&name).unwrap();
             node.link_up = linked;
@@ -154,9 +170,10 @@ impl State {
         }
     }
 
-    /// One write to every master that takes it: two of them at one moment is the split brain that must not be.
+    /// One write to every master that takes it and is reached by applications, which hear the control server: two of them at one moment is
+    /// the split brain that must not be.
     fn write(&mut self, now: u64) {
-        let takers: Vec<_> = self.nodes.iter().filter(|(_, n)| n.takes_writes(now)).map(|(n, _)| n.clone()).collect();
+        let takers: Vec<_> = self.nodes.iter().filter(|(_, n)| n.takes_writes(now) && n.open).map(|(n, _)| n.clone()).collect();
         if takers.len() > 1 {
             self.application.split.push(format!("at {now}: {takers:?}"));
         }
@@ -179,7 +196,7 @@ impl State {
         let beat = now % HEARTBEAT < STEP;
         for name in self.targets.keys() {
             let lost = |views: &mut BTreeMap<_, NodeView>| views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
-            let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable) else {
+            let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable && n.listed) else {
                 news |= lost(&mut self.views);
                 self.faces.remove(name);
                 continue;
@@ -232,7 +249,7 @@ impl Agents for SimAgents {
         let now = self.0.clock.now();
         let result = {
             let mut state = self.0.state.lock().unwrap();
-            match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable) {
+            match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable && n.listed) {
                 None => Err(AgentError::Away { incarnation: incarnation.clone(), detail: "no route".to_owned() }),
                 Some(node) => {
                     let result = node.command(request);

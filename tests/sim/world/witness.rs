@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::{Incarnation, Record};
+use akash_redis::model::record::{Change, Incarnation, Record};
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Store, Stored};
 
@@ -68,6 +68,17 @@ impl Witness {
         let name = IncarnationName::from_hostname(hostname, &self.installation);
         let condemned = self.find(|n, _| Some(n) == name.as_ref()).await.is_some_and(|(_, _, i)| i.condemned.is_some());
         self.expect(condemned, || format!("the device {hostname} is deleted and was not condemned"));
+    }
+
+    /// A device is about to be shut off: only that of a master that is being given up, or was, may be.
+    pub async fn quarantines(&self, hostname: &str) {
+        let name = IncarnationName::from_hostname(hostname, &self.installation);
+        let found = self.find(|n, _| Some(n) == name.as_ref()).await;
+        let may = found.is_some_and(|(stored, name, _)| {
+            let failing = matches!(&stored.record.change, Some(Change::Failover(f)) if f.old == name);
+            failing || stored.record.master.is_none_or(|p| p.incarnation != name)
+        });
+        self.expect(may, || format!("the device {hostname} of the only master is shut off"));
     }
 
     /// A usable key is about to be revoked: only that of a condemned incarnation may be, or of one that never joined.

@@ -1,0 +1,190 @@
+//! The fence through the mesh: the device of a master that was given up gets the quarantine tag, under which the operator alone reaches it
+//! (safety.md section 4, steps 4 and 8; docs/decisions/0009-quarantine.md).
+//!
+//! The record says who is in quarantine; the tag follows from that, whenever the tailnet shows otherwise.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::failover::names;
+use super::{facts, roles};
+use crate::model::ids::IncarnationName;
+use crate::model::mesh::{Device, MeshView};
+use crate::model::node::{NodeState, Role};
+use crate::model::record::{Change, Failover, Quarantine};
+use crate::model::step::{Command, Effect};
+
+/// A push of the control server was seen to take up to 1.5 s, an agent looks at its network map each second and reports it at once. Who still
+/// has the old master after this does not hear the control server.
+const DEAF_AFTER: Duration = Duration::from_secs(5);
+/// The call that gives a tag takes about a second, and a reading of the tailnet follows it.
+const TAG_LIMIT: Duration = Duration::from_secs(5);
+/// An agent gives up a snapshot after five minutes.
+const SAVE_LIMIT: Duration = Duration::from_mins(6);
+/// tailscaled's word for a network map that can be believed.
+const RUNNING: &str = "Running";
+
+/// Shuts the old master of a failover off from everybody but the operator. Nobody else is ever put in quarantine.
+pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
+    let (old, epoch, at) = (&failover.old, failover.epoch, draft.now());
+    let Some(incarnation) = draft.incarnation(old).filter(|i| i.condemned.is_none()) else { return };
+    if draft.input.tags.cluster == draft.input.tags.quarantine {
+        return;
+    }
+    let known = incarnation.quarantined.clone();
+    if known.as_ref().is_some_and(|q| q.epoch >= epoch) {
+        return;
+    }
+    if known.is_none() {
+        draft.event("Quarantine", format!("{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"));
+    }
+    let quarantine = known.map_or(Quarantine { epoch, at, in_force: None }, |q| Quarantine { epoch, ..q });
+    draft.change(old, |i| i.quarantined = Some(quarantine));
+}
+
+/// Notes since when the tag is seen to be in force. The answer of the call that gave it proves nothing.
+pub fn notice(draft: &mut Draft<'_>) {
+    let reading = &draft.input.inventory.mesh;
+    let Some(mesh) = reading.present() else { return };
+    for (name, incarnation) in draft.live() {
+        let Some(quarantine) = incarnation.quarantined else { continue };
+        let devices = facts::devices(draft, mesh, &name);
+        let tagged = !devices.is_empty() && devices.iter().all(|d| is_only(d, draft.input.tags.quarantine));
+        let in_force = tagged.then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.at))).flatten();
+        draft.change(&name, |i| i.quarantined = Some(Quarantine { in_force, ..quarantine }));
+    }
+}
+
+/// Every node that could be attached to the old master was heard after the tag had been in force, and has lost it from its network map.
+pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
+    let in_force = draft.incarnation(&failover.old)?.quarantined.as_ref()?.in_force?;
+    let known_as = names_of(draft, &failover.old);
+    let members = draft.live().into_iter().filter(|(_, i)| i.member).map(|(n, _)| n);
+    let eligible = failover.eligible.iter().map(|e| e.incarnation.clone());
+    let mut survivors: BTreeSet<_> = members.chain(eligible).chain(failover.unaccounted.iter().cloned()).collect();
+    survivors.remove(&failover.old);
+    let lost = |name: &IncarnationName| {
+        let view = draft.view(name).filter(|v| v.connected && v.heard > in_force);
+        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && !sees(&v.state, &known_as))
+    };
+    let confirmed = !known_as.is_empty() && !survivors.is_empty() && survivors.iter().all(lost);
+    let survivors: Vec<_> = survivors.into_iter().collect();
+    confirmed.then(|| format!("{} is in quarantine, and gone from the network maps of {}", failover.old, names(&survivors)))
+}
+
+/// Nodes that still see a node long after its quarantine: they do not hear the control server, and their links to it go on.
+pub fn deaf(draft: &Draft<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
+    let in_force = draft.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
+    let Some(in_force) = in_force.filter(|at| draft.now().passed(*at, DEAF_AFTER)) else { return Vec::new() };
+    let known_as = names_of(draft, shut_off);
+    let holds = |name: &IncarnationName| {
+        let view = draft.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
+        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as))
+    };
+    draft.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()
+}
+
+/// Keeps tags as the record says, lets out who can do no harm, and reports who does not hear the control server.
+pub fn keep(draft: &mut Draft<'_>) {
+    for (name, incarnation) in draft.live() {
+        if let Some(quarantine) = &incarnation.quarantined {
+            let_out(draft, &name, quarantine);
+            let deaf = deaf(draft, &name);
+            if !deaf.is_empty() {
+                let message =
+                    format!("{} cannot hear the control server: {name} was shut off and is still in their network map", names(&deaf));
+                draft.problem("DeafToControl", message);
+            }
+        }
+        if let Some(mesh) = draft.input.inventory.mesh.present() {
+            for device in facts::devices(draft, mesh, &name) {
+                tag(draft, &name, device);
+            }
+        }
+    }
+}
+
+/// Gives the device the one of our two tags that it shall have, when it has the other one. A person's own tags are left alone.
+fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
+    let tags = draft.input.tags;
+    let quarantine = draft.incarnation(name).and_then(|i| i.quarantined.clone());
+    let (wanted, other) = if quarantine.is_some() { (tags.quarantine, tags.cluster) } else { (tags.cluster, tags.quarantine) };
+    if is_only(device, other) {
+        let why = if quarantine.is_some() { "it was given up as master and must reach nobody" } else { "it may be reached again" };
+        let effect = Effect::SetTags { incarnation: name.clone(), device: device.id.clone(), tags: vec![wanted.to_owned()] };
+        draft.step(effect, why);
+        if quarantine.is_some_and(|q| draft.now().passed(q.at, TAG_LIMIT)) {
+            let message = format!(
+                "{name} does not get the tag {wanted}, so that the mesh does not fence it and time has to: the policy's tagOwners must give {wanted} to a tag of the OAuth client, which needs the scope devices:core"
+            );
+            draft.problem("QuarantineRefused", message);
+        }
+        return;
+    }
+    // A further tag beside ours is no harm unless it undoes the quarantine.
+    let fine = if quarantine.is_some() { is_only(device, wanted) } else { device.tags.iter().any(|t| t == wanted) };
+    if !fine {
+        let message =
+            format!("the device of {name} has the tags {}, which are left alone; it should have {wanted}", device.tags.join(", "));
+        draft.problem("ForeignTags", message);
+    }
+}
+
+/// Ends a quarantine once redis there was demoted and what only it has is kept: open connections go on where they stopped, late writes
+/// included.
+fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantine) {
+    let failing = matches!(&draft.record.change, Some(Change::Failover(f)) if &f.old == name);
+    let master = draft.record.master.clone();
+    if failing {
+        return;
+    }
+    if master.as_ref().is_some_and(|p| &p.incarnation == name) {
+        // Nobody was chosen in its place: late writes reach the master that they were meant for.
+        lift(draft, name, "nobody took its place");
+        return;
+    }
+    let new_master = master.filter(|p| p.confirmed).and_then(|p| draft.connected(&p.incarnation));
+    let state = draft.connected(name).filter(|s| facts::running(&s.redis));
+    let (Some(new_master), Some(state)) = (new_master.filter(|_| draft.record.change.is_none()), state) else { return };
+    if state.redis.role != Role::Replica || state.highest.epoch < quarantine.epoch {
+        draft.command(name, Command::Detach, "it was given up as master and must not take writes");
+        return;
+    }
+    let lost = roles::beyond_promotion(state, new_master);
+    roles::report_loss(draft, name, lost);
+    let label = format!("before-epoch-{}", quarantine.epoch);
+    // What cannot be compared may be more than the new master has.
+    if lost != Some(0) && state.redis.keys > 0 && !state.saved.contains(&label) {
+        draft.command(name, Command::Save { label }, "it may have data that the new master lacks, and will be overwritten");
+        draft.watch(format!("the data of {name} to be kept"), quarantine.at, SAVE_LIMIT, "QuarantineStuck");
+        return;
+    }
+    lift(draft, name, "its redis was demoted and its data is kept");
+}
+
+fn lift(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
+    draft.change(name, |i| i.quarantined = None);
+    draft.event("QuarantineEnded", format!("{name} may be reached by the other nodes again: {why}"));
+}
+
+/// The others do not reach it: it is in quarantine, or its device was last seen with that tag.
+pub fn apart(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    let tagged = |mesh: &MeshView| facts::devices(draft, mesh, name).iter().any(|d| is_only(d, draft.input.tags.quarantine));
+    draft.incarnation(name).is_some_and(|i| i.quarantined.is_some()) || draft.input.inventory.mesh.value.as_ref().is_some_and(tagged)
+}
+
+fn is_only(device: &Device, tag: &str) -> bool {
+    device.tags == [tag]
+}
+
+/// Every FQDN that a node is or was known by.
+fn names_of(draft: &Draft<'_>, name: &IncarnationName) -> Vec<String> {
+    let devices = draft.input.inventory.mesh.value.as_ref().map(|m| facts::devices(draft, m, name)).unwrap_or_default();
+    let reported = draft.view(name).and_then(|v| facts::fqdn(&v.state));
+    devices.iter().map(|d| d.name.as_str()).chain(reported).filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
+fn sees(state: &NodeState, known_as: &[String]) -> bool {
+    state.mesh.visible_peers.iter().any(|peer| known_as.contains(peer))
+}

@@ -1,0 +1,193 @@
+//! What people, providers and a wrong list do to the nodes' devices.
+
+use std::time::Duration;
+
+use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::mesh::Device;
+use akash_redis::store::Store;
+
+use super::{comes_up_and_goes, goes, live, migrate, running, told};
+use crate::lifecycle::THREE;
+use crate::world::mesh::CLUSTER_TAG;
+use crate::world::{Terms, World};
+
+/// Longer than a silent node is waited for.
+const LONG: Duration = Duration::from_mins(15);
+
+fn device(world: &World, name: &IncarnationName) -> String {
+    world.nodes.with(name, |n| n.device.clone())
+}
+
+fn delete_device(world: &World, name: &IncarnationName) {
+    let id = device(world, name);
+    world.tailnet.lock().unwrap().devices.retain(|d| d.id != id);
+}
+
+/// Another device asks for the host name of a node, and gets this tag.
+fn impersonate(world: &World, name: &IncarnationName, tag: &str) {
+    let id = device(world, name);
+    let tailnet = &mut *world.tailnet.lock().unwrap();
+    let own = tailnet.devices.iter().find(|d| d.id == id).unwrap().clone();
+    let other = Device { id: format!("other-{id}"), name: format!("{}-1.mesh.test", own.hostname), tags: vec![tag.to_owned()], ..own };
+    tailnet.devices.push(other);
+}
+
+async fn replaced(world: &World, name: &IncarnationName, limit: Duration) {
+    world.until("the node to be given up", limit, async || !live(world).await.contains(name)).await;
+    world.until_ready("cache").await;
+    assert_eq!(world.chain.active_deployments().len(), 3);
+}
+
+async fn given_up_because(world: &World, words: &str) {
+    let events = world.store.events("cache").await.unwrap();
+    assert!(events.iter().any(|e| e.reason == "GivenUp" && e.message.contains(words)), "nobody was given up because {words}: {events:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_device_was_deleted_is_replaced_without_the_wait_for_silent_nodes() {
+    let world = running(Terms::new(420, 5)).await;
+    let nodes = live(&world).await;
+    delete_device(&world, &nodes[1]);
+    told(&world, "cache", "Degraded", "True", &["the mesh device of", &nodes[1].0, "was deleted"]).await;
+    replaced(&world, &nodes[1], Duration::from_mins(1)).await;
+    assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (nodes[0].clone(), 0));
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_whose_device_was_deleted_fails_over_and_is_replaced() {
+    let world = running(Terms::new(421, 5)).await;
+    let nodes = live(&world).await;
+    delete_device(&world, &nodes[0]);
+    world.until("another master", Duration::from_mins(1), async || world.master("cache").await != nodes[0]).await;
+    replaced(&world, &nodes[0], Duration::from_mins(2)).await;
+    world.assert_one_writer();
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_replicas_devices_deleted_are_replaced_one_after_the_other() {
+    let world = running(Terms::new(422, 6)).await;
+    let nodes = live(&world).await;
+    delete_device(&world, &nodes[1]);
+    delete_device(&world, &nodes[2]);
+    world
+        .until("two new replicas", Duration::from_mins(20), async || {
+            let now = live(&world).await;
+            let new = now.iter().filter(|n| !nodes.contains(n)).count();
+            let record = world.stored("cache").await.record;
+            // The second one goes only once the first one's successor is in sync.
+            let old = nodes[1..].iter().filter(|n| now.contains(n)).count();
+            let whole = record.incarnations.iter().filter(|(n, i)| !nodes.contains(n) && i.candidate).count();
+            assert!(old >= 1 || whole >= 1, "both replicas were given up at once");
+            new == 2 && old == 0
+        })
+        .await;
+    world.until_ready("cache").await;
+    assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (nodes[0].clone(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_wrongly_lacks_devices_costs_nobody_its_place() {
+    let world = running(Terms::new(423, 5)).await;
+    let nodes = live(&world).await;
+    let all: Vec<_> = nodes.iter().map(|n| device(&world, n)).collect();
+    for hidden in [all.clone(), all[1..].to_vec(), all[..1].to_vec()] {
+        world.tailnet.lock().unwrap().hidden = hidden;
+        tokio::time::sleep(LONG).await;
+        assert_eq!((live(&world).await, world.chain.creates()), (nodes.clone(), 3));
+    }
+    // An operator that is started on an empty list hears nobody, and still gives up nobody.
+    world.tailnet.lock().unwrap().hidden = all;
+    world.kill_operator().await;
+    world.start_operator().await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await, world.chain.creates()), (nodes, 3));
+    world.tailnet.lock().unwrap().hidden.clear();
+    world.until_ready("cache").await;
+    assert_eq!(world.lost_writes("cache").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_key_let_somebody_else_in_is_replaced_with_all_its_devices() {
+    let world = running(Terms::new(424, 6)).await;
+    let nodes = live(&world).await;
+    // A replica, then the master, which is moved first.
+    for name in [&nodes[1], &nodes[0]] {
+        let hostname = world.tailnet.lock().unwrap().devices.iter().find(|d| d.hostname.starts_with(&name.0)).unwrap().hostname.clone();
+        impersonate(&world, name, CLUSTER_TAG);
+        replaced(&world, name, Duration::from_mins(5)).await;
+        given_up_because(&world, "the key is compromised").await;
+        let left = |world: &World| world.tailnet.lock().unwrap().devices.iter().filter(|d| d.hostname == hostname).count();
+        world.until("its devices to go", Duration::from_mins(5), async || left(&world) == 0).await;
+    }
+    assert_eq!(world.lost_writes("cache").await, 0);
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_with_a_nodes_host_name_is_left_alone_and_changes_nothing() {
+    let world = running(Terms::new(425, 5)).await;
+    let nodes = live(&world).await;
+    for name in &nodes {
+        impersonate(&world, name, "tag:somebody-elses");
+    }
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await, world.ready("cache").await), (nodes, true));
+    goes(&world, "cache").await;
+    let left: Vec<_> = world.tailnet.lock().unwrap().devices.iter().map(|d| d.tags.clone()).collect();
+    assert_eq!(left, vec![vec!["tag:somebody-elses".to_owned()]; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mesh_state_in_use_in_two_places_is_told_and_costs_nobody_its_place() {
+    let world = running(Terms::new(426, 5)).await;
+    let nodes = live(&world).await;
+    let id = device(&world, &nodes[1]);
+    world.tailnet.lock().unwrap().devices.iter_mut().filter(|d| d.id == id).for_each(|d| d.multiple_connections = true);
+    told(&world, "cache", "Degraded", "True", &[&nodes[1].0, "in use in two places"]).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(live(&world).await, nodes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_revoked_before_its_use_costs_one_attempt() {
+    let world = World::new(427, 5);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until("a key", Duration::from_mins(5), async || world.tailnet.lock().unwrap().usable_keys() > 0).await;
+    world.tailnet.lock().unwrap().keys[0].invalid = true;
+    world.until_ready("cache").await;
+    given_up_because(&world, "its key was revoked").await;
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_of_a_node_that_fell_silent_is_not_chosen_again() {
+    let world = running(Terms::new(428, 5)).await;
+    let nodes = live(&world).await;
+    let provider =
+        |record: &akash_redis::model::record::Record, name: &IncarnationName| record.incarnations[name].lease.clone().unwrap().id.provider;
+    let record = world.stored("cache").await.record;
+    // The cheaper of the two: it bids less than anybody who is not taken.
+    let price = |n: &&IncarnationName| record.incarnations[*n].lease.as_ref().unwrap().price;
+    let silent = nodes[1..].iter().min_by_key(price).unwrap();
+    world.nodes.with(silent, |n| n.powered = false);
+    replaced(&world, silent, LONG).await;
+    let after = world.stored("cache").await.record;
+    let new = live(&world).await.into_iter().find(|n| !nodes.contains(n)).unwrap();
+    assert_ne!(provider(&after, &new), provider(&record, silent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_is_called_off_gives_the_successor_back() {
+    let world = running(Terms::new(429, 5)).await;
+    let nodes = live(&world).await;
+    migrate(&world, &nodes[1]).await;
+    world.until("the successor", Duration::from_mins(2), async || world.chain.active_deployments().len() == 4).await;
+    world.edit("cache", |c| c.metadata.annotations.clear()).await;
+    world.until("the refund", Duration::from_mins(2), async || world.chain.active_deployments().len() == 3).await;
+    world.until_ready("cache").await;
+    assert_eq!(live(&world).await, nodes);
+    comes_up_and_goes(&world, "cache").await;
+}
