@@ -8,6 +8,7 @@ mod metrics;
 mod observe;
 mod run;
 mod seams;
+mod way;
 
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};

@@ -10,7 +10,7 @@ use crate::chain::ChainError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
-use crate::model::mesh::MeshView;
+use crate::model::mesh::{MeshView, OwnMesh};
 
 /// Names offered to each plan: more than any cluster has nodes.
 const SPARES: usize = 16;
@@ -85,14 +85,9 @@ impl Readings {
         lock(&self.chain).value.clone()
     }
 
-    /// The addresses of the nodes' devices.
-    pub fn addresses(&self, installation: &InstallationId) -> BTreeMap<IncarnationName, String> {
-        let mesh = lock(&self.mesh);
-        let devices = mesh.value.iter().flat_map(|m| &m.devices);
-        devices
-            .filter(|d| !d.ip.is_empty())
-            .filter_map(|d| IncarnationName::from_hostname(&d.hostname, installation).map(|n| (n, d.ip.clone())))
-            .collect()
+    /// The addresses of the nodes' devices: by the control API's word, and by what the operator's own tailscaled sees.
+    pub fn addresses(&self, installation: &InstallationId, world: &World) -> BTreeMap<IncarnationName, String> {
+        merged(&lock(&self.mesh), &own_mesh(world), installation)
     }
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.
@@ -102,6 +97,7 @@ impl Readings {
         Inventory {
             chain,
             mesh: lock(&self.mesh).clone(),
+            own_mesh: own_mesh(world),
             leases: lock(&self.leases).clone(),
             nodes: world.agents.views(),
             held: BTreeMap::new(),
@@ -109,6 +105,20 @@ impl Readings {
             spare: spare(world, &used),
         }
     }
+}
+
+fn own_mesh(world: &World) -> OwnMesh {
+    world.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
+}
+
+/// Where both know a node, the control API wins while it answers: it made the devices, and a tailscaled that lost its control server keeps an
+/// old network map. While the API is away, the network map is the younger of the two. A node that either knows is not let go: an operator
+/// that starts while the API is away has the network map alone, one whose tailscaled was just started has the API alone.
+fn merged(mesh: &Reading<MeshView>, own: &OwnMesh, installation: &InstallationId) -> BTreeMap<IncarnationName, String> {
+    let named = |hostname: &str, ip: &str| Some((IncarnationName::from_hostname(hostname, installation)?, ip.to_owned()));
+    let devices = mesh.value.iter().flat_map(|m| &m.devices).filter(|d| !d.ip.is_empty()).filter_map(|d| named(&d.hostname, &d.ip));
+    let peers = own.peers.iter().filter_map(|(hostname, ip)| named(hostname, ip));
+    if mesh.present().is_some() { peers.chain(devices).collect() } else { devices.chain(peers).collect() }
 }
 
 fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
@@ -128,4 +138,38 @@ fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
         spare.suffixes.push(suffix.take(4).collect());
     }
     spare
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mesh::Device;
+    use crate::model::time::UnixMs;
+
+    fn addresses(mesh: &Reading<MeshView>, peers: &[(&str, &str)]) -> Vec<String> {
+        let peers = peers.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect();
+        let found = merged(mesh, &OwnMesh { peers, ..OwnMesh::default() }, &InstallationId("abc123".into()));
+        found.into_iter().map(|(name, ip)| format!("{name} {ip}")).collect()
+    }
+
+    #[test]
+    fn a_node_is_found_by_either_and_the_fresher_one_wins() {
+        let device = Device {
+            id: "n1".into(),
+            hostname: "cache-0-x7k2-abc123".into(),
+            name: String::new(),
+            ip: "100.64.0.1".into(),
+            tags: vec![],
+            created: None,
+            multiple_connections: false,
+        };
+        let view = MeshView { devices: vec![device], keys: vec![] };
+        let fresh = Reading::fresh(view, UnixMs(1));
+        let away = Reading { error: Some("away".into()), ..fresh.clone() };
+        let peers = [("cache-0-x7k2-abc123", "100.64.0.2"), ("cache-1-y8m3-abc123", "100.64.0.3"), ("laptop", "100.64.0.4")];
+        assert_eq!(addresses(&fresh, &peers), ["cache-0-x7k2 100.64.0.1", "cache-1-y8m3 100.64.0.3"]);
+        assert_eq!(addresses(&away, &peers), ["cache-0-x7k2 100.64.0.2", "cache-1-y8m3 100.64.0.3"]);
+        assert_eq!(addresses(&away, &[]), ["cache-0-x7k2 100.64.0.1"], "the last that was known");
+        assert_eq!(addresses(&Reading::default(), &peers[1..]), ["cache-1-y8m3 100.64.0.3"], "the control API never answered");
+    }
 }

@@ -58,6 +58,12 @@ impl<'a> Draft<'a> {
         self.input.inventory.nodes.get(name)
     }
 
+    /// Since when a node's silence counts against it: an operator that just started, or was off the mesh itself, could hear nobody before.
+    pub fn silent_since(&self, name: &IncarnationName) -> UnixMs {
+        let able = self.input.constants.started.max(self.input.inventory.own_mesh.since);
+        self.view(name).map_or(able, |v| v.heard.max(able))
+    }
+
     /// Incarnations that were not given up, by ordinal.
     pub fn live(&self) -> Vec<(IncarnationName, Incarnation)> {
         let mut live: Vec<_> =

@@ -51,20 +51,22 @@ pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
-    // An operator that just started never heard it: its silence counts from then.
-    let started = draft.input.constants.started;
-    let heard = draft.view(name).map_or(started, |v| v.heard.max(started));
+    if draft.input.inventory.own_mesh.error.is_some() {
+        // The operator itself hears nobody, which is told once and is no news of any node.
+        return;
+    }
+    let since = draft.silent_since(name);
     let limit = draft.input.timing.replace_after;
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let master_well = draft.record.master.as_ref().is_some_and(|p| p.confirmed && draft.connected(&p.incarnation).is_some());
-    draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
+    draft.problem("NodeSilent", format!("{name} has not been heard since {since}"));
     if is_master || !master_well || draft.record.change.is_some() {
         return;
     }
-    if draft.now().passed(heard, limit) {
-        draft.condemn(name, &format!("it has been silent since {heard}"), false);
+    if draft.now().passed(since, limit) {
+        draft.condemn(name, &format!("it has been silent since {since}"), false);
     } else {
-        draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
+        draft.wait(format!("{name} to be heard again"), since, Some(limit), "it is replaced by a new node");
     }
 }
 

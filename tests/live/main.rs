@@ -6,6 +6,7 @@ mod mesh;
 mod moves;
 mod node;
 mod outage;
+mod own;
 mod refusals;
 mod sandboxed;
 mod sigkill;
