@@ -62,6 +62,9 @@ pub enum ConfigError {
     },
 }
 
+/// Paths of unix sockets have 107 bytes at most, and the name of the socket is a part of them.
+const LONGEST_DIR: usize = 80;
+
 /// The settings of an operator, with the secrets they point to.
 #[derive(Debug)]
 pub struct Config {
@@ -128,8 +131,19 @@ pub struct Mesh {
     pub operator_tag: String,
     /// Tag under which a node is reached by the operator alone.
     pub quarantine_tag: String,
-    /// SOCKS5 listener (`host:port`) of the tailscaled through which the operator reaches nodes; direct when absent.
+    /// SOCKS5 listener (`host:port`) of a tailscaled that somebody else runs, through which the operator reaches nodes.
     pub socks5: Option<String>,
+    /// The tailscaled that the operator runs itself. Without it and without `socks5` nodes are dialled directly.
+    pub tailscaled: Option<OwnTailscaled>,
+}
+
+/// A tailscaled that the operator runs itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTailscaled {
+    /// Where it keeps its state and its socket.
+    pub state_dir: PathBuf,
+    /// The program; `tailscale` is looked for beside it.
+    pub program: PathBuf,
 }
 
 /// What runs on a lease.
@@ -289,6 +303,13 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
     if let Some(address) = socks5.as_ref().filter(|a| a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())) {
         return Err(invalid("mesh.socks5", format!("`{address}` is not an address; write it like 127.0.0.1:1055")));
     }
+    let tailscaled = own_tailscaled(fields)?;
+    if socks5.is_some() && tailscaled.is_some() {
+        return Err(invalid(
+            "mesh.socks5",
+            "mesh.tailscaled.stateDir is set as well; keep the first for a tailscaled that runs already, the second for one that the operator shall run",
+        ));
+    }
     Ok(Mesh {
         api,
         login_server,
@@ -299,7 +320,23 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         operator_tag,
         quarantine_tag,
         socks5,
+        tailscaled,
     })
+}
+
+fn own_tailscaled(fields: &Fields) -> Result<Option<OwnTailscaled>, ConfigError> {
+    const DIR: &str = "mesh.tailscaled.stateDir";
+    const PROGRAM: &str = "mesh.tailscaled.program";
+    let Some(dir) = fields.get(DIR) else {
+        return match fields.get(PROGRAM) {
+            Some(_) => Err(invalid(PROGRAM, format!("{DIR} is missing: name the directory where this tailscaled shall keep its state"))),
+            None => Ok(None),
+        };
+    };
+    if !Path::new(dir).is_absolute() || dir.len() > LONGEST_DIR {
+        return Err(invalid(DIR, format!("`{dir}` must be an absolute path of at most {LONGEST_DIR} characters: a socket lies in it")));
+    }
+    Ok(Some(OwnTailscaled { state_dir: dir.into(), program: fields.or(PROGRAM, "tailscaled").into() }))
 }
 
 fn mesh_tag(fields: &Fields, field: &'static str, default: &str) -> Result<String, ConfigError> {

@@ -187,6 +187,8 @@ impl Local {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
         let mut command = Command::new(&self.program);
         command.arg("operator").arg("--config").arg(self.config()).env("AKASH_REDIS_LOG_LEVEL", "info");
+        // For a tailscaled that it runs itself.
+        command.envs(tailnet::node_env());
         command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file).kill_on_drop(true);
         self.operator = Some(command.spawn().map_err(failed)?);
         let client = self.client()?;

@@ -28,6 +28,8 @@ pub(super) const FIELDS: &[&str] = &[
     "mesh.socks5",
     "mesh.tag",
     "mesh.tailnet",
+    "mesh.tailscaled.program",
+    "mesh.tailscaled.stateDir",
     "node.image",
     "rootSecretFile",
     "store.sqlite",

@@ -157,12 +157,32 @@ fn values_that_cannot_be_used_are_refused_by_name() {
         ("rootSecretFile:", "log: { format: xml }\nrootSecretFile:", "log.format cannot be used: `xml` is neither text nor json"),
         ("oauthClientId", "tag: nodes, oauthClientId", "mesh.tag cannot be used"),
         ("oauthClientId", "socks5: '1055', oauthClientId", "mesh.socks5 cannot be used"),
+        (
+            "oauthClientId",
+            "socks5: '127.0.0.1:1055', tailscaled: { stateDir: /d }, oauthClientId",
+            "mesh.socks5 cannot be used: mesh.tailscaled",
+        ),
+        (
+            "oauthClientId",
+            "tailscaled: { program: /t }, oauthClientId",
+            "mesh.tailscaled.program cannot be used: mesh.tailscaled.stateDir is",
+        ),
+        ("oauthClientId", "tailscaled: { stateDir: d }, oauthClientId", "mesh.tailscaled.stateDir cannot be used: `d` must be an absolute"),
         ("mnemonicFile", "mnemonicEnv: X, mnemonicFile", "wallet.mnemonicEnv cannot be used"),
     ] {
         let error = home.error(&home.text().replacen(from, to, 1));
         assert!(error.starts_with(says), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn a_tailscaled_of_the_operators_own_needs_only_a_directory() {
+    let home = Home::new();
+    let text = home.text().replacen("oauthClientId", "tailscaled: { stateDir: /var/lib/akash-redis/tailscale }, oauthClientId", 1);
+    let own = home.parse(&text).unwrap().mesh.tailscaled.unwrap();
+    assert_eq!((own.state_dir.as_path(), own.program.as_path()), (Path::new("/var/lib/akash-redis/tailscale"), Path::new("tailscaled")));
+    assert_eq!(home.parse(&home.text()).unwrap().mesh.tailscaled, None);
 }
 
 #[test]

@@ -3,9 +3,11 @@
 pub mod agent_channel;
 mod answers;
 pub mod control;
+pub mod daemon;
 pub mod dial;
 pub mod http;
 pub mod local;
+pub mod own;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::ChainView;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
-use super::mesh::MeshView;
+use super::mesh::{MeshView, OwnMesh};
 use super::node::NodeView;
 use super::time::UnixMs;
 use super::witness::PageView;
@@ -47,6 +47,8 @@ pub struct Inventory {
     pub chain: Reading<ChainView>,
     /// The tailnet, for our installation.
     pub mesh: Reading<MeshView>,
+    /// How the operator itself stands on the mesh.
+    pub own_mesh: OwnMesh,
     /// Lease status by the provider's word; a lease that was not asked about is absent.
     pub leases: BTreeMap<LeaseId, LeaseStatus>,
     /// Public pages of nodes that did not speak for themselves, as last asked for.

@@ -1,5 +1,6 @@
 //! What the tailnet's control API says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::time::UnixMs;
@@ -54,4 +55,15 @@ pub struct AuthKey {
     pub description: String,
     /// Used up, revoked or expired.
     pub invalid: bool,
+}
+
+/// How the operator itself stands on the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnMesh {
+    /// Why it is not on the mesh, one sentence; none when it is, or when nobody can tell.
+    pub error: Option<String>,
+    /// Since when it is on the mesh, or off it.
+    pub since: UnixMs,
+    /// Address by host name of the peers that its tailscaled last saw.
+    pub peers: BTreeMap<String, String>,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::settings::Settings;
 use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
 use super::users::{self, Owner};
+use crate::mesh::daemon::{DAEMON_ENV, Daemon, Login};
 use crate::model::node::NodeMesh;
 
 /// Time between two looks at the status.
@@ -57,21 +59,13 @@ impl MeshPlace {
     }
 
     fn daemon(&self, settings: &Settings) -> Program {
-        let args = [
-            "--tun=userspace-networking".to_owned(),
-            format!("--socks5-server=127.0.0.1:{}", settings.socks_port),
-            format!("--statedir={}", self.state_dir.display()),
-            format!("--socket={}", settings.mesh_socket().display()),
-            "--no-logs-no-support".to_owned(),
-        ];
+        let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
+        let socket = settings.mesh_socket();
         Program {
             source: "tailscaled",
             program: settings.tailscaled.clone(),
-            args: args.into_iter().map(Into::into).collect(),
-            // Without the limit it grows to half a gigabyte under bulk traffic; without keepalive it keeps dead connections for hours.
-            env: [("GOMEMLIMIT", "100MiB"), ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"), ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .to_vec(),
+            args: Daemon { state_dir: &self.state_dir, socket: &socket, socks5 }.arguments(),
+            env: DAEMON_ENV.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
             run_as: self.run_as,
         }
     }
@@ -81,17 +75,18 @@ impl MeshPlace {
     }
 
     fn login(&self, node: &Node, with_key: bool) -> std::io::Result<Program> {
-        let mut args = vec![format!("--socket={}", node.settings.mesh_socket().display()), "up".to_owned()];
-        args.extend(node.identity.login_server.iter().map(|server| format!("--login-server={server}")));
+        let file = self.key_file();
         if with_key {
-            // A file keeps the key out of argv.
-            let file = self.key_file();
             let _ = fs::remove_file(&file);
             File::options().write(true).create_new(true).mode(0o600).open(&file)?.write_all(node.identity.auth_key.as_bytes())?;
-            args.push(format!("--auth-key=file:{}", file.display()));
         }
-        args.extend([format!("--hostname={}", node.identity.hostname), "--accept-dns=true".to_owned(), "--timeout=30s".to_owned()]);
-        let args = args.into_iter().map(Into::into).collect();
+        let login = Login {
+            socket: &node.settings.mesh_socket(),
+            login_server: node.identity.login_server.as_deref(),
+            key_file: with_key.then_some(file.as_path()),
+            hostname: &node.identity.hostname,
+        };
+        let args = login.arguments();
         Ok(Program { source: "tailscaled", program: node.settings.tailscale.clone(), args, ..Program::default() })
     }
 }

@@ -17,6 +17,7 @@ use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::{Constants, Inventory};
+use crate::model::mesh::OwnMesh;
 use crate::model::money::Uact;
 use crate::model::record::Record;
 use crate::model::step::{Effect, Step};
@@ -122,7 +123,7 @@ impl Controller {
         let world = &self.hands.world;
         self.take_up_transactions().await?;
         let mut wake = self.wake.subscribe();
-        let (mut store, mut agents) = (world.store.changes(), world.agents.changes());
+        let (mut store, mut agents, mut own) = (world.store.changes(), world.agents.changes(), world.own_mesh.clone());
         let mut tick = tokio::time::interval(self.hands.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -132,6 +133,7 @@ impl Controller {
                 changed = wake.changed() => if changed.is_err() { break },
                 changed = store.changed() => if changed.is_err() { break },
                 changed = agents.changed() => if changed.is_err() { break },
+                () = news(&mut own) => self.hands.watch_nodes().await?,
             }
             self.pass().await?;
         }
@@ -168,7 +170,9 @@ impl Controller {
         let hands = self.hands.clone();
         self.read(mesh, async move {
             hands.readings.read_mesh(&hands.world).await;
-            hands.watch_nodes(&clusters);
+            if let Err(error) = hands.watch_nodes().await {
+                tracing::warn!(%error, "the store cannot be read; the same nodes are watched as before");
+            }
         });
         Ok(())
     }
@@ -359,14 +363,16 @@ impl Hands {
     }
 
     /// Tells the agents' room whom to watch.
-    fn watch_nodes(&self, clusters: &[Stored]) {
+    async fn watch_nodes(&self) -> Result<(), StoreError> {
+        let clusters = self.world.store.list().await?;
         let settings = &self.settings;
         let nodes = clusters.iter().flat_map(|c| {
             let tags = [settings.tag_of(&c.cluster), &settings.quarantine_tag];
             c.record.incarnations.iter().map(move |(name, i)| (name, i.device.as_deref(), tags))
         });
-        let targets = self.readings.addresses(nodes);
+        let targets = self.readings.addresses(&self.world, nodes);
         self.world.agents.watch(&targets);
+        Ok(())
     }
 
     /// Writes down how a step ended.
@@ -391,6 +397,17 @@ impl Hands {
         if let Err(error) = self.world.store.add_events(&[event]).await {
             tracing::warn!(cluster, %error, "an event could not be written");
         }
+    }
+}
+
+/// Something is new about the operator's own way onto the mesh; never, where nothing is known of it.
+async fn news(own: &mut Option<watch::Receiver<OwnMesh>>) {
+    let ended = match own {
+        Some(own) => own.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending().await
     }
 }
 

@@ -8,6 +8,7 @@ mod metrics;
 mod observe;
 mod run;
 mod seams;
+mod way;
 mod witness;
 
 pub use agents::MeshAgents;

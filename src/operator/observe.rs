@@ -11,7 +11,7 @@ use crate::chain::ChainError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
-use crate::model::mesh::MeshView;
+use crate::model::mesh::{MeshView, OwnMesh};
 use crate::model::witness::PageView;
 use crate::secrets::RootSecret;
 
@@ -138,22 +138,18 @@ impl Readings {
         lock(&self.chain).value.clone()
     }
 
-    /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One whose device is not in the
-    /// reading is still dialled where it was: what a list lacks does not make a node silent.
+    /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One that nobody lists is still
+    /// dialled where it was: what a list lacks does not make a node silent.
     pub fn addresses<'a>(
         &self,
+        world: &World,
         nodes: impl Iterator<Item = (&'a IncarnationName, Option<&'a str>, [&'a str; 2])>,
     ) -> BTreeMap<IncarnationName, String> {
-        let mesh = lock(&self.mesh);
+        let (mesh, own) = (lock(&self.mesh), own_mesh(world));
         let mut last = lock(&self.addresses);
-        let address = |name: &IncarnationName, reported: Option<&str>, tags| {
-            let devices = mesh.value.as_ref()?.devices_of(&name.hostname(&self.installation), reported, tags);
-            let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
-            (!device.ip.is_empty()).then(|| device.ip.clone())
-        };
         let found = nodes.filter_map(|(name, reported, tags)| {
-            let ip = address(name, reported, tags).or_else(|| last.get(name).cloned())?;
-            Some((name.clone(), ip))
+            let known = address(&mesh, &own, &name.hostname(&self.installation), reported, tags);
+            Some((name.clone(), known.or_else(|| last.get(name).cloned())?))
         });
         *last = found.collect();
         last.clone()
@@ -166,6 +162,7 @@ impl Readings {
         Inventory {
             chain,
             mesh: lock(&self.mesh).clone(),
+            own_mesh: own_mesh(world),
             leases: lock(&self.leases).clone(),
             pages: lock(&self.pages).clone(),
             nodes: world.agents.views(),
@@ -174,6 +171,23 @@ impl Readings {
             spare: spare(world, &used),
         }
     }
+}
+
+fn own_mesh(world: &World) -> OwnMesh {
+    world.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
+}
+
+/// Where both know a node, the control API wins while it answers: it made the devices, and a tailscaled that lost its control server keeps an
+/// old network map. While the API is away, the network map is the younger of the two. A node that either knows is not let go: an operator
+/// that starts while the API is away has the network map alone, one whose tailscaled was just started has the API alone.
+fn address(mesh: &Reading<MeshView>, own: &OwnMesh, hostname: &str, reported: Option<&str>, tags: [&str; 2]) -> Option<String> {
+    let listed = || {
+        let devices = mesh.value.as_ref()?.devices_of(hostname, reported, tags);
+        let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
+        (!device.ip.is_empty()).then(|| device.ip.clone())
+    };
+    let seen = || own.peers.get(hostname).cloned();
+    if mesh.present().is_some() { listed().or_else(seen) } else { seen().or_else(listed) }
 }
 
 fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
@@ -193,4 +207,40 @@ fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
         spare.suffixes.push(suffix.take(4).collect());
     }
     spare
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mesh::Device;
+    use crate::model::time::UnixMs;
+
+    fn found(mesh: &Reading<MeshView>, peers: &[(&str, &str)], hostname: &str) -> Option<String> {
+        let peers = peers.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect();
+        address(mesh, &OwnMesh { peers, ..OwnMesh::default() }, hostname, None, ["tag:nodes", "tag:quarantine"])
+    }
+
+    #[test]
+    fn a_node_is_found_by_either_and_the_fresher_one_wins() {
+        let device = Device {
+            id: "n1".into(),
+            hostname: "cache-0-x7k2-abc123".into(),
+            name: String::new(),
+            ip: "100.64.0.1".into(),
+            tags: vec!["tag:nodes".into()],
+            created: None,
+            multiple_connections: false,
+        };
+        let view = MeshView { devices: vec![device], keys: vec![] };
+        let fresh = Reading::fresh(view, UnixMs(1));
+        let away = Reading { error: Some("away".into()), ..fresh.clone() };
+        let (first, second) = ("cache-0-x7k2-abc123", "cache-1-y8m3-abc123");
+        let peers = [(first, "100.64.0.2"), (second, "100.64.0.3")];
+        assert_eq!(found(&fresh, &peers, first).as_deref(), Some("100.64.0.1"));
+        assert_eq!(found(&fresh, &peers, second).as_deref(), Some("100.64.0.3"));
+        assert_eq!(found(&away, &peers, first).as_deref(), Some("100.64.0.2"));
+        assert_eq!(found(&away, &[], first).as_deref(), Some("100.64.0.1"), "the last that was known");
+        assert_eq!(found(&Reading::default(), &peers, second).as_deref(), Some("100.64.0.3"), "the control API never answered");
+        assert_eq!(found(&fresh, &[], second), None);
+    }
 }

@@ -11,6 +11,7 @@ use super::agents::MeshAgents;
 use super::controller::{Controller, Settings};
 use super::metrics::Metrics;
 use super::seams::World;
+use super::way::Way;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
@@ -21,6 +22,7 @@ use crate::gateway::client::GatewayClient;
 use crate::gateway::{Gateway, ProviderCertificates};
 use crate::mesh::agent_channel::AgentTls;
 use crate::mesh::control::{ControlClient, MeshSettings};
+use crate::mesh::own::OwnError;
 use crate::mesh::{MeshControl, MeshError};
 use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
@@ -45,6 +47,9 @@ pub enum RunError {
     /// The tailnet's control API refuses us.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// No tailscaled of its own can be run.
+    #[error(transparent)]
+    OwnMesh(#[from] OwnError),
     /// A setting of the mesh cannot be used.
     #[error("{0}")]
     Setting(String),
@@ -66,7 +71,8 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(config: &Config) -> Result<Self, RunError> {
+    /// `socks5` is where mesh addresses are dialled through, if not directly.
+    fn new(config: &Config, socks5: Option<SocketAddr>) -> Result<Self, RunError> {
         let root = RootSecret::new(config.root_secret.clone())?;
         let wallet = Arc::new(Wallet::from_phrase(&config.wallet.mnemonic, 0)?);
         let settings = ChainSettings {
@@ -86,17 +92,11 @@ impl Clients {
             oauth_client_id: config.mesh.oauth_client_id.clone(),
             oauth_secret: config.mesh.oauth_secret.clone(),
         })?);
-        let socks5 = config.mesh.socks5.as_deref().map(parse_address).transpose()?;
         let own = root.operator_certificate(UnixMs::now());
         let tls = AgentTls { ca: root.ca_pem(), certificate: own.certificate, key: own.key };
         let agents = MeshAgents::new(socks5, tls, Arc::new(UnixMs::now));
         Ok(Self { root, chain, gateway, mesh, agents })
     }
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, RunError> {
-    text.parse()
-        .map_err(|_| RunError::Setting(format!("mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055")))
 }
 
 /// The certificates of providers by the chain's word.
@@ -121,7 +121,8 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 /// # Errors
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let clients = Clients::new(&config)?;
+    let way = Way::take(&config).await?;
+    let clients = Clients::new(&config, way.socks5())?;
     let store = SqliteStore::open(&config.store.sqlite)?;
     let term = store.take_over().await?;
     let installation = clients.root.installation_id();
@@ -147,10 +148,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tick: config.timing.tick,
     };
     let logs = Arc::new(clients.agents.clone());
+    let (own_mesh, stop_way) = (way.facts(), CancellationToken::new());
+    let on_the_way = tokio::spawn(way.keep(clients.mesh.clone(), stop_way.clone()));
     let world = World {
         chain: clients.chain,
         gateway: clients.gateway,
         mesh: clients.mesh,
+        own_mesh,
         agents: Arc::new(clients.agents),
         store: store.clone(),
         now: Arc::new(UnixMs::now),
@@ -158,10 +162,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     };
     let controller = Controller::new(world, settings, board.clone());
     let served = server::serve(&config.api.socket, store, board, Arc::new(registry), problems, logs, shutdown.child_token());
-    tokio::select! {
+    let ended = tokio::select! {
         ended = served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
-    }
+    };
+    stop_way.cancel();
+    // It ends by itself within seconds, and a panic of it is in the log.
+    let _ = on_the_way.await;
+    ended
 }
 
 /// One line of a check: what was looked at, and what is wrong with it.
@@ -172,8 +180,9 @@ pub type Finding = (&'static str, Result<String, String>);
 /// # Errors
 /// A setting that cannot be used at all.
 pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
-    let clients = Clients::new(config)?;
+    let clients = Clients::new(config, None)?;
     let installation = clients.root.installation_id();
+    let way = super::way::check(config).await?;
     let chain = clients.chain.read(&std::collections::BTreeSet::new()).await;
     let mesh = clients.mesh.read(&installation).await;
     let wallet = match &chain {
@@ -189,5 +198,12 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let chain = chain.map(|view| format!("{} at height {}", config.chain.id, view.height)).map_err(|e| e.to_string());
     let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
     let installation = Ok(format!("installation {installation}"));
-    Ok(vec![("root secret", installation), ("chain", chain), ("wallet", wallet), ("mesh", mesh), ("image", Ok(config.node.image.clone()))])
+    Ok(vec![
+        ("root secret", installation),
+        ("chain", chain),
+        ("wallet", wallet),
+        ("mesh", mesh),
+        ("way to the nodes", way),
+        ("image", Ok(config.node.image.clone())),
+    ])
 }

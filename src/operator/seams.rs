@@ -11,6 +11,7 @@ use crate::chain::Chain;
 use crate::gateway::Gateway;
 use crate::mesh::MeshControl;
 use crate::model::ids::IncarnationName;
+use crate::model::mesh::OwnMesh;
 use crate::model::node::NodeView;
 use crate::model::time::UnixMs;
 use crate::store::Store;
@@ -77,6 +78,8 @@ pub struct World {
     pub gateway: Arc<dyn Gateway>,
     /// The tailnet's control API.
     pub mesh: Arc<dyn MeshControl>,
+    /// How the operator itself stands on the mesh; none where it is there by the machine's own tailscaled, of which it knows nothing.
+    pub own_mesh: Option<watch::Receiver<OwnMesh>>,
     /// The node agents.
     pub agents: Arc<dyn Agents>,
     /// Objects, records, events.

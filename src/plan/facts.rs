@@ -96,10 +96,11 @@ pub fn left_by_provider(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     deployment.and_then(|d| d.leases.last()).is_some_and(|l| (10_000..20_000).contains(&l.reason))
 }
 
-/// When a node was last heard. An operator that just started never heard it: its silence counts from then.
+/// Since when a node's silence counts against it: when it was last heard, and at the earliest since the operator could hear it, because it
+/// has started and is on the mesh itself.
 pub fn last_heard(draft: &Draft<'_>, name: &IncarnationName) -> UnixMs {
-    let started = draft.input.constants.started;
-    draft.view(name).map_or(started, |v| v.heard.max(started))
+    let able = draft.input.constants.started.max(draft.input.inventory.own_mesh.since);
+    draft.view(name).map_or(able, |v| v.heard.max(able))
 }
 
 /// The devices of a node that `mesh` knows.

@@ -66,6 +66,10 @@ pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
 }
 
 fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
+    if draft.input.inventory.own_mesh.error.is_some() {
+        // The operator itself hears nobody, which is told once and is no news of any node.
+        return;
+    }
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));

@@ -125,6 +125,9 @@ pub fn committed_per_month(inventory: &Inventory, record: &Record) -> Uact {
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut draft = draft::Draft::new(input);
+    if let Some(error) = &input.inventory.own_mesh.error {
+        draft.problem(status::OFF_MESH, format!("the operator itself is off the mesh since {}: {error}", input.inventory.own_mesh.since));
+    }
     let deleting = input.cluster.metadata.deletion_timestamp.is_some();
     if deleting {
         rollout::tear_down(&mut draft);

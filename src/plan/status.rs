@@ -9,6 +9,9 @@ use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::{FailoverReport, Incarnation};
 
+/// The operator itself is off the mesh: every node looks silent.
+pub const OFF_MESH: &str = "OperatorOffMesh";
+
 /// The status as of this plan.
 pub fn status(draft: &Draft<'_>) -> Status {
     let nodes = nodes(draft);
@@ -96,10 +99,19 @@ fn phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -
         Stage::Leased => ("Leased", None),
         Stage::GatewayAway(why) => ("Starting", Some(format!("the provider's gateway does not answer: {why}"))),
         Stage::Delivered => ("Starting", None),
-        Stage::Silent => ("Silent", draft.view(name).map(|v| format!("last heard {}", v.heard))),
+        Stage::Silent => ("Silent", silence(draft, name)),
         Stage::Lost(why) => ("Lost", Some(why)),
         Stage::Connected => connected_phase(draft, name, incarnation),
     }
+}
+
+/// Whose fault it may be that a node is not heard.
+fn silence(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
+    let last = draft.view(name).map(|v| format!("last heard {}", v.heard));
+    if draft.input.inventory.own_mesh.error.is_none() {
+        return last;
+    }
+    Some(format!("nobody can say: the operator itself is off the mesh{}", last.map(|last| format!("; {last}")).unwrap_or_default()))
 }
 
 fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
@@ -179,14 +191,14 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
         .collect()
 }
 
-/// Problems that keep writes away: they are named first.
-const WRITES_STAND_STILL: [&str; 7] =
-    ["NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
+/// The operator's own blindness, then problems that keep writes away: they are named first.
+const NAMED_FIRST: [&str; 8] =
+    [OFF_MESH, "NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
 
 /// All problems, the worst one first; its word is the reason.
 fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
     let mut problems: Vec<_> = draft.problems.iter().collect();
-    problems.sort_by_key(|(reason, _)| WRITES_STAND_STILL.iter().position(|r| r == reason).unwrap_or(WRITES_STAND_STILL.len()));
+    problems.sort_by_key(|(reason, _)| NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len()));
     let (reason, _) = problems.first()?;
     let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
     Some(("True", *reason, messages.join("; also: ")))

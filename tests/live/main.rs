@@ -7,6 +7,7 @@ mod mesh_faults;
 mod moves;
 mod node;
 mod outage;
+mod own;
 mod refusals;
 mod sandboxed;
 mod sigkill;

@@ -144,6 +144,7 @@ impl World {
             chain: self.chain.clone(),
             gateway: self.gateway.clone(),
             mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone(), witness: self.witness.clone() }),
+            own_mesh: None,
             agents: Arc::new(SimAgents(self.nodes.clone())),
             store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone() }),
             now: Arc::new(move || clock.now()),
