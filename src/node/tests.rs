@@ -67,6 +67,7 @@ pub(super) fn identity() -> NodeIdentity {
         certificate: String::new(),
         key: String::new(),
         egress: "forwarder".into(),
+        serve: false,
         memory_bytes: 512 * 1024 * 1024,
         persistent: true,
     }
