@@ -107,6 +107,7 @@ impl TestNode {
             identity: identity(),
             book: LogBook::new(vec![]),
             egress: Egress::Direct,
+            state: tokio::sync::watch::Sender::default(),
         };
         let node = Arc::new(Node::new(parts, joined_before).unwrap());
         let stop = CancellationToken::new();
