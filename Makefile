@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 
 # Debian package and the command by which its presence is seen.
-PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini faketime:faketime
+PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4 faketime:faketime
 
 .PHONY: help
 help: ## Show this list

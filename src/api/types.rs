@@ -316,6 +316,10 @@ pub struct Mesh {
     /// How Redis reaches its master.
     #[serde(default)]
     pub egress: Egress,
+    /// Each node runs `tailscale serve --bg --tcp=6379 127.0.0.1:6379` once it has joined. Redis is reached without it too; with it a
+    /// connection to a node whose Redis is down opens and ends at once, where it would have been refused.
+    #[serde(default)]
+    pub serve: bool,
 }
 
 /// How Redis reaches its master.
@@ -325,6 +329,19 @@ pub enum Egress {
     /// Through the agent's forwarder on loopback.
     #[default]
     Forwarder,
+    /// Redis runs under proxychains4 and dials for itself. While its master cannot be reached it answers nobody for up to 1.5 s at a time.
+    Proxychains,
+}
+
+impl Egress {
+    /// As the manifest and the node's identity spell it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Forwarder => "forwarder",
+            Self::Proxychains => "proxychains",
+        }
+    }
 }
 
 /// When and how the master is replaced.

@@ -75,7 +75,7 @@ pub struct Local {
 }
 
 /// Programs of a node and the Debian packages they come in.
-const NEEDED: [(&str, &str); 2] = [("redis-server", "redis-server"), ("tini", "tini")];
+const NEEDED: [(&str, &str); 3] = [("redis-server", "redis-server"), ("tini", "tini"), ("proxychains4", "proxychains4")];
 
 impl Local {
     /// Starts market and tailnet inside a sandbox that is set up. State and logs go below `dir`, which must have a short path. No operator runs yet.

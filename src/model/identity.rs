@@ -30,6 +30,9 @@ pub struct NodeIdentity {
     pub key: String,
     /// How Redis reaches its master: `forwarder` or `proxychains`.
     pub egress: String,
+    /// Have the mesh carry port 6379 by `tailscale serve` too. Left out when it is off: an older agent refuses a field that it does not know.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serve: bool,
     /// Container memory, bytes.
     pub memory_bytes: u64,
     /// A data volume is mounted at `/data`.

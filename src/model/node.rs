@@ -53,6 +53,18 @@ pub struct NodeState {
     pub saved: Vec<String>,
 }
 
+/// Beginning of the note of a node that cannot join: the control server refused its key for good, because it was used, has expired or was
+/// revoked. Only a new incarnation has a new key.
+pub const KEY_SPENT: &str = "the key is spent";
+
+impl NodeState {
+    /// It cannot join; see [`KEY_SPENT`].
+    #[must_use]
+    pub fn key_spent(&self) -> bool {
+        self.notes.iter().any(|note| note.starts_with(KEY_SPENT))
+    }
+}
+
 /// A node's tailscaled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeMesh {

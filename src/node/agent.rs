@@ -17,7 +17,7 @@ use super::forwarder::{Egress, Forwarder, Peers};
 use super::hosts::Hosts;
 use super::local_api::LocalApi;
 use super::logs::LogBook;
-use super::mesh::{self, MeshPlace};
+use super::mesh;
 use super::nonces::random_hex;
 use super::obey::Obedience;
 use super::redis_config::BootConfig;
@@ -29,9 +29,12 @@ use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
 use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
+use super::tailscale::{self, MeshPlace, VersionError};
 use super::users::system_user;
+use super::volume::{self, Volume, VolumeError};
 use crate::mesh::local::LocalError;
 use crate::model::identity::NodeIdentity;
+use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,12 @@ pub enum AgentError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// tailscaled is not one to work with.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The volume is not this agent's.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The identity names a way out that does not exist.
     #[error("the identity asks for the egress {0:?}; there are `forwarder` and `proxychains`")]
     Egress(String),
@@ -87,21 +96,38 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
     let _ = rustls::crypto::ring::default_provider().install_default();
     raise_file_limit();
     check_programs(&settings, &identity)?;
+    tailscale::check_version(&settings.tailscaled).await?;
     let key = status_page::signing_key(&identity.key)?;
     check_free(settings.redis_port).await?;
     check_free(settings.socks_port).await?;
-    let service_listener = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
-    let status_listener = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
+    let service = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
+    let page = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
 
-    let (node, places, api, peers) = assemble(identity, settings)?;
-    node.book.agent(&format!("agent {} of {} begins", env!("CARGO_PKG_VERSION"), node.identity.incarnation));
+    let book = LogBook::new(vec![identity.auth_key.clone()]);
+    book.agent(&format!("agent {} of {} begins", env!("CARGO_PKG_VERSION"), identity.incarnation));
+    // The page is there before the node: it is what says that this agent waits for its volume.
+    let state = watch::Sender::new(before_the_node(&identity));
+    let stop_page = CancellationToken::new();
+    let _page_ends = stop_page.clone().drop_guard();
+    let page = tokio::spawn(status_page::serve(state.subscribe(), key, page, stop_page));
+    let Some(volume) = stop.run_until_cancelled(take_volume(&identity, &settings, &state, &book)).await else { return Ok(()) };
+    // Held to the end.
+    let _volume = volume?;
+    work(assemble(identity, settings, book, state)?, service, page, stop).await
+}
 
+/// Runs all parts until `stop`, and stops them in order.
+async fn work(
+    (node, places, api, peers): (Arc<Node>, Places, LocalApi, watch::Sender<Peers>),
+    service_listener: TcpListener,
+    mut page: JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     // One token per part: they stop in order, not at once.
     let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
     let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
     let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
-    let mut page = tokio::spawn(status_page::serve(node.clone(), key, status_listener, stop_service.clone()));
     let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
     let mut service = tokio::spawn(service.serve(service_listener));
 
@@ -122,11 +148,41 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
     // Only now: the last state, which says that redis is gone, is still sent.
     stop_service.cancel();
     join(service, Duration::from_secs(2)).await;
-    join(page, Duration::from_secs(1)).await;
     stop_mesh.cancel();
     join(mesh, Settings::MESH_STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result
+}
+
+/// What is known of a node whose volume was not looked at yet.
+fn before_the_node(identity: &NodeIdentity) -> NodeState {
+    NodeState {
+        incarnation: identity.incarnation.clone(),
+        mesh: NodeMesh { backend_state: "Down".into(), ..NodeMesh::default() },
+        redis: RedisState { process: Process::Exited, fenced: true, ..RedisState::default() },
+        ..NodeState::default()
+    }
+}
+
+/// Waits until no other agent uses the volume; meanwhile the status page says so.
+async fn take_volume(
+    identity: &NodeIdentity,
+    settings: &Settings,
+    state: &watch::Sender<NodeState>,
+    book: &LogBook,
+) -> Result<Volume, AgentError> {
+    let kept = settings.kept_dir(identity.persistent);
+    directory(&kept, 0o755)?;
+    let busy = || {
+        let sentence = "another agent uses this volume: this one waits until that is gone";
+        book.agent(sentence);
+        state.send_modify(|state| state.notes = vec![sentence.to_owned()]);
+    };
+    Ok(volume::take(&kept, settings.volume_wait, busy).await?)
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), AgentError> {
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| AgentError::Directory { path: path.to_owned(), source })
 }
 
 struct Places {
@@ -134,15 +190,15 @@ struct Places {
     mesh: MeshPlace,
 }
 
-fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Places, LocalApi, watch::Sender<Peers>), AgentError> {
-    let book = LogBook::new(vec![identity.auth_key.clone()]);
+fn assemble(
+    identity: NodeIdentity,
+    settings: Settings,
+    book: LogBook,
+    state: watch::Sender<NodeState>,
+) -> Result<(Arc<Node>, Places, LocalApi, watch::Sender<Peers>), AgentError> {
     let kept = settings.kept_dir(identity.persistent);
-    let directory = |path: &Path, mode| {
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| AgentError::Directory { path: path.to_owned(), source })
-    };
-    // The users of Redis and tailscaled pass through these two; what is secret lies deeper.
+    // The users of Redis and tailscaled pass through this one and the kept one; what is secret lies deeper.
     directory(&settings.run_dir, 0o755)?;
-    directory(&kept, 0o755)?;
     let (files_dir, saved_dir) = (kept.join("agent"), kept.join("saved"));
     directory(&files_dir, 0o700)?;
     directory(&saved_dir, 0o700)?;
@@ -173,7 +229,7 @@ fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Pl
         "forwarder" => {
             let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
             let hosts = Hosts::new(settings.hosts_file.clone());
-            Egress::Forwarder(Arc::new(Forwarder::new(socks, settings.master_port, Arc::new(api.clone()), peers, hosts, book.clone())))
+            Egress::Forwarder(Arc::new(Forwarder::new(socks, settings.master_port, Arc::new(api.clone()), peers, hosts)))
         }
         "proxychains" => Egress::Direct,
         other => return Err(AgentError::Egress(other.to_owned())),
@@ -186,6 +242,7 @@ fn assemble(identity: NodeIdentity, settings: Settings) -> Result<(Arc<Node>, Pl
         identity,
         book,
         egress,
+        state,
     };
     let joined_before = mesh.used_before();
     Ok((Arc::new(Node::new(parts, joined_before)?), Places { redis, mesh }, api, sender))

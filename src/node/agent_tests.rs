@@ -1,6 +1,8 @@
 //! The whole agent over its sockets: real redis-server, certificates made here, a tailscaled that exits at once.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,6 +19,7 @@ use super::settings::Settings;
 use super::status_page::{SIGNATURE_HEADER, StatusPage, signing_key};
 use super::tests::{free_port, identity, settings};
 use crate::model::identity::NodeIdentity;
+use crate::model::node::Process;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use wire::command_request::Command;
@@ -46,25 +49,42 @@ impl Ca {
     }
 }
 
+/// A tailscaled of this version that says so and exits, whatever it is asked for.
+fn tailscaled(dir: &Path, version: &str) -> PathBuf {
+    let path = dir.join(format!("tailscaled-{version}"));
+    // Written by another process: a file that this one has open for writing cannot be run, and a fork of another test may hold it open.
+    let write = r##"printf '#!/bin/sh\necho %s\n' "$2" > "$1" && chmod 755 "$1""##;
+    let written = std::process::Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(version).status().unwrap();
+    assert!(written.success());
+    path
+}
+
 struct Running {
     settings: Settings,
     identity: NodeIdentity,
     ca: Ca,
     stop: CancellationToken,
     task: JoinHandle<Result<(), AgentError>>,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 fn start() -> Running {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    start_in(Arc::new(dir), "run", Settings::from_env().volume_wait)
+}
+
+/// One more agent, with scratch of its own.
+fn start_in(dir: Arc<tempfile::TempDir>, scratch: &str, volume_wait: Duration) -> Running {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings {
+        run_dir: dir.path().join(scratch),
         service_port: free_port(),
         status_port: free_port(),
         socks_port: free_port(),
-        tailscaled: "/bin/true".into(),
+        tailscaled: tailscaled(dir.path(), "1.102.5"),
         tailscale: "/bin/true".into(),
+        volume_wait,
         ..settings(dir.path(), 6379)
     };
     let ca = Ca::new();
@@ -72,7 +92,7 @@ fn start() -> Running {
     let identity = NodeIdentity { ca: ca.pem.clone(), certificate, key, ..identity() };
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(identity.clone(), settings.clone(), stop.clone()));
-    Running { settings, identity, ca, stop, task, _dir: dir }
+    Running { settings, identity, ca, stop, task, dir }
 }
 
 impl Running {
@@ -91,6 +111,29 @@ impl Running {
         };
         timeout(PATIENCE, listening).await.expect("the agent listens");
         Ok(AgentClient::new(endpoint.connect().await?))
+    }
+
+    async fn page(&self) -> Option<StatusPage> {
+        let answer = reqwest::get(format!("http://127.0.0.1:{}", self.settings.status_port)).await.ok()?;
+        serde_json::from_slice(&answer.bytes().await.ok()?).ok()
+    }
+
+    /// Its page, once it is as wanted.
+    async fn page_that(&self, wanted: impl Fn(&StatusPage) -> bool) -> StatusPage {
+        let seen = async {
+            loop {
+                match self.page().await {
+                    Some(page) if wanted(&page) => return page,
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, seen).await.expect("the page says what is wanted")
+    }
+
+    async fn end(self) -> Result<(), AgentError> {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.unwrap().unwrap()
     }
 }
 
@@ -173,14 +216,34 @@ async fn the_status_page_is_signed_bounded_and_alone() {
 async fn what_is_missing_or_taken_is_said_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let good = settings(dir.path(), 6379);
-    let good = Settings { tailscaled: "/bin/true".into(), tailscale: "/bin/true".into(), socks_port: free_port(), ..good };
+    let good = Settings { tailscaled: tailscaled(dir.path(), "1.102.5"), tailscale: "/bin/true".into(), socks_port: free_port(), ..good };
     let key = KeyPair::generate().unwrap().serialize_pem();
     let identity = NodeIdentity { key, ..identity() };
     let missing = Settings { redis_server: "/nowhere/redis-server".into(), ..good.clone() };
     let error = run(identity.clone(), missing, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/redis-server is not there"), "{error}");
+    let old = Settings { tailscaled: tailscaled(dir.path(), "1.96.4"), ..good.clone() };
+    let error = run(identity.clone(), old, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("is of version 1.96.4, and a node needs 1.98 or newer"), "{error}");
     let holder = std::net::TcpListener::bind(("127.0.0.1", good.redis_port)).unwrap();
     let error = run(identity, good, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, AgentError::Port { .. }), "{error}");
     drop(holder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_agent_on_a_volume_waits_says_so_and_takes_over_or_gives_way() {
+    let first = start();
+    first.page_that(|page| page.process == Process::Running).await;
+    let impatient = start_in(first.dir.clone(), "run-2", Duration::ZERO);
+    let error = timeout(PATIENCE, impatient.task).await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().starts_with("another agent uses this volume"), "{error}");
+    let second = start_in(first.dir.clone(), "run-3", 2 * PATIENCE);
+    let waiting = second.page_that(|page| !page.lacks.is_empty()).await;
+    assert!(waiting.lacks[0].starts_with("another agent uses this volume"), "{waiting:?}");
+    assert_eq!((waiting.process, waiting.mesh.as_str(), waiting.fenced), (Process::Exited, "Down", true), "nothing runs there yet");
+    first.end().await.unwrap();
+    let page = second.page_that(|page| page.process == Process::Running).await;
+    assert!(page.lacks.iter().all(|sentence| !sentence.starts_with("another agent")), "{page:?}");
+    second.end().await.unwrap();
 }

@@ -17,7 +17,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hosts::Hosts;
 use super::local_api::PeerLookup;
-use super::logs::LogBook;
 
 /// The first dial to a new peer may take 5 s in tailscaled.
 const DIAL: Duration = Duration::from_secs(6);
@@ -29,6 +28,15 @@ const PENDING: usize = 4;
 /// Address by name of the peers in the netmap.
 pub type Peers = Arc<BTreeMap<String, Ipv4Addr>>;
 
+/// What Redis dials to reach a master.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialled {
+    /// A name, or a loopback address where names cannot be used.
+    pub host: String,
+    /// What this node lacks, when it is an address.
+    pub lacks: Option<String>,
+}
+
 /// How Redis reaches a master.
 pub enum Egress {
     /// Through this agent.
@@ -39,17 +47,18 @@ pub enum Egress {
 
 impl Egress {
     /// Makes the way to this master, the only one from now on, and tells what Redis shall dial.
-    pub async fn route(&self, name: &str) -> Result<String, ForwarderError> {
+    pub async fn route(&self, name: &str) -> Result<Dialled, ForwarderError> {
         match self {
             Self::Forwarder(forwarder) => forwarder.route(name).await,
-            Self::Direct => Ok(name.to_owned()),
+            Self::Direct => Ok(Dialled { host: name.to_owned(), lacks: None }),
         }
     }
 
-    /// Closes all ways.
-    pub async fn close(&self) {
-        if let Self::Forwarder(forwarder) = self {
-            forwarder.close().await;
+    /// Closes all ways; what this node lacks when a trace of them stays.
+    pub async fn close(&self) -> Option<String> {
+        match self {
+            Self::Forwarder(forwarder) => forwarder.close().await,
+            Self::Direct => None,
         }
     }
 }
@@ -71,7 +80,6 @@ pub enum ForwarderError {
 pub struct Forwarder {
     way: Way,
     hosts: Hosts,
-    book: LogBook,
     current: Mutex<Current>,
 }
 
@@ -94,7 +102,7 @@ struct Current {
 
 struct Route {
     name: String,
-    host: String,
+    dialled: Dialled,
     /// Ends the listener and its connections.
     _end: DropGuard,
 }
@@ -102,51 +110,42 @@ struct Route {
 impl Forwarder {
     /// Listens on and dials `port`; `socks` is tailscaled's proxy, `peers` follows the netmap.
     #[must_use]
-    pub fn new(
-        socks: SocketAddr,
-        port: u16,
-        lookup: Arc<dyn PeerLookup>,
-        peers: watch::Receiver<Peers>,
-        hosts: Hosts,
-        book: LogBook,
-    ) -> Self {
+    pub fn new(socks: SocketAddr, port: u16, lookup: Arc<dyn PeerLookup>, peers: watch::Receiver<Peers>, hosts: Hosts) -> Self {
         let way = Way { socks, port, lookup, peers, open: Arc::new(Semaphore::new(OPEN)), pending: Arc::new(Semaphore::new(PENDING)) };
-        Self { way, hosts, book, current: Mutex::default() }
+        Self { way, hosts, current: Mutex::default() }
     }
 
     /// See [`Egress::route`]. Each new name gets another alias, so that an old entry cached anywhere leads nowhere.
-    pub async fn route(&self, name: &str) -> Result<String, ForwarderError> {
+    pub async fn route(&self, name: &str) -> Result<Dialled, ForwarderError> {
         let mut current = self.current.lock().await;
         if let Some(route) = current.route.as_ref().filter(|route| route.name == name) {
-            return Ok(route.host.clone());
+            return Ok(route.dialled.clone());
         }
         // 127.0.1.1 is the machine's own name in many images.
         let number = if (2..254).contains(&current.last_alias) { current.last_alias + 1 } else { 2 };
         let alias = Ipv4Addr::new(127, 0, 1, number);
         let address = SocketAddr::from((alias, self.way.port));
         let listener = TcpListener::bind(address).await.map_err(|source| ForwarderError::Listen { address, source })?;
-        let host = match self.hosts.set(&[(alias, name)]) {
-            Ok(()) => name.to_owned(),
-            Err(error) => {
-                self.book.agent(&format!("the hosts file cannot be written ({error}): redis is given {alias} in place of {name}"));
-                alias.to_string()
-            }
+        let dialled = match self.hosts.set(&[(alias, name)]) {
+            Ok(()) => Dialled { host: name.to_owned(), lacks: None },
+            Err(error) => Dialled {
+                host: alias.to_string(),
+                lacks: Some(format!("the hosts file cannot be written ({error}): redis is pointed at {alias} in place of {name}")),
+            },
         };
         let end = CancellationToken::new();
         tokio::spawn(accept(listener, name.to_owned(), self.way.clone(), end.clone()));
         current.last_alias = number;
-        current.route = Some(Route { name: name.to_owned(), host: host.clone(), _end: end.drop_guard() });
-        Ok(host)
+        current.route = Some(Route { name: name.to_owned(), dialled: dialled.clone(), _end: end.drop_guard() });
+        Ok(dialled)
     }
 
     /// See [`Egress::close`].
-    pub async fn close(&self) {
-        let mut current = self.current.lock().await;
-        if current.route.take().is_some()
-            && let Err(error) = self.hosts.set(&[])
-        {
-            self.book.agent(&format!("the hosts file cannot be written ({error})"));
-        }
+    pub async fn close(&self) -> Option<String> {
+        let Route { name, dialled, .. } = self.current.lock().await.route.take()?;
+        // What could not be written is not there to be taken away.
+        let error = self.hosts.set(&[]).err().filter(|_| dialled.host == name)?;
+        Some(format!("the hosts file cannot be written ({error}): it still has the name of {name}, at an address where nobody listens"))
     }
 }
 
@@ -269,7 +268,7 @@ mod tests {
         let hosts = dir.join("hosts");
         std::fs::write(&hosts, "").unwrap();
         let port = port();
-        let forwarder = Forwarder::new(socks().await, port, Arc::new(Fixed(known)), peers, Hosts::new(hosts), LogBook::new(vec![]));
+        let forwarder = Forwarder::new(socks().await, port, Arc::new(Fixed(known)), peers, Hosts::new(hosts));
         (forwarder, sender, port)
     }
 
@@ -282,7 +281,7 @@ mod tests {
     async fn bytes_pass_until_the_peer_leaves_the_netmap() {
         let dir = tempfile::tempdir().unwrap();
         let (forwarder, peers, port) = forwarder(dir.path()).await;
-        assert_eq!(forwarder.route("m.mesh").await.unwrap(), "m.mesh");
+        assert_eq!(forwarder.route("m.mesh").await.unwrap(), Dialled { host: "m.mesh".into(), lacks: None });
         let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
         stream.write_all(b"ping").await.unwrap();
         let mut back = [0; 4];
@@ -326,10 +325,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_hosts_file_the_alias_itself_is_dialled() {
+    async fn without_a_hosts_file_the_alias_itself_is_dialled_and_it_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let (forwarder, _peers, _) = forwarder(dir.path()).await;
         std::fs::remove_file(dir.path().join("hosts")).unwrap();
-        assert_eq!(forwarder.route("m.mesh").await.unwrap(), "127.0.1.2");
+        let dialled = forwarder.route("m.mesh").await.unwrap();
+        assert_eq!(dialled.host, "127.0.1.2");
+        assert!(dialled.lacks.unwrap().contains("redis is pointed at 127.0.1.2 in place of m.mesh"));
+        assert_eq!(forwarder.close().await, None, "there is nothing to take away");
     }
 }

@@ -1,11 +1,6 @@
-//! Keeps tailscaled running and logged in, and follows its status.
+//! Keeps tailscaled running, answering and logged in, and follows its status.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,78 +13,22 @@ use super::local_api::{LocalApi, Status};
 use super::settings::Settings;
 use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
-use super::users::{self, Owner};
-use crate::mesh::daemon::{DAEMON_ENV, Daemon, Login};
-use crate::model::node::NodeMesh;
+use super::tailscale::{self, MeshPlace};
+use crate::model::node::{KEY_SPENT, NodeMesh};
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
-/// The login ends by itself after 30 s.
-const LOGIN: Duration = Duration::from_secs(40);
+/// A call of `tailscale` ends within this: the login gives up by itself after 30 s.
+const CALL: Duration = Duration::from_secs(40);
 /// Pause between two logins: a refused key is not going to be accepted, an unreachable control server may come back.
 const LOGIN_PAUSE: Duration = Duration::from_secs(20);
-
-/// Where tailscaled lives.
-#[derive(Clone, Debug)]
-pub struct MeshPlace {
-    /// Its state; outlives the container where there is a volume.
-    pub state_dir: PathBuf,
-    /// Of its socket.
-    pub socket_dir: PathBuf,
-    /// Scratch, for the key file, which only the agent reads.
-    pub run_dir: PathBuf,
-    /// User and group it runs as, when that is not the agent's.
-    pub run_as: Option<Owner>,
-}
-
-impl MeshPlace {
-    /// Makes the directories and gives them to its user.
-    pub fn prepare(&self) -> std::io::Result<()> {
-        for dir in [&self.state_dir, &self.socket_dir] {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            users::give(dir, self.run_as)?;
-        }
-        Ok(())
-    }
-
-    /// It was logged in before.
-    #[must_use]
-    pub fn used_before(&self) -> bool {
-        self.state_dir.join("tailscaled.state").exists()
-    }
-
-    fn daemon(&self, settings: &Settings) -> Program {
-        let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
-        let socket = settings.mesh_socket();
-        Program {
-            source: "tailscaled",
-            program: settings.tailscaled.clone(),
-            args: Daemon { state_dir: &self.state_dir, socket: &socket, socks5 }.arguments(),
-            env: DAEMON_ENV.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
-            run_as: self.run_as,
-        }
-    }
-
-    fn key_file(&self) -> PathBuf {
-        self.run_dir.join("auth-key")
-    }
-
-    fn login(&self, node: &Node, with_key: bool) -> std::io::Result<Program> {
-        let file = self.key_file();
-        if with_key {
-            let _ = fs::remove_file(&file);
-            File::options().write(true).create_new(true).mode(0o600).open(&file)?.write_all(node.identity.auth_key.as_bytes())?;
-        }
-        let login = Login {
-            socket: &node.settings.mesh_socket(),
-            login_server: node.identity.login_server.as_deref(),
-            key_file: with_key.then_some(file.as_path()),
-            hostname: &node.identity.hostname,
-        };
-        let args = login.arguments();
-        Ok(Program { source: "tailscaled", program: node.settings.tailscale.clone(), args, ..Program::default() })
-    }
-}
+/// A tailscaled that was silent for so long is killed. It answers within milliseconds, and a pause of a busy machine is over by then. It is
+/// also the usual `failover.downAfter`: where it hurts most, on a master, the failover has begun, and cutting the connections costs nothing.
+const SILENT: Duration = Duration::from_secs(10);
+/// One that never answered yet has longer: killed while it starts on a slow machine, it would never be up.
+const NEVER_ANSWERED: Duration = Duration::from_mins(1);
+/// A look and the longest call. More than that cannot pass between two looks, unless this agent was frozen too.
+const LONGEST_STEP: Duration = Duration::from_secs(4);
 
 /// Runs tailscaled until `stop`.
 pub async fn keep_running(node: Arc<Node>, place: MeshPlace, api: LocalApi, peers: watch::Sender<Peers>, stop: CancellationToken) {
@@ -122,13 +61,15 @@ async fn run_once(
 ) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_login = Instant::now();
+    let mut silence = Silence::new(Instant::now());
+    let mut chores = Chores::new(node);
+    let mut end = "exited";
     loop {
         tokio::select! {
             exit = child.wait() => {
                 let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
                 node.book.agent(&format!("tailscaled is gone: {how}"));
-                node.note("tailscaled", Some(format!("tailscaled exited ({how}) and was started again")));
+                node.note("tailscaled", Some(format!("tailscaled {end} ({how}) and was started again")));
                 return;
             }
             () = stop.cancelled() => return child.stop(Settings::MESH_STOP).await,
@@ -136,20 +77,79 @@ async fn run_once(
         }
         let status = api.status().await.ok();
         show(node, peers, status.as_ref());
-        let Some(status) = status else { continue };
-        let ask = wants_login(&status);
-        if ask.is_none() {
-            node.note("login", None);
-        }
-        if let Some(with_key) = ask.filter(|_| Instant::now() >= next_login) {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = log_in(node, place, with_key) => {}
-            }
-            let _ = fs::remove_file(place.key_file());
-            next_login = Instant::now() + LOGIN_PAUSE;
+        if silence.too_long(status.is_some(), Instant::now()) {
+            end = "did not answer any more, was killed";
+            node.book.agent("tailscaled does not answer on its socket: it is killed");
+            child.kill();
+        } else if let Some(status) = status
+            && chores.after(node, place, &status, stop).await
+        {
             ticks.reset_immediately();
         }
+    }
+}
+
+/// How long tailscaled has not answered, by what this agent itself saw: a machine that was frozen was frozen with both.
+struct Silence {
+    last: Instant,
+    silent: Duration,
+    limit: Duration,
+}
+
+impl Silence {
+    fn new(now: Instant) -> Self {
+        Self { last: now, silent: Duration::ZERO, limit: NEVER_ANSWERED }
+    }
+
+    /// Counts one look.
+    fn too_long(&mut self, answered: bool, now: Instant) -> bool {
+        let step = now.saturating_duration_since(self.last).min(LONGEST_STEP);
+        self.last = now;
+        if answered {
+            (self.silent, self.limit) = (Duration::ZERO, SILENT);
+        } else {
+            self.silent += step;
+        }
+        self.silent >= self.limit
+    }
+}
+
+/// What is to be done once tailscaled answers.
+struct Chores {
+    next_login: Instant,
+    /// `None` when the port is served, or shall not be.
+    next_serve: Option<Instant>,
+}
+
+impl Chores {
+    fn new(node: &Node) -> Self {
+        let now = Instant::now();
+        Self { next_login: now, next_serve: node.identity.serve.then_some(now) }
+    }
+
+    /// Does what this status asks for; whether the status is another one now.
+    async fn after(&mut self, node: &Node, place: &MeshPlace, status: &Status, stop: &CancellationToken) -> bool {
+        let ask = wants_login(status);
+        match refused(&status.health).filter(|_| ask.is_some()) {
+            Some(said) => node.note("login", Some(spent(said))),
+            None if ask.is_none() => node.note("login", None),
+            None => {}
+        }
+        let now = Instant::now();
+        if let Some(with_key) = ask.filter(|_| now >= self.next_login) {
+            stop.run_until_cancelled(log_in(node, place, with_key)).await;
+            place.forget_key();
+            self.next_login = Instant::now() + LOGIN_PAUSE;
+            return true;
+        }
+        if status.backend_state == "Running" && self.next_serve.is_some_and(|at| now >= at) {
+            let failure = stop.run_until_cancelled(call(node, Ok(tailscale::serve(&node.settings)))).await.flatten();
+            self.next_serve = failure.is_some().then(|| Instant::now() + LOGIN_PAUSE);
+            let sentence =
+                |how| format!("`tailscale serve` failed ({how}); Redis is reached over the mesh without it, and it is tried again");
+            node.note("serve", failure.map(sentence));
+        }
+        false
     }
 }
 
@@ -162,23 +162,45 @@ fn wants_login(status: &Status) -> Option<bool> {
     }
 }
 
+/// What the control server said when it refused the key for good; `None` for what may pass, as when it is out of reach.
+fn refused(health: &[String]) -> Option<&str> {
+    const BEFORE: &str = "last login error was: ";
+    // Control servers word it differently; an expired certificate, say, must not be taken for an expired key.
+    const KEY: [&str; 4] = ["auth key", "authkey", "auth-key", "api key"];
+    const FOR_GOOD: [&str; 7] = ["already used", "expired", "revoked", "invalid", "not valid", "not exist", "not found"];
+    let (_, said) = health.iter().find_map(|text| text.split_once(BEFORE))?;
+    let lower = said.to_lowercase();
+    (KEY.iter().any(|word| lower.contains(word)) && FOR_GOOD.iter().any(|word| lower.contains(word))).then_some(said)
+}
+
+fn spent(said: &str) -> String {
+    let said = said.trim_end_matches('.');
+    format!(
+        "{KEY_SPENT}: the control server refused it ({said}), and this node's mesh state is not there or not valid any more; it needs a new incarnation"
+    )
+}
+
 async fn log_in(node: &Node, place: &MeshPlace, with_key: bool) {
-    let run = async {
-        let mut child = place.login(node, with_key)?.start(&node.book)?;
-        timeout(LOGIN, child.wait()).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
-    };
-    let failure = match run.await {
-        Ok(status) if status.success() => None,
-        Ok(status) => Some(status.to_string()),
-        Err(error) => Some(error.to_string()),
-    };
-    let sentence = failure.map(|how| {
-        format!("the login to the mesh failed ({how}): the control server is out of reach, or the key is spent; a spent key needs a new incarnation")
-    });
+    let failure = call(node, place.login(node, with_key)).await;
+    let sentence = failure.map(|how| format!("the login to the mesh failed ({how}); it is tried again"));
     if let Some(sentence) = &sentence {
         node.book.agent(sentence);
     }
-    node.note("login", sentence);
+    // Why it failed comes with the next status.
+    if !node.peek().key_spent() {
+        node.note("login", sentence);
+    }
+}
+
+/// Runs a program to its end; how it failed.
+async fn call(node: &Node, program: std::io::Result<Program>) -> Option<String> {
+    let run =
+        async { timeout(CALL, program?.start(&node.book)?.wait()).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))? };
+    match run.await {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(status.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Shows the status in the node's state and to the forwarder.
@@ -223,5 +245,46 @@ mod tests {
         assert_eq!(wants_login(&status("Running", true)), None);
         assert_eq!(wants_login(&status("Starting", true)), None);
         assert_eq!(wants_login(&status("NoState", false)), None);
+    }
+
+    #[test]
+    fn a_refused_key_is_told_from_a_control_server_out_of_reach() {
+        let refused = |said: &str| refused(&["x".to_owned(), format!("You are logged out. The last login error was: {said}")]).is_some();
+        for said in [
+            "auth key already used",
+            "authkey already used",
+            "auth key expired",
+            "invalid key: API key kX1 not valid",
+            "invalid key: API key kX1 does not exist",
+            "AuthKey not found",
+        ] {
+            assert!(refused(said), "{said}");
+        }
+        for said in [
+            "fetch control key: Get \"https://c.test/key?v=142\": x509: certificate has expired",
+            "register request: http 500: looking up auth key: the database is locked",
+            "dial tcp 10.97.0.1:8080: connect: connection refused",
+        ] {
+            assert!(!refused(said), "{said}");
+        }
+        assert!(super::refused(&[]).is_none());
+        assert!(spent("auth key already used").starts_with(KEY_SPENT));
+    }
+
+    #[test]
+    fn a_tailscaled_that_is_silent_is_given_up_and_a_slow_start_or_a_frozen_machine_is_not() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut silence = Silence::new(start);
+        for second in 1..60 {
+            assert!(!silence.too_long(false, at(second)), "it starts slowly: {second} s");
+        }
+        assert!(silence.too_long(false, at(60)), "it never answered");
+        let mut silence = Silence::new(start);
+        assert!(!silence.too_long(true, at(1)));
+        assert!(!silence.too_long(false, at(3600)), "frozen for an hour");
+        assert!(!silence.too_long(false, at(3603)));
+        assert!(silence.too_long(false, at(3606)));
+        assert!(!silence.too_long(true, at(3607)), "it answers again");
     }
 }

@@ -16,6 +16,7 @@ pub mod mesh;
 pub mod nonces;
 pub mod obey;
 pub mod probe;
+pub mod proxychains;
 pub mod redis_config;
 pub mod redis_control;
 pub mod redis_process;
@@ -26,7 +27,9 @@ pub mod state;
 pub mod state_file;
 pub mod status_page;
 pub mod supervisor;
+pub mod tailscale;
 pub mod users;
+pub mod volume;
 
 #[cfg(test)]
 mod agent_tests;

@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::commands::{self, Memory};
 use super::convert::{self, Order};
+use super::forwarder::Dialled;
 use super::probe::Following;
 use super::redis_control::{ANSWER, ControlError, MasterAddress, Session};
 use super::redis_process::RedisPlace;
@@ -130,7 +131,7 @@ impl Obedience {
             Order::Promote { users, quorum } => {
                 let result = session.promote(&users, quorum, &mut applied).await;
                 node.set_following(None);
-                node.egress.close().await;
+                node.note("hosts", node.egress.close().await);
                 result
             }
             Order::Follow { master, user, password, .. } => {
@@ -141,7 +142,7 @@ impl Obedience {
                 let result = session.detach(&mut applied).await;
                 if result.is_ok() {
                     node.set_following(None);
-                    node.egress.close().await;
+                    node.note("hosts", node.egress.close().await);
                 }
                 result
             }
@@ -173,10 +174,8 @@ impl Obedience {
         if master == node.own_name() {
             return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
         }
-        let host = node.egress.route(master).await.map_err(|error| ControlError::Refused(sentence(&error)))?;
-        let numeric =
-            (host != master).then(|| format!("the hosts file cannot be written: redis is pointed at {host} in place of its master's name"));
-        node.note("hosts", numeric);
+        let Dialled { host, lacks } = node.egress.route(master).await.map_err(|error| ControlError::Refused(sentence(&error)))?;
+        node.note("hosts", lacks);
         node.set_following(Some(Following { name: master.to_owned(), host: host.clone(), epoch }));
         Ok(MasterAddress { host, port: node.settings.master_port, user, password, announce: node.own_name() })
     }

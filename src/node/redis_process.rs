@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::info::advance_history;
 use super::probe::Tracker;
+use super::proxychains;
 use super::redis_config::{BootConfig, acl_text, default_maxmemory};
 use super::redis_control::{ControlError, Session};
 use super::settings::Settings;
@@ -83,7 +84,7 @@ impl RedisPlace {
             Program { source: "redis", program: node.settings.redis_server.clone(), run_as: self.run_as, ..Program::default() };
         if node.identity.egress == "proxychains" {
             let proxy = self.run_dir.join("proxychains.conf");
-            self.write(&proxy, &proxychains_text(node.settings.socks_port))?;
+            self.write(&proxy, &proxychains::text(node.settings.socks_port))?;
             program.args = vec!["-q".into(), "-f".into(), proxy.into(), node.settings.redis_server.clone().into()];
             program.program.clone_from(&node.settings.proxychains);
         }
@@ -96,14 +97,6 @@ impl RedisPlace {
         file.write_all(text.as_bytes())?;
         users::give_one(path, self.run_as)
     }
-}
-
-/// Bounded time-outs: a connect through the proxy blocks Redis' main thread.
-fn proxychains_text(socks_port: u16) -> String {
-    format!(
-        "strict_chain\nquiet_mode\nproxy_dns\nremote_dns_subnet 224\ntcp_connect_time_out 500\ntcp_read_time_out 1500\n\
-         localnet 127.0.0.0/255.0.0.0\n[ProxyList]\nsocks5 127.0.0.1 {socks_port}\n"
-    )
 }
 
 /// Runs redis-server until `stop`; each exit is shown at once and followed by a fenced start.

@@ -69,12 +69,14 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// How Redis reaches a master.
     pub egress: Egress,
+    /// Where the state is shown; the status page may read there already.
+    pub state: watch::Sender<NodeState>,
 }
 
 impl Node {
     /// Reads the files and puts the parts together. `joined_before` says that the volume was in use already.
     pub fn new(parts: Parts, joined_before: bool) -> Result<Self, StateFileError> {
-        let Parts { settings, identity, book, files, redis, snapshots, egress } = parts;
+        let Parts { settings, identity, book, files, redis, snapshots, egress, state: shown } = parts;
         let found = files.memory()?;
         let lost = found.is_none() && joined_before;
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
@@ -90,6 +92,7 @@ impl Node {
             saved: snapshots.labels(),
             ..NodeState::default()
         };
+        shown.send_replace(state);
         let node = Self {
             settings,
             identity,
@@ -102,7 +105,7 @@ impl Node {
             kill_redis: Notify::new(),
             look_now: Notify::new(),
             looks: watch::Sender::new(0),
-            state: watch::Sender::new(state),
+            state: shown,
             shared: Mutex::new(Shared { memory, ..Shared::default() }),
         };
         if lost {

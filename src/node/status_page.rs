@@ -24,12 +24,11 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::state::Node;
-use crate::model::node::{Process, Role};
+use crate::model::node::{KEY_SPENT, NodeState, Process, Role};
 use crate::model::time::UnixMs;
 
 /// Header with the base64 of the DER signature (ECDSA P-256, SHA-256) over the body's bytes.
@@ -54,7 +53,7 @@ pub struct StatusPage {
     pub nonce: String,
     /// Who speaks.
     pub incarnation: String,
-    /// tailscaled's word, or `Down`.
+    /// tailscaled's word, or `Down`; with [`KEY_SPENT`] behind a colon when the node cannot join any more.
     pub mesh: String,
     /// tailscaled's complaints, a few and each cut short.
     #[serde(default)]
@@ -84,7 +83,7 @@ pub struct KeyError;
 
 #[derive(Clone)]
 struct Page {
-    node: Arc<Node>,
+    states: watch::Receiver<NodeState>,
     key: Arc<SigningKey>,
 }
 
@@ -102,8 +101,10 @@ pub fn sign(key: &SigningKey, body: &[u8]) -> String {
 }
 
 /// Serves the page until `stop`.
-pub async fn serve(node: Arc<Node>, key: SigningKey, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-    let page = Page { node, key: Arc::new(key) };
+///
+/// It shows the last value of `states`, from before there is a node on.
+pub async fn serve(states: watch::Receiver<NodeState>, key: SigningKey, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+    let page = Page { states, key: Arc::new(key) };
     let app = Router::new().route("/", get(answer)).with_state(page);
     let listener = Bounded { listener, open: Arc::new(Semaphore::new(OPEN)) };
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -114,12 +115,12 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
     if asked.nonce.len() > LONGEST_NONCE || !plain {
         return StatusCode::BAD_REQUEST.into_response();
     }
-    let state = page.node.peek();
+    let state = page.states.borrow().clone();
     let content = StatusPage {
         time: UnixMs::now().0,
         nonce: asked.nonce,
+        mesh: mesh(&state),
         incarnation: state.incarnation,
-        mesh: state.mesh.backend_state,
         health: state.mesh.health.iter().take(HEALTH_TEXTS).map(|text| text.chars().take(HEALTH_TEXT).collect()).collect(),
         process: state.redis.process,
         role: state.redis.role,
@@ -136,6 +137,12 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (headers, body).into_response()
+}
+
+/// tailscaled's word; whoever reads no further learns here that the node will never join.
+fn mesh(state: &NodeState) -> String {
+    let word = &state.mesh.backend_state;
+    if state.key_spent() { format!("{word}: {KEY_SPENT}") } else { word.clone() }
 }
 
 /// A listener with a cap on connections, each of which ends after [`LIFE`] whatever it does.

@@ -67,6 +67,7 @@ pub(super) fn identity() -> NodeIdentity {
         certificate: String::new(),
         key: String::new(),
         egress: "forwarder".into(),
+        serve: false,
         memory_bytes: 512 * 1024 * 1024,
         persistent: true,
     }
@@ -106,6 +107,7 @@ impl TestNode {
             identity: identity(),
             book: LogBook::new(vec![]),
             egress: Egress::Direct,
+            state: tokio::sync::watch::Sender::default(),
         };
         let node = Arc::new(Node::new(parts, joined_before).unwrap());
         let stop = CancellationToken::new();

@@ -202,7 +202,8 @@ impl Hands {
             ca: settings.root.ca_pem(),
             certificate: certificate.certificate,
             key: certificate.key.expose_secret().to_owned(),
-            egress: "forwarder".to_owned(),
+            egress: cluster.spec.mesh.egress.word().to_owned(),
+            serve: cluster.spec.mesh.serve,
             memory_bytes: cluster.spec.resources.memory.0,
             persistent: cluster.spec.resources.data.is_some(),
         };

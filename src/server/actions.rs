@@ -169,6 +169,7 @@ fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
 mod tests {
     use super::*;
     use crate::api::status::Status;
+    use crate::api::types::Egress;
 
     fn cluster(nodes: &[(u32, &str, &str, Option<i64>)]) -> RedisCluster {
         let mut cluster: RedisCluster = serde_json::from_value(serde_json::json!({
@@ -261,13 +262,16 @@ mod tests {
     #[test]
     fn what_a_lease_was_made_with_stays() {
         let old = running();
-        for field in ["resources", "placement", "mesh"] {
+        let changes: [(&str, fn(&mut RedisCluster)); 5] = [
+            ("resources", |c| c.spec.resources.cpu.0 += 500),
+            ("placement", |c| c.spec.placement.providers.deny.push("akash1x".into())),
+            ("mesh", |c| c.spec.mesh.tag = Some("tag:x".into())),
+            ("mesh", |c| c.spec.mesh.egress = Egress::Proxychains),
+            ("mesh", |c| c.spec.mesh.serve = true),
+        ];
+        for (field, change) in changes {
             let mut new = old.clone();
-            match field {
-                "resources" => new.spec.resources.cpu.0 += 500,
-                "placement" => new.spec.placement.providers.deny.push("akash1x".into()),
-                _ => new.spec.mesh.tag = Some("tag:x".into()),
-            }
+            change(&mut new);
             assert!(replace(&old, &mut new).unwrap_err().message.starts_with(&format!("spec.{field} of cache cannot be changed")));
         }
         let mut new = old.clone();

@@ -92,7 +92,7 @@ fn wrong_kinds_of_value_are_told() {
 #[test]
 fn what_is_not_supported_is_told_with_what_is() {
     refused(&added("  durability: confirmed"), "spec.durability", "`confirmed` is not supported; supported now: async");
-    refused(&added("  mesh: { egress: proxychains }"), "spec.mesh.egress", "supported now: forwarder");
+    refused(&added("  mesh: { egress: tor }"), "spec.mesh.egress", "supported now: forwarder, proxychains");
     refused(&said("class: beta3", "class: ram"), "spec.resources.data.class", "default, beta1, beta2, beta3");
 }
 
