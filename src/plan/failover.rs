@@ -191,7 +191,9 @@ fn count(draft: &Draft<'_>, old: &IncarnationName) -> (Vec<Eligible>, Vec<Incarn
             }
             continue;
         };
-        let online = incarnation.member && state.redis.role == Role::Replica && state.redis.online_epoch == data_epoch && data_epoch > 0;
+        // With two nodes the master goes on alone once its replica is no candidate: from then on the replica lacks writes.
+        let counts = incarnation.candidate || (incarnation.member && draft.spec().nodes != 2);
+        let online = counts && state.redis.role == Role::Replica && state.redis.online_epoch == data_epoch && data_epoch > 0;
         let fenced_master = former && state.redis.role == Role::Master && state.redis.fenced;
         if online || fenced_master {
             eligible.push(Eligible { incarnation: name, run_id: state.redis.run_id.clone(), offset: state.redis.offset });

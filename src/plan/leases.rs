@@ -86,10 +86,10 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
 /// Its device was deleted by somebody else. It cannot come back, so nothing is gained by waiting; but one node at a time, and the next one
 /// only when the cluster is whole again: a list that wrongly lacks devices must not take a cluster apart.
 fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
-    draft.problem(
-        "DeviceGone",
-        format!("the mesh device of {name} was deleted: it cannot join again, because its key is spent, and is replaced"),
+    let message = format!(
+        "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
     );
+    draft.problem("DeviceGone", message);
     if !devices::others_whole(draft, name) {
         silent(draft, name);
         return;

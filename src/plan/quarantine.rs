@@ -125,8 +125,8 @@ fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
     // A further tag beside ours is no harm unless it undoes the quarantine.
     let fine = if quarantine.is_some() { is_only(device, wanted) } else { device.tags.iter().any(|t| t == wanted) };
     if !fine {
-        let message =
-            format!("the device of {name} has the tags {}, which are left alone; it should have {wanted}", device.tags.join(", "));
+        let has = if device.tags.is_empty() { "no tags".to_owned() } else { device.tags.join(", ") };
+        let message = format!("the device of {name} has {has}, which is left alone; it should have {wanted} and nothing else");
         draft.problem("ForeignTags", message);
     }
 }

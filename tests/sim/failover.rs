@@ -143,6 +143,26 @@ async fn a_minority_changes_nothing() {
     world.assert_one_writer();
 }
 
+/// A replica that is away from its master and not from the operator.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_its_master_went_on_without_is_not_promoted() {
+    let world = World::new(15, 5);
+    world.start_operator().await;
+    world.apply(&THREE.replace("nodes: 3", "nodes: 2")).await;
+    world.until_ready("cache").await;
+    let master = world.master("cache").await;
+    let record = world.stored("cache").await.record;
+    let replica = record.incarnations.into_keys().find(|n| n != &master).unwrap();
+    world.nodes.with(&replica, |n| n.meshed = false);
+    let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
+    world.until("the master to go on alone", Duration::from_mins(1), async || !candidate().await).await;
+    let alone = world.written();
+    world.until("writes alone", Duration::from_mins(1), async || world.written() > alone + 20).await;
+    world.nodes.with(&master, Node::kill_redis);
+    writes_go_on(&world).await;
+    assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (master, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn migration_loses_nothing() {
     for ordinal in 0..3u32 {

@@ -12,7 +12,7 @@ use crate::world::mesh::CLUSTER_TAG;
 use crate::world::{Terms, World};
 
 /// Longer than a silent node is waited for.
-const LONG: Duration = Duration::from_mins(15);
+const LONG: Duration = Duration::from_mins(7);
 
 fn device(world: &World, name: &IncarnationName) -> String {
     world.nodes.with(name, |n| n.device.clone())
