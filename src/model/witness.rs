@@ -1,6 +1,6 @@
 //! What is known of a node that does not speak to the operator.
 
-use super::node::{Process, Role};
+use super::node::{KEY_SPENT, Process, Role};
 use super::time::UnixMs;
 
 /// A node's own word on its public page, signed by its key over a nonce of ours.
@@ -24,4 +24,12 @@ pub struct PageView {
     pub epoch: u64,
     /// What it lacks, one sentence each.
     pub lacks: Vec<String>,
+}
+
+impl PageView {
+    /// It cannot join; see [`KEY_SPENT`].
+    #[must_use]
+    pub fn key_spent(&self) -> bool {
+        self.lacks.iter().any(|note| note.starts_with(KEY_SPENT))
+    }
 }

@@ -1,7 +1,7 @@
 //! What the tailnet's list of devices says about a node: deleted by somebody, used by somebody else, or in use twice.
 
 use super::draft::Draft;
-use super::facts;
+use super::{facts, witness};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::MeshView;
 
@@ -41,6 +41,21 @@ pub fn compromised(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> 
         "device {} joined under its name with a key of ours, and its agent knows nothing of it: the key is compromised",
         stranger.id
     ))
+}
+
+/// Its agent says by its signed page that the control server refuses its key for good: this node never joins again.
+pub fn key_spent(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
+    if !witness::page(draft, name)?.key_spent() {
+        return None;
+    }
+    let used = draft.input.inventory.mesh.present().and_then(|mesh| facts::devices(draft, mesh, name).first().map(|d| d.id.clone()));
+    Some(match used {
+        // It may be its own, from before its state was lost: who else has it cannot be told, and it is deleted either way.
+        Some(device) => format!(
+            "its agent cannot join because its key was used up, by device {device}: it lost its mesh state, or the key is compromised"
+        ),
+        None => "its agent cannot join because its key was used up, revoked or has expired, and only a new node gets a new key".to_owned(),
+    })
 }
 
 /// What the tailnet knows of a node that never reported.

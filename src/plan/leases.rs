@@ -76,7 +76,9 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     if !may_go(draft, name) {
         return;
     }
-    if draft.now().passed(heard, limit) {
+    if let Some(why) = devices::key_spent(draft, name) {
+        draft.condemn(name, &why, Blame::Provider);
+    } else if draft.now().passed(heard, limit) {
         draft.condemn(name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
         draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
@@ -129,6 +131,10 @@ pub fn advance(draft: &mut Draft<'_>) {
                 wait_for_join(draft, &name, since, &format!("the gateway of {name}'s provider ({why})"));
             }
             Stage::Delivered => {
+                if let Some(why) = devices::key_spent(draft, &name) {
+                    draft.condemn(&name, &why, Blame::Attempt);
+                    continue;
+                }
                 let since = since_choice(&incarnation);
                 wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
             }
