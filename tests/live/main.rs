@@ -1,10 +1,13 @@
 //! Real programs in a sandbox.
 
+mod article;
 mod demo;
 mod family;
+mod machine;
 mod mesh;
 mod moves;
 mod node;
+mod node_faults;
 mod outage;
 mod refusals;
 mod sandboxed;
