@@ -53,7 +53,7 @@ impl Ca {
 fn tailscaled(dir: &Path, version: &str) -> PathBuf {
     let path = dir.join(format!("tailscaled-{version}"));
     // Written by another process: a file that this one has open for writing cannot be run, and a fork of another test may hold it open.
-    let write = r##"printf '#!/bin/sh\necho %s\n' "$2" > "$1" && chmod 755 "$1""##;
+    let write = r#"printf '#!/bin/sh\necho %s\n' "$2" > "$1" && chmod 755 "$1""#;
     let written = std::process::Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(version).status().unwrap();
     assert!(written.success());
     path
@@ -222,6 +222,9 @@ async fn what_is_missing_or_taken_is_said_in_one_sentence() {
     let missing = Settings { redis_server: "/nowhere/redis-server".into(), ..good.clone() };
     let error = run(identity.clone(), missing, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/redis-server is not there"), "{error}");
+    let gone = Settings { tailscaled: "/nowhere/tailscaled".into(), ..good.clone() };
+    let error = run(identity.clone(), gone, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().starts_with("/nowhere/tailscaled is not there"), "{error}");
     let old = Settings { tailscaled: tailscaled(dir.path(), "1.96.4"), ..good.clone() };
     let error = run(identity.clone(), old, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("is of version 1.96.4, and a node needs 1.98 or newer"), "{error}");

@@ -62,7 +62,7 @@ pub async fn take(dir: &Path, limit: Duration, busy: impl FnOnce()) -> Result<Vo
         if waited >= limit {
             return Err(VolumeError::Busy { lock, waited });
         }
-        sleep(TRY.min(limit - waited)).await;
+        sleep(TRY.min(limit.saturating_sub(waited))).await;
     }
 }
 

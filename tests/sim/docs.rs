@@ -160,3 +160,22 @@ fn every_problem_that_the_planner_can_tell_has_a_runbook() {
     let missing: Vec<_> = reasons.iter().filter(|reason| !index.contains(&format!("`{reason}`"))).collect();
     assert!(missing.is_empty(), "docs/runbooks/README.md says nothing of {missing:?}");
 }
+
+#[test]
+fn every_claim_about_the_article_has_a_test_that_exists() {
+    let page = fs::read_to_string(root().join("docs/article.md")).expect("the page");
+    let named: BTreeSet<(&str, &str)> = lines(&page, false)
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter_map(|code| code.split_once("::").filter(|(module, test)| !module.contains(' ') && !test.is_empty()))
+        .collect();
+    for (module, test) in &named {
+        let source = fs::read_to_string(root().join(format!("tests/live/{module}.rs"))).unwrap_or_default();
+        assert!(source.contains(&format!("#[test]\nfn {test}()")), "docs/article.md names {module}::{test}, which is no test");
+    }
+    let source = fs::read_to_string(root().join("tests/live/article.rs")).expect("the tests of the article");
+    assert_eq!(named.iter().filter(|(module, _)| *module == "article").count(), source.matches("#[test]").count(), "each is named");
+    let rows = lines(&page, false).filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.ends_with("| test |"));
+    for row in rows {
+        assert!(row.contains("::"), "a claim without a test: {row}");
+    }
+}
