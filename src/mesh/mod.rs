@@ -2,10 +2,14 @@
 
 pub mod agent_channel;
 mod answers;
+mod call;
 pub mod control;
 pub mod dial;
 pub mod http;
 pub mod local;
+pub mod policy;
+mod refusal;
+mod token;
 
 use std::time::Duration;
 
