@@ -9,8 +9,8 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use crate::config::MeshTags;
 
@@ -128,7 +128,7 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, NotAPolicy> {
         let text = hujson::plain(text);
         // A list would be read as the sections in their order.
-        let is_map = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(&text);
+        let is_map = serde_json::from_str::<Map<String, Value>>(&text);
         is_map.and_then(|_| serde_json::from_str(&text)).map_err(|error| NotAPolicy { line: error.line(), column: error.column() })
     }
 }
