@@ -4,6 +4,7 @@
 //! counts as not set. Secrets are never in the file: it names the files (or, for the mnemonic, the variable) that hold them.
 
 mod fields;
+mod parts;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use secrecy::{SecretSlice, SecretString};
 use crate::api::quantity::Money;
 use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
+pub use parts::MeshTags;
 
 /// Why the settings cannot be used. Each names the field.
 #[derive(Debug, thiserror::Error)]
@@ -231,10 +233,8 @@ impl Default for Timing {
 impl Config {
     /// Reads the file, the environment over it, and the secrets that they name.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let name = path.display().to_string();
-        let text = secret::read_bounded(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
-        let text = text.map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        Self::parse(&name, &text, &|variable| std::env::var(variable).ok())
+        let (name, text) = parts::read(path)?;
+        Self::parse(&name, &text, &parts::environment)
     }
 
     /// As [`Self::load`], with the text of the file and the environment given.
@@ -290,15 +290,7 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
     if let Some(url) = login_server.as_ref().filter(|url| !is_url(url)) {
         return Err(invalid("mesh.loginServer", format!("`{url}` is not a URL; write it like https://headscale.example.org")));
     }
-    let tag = mesh_tag(fields, "mesh.tag", "tag:akash-redis")?;
-    let operator_tag = mesh_tag(fields, "mesh.operatorTag", "tag:akash-redis-operator")?;
-    let quarantine_tag = mesh_tag(fields, "mesh.quarantineTag", "tag:akash-redis-quarantine")?;
-    if tag == operator_tag || tag == quarantine_tag || operator_tag == quarantine_tag {
-        return Err(invalid(
-            "mesh.quarantineTag",
-            "mesh.tag, mesh.operatorTag and mesh.quarantineTag must differ: the policy tells them apart",
-        ));
-    }
+    let tags = parts::mesh_tags(fields)?;
     let socks5 = fields.optional("mesh.socks5");
     if let Some(address) = socks5.as_ref().filter(|a| a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())) {
         return Err(invalid("mesh.socks5", format!("`{address}` is not an address; write it like 127.0.0.1:1055")));
@@ -316,9 +308,9 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         tailnet: fields.or("mesh.tailnet", "-"),
         oauth_client_id: fields.required("mesh.oauthClientId")?,
         oauth_secret: secret::text("mesh.oauthSecretFile", &fields.required("mesh.oauthSecretFile")?)?,
-        tag,
-        operator_tag,
-        quarantine_tag,
+        tag: tags.nodes,
+        operator_tag: tags.operator,
+        quarantine_tag: tags.quarantine,
         socks5,
         tailscaled,
     })
@@ -337,16 +329,6 @@ fn own_tailscaled(fields: &Fields) -> Result<Option<OwnTailscaled>, ConfigError>
         return Err(invalid(DIR, format!("`{dir}` must be an absolute path of at most {LONGEST_DIR} characters: a socket lies in it")));
     }
     Ok(Some(OwnTailscaled { state_dir: dir.into(), program: fields.or(PROGRAM, "tailscaled").into() }))
-}
-
-fn mesh_tag(fields: &Fields, field: &'static str, default: &str) -> Result<String, ConfigError> {
-    let tag = fields.or(field, default);
-    let good = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    if tag.strip_prefix("tag:").is_some_and(good) {
-        Ok(tag)
-    } else {
-        Err(invalid(field, format!("`{tag}` is not a tag; write it like {default}")))
-    }
 }
 
 /// An image without a digest would be whatever a registry says on the day a node is replaced.

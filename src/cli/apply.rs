@@ -53,12 +53,18 @@ pub(super) async fn run(client: &Client, args: Apply, out: &mut (dyn Write + Sen
     Ok(())
 }
 
-fn manifests(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<RedisCluster>, CliError> {
+/// The manifests of a file; `-` is standard input.
+pub(super) fn read(file: &str) -> Result<Vec<RedisCluster>, CliError> {
     let problem = |problem: String| CliError::Manifest { file: file.to_owned(), problem };
     let bytes = if file == "-" { bounded(std::io::stdin().lock()) } else { File::open(file).and_then(bounded) };
     let text =
         bytes.and_then(|b| String::from_utf8(b).map_err(std::io::Error::other)).map_err(|e| problem(format!("cannot be read ({e})")))?;
-    let mut clusters = parse(&text).map_err(problem)?;
+    parse(&text).map_err(problem)
+}
+
+fn manifests(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<RedisCluster>, CliError> {
+    let problem = |problem: String| CliError::Manifest { file: file.to_owned(), problem };
+    let mut clusters = read(file)?;
     for cluster in &mut clusters {
         forget_what_is(cluster);
         for user in &mut cluster.spec.redis.users {

@@ -69,6 +69,8 @@ pub struct Local {
     pub market: Market,
     /// The control server and the operator's tailscaled.
     pub tailnet: Tailnet,
+    /// Settings in which the operator differs from its file, as environment variables; they hold from its next start on.
+    pub operator_env: Vec<(&'static str, String)>,
     program: PathBuf,
     dir: PathBuf,
     operator: Option<Child>,
@@ -107,7 +109,7 @@ impl Local {
             block_every: BLOCK_EVERY,
         };
         let market = Market::start(&settings, shutdown).await?;
-        let local = Self { market, tailnet, program: program.to_owned(), dir: dir.to_owned(), operator: None };
+        let local = Self { market, tailnet, operator_env: Vec::new(), program: program.to_owned(), dir: dir.to_owned(), operator: None };
         local.write_settings()?;
         Ok(local)
     }
@@ -189,6 +191,7 @@ impl Local {
         command.arg("operator").arg("--config").arg(self.config()).env("AKASH_REDIS_LOG_LEVEL", "info");
         // For a tailscaled that it runs itself.
         command.envs(tailnet::node_env());
+        command.envs(self.operator_env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file).kill_on_drop(true);
         self.operator = Some(command.spawn().map_err(failed)?);
         let client = self.client()?;

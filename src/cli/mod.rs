@@ -11,6 +11,7 @@ mod devnet;
 pub mod local;
 pub mod logging;
 mod logs;
+mod mesh;
 mod node;
 pub mod operator;
 mod proxy;
@@ -55,6 +56,9 @@ pub enum Command {
     Sdl(sdl::SdlArgs),
     /// Print the JSON schema of the manifest.
     Schema,
+    /// Print or check the tailnet's policy.
+    #[command(subcommand)]
+    Mesh(mesh::Mesh),
     /// Run the operator.
     Operator(operator::Operator),
     /// Run the agent of a node; this is what the image starts.
@@ -120,6 +124,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::Sdl(args) => std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?,
         Command::Schema => writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?,
+        Command::Mesh(command) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            return mesh::run(command, &cli.socket, &mut std::io::stdout()).await;
+        }
         Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
         Command::Node(args) => node::run(args).await.map_err(failed)?,
         Command::Proxy(args) => {

@@ -154,7 +154,9 @@ impl Tailnet {
         control.args(control_flags);
         let mut control = start(control, "control", &log)?;
         healthy(&http, &mut control).await.map_err(|detail| failed("waiting for the control server", detail))?;
-        call(&http, Method::POST, "tailnet/-/acl", Some(&policy())).await.map_err(|detail| failed("setting the policy", detail))?;
+        call(&http, Method::POST, "tailnet/-/acl", Some(policy().to_string()))
+            .await
+            .map_err(|detail| failed("setting the policy", detail))?;
 
         let tailscaled = start_tailscaled(&peers, dir)?;
         let tailnet = Self { peers, dir: dir.to_owned(), http, control, tailscaled };
@@ -184,7 +186,13 @@ impl Tailnet {
     /// Asks the control API something, below `/api/v2/`, with all rights; the answer's JSON, or null.
     pub async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, TailnetError> {
         let failed = |detail| TailnetError::Failed { what: "a call of the control API", detail, log: self.dir.join("control.log") };
-        call(&self.http, method, path, body).await.map_err(failed)
+        call(&self.http, method, path, body.map(Value::to_string)).await.map_err(failed)
+    }
+
+    /// Puts another policy in force: JSON, with comments and trailing commas allowed.
+    pub async fn set_policy(&self, text: &str) -> Result<(), TailnetError> {
+        let failed = |detail| TailnetError::Failed { what: "setting the policy", detail, log: self.dir.join("control.log") };
+        call(&self.http, Method::POST, "tailnet/-/acl", Some(text.to_owned())).await.map(drop).map_err(failed)
     }
 
     /// Mints a one-off, pre-authorized key with `tag`.
@@ -258,10 +266,10 @@ async fn healthy(http: &reqwest::Client, control: &mut Child) -> Result<(), Stri
     }
 }
 
-async fn call(http: &reqwest::Client, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
+async fn call(http: &reqwest::Client, method: Method, path: &str, body: Option<String>) -> Result<Value, String> {
     let mut request = http.request(method, format!("{}/api/v2/{path}", login_server())).bearer_auth(API_KEY);
     if let Some(body) = body {
-        request = request.json(body);
+        request = request.body(body);
     }
     let response = request.send().await.map_err(|error| error.to_string())?;
     let status = response.status();

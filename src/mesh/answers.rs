@@ -25,9 +25,12 @@ pub(super) struct KeyList {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct KeyEntry {
     #[serde(default)]
     pub id: String,
+    /// OAuth clients are keys too, of the type `client`.
+    pub key_type: Option<String>,
     pub key: Option<String>,
     pub description: Option<String>,
     pub invalid: Option<bool>,
@@ -56,6 +59,11 @@ pub(super) struct DeviceEntry {
 }
 
 impl KeyEntry {
+    /// Whether a device joins with it. Old answers do not say: then there was nothing else.
+    pub(super) fn is_auth(&self) -> bool {
+        self.key_type.as_deref().is_none_or(|kind| kind == "auth")
+    }
+
     pub(super) fn into_key(self) -> AuthKey {
         let revoked = self.revoked.as_deref().and_then(moment).is_some();
         let expired = self.expires.as_deref().and_then(moment).is_some_and(|end| end <= UnixMs::now());

@@ -7,29 +7,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use http::{Method, StatusCode, header};
-use secrecy::{ExposeSecret as _, SecretString};
+use http::{Method, StatusCode};
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
-use super::answers::{DeviceEntry, DeviceList, KeyEntry, KeyList, Token};
-use super::{MeshControl, MeshError, MintedKey, http as mesh_http};
+use super::answers::{DeviceEntry, DeviceList, KeyEntry, KeyList};
+use super::call::{Api, Call};
+use super::policy::Policy;
+use super::refusal::{Answer, Needs, says_no_such_id};
+use super::{MeshControl, MeshError, MintedKey};
+use crate::config;
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::mesh::{AuthKey, MeshView};
 
-const CALL_TIME_OUT: Duration = Duration::from_secs(10);
-/// A call that may be repeated is begun again within this time; longer waits are the planner's.
-const RETRY_FOR: Duration = Duration::from_secs(10);
 /// Clearing up after an unanswered mint must not hold up the operator: what it misses is seen as an orphan later.
 const CLEAR_UP_FOR: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A token is renewed this long before it ends, so that none ends under way.
-const RENEW_AHEAD: Duration = Duration::from_mins(1);
-/// Whatever it asks for, it is asked again after this time.
-const LONGEST_QUIET: Duration = Duration::from_hours(1);
-const MAX_BODY: usize = 4 * 1024 * 1024;
 /// What the API accepts.
 const MAX_DESCRIPTION: usize = 50;
 /// Keys asked for one by one at the same time.
@@ -48,216 +42,73 @@ pub struct MeshSettings {
     pub oauth_secret: SecretString,
 }
 
+impl From<&config::Mesh> for MeshSettings {
+    fn from(mesh: &config::Mesh) -> Self {
+        Self {
+            api: mesh.api.clone(),
+            tailnet: mesh.tailnet.clone(),
+            oauth_client_id: mesh.oauth_client_id.clone(),
+            oauth_secret: mesh.oauth_secret.clone(),
+        }
+    }
+}
+
 /// The control API, spoken to as one OAuth client.
 ///
-/// Reads, deletions and revocations are tried again for 10 s when the API is away. A mint is never repeated unless the API said that it
-/// did nothing (429): a key that may have been minted is looked for and revoked instead.
+/// What may be done twice (reads, deletions, revocations, tags) is tried again for 10 s when the API is away. A mint is never repeated
+/// unless the API said that it did nothing (429): a key that may have been minted is looked for and revoked instead.
 pub struct ControlClient {
-    settings: MeshSettings,
-    base: reqwest::Url,
-    http: reqwest::Client,
-    token: tokio::sync::Mutex<Option<Bearer>>,
+    api: Api,
     /// Descriptions of keys whose list entries lack them; they never change.
     described: Mutex<HashMap<String, String>>,
-    /// Until then the API asked to be left alone.
-    quiet_until: Mutex<Option<Instant>>,
-}
-
-struct Bearer {
-    secret: SecretString,
-    renew_at: Instant,
-}
-
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    /// For people, e.g. `the deletion of device n1`.
-    what: &'a str,
-    method: &'a Method,
-    /// Segments below `api/v2`.
-    path: &'a [&'a str],
-    body: Option<&'a serde_json::Value>,
-    /// The tag that the call hands out, for the remedy.
-    tag: Option<&'a str>,
-}
-
-struct Answer {
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    body: Vec<u8>,
 }
 
 impl fmt::Debug for ControlClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlClient").field("api", &self.settings.api).finish_non_exhaustive()
+        f.debug_struct("ControlClient").field("api", &self.api.url()).finish_non_exhaustive()
     }
 }
 
 impl ControlClient {
     /// A client for `settings.api`; nothing is sent yet.
     pub fn new(settings: MeshSettings) -> Result<Self, MeshError> {
-        let unusable = |detail: String| MeshError::Away { api: settings.api.clone(), detail };
-        let base = reqwest::Url::parse(&settings.api).map_err(|error| unusable(format!("not a URL: {error}")))?;
-        if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
-            return Err(unusable("neither an http nor an https URL".to_owned()));
+        Ok(Self { api: Api::new(settings)?, described: Mutex::default() })
+    }
+
+    /// The tailnet's policy in force.
+    ///
+    /// # Errors
+    /// [`MeshError::Forbidden`] when the OAuth client may not read it: nothing else needs that scope.
+    pub async fn policy(&self) -> Result<Policy, MeshError> {
+        const WHAT: &str = "the policy";
+        let path = ["tailnet", self.api.tailnet(), "acl"];
+        let call = Call { needs: Needs::Policy, ..read(WHAT, &path) };
+        let answer = self.api.call(call).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Err(self.no_tailnet(WHAT));
         }
-        let http = mesh_http::web(CALL_TIME_OUT).map_err(|error| unusable(mesh_http::innermost(&error)))?;
-        Ok(Self { base, http, token: tokio::sync::Mutex::default(), described: Mutex::default(), quiet_until: Mutex::default(), settings })
-    }
-
-    /// Sends a call and sees to the token, to pauses the API asks for, and to what may be repeated.
-    async fn call(&self, call: Call<'_>) -> Result<Answer, MeshError> {
-        let begun = Instant::now();
-        let repeatable = *call.method != Method::POST;
-        let mut pause = FIRST_PAUSE;
-        let mut renewed = false;
-        loop {
-            self.keep_quiet(call.what, begun).await?;
-            let outcome = self.attempt(call).await;
-            let wait = match &outcome {
-                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED && !renewed => {
-                    renewed = true;
-                    self.token.lock().await.take();
-                    continue;
-                }
-                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => answer.retry_after.unwrap_or(pause),
-                Ok(answer) if answer.status.is_server_error() && repeatable => pause,
-                Err(MeshError::Away { .. }) if repeatable => pause,
-                _ => return self.judge(call, outcome?),
-            };
-            if begun.elapsed() + wait >= RETRY_FOR {
-                return self.judge(call, outcome?);
-            }
-            sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    async fn attempt(&self, call: Call<'_>) -> Result<Answer, MeshError> {
-        let token = self.bearer().await?;
-        let mut request = self.http.request(call.method.clone(), self.url(call.path)).bearer_auth(token.expose_secret());
-        if let Some(body) = call.body {
-            request = request.json(body);
-        }
-        self.send(request).await
-    }
-
-    /// The present token, or a new one.
-    async fn bearer(&self) -> Result<SecretString, MeshError> {
-        let mut held = self.token.lock().await;
-        if let Some(bearer) = held.as_ref().filter(|bearer| Instant::now() < bearer.renew_at) {
-            return Ok(bearer.secret.clone());
-        }
-        let form = [
-            ("client_id", self.settings.oauth_client_id.as_str()),
-            ("client_secret", self.settings.oauth_secret.expose_secret()),
-            ("grant_type", "client_credentials"),
-        ];
-        let answer = self.send(self.http.post(self.url(&["oauth", "token"])).form(&form)).await?;
-        if !answer.status.is_success() {
-            return Err(self.refusal("an access token", &answer, None));
-        }
-        let token: Token = self.decode(&answer)?;
-        let life = Duration::from_secs(token.expires_in.unwrap_or(3600));
-        // A life shorter than the lead (tests) still leaves half of it for use.
-        let renew_at = Instant::now() + life.saturating_sub(RENEW_AHEAD).max(life / 2);
-        let secret = SecretString::from(token.access_token);
-        *held = Some(Bearer { secret: secret.clone(), renew_at });
-        Ok(secret)
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, MeshError> {
-        let read = async {
-            let mut response = request.send().await.map_err(|error| mesh_http::innermost(&error))?;
-            let status = response.status();
-            let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let body = mesh_http::bounded(&mut response, MAX_BODY).await?;
-            let retry_after = retry_after.map(Duration::from_secs);
-            if let Some(wait) = retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
-                self.note_quiet(wait);
-            }
-            Ok(Answer { status, retry_after, body })
-        };
-        // The client's own limit counts per read; this one counts for the whole call.
-        let answer = timeout(CALL_TIME_OUT, read).await.unwrap_or_else(|_| Err(format!("no answer in {} s", CALL_TIME_OUT.as_secs())));
-        answer.map_err(|detail| self.away(detail))
-    }
-
-    /// Success, or the error that the status stands for. 404 is left to the caller, who knows whether it is bad news.
-    fn judge(&self, call: Call<'_>, answer: Answer) -> Result<Answer, MeshError> {
-        if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
-            return Ok(answer);
-        }
-        Err(self.refusal(call.what, &answer, call.tag))
-    }
-
-    fn refusal(&self, what: &str, answer: &Answer, tag: Option<&str>) -> MeshError {
-        let message = answer.message();
-        let status = answer.status.as_u16();
-        if answer.status.is_server_error() {
-            return self.away(format!("{status} {message}"));
-        }
-        // Tailscale answers a tag that is not ours to give with 400, headscale with 403.
-        let about_tags = tag.is_some() && status == 400 && message.contains("tag");
-        if about_tags || matches!(status, 401 | 403) {
-            return MeshError::Forbidden { what: what.to_owned(), status, message, remedy: remedy(status, tag) };
-        }
-        MeshError::Refused { what: what.to_owned(), status, message }
-    }
-
-    fn away(&self, detail: String) -> MeshError {
-        MeshError::Away { api: self.settings.api.clone(), detail }
-    }
-
-    fn decode<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, MeshError> {
-        // Serde's message may quote the body, and the body may hold a secret.
-        serde_json::from_slice(&answer.body)
-            .map_err(|error| self.away(format!("an answer that is not understood, line {} column {}", error.line(), error.column())))
-    }
-
-    /// Waits as long as the API asked for, or gives up when that is too long for this call.
-    async fn keep_quiet(&self, what: &str, begun: Instant) -> Result<(), MeshError> {
-        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        if begun.elapsed() + left < RETRY_FOR {
-            sleep(left).await;
-            return Ok(());
-        }
-        let message = format!("too many requests; it asked for a pause of which {} s are left", left.as_secs().max(1));
-        Err(MeshError::Refused { what: what.to_owned(), status: 429, message })
-    }
-
-    fn note_quiet(&self, wait: Duration) {
-        let until = Instant::now() + wait.min(LONGEST_QUIET);
-        *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn url(&self, path: &[&str]) -> reqwest::Url {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["api", "v2"]).extend(path);
-        }
-        url
+        Policy::parse(&String::from_utf8_lossy(&answer.body)).map_err(|error| self.api.away(error.to_string()))
     }
 
     async fn get<T: DeserializeOwned>(&self, what: &str, path: &[&str]) -> Result<Option<T>, MeshError> {
-        let answer = self.call(Call { what, method: &Method::GET, path, body: None, tag: None }).await?;
-        if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { self.decode(&answer).map(Some) }
+        let answer = self.api.call(read(what, path)).await?;
+        if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { self.api.decode(&answer.body).map(Some) }
     }
 
     /// A list; a tailnet that is not there is an error, not an empty list.
     async fn list<T: DeserializeOwned>(&self, what: &str, kind: &str) -> Result<T, MeshError> {
-        let path = ["tailnet", &self.settings.tailnet, kind];
-        let missing = || MeshError::Refused {
-            what: what.to_owned(),
-            status: 404,
-            message: format!("tailnet {} not found; check `mesh.tailnet`", self.settings.tailnet),
-        };
-        self.get(what, &path).await?.ok_or_else(missing)
+        let path = ["tailnet", self.api.tailnet(), kind];
+        self.get(what, &path).await?.ok_or_else(|| self.no_tailnet(what))
+    }
+
+    fn no_tailnet(&self, what: &str) -> MeshError {
+        let message = format!("tailnet {} not found; check `mesh.tailnet`", self.api.tailnet());
+        MeshError::Refused { what: what.to_owned(), status: 404, message }
     }
 
     /// Deletes; gone already is as good.
     async fn remove(&self, what: &str, path: &[&str]) -> Result<(), MeshError> {
-        match self.call(Call { what, method: &Method::DELETE, path, body: None, tag: None }).await {
+        match self.api.call(Call { method: &Method::DELETE, ..read(what, path) }).await {
             Ok(_) => Ok(()),
             Err(MeshError::Refused { status: 400, message, .. }) if says_no_such_id(&message) => Ok(()),
             Err(error) => Err(error),
@@ -273,7 +124,7 @@ impl ControlClient {
             described.retain(|id, _| present.contains(id.as_str()));
             described.clone()
         };
-        let wanted = list.keys.into_iter().filter(|key| {
+        let wanted = list.keys.into_iter().filter(KeyEntry::is_auth).filter(|key| {
             let description = key.description.as_deref().or(known.get(&key.id).map(String::as_str));
             description.is_none_or(&ours)
         });
@@ -290,12 +141,20 @@ impl ControlClient {
             return Ok(Some(listed.into_key()));
         }
         let what = format!("auth key {}", listed.id);
-        let Some(key) = self.get::<KeyEntry>(&what, &["tailnet", &self.settings.tailnet, "keys", &listed.id]).await? else {
+        let Some(key) = self.get::<KeyEntry>(&what, &["tailnet", self.api.tailnet(), "keys", &listed.id]).await? else {
             return Ok(None);
         };
+        let is_auth = key.is_auth();
         let key = KeyEntry { id: listed.id, ..key }.into_key();
-        self.described.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), key.description.clone());
-        Ok(Some(key))
+        // What is no auth key is remembered without a description, so that it is nobody's.
+        let description = if is_auth { key.description.clone() } else { String::new() };
+        self.described.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), description);
+        Ok(Some(key).filter(|_| is_auth))
+    }
+
+    fn minted(&self, answer: &Answer) -> Result<MintedKey, MeshError> {
+        let key: KeyEntry = self.api.decode(&answer.body)?;
+        key.into_minted().ok_or_else(|| self.api.away("a key without its secret".to_owned()))
     }
 
     /// After a mint without an answer there may be a key whose secret nobody has: it is of no use and goes.
@@ -340,16 +199,11 @@ impl MeshControl for ControlClient {
             "description": description,
         });
         // Without a token nothing was sent, so there is nothing to clear up.
-        self.bearer().await?;
-        let path = ["tailnet", &self.settings.tailnet, "keys"];
-        let call = Call { what: &what, method: &Method::POST, path: &path, body: Some(&body), tag: Some(tag) };
-        let minted = match self.call(call).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-                return Err(MeshError::Refused { what, status: 404, message: answer.message() });
-            }
-            Ok(answer) => self
-                .decode::<KeyEntry>(&answer)
-                .and_then(|key| key.into_minted().ok_or_else(|| self.away("a key without its secret".to_owned()))),
+        self.api.log_in().await?;
+        let path = ["tailnet", self.api.tailnet(), "keys"];
+        let call = Call { needs: Needs::Tag(tag), ..write(&what, &path, &body) };
+        let minted = match self.api.call(call).await {
+            Ok(answer) => not_missing(what, answer).and_then(|answer| self.minted(&answer)),
             Err(error) => Err(error),
         };
         if matches!(minted, Err(MeshError::Away { .. })) {
@@ -359,19 +213,16 @@ impl MeshControl for ControlClient {
     }
 
     async fn revoke(&self, key: &str) -> Result<(), MeshError> {
-        self.remove(&format!("the revocation of key {key}"), &["tailnet", &self.settings.tailnet, "keys", key]).await
+        self.remove(&format!("the revocation of key {key}"), &["tailnet", self.api.tailnet(), "keys", key]).await
     }
 
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
         let what = format!("the tags {} for device {device}", tags.join(", "));
         let body = json!({"tags": tags});
-        let tag = tags.first().map(String::as_str);
-        let call = Call { what: &what, method: &Method::POST, path: &["device", device, "tags"], body: Some(&body), tag };
-        let answer = self.call(call).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Err(MeshError::Refused { what, status: 404, message: answer.message() });
-        }
-        Ok(())
+        let (tags, path) = (tags.join(", "), ["device", device, "tags"]);
+        let call = Call { needs: Needs::Tag(&tags), repeatable: true, ..write(&what, &path, &body) };
+        let answer = self.api.call(call).await?;
+        not_missing(what, answer).map(drop)
     }
 
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
@@ -379,30 +230,20 @@ impl MeshControl for ControlClient {
     }
 }
 
-impl Answer {
-    /// The API's own words, shortened.
-    fn message(&self) -> String {
-        super::answers::message(&self.body).unwrap_or_else(|| self.status.canonical_reason().unwrap_or("without a word").to_owned())
-    }
+/// A call that changes nothing.
+fn read<'a>(what: &'a str, path: &'a [&'a str]) -> Call<'a> {
+    Call { what, method: &Method::GET, path, body: None, needs: Needs::KeysAndDevices, repeatable: true }
 }
 
-fn remedy(status: u16, tag: Option<&str>) -> String {
-    let client = "the OAuth client of `mesh.oauthClientId`";
-    match (status, tag) {
-        (401, _) => format!(
-            "{client} or its secret is not valid (any more): make one with the scopes auth_keys and devices:core and update `mesh.oauthSecretFile`"
-        ),
-        (_, Some(tag)) => format!(
-            "{client} needs the scopes auth_keys and devices:core, and the policy's tagOwners must give {tag} to a tag of that client"
-        ),
-        _ => format!("{client} needs the scopes auth_keys and devices:core"),
-    }
+/// A call that may have been carried out when no answer came.
+fn write<'a>(what: &'a str, path: &'a [&'a str], body: &'a serde_json::Value) -> Call<'a> {
+    Call { method: &Method::POST, body: Some(body), repeatable: false, ..read(what, path) }
 }
 
-/// A 400 to a deletion is good news only when the text says that no such thing can exist.
-fn says_no_such_id(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    message.contains("not found")
-        || message.contains("no such")
-        || (["malformed", "invalid"].iter().any(|word| message.contains(word)) && message.contains("id"))
+/// 404 to a call that is about something which must be there.
+fn not_missing(what: String, answer: Answer) -> Result<Answer, MeshError> {
+    if answer.status == StatusCode::NOT_FOUND {
+        return Err(MeshError::Refused { what, status: 404, message: answer.message() });
+    }
+    Ok(answer)
 }

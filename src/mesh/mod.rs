@@ -2,12 +2,16 @@
 
 pub mod agent_channel;
 mod answers;
+mod call;
 pub mod control;
 pub mod daemon;
 pub mod dial;
 pub mod http;
 pub mod local;
 pub mod own;
+pub mod policy;
+mod refusal;
+mod token;
 
 use std::time::Duration;
 

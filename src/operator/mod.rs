@@ -6,6 +6,7 @@ mod convert;
 mod effects;
 mod metrics;
 mod observe;
+mod policy;
 mod run;
 mod seams;
 mod way;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::agents::MeshAgents;
 use super::controller::{Controller, Settings};
 use super::metrics::Metrics;
+use super::policy;
 use super::seams::World;
 use super::way::Way;
 use crate::api::types::RedisCluster;
@@ -21,8 +22,9 @@ use crate::config::Config;
 use crate::gateway::client::GatewayClient;
 use crate::gateway::{Gateway, ProviderCertificates};
 use crate::mesh::agent_channel::AgentTls;
-use crate::mesh::control::{ControlClient, MeshSettings};
+use crate::mesh::control::ControlClient;
 use crate::mesh::own::OwnError;
+use crate::mesh::policy::Tags;
 use crate::mesh::{MeshControl, MeshError};
 use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
@@ -86,12 +88,7 @@ impl Clients {
         let signer = Arc::new(move |bytes: &[u8]| wallet.sign(bytes));
         let certificates = Arc::new(OnChain(chain.clone()));
         let gateway = Arc::new(GatewayClient::new(issuer, signer, certificates, config.gateway.allow_private));
-        let mesh = Arc::new(ControlClient::new(MeshSettings {
-            api: config.mesh.api.clone(),
-            tailnet: config.mesh.tailnet.clone(),
-            oauth_client_id: config.mesh.oauth_client_id.clone(),
-            oauth_secret: config.mesh.oauth_secret.clone(),
-        })?);
+        let mesh = Arc::new(ControlClient::new((&config.mesh).into())?);
         let own = root.operator_certificate(UnixMs::now());
         let tls = AgentTls { ca: root.ca_pem(), certificate: own.certificate, key: own.key };
         let agents = MeshAgents::new(socks5, tls, Arc::new(UnixMs::now));
@@ -197,13 +194,10 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     };
     let chain = chain.map(|view| format!("{} at height {}", config.chain.id, view.height)).map_err(|e| e.to_string());
     let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
+    let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
     let installation = Ok(format!("installation {installation}"));
-    Ok(vec![
-        ("root secret", installation),
-        ("chain", chain),
-        ("wallet", wallet),
-        ("mesh", mesh),
-        ("way to the nodes", way),
-        ("image", Ok(config.node.image.clone())),
-    ])
+    let mut findings = vec![("root secret", installation), ("chain", chain), ("wallet", wallet), ("mesh", mesh), ("way to the nodes", way)];
+    findings.extend(policy.into_iter().map(|found| ("policy", found)));
+    findings.push(("image", Ok(config.node.image.clone())));
+    Ok(findings)
 }

@@ -1,8 +1,10 @@
 //! Real programs in a sandbox.
 
 mod article;
+mod control_faults;
 mod demo;
 mod family;
+mod front;
 mod machine;
 mod mesh;
 mod mesh_faults;
@@ -11,6 +13,7 @@ mod node;
 mod node_faults;
 mod outage;
 mod own;
+mod policy;
 mod refusals;
 mod sandboxed;
 mod sigkill;

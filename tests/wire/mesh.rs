@@ -1,5 +1,9 @@
 //! The mesh control client against recorded answers, and against answers that fail to come.
 
+mod limits;
+mod policy;
+mod vectors;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use wiremock::matchers::{body_partial_json, body_string, header, method, path};
+use wiremock::matchers::{body_json, body_string, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const KEYS: &str = "/api/v2/tailnet/-/keys";
@@ -18,9 +22,13 @@ const DEVICES: &str = "/api/v2/tailnet/-/devices";
 const SECRET: &str = "hskey-client-e45f118eeb50-MASKED";
 const HOUR: Duration = Duration::from_hours(1);
 
+fn exchange(name: &str) -> Value {
+    let file = format!("{}/{name}.json", vectors::FOLDER);
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
 fn recorded(name: &str) -> (u16, Value) {
-    let file = format!("{}/tests/vectors/headscale/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    let exchange: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let exchange = exchange(name);
     (u16::try_from(exchange["status"].as_u64().unwrap()).unwrap(), exchange["body"].clone())
 }
 
@@ -132,13 +140,9 @@ async fn devices_are_ours_by_the_end_of_their_host_name() {
 #[tokio::test]
 async fn a_minted_key_is_one_off_preauthorized_and_tagged() {
     let (server, client) = api().await;
-    let wanted = json!({
-        "capabilities": {"devices": {"create": {"reusable": false, "ephemeral": false, "preauthorized": true, "tags": ["tag:redis-c1"]}}},
-        "expirySeconds": 3600, "description": "redis c1 node 0"
-    });
     Mock::given(method("POST"))
         .and(path(KEYS))
-        .and(body_partial_json(wanted))
+        .and(body_json(exchange("head-v2-key-create")["request"]["body"].clone()))
         .respond_with(answer("head-v2-key-create"))
         .mount(&server)
         .await;
@@ -161,11 +165,30 @@ async fn a_tag_that_is_not_ours_to_give_is_named_with_its_remedy() {
 
 #[tokio::test]
 async fn a_body_that_the_api_cannot_use_is_refused_in_its_own_words() {
-    let (server, client) = api().await;
-    on(&server, "POST", KEYS, answer("head-v2-key-create-no-tag")).await;
-    let error = client.mint("x", "tag:a", HOUR).await.unwrap_err();
-    let MeshError::Refused { status: 422, message, .. } = &error else { panic!("{error}") };
-    assert!(message.contains("expected required property tags"), "{message}");
+    for (name, missed) in [("head-v2-key-create-no-tag", "tags"), ("head-v2-key-create-missing-fields", "ephemeral")] {
+        let (server, client) = api().await;
+        on(&server, "POST", KEYS, answer(name)).await;
+        let error = client.mint("x", "tag:a", HOUR).await.unwrap_err();
+        let MeshError::Refused { status: 422, message, .. } = &error else { panic!("{error}") };
+        assert!(message.contains(&format!("expected required property {missed}")), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_oauth_client_is_never_taken_for_a_key_of_ours() {
+    let (_, mut client_key) = recorded("head-v2-key-create-oauth-client");
+    client_key["description"] = json!("ar abc123 cache-0-x7k2");
+    let id = client_key["id"].as_str().unwrap().to_owned();
+    for listed in [client_key.clone(), json!({"id": id})] {
+        let (server, client) = api().await;
+        on(&server, "GET", DEVICES, answer("head-v2-devices")).await;
+        on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": [listed]}))).await;
+        on(&server, "GET", &format!("{KEYS}/{id}"), ResponseTemplate::new(200).set_body_json(client_key.clone())).await;
+        for _ in 0..2 {
+            assert_eq!(client.read(&ours()).await.unwrap().keys, []);
+        }
+        assert!(count(&server, "GET", &format!("{KEYS}/{id}")).await <= 1, "it is asked for once");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,41 @@
+//! The policy as people paste it: JSON with comments.
+
+use std::fmt;
+
+use serde_json::json;
+
+use super::Policy;
+
+impl fmt::Display for Policy {
+    /// The sections that [`super::wanted`] fills, one entry a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{{\n  // Who may give a tag to a device. The OAuth client has the tag that the others belong to.\n  \"tagOwners\": {{"
+        )?;
+        for (tag, owners) in &self.tag_owners {
+            writeln!(f, "    {}: {},", json!(tag), list(owners))?;
+        }
+        writeln!(f, "  }},\n  \"grants\": [")?;
+        for grant in self.grants.iter().flatten() {
+            if !grant.why.is_empty() {
+                writeln!(f, "    // {}", grant.why)?;
+            }
+            writeln!(f, "    {{\"src\": {}, \"dst\": {}, \"ip\": {}}},", list(&grant.src), list(&grant.dst), list(&grant.ip))?;
+        }
+        writeln!(f, "  ],\n  // A change that breaks one of these is refused.\n  \"tests\": [")?;
+        for test in &self.tests {
+            write!(f, "    {{\"src\": {}, ", json!(test.src))?;
+            if !test.accept.is_empty() {
+                write!(f, "\"accept\": {}, ", list(&test.accept))?;
+            }
+            writeln!(f, "\"deny\": {}}},", list(&test.deny))?;
+        }
+        writeln!(f, "  ],\n}}")
+    }
+}
+
+fn list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| json!(word).to_string()).collect();
+    format!("[{}]", words.join(", "))
+}
