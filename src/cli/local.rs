@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{CliError, Client};
 use crate::devnet::market::{Market, MarketError, MarketSettings};
+use crate::devnet::provider::container::ImageRoot;
 use crate::devnet::tailnet::{self, Tailnet, TailnetError};
 
 /// The local market's one image; its digest is of nothing, and nothing is ever pulled.
@@ -74,6 +75,14 @@ impl Local {
     /// # Errors
     /// A program is missing, a port is taken, or something does not start in time.
     pub async fn start(program: &Path, dir: &Path, shutdown: &CancellationToken) -> Result<Self, LocalError> {
+        Self::start_with(program, dir, None, shutdown).await
+    }
+
+    /// The same, with nodes that run an unpacked image instead of this machine's programs.
+    ///
+    /// # Errors
+    /// As [`Local::start`].
+    pub async fn start_with(program: &Path, dir: &Path, root: Option<ImageRoot>, shutdown: &CancellationToken) -> Result<Self, LocalError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if let Some((program, package)) = NEEDED.iter().find(|(p, _)| !std::env::split_paths(&path).any(|d| d.join(p).is_file())) {
             return Err(LocalError::Missing(program, package));
@@ -82,6 +91,7 @@ impl Local {
         let settings = MarketSettings {
             dir: dir.join("market"),
             image: IMAGE.to_owned(),
+            root,
             program: program.to_owned(),
             path: with_peers(&tailnet, &path),
             node_env: tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),

@@ -2,6 +2,7 @@
 
 mod demo;
 mod family;
+mod image;
 mod mesh;
 mod moves;
 mod node;
@@ -10,3 +11,4 @@ mod refusals;
 mod sandboxed;
 mod sigkill;
 mod stage;
+mod unpacked;

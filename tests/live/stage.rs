@@ -10,6 +10,7 @@ use akash_redis::api::validate;
 use akash_redis::cli::client::{CliError, Client};
 use akash_redis::cli::demo::writer::Access;
 use akash_redis::cli::local::Local;
+use akash_redis::devnet::provider::container::ImageRoot;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::devnet::tailnet;
 use http::Method;
@@ -56,7 +57,18 @@ pub struct Left {
 impl Stage {
     /// Market and tailnet; no operator runs yet.
     pub async fn without_operator(sandbox: &Sandbox) -> Self {
-        let local = Local::start(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop).await.unwrap();
+        Self::set(sandbox, None).await
+    }
+
+    /// All of it, with nodes that run an unpacked image.
+    pub async fn of_image(sandbox: &Sandbox, root: ImageRoot) -> Self {
+        let mut stage = Self::set(sandbox, Some(root)).await;
+        stage.local.start_operator().await.unwrap();
+        stage
+    }
+
+    async fn set(sandbox: &Sandbox, root: Option<ImageRoot>) -> Self {
+        let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, root, &sandbox.stop).await.unwrap();
         let client = local.client().unwrap();
         Self { local, client }
     }
