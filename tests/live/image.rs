@@ -63,7 +63,7 @@ fn runs_nothing_but_the_image_and_may_nothing(stage: &Stage, node: &NodeStatus, 
         let exe = fs::read_link(process.join("exe")).unwrap();
         assert!(exe.ends_with(format!("root{file}")), "{name} is {}", exe.display());
         let mounts = fs::read_to_string(process.join("mountinfo")).unwrap();
-        let root = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/")).next_back().unwrap();
+        let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap();
         assert!(root.contains(&format!("lowerdir={}", image.dir.display())), "{name} has another root: {root}");
         assert!(!process.join("root/dev/net/tun").exists(), "a provider gives no network device");
 
