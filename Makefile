@@ -6,7 +6,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 
 # Debian package and the command by which its presence is seen.
-PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4 faketime:faketime
+PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4 faketime:faketime \
+  buildah:buildah debootstrap:debootstrap
 
 .PHONY: help
 help: ## Show this list
@@ -34,6 +35,10 @@ deps: ## Install the Debian packages that are missing
 .PHONY: peers
 peers: ## Build tailscaled and the test control server (Go)
 	tests/peers/build.sh
+
+.PHONY: image
+image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
+	image/build.sh
 
 .PHONY: test
 test: deps peers ## All tests

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{CliError, Client};
 use crate::devnet::market::{Market, MarketError, MarketSettings};
+use crate::devnet::provider::container::ImageRoot;
 use crate::devnet::tailnet::{self, Tailnet, TailnetError};
 
 /// The local market's one image; its digest is of nothing, and nothing is ever pulled.
@@ -61,6 +62,8 @@ pub struct LocalOptions {
     pub control_flags: Vec<String>,
     /// Further variables of every node.
     pub node_env: Vec<(String, String)>,
+    /// Nodes run this unpacked image instead of this machine's programs.
+    pub root: Option<ImageRoot>,
 }
 
 /// Everything, running.
@@ -103,6 +106,7 @@ impl Local {
         let settings = MarketSettings {
             dir: dir.join("market"),
             image: IMAGE.to_owned(),
+            root: options.root.clone(),
             program: program.to_owned(),
             path: with_peers(&tailnet, &path),
             node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),

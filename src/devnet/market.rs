@@ -18,6 +18,7 @@ use super::ledger::Genesis;
 use super::net::{Net, NetError};
 use super::provider::certificate::ProviderCertificate;
 use super::provider::client::ClientError;
+use super::provider::container::ImageRoot;
 use super::provider::facts::ChainFacts;
 use super::provider::gateway;
 use super::provider::host::{LeaseKey, ProviderHost, ProviderName};
@@ -73,6 +74,8 @@ pub struct MarketSettings {
     pub dir: PathBuf,
     /// The one image that providers can run.
     pub image: String,
+    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with `path`.
+    pub root: Option<ImageRoot>,
     /// What this image holds: the `akash-redis` program.
     pub program: PathBuf,
     /// Where nodes find redis-server, tailscaled and tini.
@@ -167,6 +170,7 @@ impl Market {
         let ingress = Arc::new(Ingress::default());
         tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
         let runner_settings = RunnerSettings {
+            root: settings.root.clone(),
             program: settings.program.clone(),
             path: settings.path.clone(),
             env: settings.node_env.clone(),

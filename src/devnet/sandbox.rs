@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Number of the inherited end of the pipe; set inside only.
 const LIFELINE: &str = "AKASH_REDIS_SANDBOX";
-const NAMESPACES: [&str; 8] = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+/// Makes root the only user inside.
+const USER_NAMESPACE: [&str; 2] = ["--user", "--map-root-user"];
+const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 const BRIDGE: &str = "br0";
 /// The sandbox's own address on the bridge, the gateway of its nodes.
 pub const ADDRESS: &str = "10.97.0.1";
@@ -65,6 +67,9 @@ pub enum SandboxError {
         /// What it said.
         detail: String,
     },
+    /// Users could not be brought in.
+    #[error("only root of this machine can make a sandbox in which there are more users than root ({0}); start this as root")]
+    Users(#[source] std::io::Error),
     /// The sandbox's process could not be started or awaited.
     #[error("the sandbox cannot be started")]
     Start(#[source] std::io::Error),
@@ -90,10 +95,24 @@ pub fn inside() -> bool {
 /// Runs this very program with `arguments` inside a new sandbox and waits for it. On SIGTERM or SIGINT the inner process is asked to end
 /// (see [`Sandbox::stop`]) and has 20 s for it.
 pub async fn enter(arguments: &[OsString]) -> Result<ExitCode, SandboxError> {
-    contain(arguments).await.map(ExitCode::from)
+    enter_with(Users::Root, arguments).await
 }
 
-async fn contain(arguments: &[OsString]) -> Result<u8, SandboxError> {
+/// Who there is inside a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Root alone. Everybody may make such a sandbox.
+    Root,
+    /// As many as in a container, so that programs can run as users of their own. Only root may make such a sandbox.
+    Many,
+}
+
+/// [`enter`], into a sandbox with these users.
+pub async fn enter_with(users: Users, arguments: &[OsString]) -> Result<ExitCode, SandboxError> {
+    contain(users, arguments).await.map(ExitCode::from)
+}
+
+async fn contain(users: Users, arguments: &[OsString]) -> Result<u8, SandboxError> {
     check_tools(env::var_os("PATH").unwrap_or_default().as_os_str())?;
     check_allowed().await?;
     let program = env::current_exe().map_err(SandboxError::Start)?;
@@ -101,12 +120,19 @@ async fn contain(arguments: &[OsString]) -> Result<u8, SandboxError> {
     // The number alone reaches the inner process, which opens the pipe by it.
     fcntl_setfd(&reader, FdFlags::empty()).map_err(|error| SandboxError::Start(error.into()))?;
     let mut command = Command::new("unshare");
+    match users {
+        Users::Root => command.args(USER_NAMESPACE),
+        Users::Many => command.args(users::MAPPED_FROM_OUTSIDE),
+    };
     command.args(NAMESPACES).arg("--").arg(program).args(arguments).env(LIFELINE, std::os::fd::AsRawFd::as_raw_fd(&reader).to_string());
     for variable in PROXY_VARIABLES {
         command.env_remove(variable);
     }
     let mut child = command.kill_on_drop(true).spawn().map_err(SandboxError::Start)?;
     drop(reader);
+    if users == Users::Many {
+        users::map(&child).await.map_err(SandboxError::Users)?;
+    }
     let status = attend(&mut child, lifeline).await.map_err(SandboxError::Start)?;
     Ok(exit_code(status))
 }
@@ -142,7 +168,7 @@ fn check_tools(path: &std::ffi::OsStr) -> Result<(), SandboxError> {
 }
 
 async fn check_allowed() -> Result<(), SandboxError> {
-    let arguments: Vec<&str> = NAMESPACES.into_iter().chain(["--", "true"]).collect();
+    let arguments: Vec<&str> = USER_NAMESPACE.into_iter().chain(NAMESPACES).chain(["--", "true"]).collect();
     run("unshare", &arguments).await.map_err(|detail| SandboxError::NotAllowed { detail })
 }
 
@@ -230,6 +256,8 @@ async fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
         Err(_) => Err(format!("no end in {} s", TOOL_TIME_OUT.as_secs())),
     }
 }
+
+mod users;
 
 #[cfg(test)]
 mod tests;

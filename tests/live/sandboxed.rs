@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use akash_redis::devnet::sandbox::{Sandbox, enter, inside};
+use akash_redis::devnet::sandbox::{Sandbox, Users, enter_with, inside};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -24,6 +24,11 @@ pub async fn slot() -> SemaphorePermit<'static> {
 
 /// Runs `scenario` inside a new sandbox; it fails when it has not ended by `limit`. `test` is the calling test's own name, with its module.
 pub fn sandboxed(test: &str, limit: Duration, scenario: impl AsyncFnOnce(Sandbox)) {
+    sandboxed_with(Users::Root, test, limit, scenario);
+}
+
+/// [`sandboxed`], in a sandbox with these users.
+pub fn sandboxed_with(users: Users, test: &str, limit: Duration, scenario: impl AsyncFnOnce(Sandbox)) {
     Runtime::new().unwrap().block_on(async {
         if inside() {
             // As `main` does. Each inside has a process of its own, so nobody was earlier.
@@ -35,7 +40,7 @@ pub fn sandboxed(test: &str, limit: Duration, scenario: impl AsyncFnOnce(Sandbox
             exists(test);
             let _slot = slot().await;
             let arguments = ["--exact", test, "--nocapture"].map(OsString::from);
-            let ended = timeout(limit + MARGIN, enter(&arguments)).await.expect("the scenario ends itself in time");
+            let ended = timeout(limit + MARGIN, enter_with(users, &arguments)).await.expect("the scenario ends itself in time");
             assert_eq!(ended.unwrap(), ExitCode::SUCCESS, "{test} failed inside its sandbox; what it said is above");
         }
     });

@@ -56,17 +56,20 @@ pub struct Left {
 impl Stage {
     /// Market and tailnet; no operator runs yet.
     pub async fn without_operator(sandbox: &Sandbox) -> Self {
-        let local = Local::start(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop).await.unwrap();
+        Self::set(sandbox, &LocalOptions::default()).await
+    }
+
+    async fn set(sandbox: &Sandbox, options: &LocalOptions) -> Self {
+        let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options).await.unwrap();
         let client = local.client().unwrap();
         Self { local, client }
     }
 
     /// All of it, on a market or tailnet that is not the usual one.
     pub async fn on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
-        let mut local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options).await.unwrap();
-        local.start_operator().await.unwrap();
-        let client = local.client().unwrap();
-        Self { local, client }
+        let mut stage = Self::set(sandbox, options).await;
+        stage.local.start_operator().await.unwrap();
+        stage
     }
 
     /// All of it.

@@ -38,10 +38,23 @@ pub enum ContainerError {
     Net(#[from] NetError),
 }
 
+/// An unpacked image, which a container runs instead of this machine's own programs.
+#[derive(Clone, Debug)]
+pub struct ImageRoot {
+    /// Its files. Containers write to a layer above, which is gone with them.
+    pub dir: PathBuf,
+    /// What it runs.
+    pub entry_point: Vec<OsString>,
+    /// Variables that it sets.
+    pub env: Vec<(OsString, OsString)>,
+}
+
 /// What to start.
 pub struct Plan<'a> {
     /// Holds `root`, `hosts` and `data` of this container.
     pub dir: &'a Path,
+    /// Files of the image; none: this machine's own.
+    pub image: Option<&'a Path>,
     /// Volumes, `name:/mountpoint` separated by blanks.
     pub volumes: String,
     /// Its address.
@@ -116,12 +129,16 @@ impl Container {
 fn command(plan: &Plan<'_>) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--", "sh", "-c", SCRIPT, "node"]);
-    command.args([plan.dir.join("root"), plan.dir.join("hosts"), plan.dir.join("data")]);
+    let root = plan.dir.join("root");
+    command.arg(&root).arg(plan.image.unwrap_or(Path::new("")));
+    command.args([plan.dir.join("hosts"), plan.dir.join("data")]);
     command.arg(&plan.volumes).args([plan.node, Net::GATEWAY].map(|address| address.to_string()));
     if let Some(setpriv) = find("setpriv") {
         command.arg(setpriv).args(["--no-new-privs", "--bounding-set", CAPABILITIES, "--"]);
     }
-    if let Some(tini) = find("tini") {
+    command.arg("chroot").arg(root);
+    // An image brings its own.
+    if let Some(tini) = find("tini").filter(|_| plan.image.is_none()) {
         command.arg(tini).args(["-g", "--"]);
     }
     command.args(&plan.command).env_clear().envs(plan.env.iter().map(|(key, value)| (key, value)));

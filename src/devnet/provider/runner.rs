@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::container::{self, Container};
+use super::container::{self, Container, ImageRoot};
 use super::host::{LeaseKey, ProviderName, Workloads};
 use super::ingress::Ingress;
 use super::logs::Log;
@@ -34,6 +34,8 @@ pub struct RunnerSettings {
     pub dir: PathBuf,
     /// The one image reference that can be run.
     pub image: String,
+    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with `path`.
+    pub root: Option<ImageRoot>,
     /// The program that this image holds.
     pub program: PathBuf,
     /// Where a node finds redis-server, tailscaled and the rest.
@@ -49,7 +51,7 @@ impl RunnerSettings {
     pub fn new(dir: PathBuf, image: String) -> std::io::Result<Self> {
         let program = std::env::current_exe()?;
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Ok(Self { dir, image, program, path, env: Vec::new(), pauses: (Duration::from_millis(500), Duration::from_secs(10)) })
+        Ok(Self { dir, image, root: None, program, path, env: Vec::new(), pauses: (Duration::from_millis(500), Duration::from_secs(10)) })
     }
 }
 
@@ -328,6 +330,7 @@ impl Keeper {
         fs::write(self.dir.join("hosts"), format!("127.0.0.1 localhost\n{} {}\n", self.node, service.name))?;
         let plan = container::Plan {
             dir: &self.dir,
+            image: self.settings.root.as_ref().map(|root| root.dir.as_path()),
             volumes: volumes(service)?,
             node: self.node,
             command: self.command(service),
@@ -341,7 +344,10 @@ impl Keeper {
     fn command(&self, service: &Service) -> Vec<OsString> {
         let mut command: Vec<OsString> = match &service.command {
             Some(command) if !command.is_empty() => command.iter().map(OsString::from).collect(),
-            _ => vec![self.settings.program.clone().into_os_string(), "node".into()],
+            _ => match &self.settings.root {
+                Some(root) => root.entry_point.clone(),
+                None => vec![self.settings.program.clone().into_os_string(), "node".into()],
+            },
         };
         command.extend(service.args.iter().flatten().map(OsString::from));
         command
@@ -350,7 +356,10 @@ impl Keeper {
     fn variables(&self, service: &Service) -> Vec<(OsString, OsString)> {
         let own = service.env.iter().flatten().map(|line| line.split_once('=').unwrap_or((line, "")));
         let common = self.settings.env.iter().chain(&self.env).map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut all: Vec<(OsString, OsString)> = vec![("PATH".into(), self.settings.path.clone()), ("HOME".into(), "/run".into())];
+        let mut all = match &self.settings.root {
+            Some(root) => [vec![("HOME".into(), "/root".into())], root.env.clone()].concat(),
+            None => vec![("PATH".into(), self.settings.path.clone()), ("HOME".into(), "/run".into())],
+        };
         all.extend(own.chain(common).map(|(key, value)| (key.into(), value.into())));
         all
     }

@@ -22,7 +22,7 @@ fn player() {
         if inside() {
             play(&role, Path::new(&env::var_os(REPORT).unwrap())).await
         } else {
-            contain(&["--exact", PLAYER, "--nocapture"].map(OsString::from)).await.unwrap()
+            contain(Users::Root, &["--exact", PLAYER, "--nocapture"].map(OsString::from)).await.unwrap()
         }
     });
     // Not a panic: the status itself is under test.
