@@ -20,6 +20,7 @@ use super::logs::LogBook;
 use super::mesh::{self, MeshPlace};
 use super::nonces::random_hex;
 use super::obey::Obedience;
+use super::paths;
 use super::redis_config::BootConfig;
 use super::redis_control::{ControlError, RedisControl};
 use super::redis_process::{self, RedisPlace};
@@ -100,6 +101,7 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
     let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
     let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
+    let mut paths = tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
     let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
     let mut page = tokio::spawn(status_page::serve(node.clone(), key, status_listener, stop_service.clone()));
     let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
@@ -110,6 +112,7 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
         ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::Ended("the agent's service") }),
         _ = &mut redis => Err(AgentError::Ended("the keeper of redis")),
         _ = &mut history => Err(AgentError::Ended("the keeper of the history")),
+        _ = &mut paths => Err(AgentError::Ended("the look at the paths")),
         _ = &mut mesh => Err(AgentError::Ended("the keeper of tailscaled")),
         _ = &mut page => Err(AgentError::Ended("the status page")),
     };
@@ -124,6 +127,7 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
     join(service, Duration::from_secs(2)).await;
     join(page, Duration::from_secs(1)).await;
     stop_mesh.cancel();
+    join(paths, Duration::from_secs(1)).await;
     join(mesh, Settings::MESH_STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result

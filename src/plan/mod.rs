@@ -10,6 +10,7 @@ mod facts;
 mod failover;
 mod leases;
 mod money;
+mod paths;
 mod placement;
 mod roles;
 mod rollout;
@@ -127,6 +128,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::clean(&mut draft);
     }
+    paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);
     Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }

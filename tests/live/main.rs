@@ -7,6 +7,7 @@ mod moves;
 mod node;
 mod outage;
 mod own;
+mod paths;
 mod refusals;
 mod sandboxed;
 mod sigkill;

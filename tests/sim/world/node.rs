@@ -178,6 +178,7 @@ impl Node {
                 device_id: self.device.clone(),
                 health: Vec::new(),
                 visible_peers: Vec::new(),
+                paths: Vec::new(),
             },
             redis: self.redis(now),
             history: self.history.clone(),
