@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// Generation of the spec that this status speaks of.
     pub observed_generation: u64,
-    /// Ready, Progressing, Degraded, Funded, DirectPaths.
+    /// Ready, Progressing, Degraded, Funded, `DirectPaths`.
     pub conditions: Vec<Condition>,
     /// The cluster's term.
     pub epoch: u64,
@@ -47,7 +47,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// Ready, Progressing, Degraded, Funded or DirectPaths.
+    /// Ready, Progressing, Degraded, Funded or `DirectPaths`.
     #[serde(rename = "type")]
     pub kind: String,
     /// True, False or Unknown.

@@ -403,7 +403,7 @@ async fn news(own: &mut Option<watch::Receiver<OwnMesh>>) {
         None => true,
     };
     if ended {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
