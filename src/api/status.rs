@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// Generation of the spec that this status speaks of.
     pub observed_generation: u64,
-    /// Ready, Progressing, Degraded, Funded.
+    /// Ready, Progressing, Degraded, Funded, `DirectPaths`.
     pub conditions: Vec<Condition>,
     /// The cluster's term.
     pub epoch: u64,
@@ -47,7 +47,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// Ready, Progressing, Degraded or Funded.
+    /// Ready, Progressing, Degraded, Funded or `DirectPaths`.
     #[serde(rename = "type")]
     pub kind: String,
     /// True, False or Unknown.
@@ -90,6 +90,9 @@ pub struct NodeStatus {
     /// Bytes behind the master under the same history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,
+    /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// By which way this is known: `agent` (it speaks to the operator), `status page` (signed by the node, through its provider's
     /// ingress), `lease status` (its provider's word) or `nothing`.
     pub known_by: String,

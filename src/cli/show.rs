@@ -53,10 +53,10 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
     columns(&header, rows)
 }
 
-/// The nodes of a cluster as a table: who runs where, for how much, how far behind.
+/// The nodes of a cluster as a table: who runs where, for how much, how far behind, and by which way to the master.
 #[must_use]
 pub fn topology(cluster: &RedisCluster) -> String {
-    let header = ["NODE", "ROLE", "INCARNATION", "PROVIDER", "REGION", "PRICE/MONTH", "MESH-NAME", "LAG"];
+    let header = ["NODE", "ROLE", "INCARNATION", "PROVIDER", "REGION", "PRICE/MONTH", "MESH-NAME", "LAG", "PATH"];
     let nodes = cluster.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
     let rows = nodes.iter().map(|n| {
         vec![
@@ -68,6 +68,7 @@ pub fn topology(cluster: &RedisCluster) -> String {
             n.price_per_month.clone().unwrap_or_default(),
             n.mesh_name.clone().unwrap_or_default(),
             n.lag_bytes.map(size).unwrap_or_default(),
+            n.path.clone().unwrap_or_default(),
         ]
     });
     columns(&header, rows)

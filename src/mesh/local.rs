@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::http;
 
@@ -13,6 +14,7 @@ const TIME_OUT: Duration = Duration::from_secs(3);
 const MAX_BODY: usize = 16 * 1024 * 1024;
 /// tailscaled answers to this name only, so that no web page can reach it.
 const STATUS_URL: &str = "http://local-tailscaled.sock/localapi/v0/status";
+const PING_URL: &str = "http://local-tailscaled.sock/localapi/v0/ping";
 
 /// Why tailscaled did not tell.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,35 @@ pub struct LocalPeer {
     pub online: bool,
     /// Direct address in use; empty when traffic is relayed or there is none.
     pub cur_addr: String,
+    /// Code of its home DERP region, whether it is used or not.
+    pub relay: String,
+    /// Peer relay in use; empty when there is none.
+    pub peer_relay: String,
+    /// Bytes from it since tailscaled started.
+    pub rx_bytes: u64,
+    /// Bytes to it since then.
+    pub tx_bytes: u64,
+}
+
+/// What came back of a ping.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Pong {
+    /// Why nothing came back; empty when something did.
+    #[serde(rename = "Err")]
+    pub error: String,
+    /// Round trip, seconds.
+    #[serde(rename = "LatencySeconds")]
+    pub seconds: f64,
+    /// Address it came from; empty when it was relayed.
+    #[serde(rename = "Endpoint")]
+    pub endpoint: String,
+    /// Peer relay it came through.
+    #[serde(rename = "PeerRelay")]
+    pub peer_relay: String,
+    /// Code of the DERP region it came through.
+    #[serde(rename = "DERPRegionCode")]
+    pub derp_region: String,
 }
 
 impl LocalPeer {
@@ -94,7 +125,7 @@ impl LocalStatus {
     }
 }
 
-/// Client of tailscaled's local API; it only reads.
+/// Client of tailscaled's local API; it changes nothing.
 #[derive(Clone, Debug)]
 pub struct LocalClient {
     socket: PathBuf,
@@ -111,8 +142,19 @@ impl LocalClient {
 
     /// The present status; waits 3 s at most.
     pub async fn status(&self) -> Result<LocalStatus, LocalError> {
+        self.ask(self.http.get(STATUS_URL)).await
+    }
+
+    /// Has tailscaled look for the way to a peer and measure it; waits 3 s at most for the peer's answer. The peer's tailscaled answers by
+    /// itself, nothing reaches its programs. Only who may command tailscaled may ask this.
+    pub async fn ping(&self, ip: IpAddr) -> Result<Pong, LocalError> {
+        let ip = ip.to_string();
+        self.ask(self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "disco")])).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, LocalError> {
         let failed = |detail: String| LocalError { socket: self.socket.display().to_string(), detail };
-        let mut response = self.http.get(STATUS_URL).send().await.map_err(|error| failed(http::innermost(&error)))?;
+        let mut response = request.send().await.map_err(|error| failed(http::innermost(&error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err(failed(format!("status {status}")));

@@ -80,6 +80,47 @@ pub struct NodeMesh {
     pub health: Vec<String>,
     /// FQDNs of the peers in its netmap.
     pub visible_peers: Vec<String>,
+    /// The ways to the peers of its cluster.
+    pub paths: Vec<PeerPath>,
+}
+
+/// What carries the traffic between two nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathKind {
+    /// The peer did not answer.
+    #[default]
+    Unknown,
+    /// From one to the other.
+    Direct,
+    /// Through another device of the tailnet.
+    PeerRelay,
+    /// Through a relay of the mesh's control server.
+    Derp,
+}
+
+/// The way to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerPath {
+    /// The peer's FQDN.
+    pub name: String,
+    /// What carries it.
+    pub kind: PathKind,
+    /// Address of the peer or of the relay, or the DERP region.
+    pub via: String,
+    /// Round trip, microseconds; 0 when it was not measured.
+    pub rtt_us: u64,
+    /// Bytes received since tailscaled started.
+    pub rx_bytes: u64,
+    /// Bytes sent since then.
+    pub tx_bytes: u64,
+}
+
+impl PeerPath {
+    /// Carried by a relay of either kind.
+    #[must_use]
+    pub fn relayed(&self) -> bool {
+        matches!(self.kind, PathKind::PeerRelay | PathKind::Derp)
+    }
 }
 
 /// What the redis-server process does.

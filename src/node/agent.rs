@@ -20,6 +20,7 @@ use super::logs::LogBook;
 use super::mesh;
 use super::nonces::random_hex;
 use super::obey::Obedience;
+use super::paths;
 use super::redis_config::BootConfig;
 use super::redis_control::{ControlError, RedisControl};
 use super::redis_process::{self, RedisPlace};
@@ -127,6 +128,7 @@ async fn work(
     let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
     let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
+    let mut paths = tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
     let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
     let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
     let mut service = tokio::spawn(service.serve(service_listener));
@@ -136,6 +138,7 @@ async fn work(
         ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::Ended("the agent's service") }),
         _ = &mut redis => Err(AgentError::Ended("the keeper of redis")),
         _ = &mut history => Err(AgentError::Ended("the keeper of the history")),
+        _ = &mut paths => Err(AgentError::Ended("the look at the paths")),
         _ = &mut mesh => Err(AgentError::Ended("the keeper of tailscaled")),
         _ = &mut page => Err(AgentError::Ended("the status page")),
     };
@@ -149,6 +152,7 @@ async fn work(
     stop_service.cancel();
     join(service, Duration::from_secs(2)).await;
     stop_mesh.cancel();
+    join(paths, Duration::from_secs(1)).await;
     join(mesh, Settings::MESH_STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result

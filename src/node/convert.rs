@@ -1,6 +1,6 @@
 //! Between the wire and the agent's own types.
 
-use crate::model::node::{Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
+use crate::model::node::{Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
 
@@ -146,8 +146,19 @@ pub fn state(state: NodeState) -> wire::NodeState {
 }
 
 fn mesh(mesh: NodeMesh) -> wire::Mesh {
-    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers } = mesh;
-    wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers }
+    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths } = mesh;
+    wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths: paths.into_iter().map(path).collect() }
+}
+
+fn path(path: PeerPath) -> wire::PeerPath {
+    let PeerPath { name, kind, via, rtt_us, rx_bytes, tx_bytes } = path;
+    let kind = match kind {
+        PathKind::Unknown => wire::PathKind::Unspecified,
+        PathKind::Direct => wire::PathKind::Direct,
+        PathKind::PeerRelay => wire::PathKind::PeerRelay,
+        PathKind::Derp => wire::PathKind::Derp,
+    };
+    wire::PeerPath { name, kind: kind.into(), via, rtt_us, rx_bytes, tx_bytes }
 }
 
 fn redis(redis: RedisState) -> wire::Redis {

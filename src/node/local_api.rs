@@ -44,6 +44,14 @@ impl From<LocalStatus> for Status {
     }
 }
 
+impl LocalApi {
+    /// The client behind it, for more than the status.
+    #[must_use]
+    pub fn client(&self) -> LocalClient {
+        self.0.clone()
+    }
+}
+
 /// Finds the present address of a peer.
 #[async_trait]
 pub trait PeerLookup: Send + Sync {

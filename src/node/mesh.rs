@@ -214,6 +214,7 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
             device_id: status.device_id.clone(),
             health: status.health.clone(),
             visible_peers: status.peers.keys().cloned().collect(),
+            paths: Vec::new(),
         },
     };
     let known: BTreeMap<_, _> = status.map(|s| s.peers.clone()).unwrap_or_default();
@@ -230,7 +231,8 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
     if mesh.backend_state == "Running" {
         node.note("tailscaled", None);
     }
-    node.update(|state| state.mesh = mesh);
+    // The paths are looked at elsewhere, and less often.
+    node.update(|state| state.mesh = NodeMesh { paths: std::mem::take(&mut state.mesh.paths), ..mesh });
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod mesh;
 pub mod nonces;
 pub mod obey;
+pub mod paths;
 pub mod probe;
 pub mod proxychains;
 pub mod redis_config;

@@ -78,7 +78,6 @@ impl Shared {
     fn heard(&self, name: &IncarnationName, state: NodeState) {
         let view = NodeView { heard: (self.now)(), connected: true, state };
         let mut views = lock(&self.views);
-        // A nonce is new in each state; nothing else new means nothing to plan.
         let news = views.get(name).is_none_or(|old| !old.connected || !same_but_nonce(&old.state, &view.state));
         views.insert(name.clone(), view);
         drop(views);
@@ -122,8 +121,15 @@ impl Shared {
     }
 }
 
+/// Nothing that a plan could follow from differs: a nonce is new in each state, and what a path measures changes all the time.
 fn same_but_nonce(a: &NodeState, b: &NodeState) -> bool {
-    let plain = |s: &NodeState| NodeState { nonce: String::new(), ..s.clone() };
+    let plain = |s: &NodeState| {
+        let mut plain = NodeState { nonce: String::new(), ..s.clone() };
+        for path in &mut plain.mesh.paths {
+            (path.rtt_us, path.rx_bytes, path.tx_bytes) = (0, 0, 0);
+        }
+        plain
+    };
     plain(a) == plain(b)
 }
 

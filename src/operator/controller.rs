@@ -28,7 +28,7 @@ use crate::store::{Event, StoreError, Stored};
 
 /// First pause after a failed effect, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// A status that differs in nothing but lag is written so often.
+/// A status that differs in nothing but what is measured is written so often.
 const LAG_EVERY: Duration = Duration::from_secs(3);
 /// Longest pause after failed effects.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -235,6 +235,7 @@ impl Controller {
             store.set_status(name, &plan.status).await?;
         }
         self.hands.settings.metrics.status(name, &plan.status);
+        self.hands.settings.metrics.paths(name, plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))));
         self.board.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
             if entry.joined || entry.condemned.is_some() {
@@ -254,7 +255,7 @@ impl Controller {
         let now = tokio::time::Instant::now();
         let mut written = lock(&self.written);
         let recent = written.get(name).is_some_and(|at| now.duration_since(*at) < LAG_EVERY);
-        if recent && without_lag(old) == without_lag(new) {
+        if recent && without_measures(old) == without_measures(new) {
             return false;
         }
         written.insert(name.to_owned(), now);
@@ -407,7 +408,7 @@ async fn news(own: &mut Option<watch::Receiver<OwnMesh>>) {
         None => true,
     };
     if ended {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -423,9 +424,9 @@ fn settle_pause(lanes: &mut Lanes, lane: Lane, failed: bool) -> Duration {
     pause
 }
 
-fn without_lag(status: &Status) -> Status {
+fn without_measures(status: &Status) -> Status {
     let mut status = status.clone();
-    status.nodes.iter_mut().for_each(|node| node.lag_bytes = None);
+    status.nodes.iter_mut().for_each(|node| (node.lag_bytes, node.path) = (None, None));
     status
 }
 

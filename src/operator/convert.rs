@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use crate::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
+use crate::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -26,6 +26,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
             device_id: mesh.device_id,
             health: mesh.health,
             visible_peers: mesh.visible_peers,
+            paths: mesh.paths.into_iter().map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),
         history: state.history.map(|h| History { replid: h.replid, offset: h.offset, epoch: h.epoch }),
@@ -33,6 +34,17 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         notes: state.notes,
         saved: state.saved,
     }
+}
+
+fn path(path: wire::PeerPath) -> PeerPath {
+    let kind = match path.kind() {
+        wire::PathKind::Unspecified => PathKind::Unknown,
+        wire::PathKind::Direct => PathKind::Direct,
+        wire::PathKind::PeerRelay => PathKind::PeerRelay,
+        wire::PathKind::Derp => PathKind::Derp,
+    };
+    let wire::PeerPath { name, via, rtt_us, rx_bytes, tx_bytes, .. } = path;
+    PeerPath { name, kind, via, rtt_us, rx_bytes, tx_bytes }
 }
 
 fn redis(redis: wire::Redis) -> RedisState {

@@ -1,6 +1,8 @@
 //! What a monitoring system reads of the operator.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +10,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::observe::lock;
 use crate::api::status::Status;
+use crate::model::ids::IncarnationName;
+use crate::model::node::{NodeView, PathKind, PeerPath};
 
 /// Names a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -30,6 +35,25 @@ struct EffectEnd {
     ok: String,
 }
 
+/// Names the way from a node to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct Way {
+    cluster: String,
+    node: String,
+    peer: String,
+}
+
+/// What is known of the ways between nodes.
+#[derive(Clone, Debug, Default)]
+struct Ways {
+    rtt: Family<Way, Gauge<f64, AtomicU64>>,
+    direct: Family<Way, Gauge>,
+    received: Family<Way, Gauge<u64, AtomicU64>>,
+    sent: Family<Way, Gauge<u64, AtomicU64>>,
+    /// Those that are shown, by cluster: what is no longer there must not look as if it were.
+    shown: Arc<Mutex<BTreeMap<String, BTreeSet<Way>>>>,
+}
+
 /// All of them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -37,6 +61,7 @@ pub struct Metrics {
     epoch: Family<Cluster, Gauge<u64, AtomicU64>>,
     nodes: Family<Cluster, Gauge>,
     effects: Family<EffectEnd, Counter>,
+    ways: Ways,
 }
 
 impl Metrics {
@@ -49,6 +74,11 @@ impl Metrics {
         ours.register("epoch", "Epoch of a cluster: goes up with each change of master", metrics.epoch.clone());
         ours.register("nodes", "Nodes of a cluster that are master or replica in sync", metrics.nodes.clone());
         ours.register("effects", "Calls that change the outside world, by how they ended", metrics.effects.clone());
+        let ways = &metrics.ways;
+        ours.register("path_rtt_seconds", "Round trip of the mesh between two nodes, as last measured", ways.rtt.clone());
+        ours.register("path_direct", "Whether two nodes reach each other without a relay", ways.direct.clone());
+        ours.register("path_received_bytes", "Bytes from the peer since the node's tailscaled started", ways.received.clone());
+        ours.register("path_sent_bytes", "Bytes to the peer since the node's tailscaled started", ways.sent.clone());
         metrics
     }
 
@@ -69,6 +99,19 @@ impl Metrics {
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
     }
 
+    /// What the connected nodes of a cluster say of the ways to each other.
+    pub fn paths<'a>(&self, cluster: &str, nodes: impl Iterator<Item = (&'a IncarnationName, &'a NodeView)>) {
+        let mut seen = BTreeSet::new();
+        for (node, view) in nodes.filter(|(_, view)| view.connected) {
+            for path in view.state.mesh.paths.iter().filter(|path| path.kind != PathKind::Unknown) {
+                let way = Way { cluster: cluster.to_owned(), node: node.0.clone(), peer: path.name.clone() };
+                self.ways.show(&way, path);
+                seen.insert(way);
+            }
+        }
+        self.ways.keep(cluster, seen);
+    }
+
     /// An effect ended.
     pub fn effect(&self, cluster: &str, ok: bool) {
         self.effects.get_or_create(&EffectEnd { cluster: cluster.to_owned(), ok: ok.to_string() }).inc();
@@ -79,8 +122,37 @@ impl Metrics {
         let labels = Cluster { cluster: cluster.to_owned() };
         self.epoch.remove(&labels);
         self.nodes.remove(&labels);
-        for condition in ["Ready", "Progressing", "Degraded", "Funded"] {
+        self.ways.keep(cluster, BTreeSet::new());
+        for condition in ["Ready", "Progressing", "Degraded", "Funded", "DirectPaths"] {
             self.condition.remove(&ClusterCondition { cluster: cluster.to_owned(), condition: condition.to_owned() });
+        }
+    }
+}
+
+impl Ways {
+    fn show(&self, way: &Way, path: &PeerPath) {
+        self.direct.get_or_create(way).set(i64::from(!path.relayed()));
+        self.received.get_or_create(way).set(path.rx_bytes);
+        self.sent.get_or_create(way).set(path.tx_bytes);
+        if path.rtt_us == 0 {
+            self.rtt.remove(way);
+        } else {
+            self.rtt.get_or_create(way).set(std::time::Duration::from_micros(path.rtt_us).as_secs_f64());
+        }
+    }
+
+    /// Only these are left of a cluster.
+    fn keep(&self, cluster: &str, seen: BTreeSet<Way>) {
+        let mut shown = lock(&self.shown);
+        let before = shown.remove(cluster).unwrap_or_default();
+        for gone in before.difference(&seen) {
+            self.rtt.remove(gone);
+            self.direct.remove(gone);
+            self.received.remove(gone);
+            self.sent.remove(gone);
+        }
+        if !seen.is_empty() {
+            shown.insert(cluster.to_owned(), seen);
         }
     }
 }
@@ -89,6 +161,8 @@ impl Metrics {
 mod tests {
     use super::*;
     use crate::api::status::Condition;
+    use crate::model::node::NodeState;
+    use crate::model::time::UnixMs;
 
     #[test]
     fn what_is_published_can_be_read_and_goes_with_the_cluster() {
@@ -104,6 +178,19 @@ mod tests {
         let shown = text(&registry);
         assert!(shown.contains("akash_redis_condition{cluster=\"cache\",condition=\"Ready\"} 1"), "{shown}");
         assert!(shown.contains("akash_redis_epoch{cluster=\"cache\"} 7"), "{shown}");
+        let path = PeerPath { name: "b".into(), kind: PathKind::Derp, rtt_us: 1500, rx_bytes: 3, ..PeerPath::default() };
+        let mut view = NodeView { heard: UnixMs(0), connected: true, state: NodeState::default() };
+        view.state.mesh.paths = vec![path];
+        let node = IncarnationName("a".into());
+        metrics.paths("cache", std::iter::once((&node, &view)));
+        let shown = text(&registry);
+        assert!(shown.contains("akash_redis_path_rtt_seconds{cluster=\"cache\",node=\"a\",peer=\"b\"} 0.0015"), "{shown}");
+        assert!(shown.contains("akash_redis_path_direct{cluster=\"cache\",node=\"a\",peer=\"b\"} 0"), "{shown}");
+        view.connected = false;
+        metrics.paths("cache", std::iter::once((&node, &view)));
+        assert!(!text(&registry).contains("peer="), "a node that is silent says nothing of its paths");
+        view.connected = true;
+        metrics.paths("cache", std::iter::once((&node, &view)));
         metrics.forget("cache");
         assert!(!text(&registry).contains("cache"));
     }

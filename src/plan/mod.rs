@@ -12,6 +12,7 @@ mod failover;
 mod fence;
 mod leases;
 mod money;
+mod paths;
 mod placement;
 mod quarantine;
 mod roles;
@@ -145,6 +146,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::clean(&mut draft);
     }
+    paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);
     Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }

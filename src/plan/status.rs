@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::facts::{self, Stage};
-use super::{money, placement, witness};
+use super::{money, paths, placement, witness};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
@@ -70,6 +70,7 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
         price_per_month: incarnation.lease.as_ref().map(|c| c.price.per_month(money::block_ms(draft.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
         lag_bytes: lag(draft, name),
+        path: paths::to_master(draft, name),
         message,
         provider,
         known_by: known_by.name().to_owned(),
@@ -185,10 +186,16 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
         (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
     };
     let degraded = degraded(draft).unwrap_or(("False", "Well", "no problem is known".to_owned()));
-    [("Ready", ready), ("Progressing", progressing), ("Degraded", degraded), ("Funded", funded(draft))]
-        .into_iter()
-        .map(|(kind, (status, reason, message))| condition(draft, kind, status, reason, message))
-        .collect()
+    [
+        ("Ready", ready),
+        ("Progressing", progressing),
+        ("Degraded", degraded),
+        ("Funded", funded(draft)),
+        (paths::CONDITION, paths::condition(draft)),
+    ]
+    .into_iter()
+    .map(|(kind, (status, reason, message))| condition(draft, kind, status, reason, message))
+    .collect()
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.

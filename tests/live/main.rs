@@ -14,6 +14,7 @@ mod node;
 mod node_faults;
 mod outage;
 mod own;
+mod paths;
 mod policy;
 mod refusals;
 mod sandboxed;

@@ -23,7 +23,7 @@ fn cost_of() -> Cost {
 fn nodes_of() -> serde_json::Value {
     json!([
         { "ordinal": 0, "incarnation": "cache-0-x7k2", "phase": "Master", "dseq": 11, "provider": "akash1aaa", "providerHost": "provider.one.example", "region": "us-west", "pricePerMonth": "2.7act", "meshName": "cache-0-x7k2-ab12cd.tail1.ts.net" },
-        { "ordinal": 1, "incarnation": "cache-1-b9ww", "phase": "Replica", "dseq": 12, "provider": "akash1bbb", "pricePerMonth": "2.7act", "meshName": "cache-1-b9ww-ab12cd.tail1.ts.net", "lagBytes": 1_700_000 },
+        { "ordinal": 1, "incarnation": "cache-1-b9ww", "phase": "Replica", "dseq": 12, "provider": "akash1bbb", "pricePerMonth": "2.7act", "meshName": "cache-1-b9ww-ab12cd.tail1.ts.net", "lagBytes": 1_700_000, "path": "DERP(fra), 38.0 ms" },
         { "ordinal": 2, "incarnation": "cache-2-m4pq", "phase": "Bidding", "dseq": 13, "message": "nobody bid\u{1b}[2J yet" },
     ])
 }

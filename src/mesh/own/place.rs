@@ -217,7 +217,7 @@ mod tests {
     async fn a_port_that_is_kept_can_be_listened_on_by_who_shares_addresses() {
         let port = Port::any().unwrap();
         let daemon = hold(port.address).unwrap();
-        assert!(daemon.listen(8).is_ok());
+        let _listening = daemon.listen(8).unwrap();
         assert!(std::net::TcpStream::connect(port.address).is_ok());
     }
 

@@ -202,6 +202,7 @@ impl Node {
                 device_id: self.device.clone(),
                 health: Vec::new(),
                 visible_peers: self.netmap.clone(),
+                paths: Vec::new(),
             },
             redis: self.redis(now),
             history: self.history.clone(),
