@@ -48,6 +48,10 @@ test: deps peers ## All tests
 test-fast: ## Tests without Go, namespaces or packages
 	$(CARGO) test --lib --test sim --test wire
 
+.PHONY: bench
+bench: deps peers ## What the mesh costs, and what of it is ours; figures in target/bench/mesh.json
+	$(CARGO) bench --bench mesh
+
 .PHONY: lint
 lint: ## Format, lints, the build without the local market, documentation, who may know whom
 	$(CARGO) fmt --check

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
@@ -22,6 +22,8 @@ use super::local_api::PeerLookup;
 const DIAL: Duration = Duration::from_secs(6);
 /// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
 const OPEN: usize = 32;
+/// Read at once: a full sync in small pieces is slower by a tenth.
+const BUFFER: usize = 64 * 1024;
 /// Dials in progress at most.
 const PENDING: usize = 4;
 
@@ -191,7 +193,7 @@ async fn carry(mut local: TcpStream, name: &str, mut way: Way) {
         }
     };
     let ended = tokio::select! {
-        copied = copy_bidirectional(&mut local, &mut remote) => copied.is_ok(),
+        copied = copy_bidirectional_with_sizes(&mut local, &mut remote, BUFFER, BUFFER) => copied.is_ok(),
         // Nothing else ever closes a connection to a node that left the mesh.
         () = left => false,
     };
@@ -207,6 +209,8 @@ async fn dial(name: &str, way: &Way) -> Option<(Ipv4Addr, Socks5Stream<TcpStream
         // The poll may be a moment behind this look-up; a connection must not be closed for that.
         let mut peers = way.peers.clone();
         let stream = Socks5Stream::connect(way.socks, SocketAddr::from((ip, way.port))).await.ok()?;
+        // Acknowledgements and small writes must not wait for a full packet.
+        let _ = stream.set_nodelay(true);
         peers.wait_for(|peers| peers.get(name) == Some(&ip)).await.ok()?;
         Some((ip, stream))
     };

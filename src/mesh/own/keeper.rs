@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::login::{self, Next};
@@ -16,6 +16,8 @@ use crate::mesh::local::{LocalClient, LocalStatus};
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same while it is not on the mesh: nodes wait for it.
+const LOOK_OFTEN: Duration = Duration::from_millis(100);
 /// One that says nothing for so long is frozen: it is killed and started again.
 const FROZEN: Duration = Duration::from_secs(20);
 /// A run of this length was a good one: the next pause is short again.
@@ -111,19 +113,19 @@ impl Keeper {
 
     /// Looks at it each second until it is gone or `stop`; how it ended.
     async fn attend(&self, process: &mut Process, control: &dyn MeshControl, stop: &CancellationToken) -> String {
-        let mut ticks = interval(LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = LOOK_OFTEN;
         let mut answered = Instant::now();
         let mut logins = Logins { failures: 0, next: Instant::now() };
         loop {
             tokio::select! {
                 () = stop.cancelled() => return "it was asked to".to_owned(),
                 how = process.ended() => return how,
-                _ = ticks.tick() => {}
+                () = sleep(pause) => {}
             }
             match self.local.status().await {
                 Ok(status) => {
                     answered = Instant::now();
+                    pause = if status.running() { LOOK } else { LOOK_OFTEN };
                     stop.clone().run_until_cancelled_owned(self.heed(&status, control, &mut logins)).await;
                 }
                 Err(_) if process.is_gone().await => return "nobody listens on its socket".to_owned(),

@@ -1,0 +1,48 @@
+//! Figures: a median each, beside that of the peer.
+
+use serde_json::json;
+
+pub struct Figure {
+    name: String,
+    unit: &'static str,
+    ours: f64,
+    peer: Option<f64>,
+    n: usize,
+}
+
+impl Figure {
+    pub fn new(name: &str, unit: &'static str, ours: f64, peer: f64, n: usize) -> Self {
+        Self { name: name.to_owned(), unit, ours, peer: Some(peer), n }
+    }
+
+    /// One that has nothing beside it.
+    pub fn alone(name: &str, unit: &'static str, ours: f64, n: usize) -> Self {
+        Self { name: name.to_owned(), unit, ours, peer: None, n }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.peer.map(|peer| self.ours / peer)
+    }
+}
+
+/// Of at least one value.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+pub fn table(figures: &[Figure]) -> String {
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let row = |name: &str, unit: &str, [ours, peer, ratio]: [String; 3], n: &str| {
+        format!("{name:<46} {unit:<5} {ours:>9} {peer:>9} {ratio:>7} {n:>3}")
+    };
+    let head = row("FIGURE", "UNIT", ["OURS", "PEER", "RATIO"].map(str::to_owned), "N");
+    let rows = figures.iter().map(|f| row(&f.name, f.unit, [Some(f.ours), f.peer, f.ratio()].map(shown), &f.n.to_string()));
+    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+pub fn json(figures: &[Figure]) -> String {
+    let entry = |f: &Figure| json!({"name": f.name, "unit": f.unit, "ours": f.ours, "peer": f.peer, "ratio": f.ratio(), "n": f.n});
+    format!("{:#}\n", figures.iter().map(entry).collect::<serde_json::Value>())
+}
