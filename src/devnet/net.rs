@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::process::Command;
 
 const BRIDGE: &str = "br0";
+/// Left to itself a bridge takes the lowest address of its ports, and another one when a node comes or goes: for five seconds all nodes then
+/// send to one that nobody has.
+const BRIDGE_HARDWARE: &str = "02:00:0a:61:00:01";
 const FIRST_NODE: u8 = 100;
 const LAST_NODE: u8 = 250;
 /// `ip` answers at once or is stuck.
@@ -57,7 +60,7 @@ impl Net {
     pub async fn set_up(hosts_file: PathBuf) -> Result<Arc<Self>, NetError> {
         ip(&["link", "set", "lo", "up"]).await?;
         if ip(&["link", "show", BRIDGE]).await.is_err() {
-            ip(&["link", "add", BRIDGE, "type", "bridge"]).await?;
+            ip(&["link", "add", BRIDGE, "address", BRIDGE_HARDWARE, "type", "bridge"]).await?;
         }
         ip(&["addr", "replace", &format!("{}/24", Self::GATEWAY), "dev", BRIDGE]).await?;
         ip(&["link", "set", BRIDGE, "up"]).await?;
