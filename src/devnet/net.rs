@@ -60,10 +60,10 @@ impl Net {
     pub async fn set_up(hosts_file: PathBuf) -> Result<Arc<Self>, NetError> {
         ip(&["link", "set", "lo", "up"]).await?;
         if ip(&["link", "show", BRIDGE]).await.is_err() {
-            ip(&["link", "add", BRIDGE, "address", BRIDGE_HARDWARE, "type", "bridge"]).await?;
+            ip(&["link", "add", BRIDGE, "type", "bridge"]).await?;
         }
         ip(&["addr", "replace", &format!("{}/24", Self::GATEWAY), "dev", BRIDGE]).await?;
-        ip(&["link", "set", BRIDGE, "up"]).await?;
+        ip(&["link", "set", BRIDGE, "address", BRIDGE_HARDWARE, "up"]).await?;
         Ok(Arc::new(Self { hosts_file, taken: Mutex::default(), hosts: Mutex::default() }))
     }
 
