@@ -19,7 +19,6 @@ use akash_redis::model::ids::InstallationId;
 use akash_redis::node::forwarder::Forwarder;
 use akash_redis::node::hosts::Hosts;
 use akash_redis::node::local_api::LocalApi;
-use akash_redis::node::logs::LogBook;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::{TcpStream, UnixListener};
@@ -72,7 +71,7 @@ impl Scene {
         let (name, master_ip) = peers.iter().next().map(|(name, ip)| (name.clone(), *ip)).expect("the master");
         let (sender, receiver) = watch::channel(Arc::new(peers));
         let hosts = Hosts::new("/etc/hosts".into());
-        let forwarder = Forwarder::new(socks5(), 6379, Arc::new(api), receiver, hosts, LogBook::new(vec![]));
+        let forwarder = Forwarder::new(socks5(), 6379, Arc::new(api), receiver, hosts);
         forwarder.route(&name).await.expect("a route");
         let settings = MeshSettings {
             api: login_server(),
