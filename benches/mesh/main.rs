@@ -73,8 +73,6 @@ async fn connections(scene: &Scene, figures: &mut Vec<Figure>) {
     for _ in 0..ROUNDS {
         for (at, way) in [scene.forwarder(), Way::Through(PROXY), Way::Socks5].into_iter().enumerate() {
             let mut client = scene.connect(way).await;
-            // What the first answer costs is another matter.
-            client.ping().await;
             pings[at].push(client.pings(PINGS).await.as_secs_f64() * 1000.0);
             bulks[at].push(client.bulk(BULK_MIB).await);
         }

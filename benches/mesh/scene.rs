@@ -86,9 +86,7 @@ impl Scene {
         scene.serve_endpoint();
         let proxy = scene.start_proxy();
         scene.programs.push(proxy);
-        let mut client = until(async || scene.try_connect(Way::Socks5).await).await;
-        client.fill().await;
-        until(async || scene.try_connect(Way::Through(PROXY)).await).await.ping().await;
+        scene.connect(Way::Socks5).await.fill().await;
         scene
     }
 
@@ -100,8 +98,13 @@ impl Scene {
         Way::Through(SocketAddr::new(self.alias.parse().expect("an address"), 6379))
     }
 
+    /// A connection that has answered once. The first dial to a peer may be lost and is tried again.
     pub async fn connect(&self, way: Way) -> Client {
-        self.try_connect(way).await.expect("a connection")
+        until(async || {
+            let mut client = self.try_connect(way).await?;
+            client.answers().await.then_some(client)
+        })
+        .await
     }
 
     async fn try_connect(&self, way: Way) -> Option<Client> {
@@ -168,7 +171,7 @@ impl Scene {
     }
 
     pub fn tailscaled_mb(&self) -> f64 {
-        self.tailscaled.id().map_or(0.0, rss_mb)
+        self.tailscaled.id().map_or(0.0, |pid| resident_mb(pid, ALL))
     }
 
     pub async fn stop(self) {
@@ -221,10 +224,15 @@ async fn until<T>(what: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
+/// All of what is resident.
+const ALL: &str = "VmRSS:";
+/// What of it is not the program's file, which the kernel may drop and read again.
+const OWN: &str = "RssAnon:";
+
 /// Resident memory, megabytes.
-fn rss_mb(pid: u32) -> f64 {
+fn resident_mb(pid: u32, kind: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) * 1024.0 / 1e6
 }
 
@@ -240,10 +248,12 @@ pub async fn memory_of_a_node(sandbox: &Sandbox, program: &str) -> Vec<Figure> {
     let serves = async || client.get("bench").await.ok()?.status?.nodes.into_iter().find(|node| node.phase == "Master");
     let node = until(serves).await;
     let (provider, lease) = local.market.find(node.dseq).expect("its lease");
-    let rss = |name: &str| local.market.providers[provider].runner.processes(&lease, name).into_iter().map(rss_mb).sum();
+    let runner = &local.market.providers[provider].runner;
+    let rss = |name: &str, kind| runner.processes(&lease, name).into_iter().map(|pid| resident_mb(pid, kind)).sum();
     let figures = vec![
-        Figure::alone("agent RSS", "MB", rss("akash-redis"), 1),
-        Figure::alone("tailscaled RSS of an idle node", "MB", rss("tailscaled"), 1),
+        Figure::alone("agent RSS", "MB", rss("akash-redis", ALL), 1),
+        Figure::alone("agent RSS without the program's file", "MB", rss("akash-redis", OWN), 1),
+        Figure::alone("tailscaled RSS of an idle node", "MB", rss("tailscaled", ALL), 1),
     ];
     local.kill_operator().await;
     figures

@@ -22,7 +22,7 @@ use super::local_api::PeerLookup;
 const DIAL: Duration = Duration::from_secs(6);
 /// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
 const OPEN: usize = 32;
-/// Read at once: a full sync in small pieces is slower by a tenth.
+/// Read at once: a full sync is bulk, and each piece costs two calls of the system.
 const BUFFER: usize = 64 * 1024;
 /// Dials in progress at most.
 const PENDING: usize = 4;
