@@ -22,3 +22,4 @@ mod sigkill;
 mod stage;
 mod unpacked;
 mod witness;
+mod writing;

@@ -26,26 +26,11 @@ use tokio::time::{Instant, sleep};
 use crate::mesh::join;
 use crate::sandboxed::sandboxed;
 use crate::stage::{PASSWORD, Stage, cluster, condition, until};
+use crate::writing::{nothing_lost, writes_go_on};
 
 const LIMIT: Duration = Duration::from_mins(4);
 /// A control server that is away for so long must not be noticed by applications.
 const CONTROL_AWAY: Duration = Duration::from_mins(1);
-/// Acknowledged writes that show that writes go on.
-const SOME: usize = 100;
-
-async fn writes(writer: &Writer) {
-    let before = writer.acknowledged();
-    until("acknowledged writes", async || writer.acknowledged() >= before + SOME).await;
-}
-
-/// Nothing that was acknowledged since the last look is missing.
-async fn nothing_lost(writer: &Writer, what: &str) {
-    writes(writer).await;
-    let phase = writer.end().await.unwrap();
-    println!("{what}: {phase:?}");
-    assert_eq!(phase.lost, 0, "{what}: {phase:?}");
-    writer.begin();
-}
 
 fn replica(status: &Status) -> &NodeStatus {
     status.nodes.iter().find(|n| n.phase == "Replica").expect("a replica")
@@ -97,12 +82,12 @@ fn nodes_that_are_cut_off_come_back_and_relays_do_when_no_path_is_direct() {
         let status = stage.until_ready().await;
         let (_proxy, access) = stage.proxy();
         let writer = Writer::start(access);
-        writes(&writer).await;
+        writes_go_on(&writer).await;
 
         let cut = replica(&status).clone();
         stage.local.market.set_link(cut.dseq, false).await.unwrap();
         stage.until_status("the replica to be missed", |s| phase(s, &cut) == Some("Silent")).await;
-        writes(&writer).await;
+        writes_go_on(&writer).await;
         stage.local.market.set_link(cut.dseq, true).await.unwrap();
         let status = stage.until_ready().await;
         assert_eq!(phase(&status, &cut), Some("Replica"), "it came back before it was replaced");
@@ -115,7 +100,7 @@ fn nodes_that_are_cut_off_come_back_and_relays_do_when_no_path_is_direct() {
             inside(&stage, node, &["nft", "delete table inet relayed"]).await;
         }
         a_master_that_is_cut_off_is_shut_off(&stage).await;
-        writes(&writer).await;
+        writes_go_on(&writer).await;
         drop(writer);
         stage.delete().await;
         stage.assert_nothing_left().await;
@@ -169,12 +154,12 @@ fn a_control_server_that_is_away_for_a_minute_changes_nothing() {
         let before = stage.until_ready().await;
         let (_proxy, access) = stage.proxy();
         let writer = Writer::start(access);
-        writes(&writer).await;
+        writes_go_on(&writer).await;
         let control = stage.local.tailnet.control_pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).unwrap();
         kill_process(control, Signal::STOP).unwrap();
         let end = Instant::now() + CONTROL_AWAY;
         while Instant::now() < end {
-            writes(&writer).await;
+            writes_go_on(&writer).await;
             sleep(Duration::from_secs(1)).await;
         }
         let during = stage.client.get("cache").await.unwrap().status.unwrap();
@@ -204,7 +189,7 @@ async fn deleted(sandbox: Sandbox, seen_as: &str) {
     let status = stage.until_ready().await;
     let (_proxy, access) = stage.proxy();
     let writer = Writer::start(access);
-    writes(&writer).await;
+    writes_go_on(&writer).await;
 
     let gone = replica(&status).clone();
     delete_device(&stage, &gone).await;
@@ -215,7 +200,7 @@ async fn deleted(sandbox: Sandbox, seen_as: &str) {
     let old = stage.master().await;
     delete_device(&stage, &old).await;
     stage.until_status("another master", |s| s.last_failover.as_ref().is_some_and(|f| f.old == old.incarnation)).await;
-    writes(&writer).await;
+    writes_go_on(&writer).await;
     replaced(&stage, &old).await;
     drop(writer);
     stage.delete().await;

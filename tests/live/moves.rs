@@ -3,31 +3,14 @@
 use std::time::Duration;
 
 use akash_redis::api::status::Status;
-use akash_redis::cli::demo::writer::{Phase, Writer};
+use akash_redis::cli::demo::writer::Writer;
 use akash_redis::devnet::sandbox::Sandbox;
 
 use crate::sandboxed::sandboxed;
-use crate::stage::{Stage, cluster, is_ready, until};
+use crate::stage::{Stage, cluster, is_ready};
+use crate::writing::{nothing_lost, writes_go_on};
 
 const LIMIT: Duration = Duration::from_mins(3);
-/// Acknowledged writes before and after each change.
-const SOME: usize = 100;
-
-async fn writes(writer: &Writer) {
-    let before = writer.acknowledged();
-    until("acknowledged writes", async || writer.acknowledged() >= before + SOME).await;
-}
-
-/// Nothing of what was acknowledged since the last look is missing.
-async fn nothing_lost(writer: &Writer, what: &str) {
-    writes(writer).await;
-    let phase: Phase = writer.end().await.unwrap();
-    println!("{what}: {phase:?}");
-    assert!(phase.acknowledged >= 2 * SOME, "{what}: {phase:?}");
-    assert_eq!(phase.lost, 0, "{what}: {phase:?}");
-    writer.begin();
-    writes(writer).await;
-}
 
 fn master(status: &Status) -> Option<&str> {
     status.nodes.iter().find(|n| n.phase == "Master").map(|n| n.incarnation.as_str())
@@ -41,7 +24,7 @@ fn switchovers_and_scaling_lose_no_acknowledged_write() {
         stage.until_ready().await;
         let (_proxy, access) = stage.proxy();
         let writer = Writer::start(access);
-        writes(&writer).await;
+        writes_go_on(&writer).await;
 
         let before = stage.master().await;
         let said = stage.cli(&["switchover", "cache"]).await;

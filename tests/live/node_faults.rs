@@ -21,10 +21,9 @@ use tokio::process::Command;
 
 use crate::sandboxed::sandboxed;
 use crate::stage::{Stage, cluster, is_ready, until};
+use crate::writing::{nothing_lost, writes_go_on};
 
 const LIMIT: Duration = Duration::from_mins(3);
-/// Acknowledged writes that prove that writing goes on.
-const SOME: usize = 50;
 
 /// Three nodes, and a master that is given up as soon as may be: these tests wait for that.
 fn impatient() -> RedisCluster {
@@ -109,22 +108,9 @@ fn master(status: &Status) -> Option<&str> {
     status.nodes.iter().find(|n| n.phase == "Master").map(|n| n.incarnation.as_str())
 }
 
-async fn writes_go_on(writer: &Writer) {
-    let before = writer.acknowledged();
-    until("acknowledged writes", async || writer.acknowledged() >= before + SOME).await;
-}
-
 async fn whole_again(stage: &Stage, nodes: usize) -> Status {
     let whole = |c: &RedisCluster| is_ready(c) && c.status.as_ref().is_some_and(|s| replicas(s).len() == nodes - 1);
     stage.until("all nodes in their places", whole).await.status.unwrap()
-}
-
-async fn nothing_lost(writer: &Writer, what: &str) {
-    writes_go_on(writer).await;
-    let phase = writer.end().await.unwrap();
-    println!("{what}: {phase:?}");
-    assert_eq!(phase.lost, 0, "{what}: {phase:?}");
-    writer.begin();
 }
 
 #[test]
