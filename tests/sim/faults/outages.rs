@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::mesh::OwnMesh;
 use akash_redis::store::Store;
 
 use super::{LONG, comes_up_and_goes, live, running, told, waits_for};
@@ -145,4 +147,34 @@ async fn a_key_seen_on_the_tailnet_before_its_mint_is_answered_is_not_taken_for_
     let delivered = events.iter().filter(|event| event.message.starts_with("deliver the manifest")).count();
     assert_eq!(delivered, 3, "each manifest is brought once");
     comes_up_and_goes(&world, "cache").await;
+}
+
+/// Longer than a silent node is waited for. Its streams come back one after the other, the master's first: the others have then been
+/// silent for all of that time, and nobody may be given up for it.
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_was_off_the_mesh_itself_gives_nobody_up_for_it() {
+    let world = running(Terms::new(150, 5)).await;
+    let before = world.stored("cache").await.record;
+    let reach = |name: &IncarnationName, reachable| world.nodes.with(name, |n| n.reachable = reachable);
+    for name in before.incarnations.keys() {
+        reach(name, false);
+    }
+    world.own_mesh.send_modify(|own| {
+        own.error = Some("its tailscaled does not answer; it is started again".to_owned());
+        own.since = world.clock.now();
+    });
+    told(&world, "cache", "Degraded", "True", &["the operator itself is off the mesh"]).await;
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    world.own_mesh.send_modify(|own| *own = OwnMesh { since: world.clock.now(), ..OwnMesh::default() });
+    let master = world.master("cache").await;
+    reach(&master, true);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for name in before.incarnations.keys() {
+        reach(name, true);
+    }
+    world.until_ready("cache").await;
+    let after = world.stored("cache").await.record;
+    assert_eq!((after.epoch, after.incarnations.len()), (before.epoch, before.incarnations.len()));
+    assert!(before.incarnations.keys().all(|name| after.incarnations.contains_key(name)), "{:?}", after.incarnations.keys());
+    world.assert_one_writer();
 }

@@ -21,6 +21,7 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::chain::Chain;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
+use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::money::Uact;
 use akash_redis::operator::{Controller, Metrics, Settings, World as Outside};
 use akash_redis::plan::Timing;
@@ -30,6 +31,7 @@ use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Store, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use chain::SimChain;
@@ -77,6 +79,8 @@ pub struct World {
     pub gateway: Arc<SimGateway>,
     pub store: Arc<SqliteStore>,
     pub witness: Arc<Witness>,
+    /// How the operator itself stands on the mesh.
+    pub own_mesh: watch::Sender<OwnMesh>,
     random: Arc<Mutex<StdRng>>,
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     starts: AtomicU64,
@@ -126,6 +130,7 @@ impl World {
             gateway,
             store,
             witness,
+            own_mesh: watch::Sender::new(OwnMesh::default()),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
             starts: AtomicU64::new(0),
@@ -144,7 +149,7 @@ impl World {
             chain: self.chain.clone(),
             gateway: self.gateway.clone(),
             mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone(), witness: self.witness.clone() }),
-            own_mesh: None,
+            own_mesh: Some(self.own_mesh.subscribe()),
             agents: Arc::new(SimAgents(self.nodes.clone())),
             store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone() }),
             now: Arc::new(move || clock.now()),
