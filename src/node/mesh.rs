@@ -18,6 +18,8 @@ use crate::model::node::{KEY_SPENT, NodeMesh};
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same until it is on the mesh: a node is waited for, and each of the three steps of a join takes some milliseconds.
+const LOOK_JOINING: Duration = Duration::from_millis(200);
 /// A call of `tailscale` ends within this: the login gives up by itself after 30 s.
 const CALL: Duration = Duration::from_secs(40);
 /// Pause between two logins: a refused key is not going to be accepted, an unreachable control server may come back.
@@ -77,6 +79,10 @@ async fn run_once(
         }
         let status = api.status().await.ok();
         show(node, peers, status.as_ref());
+        let joining = status.as_ref().map_or(silence.never_answered(), |status| status.backend_state != "Running");
+        if joining {
+            ticks.reset_after(LOOK_JOINING);
+        }
         if silence.too_long(status.is_some(), Instant::now()) {
             end = "did not answer any more, was killed";
             node.book.agent("tailscaled does not answer on its socket: it is killed");
@@ -99,6 +105,10 @@ struct Silence {
 impl Silence {
     fn new(now: Instant) -> Self {
         Self { last: now, silent: Duration::ZERO, limit: NEVER_ANSWERED }
+    }
+
+    fn never_answered(&self) -> bool {
+        self.limit == NEVER_ANSWERED
     }
 
     /// Counts one look.
