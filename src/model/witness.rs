@@ -8,6 +8,8 @@ use super::time::UnixMs;
 pub struct PageView {
     /// When it was asked for: what it says was true at this moment or later.
     pub at: UnixMs,
+    /// Which start of its agent spoke; empty while it waits for its volume.
+    pub boot_id: String,
     /// By the node's own clock, when it answered.
     pub clock: UnixMs,
     /// tailscaled's word, or `Down`.

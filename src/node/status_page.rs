@@ -53,6 +53,9 @@ pub struct StatusPage {
     pub nonce: String,
     /// Who speaks.
     pub incarnation: String,
+    /// Which start of its agent speaks; empty while it waits for its volume. A provider may run two containers of one node.
+    #[serde(default)]
+    pub boot_id: String,
     /// tailscaled's word, or `Down`; with [`KEY_SPENT`] behind a colon when the node cannot join any more.
     pub mesh: String,
     /// tailscaled's complaints, a few and each cut short.
@@ -121,6 +124,7 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
         nonce: asked.nonce,
         mesh: mesh(&state),
         incarnation: state.incarnation,
+        boot_id: state.boot_id,
         health: state.mesh.health.iter().take(HEALTH_TEXTS).map(|text| text.chars().take(HEALTH_TEXT).collect()).collect(),
         process: state.redis.process,
         role: state.redis.role,

@@ -21,6 +21,7 @@ pub async fn ask(world: &World, root: &RootSecret, name: &IncarnationName, host:
     let content = believe(root, name, &nonce, &page)?;
     Ok(PageView {
         at,
+        boot_id: content.boot_id,
         clock: crate::model::time::UnixMs(content.time),
         mesh: content.mesh,
         health: content.health,

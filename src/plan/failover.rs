@@ -44,7 +44,7 @@ fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
     }
     let heard = facts::last_heard(draft, name);
     let down_after = draft.spec().failover.down_after.0;
-    if let Some(dead) = witness::page(draft, name).and_then(|page| by_page(name, page, promotion)) {
+    if let Some(dead) = witness::word(draft, name).and_then(|page| by_page(name, page, promotion)) {
         return dead;
     }
     if !draft.now().passed(heard, down_after) {

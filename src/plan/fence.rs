@@ -43,7 +43,7 @@ fn by_agent(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
 
 /// Only a command takes a fence off, and none is sent to it while this change lasts: what its page said since then stays true.
 fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
-    let page = witness::page(draft, &failover.old)?;
+    let page = witness::word(draft, &failover.old)?;
     (page.fenced && page.at >= failover.started).then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
 }
 

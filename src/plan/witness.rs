@@ -45,6 +45,13 @@ pub fn page<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageVie
     (news && !draft.now().passed(page.at, FRESH)).then_some(page)
 }
 
+/// What the very agent said on its page that was last heard over the mesh: its word counts for its redis. Another start of the agent may be
+/// that of a second container, which knows nothing of the first one's redis.
+pub fn word<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageView> {
+    let heard = &draft.view(name)?.state.boot_id;
+    page(draft, name).filter(|page| !heard.is_empty() && &page.boot_id == heard)
+}
+
 /// The best way to know of a node now, and what is known by it when it is not the agent.
 pub fn known(draft: &Draft<'_>, name: &IncarnationName) -> (Way, Option<String>) {
     if draft.connected(name).is_some() {

@@ -115,6 +115,22 @@ async fn a_master_that_dies_out_of_sight_is_given_up_by_its_own_signed_page() {
     world.assert_one_writer();
 }
 
+/// A provider may run a second container of the master: its page says that its redis takes no writes, and the first one's may take them.
+#[tokio::test(start_paused = true)]
+async fn the_page_of_another_start_of_the_agent_proves_nothing() {
+    let world = running(17).await;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, |n| {
+        n.reachable = false;
+        n.boots += 1;
+        n.kill_redis();
+    });
+    world.until("another master", Duration::from_mins(2), async || world.master("cache").await != old).await;
+    let report = world.stored("cache").await.record.last_failover.expect("a report");
+    assert!(report.reason.contains("silent") && !report.fence.contains("status page"), "{report:?}");
+    writes_go_on(&world).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_page_the_providers_word_is_named() {
     let world = running(16).await;

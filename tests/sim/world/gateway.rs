@@ -116,6 +116,7 @@ impl Gateway for SimGateway {
             time: now.0,
             nonce: nonce.to_owned(),
             incarnation: state.incarnation,
+            boot_id: state.boot_id,
             mesh: state.mesh.backend_state,
             health: state.mesh.health,
             process: state.redis.process,
