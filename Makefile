@@ -5,9 +5,24 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 
-# Debian package and the command by which its presence is seen.
-PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4 faketime:faketime \
-  buildah:buildah debootstrap:debootstrap
+# Debian package and the command by which its presence is seen: what the local market runs, and what the tests need beside it.
+PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap
+
+# Installs those of the packages $(1) that are missing, or names them.
+define install
+	@missing=(); \
+	for pair in $(1); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%:*}"); \
+	done; \
+	if [ "$${#missing[@]}" -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "these packages are missing: $${missing[*]}; install them (on Debian: sudo apt-get install $${missing[*]}) and try again" >&2; \
+	  exit 1; \
+	fi; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+endef
 
 .PHONY: help
 help: ## Show this list
@@ -19,18 +34,12 @@ demo: deps peers ## A cluster on a market and a tailnet on this machine, with a 
 	target/release/akash-redis demo
 
 .PHONY: deps
-deps: ## Install the Debian packages that are missing
-	@missing=(); \
-	for pair in $(PACKAGES); do \
-	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%:*}"); \
-	done; \
-	if [ "$${#missing[@]}" -eq 0 ]; then exit 0; fi; \
-	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-	  echo "these packages are missing: $${missing[*]}; install them (on Debian: sudo apt-get install $${missing[*]}) and try again" >&2; \
-	  exit 1; \
-	fi; \
-	apt-get update -qq; \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+deps: ## Install the Debian packages that the local market needs
+	$(call install,$(PACKAGES))
+
+.PHONY: test-deps
+test-deps: ## Install the Debian packages that the tests need
+	$(call install,$(PACKAGES) $(TEST_PACKAGES))
 
 .PHONY: peers
 peers: ## Build tailscaled and the test control server (Go)
@@ -41,7 +50,7 @@ image: ## Build the node image with buildah, podman or docker; variables are in 
 	image/build.sh
 
 .PHONY: test
-test: deps peers ## All tests
+test: test-deps peers ## All tests
 	$(CARGO) test --all-targets
 
 .PHONY: test-fast
