@@ -59,7 +59,7 @@ pub struct Inventory {
     pub held: BTreeMap<IncarnationName, [u8; 32]>,
     /// Deployments that the reading of the chain cannot be believed about: a signed transaction may still land, or landed after it.
     pub pending: BTreeSet<u64>,
-    /// Unused suffixes and dseqs, picked at random.
+    /// Suffixes, picked at random.
     pub spare: Spare,
 }
 
@@ -84,8 +84,6 @@ pub enum LeaseStatus {
 pub struct Spare {
     /// Suffixes of incarnations.
     pub suffixes: Vec<String>,
-    /// Deployment sequences never used by this owner.
-    pub dseqs: Vec<u64>,
 }
 
 /// What does not change while an operator process runs.

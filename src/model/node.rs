@@ -220,4 +220,8 @@ pub struct History {
     pub offset: i64,
     /// Epoch it was reached in.
     pub epoch: u64,
+    /// Writes of up to so many milliseconds may have come after it and are not in it; 0 when it was written at a fence, at a demotion or at a
+    /// clean stop, or when the process that it speaks of runs.
+    #[serde(default)]
+    pub gap_ms: u64,
 }

@@ -138,7 +138,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         promoted: state.promoted,
         mesh: Some(mesh(state.mesh)),
         redis: Some(redis(state.redis)),
-        history: state.history.map(|History { replid, offset, epoch }| wire::History { replid, offset, epoch }),
+        history: state.history.map(|History { replid, offset, epoch, .. }| wire::History { replid, offset, epoch }),
         configured: state.configured,
         notes: state.notes,
         saved: state.saved,

@@ -148,7 +148,7 @@ pub fn advance_history(known: Option<&History>, redis: &RedisState, promoted: Op
     if redis.process != Process::Running || redis.loading || redis.sync_in_progress || redis.replid.is_empty() {
         return unchanged;
     }
-    let here = |epoch| Some(History { replid: redis.replid.clone(), offset: redis.offset, epoch });
+    let here = |epoch| Some(History { replid: redis.replid.clone(), offset: redis.offset, epoch, gap_ms: 0 });
     match redis.role {
         Role::Master => here(promoted.or_else(|| known.map(|k| k.epoch)).unwrap_or(0)),
         Role::Replica if redis.online_epoch > 0 => here(redis.online_epoch),

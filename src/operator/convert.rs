@@ -29,7 +29,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
             paths: mesh.paths.into_iter().map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),
-        history: state.history.map(|h| History { replid: h.replid, offset: h.offset, epoch: h.epoch }),
+        history: state.history.map(|h| History { replid: h.replid, offset: h.offset, epoch: h.epoch, gap_ms: 0 }),
         configured: state.configured,
         notes: state.notes,
         saved: state.saved,

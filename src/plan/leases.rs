@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::{devices, placement};
+use super::{devices, give_up, placement};
 use crate::model::ids::IncarnationName;
-use crate::model::record::{Choice, Incarnation, Promotion};
+use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
 
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
@@ -42,7 +42,8 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    if is_master && (others || draft.record.change.is_some()) {
+    let lives = draft.connected(name).is_some();
+    if is_master && (others || lives || draft.record.change.is_some()) {
         draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
@@ -73,13 +74,10 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if !may_go(draft, name) {
-        return;
-    }
     if let Some(why) = devices::key_spent(draft, name) {
-        draft.condemn(name, &why, Blame::Provider);
+        give_up::ask(draft, name, &why, Blame::Provider);
     } else if draft.now().passed(heard, limit) {
-        draft.condemn(name, &format!("it has been silent since {heard}"), Blame::Provider);
+        give_up::ask(draft, name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
         draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
     }
@@ -97,15 +95,9 @@ fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
         return;
     }
     let (heard, down_after) = (facts::last_heard(draft, name), draft.spec().failover.down_after.0);
-    if may_go(draft, name) && draft.now().passed(heard, down_after) {
-        draft.condemn(name, "its mesh device was deleted", Blame::Nobody);
+    if draft.now().passed(heard, down_after) {
+        give_up::ask(draft, name, "its mesh device was deleted", Blame::Nobody);
     }
-}
-
-/// A node that is not heard is given up only while another one is master and well: what it holds may be needed.
-fn may_go(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let well = |p: &Promotion| &p.incarnation != name && p.confirmed && draft.connected(&p.incarnation).is_some();
-    draft.record.change.is_none() && draft.record.master.as_ref().is_some_and(well)
 }
 
 /// The next step of each incarnation on its way to the mesh.

@@ -71,6 +71,8 @@ struct State {
     ledger: Ledger,
     /// One block ago, for readings that come late.
     before: View,
+    /// An endpoint that stopped following the chain.
+    stuck: Option<View>,
     providers: Vec<Provider>,
     /// Signatures so far, so that no two of a key share a time-out.
     signed: u64,
@@ -105,7 +107,7 @@ impl SimChain {
         let Terms { providers, wallet, .. } = terms;
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
         let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
-        let state = State { before: ledger.view().clone(), ledger, providers, signed: 0, taken: BTreeSet::new() };
+        let state = State { before: ledger.view().clone(), stuck: None, ledger, providers, signed: 0, taken: BTreeSet::new() };
         Arc::new(Self { clock, fuse, witness, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
     }
 
@@ -124,6 +126,16 @@ impl SimChain {
             state.before = state.ledger.view().clone();
             state.ledger.advance(now);
         }
+    }
+
+    /// The endpoint shows this moment from now on, or follows again.
+    pub fn stick(&self, view: Option<View>) {
+        self.state.lock().unwrap().stuck = view;
+    }
+
+    /// The state as it is.
+    pub fn snapshot(&self) -> View {
+        self.state.lock().unwrap().ledger.view().clone()
     }
 
     /// Changes what goes wrong.
@@ -370,6 +382,9 @@ impl Chain for SimChain {
         self.patiently_away().await?;
         let late = self.faults().stale;
         let state = self.state.lock().unwrap();
+        if let Some(stuck) = &state.stuck {
+            return Ok(read(stuck, WALLET.address(), known));
+        }
         Ok(read(if late { &state.before } else { state.ledger.view() }, WALLET.address(), known))
     }
 
