@@ -85,6 +85,9 @@ pub struct Incarnation {
     /// Device id that its agent reported: another one under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// Since when its agent says that its redis does not run; none while it does.
+    #[serde(default)]
+    pub redis_down: Option<UnixMs>,
     /// Shut off from the other nodes.
     #[serde(default)]
     pub quarantined: Option<Quarantine>,

@@ -121,10 +121,7 @@ impl Quorum {
     /// The weaker of both in each part: the fewest replicas and the longest lag.
     #[must_use]
     pub fn weakest(self, other: Self) -> Self {
-        Self {
-            min_replicas: self.min_replicas.min(other.min_replicas),
-            max_lag_seconds: self.max_lag_seconds.max(other.max_lag_seconds),
-        }
+        Self { min_replicas: self.min_replicas.min(other.min_replicas), max_lag_seconds: self.max_lag_seconds.max(other.max_lag_seconds) }
     }
 }
 

@@ -172,8 +172,11 @@ fn believable(draft: &Draft<'_>, failover: &Failover, e: &Eligible) -> Option<i6
     let own = draft.view(&e.incarnation)?;
     let lost = heard_master(own).unwrap_or(failover.started).min(failover.started);
     let replid = &own.state.redis.replid;
-    let mut known: Vec<_> =
-        witnesses(draft, &promotion).into_iter().filter(|s| s.who != e.incarnation && &s.replid == replid).map(|s| (s.offset, s.until)).collect();
+    let mut known: Vec<_> = witnesses(draft, &promotion)
+        .into_iter()
+        .filter(|s| s.who != e.incarnation && &s.replid == replid)
+        .map(|s| (s.offset, s.until))
+        .collect();
     // Those that were detached do not say any more when they heard the master; they were counted at the beginning.
     let others = failover.eligible.iter().filter(|o| o.incarnation != e.incarnation);
     known.extend(others.map(|o| (o.offset, failover.started)));

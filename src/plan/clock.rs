@@ -14,6 +14,7 @@ pub fn take_over(draft: &mut Draft<'_>) {
     let past = |at: &mut crate::model::time::UnixMs| *at = (*at).min(now);
     for incarnation in draft.record.incarnations.values_mut() {
         past(&mut incarnation.reserved);
+        incarnation.redis_down.iter_mut().for_each(past);
         incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
         incarnation.condemned.iter_mut().for_each(|condemned| past(&mut condemned.at));
         if let Some(quarantine) = &mut incarnation.quarantined {

@@ -159,7 +159,9 @@ fn by_silence(draft: &mut Draft<'_>, promotion: &Promotion, heard: UnixMs, down_
     }
     let command = draft.accept_loss_command();
     let message = if recorded.is_empty() {
-        format!("{name} is silent, and no other node has its data; it is waited for: bring it back, or, when it is known to be lost, `{command}`")
+        format!(
+            "{name} is silent, and no other node has its data; it is waited for: bring it back, or, when it is known to be lost, `{command}`"
+        )
     } else {
         format!(
             "{name} is silent, and only {lost} of {} replicas confirm it ({majority} are needed); nothing is changed: bring nodes back, set failover.whenMinority: promote, or, when {name} is known to be dead, `{command}`",

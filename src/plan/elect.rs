@@ -137,7 +137,10 @@ fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&Incarnat
 fn wait_for(draft: &mut Draft<'_>, unknown: &[IncarnationName], old: Option<&IncarnationName>, why: &str) {
     if let Some(old) = old.filter(|old| unknown == [(*old).clone()]) {
         let command = draft.accept_loss_command();
-        draft.problem("NoMaster", format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"));
+        draft.problem(
+            "NoMaster",
+            format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"),
+        );
         let since = draft.view(old).map_or(draft.input.constants.started, |v| v.heard);
         draft.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
         return;
@@ -148,7 +151,13 @@ fn wait_for(draft: &mut Draft<'_>, unknown: &[IncarnationName], old: Option<&Inc
 
 /// All that were asked are empty. Where the manifest keeps nothing on disk that is how it must be after a restart; otherwise data that were
 /// there are gone.
-fn nobody_has_data(draft: &mut Draft<'_>, known: &[(IncarnationName, Option<History>)], old: Option<&IncarnationName>, why: &str, accepted: bool) {
+fn nobody_has_data(
+    draft: &mut Draft<'_>,
+    known: &[(IncarnationName, Option<History>)],
+    old: Option<&IncarnationName>,
+    why: &str,
+    accepted: bool,
+) {
     let nothing_is_kept = draft.spec().resources.data.is_none();
     let Some((first, _)) = known.first() else {
         // A cold start without any node: the next one that joins begins anew.
@@ -160,7 +169,14 @@ fn nobody_has_data(draft: &mut Draft<'_>, known: &[(IncarnationName, Option<Hist
         return;
     }
     let first = first.clone();
-    data_lost(draft, if nothing_is_kept { "the manifest keeps no data on disk, and every redis was restarted" } else { "no node that is left holds data" });
+    data_lost(
+        draft,
+        if nothing_is_kept {
+            "the manifest keeps no data on disk, and every redis was restarted"
+        } else {
+            "no node that is left holds data"
+        },
+    );
     if old.is_some() {
         choose(draft, &first);
         roles::promote(draft);

@@ -124,7 +124,8 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
     let waits = match source {
         // It lives and is to go: it stops taking writes first, and what it has is waited for.
         Some(source) if source.redis.fenced && source.highest.epoch >= failover.epoch => {
-            let has_all = |s: &crate::model::node::NodeState| s.redis.replid == source.redis.replid && s.redis.offset >= source.redis.offset;
+            let has_all =
+                |s: &crate::model::node::NodeState| s.redis.replid == source.redis.replid && s.redis.offset >= source.redis.offset;
             up && !failover.eligible.iter().any(|e| draft.connected(&e.incarnation).is_some_and(has_all))
         }
         Some(_) => {

@@ -51,7 +51,8 @@ fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option
 fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
     let page = witness::word(draft, &failover.old)?;
     let its_own = failover.boot_id.is_empty() || page.boot_id == failover.boot_id;
-    (page.fenced && its_own && page.at >= failover.started).then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
+    (page.fenced && its_own && page.at >= failover.started)
+        .then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
 }
 
 /// Without its agent's word at once the old master is shut off from the others; they say when they have lost it.
@@ -80,7 +81,10 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
             format!("{} may still be attached to {old}", names(&failover.unaccounted))
         };
         let command = draft.accept_loss_command();
-        draft.problem("FailoverBlocked", format!("{who}; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"));
+        draft.problem(
+            "FailoverBlocked",
+            format!("{who}; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"),
+        );
         draft.wait(format!("proof that {old} takes no writes"), failover.started, None, format!("a person decides: `{command}`"));
         return None;
     }

@@ -3,13 +3,20 @@
 use super::draft::{Blame, Draft};
 use super::{facts, roles};
 use crate::model::ids::IncarnationName;
+use crate::model::node::Process;
+use crate::model::record::Incarnation;
 
 /// Gives a node up that joined, or says what that waits for.
 pub fn ask(draft: &mut Draft<'_>, name: &IncarnationName, reason: &str, blame: Blame) {
     match obstacle(draft, name) {
         None => draft.condemn(name, reason, blame),
         Some(why) => {
-            draft.wait(format!("{name} to be replaced ({reason})"), facts::last_heard(draft, name), None, format!("it stays as long as {why}"));
+            draft.wait(
+                format!("{name} to be replaced ({reason})"),
+                facts::last_heard(draft, name),
+                None,
+                format!("it stays as long as {why}"),
+            );
         }
     }
 }
@@ -35,12 +42,15 @@ pub fn obstacle(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
         if here.peek().is_none() {
             return Some(format!("node {other} is being filled"));
         }
-        let whole = |(n, i): &(IncarnationName, crate::model::record::Incarnation)| i.candidate && draft.connected(n).is_some();
+        let whole = |(n, i): &(IncarnationName, Incarnation)| i.candidate && draft.connected(n).is_some_and(|s| facts::running(&s.redis));
         if here.clone().any(whole) {
             continue;
         }
         // Several are in the same case: first those that were not in sync, then by number.
-        let gone = |n: &IncarnationName| draft.connected(n).is_none() && draft.incarnation(n).is_some_and(|i| i.joined);
+        let gone = |n: &IncarnationName| {
+            let runs = draft.connected(n).is_some_and(|s| s.redis.process == Process::Running);
+            !runs && draft.incarnation(n).is_some_and(|i| i.joined)
+        };
         if here.clone().all(|(n, i)| gone(n) && (i.candidate, i.ordinal) > rank) {
             continue;
         }

@@ -7,9 +7,12 @@ use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
 use super::{devices, give_up, placement};
 use crate::model::ids::IncarnationName;
+use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
 
+/// A redis that died or was just leased answers within this.
+const START: Duration = Duration::from_secs(30);
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
 const OUTAGE: Duration = Duration::from_mins(2);
 
@@ -35,6 +38,36 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
     let reported = draft.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
     if let (None, Some(id)) = (&incarnation.device, reported) {
         draft.change(name, |i| i.device = Some(id.clone()));
+    }
+    if draft.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
+        draft.change(name, |i| i.redis_down = None);
+    } else {
+        redis_down(draft, name, incarnation);
+    }
+}
+
+/// Its agent lives and its redis does not run. A redis that died is there again within seconds; one that cannot start never is.
+fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let (now, limit) = (draft.now(), draft.input.timing.replace_after);
+    let since = incarnation.redis_down.unwrap_or(now);
+    draft.change(name, |i| i.redis_down = Some(since));
+    if !now.passed(since, START) {
+        return;
+    }
+    let said = draft.connected(name).and_then(|s| s.notes.first().cloned()).map_or(String::new(), |note| format!(" ({note})"));
+    let logs = format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
+    draft.problem("RedisDown", format!("redis of {name} does not run since {since}{said}; `{logs}` says why"));
+    if draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
+        // Who may take its place is decided elsewhere; nothing of it is given up before.
+        return;
+    }
+    let why = format!("its redis did not start for {} s{said}", limit.as_secs());
+    if !now.passed(since, limit) {
+        draft.wait(format!("redis of {name} to start"), since, Some(limit), "the node is replaced by a new one");
+    } else if incarnation.member {
+        give_up::ask(draft, name, &why, Blame::Attempt);
+    } else {
+        draft.condemn(name, &why, Blame::Attempt);
     }
 }
 

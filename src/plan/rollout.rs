@@ -24,7 +24,7 @@ pub fn tear_down(draft: &mut Draft<'_>) {
     for (name, _) in draft.live() {
         draft.condemn(&name, "the cluster is being deleted", Blame::Nobody);
     }
-    draft.record.change = None;
+    (draft.record.change, draft.record.master) = (None, None);
 }
 
 /// Incarnations that a person asked to leave, as far as they are still there.
@@ -107,6 +107,7 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
         member: false,
         candidate: false,
         device: None,
+        redis_down: None,
         quarantined: None,
         replaces: replaces.clone(),
         condemned: None,

@@ -43,9 +43,10 @@ pub fn quorum(draft: &Draft<'_>) -> Quorum {
 /// of must not make a second master.
 pub fn quorum_at_promotion(draft: &Draft<'_>, name: &IncarnationName) -> Quorum {
     let before = draft.record.master.as_ref().filter(|_| draft.record.data_epoch > 0).and_then(|p| p.quorum);
-    let another = draft.live().iter().any(|(n, i)| {
-        n != name && i.joined && i.quarantined.is_none() && draft.connected(n).is_some_and(|s| facts::running(&s.redis))
-    });
+    let another = draft
+        .live()
+        .iter()
+        .any(|(n, i)| n != name && i.joined && i.quarantined.is_none() && draft.connected(n).is_some_and(|s| facts::running(&s.redis)));
     let needs = match draft.spec().nodes {
         0 | 1 => false,
         2 => another && draft.record.data_epoch > 0,

@@ -165,7 +165,10 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
             (Some(0), 0) => "nothing: the old master had nothing that the new one lacked".to_owned(),
             (Some(bytes), 0) => format!("up to {bytes} bytes of history, kept as a snapshot on {}", report.old),
             (Some(bytes), u64::MAX) => {
-                format!("{bytes} bytes of history, and what was written after its last look, of unknown time; kept as a snapshot on {}", report.old)
+                format!(
+                    "{bytes} bytes of history, and what was written after its last look, of unknown time; kept as a snapshot on {}",
+                    report.old
+                )
             }
             (Some(bytes), gap) => {
                 format!("up to {bytes} bytes of history, and what was written in the last {gap} ms; kept as a snapshot on {}", report.old)

@@ -321,11 +321,14 @@ fn data_in_memory_count_in_a_cold_start() {
     scene.record.incarnations.values_mut().for_each(|i| i.candidate = false);
     for n in 0..3 {
         let keys = if n == 2 { 100_000 } else { 0 };
-        scene.heard(n, detached(n, |s| {
-            s.redis.keys = keys;
-            s.redis.online_epoch = 0;
-            s.redis.offset = i64::try_from(keys).unwrap();
-        }));
+        scene.heard(
+            n,
+            detached(n, |s| {
+                s.redis.keys = keys;
+                s.redis.online_epoch = 0;
+                s.redis.offset = i64::try_from(keys).unwrap();
+            }),
+        );
     }
     let plan = scene.plan(NOW);
     assert!(!plan.events.iter().any(|(reason, _)| *reason == "DataLost"), "{:?}", plan.events);

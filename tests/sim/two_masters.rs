@@ -10,8 +10,8 @@ use akash_redis::model::step::Quorum;
 use akash_redis::model::time::UnixMs;
 use akash_redis::node::commands::{Memory, Wish, decide};
 use akash_redis::node::nonces::Freshness;
-use akash_redis::store::{Store, next_term};
 use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Store, next_term};
 
 use crate::candidates::{others, running_with};
 use crate::lifecycle::THREE;
@@ -36,7 +36,9 @@ async fn a_member_that_is_about_to_attach_is_detached_as_well() {
     world
         .until("the successor to be told to follow", Duration::from_mins(5), async || {
             let found = surge().await;
-            if let Some((name, _)) = &found && known.is_none() {
+            if let Some((name, _)) = &found
+                && known.is_none()
+            {
                 // Its first sync does not come to an end yet.
                 world.nodes.cut(name, &master);
                 known = Some(name.clone());

@@ -78,7 +78,8 @@ async fn an_operator_that_was_superseded_writes_nothing() {
     let second = new.take_over().await.unwrap();
     assert!(second > first);
 
-    let superseded = |r: Result<(), StoreError>| matches!(r, Err(StoreError::Superseded { ours, theirs }) if (ours, theirs) == (first, second));
+    let superseded =
+        |r: Result<(), StoreError>| matches!(r, Err(StoreError::Superseded { ours, theirs }) if (ours, theirs) == (first, second));
     assert!(superseded(old.set_record("cache", 1, &Record { epoch: 9, ..Record::default() }).await.map(drop)));
     assert!(superseded(old.set_status("cache", &Status::default()).await));
     assert!(superseded(old.keep_tx("cache", &signed("A")).await));

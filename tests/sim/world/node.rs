@@ -54,6 +54,8 @@ pub struct Node {
     pub acks: Vec<(String, u64)>,
     pub saved: Vec<String>,
     pub nonce: u64,
+    /// Its redis ends at once whenever it is started.
+    pub broken: bool,
     /// No volume: a start of redis is empty.
     pub ephemeral: bool,
 }
@@ -130,6 +132,7 @@ impl Node {
             acks: Vec::new(),
             saved: Vec::new(),
             nonce: 0,
+            broken: false,
             ephemeral: false,
         };
         node.boot_redis();

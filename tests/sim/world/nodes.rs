@@ -124,7 +124,7 @@ impl State {
         for (name, node) in &mut self.nodes {
             let steps = self.exited_steps.entry(name.clone()).or_default();
             *steps = if node.process == Process::Exited { *steps + 1 } else { 0 };
-            if *steps >= RESTART_STEPS {
+            if *steps >= RESTART_STEPS && !node.broken {
                 node.boot_redis();
             }
         }
