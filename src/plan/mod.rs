@@ -8,6 +8,7 @@ mod cold_start;
 mod devices;
 mod draft;
 mod facts;
+mod failing;
 mod failover;
 mod fence;
 mod leases;
@@ -146,6 +147,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::clean(&mut draft);
     }
+    failing::tell(&mut draft);
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::Account;
@@ -61,8 +62,13 @@ impl Market {
             config.withdraw_every = Duration::from_millis(200);
             providers.push(start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap());
         }
-        let settings =
-            ChainSettings { chain_id: "akash-local".into(), grpc: vec![chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+        let settings = ChainSettings {
+            chain_id: "akash-local".into(),
+            grpc: vec![chain.url()],
+            gas_price: GasPrice(25_000),
+            fee_granter: None,
+            fee_limits: FeeLimits::USUAL,
+        };
         let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
         let client = ChainClient::connect(settings, wallet).unwrap();
         Self { chain, client, providers, _shutdown: shutdown.drop_guard() }
@@ -154,6 +160,54 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     assert_eq!(market.chain.view().balance(market.client.owner(), "uact"), RICH - spent);
 }
 
+impl Market {
+    /// Signs and sends once.
+    async fn tries(&self, msg: &ChainMsg) -> Result<TxOutcome, ChainError> {
+        let tx = self.client.sign(msg).await?;
+        tokio::time::timeout(DEADLINE, self.client.settle(&tx)).await.expect("settles in time")
+    }
+}
+
+/// The gas that a node tells is too little: the next attempts are given more, within a bound, and what they burn is bounded.
+#[tokio::test]
+async fn out_of_gas_is_answered_with_more_gas_and_not_for_ever() {
+    let market = Market::open().await;
+    market.lands(create(11, 2)).await;
+    let fees = || RICH - market.chain.view().balance(market.client.owner(), "uakt");
+    // Of 50,430 a node tells 20,172: half more than that is not even let in, half more again is used up in a block.
+    market.chain.faults().tell_gas(40);
+    let update = ChainMsg::UpdateDeployment { dseq: 11, hash: [4; 32] };
+    let mut codes = Vec::new();
+    while let TxOutcome::Failed { codespace, code, .. } = market.tries(&update).await.expect("an outcome") {
+        codes.push((codespace, code));
+    }
+    assert_eq!(codes, [("sdk".to_owned(), 11), ("sdk".to_owned(), 11)]);
+    assert_eq!(market.read(11).await.deployments[&11].hash, [4; 32]);
+
+    // As little as this cannot be made good: after a few failures it waits, and says why.
+    market.chain.faults().tell_gas(19);
+    let before = fees();
+    let update = ChainMsg::UpdateDeployment { dseq: 11, hash: [5; 32] };
+    let mut tries = 0;
+    let error = loop {
+        match market.tries(&update).await {
+            Ok(outcome) => assert!(matches!(outcome, TxOutcome::Failed { code: 11, .. }), "{outcome:?}"),
+            Err(error) => break error,
+        }
+        tries += 1;
+        assert!(tries < 12, "it is tried for ever");
+    };
+    assert!(
+        matches!(&error, ChainError::NotSent { .. }) && error.to_string().contains("each time for a fee (last: the gas limit"),
+        "{error}"
+    );
+    assert!(fees() - before < 4 * 2_000, "{} uakt were burnt", fees() - before);
+    // Another deployment is not held up by it.
+    market.chain.faults().tell_gas(100);
+    market.lands(create(12, 2)).await;
+    market.lands(ChainMsg::UpdateDeployment { dseq: 12, hash: [5; 32] }).await;
+}
+
 #[tokio::test]
 async fn a_lost_answer_neither_repeats_nor_loses_a_deployment() {
     let market = Market::open().await;
@@ -205,8 +259,13 @@ fn dear_bid(owner: &str, provider: &str) -> prost_types::Any {
 #[tokio::test]
 async fn a_chain_of_another_name_is_not_used() {
     let market = Market::open().await;
-    let settings =
-        ChainSettings { chain_id: "akashnet-2".into(), grpc: vec![market.chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+    let settings = ChainSettings {
+        chain_id: "akashnet-2".into(),
+        grpc: vec![market.chain.url()],
+        gas_price: GasPrice(25_000),
+        fee_granter: None,
+        fee_limits: FeeLimits::USUAL,
+    };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
     let client = ChainClient::connect(settings, wallet).unwrap();
     assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
