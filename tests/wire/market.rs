@@ -18,6 +18,7 @@ use akash_redis::model::group::{GroupSpec, Resources, Storage};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
 use akash_redis::wire::akash::market::v1::LeaseClosedReason;
+use akash_redis::wire::cosmos;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -269,4 +270,59 @@ async fn a_chain_of_another_name_is_not_used() {
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
     let client = ChainClient::connect(settings, wallet).unwrap();
     assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
+}
+
+/// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a deployment lives there from create to close; the
+/// gas of each transaction is printed. Without it there is nothing to see.
+#[tokio::test]
+async fn a_running_node_carries_a_deployment_from_create_to_close() {
+    let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
+    let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| "akash-local".into());
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let channel = Channel::from_shared(uri.clone()).unwrap().connect_lazy();
+    for index in 3..6 {
+        let account = Account::from_mnemonic(PHRASE, index).unwrap();
+        let config = ProviderConfig::new(&format!("p{index}"), account, "https://p.devnet.test:8443", "eu");
+        // Handles may go: the providers go on until the end.
+        start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap();
+    }
+    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None, fee_limits: FeeLimits::USUAL };
+    let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
+    let client = ChainClient::connect(settings, wallet).unwrap();
+    let dseq = rand::random::<u64>() >> 12;
+    let before = client.read(&BTreeSet::new()).await.unwrap();
+    let lands = async |msg: ChainMsg| {
+        let tx = client.sign(&msg).await.unwrap();
+        let outcome = client.settle(&tx).await.unwrap();
+        assert!(matches!(outcome, TxOutcome::Landed { .. }), "{msg:?}: {outcome:?}");
+        let mut txs = cosmos::tx::v1beta1::service_client::ServiceClient::new(channel.clone());
+        let found = txs.get_tx(cosmos::tx::v1beta1::GetTxRequest { hash: tx.hash }).await.unwrap().into_inner();
+        let found = found.tx_response.unwrap();
+        println!("{}: {} gas of {}", tx.purpose, found.gas_used, found.gas_wanted);
+    };
+    let until = async |what: &str, holds: &dyn Fn(&DeploymentView) -> bool| {
+        let waiting = async {
+            loop {
+                let view = client.read(&BTreeSet::from([dseq])).await.unwrap();
+                if let Some(found) = view.deployments.get(&dseq).filter(|view| holds(view)) {
+                    return found.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(2), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    };
+    lands(create(dseq, 100)).await;
+    let view = until("three bids", &|view| view.bids.len() == 3).await;
+    lands(ChainMsg::CreateLease(view.bids[0].id.clone())).await;
+    for n in 4..8 {
+        lands(ChainMsg::UpdateDeployment { dseq, hash: [n; 32] }).await;
+        until("the new hash", &|view| view.hash == [n; 32]).await;
+    }
+    lands(ChainMsg::CloseDeployment { dseq }).await;
+    let view = until("a closed deployment", &|view| !view.active).await;
+    let after = client.read(&BTreeSet::new()).await.unwrap();
+    println!("paid {}uakt in fees and {} to the provider", before.fee_balance - after.fee_balance, view.escrow.spent);
+    assert!(!view.escrow.open && before.balance == after.balance + view.escrow.spent);
 }

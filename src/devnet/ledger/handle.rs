@@ -5,6 +5,8 @@ use super::escrow_id;
 use super::msg::Msg;
 use super::state::{BidKey, Block, OrderKey, Params, State};
 use crate::wire::akash::audit::v1::AuditedProvider;
+use crate::wire::akash::market::v1::Lease;
+use crate::wire::akash::market::v1::lease::State as LeaseState;
 use crate::wire::akash::market::v1beta5::Bid;
 use crate::wire::akash::market::v1beta5::bid::State as BidState;
 use crate::wire::akash::provider::v1beta4::Provider;
@@ -13,6 +15,8 @@ use crate::wire::tendermint::abci::Event;
 /// Gas of a lost bid, and of an open one that closes with its deployment: a real node took 117,000 to close without and 1.57 million with
 /// 20 of them.
 const GAS_OF_A_BID: u64 = 72_000;
+/// Gas of a lease that ends with its deployment.
+const GAS_OF_A_LEASE: u64 = 173_000;
 /// Gas of each further group of a new deployment: 185,000 with two of them.
 const GAS_OF_A_GROUP: u64 = 40_000;
 
@@ -80,9 +84,10 @@ pub(super) fn gas(msg: &Msg, state: &State) -> u64 {
             let id = msg.id.clone().unwrap_or_default();
             let from: BidKey = (id.owner.clone(), id.dseq, 0, 0, String::new());
             let of = |key: &BidKey| key.0 == id.owner && key.1 == id.dseq;
-            let open = state.bids.range(from..).take_while(|(key, _)| of(key)).filter(|(_, bid)| is_open(bid)).count() as u64;
-            // 111,000 to 577,000 by the bids that are still open.
-            66_200 + GAS_OF_A_BID * open
+            let open = state.bids.range(from.clone()..).take_while(|(key, _)| of(key)).filter(|(_, bid)| is_open(bid)).count() as u64;
+            let leased = state.leases.range(from..).take_while(|(key, _)| of(key)).any(|(_, lease)| is_running(lease));
+            // 111,000 with neither, 428,000 with a lease and two open bids, 577,000 with four.
+            66_200 + GAS_OF_A_BID * open + if leased { GAS_OF_A_LEASE } else { 0 }
         }
         // 100,000 to start one.
         Msg::CloseGroup(_) | Msg::PauseGroup(_) | Msg::StartGroup(_) => 60_000,
@@ -109,6 +114,10 @@ pub(super) fn gas(msg: &Msg, state: &State) -> u64 {
         // 99,000.
         Msg::CreateCertificate(_) => 59_000,
     }
+}
+
+fn is_running(lease: &Lease) -> bool {
+    matches!(lease.state(), LeaseState::Active | LeaseState::Reclaiming)
 }
 
 fn is_open(bid: &Bid) -> bool {

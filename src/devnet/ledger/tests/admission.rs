@@ -92,9 +92,9 @@ fn a_simulation_leaves_nothing_behind() {
 fn an_update_takes_the_gas_that_it_takes_on_a_real_node() {
     let mut market = Market::new(0);
     let tenant = market.tenant();
-    market.send(&tenant, &[any(&market.create_msg(1, 30, 500_000))]).unwrap();
-    let id = Some(DeploymentId { owner: tenant.address().into(), dseq: 1 });
-    let msg = any(&MsgUpdateDeployment { id, hash: vec![9; 32] });
+    market.create(1, 30, 500_000);
+    let id = Some(market.dep_id(1));
+    let msg = any(&crate::wire::akash::deployment::v1beta4::MsgUpdateDeployment { id, hash: vec![9; 32] });
     let number = market.ledger.view().account_info(tenant.address()).unwrap().account_number;
     let sign = |market: &Market, fee: u64, gas: u64| {
         let order = Order::Until(market.ledger.view().block().time_ns + 60_000_000_000 + fee);
