@@ -14,6 +14,8 @@ mod logs;
 mod mesh;
 mod node;
 pub mod operator;
+#[cfg(feature = "devnet")]
+mod providers;
 mod proxy;
 mod read;
 mod sdl;

@@ -165,6 +165,8 @@ impl Readings {
             pages: lock(&self.pages).clone(),
             nodes: world.agents.views(),
             held: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            failing: Vec::new(),
             pending: BTreeSet::new(),
             spare: spare(world),
         }

@@ -16,6 +16,11 @@ const START: Duration = Duration::from_secs(30);
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
 const OUTAGE: Duration = Duration::from_mins(2);
 
+/// A provider's cluster takes a few seconds to show what its gateway took (409 manifests were sent in 35 s of that to a real one).
+const FIRST_REST: Duration = Duration::from_secs(10);
+/// Longest of these, doubled each time.
+const LONGEST_REST: Duration = Duration::from_mins(1);
+
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
 pub fn give_up_lost(draft: &mut Draft<'_>) {
     for (name, incarnation) in draft.live() {
@@ -265,6 +270,12 @@ fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
     draft.live().iter().filter(|(n, _)| n != name).filter_map(|(_, i)| i.lease.as_ref()).map(|c| c.id.provider.clone()).collect()
 }
 
+/// How long a provider that took the manifest so many times may have nothing deployed before it is sent once more. In the end the join
+/// deadline gives the node up.
+fn pause_after(times: u32) -> Duration {
+    FIRST_REST.saturating_mul(2u32.saturating_pow(times.saturating_sub(1).min(8))).min(LONGEST_REST)
+}
+
 fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     let inventory = draft.input.inventory;
     let Some(deployment) = inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq)) else { return };
@@ -296,6 +307,18 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
                 Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
                 "its secret was lost with an earlier operator process",
             );
+        }
+    }
+    if let Some(delivered) = inventory.delivered.get(name) {
+        let pause = pause_after(delivered.times);
+        if !draft.now().passed(delivered.at, pause) {
+            draft.wait(
+                format!("the provider of {name} to start what it took"),
+                delivered.at,
+                Some(pause),
+                "the manifest is sent once more",
+            );
+            return;
         }
     }
     draft.step(Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() }, "its provider waits for the manifest");

@@ -11,6 +11,7 @@ mod devices;
 mod draft;
 mod elect;
 mod facts;
+mod failing;
 mod failover;
 mod fence;
 mod give_up;
@@ -149,6 +150,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::clean(&mut draft);
     }
+    failing::tell(&mut draft);
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);

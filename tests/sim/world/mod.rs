@@ -115,6 +115,9 @@ impl World {
             delivered: Mutex::default(),
             root: root(),
             pages_away: AtomicBool::new(false),
+            slowness: Mutex::default(),
+            puts: Mutex::default(),
+            shown: Mutex::default(),
             away: Mutex::default(),
         });
         tokio::spawn(chain.clone().run());
