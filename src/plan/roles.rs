@@ -119,7 +119,7 @@ fn follow(draft: &mut Draft<'_>) {
         let linked = state.redis.role == Role::Replica && state.redis.master_host == master_name && state.highest.epoch >= promotion.epoch;
         if !linked {
             if master.configured == settings::for_node(draft, &promotion.incarnation).generation {
-                send_follow(draft, &name, state, master, &master_name, promotion.epoch);
+                send_follow(draft, &name, state, master, &master_name, &promotion);
             }
         } else if state.redis.link_up && !state.redis.sync_in_progress && state.redis.online_epoch == promotion.epoch {
             let quorum_up = draft.spec().nodes != 2 || master.redis.min_replicas >= 1;
@@ -144,11 +144,20 @@ pub fn attached(master: &NodeState, replica: &NodeState) -> bool {
     replica.redis.link_up && master.redis.replicas.iter().any(|r| &r.name == name && r.state == "online")
 }
 
-fn send_follow(draft: &mut Draft<'_>, name: &IncarnationName, state: &NodeState, master: &NodeState, master_name: &str, epoch: u64) {
+fn send_follow(
+    draft: &mut Draft<'_>,
+    name: &IncarnationName,
+    state: &NodeState,
+    master: &NodeState,
+    master_name: &str,
+    promotion: &Promotion,
+) {
+    let epoch = promotion.epoch;
     // History past the promotion point exists nowhere else: it is kept as a snapshot before a full sync wipes it.
     let lost = beyond_promotion(state, master);
     report_loss(draft, name, lost);
     let command = Command::Follow {
+        master: promotion.incarnation.clone(),
         master_name: master_name.to_owned(),
         grant: ReplicationGrant { incarnation: name.clone(), epoch },
         save_first: lost.is_some_and(|bytes| bytes > 0),

@@ -166,7 +166,7 @@ impl State {
         }
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
             let epoch = if node.role == Role::Master || node.link_up { node.memory.highest.epoch } else { continue };
-            node.history = Some(History { replid: node.replid.clone(), offset: node.offset(), epoch });
+            node.history = Some(History { replid: node.replid.clone(), offset: node.offset(), epoch, gap_ms: 0 });
         }
     }
 
