@@ -139,7 +139,9 @@ pub enum Command {
     },
     /// Replicate from the master.
     Follow {
-        /// Its FQDN.
+        /// Who it is.
+        master: IncarnationName,
+        /// Its present FQDN.
         master_name: String,
         /// Own grant.
         grant: ReplicationGrant,

@@ -165,7 +165,7 @@ fn follow(draft: &mut Draft<'_>) {
         let linked = state.redis.role == Role::Replica && state.redis.master_host == master_name && state.highest.epoch >= promotion.epoch;
         if !linked {
             if master.configured == settings::for_node(draft, &promotion.incarnation).generation {
-                send_follow(draft, &name, state, master, &master_name, promotion.epoch);
+                send_follow(draft, &name, state, master, &master_name, &promotion);
             }
         } else if state.redis.link_up && !state.redis.sync_in_progress && state.redis.online_epoch == promotion.epoch {
             // The value first: a candidate without which the master takes writes would lack them.
@@ -218,11 +218,20 @@ fn forget_former_members(draft: &mut Draft<'_>) {
     }
 }
 
-fn send_follow(draft: &mut Draft<'_>, name: &IncarnationName, state: &NodeState, master: &NodeState, master_name: &str, epoch: u64) {
+fn send_follow(
+    draft: &mut Draft<'_>,
+    name: &IncarnationName,
+    state: &NodeState,
+    master: &NodeState,
+    master_name: &str,
+    promotion: &Promotion,
+) {
+    let epoch = promotion.epoch;
     // History past the promotion point exists nowhere else: it is kept as a snapshot before a full sync wipes it.
     let beyond = beyond_promotion(state, master);
     report_loss(draft, name, beyond);
     let command = Command::Follow {
+        master: promotion.incarnation.clone(),
         master_name: master_name.to_owned(),
         grant: ReplicationGrant { incarnation: name.clone(), epoch },
         save_first: beyond.may_be_lost() && state.redis.keys > 0,

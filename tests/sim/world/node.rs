@@ -262,7 +262,7 @@ impl Node {
         let command = request.command.ok_or("no command")?;
         let wish = match &command {
             Command::Promote(_) | Command::Unfence(_) => Wish::Lead,
-            Command::Follow(follow) => Wish::Follow(&follow.master_name),
+            Command::Follow(f) => Wish::Follow { incarnation: &f.master_incarnation, name: &f.master_name },
             _ => Wish::Other,
         };
         let fresh = if request.nonce == self.nonce.to_string() { Freshness::Fresh } else { Freshness::Stale };
