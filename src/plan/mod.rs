@@ -3,6 +3,7 @@
 //! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited for, and the status to publish.
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
+mod bounds;
 mod cleanup;
 mod cold_start;
 mod devices;
@@ -149,5 +150,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);
-    Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }
+    let mut plan = Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished };
+    bounds::bound(&mut plan);
+    plan
 }
