@@ -295,6 +295,21 @@ async fn the_snapshot_of_a_master_that_crashed_holds_what_its_files_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_renamed_is_followed_under_its_new_name() {
+    let (master, replica) = pair().await;
+    let Command::Follow(told) = follow(false) else { unreachable!() };
+    let renamed = wire::Follow { master_name: "localhost".into(), ..told.clone() };
+    replica.command(1, Command::Follow(renamed)).await.unwrap();
+    replica.until(|s| s.redis.master_host == "localhost" && s.redis.link_up && s.redis.online_epoch == 1).await;
+    assert_eq!(master.info().await.number("sync_full"), 1, "it goes on where it was");
+    let another = wire::Follow { master_incarnation: "cache-2-n5n5".into(), ..told };
+    let refused = replica.command(1, Command::Follow(another)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "another master under the old name: {}", refused.message());
+    master.stop().await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_reads_old_data_while_it_is_saved() {
     let node = Arc::new(master(TestNode::start(1), true).await);
     node.write("k", "v").await.unwrap();
