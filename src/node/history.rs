@@ -184,6 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_that_lost_its_place_claims_the_least() {
+        // A full sync has begun, and perhaps emptied it, and did not end: Redis says offset 1 under the old id.
+        let halfway = RedisState { sync_in_progress: true, ..replica("aa", 1) };
+        assert_eq!(now(&known(100, 0, false), &halfway, None).history.offset, 100, "what it had is there until the new data are");
+        assert_eq!(now(&known(100, 0, false), &replica("aa", 1), None).history.offset, 1);
+    }
+
+    #[test]
     fn what_was_read_at_a_fence_stays_whatever_an_overtaken_look_saw() {
         let asked = Instant::now();
         let fenced = Known { asked: asked + Duration::from_millis(5), ..known(100, 0, false) };

@@ -20,7 +20,11 @@ use super::snapshots::Snapshots;
 use super::state_file::{StateFile, StateFileError};
 use crate::model::identity::NodeIdentity;
 use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
+use crate::model::text::clipped;
 use crate::model::time::UnixMs;
+
+/// A note, bytes: other programs word parts of them.
+const LONGEST_NOTE: usize = 500;
 
 /// The node.
 pub struct Node {
@@ -328,7 +332,7 @@ impl Node {
         let notes: Vec<String> = {
             let mut shared = self.shared();
             match sentence {
-                Some(sentence) => shared.notes.insert(topic, sentence),
+                Some(sentence) => shared.notes.insert(topic, clipped(sentence, LONGEST_NOTE)),
                 None => shared.notes.remove(topic),
             };
             shared.notes.values().cloned().collect()

@@ -4,6 +4,7 @@
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
 mod candidates;
+mod bounds;
 mod cleanup;
 mod clock;
 mod death;
@@ -154,5 +155,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);
-    Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }
+    let mut plan = Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished };
+    bounds::bound(&mut plan);
+    plan
 }
