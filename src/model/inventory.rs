@@ -64,7 +64,7 @@ pub struct Inventory {
     pub failing: Vec<Failing>,
     /// Deployments that the reading of the chain cannot be believed about: a transaction may still be signed or land, or landed after it.
     pub pending: BTreeSet<u64>,
-    /// Unused suffixes and dseqs, picked at random.
+    /// Suffixes, picked at random.
     pub spare: Spare,
 }
 
@@ -109,8 +109,6 @@ pub struct Failing {
 pub struct Spare {
     /// Suffixes of incarnations.
     pub suffixes: Vec<String>,
-    /// Deployment sequences never used by this owner.
-    pub dseqs: Vec<u64>,
 }
 
 /// What does not change while an operator process runs.

@@ -208,24 +208,27 @@ impl Controller {
 
     /// Plans every cluster once and starts what its lanes allow.
     async fn pass(&self) -> Result<(), StoreError> {
-        let clusters = self.hands.world.store.list().await?;
+        let mut clusters = self.hands.world.store.list().await?;
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
         inventory.delivered = self.hands.delivered();
         inventory.failing = lock(&self.lanes).paused.values().map(|(failing, _)| failing.clone()).collect();
         inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
-        for stored in &clusters {
-            match self.cluster(stored, &clusters, &inventory).await {
+        for at in 0..clusters.len() {
+            match self.cluster(&clusters[at], &clusters, &inventory).await {
+                // What was committed just now is spoken for when the next one is planned.
+                Ok(record) => clusters[at].record = record,
                 // Somebody changed the object meanwhile: the change wakes the loop again.
                 Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
-                other => other?,
+                Err(other) => return Err(other),
             }
         }
         Ok(())
     }
 
-    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<(), StoreError> {
+    /// Plans one cluster, commits, starts what is allowed; returns the record as it was committed.
+    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<Record, StoreError> {
         let store = &self.hands.world.store;
         let name = &stored.cluster.metadata.name;
         let plan = self.plan(stored, all, inventory);
@@ -239,7 +242,7 @@ impl Controller {
             store.remove(name).await?;
             self.board.remove(name);
             self.hands.settings.metrics.forget(name);
-            return Ok(());
+            return Ok(plan.record);
         }
         if self.worth_writing(name, stored.cluster.status.as_ref(), &plan.status) {
             store.set_status(name, &plan.status).await?;
@@ -253,7 +256,7 @@ impl Controller {
             }
         }
         self.start(&stored.cluster, &plan);
-        Ok(())
+        Ok(plan.record)
     }
 
     /// Under load the lag of a replica changes with every state that it pushes; that alone is written every few seconds.

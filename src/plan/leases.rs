@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::{devices, placement};
+use super::{devices, give_up, placement};
 use crate::model::ids::IncarnationName;
-use crate::model::record::{Choice, Incarnation, Promotion};
+use crate::model::node::Process;
+use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
 
+/// A redis that died or was just leased answers within this.
+const START: Duration = Duration::from_secs(30);
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
 const OUTAGE: Duration = Duration::from_mins(2);
 
@@ -41,13 +44,44 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
     if let (None, Some(id)) = (&incarnation.device, reported) {
         draft.change(name, |i| i.device = Some(id.clone()));
     }
+    if draft.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
+        draft.change(name, |i| i.redis_down = None);
+    } else {
+        redis_down(draft, name, incarnation);
+    }
+}
+
+/// Its agent lives and its redis does not run. A redis that died is there again within seconds; one that cannot start never is.
+fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let (now, limit) = (draft.now(), draft.input.timing.replace_after);
+    let since = incarnation.redis_down.unwrap_or(now);
+    draft.change(name, |i| i.redis_down = Some(since));
+    if !now.passed(since, START) {
+        return;
+    }
+    let said = draft.connected(name).and_then(|s| s.notes.first().cloned()).map_or(String::new(), |note| format!(" ({note})"));
+    let logs = format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
+    draft.problem("RedisDown", format!("redis of {name} does not run since {since}{said}; `{logs}` says why"));
+    if draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
+        // Who may take its place is decided elsewhere; nothing of it is given up before.
+        return;
+    }
+    let why = format!("its redis did not start for {} s{said}", limit.as_secs());
+    if !now.passed(since, limit) {
+        draft.wait(format!("redis of {name} to start"), since, Some(limit), "the node is replaced by a new one");
+    } else if incarnation.member {
+        give_up::ask(draft, name, &why, Blame::Attempt);
+    } else {
+        draft.condemn(name, &why, Blame::Attempt);
+    }
 }
 
 /// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody can take over from it.
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    if is_master && (others || draft.record.change.is_some()) {
+    let lives = draft.connected(name).is_some();
+    if is_master && (others || lives || draft.record.change.is_some()) {
         draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
@@ -78,13 +112,10 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if !may_go(draft, name) {
-        return;
-    }
     if let Some(why) = devices::key_spent(draft, name) {
-        draft.condemn(name, &why, Blame::Provider);
+        give_up::ask(draft, name, &why, Blame::Provider);
     } else if draft.now().passed(heard, limit) {
-        draft.condemn(name, &format!("it has been silent since {heard}"), Blame::Provider);
+        give_up::ask(draft, name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
         draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
     }
@@ -102,15 +133,9 @@ fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
         return;
     }
     let (heard, down_after) = (facts::last_heard(draft, name), draft.spec().failover.down_after.0);
-    if may_go(draft, name) && draft.now().passed(heard, down_after) {
-        draft.condemn(name, "its mesh device was deleted", Blame::Nobody);
+    if draft.now().passed(heard, down_after) {
+        give_up::ask(draft, name, "its mesh device was deleted", Blame::Nobody);
     }
-}
-
-/// A node that is not heard is given up only while another one is master and well: what it holds may be needed.
-fn may_go(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let well = |p: &Promotion| &p.incarnation != name && p.confirmed && draft.connected(&p.incarnation).is_some();
-    draft.record.change.is_none() && draft.record.master.as_ref().is_some_and(well)
 }
 
 /// The next step of each incarnation on its way to the mesh.
