@@ -50,7 +50,7 @@ fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, si
     match chain.deployments.get(&dseq) {
         Some(deployment) if deployment.active && !facts::is_own(draft, name, deployment) => {
             draft.event("NotOurs", format!("deployment {dseq} is left alone: its group is {}, not {name}'s", deployment.group_name));
-            true
+            Ok(())
         }
         Some(deployment) if deployment.active => {
             draft.step(Effect::CloseDeployment { incarnation: name.clone(), dseq }, format!("{name} was given up: {reason}"));
