@@ -21,6 +21,9 @@ pub const MIGRATE: &str = "akash-redis.dev/migrate";
 /// It lapses with the epoch; without `@` it holds for ever.
 pub const MASTER: &str = "akash-redis.dev/master";
 
+/// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be closed.
+pub const CLOSE: &str = "akash-redis.dev/close";
+
 /// A highly available Redis on leases of independent providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`, `delete`.
+//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`, `close`, `delete`.
 
 use std::io::Write;
 
@@ -40,6 +40,17 @@ pub struct Scale {
     pub nodes: u32,
 }
 
+/// Flags of `close`.
+#[derive(Debug, clap::Args)]
+pub struct Close {
+    /// Name of the cluster in the deployment's group.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// Deployments that the status names as `Unrecorded`. Their data is gone with them.
+    #[arg(value_name = "DSEQ", required = true)]
+    pub dseqs: Vec<u64>,
+}
+
 /// Flags of `delete`.
 #[derive(Debug, clap::Args)]
 pub struct Delete {
@@ -69,6 +80,10 @@ pub(super) async fn switchover(client: &Client, args: Switchover, out: &mut (dyn
 
 pub(super) async fn scale(client: &Client, args: Scale, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
+}
+
+pub(super) async fn close(client: &Client, args: Close, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    Ok(writeln!(out, "{}", client.close(&args.name, args.dseqs).await?.message)?)
 }
 
 pub(super) async fn delete(client: &Client, args: Delete, out: &mut (dyn Write + Send)) -> Result<(), CliError> {

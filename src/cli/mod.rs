@@ -96,6 +96,8 @@ pub enum ClientCommand {
     Switchover(act::Switchover),
     /// Change the number of nodes.
     Scale(act::Scale),
+    /// Close deployments of a cluster that stand in no record, as after the loss of the operator's store.
+    Close(act::Close),
     /// Delete a cluster: close its leases, get back what is left in escrow.
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true.
@@ -166,6 +168,7 @@ async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write +
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
+        ClientCommand::Close(args) => act::close(client, args, out).await,
         ClientCommand::Delete(args) => act::delete(client, args, out).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
     }

@@ -108,6 +108,9 @@ pub struct Condemned {
     pub at: UnixMs,
     /// One sentence.
     pub reason: String,
+    /// When the chain was first seen to have no active deployment of it: only a reading of the tailnet from after that tells what is left there.
+    #[serde(default)]
+    pub closed: Option<UnixMs>,
 }
 
 /// Failed attempts in a row.

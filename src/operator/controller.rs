@@ -204,6 +204,9 @@ impl Controller {
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
+        inventory.minting = self.hands.minted_since(inventory.mesh.at);
+        inventory.not_minted = self.hands.not_minted();
+        inventory.unrecorded = self.hands.readings.unrecorded(&clusters);
         inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
         for stored in &clusters {
             match self.cluster(stored, &clusters, &inventory).await {

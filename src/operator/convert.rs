@@ -26,6 +26,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
             device_id: mesh.device_id,
             health: mesh.health,
             visible_peers: mesh.visible_peers,
+            visible_ids: mesh.visible_ids,
             paths: mesh.paths.into_iter().map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),

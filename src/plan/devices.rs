@@ -70,7 +70,7 @@ pub fn not_joined(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
     let description = name.key_description(&draft.input.constants.installation);
     let usable = mesh.keys.iter().any(|k| k.description == description && !k.invalid);
     let delivered = draft.input.inventory.held.contains_key(name);
-    (delivered && !usable).then(|| "its key was revoked, or used by a device of another name".to_owned())
+    (delivered && !usable && mesh.all_keys).then(|| "its key was revoked, or used by a device of another name".to_owned())
 }
 
 /// Names what a person should look at.

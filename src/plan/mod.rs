@@ -5,6 +5,7 @@
 
 mod cleanup;
 mod cold_start;
+mod control;
 mod devices;
 mod draft;
 mod facts;
@@ -20,6 +21,7 @@ mod rollout;
 mod settings;
 mod status;
 mod switchover;
+mod unrecorded;
 mod witness;
 
 use std::time::Duration;
@@ -129,7 +131,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if let Some(error) = &input.inventory.own_mesh.error {
         draft.problem(status::OFF_MESH, format!("the operator itself is off the mesh since {}: {error}", input.inventory.own_mesh.since));
     }
+    control::tell(&mut draft);
     let deleting = input.cluster.metadata.deletion_timestamp.is_some();
+    if deleting || !input.cluster.spec.paused {
+        unrecorded::close_at_word(&mut draft);
+    }
     if deleting {
         rollout::tear_down(&mut draft);
     } else if !input.cluster.spec.paused {
@@ -147,7 +153,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         cleanup::clean(&mut draft);
     }
     paths::tell(&mut draft);
-    let finished = deleting && draft.record.incarnations.is_empty();
+    let finished = deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
     let status = status::status(&draft);
     Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }
 }

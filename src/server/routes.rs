@@ -19,7 +19,7 @@ use super::Validate;
 use super::actions::{self, Refusal};
 use super::board::Board;
 use super::logs::{self, NodeLogs};
-use super::messages::{Applied, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
+use super::messages::{Applied, Close, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -54,6 +54,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/migrate", post(migrate))
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
+        .route("/v1alpha1/clusters/{name}/close", post(close))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
         .route("/v1alpha1/clusters/{name}/events", get(events))
         .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
@@ -74,7 +75,7 @@ impl From<StoreError> for Refusal {
         let status = match error {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
             StoreError::Conflict { .. } => StatusCode::CONFLICT,
-            StoreError::Locked { .. } | StoreError::Superseded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Locked { .. } | StoreError::Superseded { .. } | StoreError::OfAnother { .. } => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -143,7 +144,7 @@ fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode,
 
 async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<(StatusCode, Json<Message>), Refusal> {
     app.store.mark_deleted(&name).await?;
-    let message = format!("{name} is being deleted: its leases are closed and what is left in escrow comes back");
+    let message = format!("{name} is being deleted: the leases in its record are closed and what is left in escrow comes back");
     Ok((StatusCode::ACCEPTED, Json(Message { message })))
 }
 
@@ -155,6 +156,11 @@ async fn migrate(State(app): State<App>, Path(name): Path<String>, body: Bytes) 
 async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Switchover = if body.is_empty() { Switchover::default() } else { parse(&body)? };
     change(&app, &name, |cluster| actions::switchover(cluster, &request)).await
+}
+
+async fn close(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Close = parse(&body)?;
+    change(&app, &name, |cluster| actions::close(cluster, &request)).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

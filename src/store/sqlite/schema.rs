@@ -40,6 +40,8 @@ pub(super) const MIGRATIONS: &[&str] = &["
         message TEXT NOT NULL
     ) STRICT;
     CREATE INDEX event_by_cluster ON event (cluster, id);
+", "
+    CREATE TABLE installation (id TEXT NOT NULL) STRICT;
 "];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in memory.
