@@ -138,8 +138,9 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
     let nodes = live(&world).await;
     let dseqs: Vec<u64> = world.stored("cache").await.record.incarnations.values().map(|i| i.dseq).collect();
     world.kill_operator().await;
-    let version = world.stored("cache").await.record_version;
-    world.store.set_record("cache", version, &Record::default()).await.unwrap();
+    let (store, version) = (world.store.as_another_operator(), world.stored("cache").await.record_version);
+    store.take_over().await.unwrap();
+    store.set_record("cache", version, &Record::default()).await.unwrap();
     world.start_operator().await;
     told(&world, "cache", "Degraded", "True", &["stand in no record", "akash-redis close cache DSEQ"]).await;
     // A new cluster beside them waits too.
