@@ -21,6 +21,8 @@ pub const MIGRATE: &str = "akash-redis.dev/migrate";
 /// It lapses with the epoch; without `@` it holds for ever.
 pub const MASTER: &str = "akash-redis.dev/master";
 
+/// Annotation: incarnations, separated by commas, whose device is gone from the tailnet and that shall join again with a new key.
+pub const REJOIN: &str = "akash-redis.dev/rejoin";
 /// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be closed.
 pub const CLOSE: &str = "akash-redis.dev/close";
 

@@ -1,4 +1,4 @@
-//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`, `close`, `delete`.
+//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`, `rejoin`, `close`, `delete`.
 
 use std::io::Write;
 
@@ -38,6 +38,17 @@ pub struct Scale {
     /// Wanted number of nodes.
     #[arg(long, value_name = "N")]
     pub nodes: u32,
+}
+
+/// Flags of `rejoin`.
+#[derive(Debug, clap::Args)]
+pub struct Rejoin {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The node, by number or by the name of the incarnation that fills it.
+    #[arg(value_name = "NODE")]
+    pub node: String,
 }
 
 /// Flags of `close`.
@@ -80,6 +91,11 @@ pub(super) async fn switchover(client: &Client, args: Switchover, out: &mut (dyn
 
 pub(super) async fn scale(client: &Client, args: Scale, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
+}
+
+pub(super) async fn rejoin(client: &Client, args: Rejoin, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let request = messages::Rejoin { node: args.node };
+    Ok(writeln!(out, "{}", client.rejoin(&args.name, &request).await?.message)?)
 }
 
 pub(super) async fn close(client: &Client, args: Close, out: &mut (dyn Write + Send)) -> Result<(), CliError> {

@@ -68,6 +68,9 @@ pub struct Incarnation {
     /// Device id that its agent reported: another one under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// It gets a new key, because its device is gone from the tailnet.
+    #[serde(default)]
+    pub rejoin: Option<Rejoin>,
     /// Shut off from the other nodes.
     #[serde(default)]
     pub quarantined: Option<Quarantine>,
@@ -77,6 +80,15 @@ pub struct Incarnation {
     /// Given up for good: the only thing a destructive effect may act on. Never taken back.
     #[serde(default)]
     pub condemned: Option<Condemned>,
+}
+
+/// A living node joins again, under another device, by a new manifest: lease and volume stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejoin {
+    /// Since when.
+    pub at: UnixMs,
+    /// When the new manifest was last on its way to the provider.
+    pub sent: UnixMs,
 }
 
 /// A chosen bid.

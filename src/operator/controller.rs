@@ -241,7 +241,7 @@ impl Controller {
         self.hands.settings.metrics.paths(name, plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))));
         self.board.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
-            if entry.joined || entry.condemned.is_some() {
+            if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
                 self.hands.forget_manifest(incarnation);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::{control, devices, placement};
+use super::{control, devices, placement, rejoin};
 use crate::model::ids::IncarnationName;
 use crate::model::record::{Choice, Incarnation, Promotion};
 use crate::model::step::Effect;
@@ -73,7 +73,7 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if !may_go(draft, name) {
+    if rejoin::spared(draft, name) || !may_go(draft, name) {
         return;
     }
     if let Some(why) = devices::key_spent(draft, name) {
@@ -92,7 +92,7 @@ fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
     );
     draft.problem("DeviceGone", message);
-    if !devices::others_whole(draft, name) {
+    if rejoin::spared(draft, name) || !devices::others_whole(draft, name) {
         silent(draft, name);
         return;
     }

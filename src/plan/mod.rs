@@ -16,6 +16,7 @@ mod money;
 mod paths;
 mod placement;
 mod quarantine;
+mod rejoin;
 mod roles;
 mod rollout;
 mod settings;
@@ -142,6 +143,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         leases::give_up_lost(&mut draft);
         rollout::fill(&mut draft);
         leases::advance(&mut draft);
+        rejoin::plan(&mut draft);
         quarantine::notice(&mut draft);
         roles::plan(&mut draft);
         quarantine::keep(&mut draft);

@@ -88,6 +88,7 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
         member: false,
         candidate: false,
         device: None,
+        rejoin: None,
         quarantined: None,
         replaces: replaces.clone(),
         condemned: None,

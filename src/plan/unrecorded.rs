@@ -70,6 +70,7 @@ pub fn close_at_word(draft: &mut Draft<'_>) {
             member: false,
             candidate: false,
             device: None,
+            rejoin: None,
             quarantined: None,
             replaces: None,
             condemned: Some(Condemned { at: now, reason, closed: None }),

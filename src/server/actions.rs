@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 
-use super::messages::{Close, Migrate, Switchover};
+use super::messages::{Close, Migrate, Rejoin, Switchover};
 use crate::api::status::NodeStatus;
-use crate::api::types::{CLOSE, MASTER, MIGRATE, RedisCluster};
+use crate::api::types::{CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
 use crate::model::ids::IncarnationName;
 
 /// Deployments closed by one word at most.
@@ -56,7 +56,7 @@ pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), 
         )));
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for meanwhile.
-    for key in [MIGRATE, MASTER, CLOSE] {
+    for key in [MIGRATE, MASTER, CLOSE, REJOIN] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -87,6 +87,25 @@ pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<S
     let value = marked.join(",");
     cluster.metadata.annotations.insert(MIGRATE.to_owned(), value);
     Ok(format!("node {ordinal} ({}) moves to another provider", fillers.join(", ")))
+}
+
+/// Asks for a node whose device is gone from the tailnet to join again. Returns what to tell.
+pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<String, Refusal> {
+    alive(cluster)?;
+    let name = named_node(cluster, Some(&request.node))?.0;
+    if cluster.spec.resources.data.is_none() {
+        return Err(Refusal::conflict(format!(
+            "{name} has no data volume, so a new key would end what its redis holds in memory; it can only be replaced"
+        )));
+    }
+    let asked = cluster.metadata.annotations.get(REJOIN).cloned().unwrap_or_default();
+    let nodes = seen(cluster)?;
+    let mut marked: Vec<&str> = asked.split(',').map(str::trim).filter(|n| nodes.iter().any(|node| node.incarnation == *n)).collect();
+    marked.retain(|n| *n != name);
+    marked.push(&name);
+    let value = marked.join(",");
+    cluster.metadata.annotations.insert(REJOIN.to_owned(), value);
+    Ok(format!("{name} gets a new key and keeps its lease and volume, once it is silent and its device is missing from the tailnet's list"))
 }
 
 /// Asks for deployments of the cluster that stand in no record to be closed, also while it is being deleted. Returns what to tell.
@@ -312,6 +331,19 @@ mod tests {
         new.metadata.annotations.insert(MIGRATE.into(), String::new());
         replace(&old, &mut new).unwrap();
         assert_eq!(new.metadata.annotations[MIGRATE], "", "a file that says otherwise wins");
+    }
+
+    #[test]
+    fn nodes_that_shall_join_again_add_up_and_need_a_volume() {
+        let mut cluster = running();
+        let node = |n: &str| Rejoin { node: n.to_owned() };
+        assert!(rejoin(&mut cluster, &node("1")).unwrap_err().message.contains("no data volume"));
+        cluster.spec.resources.data = Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
+        cluster.metadata.annotations.insert(REJOIN.into(), "cache-0-old".into());
+        rejoin(&mut cluster, &node("1")).unwrap();
+        rejoin(&mut cluster, &node("cache-0-a")).unwrap();
+        assert_eq!(cluster.metadata.annotations[REJOIN], "cache-1-b,cache-0-a");
+        assert_eq!(rejoin(&mut cluster, &node("7")).unwrap_err().status, StatusCode::NOT_FOUND);
     }
 
     #[test]

@@ -75,3 +75,11 @@ pub struct Close {
     /// By dseq.
     pub dseqs: Vec<u64>,
 }
+
+/// Which node shall join again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejoin {
+    /// An incarnation or an ordinal.
+    pub node: String,
+}

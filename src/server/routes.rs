@@ -19,7 +19,7 @@ use super::Validate;
 use super::actions::{self, Refusal};
 use super::board::Board;
 use super::logs::{self, NodeLogs};
-use super::messages::{Applied, Close, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
+use super::messages::{Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover};
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -55,6 +55,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
         .route("/v1alpha1/clusters/{name}/close", post(close))
+        .route("/v1alpha1/clusters/{name}/rejoin", post(rejoin))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
         .route("/v1alpha1/clusters/{name}/events", get(events))
         .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
@@ -161,6 +162,11 @@ async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Byte
 async fn close(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Close = parse(&body)?;
     change(&app, &name, |cluster| actions::close(cluster, &request)).await
+}
+
+async fn rejoin(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Rejoin = parse(&body)?;
+    change(&app, &name, |cluster| actions::rejoin(cluster, &request)).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

@@ -1,9 +1,9 @@
 //! A real tailnet: keys, devices, dialling, and what is left after a fence.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use akash_redis::devnet::sandbox::Sandbox;

@@ -180,7 +180,7 @@ impl MeshControl for SimMesh {
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
         let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
         if let Some(hostname) = there {
-            self.witness.deletes_device(&hostname).await;
+            self.witness.deletes_device(&hostname, device).await;
         }
         self.effect(|t| t.devices.retain(|d| d.id != device)).await
     }
