@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_token_says_what_it_may() {
-        for enough in [None, Some(""), Some("all"), Some("devices"), Some("devices:core auth_keys policy_file:read"), Some("all:read all")] {
+        for enough in [None, Some(""), Some("all"), Some("devices"), Some("devices:core auth_keys policy_file:read"), Some("all:read all")]
+        {
             assert_eq!(lacks(enough), None, "{enough:?}");
         }
         for (scope, lacking) in [("auth_keys", "devices:core"), ("devices:core auth_keys:read", "auth_keys"), ("all:read", "auth_keys")] {

@@ -25,7 +25,10 @@ pub fn tell(draft: &mut Draft<'_>) {
     let Some(error) = error(draft) else { return };
     let since = reading.done.max(draft.input.constants.started);
     if reading.refused {
-        draft.problem("MeshApiRefused", format!("{error}; until then nobody can join, nothing is bought, and no device is fenced or deleted"));
+        draft.problem(
+            "MeshApiRefused",
+            format!("{error}; until then nobody can join, nothing is bought, and no device is fenced or deleted"),
+        );
     } else if draft.now().passed(since, AWAY_AFTER) {
         draft.problem("MeshApiAway", format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
     }
