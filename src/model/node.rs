@@ -43,7 +43,7 @@ pub struct NodeState {
     pub mesh: NodeMesh,
     /// Its redis-server.
     pub redis: RedisState,
-    /// What its data volume is known to hold.
+    /// Where its data stands, as far as it is known.
     pub history: Option<History>,
     /// Generation of the settings in force.
     pub configured: String,
@@ -214,7 +214,8 @@ pub struct AttachedReplica {
     pub lag_seconds: u32,
 }
 
-/// Where a data volume stood when its agent last wrote it down.
+/// Where the data of a node stood when its agent last looked: that of its running redis, or of its volume. Without a volume it ends with
+/// the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Replication id.
@@ -223,4 +224,21 @@ pub struct History {
     pub offset: i64,
     /// Epoch it was reached in.
     pub epoch: u64,
+    /// Writes of up to so many milliseconds may have come after this and are not in it; [`History::UNKNOWN_GAP`] when nobody knows how many.
+    ///
+    /// 0 when it was read at a fence, a demotion or a clean stop, when it is that of a replica, which has nothing that its master lacks, and
+    /// while the process that it speaks of runs and is looked at. More than 0 after a master died that nobody had fenced, until its history is
+    /// written anew.
+    #[serde(default = "unknown_gap")]
+    pub gap_ms: u64,
+}
+
+impl History {
+    /// A master took writes for a time that nobody knows, as when its whole container was killed and the clock was set since.
+    pub const UNKNOWN_GAP: u64 = u64::MAX;
+}
+
+/// What an agent wrote down that did not know of gaps yet.
+fn unknown_gap() -> u64 {
+    History::UNKNOWN_GAP
 }

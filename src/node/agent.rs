@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::forwarder::{Egress, Forwarder, Peers};
+use super::history;
 use super::hosts::Hosts;
 use super::local_api::LocalApi;
 use super::logs::LogBook;
@@ -27,7 +28,7 @@ use super::redis_process::{self, RedisPlace};
 use super::service::AgentService;
 use super::settings::{Settings, find_program};
 use super::snapshots::Snapshots;
-use super::state::{Node, Parts};
+use super::state::{Node, Parts, not_looked_at};
 use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
 use super::tailscale::{self, MeshPlace, VersionError};
@@ -127,7 +128,7 @@ async fn work(
     // One token per part: they stop in order, not at once.
     let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
-    let mut history = tokio::spawn(redis_process::keep_history_written(node.clone(), stop_history.clone()));
+    let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
     let mut paths = tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
     let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
     let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
@@ -163,7 +164,7 @@ fn before_the_node(identity: &NodeIdentity) -> NodeState {
     NodeState {
         incarnation: identity.incarnation.clone(),
         mesh: NodeMesh { backend_state: "Down".into(), ..NodeMesh::default() },
-        redis: RedisState { process: Process::Exited, fenced: true, ..RedisState::default() },
+        redis: RedisState { process: Process::Exited, ..not_looked_at() },
         ..NodeState::default()
     }
 }

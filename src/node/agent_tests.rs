@@ -166,11 +166,15 @@ async fn the_operator_watches_commands_and_sees_the_end() {
     }
     assert!(sources.contains("agent") && sources.contains("redis"));
     agent.stop.cancel();
-    let mut last = reply.highest.map(|_| wire::Process::Running);
+    assert!(reply.highest.is_some());
+    let mut last = None;
     while let Ok(Some(state)) = timeout(PATIENCE, states.message()).await.unwrap() {
-        last = state.redis.map(|r| r.process());
+        last = Some(state);
     }
-    assert_eq!(last, Some(wire::Process::Exited), "the last state says that redis is gone");
+    let last = last.unwrap();
+    let (redis, history) = (last.redis.unwrap(), last.history.unwrap());
+    assert_eq!((redis.process(), redis.role()), (wire::Process::Exited, wire::Role::Master), "the last word says that redis is gone");
+    assert_eq!((history.epoch, history.gap_ms), (1, Some(0)), "and that nothing came after its history");
     timeout(PATIENCE, agent.task).await.unwrap().unwrap().unwrap();
 }
 

@@ -29,7 +29,8 @@ pub enum Target {
     Unknown,
     /// This node.
     Own,
-    /// The node of this mesh name.
+    /// This incarnation. Memories that were written before incarnations were told, or by command of an operator that tells names only, hold
+    /// its mesh name.
     Other(String),
 }
 
@@ -46,8 +47,13 @@ impl Memory {
 pub enum Wish<'a> {
     /// Become (promote) or stay (unfence) the master of the epoch.
     Lead,
-    /// Follow the master of this name.
-    Follow(&'a str),
+    /// Follow this master.
+    Follow {
+        /// Who it is: this never changes. Empty from an operator that knows names only.
+        incarnation: &'a str,
+        /// Its mesh name, which an admin or the tailnet may change at any time.
+        name: &'a str,
+    },
     /// Anything that makes nobody master: configure, detach, fence, save.
     Other,
 }
@@ -111,12 +117,31 @@ pub fn decide(memory: &Memory, floor: u64, nonce: Freshness, authority: Authorit
     let target = match (wish, known) {
         (Wish::Other, known) => known,
         (Wish::Lead, Target::Unknown | Target::Own) => Target::Own,
-        (Wish::Follow(name), Target::Unknown) => Target::Other(name.to_owned()),
-        (Wish::Follow(name), Target::Other(master)) if name == master => Target::Other(master),
+        (Wish::Follow { incarnation, name }, Target::Unknown) => Target::Other(identity(incarnation, name).to_owned()),
+        (Wish::Follow { incarnation, name }, Target::Other(master)) if is_same(&master, incarnation, name) => {
+            // What identifies it better is kept: a name of an older memory gives way to its incarnation.
+            Target::Other(if incarnation.is_empty() { master } else { incarnation.to_owned() })
+        }
         (_, Target::Own) => return Err(Refusal::SecondTarget { epoch, master: "this node".into() }),
         (_, Target::Other(master)) => return Err(Refusal::SecondTarget { epoch, master }),
     };
     Ok(Memory { highest: authority, target, lost: false })
+}
+
+/// What is kept of a master that was told.
+fn identity<'a>(incarnation: &'a str, name: &'a str) -> &'a str {
+    if incarnation.is_empty() { name } else { incarnation }
+}
+
+/// Whether the master that is kept is the one that is told. Two names of one incarnation are one master; with names alone they must be equal.
+fn is_same(kept: &str, incarnation: &str, name: &str) -> bool {
+    kept == identity(incarnation, name) || if incarnation.is_empty() { is_name_of(name, kept) } else { is_name_of(kept, incarnation) }
+}
+
+/// A mesh name that was made for this incarnation: its first label begins with it.
+fn is_name_of(name: &str, incarnation: &str) -> bool {
+    let label = name.split('.').next().unwrap_or_default();
+    !incarnation.is_empty() && label.strip_prefix(incarnation).is_some_and(|rest| rest.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -126,6 +151,10 @@ mod tests {
 
     fn at(term: u64, epoch: u64) -> Authority {
         Authority { term, epoch }
+    }
+
+    fn follow(incarnation: &str) -> Wish<'_> {
+        Wish::Follow { incarnation, name: "m.mesh.test" }
     }
 
     fn go(memory: &Memory, authority: Authority, wish: Wish<'_>) -> Result<Memory, Refusal> {
@@ -149,14 +178,39 @@ mod tests {
         assert!(own.promoted());
         assert!(go(&own, at(1, 5), Wish::Lead).unwrap().promoted(), "the same promotion again");
         assert!(go(&own, at(2, 5), Wish::Other).unwrap().promoted(), "a new term alone changes nothing");
-        assert!(matches!(go(&own, at(1, 5), Wish::Follow("b")), Err(Refusal::SecondTarget { .. })));
-        assert!(matches!(go(&own, at(2, 5), Wish::Follow("b")), Err(Refusal::SecondTarget { .. })));
-        let other = go(&own, at(1, 6), Wish::Follow("b")).unwrap();
+        assert!(matches!(go(&own, at(1, 5), follow("b")), Err(Refusal::SecondTarget { .. })));
+        assert!(matches!(go(&own, at(2, 5), follow("b")), Err(Refusal::SecondTarget { .. })));
+        let other = go(&own, at(1, 6), follow("b")).unwrap();
         assert!(!other.promoted());
-        assert!(go(&other, at(1, 6), Wish::Follow("b")).is_ok());
-        assert!(matches!(go(&other, at(1, 6), Wish::Follow("c")), Err(Refusal::SecondTarget { .. })));
+        assert!(go(&other, at(1, 6), follow("b")).is_ok());
+        assert!(matches!(go(&other, at(1, 6), follow("c")), Err(Refusal::SecondTarget { .. })));
         assert!(matches!(go(&other, at(1, 6), Wish::Lead), Err(Refusal::SecondTarget { .. })));
         assert!(!go(&own, at(1, 6), Wish::Other).unwrap().promoted(), "a detach under a new epoch ends it");
+    }
+
+    #[test]
+    fn a_master_that_is_renamed_is_the_same_master() {
+        let told = |memory: &Memory, incarnation, name| go(memory, at(1, 5), Wish::Follow { incarnation, name });
+        let memory = told(&Memory::default(), "cache-0-x7k2", "cache-0-x7k2-abc234.one.ts.net").unwrap();
+        assert_eq!(memory.target, Target::Other("cache-0-x7k2".into()));
+        assert_eq!(told(&memory, "cache-0-x7k2", "cache-0-x7k2-abc234.two.ts.net"), Ok(memory.clone()), "the tailnet's suffix changed");
+        assert_eq!(told(&memory, "cache-0-x7k2", "grandmaster.two.ts.net"), Ok(memory.clone()), "an admin renamed the device");
+        let other = told(&memory, "cache-0-x7k", "cache-0-x7k2-abc234.one.ts.net");
+        assert!(matches!(other, Err(Refusal::SecondTarget { .. })), "another incarnation under its name");
+    }
+
+    #[test]
+    fn names_of_older_memories_and_operators_are_understood() {
+        let told = |memory: &Memory, incarnation, name| go(memory, at(1, 5), Wish::Follow { incarnation, name });
+        let old = Memory { highest: at(1, 5), target: Target::Other("cache-0-x7k2-abc234.one.ts.net".into()), lost: false };
+        let now = told(&old, "cache-0-x7k2", "cache-0-x7k2-abc234.two.ts.net").unwrap();
+        assert_eq!(now.target, Target::Other("cache-0-x7k2".into()), "the name gives way to the incarnation");
+        assert!(told(&old, "", "cache-0-x7k2-abc234.one.ts.net").is_ok(), "names alone");
+        assert!(told(&old, "", "cache-0-x7k2-abc234.two.ts.net").is_err(), "names alone, and they differ");
+        assert!(told(&old, "cache-0-x7k", "cache-0-x7k-abc234.one.ts.net").is_err(), "a shorter name is no prefix of it");
+        assert!(told(&old, "cache-1-y8m3", "cache-1-y8m3-abc234.one.ts.net").is_err());
+        assert_eq!(told(&now, "", "cache-0-x7k2-abc234.one.ts.net"), Ok(now.clone()), "an older operator after a newer one");
+        assert!(told(&now, "", "cache-1-y8m3-abc234.one.ts.net").is_err());
     }
 
     #[test]
@@ -174,7 +228,7 @@ mod tests {
             let mut memory = Memory::default();
             let mut seen = std::collections::BTreeMap::new();
             for (term, epoch, what) in steps {
-                let wish = match what { 0 => Wish::Lead, 1 => Wish::Other, n => Wish::Follow(names[usize::from(n - 2)]) };
+                let wish = match what { 0 => Wish::Lead, 1 => Wish::Other, n => follow(names[usize::from(n - 2)]) };
                 let before = memory.highest;
                 if let Ok(after) = go(&memory, at(term, epoch), wish) {
                     prop_assert!(after.highest >= before && after.highest.epoch >= before.epoch);

@@ -25,7 +25,9 @@ pub enum Order {
     },
     /// Follow a master.
     Follow {
-        /// Its mesh name.
+        /// Which incarnation it is; empty when the operator knows names only.
+        incarnation: String,
+        /// Its present mesh name.
         master: String,
         /// Own user there.
         user: String,
@@ -72,7 +74,11 @@ impl Order {
                 if f.master_name.is_empty() || f.master_name.len() > 253 || !f.master_name.chars().all(plain) {
                     return Err("the master's name is not a host name");
                 }
+                if f.master_incarnation.len() > 63 || !f.master_incarnation.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+                    return Err("the master's incarnation is not the name of one");
+                }
                 Self::Follow {
+                    incarnation: f.master_incarnation,
                     master: f.master_name.to_ascii_lowercase(),
                     user: f.user,
                     password: f.password.into(),
@@ -91,7 +97,7 @@ impl Order {
     pub fn wish(&self) -> Wish<'_> {
         match self {
             Self::Promote { .. } | Self::Unfence(_) => Wish::Lead,
-            Self::Follow { master, .. } => Wish::Follow(master),
+            Self::Follow { incarnation, master, .. } => Wish::Follow { incarnation, name: master },
             Self::Configure { .. } | Self::Detach | Self::Fence | Self::Save(_) => Wish::Other,
         }
     }
@@ -138,7 +144,12 @@ pub fn state(state: NodeState) -> wire::NodeState {
         promoted: state.promoted,
         mesh: Some(mesh(state.mesh)),
         redis: Some(redis(state.redis)),
-        history: state.history.map(|History { replid, offset, epoch }| wire::History { replid, offset, epoch }),
+        history: state.history.map(|History { replid, offset, epoch, gap_ms }| wire::History {
+            replid,
+            offset,
+            epoch,
+            gap_ms: Some(gap_ms),
+        }),
         configured: state.configured,
         notes: state.notes,
         saved: state.saved,

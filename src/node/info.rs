@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::redis_config::{BLACK_HOLE, FENCE};
-use crate::model::node::{AttachedReplica, History, Process, RedisState, Role};
+use crate::model::node::{AttachedReplica, Process, RedisState, Role};
 
 /// One answer of Redis to `INFO` and `CONFIG GET min-replicas-*`.
 #[derive(Clone, Debug, Default)]
@@ -138,27 +138,6 @@ fn attached(line: &str) -> AttachedReplica {
     }
 }
 
-/// Where the volume stands after this look; `known` is what was written down last, `promoted` the epoch this node is master of.
-///
-/// A process that neither was promoted nor was online with a master says nothing new: its replication id is made up. The exception:
-/// one that loaded a snapshot of the known history stands where that snapshot was taken.
-#[must_use]
-pub fn advance_history(known: Option<&History>, redis: &RedisState, promoted: Option<u64>) -> Option<History> {
-    let unchanged = known.cloned();
-    if redis.process != Process::Running || redis.loading || redis.sync_in_progress || redis.replid.is_empty() {
-        return unchanged;
-    }
-    let here = |epoch| Some(History { replid: redis.replid.clone(), offset: redis.offset, epoch });
-    match redis.role {
-        Role::Master => here(promoted.or_else(|| known.map(|k| k.epoch)).unwrap_or(0)),
-        Role::Replica if redis.online_epoch > 0 => here(redis.online_epoch),
-        Role::Replica if known.is_some_and(|k| k.replid == redis.replid && redis.offset > 0 && redis.offset < k.offset) => {
-            known.and_then(|k| here(k.epoch))
-        }
-        _ => unchanged,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,18 +159,5 @@ mod tests {
             &HashMap::new(),
         );
         assert_eq!((info.master(), info.offset(), info.state().fenced), (None, 7, true));
-    }
-
-    #[test]
-    fn a_restarted_process_does_not_overwrite_history() {
-        let known = History { replid: "aa".into(), offset: 100, epoch: 4 };
-        let fresh = RedisState { process: Process::Running, role: Role::Replica, replid: "zz".into(), ..RedisState::default() };
-        assert_eq!(advance_history(Some(&known), &fresh, None), Some(known.clone()));
-        let older = RedisState { replid: "aa".into(), offset: 60, ..fresh.clone() };
-        assert_eq!(advance_history(Some(&known), &older, None).unwrap().offset, 60, "an old snapshot was loaded");
-        let online = RedisState { online_epoch: 5, offset: 9, ..fresh.clone() };
-        assert_eq!(advance_history(Some(&known), &online, None).unwrap(), History { replid: "zz".into(), offset: 9, epoch: 5 });
-        let master = RedisState { role: Role::Master, offset: 120, ..older };
-        assert_eq!(advance_history(Some(&known), &master, Some(6)).unwrap(), History { replid: "aa".into(), offset: 120, epoch: 6 });
     }
 }

@@ -8,6 +8,7 @@ pub mod agent;
 pub mod commands;
 pub mod convert;
 pub mod forwarder;
+pub mod history;
 pub mod hosts;
 pub mod info;
 pub mod local_api;
@@ -34,6 +35,8 @@ pub mod volume;
 
 #[cfg(test)]
 mod agent_tests;
+#[cfg(test)]
+mod master_tests;
 #[cfg(test)]
 mod tests;
 

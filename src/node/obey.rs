@@ -1,26 +1,33 @@
 //! One command from its arrival to the state that it led to.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::commands::{self, Memory};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
+use super::history;
 use super::probe::Following;
-use super::redis_control::{ANSWER, ControlError, MasterAddress, Session};
+use super::redis_control::{ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session};
 use super::redis_process::RedisPlace;
-use super::snapshots::AUTOMATIC;
-use super::state::Node;
+use super::snapshots::{self, AUTOMATIC};
+use super::state::{Node, Stand};
+use super::state_file::StateFileError;
 use crate::model::node::{NodeState, Process, RedisState, Role};
+use crate::model::step::Quorum;
 use crate::wire::akash_redis::agent::v1 as wire;
 
 /// A command, less its snapshot, is carried out within this or fails.
 const LIMIT: Duration = Duration::from_secs(20);
 /// A command waits for the one before it for so long.
 const QUEUE: Duration = Duration::from_secs(25);
+/// A promotion waits for the first file of the data for so long.
+const FILE_LIMIT: Duration = Duration::from_secs(2);
+/// Time between two looks for it.
+const FILE_LOOK: Duration = Duration::from_millis(20);
 /// A killed process is gone within this.
 const DEATH: Duration = Duration::from_secs(5);
 
@@ -113,7 +120,7 @@ impl Obedience {
     async fn act(&self, order: Order, redis: &RedisState, memory: &Memory) -> Result<(), ControlError> {
         let node = &self.node;
         let mut session = node.redis.open(ANSWER).await?;
-        session.expect_process(&redis.run_id).await?;
+        let leads = session.expect_process(&redis.run_id).await?.role() == Role::Master;
         let mut applied = node.applied();
         let result = match order {
             Order::Configure { generation, settings } => {
@@ -129,36 +136,123 @@ impl Obedience {
                 result
             }
             Order::Promote { users, quorum } => {
-                let result = session.promote(&users, quorum, &mut applied).await;
+                let result = self.promote(&mut session, &users, quorum, &mut applied).await;
                 node.set_following(None);
                 node.note("hosts", node.egress.close().await);
                 result
             }
-            Order::Follow { master, user, password, .. } => {
+            Order::Follow { incarnation, master, user, password, .. } => {
+                if incarnation == node.identity.incarnation {
+                    return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
+                }
                 let address = self.way_to(&master, user, password, memory.highest.epoch).await?;
+                if leads {
+                    self.stand_aside(&mut session, &mut applied).await?;
+                }
                 session.follow(&address, &mut applied).await
             }
             Order::Detach => {
-                let result = session.detach(&mut applied).await;
+                let result = self.stand_aside(&mut session, &mut applied).await;
                 if result.is_ok() {
                     node.set_following(None);
                     node.note("hosts", node.egress.close().await);
                 }
                 result
             }
-            Order::Fence => session.fence().await,
-            Order::Unfence(quorum) => session.unfence(quorum).await,
+            // A replica takes no writes, and a pause would hold back its master's.
+            Order::Fence if !leads => Ok(()),
+            Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
+            Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
             Order::Save(_) => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         result
     }
 
+    async fn promote(
+        &self,
+        session: &mut Session,
+        users: &[ReplicationUser],
+        quorum: Quorum,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
+        session.lead(users, quorum, applied).await?;
+        self.have_a_file(session).await?;
+        self.open(session, quorum, applied).await
+    }
+
+    /// Where the data stands is on disk before the first write is taken: a node that forgot it could never be told from an empty one.
+    async fn open(&self, session: &mut Session, quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
+        let asked = Instant::now();
+        let info = session.info().await?;
+        if !self.node.stands(&info, asked, Stand::Opening) {
+            return Err(ControlError::Restarted);
+        }
+        self.write_history().await?;
+        // Not after it: a master that takes writes is never shown as fenced.
+        applied.fenced = None;
+        self.node.set_applied(applied.clone(), info.run_id());
+        session.open_for_writes(quorum).await
+    }
+
+    async fn fence(&self, session: &mut Session, applied: &mut Applied, run_id: &str) -> Result<(), ControlError> {
+        session.fence().await?;
+        applied.fenced = applied.fenced.or(Some(Instant::now()));
+        // Before it is read where the data stands: a later look must not take this for a master that takes writes.
+        self.node.set_applied(applied.clone(), run_id);
+        self.stood(session).await
+    }
+
+    /// Stops replicating, or being a master; what a master wrote to the very end is on disk before anything else happens to it.
+    async fn stand_aside(&self, session: &mut Session, applied: &mut Applied) -> Result<(), ControlError> {
+        let master = self.node.known().is_some_and(|known| known.open) || session.info().await?.role() == Role::Master;
+        session.detach(applied).await?;
+        if master { self.stood(session).await } else { Ok(()) }
+    }
+
+    /// Reads where the data of a master stands that takes no more writes, and writes it down. That it does not take any matters more than
+    /// that this is on disk: a volume that is full does not undo it.
+    async fn stood(&self, session: &mut Session) -> Result<(), ControlError> {
+        let asked = Instant::now();
+        let info = session.info().await?;
+        self.node.stands(&info, asked, Stand::Closed);
+        if let Err(error) = self.write_history().await {
+            self.node.note("history", Some(sentence(&error)));
+        }
+        Ok(())
+    }
+
+    async fn write_history(&self) -> Result<(), ControlError> {
+        let node = self.node.clone();
+        let written = tokio::task::spawn_blocking(move || history::write(&node)).await;
+        written.unwrap_or_else(|error| Err(StateFileError::ended(&error))).map_err(ControlError::History)
+    }
+
+    /// The data of a new master is in a file from its first write on. Its first append-only file is written in the background, and until it is
+    /// there a restart would find nothing: not that this node was master, and not the writes that it acknowledged.
+    async fn have_a_file(&self, session: &mut Session) -> Result<(), ControlError> {
+        let there = || self.place.has_append_only_file() || self.place.dump().exists();
+        if !self.node.identity.persistent {
+            return Ok(());
+        }
+        let work = async {
+            loop {
+                let logs = session.info().await?.flag("aof_enabled");
+                if if logs { self.place.has_append_only_file() } else { there() } {
+                    return Ok(());
+                }
+                if logs { sleep(FILE_LOOK).await } else { snapshots::write_dump(session).await? }
+            }
+        };
+        // Of a large data set the file takes minutes: a failover does not wait for it.
+        timeout(FILE_LIMIT, work).await.unwrap_or(Ok(()))
+    }
+
     async fn configure(
         &self,
         session: &mut Session,
         settings: &super::redis_control::WantedSettings,
-        applied: &mut super::redis_control::Applied,
+        applied: &mut Applied,
     ) -> Result<(), ControlError> {
         session.configure(settings, applied).await?;
         if session.append_only(settings.append_only).await? {
@@ -193,8 +287,9 @@ impl Obedience {
             let info = session.expect_process(&run_id).await?;
             let mut applied = node.applied();
             if demote && info.role() == Role::Master {
-                session.detach(&mut applied).await?;
+                let aside = self.stand_aside(&mut session, &mut applied).await;
                 node.set_applied(applied.clone(), &run_id);
+                aside?;
             }
             session.with_stale_reads(&applied, async |session| node.snapshots.save(session, label).await).await
         };
@@ -252,7 +347,7 @@ fn status(error: &ControlError) -> Status {
     match error {
         ControlError::Unreachable(_) | ControlError::Restarted => Status::unavailable(sentence(error)),
         ControlError::User(_) | ControlError::Refused(_) => Status::invalid_argument(sentence(error)),
-        ControlError::Redis(_) | ControlError::Keep { .. } => Status::internal(sentence(error)),
+        ControlError::Redis(_) | ControlError::Keep { .. } | ControlError::History(_) => Status::internal(sentence(error)),
     }
 }
 

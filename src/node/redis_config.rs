@@ -16,6 +16,9 @@ pub const AGENT_USER: &str = "_agent";
 /// min-replicas-max-lag until the operator says otherwise, seconds. Never 0: that would switch the fence off.
 pub const BOOT_MAX_LAG: u32 = 8;
 
+/// A master sends its replicas a ping so often, seconds: mesh connections die silently, both ends must notice by data.
+pub const PING_PERIOD: u32 = 1;
+
 const MIB: u64 = 1024 * 1024;
 /// What tailscaled, the agent and buffers need beside Redis.
 const BESIDE_REDIS: u64 = 200 * MIB;
@@ -71,8 +74,7 @@ impl BootConfig {
             // Fenced: a replica of nobody that answers no reads, and no writes even if it became master.
             format!("replicaof {hole} {hole_port}\nreplica-read-only yes\nreplica-serve-stale-data no"),
             format!("min-replicas-to-write {FENCE}\nmin-replicas-max-lag {BOOT_MAX_LAG}"),
-            // Mesh connections die silently: both ends must notice by data.
-            "repl-ping-replica-period 1\nrepl-timeout 20\ntcp-keepalive 60".into(),
+            format!("repl-ping-replica-period {PING_PERIOD}\nrepl-timeout 20\ntcp-keepalive 60"),
             "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled".into(),
             format!("repl-backlog-size {backlog}"),
             format!("client-output-buffer-limit replica {replica_buffer} {soft_buffer} 60"),

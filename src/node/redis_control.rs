@@ -4,22 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 
 use super::acl::{self, UserRefusal};
 use super::info::Info;
-use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE};
+use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
+use super::state_file::StateFileError;
 use crate::model::node::Role;
 use crate::model::step::{Quorum, SettingsUser};
 
 /// Redis answers on its unix socket within this, or it is in trouble.
 pub const ANSWER: Duration = Duration::from_secs(5);
-/// Writes are held back for so long at a fence, so that clients of a switchover see a pause instead of errors.
-const PAUSE_MS: u32 = 10_000;
+/// Writes are held back for ten years at a fence: it does not end before it is taken off, also when the agent hangs.
+const PAUSE_MS: u64 = 315_360_000_000;
+/// A fenced master sends its replicas no ping within this, seconds: each is a piece of history that a chosen successor may lack.
+const NO_PING: u32 = i32::MAX as u32;
 
 /// Settings that are the operator's own: a value of the manifest for one of them is refused.
 const OURS: &[&str] = &[
@@ -65,6 +68,9 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Where the data stands was not written down, and it must be before anything is added to it.
+    #[error(transparent)]
+    History(#[from] StateFileError),
 }
 
 impl From<redis::RedisError> for ControlError {
@@ -101,6 +107,8 @@ pub struct Applied {
     pub replication: BTreeSet<String>,
     /// Value before the manifest's, by setting.
     pub originals: BTreeMap<String, String>,
+    /// Since when a master is fenced by command.
+    pub fenced: Option<Instant>,
 }
 
 /// Settings of a node, as they arrive.
@@ -188,30 +196,26 @@ impl Session {
         if info.run_id() == run_id { Ok(info) } else { Err(ControlError::Restarted) }
     }
 
-    /// Becomes master, under the fence until `ROLE` says so: users first, because a replica may come at once.
-    pub async fn promote(&mut self, users: &[ReplicationUser], quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
-        let quorum = checked(quorum)?;
+    /// Becomes master and stays under the fence; [`Session::open_for_writes`] takes it off. Users first, because a replica may come at once.
+    pub async fn lead(&mut self, users: &[ReplicationUser], quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
+        checked(quorum)?;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.replication_users(users, applied).await?;
         self.run(redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
         if self.role().await? != Role::Master {
             return Err(ControlError::Refused("redis did not become master although it accepted REPLICAOF NO ONE; it stays fenced".into()));
         }
-        self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await?;
-        self.open_for_writes(quorum).await
+        self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await
     }
 
-    /// Takes writes again. Only a master that was promoted since it started can be without a black hole.
-    pub async fn unfence(&mut self, quorum: Quorum) -> Result<(), ControlError> {
+    /// Takes the fence off. Only a master that was promoted since it started can be without a black hole.
+    pub async fn open_for_writes(&mut self, quorum: Quorum) -> Result<(), ControlError> {
         let quorum = checked(quorum)?;
         if self.role().await? != Role::Master {
             return Err(ControlError::Refused("redis is not master, there is nothing to unfence; promote it instead".into()));
         }
-        self.open_for_writes(quorum).await
-    }
-
-    async fn open_for_writes(&mut self, quorum: Quorum) -> Result<(), ControlError> {
         self.set(&[
+            ("repl-ping-replica-period", PING_PERIOD.to_string()),
             ("min-replicas-max-lag", quorum.max_lag_seconds.to_string()),
             ("min-replicas-to-write", quorum.min_replicas.to_string()),
         ])
@@ -219,18 +223,26 @@ impl Session {
         self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
     }
 
-    /// Takes no more writes: the pause holds clients back, the number does not expire.
+    /// Takes no more writes, and adds nothing else to its history: no ping to replicas, no expiry of keys. Clients that write are held
+    /// until the fence is taken off, the node is demoted, or they are refused.
+    ///
+    /// The number is not raised here: Redis looks at it before it looks at the pause, so that both together refuse at once.
     pub async fn fence(&mut self) -> Result<(), ControlError> {
         self.run(redis::cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE")).await?;
-        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await
+        self.set(&[("repl-ping-replica-period", NO_PING.to_string())]).await
+    }
+
+    /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing gets through in between.
+    pub async fn refuse_writes(&mut self) -> Result<(), ControlError> {
+        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
+        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
     }
 
     /// Follows a master; a node that is master is demoted. Its replication users go, so that nobody replicates from it.
     pub async fn follow(&mut self, master: &MasterAddress, applied: &mut Applied) -> Result<(), ControlError> {
         use secrecy::ExposeSecret as _;
-        let demoted = self.role().await? == Role::Master;
+        let demoted = self.step_back(applied).await?;
         self.set(&[
-            ("min-replicas-to-write", FENCE.to_string()),
             ("masteruser", master.user.clone()),
             ("masterauth", master.password.expose_secret().to_owned()),
             ("replica-announce-ip", master.announce.clone()),
@@ -242,12 +254,24 @@ impl Session {
 
     /// Stops replicating and stays read-only: the offset freezes.
     pub async fn detach(&mut self, applied: &mut Applied) -> Result<(), ControlError> {
-        let demoted = self.role().await? == Role::Master;
+        let demoted = self.step_back(applied).await?;
         let (hole, port) = BLACK_HOLE;
-        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.run(redis::cmd("REPLICAOF").arg(hole).arg(port)).await?;
         self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await?;
         self.stand_down(demoted, applied).await
+    }
+
+    /// Refuses writes for good. A master's clients go, and what was held of them with them; then the pause goes, while this is a master still: it
+    /// would hold back the stream of the next master too.
+    async fn step_back(&mut self, applied: &mut Applied) -> Result<bool, ControlError> {
+        let demoted = self.role().await? == Role::Master;
+        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
+        if demoted {
+            self.disconnect(applied.users.iter()).await?;
+            self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await?;
+            applied.fenced = None;
+        }
+        Ok(demoted)
     }
 
     /// What a node that is no master must not keep: replication users, and clients that believe in it.
@@ -259,7 +283,7 @@ impl Session {
         if demoted {
             self.disconnect(applied.users.iter()).await?;
         }
-        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
+        self.set(&[("repl-ping-replica-period", PING_PERIOD.to_string())]).await
     }
 
     /// Brings the settings to what is wanted; the role does not change. Everything is checked before anything is set.
@@ -271,7 +295,8 @@ impl Session {
         check_settings(&wanted.redis_config)?;
         let info = self.info().await?;
         let master = info.role() == Role::Master;
-        self.settings(wanted, master && info.min_replicas != FENCE, applied).await?;
+        let fenced = info.min_replicas == FENCE || applied.fenced.is_some();
+        self.settings(wanted, master && !fenced, applied).await?;
         self.application_users(&wanted.users, applied).await?;
         // A replica lets nobody replicate: a password that is valid on two nodes could be used against the wrong one.
         self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;

@@ -10,13 +10,13 @@ use std::time::Instant;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::info::advance_history;
+use super::history;
 use super::probe::Tracker;
 use super::proxychains;
-use super::redis_config::{BootConfig, acl_text, default_maxmemory};
-use super::redis_control::{ControlError, Session};
+use super::redis_config::{BootConfig, FENCE, acl_text, default_maxmemory};
+use super::redis_control::{Applied, ControlError, Session};
 use super::settings::Settings;
-use super::state::Node;
+use super::state::{Node, Stand};
 use super::supervisor::{Child, Program, RestartDelay};
 use super::users::{self, Owner};
 use crate::model::node::{Process, Role};
@@ -104,11 +104,11 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
     let mut delay = RestartDelay::new(node.settings.restart_delay);
     while !stop.is_cancelled() {
         let started = Instant::now();
-        forget_history_without_data(&node, &place);
+        history::forget_without_data(&node, &place);
         match place.program(&node).and_then(|program| program.start(&node.book)) {
             Ok(child) => {
                 node.update(|state| state.redis.process = Process::Starting);
-                run_once(&node, child, &stop).await;
+                run_once(&node, &place, child, &stop).await;
             }
             Err(error) => {
                 node.note("redis", Some(format!("redis-server cannot be started ({error}); it is tried again")));
@@ -127,7 +127,7 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
 }
 
 /// One life of one process.
-async fn run_once(node: &Arc<Node>, mut child: Child, stop: &CancellationToken) {
+async fn run_once(node: &Arc<Node>, place: &RedisPlace, mut child: Child, stop: &CancellationToken) {
     let alive = CancellationToken::new();
     let looking = tokio::spawn(look_on(node.clone(), alive.clone()));
     let exit = loop {
@@ -143,7 +143,8 @@ async fn run_once(node: &Arc<Node>, mut child: Child, stop: &CancellationToken) 
     alive.cancel();
     // The last look must not come after the exit.
     let _ = looking.await;
-    node.redis_exited();
+    node.redis_exited(Instant::now(), place.has_append_only_file());
+    history::keep(node);
     let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
     node.book.agent(&format!("redis-server is gone: {how}"));
     if !stop.is_cancelled() {
@@ -155,20 +156,21 @@ async fn run_once(node: &Arc<Node>, mut child: Child, stop: &CancellationToken) 
 async fn stop_cleanly(node: &Node, child: &mut Child) {
     let last = async {
         let mut session = node.redis.open(node.settings.stuck_after).await?;
-        if session.info().await?.role() == Role::Master {
-            session.fence().await?;
-        }
         let info = session.info().await?;
-        node.update(|state| {
-            state.redis.offset = info.offset();
-            info.replid().clone_into(&mut state.redis.replid);
-        });
+        let master = info.role() == Role::Master;
+        if master {
+            session.fence().await?;
+            node.set_applied(Applied { fenced: Some(Instant::now()), ..node.applied() }, info.run_id());
+        }
+        let asked = Instant::now();
+        let info = session.info().await?;
+        node.stands(&info, asked, if master { Stand::Closed } else { Stand::Replica });
         Ok::<_, ControlError>(())
     };
     if let Err(error) = last.await {
         node.book.agent(&format!("no last look at redis before it stops: {error}"));
     }
-    keep_history(node);
+    history::keep(node);
     child.stop(Settings::REDIS_STOP).await;
 }
 
@@ -185,6 +187,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             _ = ticks.tick() => {}
             () = node.asked_to_look() => {}
         }
+        let asked = Instant::now();
         let look = async {
             if session.is_none() {
                 session = Some(node.redis.open(node.settings.stuck_after).await?);
@@ -201,7 +204,8 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             let now = Instant::now();
             answered = Some(now);
             let redis = tracker.look(&info, node.following().as_ref(), now);
-            node.update(|state| state.redis = redis);
+            node.looked_at(redis, asked);
+            refuse_what_is_held(&node, session.as_mut()).await;
         } else {
             session = None;
             // Not before its first answer: a long start is no failure.
@@ -213,49 +217,15 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
     }
 }
 
-/// Writes down where the data stands, once a second until `stop`.
-pub async fn keep_history_written(node: Arc<Node>, stop: CancellationToken) {
-    let mut ticks = interval(std::time::Duration::from_secs(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let node = node.clone();
-        // The volume may be slow; the probe must not wait for it.
-        let _ = tokio::task::spawn_blocking(move || keep_history(&node)).await;
-    }
-}
-
-/// Writes down where the data stands, if that changed. Without a volume nothing outlives the process, so nothing is claimed.
-pub fn keep_history(node: &Node) {
-    if !node.identity.persistent {
-        return;
-    }
-    let state = node.peek();
-    let memory = node.memory();
-    let promoted = memory.promoted().then_some(memory.highest.epoch);
-    let next = advance_history(state.history.as_ref(), &state.redis, promoted);
-    if next == state.history {
-        return;
-    }
-    match node.files.keep_history(next.as_ref()) {
-        Ok(()) => {
-            node.note("history", None);
-            node.update(|state| state.history = next);
-        }
-        Err(error) => node.note("history", Some(error.to_string())),
-    }
-}
-
-/// A volume without data proves nothing, whatever was written down.
-fn forget_history_without_data(node: &Node, place: &RedisPlace) {
-    if place.has_append_only_file() || place.dump().exists() || node.peek().history.is_none() {
-        return;
-    }
-    match node.files.keep_history(None) {
-        Ok(()) => node.update(|state| state.history = None),
-        Err(error) => node.note("history", Some(error.to_string())),
+/// Clients of a switchover wait for its end; if that does not come, they are told that nobody takes their writes here.
+async fn refuse_what_is_held(node: &Node, session: Option<&mut Session>) {
+    let held = node.applied().fenced.is_some_and(|since| since.elapsed() >= node.settings.hold_writes);
+    let (true, Some(session)) = (held && node.peek().redis.min_replicas != FENCE, session) else { return };
+    // A command that takes the fence off must not be overtaken by this; there is a next look.
+    let Ok(_turn) = node.accepting.try_lock() else { return };
+    if node.applied().fenced.is_some()
+        && let Err(error) = session.refuse_writes().await
+    {
+        node.book.agent(&format!("writes are still held, not refused: {error}"));
     }
 }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub probe_interval: Duration,
     /// Redis that does not answer for so long counts as stuck.
     pub stuck_after: Duration,
+    /// A fence holds writes back for so long, then they are refused.
+    pub hold_writes: Duration,
     /// Another agent on the same volume has so long to go.
     pub volume_wait: Duration,
     /// First pause before a process that exited is started again; doubles up to [`Settings::RESTART_MAX`].
@@ -69,6 +71,8 @@ impl Settings {
             hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
             probe_interval: Duration::from_millis(250),
             stuck_after: Duration::from_secs(2),
+            // As long as a switchover may take.
+            hold_writes: Duration::from_secs(10),
             // Twice what Kubernetes gives a container that is being replaced.
             volume_wait: Duration::from_mins(1),
             restart_delay: Duration::from_secs(1),

@@ -8,15 +8,19 @@ use tokio::sync::{Notify, watch};
 
 use super::commands::Memory;
 use super::forwarder::Egress;
+use super::history::{self, Known};
+use super::info::Info;
 use super::logs::LogBook;
 use super::nonces::{Freshness, Nonces, random_hex};
 use super::probe::Following;
+use super::redis_config::{BOOT_MAX_LAG, FENCE};
 use super::redis_control::{Applied, RedisControl};
 use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state_file::{StateFile, StateFileError};
 use crate::model::identity::NodeIdentity;
-use crate::model::node::{NodeMesh, NodeState, RedisState};
+use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
+use crate::model::time::UnixMs;
 
 /// The node.
 pub struct Node {
@@ -42,6 +46,8 @@ pub struct Node {
     looks: watch::Sender<u64>,
     state: watch::Sender<NodeState>,
     shared: Mutex<Shared>,
+    /// What stands on the volume, and whether writes may have followed it.
+    written: Mutex<Option<(History, bool)>>,
 }
 
 #[derive(Default)]
@@ -50,7 +56,33 @@ struct Shared {
     memory: Memory,
     following: Option<Following>,
     applied: Applied,
+    known: Option<Known>,
     notes: BTreeMap<&'static str, String>,
+}
+
+impl Shared {
+    /// What the state of a redis process says about where the data stands.
+    fn advance(&mut self, state: &mut NodeState, asked: Instant) {
+        let promoted = self.memory.promoted().then_some(self.memory.highest.epoch);
+        self.known = history::advance(self.known.as_ref(), &state.redis, promoted, asked);
+        state.history = self.known.as_ref().map(|known| known.history.clone());
+    }
+}
+
+/// A redis-server before the first look at it: fenced, as each one starts.
+pub(super) fn not_looked_at() -> RedisState {
+    RedisState { fenced: true, min_replicas: FENCE, max_lag_seconds: BOOT_MAX_LAG, ..RedisState::default() }
+}
+
+/// What a redis-server that takes no writes at the moment is about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// A master whose fence is about to be taken off.
+    Opening,
+    /// A master that has been fenced or demoted: nothing follows.
+    Closed,
+    /// A replica: what follows is its master's.
+    Replica,
 }
 
 /// The parts a node is made of.
@@ -80,6 +112,8 @@ impl Node {
         let found = files.memory()?;
         let lost = found.is_none() && joined_before;
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
+        let history = files.history()?.map(|kept| kept.found(UnixMs::now()));
+        let known = history.clone().map(|history| Known { history, asked: Instant::now(), open: false });
         let state = NodeState {
             incarnation: identity.incarnation.clone(),
             boot_id: random_hex(),
@@ -87,8 +121,8 @@ impl Node {
             highest: memory.highest,
             promoted: memory.promoted(),
             mesh: NodeMesh { backend_state: "Down".into(), ..NodeMesh::default() },
-            redis: RedisState { fenced: true, ..RedisState::default() },
-            history: files.history()?,
+            redis: not_looked_at(),
+            history,
             saved: snapshots.labels(),
             ..NodeState::default()
         };
@@ -106,7 +140,9 @@ impl Node {
             look_now: Notify::new(),
             looks: watch::Sender::new(0),
             state: shown,
-            shared: Mutex::new(Shared { memory, ..Shared::default() }),
+            shared: Mutex::new(Shared { memory, known, ..Shared::default() }),
+            // Not what was found: how long that had been open is decided now, and is the first thing written.
+            written: Mutex::default(),
         };
         if lost {
             node.note("memory", Some("the file with the highest epoch obeyed is gone although the volume was in use: nothing is promoted before another command".into()));
@@ -197,17 +233,94 @@ impl Node {
         }
     }
 
-    /// The redis process is gone: commands formed before are void, and nothing that was set is true any more.
-    pub fn redis_exited(&self) {
+    /// Shows a look at Redis that was asked for at `asked`.
+    pub fn looked_at(&self, redis: RedisState, asked: Instant) {
+        self.state.send_if_modified(|state| {
+            let before = state.clone();
+            let mut shared = self.shared();
+            state.redis = redis;
+            // That writes are held is not to be seen from outside.
+            state.redis.fenced |= shared.applied.fenced.is_some();
+            shared.advance(state, asked);
+            *state != before
+        });
+    }
+
+    /// Notes where the data of this very process stands, by an answer that was asked for at `asked` while it took no writes; `stand` says what
+    /// it is about to be. `false` when that process is not the one that is shown: then nothing is known of it.
+    pub fn stands(&self, info: &Info, asked: Instant, stand: Stand) -> bool {
+        let mut same = false;
+        self.state.send_if_modified(|state| {
+            same = !state.redis.run_id.is_empty() && state.redis.run_id == info.run_id();
+            if !same {
+                return false;
+            }
+            let mut shared = self.shared();
+            (state.redis.role, state.redis.offset, state.redis.fenced) = (info.role(), info.offset(), true);
+            info.replid().clone_into(&mut state.redis.replid);
+            if stand == Stand::Replica {
+                shared.advance(state, asked);
+                return true;
+            }
+            let promoted = shared.memory.promoted().then_some(shared.memory.highest.epoch);
+            let epoch = promoted.or_else(|| shared.known.as_ref().map(|known| known.history.epoch)).unwrap_or(0);
+            let history = History { replid: info.replid().to_owned(), offset: info.offset(), epoch, gap_ms: 0 };
+            shared.known = Some(Known { history: history.clone(), asked, open: stand == Stand::Opening });
+            state.history = Some(history);
+            true
+        });
+        same
+    }
+
+    /// The redis process is gone: commands formed before are void, and nothing that was set is true any more. `logged` says that its writes
+    /// are in an append-only file.
+    ///
+    /// What it was stays in the state: whoever asks how many replicas a lost master needed for a write must not read that it needed none.
+    pub fn redis_exited(&self, died: Instant, logged: bool) {
         self.state.send_modify(|state| {
             let mut shared = self.shared();
             shared.nonces = Nonces::default();
             shared.following = None;
             shared.applied = Applied::default();
-            let version = std::mem::take(&mut state.redis.version);
-            state.redis = RedisState { process: crate::model::node::Process::Exited, version, fenced: true, ..RedisState::default() };
+            // Without a volume the data are gone with the process.
+            let known = shared.known.take().filter(|_| self.identity.persistent);
+            shared.known = known.map(|known| history::ended(known, died, self.settings.probe_interval, logged));
+            state.history = shared.known.as_ref().map(|known| known.history.clone());
+            let old = std::mem::take(&mut state.redis);
+            state.redis = RedisState {
+                process: Process::Exited,
+                role: old.role,
+                version: old.version,
+                replid: old.replid,
+                replid2: old.replid2,
+                second_offset: old.second_offset,
+                offset: old.offset,
+                min_replicas: old.min_replicas,
+                max_lag_seconds: old.max_lag_seconds,
+                fenced: true,
+                ..RedisState::default()
+            };
             state.configured = String::new();
         });
+    }
+
+    /// Where the data stands.
+    #[must_use]
+    pub fn known(&self) -> Option<Known> {
+        self.shared().known.clone()
+    }
+
+    /// There is no data, whatever was known.
+    pub fn forget_history(&self) {
+        self.update(|state| {
+            self.shared().known = None;
+            state.history = None;
+        });
+    }
+
+    /// What was last written to the volume; held by whoever writes.
+    pub fn written(&self) -> MutexGuard<'_, Option<(History, bool)>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets or clears a sentence about what this node lacks.

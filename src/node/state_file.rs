@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::commands::Memory;
-use crate::model::node::History;
+use super::history::Kept;
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,14 @@ pub enum StateFileError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl StateFileError {
+    /// The task that wrote came to a bad end.
+    #[must_use]
+    pub fn ended(error: &tokio::task::JoinError) -> Self {
+        Self::Io { what: "write below", path: "agent".into(), source: std::io::Error::other(error.to_string()) }
+    }
 }
 
 /// The agent's directory on the volume.
@@ -58,12 +66,12 @@ impl StateFile {
     }
 
     /// Where the data stood.
-    pub fn history(&self) -> Result<Option<History>, StateFileError> {
+    pub fn history(&self) -> Result<Option<Kept>, StateFileError> {
         read(&self.dir.join("history.json"))
     }
 
     /// Keeps where the data stands, or forgets it.
-    pub fn keep_history(&self, history: Option<&History>) -> Result<(), StateFileError> {
+    pub fn keep_history(&self, history: Option<&Kept>) -> Result<(), StateFileError> {
         write(&self.dir, "history.json", &history)
     }
 }
@@ -96,7 +104,8 @@ fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<(), StateFil
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::node::Authority;
+    use crate::model::node::{Authority, History};
+    use crate::model::time::UnixMs;
     use crate::node::commands::Target;
 
     #[test]
@@ -109,9 +118,13 @@ mod tests {
         fs::write(dir.path().join("commands.json.new"), b"{\"high").unwrap();
         assert_eq!(StateFile::new(dir.path().to_owned()).memory().unwrap(), Some(memory.clone()));
         file.keep_memory(&memory).unwrap();
-        let history = History { replid: "r".into(), offset: 4, epoch: 2 };
+        let history = History { replid: "r".into(), offset: 4, epoch: 2, gap_ms: History::UNKNOWN_GAP };
+        let history = Kept { history, open_since: Some(UnixMs(7)) };
         file.keep_history(Some(&history)).unwrap();
         assert_eq!(file.history().unwrap(), Some(history));
+        fs::write(dir.path().join("history.json"), br#"{"replid":"r","offset":4,"epoch":2}"#).unwrap();
+        let older = file.history().unwrap().unwrap();
+        assert_eq!((older.history.gap_ms, older.open_since), (History::UNKNOWN_GAP, None), "written by an agent that knew of no gaps");
         file.keep_history(None).unwrap();
         assert_eq!(file.history().unwrap(), None);
     }

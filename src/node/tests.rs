@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::forwarder::Egress;
+use super::history;
 use super::logs::LogBook;
 use super::obey::Obedience;
 use super::redis_config::{BootConfig, FENCE};
 use super::redis_control::RedisControl;
-use super::redis_process::{RedisPlace, keep_history, keep_running};
+use super::redis_process::{RedisPlace, keep_running};
 use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
@@ -28,15 +29,15 @@ use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
 /// Nothing in a test takes longer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct TestNode {
     pub node: Arc<Node>,
-    place: RedisPlace,
+    pub place: RedisPlace,
     obedience: Obedience,
     stop: CancellationToken,
-    keeper: Option<JoinHandle<()>>,
-    dir: Arc<tempfile::TempDir>,
+    pub keeper: Option<JoinHandle<()>>,
+    pub dir: Arc<tempfile::TempDir>,
 }
 
 pub(super) fn free_port() -> u16 {
@@ -74,18 +75,20 @@ pub(super) fn identity() -> NodeIdentity {
 }
 
 impl TestNode {
-    fn start(master_port: u16) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        Self::start_in(dir, master_port)
+    pub(super) fn start(master_port: u16) -> Self {
+        Self::start_in(open_dir(), master_port)
     }
 
-    fn start_in(dir: Arc<tempfile::TempDir>, master_port: u16) -> Self {
+    pub(super) fn start_in(dir: Arc<tempfile::TempDir>, master_port: u16) -> Self {
         Self::start_used(dir, master_port, false)
     }
 
     fn start_used(dir: Arc<tempfile::TempDir>, master_port: u16, joined_before: bool) -> Self {
         let settings = settings(dir.path(), master_port);
+        Self::start_as(dir, settings, identity(), joined_before)
+    }
+
+    pub(super) fn start_as(dir: Arc<tempfile::TempDir>, settings: Settings, identity: NodeIdentity, joined_before: bool) -> Self {
         let make = |path: PathBuf| {
             std::fs::create_dir_all(&path).unwrap();
             path
@@ -104,7 +107,7 @@ impl TestNode {
             snapshots: Snapshots::new(make(settings.data_dir.join("saved")), place.dump()),
             files: StateFile::new(make(settings.data_dir.join("agent"))),
             settings,
-            identity: identity(),
+            identity,
             book: LogBook::new(vec![]),
             egress: Egress::Direct,
             state: tokio::sync::watch::Sender::default(),
@@ -116,21 +119,21 @@ impl TestNode {
         Self { node, place, obedience, stop, keeper: Some(keeper), dir }
     }
 
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.node.settings.redis_port
     }
 
-    async fn until(&self, what: impl Fn(&NodeState) -> bool) -> NodeState {
+    pub(super) async fn until(&self, what: impl Fn(&NodeState) -> bool) -> NodeState {
         let mut states = self.node.subscribe();
         let reached = timeout(PATIENCE, states.wait_for(|state| what(state))).await.map(|state| state.unwrap().clone());
         reached.unwrap_or_else(|_| panic!("never reached; last state {:#?}", self.node.peek()))
     }
 
-    async fn running(&self) -> NodeState {
+    pub(super) async fn running(&self) -> NodeState {
         self.until(|s| s.redis.process == Process::Running && !s.redis.loading).await
     }
 
-    async fn command(&self, epoch: u64, command: Command) -> Result<NodeState, Status> {
+    pub(super) async fn command(&self, epoch: u64, command: Command) -> Result<NodeState, Status> {
         let nonce = self.node.issue().nonce;
         self.send(nonce, epoch, command).await
     }
@@ -140,35 +143,42 @@ impl TestNode {
         self.obedience.obey(wire::CommandRequest { authority, nonce, command: Some(command) }).await
     }
 
-    async fn client(&self) -> redis::aio::MultiplexedConnection {
+    pub(super) async fn client(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port())).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }
 
-    async fn write(&self, key: &str, value: &str) -> Result<(), redis::RedisError> {
+    pub(super) async fn write(&self, key: &str, value: &str) -> Result<(), redis::RedisError> {
         redis::cmd("SET").arg(key).arg(value).exec_async(&mut self.client().await).await
     }
 
-    async fn read(&self, key: &str) -> Option<String> {
+    pub(super) async fn read(&self, key: &str) -> Option<String> {
         redis::cmd("GET").arg(key).query_async(&mut self.client().await).await.unwrap()
     }
 
-    async fn stop(mut self) -> Arc<tempfile::TempDir> {
+    pub(super) async fn stop(mut self) -> Arc<tempfile::TempDir> {
         self.stop.cancel();
         self.keeper.take().unwrap().await.unwrap();
         self.dir.clone()
     }
 
-    fn kill_redis(&self) {
+    pub(super) fn kill_redis(&self) {
         self.node.kill_redis.notify_one();
     }
+}
+
+/// A directory that redis' own user may pass through.
+pub(super) fn open_dir() -> Arc<tempfile::TempDir> {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    dir
 }
 
 fn hash(password: &str) -> String {
     hex::encode(Sha256::digest(password))
 }
 
-fn app_settings(rules: &str, append_only: bool) -> Command {
+pub(super) fn app_settings(rules: &str, append_only: bool) -> Command {
     Command::Configure(wire::Configure {
         generation: format!("g-{rules}-{append_only}"),
         users: vec![wire::AclUser { name: "app".into(), password_sha256: vec![hash("app-secret")], rules: rules.into() }],
@@ -179,26 +189,26 @@ fn app_settings(rules: &str, append_only: bool) -> Command {
     })
 }
 
-fn usual_settings() -> Command {
+pub(super) fn usual_settings() -> Command {
     app_settings("~* &* +@all -@admin -@dangerous +info", true)
 }
 
-fn quorum(min_replicas: u32) -> wire::Quorum {
+pub(super) fn quorum(min_replicas: u32) -> wire::Quorum {
     wire::Quorum { min_replicas, max_lag_seconds: 8 }
 }
 
-fn promote(min_replicas: u32) -> Command {
+pub(super) fn promote(min_replicas: u32) -> Command {
     let users = vec![wire::ReplicationUser { name: "_repl-b".into(), password_sha256: hash("repl-secret") }];
     Command::Promote(wire::Promote { replication_users: users, quorum: Some(quorum(min_replicas)) })
 }
 
-fn follow(save_first: bool) -> Command {
+pub(super) fn follow(save_first: bool) -> Command {
     let (user, password) = ("_repl-b".into(), "repl-secret".into());
-    Command::Follow(wire::Follow { master_name: "127.0.0.1".into(), user, password, save_first })
+    Command::Follow(wire::Follow { master_name: "127.0.0.1".into(), user, password, save_first, master_incarnation: "cache-1-m4m4".into() })
 }
 
 /// A promoted node and a replica of it in sync, both under epoch 1.
-async fn pair() -> (TestNode, TestNode) {
+pub(super) async fn pair() -> (TestNode, TestNode) {
     let master = TestNode::start(0);
     master.running().await;
     master.command(1, usual_settings()).await.unwrap();
@@ -228,7 +238,9 @@ async fn boots_fenced_and_lets_nobody_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promoted_it_takes_writes_fenced_it_refuses_and_unfenced_it_goes_on() {
-    let node = TestNode::start(0);
+    let dir = open_dir();
+    let settings = Settings { hold_writes: Duration::ZERO, ..settings(dir.path(), 0) };
+    let node = TestNode::start_as(dir, settings, identity(), false);
     node.running().await;
     node.command(3, usual_settings()).await.unwrap();
     let state = node.command(3, promote(0)).await.unwrap();
@@ -236,9 +248,9 @@ async fn promoted_it_takes_writes_fenced_it_refuses_and_unfenced_it_goes_on() {
     node.write("k", "v").await.unwrap();
     let fenced = node.command(4, Command::Fence(wire::Fence {})).await.unwrap();
     assert_eq!((fenced.redis.role, fenced.redis.fenced, fenced.promoted), (Role::Master, true, false));
-    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
-    session.run(redis::cmd("CLIENT").arg("UNPAUSE")).await.unwrap();
-    assert_eq!(node.write("k", "late").await.unwrap_err().code(), Some("NOREPLICAS"), "without the pause too");
+    assert_eq!(node.write("k", "late").await.unwrap_err().code(), Some("NOREPLICAS"), "held for no time at all here, then refused");
+    let settled = node.command(4, app_settings("~* +@all -@admin -@dangerous", true)).await.unwrap();
+    assert!(settled.redis.fenced, "new settings do not take the fence off");
     let open = node.command(5, Command::Unfence(wire::Unfence { quorum: Some(quorum(0)) })).await.unwrap();
     assert_eq!((open.redis.fenced, open.promoted, open.highest.epoch), (false, true, 5));
     node.write("k", "again").await.unwrap();
@@ -273,8 +285,8 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
 impl TestNode {
     /// Epoch of the history after it was written.
     fn peek_history(&self) -> Option<u64> {
-        keep_history(&self.node);
-        self.node.files.history().unwrap().map(|h| h.epoch)
+        history::keep(&self.node);
+        self.node.files.history().unwrap().map(|kept| kept.history.epoch)
     }
 }
 
@@ -286,11 +298,12 @@ async fn an_exit_is_shown_and_followed_by_a_fenced_start_with_the_data() {
     let before = node.command(1, promote(0)).await.unwrap();
     node.write("k", "v").await.unwrap();
     node.until(|_| node.place.has_append_only_file()).await;
-    keep_history(&node.node);
+    history::keep(&node.node);
     let old_nonce = node.node.issue().nonce;
     let exited = async { node.until(|s| s.redis.process == Process::Exited).await };
     let (exited, ()) = tokio::join!(exited, async { node.kill_redis() });
     assert_eq!((exited.redis.run_id.as_str(), exited.redis.fenced, exited.configured.as_str()), ("", true, ""));
+    assert_eq!((exited.redis.role, exited.redis.replid.as_str()), (Role::Master, before.redis.replid.as_str()), "what it was stays");
     let after = node.running().await;
     assert_ne!(after.redis.run_id, before.redis.run_id);
     assert_eq!((after.redis.role, after.redis.fenced, after.redis.keys), (Role::Replica, true, 1));
@@ -314,7 +327,7 @@ async fn a_clean_stop_keeps_data_memory_and_history() {
     let again = TestNode::start_in(dir, 0);
     let state = again.running().await;
     assert_eq!((state.redis.keys, state.redis.fenced, state.highest.epoch, state.promoted), (1, true, 7, true));
-    assert_eq!(state.history.map(|h| h.epoch), Some(7));
+    assert_eq!(state.history.map(|h| (h.epoch, h.gap_ms)), Some((7, 0)), "a clean stop leaves no gap");
     let lower = again.command(6, usual_settings()).await.unwrap_err();
     assert_eq!(lower.code(), Code::FailedPrecondition);
     again.stop().await;
@@ -480,9 +493,7 @@ async fn a_redis_that_is_busy_for_ever_is_ended_by_a_detach() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_used_volume_without_its_memory_promotes_nothing_before_another_command() {
-    let dir = Arc::new(tempfile::tempdir().unwrap());
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let node = TestNode::start_used(dir, 0, true);
+    let node = TestNode::start_used(open_dir(), 0, true);
     assert_eq!(node.running().await.notes.len(), 1);
     assert_eq!(node.command(4, promote(0)).await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(node.node.peek().redis.role, Role::Replica);
@@ -504,7 +515,7 @@ async fn a_frozen_redis_is_stuck_and_a_detach_ends_it() {
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     node.until(|s| s.redis.process == Process::Stuck).await;
     let state = node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
-    assert!(state.redis.fenced && state.redis.role != Role::Master);
+    assert!(state.redis.fenced && state.redis.process != Process::Running);
     assert_eq!(node.running().await.redis.role, Role::Replica);
     node.stop().await;
 }

@@ -30,7 +30,13 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
             paths: mesh.paths.into_iter().map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),
-        history: state.history.map(|h| History { replid: h.replid, offset: h.offset, epoch: h.epoch }),
+        history: state.history.map(|h| History {
+            // An agent that says nothing of gaps wrote this down each second.
+            gap_ms: h.gap_ms.unwrap_or(History::UNKNOWN_GAP),
+            replid: h.replid,
+            offset: h.offset,
+            epoch: h.epoch,
+        }),
         configured: state.configured,
         notes: state.notes,
         saved: state.saved,
@@ -97,10 +103,11 @@ pub fn command(root: &RootSecret, authority: Authority, nonce: String, command: 
         Command::Promote { replicas, quorum: q } => {
             Wire::Promote(wire::Promote { replication_users: users(root, replicas), quorum: Some(quorum(*q)) })
         }
-        Command::Follow { master_name, grant, save_first } => {
+        Command::Follow { master, master_name, grant, save_first } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
             Wire::Follow(wire::Follow {
                 master_name: master_name.clone(),
+                master_incarnation: master.0.clone(),
                 user: credentials.user,
                 password: credentials.password.expose_secret().to_owned(),
                 save_first: *save_first,

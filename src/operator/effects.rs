@@ -13,9 +13,10 @@ use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
 use crate::model::ids::{IncarnationName, LeaseId};
+use crate::model::inventory::Delivered;
 use crate::model::mesh::KEY_LIFE;
 use crate::model::record::Record;
-use crate::model::step::Effect;
+use crate::model::step::{Effect, Step};
 use crate::model::time::UnixMs;
 use crate::sdl;
 
@@ -25,17 +26,19 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 /// A key is used within this time of its making, or another one is made: it has to outlast the start and the login of the node.
 const KEY_GOOD_FOR: Duration = Duration::from_secs(KEY_LIFE.as_secs() / 2);
 
-/// A manifest with a minted key.
+/// A manifest with a minted key. Never written down.
 #[derive(Clone)]
 pub struct HeldManifest {
     text: String,
     hash: [u8; 32],
+    /// When its provider took it last, and how often it did.
+    delivered: Option<Delivered>,
     /// Id of the key in it.
     key: String,
     minted: UnixMs,
 }
 
-/// Such manifests of nodes that did not join yet. Never written down.
+/// Manifests of nodes that did not join yet.
 pub type Held = Mutex<BTreeMap<IncarnationName, HeldManifest>>;
 
 /// What became of the last mint for a node.
@@ -66,6 +69,23 @@ pub struct Hands {
     /// Mints of this process, by node: the tailnet may show a key before the manifest is held, or not yet.
     pub minting: Mutex<BTreeMap<IncarnationName, Mint>>,
     pub pending: Pending,
+    /// Deployments that are being created right now: signed or not yet, an earlier reading proves nothing about them.
+    pub creating: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+/// Marks the deployments that steps will create, until it is dropped.
+pub struct Creating {
+    dseqs: Vec<u64>,
+    all: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        let mut all = lock(&self.all);
+        for dseq in &self.dseqs {
+            all.remove(dseq);
+        }
+    }
 }
 
 /// Which reading an effect outdates.
@@ -152,6 +172,19 @@ impl Hands {
         lock(&self.minting).iter().filter_map(|(name, mint)| Some((name.clone(), mint.refused.clone()?))).collect()
     }
 
+    /// Manifests that providers took from this process.
+    pub fn delivered(&self) -> BTreeMap<IncarnationName, Delivered> {
+        lock(&self.held).iter().filter_map(|(name, held)| Some((name.clone(), held.delivered?))).collect()
+    }
+
+    /// To be called before steps are started, and kept until their reading of the chain is new.
+    pub fn creating(&self, steps: &[Step], record: &Record) -> Creating {
+        let creates = steps.iter().filter(|step| matches!(step.effect, Effect::CreateDeployment { .. }));
+        let dseqs: Vec<_> = creates.filter_map(|step| record.incarnations.get(step.effect.incarnation())).map(|i| i.dseq).collect();
+        lock(&self.creating).extend(&dseqs);
+        Creating { dseqs, all: self.creating.clone() }
+    }
+
     /// Signs, keeps the bytes, sends them, and waits for their end.
     async fn transact(&self, cluster: &RedisCluster, msg: &ChainMsg) -> Result<(), String> {
         let tx = self.world.chain.sign(msg).await.map_err(|e| e.to_string())?;
@@ -194,11 +227,14 @@ impl Hands {
         lock(&self.pending).insert(tx.hash.clone(), Kept { dseq: tx.dseq, landed: None });
     }
 
-    /// Deployments that a reading of this height cannot be believed about: a transaction may still land, or landed later.
+    /// Deployments that a reading of this height cannot be believed about: a transaction may still be signed or land, or landed later.
     pub fn unsettled(&self, height: i64) -> BTreeSet<u64> {
+        // In this order, so that a deployment is in one of them all the time.
+        let mut all = lock(&self.creating).clone();
         let mut pending = lock(&self.pending);
         pending.retain(|_, kept| kept.landed.is_none_or(|landed| landed > height));
-        pending.values().map(|kept| kept.dseq).collect()
+        all.extend(pending.values().map(|kept| kept.dseq));
+        all
     }
 
     /// Mints a key and stores the new hash, unless this process did both already; then brings the manifest to the provider.
@@ -206,11 +242,16 @@ impl Hands {
         let chain = self.readings.chain().ok_or("the chain was not read yet")?;
         let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
         let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;
-        let HeldManifest { text: manifest, hash, .. } = self.manifest(cluster, record, incarnation).await?;
-        if deployment.hash != hash {
-            self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash }).await?;
+        let held = self.manifest(cluster, record, incarnation).await?;
+        if deployment.hash != held.hash {
+            self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash: held.hash }).await?;
         }
-        self.world.gateway.put_manifest(provider, lease, &manifest).await.map_err(|e| e.to_string())
+        self.world.gateway.put_manifest(provider, lease, &held.text).await.map_err(|e| e.to_string())?;
+        if let Some(held) = lock(&self.held).get_mut(incarnation) {
+            let times = held.delivered.map_or(0, |d| d.times).saturating_add(1);
+            held.delivered = Some(Delivered { at: (self.world.now)(), times });
+        }
+        Ok(())
     }
 
     /// The manifest that this process holds for a node whose key is still good, or one with a fresh key.
@@ -261,7 +302,8 @@ impl Hands {
         let identity = serde_json::to_string(&identity).map_err(|e| e.to_string())?;
         let env = [(NODE_VARIABLE.to_owned(), identity)];
         let manifest = sdl::manifest(&cluster.spec, &incarnation.group_name(installation), &settings.image, &env);
-        let made = HeldManifest { hash: sdl::canonical::hash(&manifest), text: manifest, key: key.id, minted };
+        let hash = sdl::canonical::hash(&manifest);
+        let made = HeldManifest { hash, text: manifest, delivered: None, key: key.id, minted };
         lock(&self.held).insert(incarnation.clone(), made.clone());
         Ok(made)
     }

@@ -71,6 +71,7 @@ pub fn close_at_word(draft: &mut Draft<'_>) {
             candidate: false,
             device: None,
             rejoin: None,
+            redis_down: None,
             quarantined: None,
             replaces: None,
             condemned: Some(Condemned { at: now, reason, closed: None }),

@@ -257,3 +257,30 @@ async fn a_node_that_is_heard_gets_no_new_key_whatever_the_list_says() {
     tokio::time::sleep(LONG).await;
     assert_eq!((live(&world).await, world.tailnet.lock().unwrap().keys.len()), (nodes, 3));
 }
+
+/// An admin renames the master's device, then the tailnet gets another suffix: it is the same master under another name, and no epoch is
+/// begun for it.
+#[tokio::test(start_paused = true)]
+async fn renames_of_the_masters_device_and_of_the_whole_tailnet_stop_no_writes() {
+    let world = running(Terms::new(433, 5)).await;
+    let nodes = live(&world).await;
+    let before = world.stored("cache").await.record;
+    let goes_on = async |what: &str| {
+        let written = world.written();
+        world.until(what, Duration::from_mins(1), async || world.written() > written + 50).await;
+        world.until_ready("cache").await;
+    };
+    let master = device(&world, &nodes[0]);
+    world.tailnet.lock().unwrap().rename(&master, "grandmaster.mesh.test");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    goes_on("writes after the master's device was renamed").await;
+    {
+        let mut tailnet = world.tailnet.lock().unwrap();
+        tailnet.devices.iter_mut().for_each(|d| d.name = d.name.replace("mesh.test", "other.test"));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    goes_on("writes after the tailnet's suffix changed").await;
+    let after = world.stored("cache").await.record;
+    assert_eq!((after.epoch, live(&world).await, world.lost_writes("cache").await), (before.epoch, nodes, 0));
+    comes_up_and_goes(&world, "cache").await;
+}

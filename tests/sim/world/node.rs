@@ -56,6 +56,10 @@ pub struct Node {
     pub acks: Vec<(String, u64)>,
     pub saved: Vec<String>,
     pub nonce: u64,
+    /// Its redis ends at once whenever it is started.
+    pub broken: bool,
+    /// No volume: a start of redis is empty.
+    pub ephemeral: bool,
 }
 
 /// What of a node is news: all but counters that move by themselves.
@@ -131,6 +135,8 @@ impl Node {
             acks: Vec::new(),
             saved: Vec::new(),
             nonce: 0,
+            broken: false,
+            ephemeral: false,
         };
         node.boot_redis();
         node
@@ -151,6 +157,10 @@ impl Node {
         self.link_up = false;
         self.online_epoch = 0;
         self.acks.clear();
+        if self.ephemeral {
+            self.log.clear();
+            self.history = None;
+        }
     }
 
     /// Its redis dies; the agent starts it again some moments later.
@@ -256,7 +266,7 @@ impl Node {
         let command = request.command.ok_or("no command")?;
         let wish = match &command {
             Command::Promote(_) | Command::Unfence(_) => Wish::Lead,
-            Command::Follow(follow) => Wish::Follow(&follow.master_name),
+            Command::Follow(f) => Wish::Follow { incarnation: &f.master_incarnation, name: &f.master_name },
             _ => Wish::Other,
         };
         let fresh = if request.nonce == self.nonce.to_string() { Freshness::Fresh } else { Freshness::Stale };
