@@ -3,8 +3,8 @@
 //! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited for, and the status to publish.
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
-mod candidates;
 mod bounds;
+mod candidates;
 mod cleanup;
 mod clock;
 mod control;
