@@ -103,6 +103,10 @@ pub struct Chain {
     pub grpc: Vec<String>,
     /// Price of a unit of gas in millionths of a uakt.
     pub gas_price_micro: u64,
+    /// The most that the fee of one transaction may be, in uakt.
+    pub max_fee: u64,
+    /// The most that all fees of a day may come to, in uakt.
+    pub max_fee_per_day: u64,
 }
 
 /// Who pays.
@@ -265,7 +269,21 @@ fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
     let gas_price_micro = fields::decimal_micro(fields.or("chain.gasPrice", "0.025uakt").trim_end_matches("uakt"))
         .filter(|price| (1..=10_000_000).contains(price))
         .ok_or_else(|| invalid("chain.gasPrice", "it must be above 0 and at most 10uakt, written like 0.025uakt"))?;
-    Ok(Chain { id: fields.required("chain.id")?, grpc, gas_price_micro })
+    let (max_fee, max_fee_per_day) = (akt(fields, "chain.maxFee", "0.1akt")?, akt(fields, "chain.maxFeePerDay", "3akt")?);
+    if max_fee > max_fee_per_day {
+        return Err(invalid(
+            "chain.maxFeePerDay",
+            "it is less than chain.maxFee, what one transaction may cost; raise it or lower the other",
+        ));
+    }
+    Ok(Chain { id: fields.required("chain.id")?, grpc, gas_price_micro, max_fee, max_fee_per_day })
+}
+
+/// An amount of AKT in uakt.
+fn akt(fields: &Fields, field: &'static str, default: &str) -> Result<u64, ConfigError> {
+    let text = fields.or(field, default);
+    let amount = text.strip_suffix("akt").and_then(fields::decimal_micro).filter(|uakt| *uakt > 0);
+    amount.ok_or_else(|| invalid(field, format!("`{text}` must be above 0 and written like {default}")))
 }
 
 fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Wallet, ConfigError> {

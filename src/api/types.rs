@@ -20,6 +20,9 @@ pub const MIGRATE: &str = "akash-redis.dev/migrate";
 /// Annotation: the incarnation that shall be master, and the epoch in which that was asked: `cache-1-x7k2@5`.
 /// It lapses with the epoch; without `@` it holds for ever.
 pub const MASTER: &str = "akash-redis.dev/master";
+/// Annotation by which a person accepts the loss of what no node that answers holds: the epoch that the cluster was in. It lapses with that
+/// epoch.
+pub const ACCEPT_LOSS: &str = "akash-redis.dev/accept-loss";
 
 /// A highly available Redis on leases of independent providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

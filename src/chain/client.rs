@@ -11,6 +11,7 @@ use prost_types::Timestamp;
 use rand::Rng;
 
 use super::endpoint::{Node, Nodes};
+use super::fees::{self, FeeLimits, Fees};
 use super::pace::Pace;
 use super::read::{self, Providers};
 use super::settle::{self, Unsent};
@@ -76,6 +77,8 @@ pub struct ChainSettings {
     pub gas_price: GasPrice,
     /// Account that pays the fees instead of the wallet.
     pub fee_granter: Option<String>,
+    /// The most that fees may come to.
+    pub fee_limits: FeeLimits,
 }
 
 /// [`Chain`] over gRPC.
@@ -87,6 +90,7 @@ pub struct ChainClient {
     pace: Pace,
     providers: Providers,
     unsent: Unsent,
+    fees: Fees,
     /// Time-out of the newest transaction, nanoseconds: the chain takes each only once per key.
     last_timeout: Mutex<u128>,
 }
@@ -109,6 +113,7 @@ impl ChainClient {
             pace: Pace::default(),
             providers: Providers::default(),
             unsent: Unsent::default(),
+            fees: Fees::default(),
             last_timeout: Mutex::new(0),
         })
     }
@@ -150,29 +155,31 @@ impl ChainClient {
         *last
     }
 
+    /// The gas that the message takes on this node's state, a fee being taken as when it is sent.
     async fn gas(&self, node: &Node, msg: &ChainMsg, body: &[u8]) -> Result<u64, ChainError> {
-        let offer = FeeOffer { granter: self.settings.fee_granter.clone(), ..FeeOffer::default() };
+        let offer = fees::for_simulation(self.settings.gas_price, self.settings.fee_granter.clone());
         let tx_bytes = tx::raw(body.to_vec(), tx::auth_info(self.wallet.public_key(), &offer), Vec::new());
         let what = tx::purpose(msg);
         let answer = node.call(&what, node.txs().simulate(SimulateRequest { tx_bytes })).await?;
-        let used = node.part(answer.gas_info, "gas figure")?.gas_used;
-        Ok(with_margin(used, msg))
+        Ok(node.part(answer.gas_info, "gas figure")?.gas_used)
     }
 
-    async fn prepare(&self, node: Node, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
+    /// The signed message and its fee in uakt. An endpoint that asks for more gas than a message may have is passed over.
+    async fn prepare(&self, node: Node, msg: &ChainMsg, raises: u32) -> Result<(SignedTx, u64), ChainError> {
         let block = node.latest().await?;
         self.pace.see(block);
         let account = self.account_number(&node).await?;
         let timeout = self.next_timeout(block.nanos);
         let body = tx::body(self.wallet.address(), msg, timestamp(timeout));
-        let gas = self.gas(&node, msg, &body).await?;
+        let gas = fees::limit(self.gas(&node, msg, &body).await?, msg, raises);
         let fee = FeeOffer { uakt: self.settings.gas_price.fee(gas), gas, granter: self.settings.fee_granter.clone() };
+        Fees::within(self.settings.fee_limits, &fee).map_err(|why| unsent(msg, why))?;
         let auth_info = tx::auth_info(self.wallet.public_key(), &fee);
         let signature = self.wallet.sign(&tx::sign_doc(&body, &auth_info, &self.settings.chain_id, account));
         let bytes = tx::raw(body, auth_info, signature.to_vec());
         // Rounded up: until then it may land.
         let timeout = UnixMs(u64::try_from(timeout.div_ceil(1_000_000)).unwrap_or(u64::MAX));
-        Ok(SignedTx { dseq: msg.dseq(), purpose: tx::purpose(msg), hash: tx::hash(&bytes), bytes, timeout })
+        Ok((SignedTx { dseq: msg.dseq(), purpose: tx::purpose(msg), hash: tx::hash(&bytes), bytes, timeout }, fee.uakt))
     }
 }
 
@@ -195,13 +202,18 @@ impl Chain for ChainClient {
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
-        let signed = retry(crate::retry::MAX_RETRY, settle::is_away, || self.nodes.ask(|node| self.prepare(node, msg))).await?;
+        let raises = self.fees.raises(msg).map_err(|why| unsent(msg, why))?;
+        let (signed, fee) =
+            retry(crate::retry::MAX_RETRY, settle::is_away, || self.nodes.ask(|node| self.prepare(node, msg, raises))).await?;
+        self.fees.offer(self.settings.fee_limits, msg, &signed.hash, fee).map_err(|why| unsent(msg, why))?;
         self.unsent.add(&signed.hash);
         Ok(signed)
     }
 
     async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
-        settle::settle(&self.nodes, &self.pace, &self.unsent, tx).await
+        let (outcome, paid) = settle::settle(&self.nodes, &self.pace, &self.unsent, tx).await?;
+        self.fees.ended(&tx.hash, &outcome, paid);
+        Ok(outcome)
     }
 }
 
@@ -210,10 +222,8 @@ fn is_behind(error: &ChainError) -> bool {
     matches!(error, ChainError::Away { source, .. } if source.to_string().contains("height in the future"))
 }
 
-/// Half more than was measured; a close pays for every bid that is still open, and bids come in between.
-fn with_margin(used: u64, msg: &ChainMsg) -> u64 {
-    let tenths = if matches!(msg, ChainMsg::CloseDeployment { .. }) { 16 } else { 15 };
-    used.saturating_mul(tenths).div_ceil(10)
+fn unsent(msg: &ChainMsg, why: String) -> ChainError {
+    ChainError::NotSent { what: tx::purpose(msg), why }
 }
 
 fn timestamp(nanos: u128) -> Timestamp {
@@ -244,6 +254,7 @@ mod tests {
             grpc: vec!["http://127.0.0.1:1".into(), "https://localhost:1".into()],
             gas_price: GasPrice::USUAL,
             fee_granter: None,
+            fee_limits: FeeLimits::USUAL,
         };
         let wallet = Wallet::from_phrase(&phrase.into(), 0).expect("a good phrase");
         let client = ChainClient::connect(settings, Arc::new(wallet)).expect("nothing is connected yet");

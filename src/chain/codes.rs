@@ -25,7 +25,7 @@ const KNOWN: [Known; 22] = [
     (SDK, 4, "signature verification failed", "the signature is refused: `chain.id` or the account is not that of this node"),
     (SDK, 5, "insufficient funds", "the wallet has not enough coins: send it AKT for fees, and ACT or a larger budget for deposits"),
     (SDK, 8, "", "the transaction was signed by another key than its owner's"),
-    (SDK, 11, "out of gas", "the gas limit was too low; the next attempt measures anew"),
+    (SDK, 11, "out of gas", "the gas limit was too low; the next attempt is given more"),
     (SDK, 13, "insufficient fee", "the fee is too low: raise `chain.gasPrice`"),
     (SDK, 18, "", "the request is invalid"),
     (SDK, 20, "mempool is full", "the node has too many transactions waiting"),

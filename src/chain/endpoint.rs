@@ -245,7 +245,7 @@ impl Nodes {
         Ok(Self { nodes, preferred: AtomicUsize::new(0) })
     }
 
-    /// Asks one node after the other until one answers, be it with a refusal. Each is asked for its chain id before its first use.
+    /// Asks one node after the other until one answers, be it with a refusal; one whose answer goes beyond our own limits is no use either. Each is asked for its chain id before its first use.
     /// The error of the first one comes back when none answers.
     pub async fn ask<T, Fut>(&self, op: impl Fn(Node) -> Fut) -> Result<T, ChainError>
     where
@@ -261,7 +261,7 @@ impl Nodes {
                 Err(error) => Err(error),
             };
             match answer {
-                Err(error @ (ChainError::Away { .. } | ChainError::Odd { .. })) => {
+                Err(error @ (ChainError::Away { .. } | ChainError::Odd { .. } | ChainError::NotSent { .. })) => {
                     tracing::debug!(endpoint = %node.uri, %error, "the next endpoint is asked");
                     first.get_or_insert(error);
                 }

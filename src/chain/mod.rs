@@ -4,6 +4,7 @@ mod certificates;
 pub mod client;
 mod codes;
 mod endpoint;
+pub mod fees;
 mod pace;
 mod read;
 mod settle;
@@ -40,6 +41,14 @@ pub enum ChainError {
         /// Its text, shortened.
         log: String,
     },
+    /// Nothing was sent, by our own limits.
+    #[error("{what} is not sent: {why}")]
+    NotSent {
+        /// What was to be done.
+        what: String,
+        /// Which limit, and what to do.
+        why: String,
+    },
     /// The node answered with something else than what was asked for.
     #[error("the chain at {endpoint} answered something that cannot be used ({detail}); check that `chain.grpc` is a node of {chain_id}")]
     Odd {
@@ -62,7 +71,8 @@ pub trait Chain: Send + Sync {
     /// Either all of it or an error.
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError>;
 
-    /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of block time.
+    /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of block time. An error when it would cost
+    /// more than it may, or failed for its fee too often.
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError>;
 
     /// Sends these bytes (again) and waits until they landed, failed, or can no longer land.

@@ -1,8 +1,10 @@
 //! How fast blocks follow each other, measured: prices are per block, budgets per month.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use http::uri::PathAndQuery;
 
 use super::ChainError;
@@ -11,33 +13,47 @@ use crate::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
 
 /// Block time of the public network, for as long as nothing was measured.
 const USUAL_MS: u64 = 6100;
-/// Blocks to look back at the first reading: a few minutes at most, and surely not pruned.
-const LOOK_BACK: i64 = 20;
+/// Blocks between two that are looked up at the first reading.
+const STRIDE: i64 = 3;
+/// So many are looked up: half a minute of half-second blocks, three minutes of the public network's, and surely not pruned.
+const LOOKED_UP: i64 = 9;
+/// Samples that count, the newest ones: as many as a tick of 5 s sees in a few minutes.
+const KEPT: usize = 40;
 /// How long the next block is waited for where blocks cannot be looked up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Mean time between blocks over the life of this process.
+/// The usual time between blocks of late: the median, because a chain that stood still for hours made but one slow block.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<Option<(Block, Block)>>);
+pub(super) struct Pace(Mutex<VecDeque<Block>>);
 
 impl Pace {
     /// Adds a sample.
     pub fn see(&self, block: Block) {
-        let mut span = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match span.as_mut() {
-            Some((first, _)) if block.height < first.height => *first = block,
-            Some((_, last)) if block.height > last.height => *last = block,
-            Some(_) => {}
-            None => *span = Some((block, block)),
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = seen.partition_point(|other| other.height < block.height);
+        if seen.get(at).is_none_or(|other| other.height != block.height) {
+            seen.insert(at, block);
+        }
+        if seen.len() > KEPT {
+            seen.pop_front();
         }
     }
 
     /// Milliseconds per block, at least 1; `None` before two different blocks were seen.
     pub fn measured(&self) -> Option<u64> {
-        let (first, last) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let blocks = u128::try_from(last.height - first.height).ok().filter(|n| *n > 0)?;
-        let ms = last.nanos.saturating_sub(first.nanos) / blocks / 1_000_000;
-        Some(u64::try_from(ms).unwrap_or(u64::MAX).max(1))
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.make_contiguous();
+        let mut paces: Vec<u128> = seen
+            .windows(2)
+            .filter_map(|pair| {
+                let blocks = u128::try_from(pair[1].height - pair[0].height).ok().filter(|n| *n > 0)?;
+                Some(pair[1].nanos.saturating_sub(pair[0].nanos) / blocks / 1_000_000)
+            })
+            .collect();
+        paces.sort_unstable();
+        // Of two in the middle the shorter one: what is derived from it then costs less rather than more.
+        let median = *paces.get(paces.len().checked_sub(1)? / 2)?;
+        Some(u64::try_from(median).unwrap_or(u64::MAX).max(1))
     }
 
     /// Milliseconds per block, or the usual figure.
@@ -45,22 +61,23 @@ impl Pace {
         self.measured().unwrap_or(USUAL_MS)
     }
 
-    /// Adds the newest block, and at the first time an earlier one: from the node's store, or else the next one by waiting a moment.
+    /// Adds the newest block, and at the first time earlier ones: from the node's store, or else the next one by waiting a moment.
     pub async fn measure(&self, node: &Node, newest: Block) -> Result<(), ChainError> {
         self.see(newest);
         if self.measured().is_some() {
             return Ok(());
         }
-        match by_height(node, (newest.height - LOOK_BACK).max(1)).await {
-            Ok(block) => self.see(block),
-            Err(error) => {
-                tracing::debug!(%error, "the node does not look blocks up, the next one is waited for");
-                let started = tokio::time::Instant::now();
-                while self.measured().is_none() && started.elapsed() < PATIENCE {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    self.see(node.latest().await?);
-                }
+        let heights = (1..=LOOKED_UP).map(|n| newest.height - n * STRIDE).filter(|height| *height > 0);
+        for block in join_all(heights.map(|height| by_height(node, height))).await {
+            match block {
+                Ok(block) => self.see(block),
+                Err(error) => tracing::debug!(%error, "an earlier block is not there"),
             }
+        }
+        let started = tokio::time::Instant::now();
+        while self.measured().is_none() && started.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.see(node.latest().await?);
         }
         Ok(())
     }
@@ -92,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_is_over_all_that_was_seen() {
+    fn the_median_of_what_was_seen_counts() {
         let pace = Pace::default();
         assert_eq!(pace.block_ms(), USUAL_MS);
         pace.see(block(100, 1_000_000));
@@ -100,6 +117,30 @@ mod tests {
         pace.see(block(80, 900_000));
         assert_eq!(pace.block_ms(), 5000);
         pace.see(block(120, 1_060_000));
+        assert_eq!(pace.block_ms(), 3000, "of two the shorter one");
+        pace.see(block(140, 1_140_000));
         assert_eq!(pace.block_ms(), 4000);
+        pace.see(block(140, 9_999_999));
+        assert_eq!(pace.block_ms(), 4000, "a block has one time");
+    }
+
+    #[test]
+    fn a_chain_that_stood_still_is_not_slow() {
+        let pace = Pace::default();
+        let halt = 8 * 3600 * 1000;
+        // Looked up at the start, right after the halt.
+        for n in 0..=9 {
+            let after = if n > 7 { halt } else { 0 };
+            pace.see(block(100 + 3 * n, u128::from(n.unsigned_abs()) * 18_000 + after));
+        }
+        assert_eq!(pace.block_ms(), 6000);
+        // And one more halt while it runs, a block at a time.
+        for n in 0..100 {
+            pace.see(block(200 + n, 10 * halt + u128::from(n.unsigned_abs()) * 6000 + if n > 50 { halt } else { 0 }));
+            assert_eq!(pace.block_ms(), 6000);
+        }
+        // A chain that became faster is soon known.
+        (0..30).for_each(|n| pace.see(block(300 + n, 20 * halt + u128::from(n.unsigned_abs()) * 2000)));
+        assert_eq!(pace.block_ms(), 2000);
     }
 }

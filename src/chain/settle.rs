@@ -58,8 +58,8 @@ enum Reception {
     Unknown,
 }
 
-/// Sends the bytes and looks until they landed, failed or can no longer land.
-pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
+/// Sends the bytes and looks until they landed, failed or can no longer land. Also says whether they are in a block, and so were paid for.
+pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &SignedTx) -> Result<(TxOutcome, bool), ChainError> {
     let started = Instant::now();
     let mut first = unsent.take(&tx.hash);
     let mut refused = None;
@@ -70,7 +70,7 @@ pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &Sig
             send_at = Instant::now() + SEND_AGAIN;
             match broadcast(nodes, tx, first).await {
                 Reception::Waiting => refused = None,
-                Reception::Refused { outcome, certain: true } => return Ok(outcome),
+                Reception::Refused { outcome, certain: true } => return Ok((outcome, false)),
                 Reception::Refused { outcome, certain: false } => refused = Some(outcome),
                 Reception::Unknown => send_at = Instant::now() + Duration::from_secs(1),
             }
@@ -78,11 +78,11 @@ pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &Sig
         }
         let sight = retry(MAX_RETRY, is_away, || nodes.ask(|node| look(node, tx.hash.clone()))).await?;
         match sight {
-            Sight::End(outcome) => return Ok(outcome),
+            Sight::End(outcome) => return Ok((outcome, true)),
             Sight::NotFound(block) => {
                 pace.see(block);
                 if block.time() > tx.timeout && block.height > *too_late_since.get_or_insert(block.height) + MARGIN {
-                    return Ok(refused.unwrap_or(TxOutcome::Expired));
+                    return Ok((refused.unwrap_or(TxOutcome::Expired), false));
                 }
             }
         }

@@ -138,6 +138,11 @@ impl Client {
         self.send(Method::POST, &format!("/{name}/switchover"), Some(request)).await
     }
 
+    /// Accepts the loss of what no node that answers holds.
+    pub async fn accept_loss(&self, name: &str) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/accept-loss"), None::<&()>).await
+    }
+
     /// Asks for another number of nodes.
     pub async fn scale(&self, name: &str, nodes: u32) -> Result<Message, CliError> {
         self.send(Method::POST, &format!("/{name}/scale"), Some(&Scale { nodes })).await

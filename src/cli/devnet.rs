@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::local::{Local, LocalError};
+use super::providers::{self, Providers, ProvidersError};
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
 use crate::devnet::tailnet;
 
@@ -25,6 +26,8 @@ pub struct Devnet {
 pub enum DevnetCommand {
     /// Start a chain, four providers and a tailnet; they end with Ctrl-C.
     Up(Place),
+    /// Start providers and a tailnet for a chain that runs elsewhere; they end with Ctrl-C.
+    Providers(Providers),
     /// Run a command inside the running market's network, e.g. an operator or a proxy.
     Exec(Exec),
 }
@@ -57,6 +60,9 @@ pub enum DevnetError {
     /// The market or the tailnet.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// Providers on another chain.
+    #[error(transparent)]
+    Providers(#[from] ProvidersError),
     /// The peers.
     #[error(transparent)]
     Tailnet(#[from] tailnet::TailnetError),
@@ -91,6 +97,7 @@ fn default_dir() -> PathBuf {
 pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
     match args.command {
         DevnetCommand::Up(place) => up(&place.dir).await,
+        DevnetCommand::Providers(args) => providers::run(args).await,
         DevnetCommand::Exec(args) => exec(&args),
     }
 }
@@ -141,8 +148,8 @@ fn exec(args: &Exec) -> Result<ExitCode, DevnetError> {
 }
 
 /// The first process of the market's sandbox, by its id out here.
-fn first_process(dir: &Path) -> Option<u32> {
-    let marker = [b"\0", arguments(dir).as_slice()].concat();
+pub(super) fn first_process(dir: &Path) -> Option<u32> {
+    let markers = ["up", "providers"].map(|command| arguments(command, dir));
     let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     processes.into_iter().find(|pid| {
         let of = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -152,12 +159,12 @@ fn first_process(dir: &Path) -> Option<u32> {
             let ids: Vec<&str> = ids.split_whitespace().collect();
             ids.len() == 2 && ids[1] == "1"
         });
-        inner && of("cmdline").windows(marker.len()).any(|part| part == marker)
+        inner && markers.iter().any(|marker| of("cmdline").windows(marker.len()).any(|part| part == marker))
     })
 }
 
 /// How the inner process was called, as `/proc` shows it.
-fn arguments(dir: &Path) -> Vec<u8> {
+fn arguments(command: &str, dir: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt as _;
-    [b"devnet\0up\0--dir\0", dir.as_os_str().as_bytes(), b"\0"].concat()
+    [b"\0devnet\0", command.as_bytes(), b"\0--dir\0", dir.as_os_str().as_bytes(), b"\0"].concat()
 }

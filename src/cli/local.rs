@@ -23,6 +23,10 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 /// A real chain makes a block about every 6 s.
 const BLOCK_EVERY: Duration = Duration::from_millis(500);
+/// Blocks that come this fast let nobody wait.
+const FAST: Duration = Duration::from_secs(1);
+/// Everything secret follows from this file.
+const ROOT_SECRET: &str = "root.secret";
 
 /// Something of it does not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,26 +100,17 @@ impl Local {
     /// # Errors
     /// A program is missing, a port is taken, or something does not start in time.
     pub async fn start_with(program: &Path, dir: &Path, shutdown: &CancellationToken, options: &LocalOptions) -> Result<Self, LocalError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Some((program, package)) = NEEDED.iter().find(|(p, _)| !std::env::split_paths(&path).any(|d| d.join(p).is_file())) {
-            return Err(LocalError::Missing(program, package));
-        }
+        check_programs()?;
         let flags: Vec<&str> = options.control_flags.iter().map(String::as_str).collect();
         let tailnet = Tailnet::start(&dir.join("tailnet"), &flags).await?;
-        let node_env = tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned()));
-        let settings = MarketSettings {
-            dir: dir.join("market"),
-            image: IMAGE.to_owned(),
-            root: options.root.clone(),
-            program: program.to_owned(),
-            path: with_peers(&tailnet, &path),
-            node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
-            block_every: BLOCK_EVERY,
-        };
+        let settings = market_settings(program, dir, &tailnet, BLOCK_EVERY, options)?;
         let market = Market::start(&settings, shutdown).await?;
-        let local = Self { market, tailnet, operator_env: Vec::new(), program: program.to_owned(), dir: dir.to_owned(), operator: None };
-        local.write_settings()?;
-        Ok(local)
+        let grpc = market.chain_url();
+        write_settings(
+            dir,
+            &ChainPlace { chain_id: &market.chain_id, grpc: &grpc, mnemonic: Some(&market.mnemonic), block_every: BLOCK_EVERY },
+        )?;
+        Ok(Self { market, tailnet, operator_env: Vec::new(), program: program.to_owned(), dir: dir.to_owned(), operator: None })
     }
 
     /// The operator's settings file.
@@ -142,45 +137,6 @@ impl Local {
     /// The socket's path cannot be used.
     pub fn client(&self) -> Result<Client, CliError> {
         Client::new(&self.socket())
-    }
-
-    fn write_settings(&self) -> Result<(), LocalError> {
-        let mut root = [0; 32];
-        rand::thread_rng().fill_bytes(&mut root);
-        self.secret("root.secret", &root)?;
-        self.secret("mnemonic", self.market.mnemonic.as_bytes())?;
-        self.secret("oauth.secret", tailnet::OAUTH_SECRET.as_bytes())?;
-        let dir = self.dir.display();
-        let text = format!(
-            "chain: {{ id: {chain}, grpc: [\"{grpc}\"] }}\n\
-             wallet: {{ mnemonicFile: {dir}/mnemonic }}\n\
-             mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {id}, oauthSecretFile: {dir}/oauth.secret, tag: \"{tag}\", operatorTag: \"{operator}\", quarantineTag: \"{quarantine}\", socks5: \"{socks5}\" }}\n\
-             node: {{ image: \"{IMAGE}\" }}\n\
-             budget: {{ global: 100act, perClusterDefault: 12act }}\n\
-             store: {{ sqlite: {dir}/store.db }}\n\
-             rootSecretFile: {dir}/root.secret\n\
-             api: {{ socket: {dir}/operator.sock }}\n\
-             gateway: {{ allowPrivate: true }}\n\
-             # A block takes half a second here, and nobody has to wait for people.\n\
-             timing: {{ bidWindow: 1500ms, bidDeadline: 20s, joinDeadline: 30s, replaceAfter: 12s, tick: 500ms }}\n",
-            chain = self.market.chain_id,
-            grpc = self.market.chain_url(),
-            login = tailnet::login_server(),
-            id = tailnet::OAUTH_CLIENT_ID,
-            tag = tailnet::CLUSTER_TAG,
-            operator = tailnet::OPERATOR_TAG,
-            quarantine = tailnet::QUARANTINE_TAG,
-            socks5 = tailnet::socks5(),
-        );
-        let path = self.config();
-        std::fs::write(&path, text).map_err(|source| LocalError::Io { what: format!("writing {}", path.display()), source })
-    }
-
-    fn secret(&self, name: &str, content: &[u8]) -> Result<(), LocalError> {
-        let path = self.dir.join(name);
-        let failed = |source| LocalError::Io { what: format!("writing {}", path.display()), source };
-        let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
-        std::io::Write::write_all(&mut file, content).map_err(failed)
     }
 
     /// Starts an operator process and waits until its API answers.
@@ -214,6 +170,91 @@ impl Local {
             let _ = operator.kill().await;
         }
     }
+}
+
+fn check_programs() -> Result<(), LocalError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match NEEDED.iter().find(|(p, _)| !std::env::split_paths(&path).any(|d| d.join(p).is_file())) {
+        Some((program, package)) => Err(LocalError::Missing(program, package)),
+        None => Ok(()),
+    }
+}
+
+/// How nodes run beside this tailnet.
+pub(super) fn market_settings(
+    program: &Path,
+    dir: &Path,
+    tailnet: &Tailnet,
+    block_every: Duration,
+    options: &LocalOptions,
+) -> Result<MarketSettings, LocalError> {
+    check_programs()?;
+    let node_env = tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned()));
+    Ok(MarketSettings {
+        dir: dir.join("market"),
+        image: IMAGE.to_owned(),
+        root: options.root.clone(),
+        program: program.to_owned(),
+        path: with_peers(tailnet, &std::env::var_os("PATH").unwrap_or_default()),
+        node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
+        block_every,
+    })
+}
+
+/// A chain, as the operator is to use it.
+pub(super) struct ChainPlace<'a> {
+    pub chain_id: &'a str,
+    pub grpc: &'a str,
+    /// Words of the operator's wallet; without them the file is somebody else's to write.
+    pub mnemonic: Option<&'a str>,
+    pub block_every: Duration,
+}
+
+/// Writes the operator's settings and secrets. A root secret that is there stays: deployments are known by it.
+pub(super) fn write_settings(dir: &Path, chain: &ChainPlace<'_>) -> Result<(), LocalError> {
+    if !dir.join(ROOT_SECRET).exists() {
+        let mut root = [0; 32];
+        rand::thread_rng().fill_bytes(&mut root);
+        write_secret(dir, ROOT_SECRET, &root)?;
+    }
+    if let Some(words) = chain.mnemonic {
+        write_secret(dir, "mnemonic", words.as_bytes())?;
+    }
+    write_secret(dir, "oauth.secret", tailnet::OAUTH_SECRET.as_bytes())?;
+    // Nobody has to wait for people here; where blocks take their time, bids and leases do as well.
+    let timing = if chain.block_every <= FAST {
+        "timing: { bidWindow: 1500ms, bidDeadline: 20s, joinDeadline: 30s, replaceAfter: 12s, tick: 500ms }"
+    } else {
+        "timing: { bidWindow: 20s, bidDeadline: 90s, joinDeadline: 90s, replaceAfter: 30s, tick: 2s }"
+    };
+    let (id, grpc, dir_text) = (chain.chain_id, chain.grpc, dir.display());
+    let text = format!(
+        "chain: {{ id: {id}, grpc: [\"{grpc}\"] }}\n\
+         wallet: {{ mnemonicFile: {dir_text}/mnemonic }}\n\
+         mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {client}, oauthSecretFile: {dir_text}/oauth.secret, tag: \"{tag}\", operatorTag: \"{operator}\", quarantineTag: \"{quarantine}\", socks5: \"{socks5}\" }}\n\
+         node: {{ image: \"{IMAGE}\" }}\n\
+         budget: {{ global: 100act, perClusterDefault: 12act }}\n\
+         store: {{ sqlite: {dir_text}/store.db }}\n\
+         rootSecretFile: {dir_text}/{ROOT_SECRET}\n\
+         api: {{ socket: {dir_text}/operator.sock }}\n\
+         gateway: {{ allowPrivate: true }}\n\
+         {timing}\n",
+        login = tailnet::login_server(),
+        client = tailnet::OAUTH_CLIENT_ID,
+        tag = tailnet::CLUSTER_TAG,
+        operator = tailnet::OPERATOR_TAG,
+        quarantine = tailnet::QUARANTINE_TAG,
+        socks5 = tailnet::socks5(),
+    );
+    let path = dir.join("operator.yaml");
+    std::fs::write(&path, text).map_err(|source| LocalError::Io { what: format!("writing {}", path.display()), source })
+}
+
+fn write_secret(dir: &Path, name: &str, content: &[u8]) -> Result<(), LocalError> {
+    let path = dir.join(name);
+    let failed = |source| LocalError::Io { what: format!("writing {}", path.display()), source };
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+    std::io::Write::write_all(&mut file, content).map_err(failed)
 }
 
 /// The peers' directory first, so that nodes find this tailscaled.

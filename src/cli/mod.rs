@@ -14,6 +14,8 @@ mod logs;
 mod mesh;
 mod node;
 pub mod operator;
+#[cfg(feature = "devnet")]
+mod providers;
 mod proxy;
 mod read;
 mod sdl;
@@ -94,6 +96,8 @@ pub enum ClientCommand {
     Migrate(act::Migrate),
     /// Make a replica the master, without losing a write.
     Switchover(act::Switchover),
+    /// Go on without the data of nodes that cannot be asked, where a cluster waits for that decision.
+    Failover(act::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
     /// Delete a cluster: close its leases, get back what is left in escrow.
@@ -165,6 +169,7 @@ async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write +
         ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
+        ClientCommand::Failover(args) => act::failover(client, args, out).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
         ClientCommand::Delete(args) => act::delete(client, args, out).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,

@@ -16,6 +16,8 @@ pub(super) const FIELDS: &[&str] = &[
     "chain.gasPrice",
     "chain.grpc",
     "chain.id",
+    "chain.maxFee",
+    "chain.maxFeePerDay",
     "gateway.allowPrivate",
     "log.format",
     "log.level",

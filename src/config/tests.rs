@@ -56,6 +56,7 @@ fn the_smallest_file_is_enough_and_the_defaults_are_these() {
     let config = home.parse(&home.text()).unwrap();
     assert_eq!(config.chain.grpc, ["https://one.example:443", "http://two.example:9090"]);
     assert_eq!(config.chain.gas_price_micro, 25_000);
+    assert_eq!((config.chain.max_fee, config.chain.max_fee_per_day), (100_000, 3_000_000), "in uakt, as FeeLimits::USUAL");
     assert_eq!(config.wallet.mnemonic.expose_secret(), "word word");
     assert_eq!(config.root_secret.expose_secret(), "r".repeat(32).as_bytes());
     assert_eq!((config.mesh.tailnet.as_str(), config.mesh.tag.as_str()), ("-", "tag:akash-redis"));
@@ -147,6 +148,9 @@ fn values_that_cannot_be_used_are_refused_by_name() {
         ("50act", "5act", "budget.perClusterDefault cannot be used: it is more than budget.global, 5act"),
         ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
         ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
+        ("id: akashnet-2", "id: a, maxFee: 1act", "chain.maxFee cannot be used: `1act` must be above 0 and written like 0.1akt"),
+        ("id: akashnet-2", "id: a, maxFee: 0akt", "chain.maxFee cannot be used"),
+        ("id: akashnet-2", "id: a, maxFee: 4akt", "chain.maxFeePerDay cannot be used: it is less than chain.maxFee"),
         ("rootSecretFile:", "timing: { bidWindow: 5m }\nrootSecretFile:", "timing.bidWindow cannot be used"),
         (
             "rootSecretFile:",

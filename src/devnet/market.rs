@@ -36,8 +36,15 @@ const FIRST_PROVIDER: u8 = 21;
 const WEALTH: u128 = 1_000_000_000;
 /// A call to the chain takes no longer.
 const CALL_TIME_OUT: Duration = Duration::from_secs(10);
-/// Regions and price factors of the providers, in thousandths.
-const PROVIDERS: [(&str, u32); 4] = [("us-west", 900), ("eu-central", 1000), ("as-east", 1100), ("us-east", 1200)];
+/// Regions of the providers, in turn.
+const REGIONS: [&str; 4] = ["us-west", "eu-central", "as-east", "us-east"];
+/// Providers of a market that has a chain of its own.
+const USUAL: usize = 4;
+/// Price of the first provider in thousandths of the usual one; each further one asks `DEARER` more.
+const CHEAPEST: u32 = 900;
+const DEARER: u32 = 100;
+/// So many providers have an address of their own.
+pub const MOST_PROVIDERS: usize = 16;
 
 /// The market does not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +64,9 @@ pub enum MarketError {
     /// The chain's own address.
     #[error("the local chain cannot be reached")]
     Channel(#[from] tonic::transport::Error),
+    /// More providers than addresses.
+    #[error("{0} providers are too many; this market has room for {MOST_PROVIDERS}")]
+    TooMany(usize),
     /// A port is taken, or the program's own file cannot be found.
     #[error("{what} cannot be opened ({source}); end what uses it and start again")]
     Io {
@@ -130,7 +140,7 @@ impl Market {
         let net = Net::set_up("/etc/hosts".into()).await?;
         let mnemonic = random_mnemonic();
         let tenant = Account::from_mnemonic(&mnemonic, 0)?;
-        let accounts: Vec<Account> = PROVIDERS.iter().map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
+        let accounts: Vec<Account> = (0..USUAL).map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
         let rich = |account: &Account| (account.address().to_owned(), WEALTH, WEALTH);
         let genesis = Genesis::with_accounts(std::iter::once(&tenant).chain(&accounts).map(rich).collect(), now_ns());
         let chain_id = genesis.chain_id.clone();
@@ -140,62 +150,8 @@ impl Market {
         let channel = Channel::from_shared(chain.url())
             .map_err(|e| MarketError::Io { what: "the local chain".to_owned(), source: std::io::Error::other(e) })?;
         let channel = channel.timeout(CALL_TIME_OUT).connect().await?;
-        let starts =
-            PROVIDERS.iter().zip(accounts).enumerate().map(|(n, ((region, price), account))| {
-                Self::provider(settings, &net, channel.clone(), n, region, *price, account, shutdown)
-            });
-        let providers = futures::future::try_join_all(starts).await?;
+        let providers = start_providers(settings, &net, &channel, accounts, shutdown).await?;
         Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id, net })
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call, right above")]
-    async fn provider(
-        settings: &MarketSettings,
-        net: &Arc<Net>,
-        channel: Channel,
-        number: usize,
-        region: &str,
-        price: u32,
-        account: Account,
-        shutdown: &CancellationToken,
-    ) -> Result<LocalProvider, MarketError> {
-        let name = format!("provider{}", number + 1);
-        let hostname = format!("{name}.devnet.test");
-        let stop = shutdown.child_token();
-        let last = FIRST_PROVIDER + u8::try_from(number).unwrap_or(0);
-        let address = net.add_address(last).await?;
-        net.publish(&hostname, address)?;
-        let certificate = ProviderCertificate::make(account.address(), &hostname, SystemTime::now())?;
-
-        let ingress = Arc::new(Ingress::default());
-        tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
-        let runner_settings = RunnerSettings {
-            root: settings.root.clone(),
-            program: settings.program.clone(),
-            path: settings.path.clone(),
-            env: settings.node_env.clone(),
-            ..RunnerSettings::new(settings.dir.join(&name), settings.image.clone())
-                .map_err(|source| MarketError::Io { what: "this program's file".to_owned(), source })?
-        };
-        let own_name = ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
-        let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
-        let host = ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
-        let (listener, served, ended) = (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
-        let (cert_pem, pubkey_pem) = (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
-        tokio::spawn(async move {
-            if let Err(error) = gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await {
-                tracing::warn!(%error, "a local gateway stopped answering");
-            }
-        });
-        let uri = format!("https://{hostname}:{GATEWAY_PORT}");
-        let config = ProviderConfig {
-            certificate: Some((cert_pem, pubkey_pem)),
-            price_permille: price,
-            block_ms: u64::try_from(settings.block_every.as_millis()).unwrap_or(u64::MAX),
-            ..ProviderConfig::new(&name, account, &uri, region)
-        };
-        let market = market::start(config, channel, host, &stop).await?;
-        Ok(LocalProvider { name, market, runner, stop })
     }
 
     /// Where the chain answers.
@@ -232,6 +188,72 @@ impl Market {
         let active = view.deployments().filter(|d| d.state == crate::wire::akash::deployment::v1::deployment::State::Active as i32).count();
         (view.balance(&self.tenant, "uact"), view.held_in_escrow("uact"), active)
     }
+}
+
+/// Starts a provider for each account, clients of the chain behind `channel`; they end with `shutdown`. The sandbox's network is set up.
+///
+/// # Errors
+/// There are too many, a port is taken, or the chain refuses one.
+pub async fn start_providers(
+    settings: &MarketSettings,
+    net: &Arc<Net>,
+    channel: &Channel,
+    accounts: Vec<Account>,
+    shutdown: &CancellationToken,
+) -> Result<Vec<LocalProvider>, MarketError> {
+    if accounts.len() > MOST_PROVIDERS {
+        return Err(MarketError::TooMany(accounts.len()));
+    }
+    let numbered = accounts.into_iter().enumerate();
+    futures::future::try_join_all(numbered.map(|one| provider(settings, net, channel.clone(), one, shutdown))).await
+}
+
+async fn provider(
+    settings: &MarketSettings,
+    net: &Arc<Net>,
+    channel: Channel,
+    (number, account): (usize, Account),
+    shutdown: &CancellationToken,
+) -> Result<LocalProvider, MarketError> {
+    let region = REGIONS[number % REGIONS.len()];
+    let price = CHEAPEST + DEARER * u32::try_from(number).unwrap_or(0);
+    let name = format!("provider{}", number + 1);
+    let hostname = format!("{name}.devnet.test");
+    let stop = shutdown.child_token();
+    let last = FIRST_PROVIDER + u8::try_from(number).unwrap_or(0);
+    let address = net.add_address(last).await?;
+    net.publish(&hostname, address)?;
+    let certificate = ProviderCertificate::make(account.address(), &hostname, SystemTime::now())?;
+
+    let ingress = Arc::new(Ingress::default());
+    tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
+    let runner_settings = RunnerSettings {
+        root: settings.root.clone(),
+        program: settings.program.clone(),
+        path: settings.path.clone(),
+        env: settings.node_env.clone(),
+        ..RunnerSettings::new(settings.dir.join(&name), settings.image.clone())
+            .map_err(|source| MarketError::Io { what: "this program's file".to_owned(), source })?
+    };
+    let own_name = ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
+    let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
+    let host = ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
+    let (listener, served, ended) = (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
+    let (cert_pem, pubkey_pem) = (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
+    tokio::spawn(async move {
+        if let Err(error) = gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await {
+            tracing::warn!(%error, "a local gateway stopped answering");
+        }
+    });
+    let uri = format!("https://{hostname}:{GATEWAY_PORT}");
+    let config = ProviderConfig {
+        certificate: Some((cert_pem, pubkey_pem)),
+        price_permille: price,
+        block_ms: u64::try_from(settings.block_every.as_millis()).unwrap_or(u64::MAX),
+        ..ProviderConfig::new(&name, account, &uri, region)
+    };
+    let market = market::start(config, channel, host, &stop).await?;
+    Ok(LocalProvider { name, market, runner, stop })
 }
 
 async fn listen(address: Ipv4Addr, port: u16) -> Result<TcpListener, MarketError> {

@@ -2,9 +2,11 @@
 
 pub mod account;
 pub mod chain;
+pub mod foreign;
 pub mod ledger;
 pub mod market;
 pub mod net;
 pub mod provider;
+pub mod relay;
 pub mod sandbox;
 pub mod tailnet;

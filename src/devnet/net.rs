@@ -74,6 +74,11 @@ impl Net {
         Ok(own)
     }
 
+    /// Makes an address of the world outside one of the sandbox itself.
+    pub async fn add_local(&self, outer: Ipv4Addr) -> Result<(), NetError> {
+        ip(&["addr", "replace", &format!("{outer}/32"), "dev", "lo"]).await
+    }
+
     /// Reserves an address for a node.
     pub fn take(&self) -> Result<Ipv4Addr, NetError> {
         let mut taken = lock(&self.taken);

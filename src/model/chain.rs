@@ -16,7 +16,7 @@ pub struct ChainView {
     pub height: i64,
     /// Block time of that height.
     pub block_time: UnixMs,
-    /// Measured mean time between blocks, milliseconds.
+    /// Measured median of the time between blocks, milliseconds.
     pub block_ms: u64,
     /// Spendable ACT of the wallet.
     pub balance: Uact,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Marks everything of one installation: six characters derived from the root secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,6 +38,15 @@ impl IncarnationName {
     #[must_use]
     pub fn hostname(&self, installation: &InstallationId) -> String {
         format!("{}-{installation}", self.0)
+    }
+
+    /// Sequence of its deployment: derived, so that no two incarnations of an owner ever have the same one, whoever reserves them when.
+    /// Below 2^52, which JSON tools keep exact.
+    #[must_use]
+    pub fn dseq(&self, installation: &InstallationId) -> u64 {
+        let digest = Sha256::digest(format!("akash-redis deployment {installation} {}", self.0));
+        let first = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        (first >> 12).max(1)
     }
 
     /// Name of the deployment's group on the chain.

@@ -6,6 +6,7 @@ use super::chain::ChainView;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::{MeshView, OwnMesh};
 use super::node::NodeView;
+use super::step::Effect;
 use super::time::UnixMs;
 use super::witness::PageView;
 
@@ -57,9 +58,13 @@ pub struct Inventory {
     pub nodes: BTreeMap<IncarnationName, NodeView>,
     /// Hash of the manifest, with a minted key, that this process holds for an incarnation.
     pub held: BTreeMap<IncarnationName, [u8; 32]>,
-    /// Deployments that the reading of the chain cannot be believed about: a signed transaction may still land, or landed after it.
+    /// Manifests that providers took from this process, of incarnations that did not join yet.
+    pub delivered: BTreeMap<IncarnationName, Delivered>,
+    /// Effects that failed when they were carried out last.
+    pub failing: Vec<Failing>,
+    /// Deployments that the reading of the chain cannot be believed about: a transaction may still be signed or land, or landed after it.
     pub pending: BTreeSet<u64>,
-    /// Unused suffixes and dseqs, picked at random.
+    /// Suffixes, picked at random.
     pub spare: Spare,
 }
 
@@ -79,13 +84,31 @@ pub enum LeaseStatus {
     Away(String),
 }
 
+/// A manifest that a provider took; it may still be a while until anything of it is deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// When, the last time.
+    pub at: UnixMs,
+    /// How often.
+    pub times: u32,
+}
+
+/// An effect that fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Which.
+    pub effect: Effect,
+    /// How often in a row it, or another one that it waits for, did.
+    pub times: u32,
+    /// Why, the last time.
+    pub error: String,
+}
+
 /// Names for things to come; the planner takes from the front.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spare {
     /// Suffixes of incarnations.
     pub suffixes: Vec<String>,
-    /// Deployment sequences never used by this owner.
-    pub dseqs: Vec<u64>,
 }
 
 /// What does not change while an operator process runs.

@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{IncarnationName, LeaseId};
 use super::money::PricePerBlock;
+use super::step::Quorum;
 use super::time::UnixMs;
 
 /// The record of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
+    /// Term of the operator process that wrote it: times in it are by that process' clock.
+    pub term: u64,
     /// The cluster's term: goes up before any change of master.
     pub epoch: u64,
     /// Every incarnation that may still have a deployment, a device or a key.
@@ -22,6 +25,8 @@ pub struct Record {
     pub data_epoch: u64,
     /// Who was master in `data_epoch`.
     pub data_master: Option<IncarnationName>,
+    /// No write can have been acknowledged yet: a write needs replicas, and none was ever in sync.
+    pub untouched: bool,
     /// The change of master in progress.
     pub change: Option<Change>,
     /// Failed attempts to fill a node, by ordinal; cleared by success.
@@ -37,8 +42,19 @@ pub struct Promotion {
     pub epoch: u64,
     /// Who was chosen.
     pub incarnation: IncarnationName,
+    /// The redis process that was chosen: another one holds other data, and is another choice under another epoch. Empty in a record of an
+    /// earlier version.
+    #[serde(default)]
+    pub run_id: String,
+    /// The start of the agent that was chosen: the word of another start says nothing about that redis.
+    #[serde(default)]
+    pub boot_id: String,
     /// Its agent confirmed the promotion.
     pub confirmed: bool,
+    /// The weakest quorum that may be in force there, of what was reported in this epoch and what was sent since: the fewest replicas, the
+    /// longest lag. Written before anything weaker is sent. `None` in a record of an earlier version until the master is heard.
+    #[serde(default)]
+    pub quorum: Option<Quorum>,
 }
 
 /// One attempt to fill a node.
@@ -59,15 +75,19 @@ pub struct Incarnation {
     /// Its agent was connected at least once.
     #[serde(default)]
     pub joined: bool,
-    /// May be attached to the master: written before it may attach.
+    /// May be attached to the master: written before it may attach. One that was given up stays a member until the master confirms that it
+    /// may not replicate any more.
     #[serde(default)]
     pub member: bool,
-    /// Was in sync: may be promoted, and its acknowledgements count.
+    /// Was in sync in the data's epoch and the master did not go on without it: may be promoted, and its acknowledgements count.
     #[serde(default)]
     pub candidate: bool,
     /// Device id that its agent reported: another one under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// Since when its agent says that its redis does not run; none while it does.
+    #[serde(default)]
+    pub redis_down: Option<UnixMs>,
     /// Shut off from the other nodes.
     #[serde(default)]
     pub quarantined: Option<Quarantine>,
@@ -102,7 +122,7 @@ pub struct Quarantine {
 }
 
 /// Why and when an incarnation was given up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemned {
     /// When.
     pub at: UnixMs,
@@ -150,16 +170,22 @@ pub struct Failover {
     pub started: UnixMs,
     /// Counted before anything was touched.
     pub eligible: Vec<Eligible>,
-    /// Recorded candidates that were not eligible and may still be attached to the old master.
+    /// Members that may still be attached to the old master: those that are not known to have been detached.
     pub unaccounted: Vec<IncarnationName>,
-    /// Last exchange of any replica with the old master.
-    pub last_exchange: UnixMs,
-    /// min-replicas-to-write in force on the old master.
-    pub min_replicas: u32,
+    /// Members that were detached under this epoch, and when that was known: they do not attach to the old master again.
+    #[serde(default)]
+    pub detached_at: BTreeMap<IncarnationName, UnixMs>,
+    /// The weakest quorum that may be in force on the old master.
+    #[serde(default)]
+    pub quorum: Quorum,
+    /// The start of the old master's agent whose word counts for its redis; empty when any does.
+    #[serde(default)]
+    pub boot_id: String,
+    /// A person accepted the loss of what cannot be asked for.
+    #[serde(default)]
+    pub loss_accepted: bool,
     /// How the old master was fenced.
     pub fence: Option<Fence>,
-    /// When the eligible ones had all been detached.
-    pub detached: Option<UnixMs>,
     /// Nodes that still saw the old master long after it had been put in quarantine.
     #[serde(default)]
     pub deaf: Vec<IncarnationName>,
@@ -221,6 +247,45 @@ pub struct FailoverReport {
     pub fence: String,
     /// Written, detached, fenced, promoted, all following: milliseconds since the epoch was written.
     pub steps_ms: Vec<(String, u64)>,
-    /// Bytes of history that the old master had beyond the promotion point, once it came back.
+    /// Bytes of history that the old master is known to have had beyond the promotion point, once it came back.
     pub lost_bytes: Option<i64>,
+    /// Milliseconds before the death of which the old master's history says nothing: what was written then is not in `lost_bytes`.
+    #[serde(default)]
+    pub lost_gap_ms: u64,
+}
+
+impl Record {
+    /// What no record may say, one sentence each: whatever is abandoned half-way leaves a record from which the next plan goes on.
+    #[must_use]
+    pub fn flaws(&self) -> Vec<String> {
+        let mut flaws = Vec::new();
+        let mut expect = |holds: bool, sentence: String| {
+            if !holds {
+                flaws.push(sentence);
+            }
+        };
+        if let Some(master) = &self.master {
+            let (epoch, name) = (master.epoch, &master.incarnation);
+            expect(epoch <= self.epoch, format!("{name} is chosen for epoch {epoch}, which is ahead of the record's {}", self.epoch));
+            expect(self.incarnations.contains_key(name), format!("{name} is master and not in the record"));
+            let condemned = self.incarnations.get(name).is_some_and(|i| i.condemned.is_some());
+            expect(!condemned, format!("{name} is master and given up"));
+            let known = !master.confirmed || (self.data_epoch == epoch && self.data_master.as_ref() == Some(name));
+            expect(known, format!("{name} is confirmed in epoch {epoch}, and the data are of epoch {}", self.data_epoch));
+        }
+        let epoch = match &self.change {
+            Some(Change::Failover(f)) => Some(f.epoch),
+            Some(Change::Switchover(s)) => Some(s.epoch),
+            None => None,
+        };
+        expect(epoch.is_none_or(|e| e == self.epoch), format!("a change of epoch {epoch:?} goes on in epoch {}", self.epoch));
+        for (name, incarnation) in &self.incarnations {
+            expect(!incarnation.candidate || incarnation.member, format!("{name} is a candidate and no member"));
+            expect(!incarnation.candidate || incarnation.condemned.is_none(), format!("{name} is a candidate and given up"));
+        }
+        let mut dseqs: Vec<_> = self.incarnations.values().map(|i| i.dseq).collect();
+        dseqs.sort_unstable();
+        expect(dseqs.windows(2).all(|pair| pair[0] != pair[1]), "two incarnations have one deployment".to_owned());
+        flaws
+    }
 }

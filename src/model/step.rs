@@ -1,5 +1,7 @@
 //! What shall be done: the planner's words to the effects.
 
+use serde::{Deserialize, Serialize};
+
 use super::chain::TxOutcome;
 use super::ids::{IncarnationName, LeaseId};
 use super::money::Uact;
@@ -107,12 +109,20 @@ pub struct ReplicationGrant {
 }
 
 /// How many replicas a write needs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quorum {
     /// min-replicas-to-write
     pub min_replicas: u32,
     /// min-replicas-max-lag, seconds
     pub max_lag_seconds: u32,
+}
+
+impl Quorum {
+    /// The weaker of both in each part: the fewest replicas and the longest lag.
+    #[must_use]
+    pub fn weakest(self, other: Self) -> Self {
+        Self { min_replicas: self.min_replicas.min(other.min_replicas), max_lag_seconds: self.max_lag_seconds.max(other.max_lag_seconds) }
+    }
 }
 
 /// A command to a node, before secrets are filled in.

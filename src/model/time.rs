@@ -1,7 +1,8 @@
 //! Points in time as the planner sees them: given from outside, never read from a clock.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +12,18 @@ use serde::{Deserialize, Serialize};
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
-    /// The present moment of this machine's wall clock.
+    /// The present moment by the clock of this process: what the wall clock showed when it was first asked, and the time that has passed since.
+    ///
+    /// It never steps: a wall clock that is set later changes nothing until the process is started again, so that nothing that is decided by
+    /// the time between two moments is decided by such a step. Nothing is guaranteed between two processes.
     #[must_use]
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        static BEGAN: OnceLock<(UnixMs, Instant)> = OnceLock::new();
+        let (wall, at) = BEGAN.get_or_init(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            (Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)), Instant::now())
+        });
+        *wall + at.elapsed()
     }
 
     /// Time that passed since `earlier`; zero when `earlier` lies ahead.

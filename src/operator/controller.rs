@@ -16,7 +16,7 @@ use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::ids::IncarnationName;
-use crate::model::inventory::{Constants, Inventory};
+use crate::model::inventory::{Constants, Failing, Inventory};
 use crate::model::mesh::OwnMesh;
 use crate::model::money::Uact;
 use crate::model::record::Record;
@@ -73,8 +73,8 @@ type Lane = (String, IncarnationName, Touches);
 #[derive(Default)]
 struct Lanes {
     busy: BTreeSet<Lane>,
-    /// Failures in a row and the moment of the next try.
-    paused: BTreeMap<Lane, (u32, tokio::time::Instant)>,
+    /// The last failure, how often in a row, and the moment of the next try.
+    paused: BTreeMap<Lane, (Failing, tokio::time::Instant)>,
 }
 
 /// The controller.
@@ -102,7 +102,15 @@ impl Controller {
     #[must_use]
     pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
         let readings = Arc::new(Readings::new(settings.root.clone()));
-        let hands = Hands { world, settings, readings, held: Mutex::default(), minting: Mutex::default(), pending: Mutex::default() };
+        let hands = Hands {
+            world,
+            settings,
+            readings,
+            held: Mutex::default(),
+            minting: Mutex::default(),
+            pending: Mutex::default(),
+            creating: Arc::default(),
+        };
         Self {
             hands: Arc::new(hands),
             board,
@@ -200,22 +208,27 @@ impl Controller {
 
     /// Plans every cluster once and starts what its lanes allow.
     async fn pass(&self) -> Result<(), StoreError> {
-        let clusters = self.hands.world.store.list().await?;
+        let mut clusters = self.hands.world.store.list().await?;
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
+        inventory.delivered = self.hands.delivered();
+        inventory.failing = lock(&self.lanes).paused.values().map(|(failing, _)| failing.clone()).collect();
         inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
-        for stored in &clusters {
-            match self.cluster(stored, &clusters, &inventory).await {
+        for at in 0..clusters.len() {
+            match self.cluster(&clusters[at], &clusters, &inventory).await {
+                // What was committed just now is spoken for when the next one is planned.
+                Ok(record) => clusters[at].record = record,
                 // Somebody changed the object meanwhile: the change wakes the loop again.
                 Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
-                other => other?,
+                Err(other) => return Err(other),
             }
         }
         Ok(())
     }
 
-    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<(), StoreError> {
+    /// Plans one cluster, commits, starts what is allowed; returns the record as it was committed.
+    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<Record, StoreError> {
         let store = &self.hands.world.store;
         let name = &stored.cluster.metadata.name;
         let plan = self.plan(stored, all, inventory);
@@ -229,7 +242,7 @@ impl Controller {
             store.remove(name).await?;
             self.board.remove(name);
             self.hands.settings.metrics.forget(name);
-            return Ok(());
+            return Ok(plan.record);
         }
         if self.worth_writing(name, stored.cluster.status.as_ref(), &plan.status) {
             store.set_status(name, &plan.status).await?;
@@ -243,7 +256,7 @@ impl Controller {
             }
         }
         self.start(&stored.cluster, &plan);
-        Ok(())
+        Ok(plan.record)
     }
 
     /// Under load the lag of a replica changes with every state that it pushes; that alone is written every few seconds.
@@ -319,13 +332,14 @@ impl Controller {
 
     fn spawn(&self, lane: Lane, steps: Vec<Step>, cluster: RedisCluster, record: Record) {
         let (hands, lanes, wake) = (self.hands.clone(), self.lanes.clone(), self.wake.clone());
+        let creating = hands.creating(&steps, &record);
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-            let mut failed = false;
+            let mut failed = None;
             for step in &steps {
                 let done = hands.carry_out(&cluster, &record, &step.effect).await;
                 hands.note(&cluster.metadata.name, step, done.as_ref().err()).await;
-                if done.is_err() {
-                    failed = true;
+                if let Err(error) = done {
+                    failed = Some((step.effect.clone(), error));
                     break;
                 }
             }
@@ -338,6 +352,7 @@ impl Controller {
                 Touches::Mesh => hands.readings.read_mesh(&hands.world).await,
                 Touches::Node => {}
             }
+            drop(creating);
             let pause = {
                 let mut lanes = lock(&lanes);
                 lanes.busy.remove(&lane);
@@ -413,14 +428,15 @@ async fn news(own: &mut Option<watch::Receiver<OwnMesh>>) {
 }
 
 /// Counts a failure and returns the pause before the next try; a success clears the count.
-fn settle_pause(lanes: &mut Lanes, lane: Lane, failed: bool) -> Duration {
-    if !failed {
+fn settle_pause(lanes: &mut Lanes, lane: Lane, failed: Option<(Effect, String)>) -> Duration {
+    let Some((effect, error)) = failed else {
         lanes.paused.remove(&lane);
         return Duration::ZERO;
-    }
-    let count = lanes.paused.get(&lane).map_or(0, |(n, _)| *n);
+    };
+    let count = lanes.paused.get(&lane).map_or(0, |(failing, _)| failing.times);
     let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(count.min(10))).min(LONGEST_PAUSE);
-    lanes.paused.insert(lane, (count + 1, tokio::time::Instant::now() + pause));
+    let failing = Failing { effect, times: count + 1, error };
+    lanes.paused.insert(lane, (failing, tokio::time::Instant::now() + pause));
     pause
 }
 

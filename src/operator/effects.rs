@@ -13,16 +13,26 @@ use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
 use crate::model::ids::{IncarnationName, LeaseId};
+use crate::model::inventory::Delivered;
 use crate::model::mesh::KEY_LIFE;
 use crate::model::record::Record;
-use crate::model::step::Effect;
+use crate::model::step::{Effect, Step};
 use crate::sdl;
 
 /// Between two looks for a transaction whose end is not known yet.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 
-/// Manifests with a minted key, of nodes that did not join yet. Never written down.
-pub type Held = Mutex<BTreeMap<IncarnationName, (String, [u8; 32])>>;
+/// A manifest with a minted key. Never written down.
+#[derive(Clone)]
+pub struct HeldManifest {
+    text: String,
+    hash: [u8; 32],
+    /// When its provider took it last, and how often it did.
+    delivered: Option<Delivered>,
+}
+
+/// Manifests of nodes that did not join yet.
+pub type Held = Mutex<BTreeMap<IncarnationName, HeldManifest>>;
 
 /// A transaction that may still land, or landed in a block that no reading has reached yet.
 pub struct Kept {
@@ -43,6 +53,23 @@ pub struct Hands {
     /// Nodes for which a key is being minted right now: the tailnet may show it before the manifest is held.
     pub minting: Mutex<BTreeSet<IncarnationName>>,
     pub pending: Pending,
+    /// Deployments that are being created right now: signed or not yet, an earlier reading proves nothing about them.
+    pub creating: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+/// Marks the deployments that steps will create, until it is dropped.
+pub struct Creating {
+    dseqs: Vec<u64>,
+    all: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        let mut all = lock(&self.all);
+        for dseq in &self.dseqs {
+            all.remove(dseq);
+        }
+    }
 }
 
 /// Which reading an effect outdates.
@@ -108,7 +135,20 @@ impl Hands {
         // In this order, so that a node is in one of them all the time.
         let minting: Vec<_> = lock(&self.minting).iter().map(|name| (name.clone(), [0; 32])).collect();
         let held = lock(&self.held);
-        minting.into_iter().chain(held.iter().map(|(name, (_, hash))| (name.clone(), *hash))).collect()
+        minting.into_iter().chain(held.iter().map(|(name, held)| (name.clone(), held.hash))).collect()
+    }
+
+    /// Manifests that providers took from this process.
+    pub fn delivered(&self) -> BTreeMap<IncarnationName, Delivered> {
+        lock(&self.held).iter().filter_map(|(name, held)| Some((name.clone(), held.delivered?))).collect()
+    }
+
+    /// To be called before steps are started, and kept until their reading of the chain is new.
+    pub fn creating(&self, steps: &[Step], record: &Record) -> Creating {
+        let creates = steps.iter().filter(|step| matches!(step.effect, Effect::CreateDeployment { .. }));
+        let dseqs: Vec<_> = creates.filter_map(|step| record.incarnations.get(step.effect.incarnation())).map(|i| i.dseq).collect();
+        lock(&self.creating).extend(&dseqs);
+        Creating { dseqs, all: self.creating.clone() }
     }
 
     /// Signs, keeps the bytes, sends them, and waits for their end.
@@ -153,11 +193,14 @@ impl Hands {
         lock(&self.pending).insert(tx.hash.clone(), Kept { dseq: tx.dseq, landed: None });
     }
 
-    /// Deployments that a reading of this height cannot be believed about: a transaction may still land, or landed later.
+    /// Deployments that a reading of this height cannot be believed about: a transaction may still be signed or land, or landed later.
     pub fn unsettled(&self, height: i64) -> BTreeSet<u64> {
+        // In this order, so that a deployment is in one of them all the time.
+        let mut all = lock(&self.creating).clone();
         let mut pending = lock(&self.pending);
         pending.retain(|_, kept| kept.landed.is_none_or(|landed| landed > height));
-        pending.values().map(|kept| kept.dseq).collect()
+        all.extend(pending.values().map(|kept| kept.dseq));
+        all
     }
 
     /// Mints a key and stores the new hash, unless this process did both already; then brings the manifest to the provider.
@@ -166,7 +209,7 @@ impl Hands {
         let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
         let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;
         let held = lock(&self.held).get(incarnation).cloned();
-        let (manifest, hash) = if let Some(held) = held {
+        let held = if let Some(held) = held {
             held
         } else {
             lock(&self.minting).insert(incarnation.clone());
@@ -174,18 +217,18 @@ impl Hands {
             lock(&self.minting).remove(incarnation);
             made?
         };
-        if deployment.hash != hash {
-            self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash }).await?;
+        if deployment.hash != held.hash {
+            self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash: held.hash }).await?;
         }
-        self.world.gateway.put_manifest(provider, lease, &manifest).await.map_err(|e| e.to_string())
+        self.world.gateway.put_manifest(provider, lease, &held.text).await.map_err(|e| e.to_string())?;
+        if let Some(held) = lock(&self.held).get_mut(incarnation) {
+            let times = held.delivered.map_or(0, |d| d.times).saturating_add(1);
+            held.delivered = Some(Delivered { at: (self.world.now)(), times });
+        }
+        Ok(())
     }
 
-    async fn make_manifest(
-        &self,
-        cluster: &RedisCluster,
-        record: &Record,
-        incarnation: &IncarnationName,
-    ) -> Result<(String, [u8; 32]), String> {
+    async fn make_manifest(&self, cluster: &RedisCluster, record: &Record, incarnation: &IncarnationName) -> Result<HeldManifest, String> {
         let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
         let settings = &self.settings;
         let installation = &settings.constants.installation;
@@ -210,7 +253,7 @@ impl Hands {
         let identity = serde_json::to_string(&identity).map_err(|e| e.to_string())?;
         let env = [(NODE_VARIABLE.to_owned(), identity)];
         let manifest = sdl::manifest(&cluster.spec, &incarnation.group_name(installation), &settings.image, &env);
-        let made = (manifest.clone(), sdl::canonical::hash(&manifest));
+        let made = HeldManifest { hash: sdl::canonical::hash(&manifest), text: manifest, delivered: None };
         lock(&self.held).insert(incarnation.clone(), made.clone());
         Ok(made)
     }

@@ -157,18 +157,18 @@ impl Readings {
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.
     pub fn inventory(&self, world: &World) -> Inventory {
-        let chain = lock(&self.chain).clone();
-        let used: BTreeSet<u64> = chain.value.iter().flat_map(|c| c.deployments.keys().copied()).collect();
         Inventory {
-            chain,
+            chain: lock(&self.chain).clone(),
             mesh: lock(&self.mesh).clone(),
             own_mesh: own_mesh(world),
             leases: lock(&self.leases).clone(),
             pages: lock(&self.pages).clone(),
             nodes: world.agents.views(),
             held: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            failing: Vec::new(),
             pending: BTreeSet::new(),
-            spare: spare(world, &used),
+            spare: spare(world),
         }
     }
 }
@@ -190,23 +190,17 @@ fn address(mesh: &Reading<MeshView>, own: &OwnMesh, hostname: &str, reported: Op
     if mesh.present().is_some() { listed().or_else(seen) } else { seen().or_else(listed) }
 }
 
-fn spare(world: &World, used: &BTreeSet<u64>) -> Spare {
-    let mut spare = Spare::default();
-    while spare.dseqs.len() < SPARES {
-        // Below 2^53, so that JSON tools keep it exact; random, so that two operators of one wallet do not meet.
-        let dseq = (world.random)() >> 12;
-        if dseq > 0 && !used.contains(&dseq) && !spare.dseqs.contains(&dseq) {
-            spare.dseqs.push(dseq);
-        }
+fn spare(world: &World) -> Spare {
+    let suffix = || {
         let mut bits = (world.random)();
-        let suffix = std::iter::repeat_with(|| {
+        let characters = std::iter::repeat_with(|| {
             let at = usize::try_from(bits % SUFFIX_CHARACTERS.len() as u64).unwrap_or(0);
             bits /= SUFFIX_CHARACTERS.len() as u64;
             char::from(SUFFIX_CHARACTERS[at])
         });
-        spare.suffixes.push(suffix.take(4).collect());
-    }
-    spare
+        characters.take(4).collect()
+    };
+    Spare { suffixes: std::iter::repeat_with(suffix).take(SPARES).collect() }
 }
 
 #[cfg(test)]

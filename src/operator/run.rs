@@ -16,6 +16,7 @@ use super::way::Way;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
+use crate::chain::fees::FeeLimits;
 use crate::chain::wallet::Wallet;
 use crate::chain::{Chain, ChainError};
 use crate::config::Config;
@@ -82,6 +83,7 @@ impl Clients {
             grpc: config.chain.grpc.clone(),
             gas_price: GasPrice(config.chain.gas_price_micro),
             fee_granter: config.wallet.fee_granter.clone(),
+            fee_limits: FeeLimits { per_tx: config.chain.max_fee, per_day: config.chain.max_fee_per_day },
         };
         let chain = Arc::new(ChainClient::connect(settings, wallet.clone())?);
         let issuer = wallet.address().to_owned();

@@ -4,11 +4,19 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::facts;
+use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
+use crate::model::time::UnixMs;
 
 /// A close and a few calls of the control API take far less when chain and mesh answer.
 const CLEAN_LIMIT: Duration = Duration::from_mins(5);
+
+/// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a chain or an endpoint that stands still has
+/// nothing new to say, and a clock may be off by some minutes.
+const FRESH: Duration = Duration::from_mins(5);
+/// A create that was signed when its incarnation was given up lives for a minute of block time; clocks differ by some seconds.
+const LAST_LANDING: Duration = Duration::from_secs(90);
 
 /// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh readings.
 pub fn clean(draft: &mut Draft<'_>) {
@@ -19,31 +27,54 @@ pub fn clean(draft: &mut Draft<'_>) {
         .filter_map(|(n, i)| i.condemned.as_ref().map(|c| (n.clone(), i.dseq, c.at, c.reason.clone())))
         .collect();
     for (name, dseq, since, reason) in condemned {
-        let deployment_gone = close_deployment(draft, &name, dseq, &reason);
+        let deployment = close_deployment(draft, &name, dseq, since, &reason);
         let mesh_gone = leave_mesh(draft, &name);
-        if deployment_gone && mesh_gone {
+        if deployment.is_ok() && mesh_gone {
             draft.record.incarnations.remove(&name);
             draft.event("Gone", format!("nothing of {name} is left: deployment closed, device and key gone"));
         } else {
-            draft.watch(format!("{name} to be cleaned up"), since, CLEAN_LIMIT, "CleanUpStuck");
+            let why = deployment.err().map(|why| format!(": {why}")).unwrap_or_default();
+            draft.watch(format!("{name} to be cleaned up{why}"), since, CLEAN_LIMIT, "CleanUpStuck");
         }
     }
 }
 
-/// True when the chain, read just now, has no active deployment of it and no transaction of ours may still make one.
-fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, reason: &str) -> bool {
+/// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and no transaction of ours may still make
+/// one; else what is waited for.
+fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, since: UnixMs, reason: &str) -> Result<(), String> {
     let inventory = draft.input.inventory;
-    let Some(chain) = inventory.chain.present() else { return false };
+    let chain = inventory.chain.present().ok_or_else(|| "the chain does not answer".to_owned())?;
     if inventory.pending.contains(&dseq) {
-        return false;
+        return Err(format!("a transaction of deployment {dseq} is on its way"));
     }
     match chain.deployments.get(&dseq) {
+        Some(deployment) if deployment.active && !facts::is_own(draft, name, deployment) => {
+            draft.event("NotOurs", format!("deployment {dseq} is left alone: its group is {}, not {name}'s", deployment.group_name));
+            Ok(())
+        }
         Some(deployment) if deployment.active => {
             draft.step(Effect::CloseDeployment { incarnation: name.clone(), dseq }, format!("{name} was given up: {reason}"));
-            false
+            Err(format!("deployment {dseq} is open"))
         }
-        _ => true,
+        Some(_) => Ok(()),
+        None => absent(chain, draft.now(), since)
+            .map_err(|why| format!("the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}")),
     }
+}
+
+/// Whether a reading without a deployment proves that there is none: a node that is behind does not know what was made later. `since` is
+/// when the incarnation was given up; nothing is created for it after that.
+fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
+    if now.since(chain.block_time) > FRESH {
+        return Err(format!(
+            "its newest block is of {}, so the chain stands still, the endpoint is behind, or this machine's clock is wrong",
+            chain.block_time
+        ));
+    }
+    if !chain.block_time.passed(since, LAST_LANDING) {
+        return Err(format!("a transaction from before may be in a block up to {}", since + LAST_LANDING));
+    }
+    Ok(())
 }
 
 /// True when the control API, read just now, knows neither a device nor a usable key of it.
@@ -61,4 +92,29 @@ fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
         gone = false;
     }
     gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_lacks_is_believed_only_when_it_is_past_all_that_could_be_in_it() {
+        let now = 1_795_000_000_000;
+        let lacks = |block: u64, given_up: u64| {
+            let view = ChainView { height: 5, block_time: UnixMs(now - block), ..ChainView::default() };
+            absent(&view, UnixMs(now), UnixMs(now - given_up))
+        };
+        let minute = 60_000;
+        assert_eq!(lacks(6_000, 2 * minute), Ok(()));
+        assert_eq!(lacks(4 * minute, 60 * minute), Ok(()), "a chain that stands still for a moment");
+        for (block, given_up) in [(0, 0), (0, minute), (minute, 2 * minute), (3 * minute, 4 * minute)] {
+            let why = lacks(block, given_up).expect_err("a create may be in a later block");
+            assert!(why.contains("may be in a block up to"), "{why}");
+        }
+        for given_up in [0, 60 * minute, 48 * 60 * minute] {
+            let why = lacks(24 * 60 * minute, given_up).expect_err("a day old");
+            assert!(why.contains("the endpoint is behind"), "{why}");
+        }
+    }
 }

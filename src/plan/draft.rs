@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Input;
-use crate::api::types::Spec;
+use crate::api::types::{ACCEPT_LOSS, Spec};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Authority, NodeState, NodeView};
 use crate::model::record::{Condemned, Incarnation, Record};
@@ -96,7 +96,6 @@ impl<'a> Draft<'a> {
         }
         incarnation.condemned = Some(Condemned { at: now, reason: reason.to_owned() });
         incarnation.candidate = false;
-        incarnation.member = false;
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
         if blame == Blame::Attempt {
             let failures = self.record.failures.entry(ordinal).or_default();
@@ -143,11 +142,29 @@ impl<'a> Draft<'a> {
         self.problems.push((reason, message));
     }
 
-    /// An unused suffix and dseq.
-    pub fn take_spare(&mut self) -> Option<(String, u64)> {
-        let spare = &self.input.inventory.spare;
-        let pair = (spare.suffixes.get(self.used_spares)?.clone(), *spare.dseqs.get(self.used_spares)?);
-        self.used_spares += 1;
-        Some(pair)
+    /// A person accepted, in the epoch that the cluster is in, the loss of what nobody who answers holds.
+    pub fn loss_accepted(&self) -> bool {
+        let word = self.input.cluster.metadata.annotations.get(ACCEPT_LOSS);
+        word.and_then(|epoch| epoch.trim().parse().ok()) == Some(self.input.record.epoch)
+    }
+
+    /// What a person types to accept it.
+    pub fn accept_loss_command(&self) -> String {
+        format!("akash-redis failover {} --accept-loss", self.input.cluster.metadata.name)
+    }
+
+    /// A name for a new incarnation and its deployment's sequence, which neither the record nor the chain knows.
+    pub fn take_spare(&mut self, ordinal: u32) -> Option<(IncarnationName, u64)> {
+        let chain = self.input.inventory.chain.value.as_ref();
+        loop {
+            let suffix = self.input.inventory.spare.suffixes.get(self.used_spares)?;
+            self.used_spares += 1;
+            let name = IncarnationName::new(&self.input.cluster.metadata.name, ordinal, suffix);
+            let dseq = name.dseq(&self.input.constants.installation);
+            let on_chain = chain.is_some_and(|c| c.deployments.contains_key(&dseq));
+            if !on_chain && !self.record.incarnations.contains_key(&name) {
+                return Some((name, dseq));
+            }
+        }
     }
 }

@@ -52,6 +52,9 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
         // A deployment that once held a node does not vanish from the chain: a reading without it is not believed.
         return if incarnation.joined { if connected { Stage::Connected } else { Stage::Silent } } else { Stage::Reserved };
     };
+    if !is_own(draft, name, deployment) {
+        return Stage::Lost(format!("deployment {} is not its own (group {})", incarnation.dseq, deployment.group_name));
+    }
     if !deployment.active {
         let why = if deployment.group == GroupState::InsufficientFunds { "its escrow ran dry" } else { "its deployment was closed" };
         return Stage::Lost(why.to_owned());
@@ -74,6 +77,11 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
         Some(LeaseStatus::Deployed { .. }) => Stage::Delivered,
         Some(LeaseStatus::Away(why)) => Stage::GatewayAway(why.clone()),
     }
+}
+
+/// The deployment carries the name of this very incarnation: whatever a record says, nothing else of it is ever touched.
+pub fn is_own(draft: &Draft<'_>, name: &IncarnationName, deployment: &DeploymentView) -> bool {
+    deployment.group_name == name.group_name(&draft.input.constants.installation)
 }
 
 /// The chain's reason numbers in words (market/v1 `LeaseClosedReason`).

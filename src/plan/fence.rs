@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::failover::names;
 use super::{quarantine, witness};
-use crate::api::types::WhenMinority;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Failover, Fence};
 use crate::model::step::Command;
@@ -15,36 +14,45 @@ const LAG_ERROR: Duration = Duration::from_secs(2);
 /// An agent that answers has demoted its redis within this; one that does not is not waited for.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Looks for a proof, and does what brings one about. The first one counts.
-pub fn fence(draft: &mut Draft<'_>, failover: &mut Failover) {
+/// Looks for a proof, and does what brings one about. The first one counts. An old master that lives is demoted once what it sent has
+/// `arrived`.
+pub fn fence(draft: &mut Draft<'_>, failover: &mut Failover, arrived: bool) {
     if failover.fence.is_some() {
         return;
     }
     let at = draft.now();
-    let proof = by_agent(draft, failover)
+    let proof = by_agent(draft, failover, arrived)
         .or_else(|| by_page(draft, failover))
         .or_else(|| by_mesh(draft, failover))
         .or_else(|| by_time(draft, failover));
     failover.fence = proof.map(|how| Fence { how, at });
 }
 
-fn by_agent(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
+/// The agent that was promoted speaks for its redis; another start of it may be that of a second container.
+fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option<String> {
     let old = &failover.old;
-    let state = draft.connected(old)?;
-    if state.redis.process == Process::Exited {
+    let view = draft.view(old)?;
+    let its_own = failover.boot_id.is_empty() || view.state.boot_id == failover.boot_id;
+    // Its last word is as good as a present one: every start is fenced.
+    if view.state.redis.process == Process::Exited && its_own {
         return Some(format!("{old}'s agent confirms that its redis exited"));
     }
-    if state.highest.epoch >= failover.epoch && state.redis.role == Role::Replica {
+    let state = draft.connected(old)?;
+    if state.highest.epoch >= failover.epoch && its_own && state.redis.role == Role::Replica {
         return Some(format!("{old}'s agent confirms that its redis was demoted"));
     }
-    draft.command(old, Command::Detach, "it must not take writes any more");
+    if arrived && (state.highest.epoch < failover.epoch || state.redis.role != Role::Replica) {
+        draft.command(old, Command::Detach, "it must not take writes any more");
+    }
     None
 }
 
 /// Only a command takes a fence off, and none is sent to it while this change lasts: what its page said since then stays true.
 fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
     let page = witness::word(draft, &failover.old)?;
-    (page.fenced && page.at >= failover.started).then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
+    let its_own = failover.boot_id.is_empty() || page.boot_id == failover.boot_id;
+    (page.fenced && its_own && page.at >= failover.started)
+        .then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
 }
 
 /// Without its agent's word at once the old master is shut off from the others; they say when they have lost it.
@@ -61,26 +69,33 @@ fn by_mesh(draft: &mut Draft<'_>, failover: &mut Failover) -> Option<String> {
     quarantine::proof(draft, failover)
 }
 
+/// A master whose replicas were detached stops by itself after max-lag; until then it may have heard any of them, also over a link that
+/// carries one way only.
 fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
-    let now = draft.now();
-    let max_lag = draft.spec().failover.down_after.0.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1));
-    let few = (failover.unaccounted.len() as u64) < u64::from(failover.min_replicas);
-    let minority_may = draft.spec().failover.when_minority == WhenMinority::Promote;
-    if !few && !minority_may {
-        draft.problem("FailoverBlocked", format!("{} may still be attached to {}", names(&failover.unaccounted), failover.old));
-        draft.wait(format!("proof that {} takes no writes", failover.old), failover.started, None, "a person decides");
+    let old = &failover.old;
+    let few = (failover.unaccounted.len() as u64) < u64::from(failover.quorum.min_replicas);
+    if !few && !failover.loss_accepted {
+        let who = if failover.unaccounted.is_empty() {
+            format!("{old} needs no replica for a write and cannot be asked")
+        } else {
+            format!("{} may still be attached to {old}", names(&failover.unaccounted))
+        };
+        let command = draft.accept_loss_command();
+        draft.problem(
+            "FailoverBlocked",
+            format!("{who}; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"),
+        );
+        draft.wait(format!("proof that {old} takes no writes"), failover.started, None, format!("a person decides: `{command}`"));
         return None;
     }
-    let detached = failover.detached.unwrap_or(now);
-    // A replica whose link was up until it was detached exchanged with the master until then.
-    let last = if now.since(failover.last_exchange) < max_lag { detached.max(failover.last_exchange) } else { failover.last_exchange };
-    let limit = max_lag + LAG_ERROR;
-    if !now.passed(last, limit) {
-        draft.wait(format!("{} to have stopped taking writes", failover.old), last, Some(limit), "the best replica is promoted");
+    let last = *failover.detached_at.values().max()?;
+    let limit = Duration::from_secs(u64::from(failover.quorum.max_lag_seconds)) + LAG_ERROR;
+    if !draft.now().passed(last, limit) {
+        draft.wait(format!("{old} to have stopped taking writes"), last, Some(limit), "the best replica is promoted");
         return None;
     }
-    let silence = now.since(last).as_secs();
-    Some(format!("{} heard no replica for {silence} s and needs {} for a write", failover.old, failover.min_replicas))
+    let silence = draft.now().since(last).as_secs();
+    Some(format!("{old} heard no replica for {silence} s and needs {} for a write", failover.quorum.min_replicas))
 }
 
 /// How the old master was fenced, and who could not say so.

@@ -5,13 +5,21 @@ use std::time::Duration;
 
 use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::{devices, placement};
+use super::{devices, give_up, placement};
 use crate::model::ids::IncarnationName;
-use crate::model::record::{Choice, Incarnation, Promotion};
+use crate::model::node::Process;
+use crate::model::record::{Choice, Incarnation};
 use crate::model::step::Effect;
 
+/// A redis that died or was just leased answers within this.
+const START: Duration = Duration::from_secs(30);
 /// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
 const OUTAGE: Duration = Duration::from_mins(2);
+
+/// A provider's cluster takes a few seconds to show what its gateway took (409 manifests were sent in 35 s of that to a real one).
+const FIRST_REST: Duration = Duration::from_secs(10);
+/// Longest of these, doubled each time.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
 pub fn give_up_lost(draft: &mut Draft<'_>) {
@@ -29,12 +37,45 @@ pub fn give_up_lost(draft: &mut Draft<'_>) {
 fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     if !incarnation.joined {
         draft.change(name, |i| i.joined = true);
-        draft.record.failures.remove(&incarnation.ordinal);
         draft.event("Joined", format!("{name} is on the mesh and reports"));
     }
     let reported = draft.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
     if let (None, Some(id)) = (&incarnation.device, reported) {
         draft.change(name, |i| i.device = Some(id.clone()));
+    }
+    if draft.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
+        draft.change(name, |i| i.redis_down = None);
+        if !incarnation.member {
+            // What was tried in its place before is over: it runs.
+            draft.record.failures.remove(&incarnation.ordinal);
+        }
+    } else {
+        redis_down(draft, name, incarnation);
+    }
+}
+
+/// Its agent lives and its redis does not run. A redis that died is there again within seconds; one that cannot start never is.
+fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let (now, limit) = (draft.now(), draft.input.timing.replace_after);
+    let since = incarnation.redis_down.unwrap_or(now);
+    draft.change(name, |i| i.redis_down = Some(since));
+    if !now.passed(since, START) {
+        return;
+    }
+    let said = draft.connected(name).and_then(|s| s.notes.first().cloned()).map_or(String::new(), |note| format!(" ({note})"));
+    let logs = format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
+    draft.problem("RedisDown", format!("redis of {name} does not run since {since}{said}; `{logs}` says why"));
+    if draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
+        // Who may take its place is decided elsewhere; nothing of it is given up before.
+        return;
+    }
+    let why = format!("its redis did not start for {} s{said}", limit.as_secs());
+    if !now.passed(since, limit) {
+        draft.wait(format!("redis of {name} to start"), since, Some(limit), "the node is replaced by a new one");
+    } else if incarnation.member {
+        give_up::ask(draft, name, &why, Blame::Attempt);
+    } else {
+        draft.condemn(name, &why, Blame::Attempt);
     }
 }
 
@@ -42,7 +83,8 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    if is_master && (others || draft.record.change.is_some()) {
+    let lives = draft.connected(name).is_some();
+    if is_master && (others || lives || draft.record.change.is_some()) {
         draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
@@ -73,13 +115,10 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if !may_go(draft, name) {
-        return;
-    }
     if let Some(why) = devices::key_spent(draft, name) {
-        draft.condemn(name, &why, Blame::Provider);
+        give_up::ask(draft, name, &why, Blame::Provider);
     } else if draft.now().passed(heard, limit) {
-        draft.condemn(name, &format!("it has been silent since {heard}"), Blame::Provider);
+        give_up::ask(draft, name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
         draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
     }
@@ -97,15 +136,9 @@ fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
         return;
     }
     let (heard, down_after) = (facts::last_heard(draft, name), draft.spec().failover.down_after.0);
-    if may_go(draft, name) && draft.now().passed(heard, down_after) {
-        draft.condemn(name, "its mesh device was deleted", Blame::Nobody);
+    if draft.now().passed(heard, down_after) {
+        give_up::ask(draft, name, "its mesh device was deleted", Blame::Nobody);
     }
-}
-
-/// A node that is not heard is given up only while another one is master and well: what it holds may be needed.
-fn may_go(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let well = |p: &Promotion| &p.incarnation != name && p.confirmed && draft.connected(&p.incarnation).is_some();
-    draft.record.change.is_none() && draft.record.master.as_ref().is_some_and(well)
 }
 
 /// The next step of each incarnation on its way to the mesh.
@@ -240,6 +273,12 @@ fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
     draft.live().iter().filter(|(n, _)| n != name).filter_map(|(_, i)| i.lease.as_ref()).map(|c| c.id.provider.clone()).collect()
 }
 
+/// How long a provider that took the manifest so many times may have nothing deployed before it is sent once more. In the end the join
+/// deadline gives the node up.
+fn pause_after(times: u32) -> Duration {
+    FIRST_REST.saturating_mul(2u32.saturating_pow(times.saturating_sub(1).min(8))).min(LONGEST_REST)
+}
+
 fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     let inventory = draft.input.inventory;
     let Some(deployment) = inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq)) else { return };
@@ -271,6 +310,18 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
                 Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
                 "its secret was lost with an earlier operator process",
             );
+        }
+    }
+    if let Some(delivered) = inventory.delivered.get(name) {
+        let pause = pause_after(delivered.times);
+        if !draft.now().passed(delivered.at, pause) {
+            draft.wait(
+                format!("the provider of {name} to start what it took"),
+                delivered.at,
+                Some(pause),
+                "the manifest is sent once more",
+            );
+            return;
         }
     }
     draft.step(Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() }, "its provider waits for the manifest");

@@ -4,13 +4,18 @@
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
 mod bounds;
+mod candidates;
 mod cleanup;
-mod cold_start;
+mod clock;
+mod death;
 mod devices;
 mod draft;
+mod elect;
 mod facts;
+mod failing;
 mod failover;
 mod fence;
+mod give_up;
 mod leases;
 mod money;
 mod paths;
@@ -32,8 +37,6 @@ use crate::model::money::Uact;
 use crate::model::record::Record;
 use crate::model::step::{Step, Wait};
 use crate::model::time::UnixMs;
-
-pub use settings::quorum_of;
 
 /// How long things may take; the operator's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,7 @@ pub fn committed_per_month(inventory: &Inventory, record: &Record) -> Uact {
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut draft = draft::Draft::new(input);
+    clock::take_over(&mut draft);
     if let Some(error) = &input.inventory.own_mesh.error {
         draft.problem(status::OFF_MESH, format!("the operator itself is off the mesh since {}: {error}", input.inventory.own_mesh.since));
     }
@@ -147,6 +151,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::clean(&mut draft);
     }
+    failing::tell(&mut draft);
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty();
     let status = status::status(&draft);

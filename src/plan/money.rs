@@ -6,12 +6,15 @@ use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
 
-/// Block time assumed while none was measured: the chain's usual one.
-const DEFAULT_BLOCK_MS: u64 = 6100;
+/// The longest block time that prices are reckoned with, and the one while none was measured. The public network takes 6.0 to 6.5 s for a
+/// block. Prices are per block and budgets per month: too long a block time would allow too high a price, too short a one is safe.
+const LONGEST_BLOCK_MS: u64 = 6000;
+/// No chain of the market makes blocks faster; local ones take 200 to 500 ms.
+const SHORTEST_BLOCK_MS: u64 = 100;
 
-/// Measured block time, milliseconds.
+/// Block time by which months become blocks, milliseconds: the measured one within bounds, because an endpoint may report anything.
 pub fn block_ms(inventory: &Inventory) -> u64 {
-    inventory.chain.value.as_ref().map_or(DEFAULT_BLOCK_MS, |c| c.block_ms.max(1))
+    inventory.chain.value.as_ref().map_or(LONGEST_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, LONGEST_BLOCK_MS))
 }
 
 /// The most the cluster may cost per month.
@@ -21,7 +24,7 @@ pub fn ceiling(input: &Input<'_>) -> Uact {
 }
 
 /// Price of every incarnation that costs or may come to cost: the lease's where there is one, else the cap of its order.
-/// A condemned one counts until the chain says that its deployment is closed.
+/// A condemned one counts until the chain shows its deployment closed, or it is forgotten: a reading without it proves nothing yet.
 pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
     let chain = inventory.chain.value.as_ref();
     let sum = record
@@ -29,7 +32,7 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
         .values()
         .filter_map(|incarnation| {
             let deployment = chain.and_then(|c| c.deployments.get(&incarnation.dseq));
-            if incarnation.condemned.is_some() && !deployment.is_some_and(|d| d.active) {
+            if incarnation.condemned.is_some() && deployment.is_some_and(|d| !d.active) {
                 return None;
             }
             let leased = deployment.and_then(active_lease).map(|l| l.price);
@@ -44,8 +47,9 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
 pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerBlock, String> {
     let block_ms = block_ms(input.inventory);
     let ceiling = ceiling(input);
-    let left = PricePerBlock::from_month(ceiling, block_ms).0.saturating_sub(committed(input.inventory, record).0);
-    let mut share = PricePerBlock(left / u128::from(count.max(1)));
+    // In whole units of a month: what is rounded up for each node must not add up to more than the ceiling.
+    let left = ceiling.saturating_sub(committed(input.inventory, record).per_month(block_ms));
+    let mut share = PricePerBlock::from_month(Uact(left.0 / u64::from(count.max(1))), block_ms);
     if let Some(max) = input.cluster.spec.placement.max_price {
         share = share.min(PricePerBlock::from_month(max.0, block_ms));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::failover::names;
-use super::{facts, roles};
+use super::{candidates, facts, roles};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::{Device, MeshView};
 use crate::model::node::{NodeState, Role};
@@ -58,12 +58,15 @@ pub fn notice(draft: &mut Draft<'_>) {
 
 /// Every node that could be attached to the old master was heard after the tag had been in force, and has lost it from its network map.
 pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
+    if failover.quorum.min_replicas == 0 {
+        // It writes alone: that the others have lost it stops nothing.
+        return None;
+    }
     let in_force = draft.incarnation(&failover.old)?.quarantined.as_ref()?.in_force?;
     let known_as = names_of(draft, &failover.old);
-    let members = draft.live().into_iter().filter(|(_, i)| i.member).map(|(n, _)| n);
+    let members = candidates::members(draft, &failover.old);
     let eligible = failover.eligible.iter().map(|e| e.incarnation.clone());
-    let mut survivors: BTreeSet<_> = members.chain(eligible).chain(failover.unaccounted.iter().cloned()).collect();
-    survivors.remove(&failover.old);
+    let survivors: BTreeSet<_> = members.into_iter().chain(eligible).collect();
     let lost = |name: &IncarnationName| {
         let view = draft.view(name).filter(|v| v.connected && v.heard > in_force);
         view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && !sees(&v.state, &known_as))
@@ -151,11 +154,10 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
         draft.command(name, Command::Detach, "it was given up as master and must not take writes");
         return;
     }
-    let lost = roles::beyond_promotion(state, new_master);
-    roles::report_loss(draft, name, lost);
+    let beyond = roles::beyond_promotion(state, new_master);
+    roles::report_loss(draft, name, beyond);
     let label = format!("before-epoch-{}", quarantine.epoch);
-    // What cannot be compared may be more than the new master has.
-    if lost != Some(0) && state.redis.keys > 0 && !state.saved.contains(&label) {
+    if beyond.may_be_lost() && state.redis.keys > 0 && !state.saved.contains(&label) {
         draft.command(name, Command::Save { label }, "it may have data that the new master lacks, and will be overwritten");
         draft.watch(format!("the data of {name} to be kept"), quarantine.at, SAVE_LIMIT, "QuarantineStuck");
         return;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::{cold_start, facts, failover, quarantine, settings, switchover};
+use super::{death, elect, facts, failover, quarantine, settings, switchover};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeState, Role};
+use crate::model::node::{NodeState, Process, Role};
 use crate::model::record::{Change, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
@@ -28,12 +28,22 @@ pub fn plan(draft: &mut Draft<'_>) {
         first_master(draft);
         return;
     };
-    if failover::watch(draft, &promotion) {
+    if death::watch(draft, &promotion) {
         return;
     }
-    if !promotion.confirmed {
+    if promotion.epoch < draft.record.epoch {
+        // A change was given up before anybody was chosen, and the master lives: it is master of this epoch too.
+        let name = promotion.incarnation.clone();
+        choose(draft, &name);
+        draft.event("MasterStays", format!("{name} stays master, epoch {}", draft.record.epoch));
+    }
+    if !draft.record.master.as_ref().is_some_and(|p| p.confirmed) {
         promote(draft);
     }
+    if let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) {
+        settings::note_quorum(draft, &promotion);
+    }
+    forget_former_members(draft);
     follow(draft);
     asked_for(draft);
 }
@@ -41,7 +51,7 @@ pub fn plan(draft: &mut Draft<'_>) {
 /// A cluster without a master. Without data the first node that is ready becomes it.
 fn first_master(draft: &mut Draft<'_>) {
     if draft.record.data_epoch > 0 {
-        cold_start::cold_start(draft);
+        elect::cold_start(draft);
         return;
     }
     let ready = draft.live().into_iter().find(|(name, _)| {
@@ -52,20 +62,45 @@ fn first_master(draft: &mut Draft<'_>) {
     let Some((name, _)) = ready else { return };
     draft.record.epoch += 1;
     choose(draft, &name);
+    // As long as it needs a replica and nobody may replicate from it, nobody was told that a write is done.
+    draft.record.untouched = draft.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
+        && !draft.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
     draft.event("MasterChosen", format!("{name} becomes the first master, epoch {}", draft.record.epoch));
     promote(draft);
 }
 
-/// Writes the choice of the present epoch. Only the chosen one is in sync with itself for certain.
+/// Writes the choice of the present epoch: the redis process that runs there now, and no other. Who was in sync with the master before stays
+/// a candidate until the choice is confirmed: it may come to nothing.
 pub fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
-    draft.record.master = Some(Promotion { epoch: draft.record.epoch, incarnation: name.clone(), confirmed: false });
-    for incarnation in draft.record.incarnations.values_mut() {
-        incarnation.candidate = false;
-    }
+    let quorum = settings::quorum_at_promotion(draft, name);
+    let state = draft.connected(name);
+    draft.record.master = Some(Promotion {
+        epoch: draft.record.epoch,
+        incarnation: name.clone(),
+        run_id: state.map(|s| s.redis.run_id.clone()).unwrap_or_default(),
+        boot_id: state.map(|s| s.boot_id.clone()).unwrap_or_default(),
+        confirmed: false,
+        quorum: Some(quorum),
+    });
     draft.change(name, |i| {
         i.member = true;
         i.candidate = true;
     });
+}
+
+/// Why a choice that is not confirmed comes to nothing: its process, or its node, is gone.
+pub fn void(draft: &Draft<'_>, chosen: &Promotion) -> Option<String> {
+    let name = &chosen.incarnation;
+    if draft.view(name).is_some_and(|v| v.state.redis.process == Process::Exited) {
+        return Some("its redis exited".to_owned());
+    }
+    match draft.connected(name) {
+        Some(state) => death::another_process(state, chosen).then(|| "its redis was started again, and may lack what it had".to_owned()),
+        None => {
+            let silent = draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
+            silent.then(|| "it is silent".to_owned())
+        }
+    }
 }
 
 /// Sends the promotion until the chosen agent reports that it is master of this epoch; then the cluster has data.
@@ -76,10 +111,17 @@ pub fn promote(draft: &mut Draft<'_>) {
         draft.record.data_epoch = promotion.epoch;
         draft.record.data_master = Some(promotion.incarnation.clone());
         draft.record.master = Some(Promotion { confirmed: true, ..promotion.clone() });
+        for (name, incarnation) in &mut draft.record.incarnations {
+            incarnation.candidate = *name == promotion.incarnation;
+        }
         draft.event("MasterPromoted", format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch));
         return;
     }
-    let command = Command::Promote { replicas: settings::grants(draft), quorum: settings::quorum(draft) };
+    if promotion.epoch != draft.record.epoch || death::another_process(state, &promotion) {
+        return;
+    }
+    let quorum = promotion.quorum.unwrap_or_else(|| settings::quorum_at_promotion(draft, &promotion.incarnation));
+    let command = Command::Promote { replicas: settings::grants(draft), quorum };
     draft.command(&promotion.incarnation, command, format!("it was chosen as master of epoch {}", promotion.epoch));
 }
 
@@ -97,23 +139,27 @@ fn follow(draft: &mut Draft<'_>) {
     let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) else { return };
     let Some(master) = draft.connected(&promotion.incarnation) else { return };
     let Some(master_name) = facts::fqdn(master).map(str::to_owned) else { return };
+    if !is_master_of(master, promotion.epoch) {
+        return;
+    }
     for (name, incarnation) in draft.live() {
         if name == promotion.incarnation {
             continue;
         }
-        let attached = draft.connected(&name).is_some_and(|s| attached(master, s));
-        if draft.spec().nodes == 2 && incarnation.candidate && !attached {
-            // Writes may only go on alone once the replica can no longer be taken for one that has them.
+        if incarnation.candidate && goes_on_without(draft, &promotion, master, &name) {
+            // Writes may only go on without it once it can no longer be taken for one that has them.
             draft.change(&name, |i| i.candidate = false);
             draft.event("ReplicaAway", format!("{name} is away; the master takes writes without it"));
             continue;
         }
+        let attached = draft.connected(&name).is_some_and(|s| attached(master, &name, s));
         let Some(state) = draft.connected(&name) else { continue };
         if !facts::running(&state.redis) || facts::fqdn(state).is_none() || quarantine::apart(draft, &name) {
             continue;
         }
         if !incarnation.member {
             draft.change(&name, |i| i.member = true);
+            draft.record.untouched = false;
             draft.event("Member", format!("{name} may replicate from {}", promotion.incarnation));
         }
         let linked = state.redis.role == Role::Replica && state.redis.master_host == master_name && state.highest.epoch >= promotion.epoch;
@@ -122,8 +168,8 @@ fn follow(draft: &mut Draft<'_>) {
                 send_follow(draft, &name, state, master, &master_name, &promotion);
             }
         } else if state.redis.link_up && !state.redis.sync_in_progress && state.redis.online_epoch == promotion.epoch {
-            let quorum_up = draft.spec().nodes != 2 || master.redis.min_replicas >= 1;
-            if !incarnation.candidate && attached && quorum_up {
+            // The value first: a candidate without which the master takes writes would lack them.
+            if !incarnation.candidate && attached && master.redis.min_replicas >= 1 {
                 draft.change(&name, |i| i.candidate = true);
                 draft.event("InSync", format!("{name} is in sync and may be promoted"));
             }
@@ -138,10 +184,38 @@ fn follow(draft: &mut Draft<'_>) {
     }
 }
 
-/// The master lists this replica as online.
-pub fn attached(master: &NodeState, replica: &NodeState) -> bool {
-    let name = &replica.mesh.dns_name;
-    replica.redis.link_up && master.redis.replicas.iter().any(|r| &r.name == name && r.state == "online")
+/// The replica is linked, and its master counts it.
+pub fn attached(master: &NodeState, name: &IncarnationName, replica: &NodeState) -> bool {
+    replica.redis.link_up && counted(master, name, Some(replica))
+}
+
+/// The master counts this replica: it is online there, and was heard within max-lag. It is known by its mesh name, or by the one it had when
+/// it attached, which began with the incarnation's.
+fn counted(master: &NodeState, name: &IncarnationName, replica: Option<&NodeState>) -> bool {
+    let known = |announced: &str| replica.is_some_and(|s| s.mesh.dns_name == announced) || announced.starts_with(&name.0);
+    master.redis.replicas.iter().any(|r| known(&r.name) && r.state == "online" && r.lag_seconds <= master.redis.max_lag_seconds)
+}
+
+/// By the master's own word it does not count this replica, and others suffice it for a write, or it may do without any.
+fn goes_on_without(draft: &Draft<'_>, promotion: &Promotion, master: &NodeState, name: &IncarnationName) -> bool {
+    if counted(master, name, draft.connected(name)) {
+        return false;
+    }
+    let others = draft.live().into_iter().filter(|(n, i)| n != name && n != &promotion.incarnation && i.candidate);
+    let counts = others.filter(|(n, _)| counted(master, n, draft.connected(n))).count() as u64;
+    draft.spec().nodes <= 2 || counts >= u64::from(settings::bound(draft, promotion).min_replicas)
+}
+
+/// Those that were given up may live on. They count as attached until the master confirms that they may not replicate any more.
+fn forget_former_members(draft: &mut Draft<'_>) {
+    let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) else { return };
+    let Some(master) = draft.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch)) else { return };
+    if master.configured != settings::for_node(draft, &promotion.incarnation).generation {
+        return;
+    }
+    for incarnation in draft.record.incarnations.values_mut().filter(|i| i.condemned.is_some()) {
+        incarnation.member = false;
+    }
 }
 
 fn send_follow(
@@ -154,31 +228,55 @@ fn send_follow(
 ) {
     let epoch = promotion.epoch;
     // History past the promotion point exists nowhere else: it is kept as a snapshot before a full sync wipes it.
-    let lost = beyond_promotion(state, master);
-    report_loss(draft, name, lost);
+    let beyond = beyond_promotion(state, master);
+    report_loss(draft, name, beyond);
     let command = Command::Follow {
         master: promotion.incarnation.clone(),
         master_name: master_name.to_owned(),
         grant: ReplicationGrant { incarnation: name.clone(), epoch },
-        save_first: lost.is_some_and(|bytes| bytes > 0),
+        save_first: beyond.may_be_lost() && state.redis.keys > 0,
     };
     draft.command(name, command, format!("the master of epoch {epoch} is {master_name}"));
 }
 
-/// Completes the report of the failover in which this node was given up.
-pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, lost: Option<i64>) {
-    if let (Some(bytes), Some(report)) = (lost, draft.record.last_failover.as_mut())
-        && report.old == name.0
-        && report.lost_bytes.is_none()
-    {
-        report.lost_bytes = Some(bytes);
+/// What a node has that the present master lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// At least so many bytes, and what it took in the milliseconds of which its history says nothing.
+    Bytes(i64, u64),
+    /// Its history is none that the master's can be compared with.
+    Unknown,
+}
+
+impl Beyond {
+    /// Following the master now may wipe what nobody else has.
+    pub fn may_be_lost(self) -> bool {
+        self != Self::Bytes(0, 0)
     }
 }
 
-/// Bytes that a former master wrote beyond the point where the present one was promoted; `None` when that cannot be compared.
-pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Option<i64> {
-    let history = state.history.as_ref()?;
-    (!history.replid.is_empty() && history.replid == master.redis.replid2).then(|| (history.offset + 1 - master.redis.second_offset).max(0))
+/// What a former master, or a replica of one, has beyond the point where the present master was promoted.
+pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Beyond {
+    let Some(history) = state.history.as_ref().filter(|h| !h.replid.is_empty()) else { return Beyond::Unknown };
+    if history.replid == master.redis.replid {
+        return Beyond::Bytes(0, 0);
+    }
+    if history.replid != master.redis.replid2 {
+        return Beyond::Unknown;
+    }
+    // A process that still runs knows better than what was last written down.
+    let offset = if state.redis.replid == history.replid { history.offset.max(state.redis.offset) } else { history.offset };
+    Beyond::Bytes((offset + 1 - master.redis.second_offset).max(0), history.gap_ms)
+}
+
+/// Completes the report of the failover in which this node was given up.
+pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, beyond: Beyond) {
+    if let (Beyond::Bytes(bytes, gap), Some(report)) = (beyond, draft.record.last_failover.as_mut())
+        && report.old == name.0
+        && report.lost_bytes.is_none()
+    {
+        (report.lost_bytes, report.lost_gap_ms) = (Some(bytes), gap);
+    }
 }
 
 /// A person asked for another master.

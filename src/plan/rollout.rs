@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::draft::{Blame, Draft};
-use super::{devices, facts, money, switchover};
+use super::{devices, facts, give_up, money, switchover};
 use crate::api::types::MIGRATE;
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
@@ -24,7 +24,7 @@ pub fn tear_down(draft: &mut Draft<'_>) {
     for (name, _) in draft.live() {
         draft.condemn(&name, "the cluster is being deleted", Blame::Nobody);
     }
-    draft.record.change = None;
+    (draft.record.change, draft.record.master) = (None, None);
 }
 
 /// Incarnations that a person asked to leave, as far as they are still there.
@@ -95,8 +95,7 @@ fn unrecorded(draft: &Draft<'_>, chain: &ChainView) -> String {
 }
 
 fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: PricePerBlock) {
-    let Some((suffix, dseq)) = draft.take_spare() else { return };
-    let name = IncarnationName::new(&draft.input.cluster.metadata.name, ordinal, &suffix);
+    let Some((name, dseq)) = draft.take_spare(ordinal) else { return };
     let incarnation = Incarnation {
         ordinal,
         dseq,
@@ -108,6 +107,7 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
         member: false,
         candidate: false,
         device: None,
+        redis_down: None,
         quarantined: None,
         replaces: replaces.clone(),
         condemned: None,
@@ -169,6 +169,10 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             continue;
         };
         let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+        if is_master && matches!(facts::stage(draft, name), facts::Stage::Lost(_)) {
+            // Its end is a failover: nothing planned is begun from a master that goes.
+            continue;
+        }
         if is_master {
             let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, name));
             match target {
@@ -181,8 +185,11 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             draft.problem("CannotLeave", format!("{name} stays until another replica is in sync with the master"));
             continue;
         }
-        let blame = if devices::compromised(draft, name).is_some() { Blame::Provider } else { Blame::Nobody };
-        draft.condemn(name, &reason, blame);
+        if devices::compromised(draft, name).is_some() {
+            give_up::ask(draft, name, &reason, Blame::Provider);
+        } else {
+            draft.condemn(name, &reason, Blame::Nobody);
+        }
     }
 }
 

@@ -161,10 +161,19 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
         candidates: report.candidates.clone(),
         fence: report.fence.clone(),
         steps: report.steps_ms.iter().map(|(what, ms)| format!("{what} after {ms} ms")).collect(),
-        lost: match report.lost_bytes {
-            Some(0) => "nothing: the old master had nothing that the new one lacked".to_owned(),
-            Some(bytes) => format!("{bytes} bytes of history, kept as a snapshot on {}", report.old),
-            None => "not known yet: the old master has not come back, or its history cannot be compared".to_owned(),
+        lost: match (report.lost_bytes, report.lost_gap_ms) {
+            (Some(0), 0) => "nothing: the old master had nothing that the new one lacked".to_owned(),
+            (Some(bytes), 0) => format!("up to {bytes} bytes of history, kept as a snapshot on {}", report.old),
+            (Some(bytes), u64::MAX) => {
+                format!(
+                    "{bytes} bytes of history, and what was written after its last look, of unknown time; kept as a snapshot on {}",
+                    report.old
+                )
+            }
+            (Some(bytes), gap) => {
+                format!("up to {bytes} bytes of history, and what was written in the last {gap} ms; kept as a snapshot on {}", report.old)
+            }
+            (None, _) => "not known yet: the old master has not come back, or its history cannot be compared".to_owned(),
         },
     }
 }

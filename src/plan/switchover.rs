@@ -18,7 +18,8 @@ pub fn start(draft: &mut Draft<'_>, target: &IncarnationName, reason: &str) {
     let source = &promotion.incarnation;
     let well = draft.connected(source).is_some_and(|s| roles::is_master_of(s, promotion.epoch));
     let ready = draft.connected(target).is_some_and(|s| facts::running(&s.redis) && s.redis.link_up && !s.redis.sync_in_progress);
-    if !well || !ready {
+    let leaves = matches!(facts::stage(draft, source), facts::Stage::Lost(_));
+    if !well || !ready || leaves {
         draft.problem("SwitchoverWaits", format!("{target} cannot take over from {source} yet: it must be linked and in sync"));
         return;
     }
@@ -93,9 +94,9 @@ fn finish(draft: &mut Draft<'_>, switchover: &Switchover) {
         return;
     }
     // The target may have obeyed already: from here on it is the master, and its death is a failover.
-    let lost =
-        draft.view(&switchover.target).is_none_or(|v| !v.connected && draft.now().passed(v.heard, draft.spec().failover.down_after.0));
-    if lost {
+    let chosen = draft.record.master.clone();
+    if let Some(why) = chosen.and_then(|chosen| roles::void(draft, &chosen)) {
+        draft.event("ChoiceVoid", format!("{} was chosen for epoch {} and was not promoted: {why}", switchover.target, switchover.epoch));
         draft.record.change = None;
     }
 }
@@ -111,12 +112,23 @@ fn undo(draft: &mut Draft<'_>, switchover: &Switchover) {
     };
     if source.redis.role == Role::Master && !source.redis.fenced && source.highest.epoch >= switchover.epoch {
         let epoch = switchover.epoch;
-        draft.record.master = Some(Promotion { epoch, incarnation: switchover.source.clone(), confirmed: true });
+        let quorum = draft.record.master.as_ref().and_then(|p| p.quorum);
+        draft.record.master = Some(Promotion {
+            epoch,
+            incarnation: switchover.source.clone(),
+            run_id: source.redis.run_id.clone(),
+            boot_id: source.boot_id.clone(),
+            confirmed: true,
+            quorum,
+        });
         draft.record.data_epoch = epoch;
         draft.record.data_master = Some(switchover.source.clone());
         draft.record.change = None;
         return;
     }
     let quorum = settings::quorum(draft);
+    if let Some(master) = draft.record.master.as_mut() {
+        master.quorum = Some(master.quorum.unwrap_or(quorum).weakest(quorum));
+    }
     draft.command(&switchover.source, Command::Unfence { quorum }, "the switchover was undone");
 }

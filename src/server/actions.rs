@@ -3,8 +3,8 @@
 use axum::http::StatusCode;
 
 use super::messages::{Migrate, Switchover};
-use crate::api::status::NodeStatus;
-use crate::api::types::{MASTER, MIGRATE, RedisCluster};
+use crate::api::status::{NodeStatus, Status};
+use crate::api::types::{ACCEPT_LOSS, MASTER, MIGRATE, RedisCluster};
 use crate::model::ids::IncarnationName;
 
 /// Why a request is not carried out.
@@ -53,7 +53,7 @@ pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), 
         )));
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for meanwhile.
-    for key in [MIGRATE, MASTER] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -116,6 +116,21 @@ pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Re
     let epoch = cluster.status.as_ref().map_or(0, |s| s.epoch);
     cluster.metadata.annotations.insert(MASTER.to_owned(), format!("{name}@{epoch}"));
     Ok(told)
+}
+
+/// Accepts the loss of what no node that answers holds. Returns what to tell.
+pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+    alive(cluster)?;
+    let name = cluster.metadata.name.clone();
+    let waits = |s: &Status| s.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True" && c.message.contains("--accept-loss"));
+    let Some(status) = cluster.status.as_ref().filter(|s| waits(s)) else {
+        return Err(Refusal::conflict(format!(
+            "{name} waits for no such decision: a dead master is replaced without it, and `akash-redis switchover {name}` moves a living one without loss"
+        )));
+    };
+    let epoch = status.epoch;
+    cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), epoch.to_string());
+    Ok(format!("{name} goes on with what the nodes that answer hold, in place of epoch {epoch}; what only others hold may be lost"))
 }
 
 /// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves, two fill its ordinal: the one that stays
@@ -257,6 +272,24 @@ mod tests {
     fn a_switchover_to_a_node_that_moves_means_the_one_in_sync() {
         let mut cluster = cluster(&[(1, "cache-1-new", "Syncing", None), (1, "cache-1-old", "Replica", Some(0))]);
         assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-old becomes master");
+    }
+
+    #[test]
+    fn a_loss_is_accepted_only_where_a_cluster_waits_for_it_and_for_one_epoch() {
+        let mut cluster = running();
+        let refused = accept_loss(&mut cluster).unwrap_err();
+        assert!(refused.message.starts_with("cache waits for no such decision"), "{}", refused.message);
+        let status = cluster.status.as_mut().unwrap();
+        status.epoch = 4;
+        status.conditions.push(crate::api::status::Condition {
+            kind: "Degraded".into(),
+            status: "True".into(),
+            reason: "NoMaster".into(),
+            message: "it is waited for, or `akash-redis failover cache --accept-loss`".into(),
+            last_transition_time: String::new(),
+        });
+        assert!(accept_loss(&mut cluster).unwrap().contains("in place of epoch 4"));
+        assert_eq!(cluster.metadata.annotations[ACCEPT_LOSS], "4");
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}", get(read).put(put).delete(delete))
         .route("/v1alpha1/clusters/{name}/migrate", post(migrate))
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
+        .route("/v1alpha1/clusters/{name}/accept-loss", post(accept_loss))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
         .route("/v1alpha1/clusters/{name}/events", get(events))
@@ -150,6 +151,10 @@ async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<(Sta
 async fn migrate(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Migrate = parse(&body)?;
     change(&app, &name, |cluster| actions::migrate(cluster, &request)).await
+}
+
+async fn accept_loss(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
+    change(&app, &name, actions::accept_loss).await
 }
 
 async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

@@ -116,7 +116,8 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn take_over(&self) -> Result<u64, StoreError> {
-        let term = self.run(|tx| rows::count_up(tx, "term")).await?;
+        let random = rand::random();
+        let term = self.run(move |tx| rows::raise_term(tx, |last| super::next_term(last, UnixMs::now(), random))).await?;
         self.term.store(term, Ordering::Release);
         Ok(term)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use akash_redis::api::status::NodeStatus;
 use akash_redis::chain::Chain as _;
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::config::Config;
 use akash_redis::devnet::sandbox::Sandbox;
@@ -146,6 +147,7 @@ async fn public_name(config: &Config, node: &NodeStatus) -> String {
         grpc: config.chain.grpc.clone(),
         gas_price: GasPrice(config.chain.gas_price_micro),
         fee_granter: None,
+        fee_limits: FeeLimits::USUAL,
     };
     let chain = Arc::new(ChainClient::connect(settings, wallet.clone()).unwrap());
     let view = chain.read(&BTreeSet::from([node.dseq])).await.unwrap();

@@ -1,5 +1,6 @@
 //! Promises 5 and 7: a bad market, outages and too little money end in waiting or in a refusal with a sentence, and leave nothing behind.
 
+mod chain;
 mod devices;
 mod market;
 mod money;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError, tx};
 use akash_redis::model::chain::{ChainMsg, GroupState, LeaseState, SignedTx, TxOutcome};
@@ -276,6 +277,17 @@ async fn block_time_is_measured_from_the_first_reading_on() {
     assert_eq!(script.client().await.read(&BTreeSet::new()).await.expect("a view").block_ms, 2909);
 }
 
+/// The first block after eight hours without one is read: those before it tell the pace.
+#[tokio::test]
+async fn an_outage_is_no_block_time() {
+    let script = quiet();
+    script.lock().block_ms = 8 * 3600 * 1000;
+    for n in 1..=9 {
+        script.say(BY_HEIGHT, Ok(block(-3 * n, 6000)));
+    }
+    assert_eq!(script.client().await.read(&BTreeSet::new()).await.expect("a view").block_ms, 6000);
+}
+
 #[tokio::test]
 async fn the_next_endpoint_is_asked_when_one_is_away_or_of_another_chain() {
     let script = quiet();
@@ -327,12 +339,14 @@ async fn signing_simulates_without_a_signature_and_signs_what_was_simulated() {
     assert_eq!((first.dseq, &first.hash), (DSEQ, &tx::hash(&first.bytes)));
 
     let signed = TxRaw::decode(first.bytes.as_slice()).expect("a transaction");
+    let auth = |raw: &TxRaw| cosmos::tx::v1beta1::AuthInfo::decode(raw.auth_info_bytes.as_slice()).expect("a fee").fee.expect("a fee");
     let simulated = SimulateRequest::decode(&*script.asked(SIMULATE)[0].1).expect("a request").tx_bytes;
     let simulated = TxRaw::decode(simulated.as_slice()).expect("a transaction");
     assert_eq!((&simulated.body_bytes, &simulated.signatures), (&signed.body_bytes, &vec![Vec::new()]));
+    assert!(auth(&simulated).amount[0].amount.parse::<u64>().expect("a number") > 0, "a fee is taken, as when it is sent");
     let gas_used = read::<cosmos::tx::v1beta1::SimulateResponse>("Simulate create deployment (ordered, empty signature)");
     let gas_used = gas_used.gas_info.expect("gas").gas_used;
-    let fee = cosmos::tx::v1beta1::AuthInfo::decode(signed.auth_info_bytes.as_slice()).expect("a fee").fee.expect("a fee");
+    let fee = auth(&signed);
     assert_eq!(fee.gas_limit, (gas_used * 15).div_ceil(10));
     assert_eq!(fee.amount[0].amount, GasPrice::USUAL.fee(fee.gas_limit).to_string());
     let body = TxBody::decode(signed.body_bytes.as_slice()).expect("a body");
@@ -355,6 +369,32 @@ async fn a_refused_simulation_says_which_rule_was_broken() {
     script.replay("AccountInfo of an unknown account");
     let error = script.client().await.sign(&lease()).await.expect_err("no account");
     assert!(error.to_string().contains("send it AKT"), "{error}");
+}
+
+/// An endpoint's measure of gas is paid: one that lies is passed over, and never paid what it says.
+#[tokio::test]
+async fn no_endpoint_sets_the_fee() {
+    let liar = Script::default();
+    let mut lie: cosmos::tx::v1beta1::SimulateResponse = read("Simulate create deployment (ordered, empty signature)");
+    lie.gas_info.as_mut().expect("gas").gas_used = 4_000_000_000;
+    liar.replay("AccountInfo").say(SIMULATE, Ok(lie.encode_to_vec()));
+    let error = liar.client().await.sign(&lease()).await.expect_err("too dear");
+    assert!(matches!(&error, ChainError::NotSent { .. }), "{error}");
+    assert!(error.to_string().contains("6000000000 gas") && error.to_string().contains("chain.maxFee"), "{error}");
+    let honest = Script::default();
+    honest.replay("AccountInfo").replay("Simulate create deployment (ordered, empty signature)");
+    let both = client(vec![liar.serve().await, honest.serve().await]);
+    both.sign(&lease()).await.expect("the honest one is asked next");
+
+    // What each transaction may cost, many together may not.
+    let limits = FeeLimits { per_tx: 5_000, per_day: 12_000 };
+    let client = limited(vec![honest.serve().await], limits);
+    for _ in 0..2 {
+        client.sign(&lease()).await.expect("4650uakt each");
+    }
+    let error = client.sign(&lease()).await.expect_err("13950uakt in a day");
+    assert!(error.to_string().contains("chain.maxFeePerDay (12000uakt)"), "{error}");
+    assert!(honest.asked(BROADCAST).is_empty());
 }
 
 /// A transaction that may have been sent before; it lives `blocks` blocks from the recorded one on.
@@ -465,7 +505,7 @@ async fn a_running_node_is_read() {
     let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
     let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| CHAIN_ID.into());
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
-    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None };
+    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None, fee_limits: FeeLimits::USUAL };
     let view = ChainClient::connect(settings, Arc::new(wallet)).expect("an endpoint").read(&BTreeSet::new()).await.expect("a view");
     assert!(view.height > 0 && view.block_ms > 0);
 }

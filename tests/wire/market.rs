@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::Account;
@@ -17,6 +18,7 @@ use akash_redis::model::group::{GroupSpec, Resources, Storage};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
 use akash_redis::wire::akash::market::v1::LeaseClosedReason;
+use akash_redis::wire::cosmos;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -61,8 +63,13 @@ impl Market {
             config.withdraw_every = Duration::from_millis(200);
             providers.push(start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap());
         }
-        let settings =
-            ChainSettings { chain_id: "akash-local".into(), grpc: vec![chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+        let settings = ChainSettings {
+            chain_id: "akash-local".into(),
+            grpc: vec![chain.url()],
+            gas_price: GasPrice(25_000),
+            fee_granter: None,
+            fee_limits: FeeLimits::USUAL,
+        };
         let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
         let client = ChainClient::connect(settings, wallet).unwrap();
         Self { chain, client, providers, _shutdown: shutdown.drop_guard() }
@@ -154,6 +161,54 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     assert_eq!(market.chain.view().balance(market.client.owner(), "uact"), RICH - spent);
 }
 
+impl Market {
+    /// Signs and sends once.
+    async fn tries(&self, msg: &ChainMsg) -> Result<TxOutcome, ChainError> {
+        let tx = self.client.sign(msg).await?;
+        tokio::time::timeout(DEADLINE, self.client.settle(&tx)).await.expect("settles in time")
+    }
+}
+
+/// The gas that a node tells is too little: the next attempts are given more, within a bound, and what they burn is bounded.
+#[tokio::test]
+async fn out_of_gas_is_answered_with_more_gas_and_not_for_ever() {
+    let market = Market::open().await;
+    market.lands(create(11, 2)).await;
+    let fees = || RICH - market.chain.view().balance(market.client.owner(), "uakt");
+    // Of 50,430 a node tells 20,172: half more than that is not even let in, half more again is used up in a block.
+    market.chain.faults().tell_gas(40);
+    let update = ChainMsg::UpdateDeployment { dseq: 11, hash: [4; 32] };
+    let mut codes = Vec::new();
+    while let TxOutcome::Failed { codespace, code, .. } = market.tries(&update).await.expect("an outcome") {
+        codes.push((codespace, code));
+    }
+    assert_eq!(codes, [("sdk".to_owned(), 11), ("sdk".to_owned(), 11)]);
+    assert_eq!(market.read(11).await.deployments[&11].hash, [4; 32]);
+
+    // As little as this cannot be made good: after a few failures it waits, and says why.
+    market.chain.faults().tell_gas(19);
+    let before = fees();
+    let update = ChainMsg::UpdateDeployment { dseq: 11, hash: [5; 32] };
+    let mut tries = 0;
+    let error = loop {
+        match market.tries(&update).await {
+            Ok(outcome) => assert!(matches!(outcome, TxOutcome::Failed { code: 11, .. }), "{outcome:?}"),
+            Err(error) => break error,
+        }
+        tries += 1;
+        assert!(tries < 12, "it is tried for ever");
+    };
+    assert!(
+        matches!(&error, ChainError::NotSent { .. }) && error.to_string().contains("each time for a fee (last: the gas limit"),
+        "{error}"
+    );
+    assert!(fees() - before < 4 * 2_000, "{} uakt were burnt", fees() - before);
+    // Another deployment is not held up by it.
+    market.chain.faults().tell_gas(100);
+    market.lands(create(12, 2)).await;
+    market.lands(ChainMsg::UpdateDeployment { dseq: 12, hash: [5; 32] }).await;
+}
+
 #[tokio::test]
 async fn a_lost_answer_neither_repeats_nor_loses_a_deployment() {
     let market = Market::open().await;
@@ -205,9 +260,69 @@ fn dear_bid(owner: &str, provider: &str) -> prost_types::Any {
 #[tokio::test]
 async fn a_chain_of_another_name_is_not_used() {
     let market = Market::open().await;
-    let settings =
-        ChainSettings { chain_id: "akashnet-2".into(), grpc: vec![market.chain.url()], gas_price: GasPrice(25_000), fee_granter: None };
+    let settings = ChainSettings {
+        chain_id: "akashnet-2".into(),
+        grpc: vec![market.chain.url()],
+        gas_price: GasPrice(25_000),
+        fee_granter: None,
+        fee_limits: FeeLimits::USUAL,
+    };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
     let client = ChainClient::connect(settings, wallet).unwrap();
     assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
+}
+
+/// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a deployment lives there from create to close; the
+/// gas of each transaction is printed. Without it there is nothing to see.
+#[tokio::test]
+async fn a_running_node_carries_a_deployment_from_create_to_close() {
+    let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
+    let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| "akash-local".into());
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let channel = Channel::from_shared(uri.clone()).unwrap().connect_lazy();
+    for index in 3..6 {
+        let account = Account::from_mnemonic(PHRASE, index).unwrap();
+        let config = ProviderConfig::new(&format!("p{index}"), account, "https://p.devnet.test:8443", "eu");
+        // Handles may go: the providers go on until the end.
+        start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap();
+    }
+    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None, fee_limits: FeeLimits::USUAL };
+    let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
+    let client = ChainClient::connect(settings, wallet).unwrap();
+    let dseq = rand::random::<u64>() >> 12;
+    let before = client.read(&BTreeSet::new()).await.unwrap();
+    let lands = async |msg: ChainMsg| {
+        let tx = client.sign(&msg).await.unwrap();
+        let outcome = client.settle(&tx).await.unwrap();
+        assert!(matches!(outcome, TxOutcome::Landed { .. }), "{msg:?}: {outcome:?}");
+        let mut txs = cosmos::tx::v1beta1::service_client::ServiceClient::new(channel.clone());
+        let found = txs.get_tx(cosmos::tx::v1beta1::GetTxRequest { hash: tx.hash }).await.unwrap().into_inner();
+        let found = found.tx_response.unwrap();
+        println!("{}: {} gas of {}", tx.purpose, found.gas_used, found.gas_wanted);
+    };
+    let until = async |what: &str, holds: &dyn Fn(&DeploymentView) -> bool| {
+        let waiting = async {
+            loop {
+                let view = client.read(&BTreeSet::from([dseq])).await.unwrap();
+                if let Some(found) = view.deployments.get(&dseq).filter(|view| holds(view)) {
+                    return found.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(2), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+    };
+    lands(create(dseq, 100)).await;
+    let view = until("three bids", &|view| view.bids.len() == 3).await;
+    lands(ChainMsg::CreateLease(view.bids[0].id.clone())).await;
+    for n in 4..8 {
+        lands(ChainMsg::UpdateDeployment { dseq, hash: [n; 32] }).await;
+        until("the new hash", &|view| view.hash == [n; 32]).await;
+    }
+    lands(ChainMsg::CloseDeployment { dseq }).await;
+    let view = until("a closed deployment", &|view| !view.active).await;
+    let after = client.read(&BTreeSet::new()).await.unwrap();
+    println!("paid {}uakt in fees and {} to the provider", before.fee_balance - after.fee_balance, view.escrow.spent);
+    assert!(!view.escrow.open && before.balance == after.balance + view.escrow.spent);
 }

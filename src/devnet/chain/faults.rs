@@ -12,6 +12,7 @@ pub struct ChainFaults {
     lost_requests: AtomicU32,
     stopped: AtomicBool,
     lag: AtomicU64,
+    told_gas: AtomicU64,
 }
 
 impl Default for ChainFaults {
@@ -22,6 +23,7 @@ impl Default for ChainFaults {
             lost_requests: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             lag: AtomicU64::new(0),
+            told_gas: AtomicU64::new(100),
         }
     }
 }
@@ -50,6 +52,15 @@ impl ChainFaults {
     /// Questions are answered as of this many blocks ago.
     pub fn set_lag(&self, blocks: u64) {
         self.lag.store(blocks, Ordering::SeqCst);
+    }
+
+    /// Simulations tell so many hundredths of the gas that is used.
+    pub fn tell_gas(&self, percent: u64) {
+        self.told_gas.store(percent, Ordering::SeqCst);
+    }
+
+    pub(super) fn told_gas(&self, used: u64) -> u64 {
+        used.saturating_mul(self.told_gas.load(Ordering::SeqCst)) / 100
     }
 
     pub(super) fn blocks_stopped(&self) -> bool {

@@ -24,7 +24,7 @@ impl Service for Api {
             Status::unknown(format!("{text} [devnet/ledger:1] with gas used: '{gas}'"))
         })?;
         let result = TxResult { events: simulated.events, msg_responses: simulated.responses, ..TxResult::default() };
-        let gas_info = GasInfo { gas_wanted: u64::MAX, gas_used: simulated.gas_used };
+        let gas_info = GasInfo { gas_wanted: u64::MAX, gas_used: self.0.faults.told_gas(simulated.gas_used) };
         Ok(Response::new(SimulateResponse { gas_info: Some(gas_info), result: Some(result) }))
     }
 

@@ -30,10 +30,10 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// It did not answer, or refused a question.
-    #[error("the local chain gave no answer ({0}); the provider tries again with its next round")]
+    #[error("the chain gave no answer ({0}); the provider tries again with its next round")]
     Call(#[from] Status),
     /// It refused the transaction.
-    #[error("the local chain refused a transaction of the provider: {codespace} code {code}, {log}")]
+    #[error("the chain refused a transaction of the provider: {codespace} code {code}, {log}")]
     Refused {
         /// Module.
         codespace: String,
@@ -46,7 +46,7 @@ pub enum ClientError {
     #[error("a transaction of the provider came into no block; it is void now and the next round sends another")]
     Lost,
     /// Its answer lacks something.
-    #[error("the local chain left out {0} of its answer; is it the one of this program?")]
+    #[error("the chain left out {0} of its answer; is it a node of Akash?")]
     Odd(&'static str),
 }
 

@@ -104,6 +104,13 @@ pub(super) fn count_up(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreErr
         .map_err(failed)
 }
 
+pub(super) fn raise_term(tx: &Transaction<'_>, next: impl FnOnce(u64) -> u64) -> Result<u64, StoreError> {
+    let last = tx.query_row("SELECT value FROM counter WHERE name = 'term'", [], |row| row.get(0)).map(unsigned).map_err(failed)?;
+    let term = next(last);
+    tx.execute("UPDATE counter SET value = ?1 WHERE name = 'term'", [int(term)]).map_err(failed)?;
+    Ok(term)
+}
+
 pub(super) fn put_tx(tx: &Transaction<'_>, cluster: &str, signed: &SignedTx) -> Result<(), StoreError> {
     let row = params![signed.hash, cluster, int(signed.dseq), signed.purpose, signed.bytes, int(signed.timeout.0)];
     tx.execute("INSERT INTO tx (hash, cluster, dseq, purpose, bytes, timeout) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING", row)

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use akash_redis::chain::client::GasPrice;
+use akash_redis::chain::fees;
 use akash_redis::chain::tx::{self, FeeOffer};
 use akash_redis::chain::view::{self, Parts};
 use akash_redis::chain::wallet::Wallet;
@@ -71,6 +72,8 @@ struct State {
     ledger: Ledger,
     /// One block ago, for readings that come late.
     before: View,
+    /// An endpoint that stopped following the chain.
+    stuck: Option<View>,
     providers: Vec<Provider>,
     /// Signatures so far, so that no two of a key share a time-out.
     signed: u64,
@@ -97,6 +100,10 @@ pub struct Faults {
     pub stale: bool,
     /// So many bids are taken back in the moment in which they are to become a lease.
     pub vanishing: u32,
+    /// What readings say of the time between blocks, milliseconds, in place of the truth.
+    pub block_ms: Option<u64>,
+    /// The client sends nothing: its day's fees are spent.
+    pub fees_spent: bool,
 }
 
 impl SimChain {
@@ -105,7 +112,7 @@ impl SimChain {
         let Terms { providers, wallet, .. } = terms;
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
         let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
-        let state = State { before: ledger.view().clone(), ledger, providers, signed: 0, taken: BTreeSet::new() };
+        let state = State { before: ledger.view().clone(), stuck: None, ledger, providers, signed: 0, taken: BTreeSet::new() };
         Arc::new(Self { clock, fuse, witness, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
     }
 
@@ -124,6 +131,16 @@ impl SimChain {
             state.before = state.ledger.view().clone();
             state.ledger.advance(now);
         }
+    }
+
+    /// The endpoint shows this moment from now on, or follows again.
+    pub fn stick(&self, view: Option<View>) {
+        self.state.lock().unwrap().stuck = view;
+    }
+
+    /// The state as it is.
+    pub fn snapshot(&self) -> View {
+        self.state.lock().unwrap().ledger.view().clone()
     }
 
     /// Changes what goes wrong.
@@ -261,8 +278,9 @@ impl SimChain {
         state.signed += 1;
         let timeout = state.ledger.view().block().time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
         let body = tx::body(WALLET.address(), msg, timestamp(timeout));
-        let draft = tx::raw(body.clone(), tx::auth_info(WALLET.public_key(), &FeeOffer::default()), Vec::new());
-        let gas = state.ledger.simulate(&draft).map_err(|(error, _)| error)?.gas_used * 3 / 2;
+        let offer = fees::for_simulation(GasPrice::USUAL, None);
+        let draft = tx::raw(body.clone(), tx::auth_info(WALLET.public_key(), &offer), Vec::new());
+        let gas = fees::limit(state.ledger.simulate(&draft).map_err(|(error, _)| error)?.gas_used, msg, 0);
         let fee = FeeOffer { uakt: GasPrice::USUAL.fee(gas), gas, granter: None };
         let auth = tx::auth_info(WALLET.public_key(), &fee);
         let number = state.ledger.view().account_info(WALLET.address()).unwrap().account_number;
@@ -370,13 +388,20 @@ impl Chain for SimChain {
         self.patiently_away().await?;
         let late = self.faults().stale;
         let state = self.state.lock().unwrap();
-        Ok(read(if late { &state.before } else { state.ledger.view() }, WALLET.address(), known))
+        let shown = state.stuck.as_ref().unwrap_or(if late { &state.before } else { state.ledger.view() });
+        let mut view = read(shown, WALLET.address(), known);
+        view.block_ms = self.faults().block_ms.unwrap_or(view.block_ms);
+        Ok(view)
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         self.fuse.before().await;
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
+        if self.faults().fees_spent {
+            let why = "the fees of the last 24 hours would be more than chain.maxFeePerDay".to_owned();
+            return Err(ChainError::NotSent { what: tx::purpose(msg), why });
+        }
         let signed = self.sign_now(msg).map_err(|error| ChainError::Refused {
             what: tx::purpose(msg),
             codespace: error.codespace.to_owned(),

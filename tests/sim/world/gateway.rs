@@ -37,6 +37,12 @@ pub struct SimGateway {
     pub root: RootSecret,
     /// No ingress answers.
     pub pages_away: AtomicBool,
+    /// From a manifest to something that is deployed.
+    pub slowness: Mutex<Duration>,
+    /// How often a manifest came, by deployment.
+    pub puts: Mutex<BTreeMap<u64, u32>>,
+    /// Since when something is deployed.
+    pub shown: Mutex<BTreeMap<u64, tokio::time::Instant>>,
     /// Providers whose gateway does not answer.
     pub away: Mutex<BTreeSet<String>>,
 }
@@ -69,13 +75,16 @@ impl SimGateway {
         let env = json[0]["services"][0]["env"][0].as_str().ok_or("no identity in the manifest")?;
         let identity = env.strip_prefix(&format!("{NODE_VARIABLE}=")).ok_or("no identity in the manifest")?;
         let identity: NodeIdentity = serde_json::from_str(identity).map_err(|e| e.to_string())?;
+        *self.puts.lock().unwrap().entry(lease.dseq).or_default() += 1;
         let name = IncarnationName(identity.incarnation.clone());
         if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_some() {
             return Ok(());
         }
+        let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();
+        self.shown.lock().unwrap().insert(lease.dseq, shown);
         let (tailnet, nodes, chain, dseq) = (self.tailnet.clone(), self.nodes.clone(), self.chain.clone(), lease.dseq);
         tokio::spawn(async move {
-            tokio::time::sleep(START).await;
+            tokio::time::sleep_until(shown + START).await;
             if !chain.leased(dseq) {
                 return;
             }
@@ -136,6 +145,9 @@ impl Gateway for SimGateway {
             return LeaseStatus::Away("away".to_owned());
         }
         match self.delivered.lock().unwrap().get(&lease.dseq) {
+            Some(_) if self.shown.lock().unwrap().get(&lease.dseq).is_some_and(|at| *at > tokio::time::Instant::now()) => {
+                LeaseStatus::NoManifest
+            }
             Some(name) => LeaseStatus::Deployed { ready: 1, uris: vec![name.0.clone()] },
             None => LeaseStatus::NoManifest,
         }

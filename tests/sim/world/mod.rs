@@ -115,6 +115,9 @@ impl World {
             delivered: Mutex::default(),
             root: root(),
             pages_away: AtomicBool::new(false),
+            slowness: Mutex::default(),
+            puts: Mutex::default(),
+            shown: Mutex::default(),
             away: Mutex::default(),
         });
         tokio::spawn(chain.clone().run());
@@ -151,7 +154,7 @@ impl World {
             mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone(), witness: self.witness.clone() }),
             own_mesh: Some(self.own_mesh.subscribe()),
             agents: Arc::new(SimAgents(self.nodes.clone())),
-            store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone() }),
+            store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone(), witness: self.witness.clone() }),
             now: Arc::new(move || clock.now()),
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };

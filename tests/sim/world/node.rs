@@ -54,6 +54,10 @@ pub struct Node {
     pub acks: Vec<(String, u64)>,
     pub saved: Vec<String>,
     pub nonce: u64,
+    /// Its redis ends at once whenever it is started.
+    pub broken: bool,
+    /// No volume: a start of redis is empty.
+    pub ephemeral: bool,
 }
 
 /// What of a node is news: all but counters that move by themselves.
@@ -128,6 +132,8 @@ impl Node {
             acks: Vec::new(),
             saved: Vec::new(),
             nonce: 0,
+            broken: false,
+            ephemeral: false,
         };
         node.boot_redis();
         node
@@ -148,6 +154,10 @@ impl Node {
         self.link_up = false;
         self.online_epoch = 0;
         self.acks.clear();
+        if self.ephemeral {
+            self.log.clear();
+            self.history = None;
+        }
     }
 
     /// Its redis dies; the agent starts it again some moments later.

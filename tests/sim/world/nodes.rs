@@ -1,6 +1,6 @@
 //! All simulated nodes, their replication, and one application that writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ pub struct State {
     /// What was last reported of each node, without its counters.
     faces: BTreeMap<IncarnationName, Face>,
     targets: BTreeMap<IncarnationName, String>,
+    /// Pairs of nodes that do not reach each other.
+    pub cut: BTreeSet<(IncarnationName, IncarnationName)>,
+    /// Nodes whose output does not reach another one, which they still hear.
+    mute: BTreeSet<(IncarnationName, IncarnationName)>,
 }
 
 /// Shared between the simulated providers, the agents' seam and the tests.
@@ -91,6 +95,21 @@ impl Nodes {
         change(self.state.lock().unwrap().nodes.get_mut(name).expect("a node of this name"))
     }
 
+    /// Two nodes do not reach each other from now on.
+    pub fn cut(&self, a: &IncarnationName, b: &IncarnationName) {
+        self.state.lock().unwrap().cut.insert((a.clone(), b.clone()));
+    }
+
+    /// They do again.
+    pub fn heal(&self, a: &IncarnationName, b: &IncarnationName) {
+        self.state.lock().unwrap().cut.retain(|(x, y)| (x, y) != (a, b) && (y, x) != (a, b));
+    }
+
+    /// What `from` sends does not reach `to` from now on.
+    pub fn mute(&self, from: &IncarnationName, to: &IncarnationName) {
+        self.state.lock().unwrap().mute.insert((from.clone(), to.clone()));
+    }
+
     /// The operator process died: what it heard is forgotten.
     pub fn forget_views(&self) {
         let mut state = self.state.lock().unwrap();
@@ -105,7 +124,7 @@ impl State {
         for (name, node) in &mut self.nodes {
             let steps = self.exited_steps.entry(name.clone()).or_default();
             *steps = if node.process == Process::Exited { *steps + 1 } else { 0 };
-            if *steps >= RESTART_STEPS {
+            if *steps >= RESTART_STEPS && !node.broken {
                 node.boot_redis();
             }
         }
@@ -136,11 +155,21 @@ impl State {
                 let m = &self.nodes[s];
                 let sighted = m.netmap.contains(&replica.fqdn) && replica.netmap.contains(&m.fqdn);
                 let granted = m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
-                m.powered && m.meshed && replica.meshed && sighted && m.process == Process::Running && m.role == Role::Master && granted
+                let cut = self.cut.contains(&(name.clone(), s.clone())) || self.cut.contains(&(s.clone(), name.clone()));
+                let reached = m.powered && m.meshed && replica.meshed && sighted && !cut;
+                reached && m.process == Process::Running && m.role == Role::Master && granted
             });
             let node = self.nodes.get_mut(&name).unwrap();
             node.link_up = linked;
             let Some(source) = source.filter(|_| linked) else { continue };
+            if self.mute.contains(&(source.clone(), name.clone())) {
+                // The link stays up until it is noticed; the acknowledgements still arrive.
+                let fqdn = node.fqdn.clone();
+                let master = self.nodes.get_mut(&source).unwrap();
+                master.acks.retain(|(n, _)| n != &fqdn);
+                master.acks.push((fqdn, now));
+                continue;
+            }
             node.heard_master = now;
             node.online_epoch = node.memory.highest.epoch;
             let fqdn = node.fqdn.clone();
@@ -158,9 +187,20 @@ impl State {
         // A link that is cut is noticed by its master only by its age; one that was closed is gone at once.
         let attached: Vec<_> =
             self.nodes.values().filter(|n| n.powered && n.meshed).map(|n| (n.fqdn.clone(), n.master_host.clone(), n.process)).collect();
+        let pairs: BTreeSet<(String, String)> = self
+            .cut
+            .iter()
+            .filter_map(|(a, b)| Some((self.nodes.get(a)?.fqdn.clone(), self.nodes.get(b)?.fqdn.clone())))
+            .flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)])
+            .collect();
         for master in self.nodes.values_mut() {
             let own = master.fqdn.clone();
+            let meshed = master.meshed;
             master.acks.retain(|(name, _)| {
+                // What is cut tells nobody that it was closed.
+                if !meshed || pairs.contains(&(own.clone(), name.clone())) {
+                    return true;
+                }
                 attached.iter().find(|(n, ..)| n == name).is_none_or(|(_, host, process)| host == &own && *process == Process::Running)
             });
         }

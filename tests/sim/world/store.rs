@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::fuse::Fuse;
+use super::witness::Witness;
 
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost between their writes.
 pub struct FusedStore {
     pub inner: Arc<SqliteStore>,
     pub fuse: Arc<Fuse>,
+    pub witness: Arc<Witness>,
 }
 
 impl FusedStore {
@@ -51,6 +53,8 @@ impl Store for FusedStore {
     }
 
     async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError> {
+        let flaws = record.flaws();
+        self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
         self.around(self.inner.set_record(name, expected, record)).await
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
+use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::model::time::UnixMs;
 use akash_redis::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
@@ -147,8 +148,12 @@ impl Script {
 }
 
 pub fn client(grpc: Vec<String>) -> ChainClient {
+    limited(grpc, FeeLimits::USUAL)
+}
+
+pub fn limited(grpc: Vec<String>, fee_limits: FeeLimits) -> ChainClient {
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
-    let settings = ChainSettings { chain_id: CHAIN_ID.into(), grpc, gas_price: GasPrice::USUAL, fee_granter: None };
+    let settings = ChainSettings { chain_id: CHAIN_ID.into(), grpc, gas_price: GasPrice::USUAL, fee_granter: None, fee_limits };
     ChainClient::connect(settings, Arc::new(wallet)).expect("endpoints")
 }
 

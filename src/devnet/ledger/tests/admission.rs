@@ -84,7 +84,32 @@ fn a_simulation_leaves_nothing_behind() {
     let simulated = market.ledger.simulate(&tx).unwrap();
     assert_eq!(market.has(&market.tenant(), UAKT), before);
     market.ledger.submit(&tx).unwrap();
-    assert_eq!(market.blocks(1)[0].gas_used, simulated.gas_used);
+    assert_eq!(market.blocks(1)[0].gas_used - simulated.gas_used, 2_170, "the signature");
+}
+
+/// The figures of a real node: whoever simulates without the fee that is taken later gets a limit that is too small.
+#[test]
+fn an_update_takes_the_gas_that_it_takes_on_a_real_node() {
+    let mut market = Market::new(0);
+    let tenant = market.tenant();
+    market.create(1, 30, 500_000);
+    let id = Some(market.dep_id(1));
+    let msg = any(&crate::wire::akash::deployment::v1beta4::MsgUpdateDeployment { id, hash: vec![9; 32] });
+    let number = market.ledger.view().account_info(tenant.address()).unwrap().account_number;
+    let sign = |market: &Market, fee: u64, gas: u64| {
+        let order = Order::Until(market.ledger.view().block().time_ns + 60_000_000_000 + fee);
+        tenant.sign_tx(vec![msg.clone()], &TxTerms { chain_id: "akash-local", account_number: number, order, gas, fee })
+    };
+    let free = market.ledger.simulate(&sign(&market, 0, 0)).unwrap().gas_used;
+    let paid = market.ledger.simulate(&sign(&market, 1, 0)).unwrap().gas_used;
+    assert_eq!((free, paid), (32_580, 50_430));
+    let tx = sign(&market, 1_250, free * 3 / 2);
+    market.ledger.submit(&tx).unwrap();
+    let record = market.blocks(1).remove(0);
+    assert_eq!((record.gas_used, record.error.as_ref().map(|e| (e.codespace, e.code))), (52_600, Some(("sdk", 11))));
+    let tx = sign(&market, 1_900, paid * 3 / 2);
+    market.ledger.submit(&tx).unwrap();
+    assert!(market.blocks(1)[0].error.is_none());
 }
 
 #[test]

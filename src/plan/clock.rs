@@ -1,0 +1,39 @@
+//! Time is that of one process: what another one wrote down is counted from the moment at which this one took over.
+
+use super::draft::Draft;
+use crate::model::record::Change;
+
+/// Brings the times of the record onto the clock of this process, once. Nothing that was noted before proves that time has passed since.
+pub fn take_over(draft: &mut Draft<'_>) {
+    let (term, started, now) = (draft.input.constants.term, draft.input.constants.started, draft.now());
+    if draft.record.term == term {
+        return;
+    }
+    draft.record.term = term;
+    // A moment that lies ahead is of a clock that was set back.
+    let past = |at: &mut crate::model::time::UnixMs| *at = (*at).min(now);
+    for incarnation in draft.record.incarnations.values_mut() {
+        past(&mut incarnation.reserved);
+        incarnation.redis_down.iter_mut().for_each(past);
+        incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
+        incarnation.condemned.iter_mut().for_each(|condemned| past(&mut condemned.at));
+        if let Some(quarantine) = &mut incarnation.quarantined {
+            past(&mut quarantine.at);
+            // To be seen in force anew.
+            quarantine.in_force = None;
+        }
+    }
+    draft.record.failures.values_mut().for_each(|failures| past(&mut failures.last));
+    match &mut draft.record.change {
+        Some(Change::Failover(failover)) => {
+            failover.started = started.min(now);
+            failover.detached_at.values_mut().for_each(|at| *at = now);
+        }
+        Some(Change::Switchover(switchover)) => {
+            let limit = switchover.deadline.since(switchover.started);
+            switchover.started = now;
+            switchover.deadline = now + limit;
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,201 @@
+//! Nobody was in sync with the master until it was lost: the newest history that is left is promoted, or nobody (safety.md section 4, History).
+
+use std::time::Duration;
+
+use super::candidates::{self, Count};
+use super::draft::Draft;
+use super::failover::names;
+use super::{facts, leases, roles};
+use crate::api::defaults;
+use crate::model::ids::IncarnationName;
+use crate::model::node::{History, NodeState};
+use crate::model::record::{Eligible, Incarnation, Promotion};
+
+/// A redis that died starts and loads within this, or somebody should look at it.
+const COME_BACK: Duration = Duration::from_mins(2);
+
+/// A master that is given up, and nobody may take over: it is promoted again with its own data, or the newest history of its candidates.
+pub fn without_candidates(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str, count: &Count) {
+    let old = promotion.incarnation.clone();
+    let runs = draft.connected(&old).is_some_and(|s| facts::running(&s.redis));
+    if draft.record.data_epoch == 0 && runs {
+        // It was to be the first master; whatever it may have taken meanwhile it has itself.
+        choose(draft, &old);
+        roles::promote(draft);
+        return;
+    }
+    if draft.record.untouched && candidates::members(draft, &old).is_empty() {
+        start_over(draft, &old, reason);
+        return;
+    }
+    if let facts::Stage::Lost(why) = facts::stage(draft, &old)
+        && draft.connected(&old).is_none()
+    {
+        leases::lose_master(draft, &old, &why);
+        return;
+    }
+    // Whoever was in sync in this epoch may hold what the master's own volume lost; nobody else can be newer than the master itself.
+    // Once a person accepted the loss, whoever is left.
+    let accepted = draft.loss_accepted();
+    let may_hold = |(n, i): &(IncarnationName, Incarnation)| *n != old && (i.candidate || (accepted && i.joined));
+    let asked: Vec<_> = std::iter::once(old.clone()).chain(draft.live().into_iter().filter(may_hold).map(|(n, _)| n)).collect();
+    let epoch = draft.record.epoch;
+    elect(draft, &asked, Some(&old), &format!("{old} is down ({reason}) and no other node has its data in sync{}", count.in_words()));
+    if draft.record.epoch > epoch && draft.record.master.as_ref().is_some_and(|p| p.incarnation == old) {
+        draft.event("PromotedAgain", format!("{old} is promoted again with its own data, epoch {}: {reason}", draft.record.epoch));
+    }
+}
+
+/// The master's redis died and is there again with all that it acknowledged, before anybody took over: nothing is lost when it goes on.
+///
+/// Its agent saw the death, so that the machine lived and the append-only file is whole; what stands in no history is in that.
+pub fn promote_again(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str, others: &[Eligible]) -> bool {
+    let old = &promotion.incarnation;
+    let Some(state) = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.fenced) else { return false };
+    let Some(history) = state.history.as_ref().filter(|h| h.epoch == promotion.epoch && promotion.epoch == draft.record.data_epoch) else {
+        return false;
+    };
+    let whole = history.gap_ms > 0 && state.boot_id == promotion.boot_id && defaults::append_only(draft.spec());
+    if !(whole || others.iter().all(|e| e.offset <= history.offset)) || state.redis.keys == 0 {
+        return false;
+    }
+    choose(draft, old);
+    draft.event("PromotedAgain", format!("{old} is promoted again with its own data, epoch {}: {reason}", draft.record.epoch));
+    roles::promote(draft);
+    true
+}
+
+/// No write was ever acknowledged: another node may be the first master as well as this one.
+fn start_over(draft: &mut Draft<'_>, old: &IncarnationName, reason: &str) {
+    draft.event("FirstMasterLost", format!("{old} was the first master and is given up ({reason}): no write was acknowledged yet"));
+    draft.record.epoch += 1;
+    draft.record.master = None;
+    (draft.record.data_epoch, draft.record.data_master) = (0, None);
+    draft.change(old, |i| (i.member, i.candidate) = (false, false));
+}
+
+/// A cluster with data and without a master that could come back: all recorded nodes that may hold data are asked.
+pub fn cold_start(draft: &mut Draft<'_>) {
+    let joined: Vec<_> = draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+    elect(draft, &joined, None, "the master is lost for good");
+}
+
+/// What a node holds: by what its agent wrote down, or else by what its redis has in memory.
+fn holding(state: &NodeState) -> Option<History> {
+    let live = || History {
+        replid: state.redis.replid.clone(),
+        offset: state.redis.offset,
+        epoch: state.redis.online_epoch,
+        ..History::default()
+    };
+    state.history.clone().filter(|h| h.epoch > 0).or_else(|| (state.redis.keys > 0).then(live))
+}
+
+fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&IncarnationName>, why: &str) {
+    let accepted = draft.loss_accepted();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for name in asked {
+        match draft.connected(name).filter(|s| facts::running(&s.redis)) {
+            None => unknown.push(name.clone()),
+            Some(state) => known.push((name.clone(), holding(state))),
+        }
+    }
+    if !unknown.is_empty() && !(accepted && !known.is_empty()) {
+        wait_for(draft, &unknown, old, why);
+        return;
+    }
+    let histories: Vec<_> = known.iter().filter_map(|(n, h)| h.clone().map(|h| (n.clone(), h))).collect();
+    let Some(highest) = histories.iter().map(|(_, h)| h.epoch).max() else {
+        nobody_has_data(draft, &known, old, why, accepted);
+        return;
+    };
+    let newest: Vec<_> = histories.into_iter().filter(|(_, h)| h.epoch == highest).collect();
+    let one_lineage = newest.iter().all(|(_, h)| h.replid == newest[0].1.replid);
+    if !one_lineage && !accepted {
+        let all: Vec<_> = newest.iter().map(|(n, _)| n.clone()).collect();
+        block(draft, "HistoryUnclear", &format!("{why}, and the histories of {} cannot be compared", names(&all)));
+        return;
+    }
+    // What the master wrote last stands in no history when it was killed; its own data are the newest then.
+    let own = newest.iter().find(|(n, h)| Some(n) == old && h.gap_ms > 0);
+    let best = newest.iter().max_by_key(|(name, h)| (h.offset, Some(name) == old, std::cmp::Reverse(name.clone())));
+    let Some((name, history)) = own.or(best).cloned() else { return };
+    choose(draft, &name);
+    if old != Some(&name) {
+        draft.event(
+            "ColdStart",
+            format!(
+                "{name} has the newest history that is left (epoch {}, offset {}) and is chosen for epoch {}: {why}; what others have beyond it is kept before they follow",
+                history.epoch, history.offset, draft.record.epoch
+            ),
+        );
+    }
+    roles::promote(draft);
+}
+
+/// Somebody who may be newer cannot be asked.
+fn wait_for(draft: &mut Draft<'_>, unknown: &[IncarnationName], old: Option<&IncarnationName>, why: &str) {
+    if let Some(old) = old.filter(|old| unknown == [(*old).clone()]) {
+        let command = draft.accept_loss_command();
+        draft.problem(
+            "NoMaster",
+            format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"),
+        );
+        let since = draft.view(old).map_or(draft.input.constants.started, |v| v.heard);
+        draft.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
+        return;
+    }
+    block(draft, "HistoryUnclear", &format!("{why}, and {} may hold newer data and cannot be asked", names(unknown)));
+    draft.wait(format!("{} to be heard", names(unknown)), draft.now(), None, "the newest history is promoted");
+}
+
+/// All that were asked are empty. Where the manifest keeps nothing on disk that is how it must be after a restart; otherwise data that were
+/// there are gone.
+fn nobody_has_data(
+    draft: &mut Draft<'_>,
+    known: &[(IncarnationName, Option<History>)],
+    old: Option<&IncarnationName>,
+    why: &str,
+    accepted: bool,
+) {
+    let nothing_is_kept = draft.spec().resources.data.is_none();
+    let Some((first, _)) = known.first() else {
+        // A cold start without any node: the next one that joins begins anew.
+        data_lost(draft, "no node is left");
+        return;
+    };
+    if let Some(old) = old.filter(|_| !nothing_is_kept && !accepted) {
+        block(draft, "NoData", &format!("{why}, and {old} is back without the data it had: an empty node is not promoted"));
+        return;
+    }
+    let first = first.clone();
+    data_lost(
+        draft,
+        if nothing_is_kept {
+            "the manifest keeps no data on disk, and every redis was restarted"
+        } else {
+            "no node that is left holds data"
+        },
+    );
+    if old.is_some() {
+        choose(draft, &first);
+        roles::promote(draft);
+    }
+}
+
+fn data_lost(draft: &mut Draft<'_>, why: &str) {
+    (draft.record.data_epoch, draft.record.data_master) = (0, None);
+    draft.event("DataLost", format!("{why}: all that was written is lost; the cluster starts empty"));
+}
+
+fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
+    draft.record.epoch += 1;
+    roles::choose(draft, name);
+}
+
+/// Nothing is changed; a person may decide.
+fn block(draft: &mut Draft<'_>, reason: &'static str, why: &str) {
+    let command = draft.accept_loss_command();
+    draft.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
+    draft.wait("data that can be trusted", draft.now(), None, format!("a person decides: `{command}`"));
+}

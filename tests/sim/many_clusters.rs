@@ -1,0 +1,86 @@
+//! Promise 7 for several clusters: what one pass reserves for one of them is no other's, and what is not ours is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
+use akash_redis::model::inventory::Reading;
+use akash_redis::model::mesh::MeshView;
+use akash_redis::model::money::Uact;
+use akash_redis::model::record::Condemned;
+use akash_redis::model::step::Effect;
+use akash_redis::model::time::UnixMs;
+
+use crate::lifecycle::THREE;
+use crate::scene::{NOW, Scene, name};
+use crate::world::{Terms, World};
+
+#[tokio::test(start_paused = true)]
+async fn clusters_planned_in_one_pass_do_not_share_deployments() {
+    let world = World::new(9014, 6);
+    world.apply(THREE).await;
+    world.apply(&THREE.replace("name: cache", "name: other")).await;
+    world.start_operator().await;
+    for name in ["cache", "other"] {
+        world.until_ready(name).await;
+    }
+    // One outage hits both.
+    for name in ["cache", "other"] {
+        let record = world.stored(name).await.record;
+        let (lost, _) = record.incarnations.iter().find(|(n, _)| record.master.as_ref().is_some_and(|p| &p.incarnation != *n)).unwrap();
+        world.chain.close_lease(record.incarnations[lost].dseq);
+    }
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let dseqs = async |name: &str| world.stored(name).await.record.incarnations.values().map(|i| i.dseq).collect::<BTreeSet<_>>();
+    assert!(dseqs("cache").await.is_disjoint(&dseqs("other").await));
+    for name in ["cache", "other"] {
+        world.until_ready(name).await;
+    }
+    assert_eq!((world.chain.active_deployments().len(), world.witness.broken()), (6, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_global_budget_holds_for_clusters_planned_in_one_pass() {
+    let world = World::on(Terms { budget_global: Uact(8_000_000), ..Terms::new(9007, 6) });
+    world.apply(THREE).await;
+    world.apply(&THREE.replace("name: cache", "name: other")).await;
+    world.start_operator().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut promised = 0;
+    for name in ["cache", "other"] {
+        promised += world.stored(name).await.record.incarnations.values().map(|i| i.max_price.per_month(6000).0).sum::<u64>();
+    }
+    assert!(promised <= 8_000_000, "{promised}uact a month were reserved in one pass");
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(world.rate_per_month() <= 8_000_000, "{}uact a month are leased", world.rate_per_month());
+}
+
+/// A record that names the deployment of somebody else, however that came about.
+#[test]
+fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
+    for (group, closes) in [("ar-abcdef-cache-2-aaaa", true), ("ar-abcdef-other-2-aaaa", false), ("ar-zzzzzz-cache-2-aaaa", false)] {
+        let mut scene = Scene::three();
+        scene.record.incarnations.get_mut(&name(2)).unwrap().condemned =
+            Some(Condemned { at: UnixMs(NOW - 1_000), reason: "x".into(), ..Condemned::default() });
+        scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
+        let deployment = DeploymentView {
+            dseq: 102,
+            active: true,
+            hash: vec![],
+            created_at: 1,
+            group_name: group.into(),
+            group: GroupState::Open,
+            open_order: None,
+            bids: vec![],
+            leases: vec![],
+            escrow: EscrowView::default(),
+        };
+        let deployments = BTreeMap::from([(102, deployment)]);
+        let view = ChainView { height: 5, block_time: UnixMs(NOW), block_ms: 6_000, deployments, ..ChainView::default() };
+        scene.inventory.chain = Reading::fresh(view, UnixMs(NOW));
+        scene.inventory.mesh = Reading::fresh(MeshView::default(), UnixMs(NOW));
+        let plan = scene.plan(NOW);
+        let closed = plan.steps.iter().any(|s| matches!(s.effect, Effect::CloseDeployment { dseq: 102, .. }));
+        assert_eq!(closed, closes, "{group}");
+    }
+}
