@@ -24,6 +24,11 @@ pub const MASTER: &str = "akash-redis.dev/master";
 /// epoch.
 pub const ACCEPT_LOSS: &str = "akash-redis.dev/accept-loss";
 
+/// Annotation: incarnations, separated by commas, whose device is gone from the tailnet and that shall join again with a new key.
+pub const REJOIN: &str = "akash-redis.dev/rejoin";
+/// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be closed.
+pub const CLOSE: &str = "akash-redis.dev/close";
+
 /// A highly available Redis on leases of independent providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`, `delete`.
+//! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`, `rejoin`, `close`, `delete`.
 
 use std::io::Write;
 
@@ -51,6 +51,28 @@ pub struct Scale {
     pub nodes: u32,
 }
 
+/// Flags of `rejoin`.
+#[derive(Debug, clap::Args)]
+pub struct Rejoin {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The node, by number or by the name of the incarnation that fills it.
+    #[arg(value_name = "NODE")]
+    pub node: String,
+}
+
+/// Flags of `close`.
+#[derive(Debug, clap::Args)]
+pub struct Close {
+    /// Name of the cluster in the deployment's group.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// Deployments that the status names as `Unrecorded`. Their data is gone with them.
+    #[arg(value_name = "DSEQ", required = true)]
+    pub dseqs: Vec<u64>,
+}
+
 /// Flags of `delete`.
 #[derive(Debug, clap::Args)]
 pub struct Delete {
@@ -84,6 +106,15 @@ pub(super) async fn failover(client: &Client, args: Failover, out: &mut (dyn Wri
 
 pub(super) async fn scale(client: &Client, args: Scale, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
+}
+
+pub(super) async fn rejoin(client: &Client, args: Rejoin, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let request = messages::Rejoin { node: args.node };
+    Ok(writeln!(out, "{}", client.rejoin(&args.name, &request).await?.message)?)
+}
+
+pub(super) async fn close(client: &Client, args: Close, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    Ok(writeln!(out, "{}", client.close(&args.name, args.dseqs).await?.message)?)
 }
 
 pub(super) async fn delete(client: &Client, args: Delete, out: &mut (dyn Write + Send)) -> Result<(), CliError> {

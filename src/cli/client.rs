@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::api::report::PlanReport;
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
-use crate::server::messages::{Applied, ClusterList, Message, Migrate, Scale, Switchover};
+use crate::server::messages::{Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover};
 use crate::store::Event;
 
 /// The operator answers from its own memory and disk; one that takes longer is stuck.
@@ -146,6 +146,16 @@ impl Client {
     /// Asks for another number of nodes.
     pub async fn scale(&self, name: &str, nodes: u32) -> Result<Message, CliError> {
         self.send(Method::POST, &format!("/{name}/scale"), Some(&Scale { nodes })).await
+    }
+
+    /// Asks for a node to join the mesh again.
+    pub async fn rejoin(&self, name: &str, request: &Rejoin) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/rejoin"), Some(request)).await
+    }
+
+    /// Asks for deployments that stand in no record to be closed.
+    pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, CliError> {
+        self.send(Method::POST, &format!("/{name}/close"), Some(&Close { dseqs })).await
     }
 
     /// The present plan.

@@ -13,6 +13,9 @@ use crate::devnet::tailnet;
 /// Tells the inner process its directory, and marks it for `exec`.
 const DIR_VARIABLE: &str = "AKASH_REDIS_DEVNET_DIR";
 
+/// Says that a directory is ours to empty.
+const MARKER: &str = ".akash-redis-devnet";
+
 /// Flags of `devnet`.
 #[derive(Debug, clap::Args)]
 pub struct Devnet {
@@ -80,6 +83,14 @@ pub enum DevnetError {
         /// Where it was looked for.
         dir: PathBuf,
     },
+    /// Somebody else's directory.
+    #[error(
+        "{} has files and was not made by `devnet up`, which would empty it; name a new or empty directory with --dir", dir.display()
+    )]
+    NotOurs {
+        /// Where.
+        dir: PathBuf,
+    },
     /// One runs there already.
     #[error("a local market runs in {} already; end it, or start another one with --dir", dir.display())]
     Up {
@@ -109,11 +120,7 @@ async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
         if first_process(dir).is_some() {
             return Err(DevnetError::Up { dir: dir.to_owned() });
         }
-        // What an earlier market left there is of a chain that no longer exists.
-        if dir.join("operator.yaml").exists() {
-            std::fs::remove_dir_all(dir).map_err(|e| failed("emptying", e))?;
-        }
-        std::fs::create_dir_all(dir).map_err(|e| failed("making", e))?;
+        prepare(dir)?;
         let arguments = [OsString::from("devnet"), "up".into(), "--dir".into(), dir.into()];
         return Ok(sandbox::enter(&arguments).await?);
     }
@@ -123,6 +130,28 @@ async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
     greet(&local, dir, &program);
     sandbox.stop.cancelled().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the directory, or empties it of what an earlier market left there: that is of a chain that no longer exists. Nothing else is ever
+/// emptied, whatever it looks like.
+fn prepare(dir: &Path) -> Result<(), DevnetError> {
+    let failed = |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
+    std::fs::create_dir_all(dir).map_err(|e| failed("making", e))?;
+    let marker = dir.join(MARKER);
+    let found: Vec<PathBuf> =
+        std::fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect()).map_err(|e| failed("reading", e))?;
+    let ours = std::fs::symlink_metadata(&marker).is_ok_and(|there| there.is_file());
+    if !found.is_empty() && !ours {
+        return Err(DevnetError::NotOurs { dir: dir.to_owned() });
+    }
+    for path in found.iter().filter(|path| **path != marker) {
+        let removed = match std::fs::symlink_metadata(path) {
+            Ok(there) if there.is_dir() => std::fs::remove_dir_all(path),
+            _ => std::fs::remove_file(path),
+        };
+        removed.map_err(|e| failed("emptying", e))?;
+    }
+    std::fs::write(&marker, "`akash-redis devnet up` empties this directory\n").map_err(|e| failed("marking", e))
 }
 
 fn greet(local: &Local, dir: &Path, program: &Path) {
@@ -167,4 +196,30 @@ pub(super) fn first_process(dir: &Path) -> Option<u32> {
 fn arguments(command: &str, dir: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt as _;
     [b"\0devnet\0", command.as_bytes(), b"\0--dir\0", dir.as_os_str().as_bytes(), b"\0"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_with_our_marker_is_emptied() {
+        let place = tempfile::tempdir().unwrap();
+        let theirs = place.path().join("etc");
+        std::fs::create_dir(&theirs).unwrap();
+        for file in ["operator.yaml", "mnemonic", "root.secret"] {
+            std::fs::write(theirs.join(file), "mine").unwrap();
+        }
+        assert!(matches!(prepare(&theirs), Err(DevnetError::NotOurs { .. })));
+        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 3, "nothing of it is touched");
+
+        let ours = place.path().join("new/market");
+        prepare(&ours).unwrap();
+        std::fs::create_dir(ours.join("market")).unwrap();
+        std::fs::write(ours.join("store.db"), "old").unwrap();
+        std::os::unix::fs::symlink(&theirs, ours.join("link")).unwrap();
+        prepare(&ours).unwrap();
+        assert_eq!(std::fs::read_dir(&ours).unwrap().count(), 1, "the marker stays");
+        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 3, "a link is removed, not what it leads to");
+    }
 }

@@ -100,6 +100,10 @@ pub enum ClientCommand {
     Failover(act::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
+    /// Give a node whose device is gone from the tailnet a new key; it keeps its lease and its volume.
+    Rejoin(act::Rejoin),
+    /// Close deployments of a cluster that stand in no record, as after the loss of the operator's store.
+    Close(act::Close),
     /// Delete a cluster: close its leases, get back what is left in escrow.
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true.
@@ -171,6 +175,8 @@ async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write +
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
         ClientCommand::Failover(args) => act::failover(client, args, out).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
+        ClientCommand::Rejoin(args) => act::rejoin(client, args, out).await,
+        ClientCommand::Close(args) => act::close(client, args, out).await,
         ClientCommand::Delete(args) => act::delete(client, args, out).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
     }

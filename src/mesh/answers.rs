@@ -1,10 +1,14 @@
 //! The control API's JSON, read leniently: the API grows, and its relatives leave fields out.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::MintedKey;
+use super::{MintedKey, outside};
 use crate::model::mesh::{AuthKey, Device};
 use crate::model::time::UnixMs;
 
@@ -16,6 +20,8 @@ pub(super) struct Token {
     pub access_token: String,
     /// Seconds.
     pub expires_in: Option<u64>,
+    /// What it may do, as far as the server says: words with blanks between them.
+    pub scope: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +42,9 @@ pub(super) struct KeyEntry {
     pub invalid: Option<bool>,
     pub revoked: Option<String>,
     pub expires: Option<String>,
+    /// Whatever else it says.
+    #[serde(flatten)]
+    pub rest: HashMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +67,21 @@ pub(super) struct DeviceEntry {
     pub multiple_connections: Option<bool>,
 }
 
+/// More tags than any device has.
+const MOST_TAGS: usize = 64;
+
 impl KeyEntry {
+    /// Nothing but an id: what it is has to be asked for. An entry that says more and has no description has an empty one.
+    pub(super) fn is_bare(&self) -> bool {
+        let said = [&self.key_type, &self.key, &self.description, &self.revoked, &self.expires];
+        said.iter().all(|field| field.is_none()) && self.invalid.is_none() && self.rest.is_empty()
+    }
+
+    /// Its id can be asked for and revoked.
+    pub(super) fn is_named(&self) -> bool {
+        outside::is_word(&self.id)
+    }
+
     /// Whether a device joins with it. Old answers do not say: then there was nothing else.
     pub(super) fn is_auth(&self) -> bool {
         self.key_type.as_deref().is_none_or(|kind| kind == "auth")
@@ -81,19 +104,25 @@ impl KeyEntry {
 }
 
 impl DeviceEntry {
-    /// `None` when it cannot be named, or has no address yet.
+    /// The API's id, in the form that the local tailscaled uses.
+    pub(super) fn device_id(&self) -> Option<&str> {
+        self.node_id.as_deref().or(self.id.as_deref()).filter(|id| outside::is_word(id))
+    }
+
+    /// `None` when it cannot be named. What is no name or no address is left out of it.
     pub(super) fn into_device(self) -> Option<Device> {
-        let id = self.node_id.or(self.id).filter(|id| !id.is_empty())?;
+        let id = self.device_id()?.to_owned();
         // The IPv4 address is the one that userspace nodes are dialled by.
-        let addresses = self.addresses.unwrap_or_default();
-        let ip = addresses.iter().find(|ip| ip.parse::<std::net::Ipv4Addr>().is_ok()).or(addresses.first()).cloned().unwrap_or_default();
-        let name = self.name.unwrap_or_default().trim_end_matches('.').to_owned();
+        let addresses: Vec<IpAddr> = self.addresses.iter().flatten().filter_map(|ip| outside::device_ip(ip)).collect();
+        let ip = addresses.iter().find(|ip| ip.is_ipv4()).or(addresses.first()).map(ToString::to_string).unwrap_or_default();
+        // A tag that is none still counts as one: without it the device would seem to have ours alone.
+        let tag = |tag: String| if outside::is_word(&tag) { tag } else { outside::sentence(&tag) };
         Some(Device {
             id,
-            hostname: self.hostname,
-            name,
+            hostname: outside::dns_name(&self.hostname).unwrap_or_default(),
+            name: self.name.as_deref().and_then(outside::dns_name).unwrap_or_default(),
             ip,
-            tags: self.tags.unwrap_or_default(),
+            tags: self.tags.into_iter().flatten().take(MOST_TAGS).map(tag).collect(),
             created: self.created.as_deref().and_then(moment),
             multiple_connections: self.multiple_connections.unwrap_or(false),
         })

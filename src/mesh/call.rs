@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::answers::Token;
 use super::control::MeshSettings;
-use super::refusal::{Answer, Needs, refusal, retry_after};
+use super::refusal::{Answer, Needs, lacks, refusal, retry_after, too_small};
 use super::token::Tokens;
 use super::{MeshError, http as mesh_http};
 
@@ -22,7 +22,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Whatever it asks for, it is asked again after this time.
 const LONGEST_QUIET: Duration = Duration::from_hours(1);
-const MAX_BODY: usize = 4 * 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
+/// The same for lists: 5,000 keys and 300 devices of others were seen to take 1.5 MB.
+pub(super) const MAX_LIST: usize = 32 * 1024 * 1024;
 
 /// One call, whoever sends it and however often.
 #[derive(Clone, Copy)]
@@ -37,6 +39,20 @@ pub(super) struct Call<'a> {
     pub needs: Needs<'a>,
     /// Doing it twice is as good as doing it once, so a lost answer may be asked for again.
     pub repeatable: bool,
+    /// A longer answer is not read to its end, bytes.
+    pub longest: usize,
+}
+
+impl<'a> Call<'a> {
+    /// A call that changes nothing.
+    pub(super) fn read(what: &'a str, path: &'a [&'a str]) -> Self {
+        Self { what, method: &Method::GET, path, body: None, needs: Needs::KeysAndDevices, repeatable: true, longest: MAX_BODY }
+    }
+
+    /// A call that may have been carried out when no answer came.
+    pub(super) fn write(what: &'a str, path: &'a [&'a str], body: &'a serde_json::Value) -> Self {
+        Self { method: &Method::POST, body: Some(body), repeatable: false, ..Self::read(what, path) }
+    }
 }
 
 /// The API as one OAuth client sees it.
@@ -130,7 +146,7 @@ impl Api {
         if let Some(body) = call.body {
             request = request.json(body);
         }
-        let answer = self.send(request).await?;
+        let answer = self.send(request, call.longest).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             self.tokens.refused(&token).await;
         }
@@ -141,11 +157,16 @@ impl Api {
     async fn token(&self, begun: Instant) -> Result<SecretString, MeshError> {
         const WHAT: &str = "an access token";
         let fetch = async || {
-            let answer = self.persist(WHAT, true, begun, || self.send(self.token_request())).await?;
+            let answer = self.persist(WHAT, true, begun, || self.send(self.token_request(), MAX_BODY)).await?;
             if !answer.status.is_success() {
                 return Err(refusal(self.url(), WHAT, &answer, Needs::KeysAndDevices));
             }
-            self.decode::<Token>(&answer.body)
+            let token = self.decode::<Token>(&answer.body)?;
+            match lacks(token.scope.as_deref()) {
+                // Some servers answer a call without its scope by an empty list, which must not be taken for "nothing is there".
+                Some(lacks) => Err(too_small(WHAT, &lacks)),
+                None => Ok(token),
+            }
         };
         self.tokens.get(fetch).await
     }
@@ -159,7 +180,7 @@ impl Api {
         self.http.post(self.at(&["oauth", "token"])).form(&form)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, MeshError> {
+    async fn send(&self, request: reqwest::RequestBuilder, longest: usize) -> Result<Answer, MeshError> {
         let read = async {
             let mut response = request.send().await.map_err(|error| mesh_http::innermost(&error))?;
             let status = response.status();
@@ -167,7 +188,7 @@ impl Api {
             if let Some(wait) = retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
                 self.note_quiet(wait);
             }
-            let body = mesh_http::bounded(&mut response, MAX_BODY).await?;
+            let body = mesh_http::bounded(&mut response, longest).await?;
             Ok(Answer { status, retry_after, body })
         };
         // The client's own limit counts per read; this one counts for the whole call.

@@ -1,6 +1,6 @@
 //! Client of the tailnet's control API (Tailscale's API v2, which headscale speaks too).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answers::{DeviceEntry, DeviceList, KeyEntry, KeyList};
-use super::call::{Api, Call};
+use super::call::{Api, Call, MAX_LIST};
 use super::policy::Policy;
 use super::refusal::{Answer, Needs, says_no_such_id};
 use super::{MeshControl, MeshError, MintedKey};
@@ -28,6 +28,11 @@ const CLEAR_UP_FOR: Duration = Duration::from_secs(15);
 const MAX_DESCRIPTION: usize = 50;
 /// Keys asked for one by one at the same time.
 const KEYS_AT_ONCE: usize = 8;
+/// Keys asked for one by one in one reading, and for how long: the devices must not wait for the keys of others. The next reading goes on.
+const KEYS_A_READING: usize = 400;
+const KEYS_FOR: Duration = Duration::from_secs(5);
+/// A reading that takes longer is none: what it began with is too old by then.
+const READ_FOR: Duration = Duration::from_secs(45);
 
 /// Where the control API is and who we are there.
 #[derive(Debug)]
@@ -59,7 +64,7 @@ impl From<&config::Mesh> for MeshSettings {
 /// unless the API said that it did nothing (429): a key that may have been minted is looked for and revoked instead.
 pub struct ControlClient {
     api: Api,
-    /// Descriptions of keys whose list entries lack them; they never change.
+    /// Descriptions of keys whose list entries are bare ids; they never change.
     described: Mutex<HashMap<String, String>>,
 }
 
@@ -82,7 +87,7 @@ impl ControlClient {
     pub async fn policy(&self) -> Result<Policy, MeshError> {
         const WHAT: &str = "the policy";
         let path = ["tailnet", self.api.tailnet(), "acl"];
-        let call = Call { needs: Needs::Policy, ..read(WHAT, &path) };
+        let call = Call { needs: Needs::Policy, ..Call::read(WHAT, &path) };
         let answer = self.api.call(call).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(self.no_tailnet(WHAT));
@@ -90,15 +95,11 @@ impl ControlClient {
         Policy::parse(&String::from_utf8_lossy(&answer.body)).map_err(|error| self.api.away(error.to_string()))
     }
 
-    async fn get<T: DeserializeOwned>(&self, what: &str, path: &[&str]) -> Result<Option<T>, MeshError> {
-        let answer = self.api.call(read(what, path)).await?;
-        if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { self.api.decode(&answer.body).map(Some) }
-    }
-
     /// A list; a tailnet that is not there is an error, not an empty list.
     async fn list<T: DeserializeOwned>(&self, what: &str, kind: &str) -> Result<T, MeshError> {
         let path = ["tailnet", self.api.tailnet(), kind];
-        self.get(what, &path).await?.ok_or_else(|| self.no_tailnet(what))
+        let answer = self.api.call(Call { longest: MAX_LIST, ..Call::read(what, &path) }).await?;
+        if answer.status == StatusCode::NOT_FOUND { Err(self.no_tailnet(what)) } else { self.api.decode(&answer.body) }
     }
 
     fn no_tailnet(&self, what: &str) -> MeshError {
@@ -108,44 +109,67 @@ impl ControlClient {
 
     /// Deletes; gone already is as good.
     async fn remove(&self, what: &str, path: &[&str]) -> Result<(), MeshError> {
-        match self.api.call(Call { method: &Method::DELETE, ..read(what, path) }).await {
+        match self.api.call(Call { method: &Method::DELETE, ..Call::read(what, path) }).await {
             Ok(_) => Ok(()),
             Err(MeshError::Refused { status: 400, message, .. }) if says_no_such_id(&message) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Every key for whose description `ours` holds.
-    async fn keys(&self, ours: impl Fn(&str) -> bool + Sync) -> Result<Vec<AuthKey>, MeshError> {
+    /// Every key for whose description `ours` holds, and whether these are all.
+    ///
+    /// A listed key without a description has none, and is nobody's of ours. Only where the list is of bare ids is one asked for by itself,
+    /// each once, and no more of them in one reading than it has time for.
+    async fn keys(&self, ours: impl Fn(&str) -> bool + Sync) -> Result<(Vec<AuthKey>, bool), MeshError> {
         let list: KeyList = self.list("the list of auth keys", "keys").await?;
-        let present: HashSet<&str> = list.keys.iter().map(|key| key.id.as_str()).collect();
-        let known = {
-            let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
-            described.retain(|id, _| present.contains(id.as_str()));
-            described.clone()
-        };
-        let wanted = list.keys.into_iter().filter(KeyEntry::is_auth).filter(|key| {
-            let description = key.description.as_deref().or(known.get(&key.id).map(String::as_str));
-            description.is_none_or(&ours)
-        });
-        let read = stream::iter(wanted).map(|key| self.whole_key(key)).buffer_unordered(KEYS_AT_ONCE);
-        let keys: Vec<Option<AuthKey>> = read.try_collect().await?;
-        let mut keys: Vec<AuthKey> = keys.into_iter().flatten().filter(|key| ours(&key.description)).collect();
+        let listed: Vec<KeyEntry> = list.keys.into_iter().filter(KeyEntry::is_named).collect();
+        let (bare, told): (Vec<_>, Vec<_>) = listed.into_iter().partition(KeyEntry::is_bare);
+        let of_ours = |key: &AuthKey| ours(&key.description);
+        let mut keys: Vec<AuthKey> = told.into_iter().filter(KeyEntry::is_auth).map(KeyEntry::into_key).filter(of_ours).collect();
+        let wanted = self.to_ask_for(&bare, &ours);
+        let all = wanted.len() <= KEYS_A_READING;
+        let begun = Instant::now();
+        let asked = stream::iter(wanted.into_iter().take(KEYS_A_READING)).map(|id| self.whole_key(id));
+        let mut asked = asked.buffer_unordered(KEYS_AT_ONCE);
+        let mut in_time = true;
+        while let Some(key) = asked.try_next().await? {
+            keys.extend(key.filter(of_ours));
+            if begun.elapsed() >= KEYS_FOR {
+                in_time = false;
+                break;
+            }
+        }
         keys.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(keys)
+        Ok((keys, all && in_time))
     }
 
-    /// Reads a key whose list entry was nothing but an id; `None` when it is gone by now.
-    async fn whole_key(&self, listed: KeyEntry) -> Result<Option<AuthKey>, MeshError> {
-        if listed.description.is_some() {
-            return Ok(Some(listed.into_key()));
+    /// Bare ids that may be keys of ours: those that are known to be, then those that nothing is known of.
+    fn to_ask_for(&self, bare: &[KeyEntry], ours: impl Fn(&str) -> bool) -> Vec<String> {
+        let present: HashSet<&str> = bare.iter().map(|key| key.id.as_str()).collect();
+        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        described.retain(|id, _| present.contains(id.as_str()));
+        let (mut known, mut new) = (Vec::new(), Vec::new());
+        for key in bare {
+            match described.get(&key.id) {
+                Some(description) if ours(description) => known.push(key.id.clone()),
+                Some(_) => {}
+                None => new.push(key.id.clone()),
+            }
         }
-        let what = format!("auth key {}", listed.id);
-        let Some(key) = self.get::<KeyEntry>(&what, &["tailnet", self.api.tailnet(), "keys", &listed.id]).await? else {
+        known.append(&mut new);
+        known
+    }
+
+    /// Reads a key whose list entry was nothing but an id; `None` when it is gone by now, or is no auth key.
+    async fn whole_key(&self, id: String) -> Result<Option<AuthKey>, MeshError> {
+        let (what, path) = (format!("auth key {id}"), ["tailnet", self.api.tailnet(), "keys", &id]);
+        let answer = self.api.call(Call::read(&what, &path)).await?;
+        if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
-        };
+        }
+        let key: KeyEntry = self.api.decode(&answer.body)?;
         let is_auth = key.is_auth();
-        let key = KeyEntry { id: listed.id, ..key }.into_key();
+        let key = KeyEntry { id, ..key }.into_key();
         // What is no auth key is remembered without a description, so that it is nobody's.
         let description = if is_auth { key.description.clone() } else { String::new() };
         self.described.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), description);
@@ -160,7 +184,7 @@ impl ControlClient {
     /// After a mint without an answer there may be a key whose secret nobody has: it is of no use and goes.
     async fn revoke_orphans(&self, description: &str) {
         let clear = async {
-            for key in self.keys(|text| text == description).await? {
+            for key in self.keys(|text| text == description).await?.0 {
                 self.revoke(&key.id).await?;
             }
             Ok::<(), MeshError>(())
@@ -175,15 +199,21 @@ impl ControlClient {
 
 #[async_trait]
 impl MeshControl for ControlClient {
-    async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError> {
-        let devices = async {
+    async fn read(&self, installation: &InstallationId, known: &BTreeSet<String>) -> Result<MeshView, MeshError> {
+        let reading = async {
+            // Keys before devices: a key that is not usable any more lets nobody in after this list, and whoever it let in is in the next one.
+            let keys = self.keys(|description| IncarnationName::from_key_description(description, installation).is_some());
+            let (keys, all_keys) = keys.await?;
             let list: DeviceList = self.list("the list of devices", "devices").await?;
-            let ours = |device: &DeviceEntry| IncarnationName::from_hostname(&device.hostname, installation).is_some();
-            Ok::<_, MeshError>(list.devices.into_iter().filter(ours).filter_map(DeviceEntry::into_device).collect())
+            let ours = |device: &DeviceEntry| {
+                let named = |name: &str| IncarnationName::from_hostname(name, installation).is_some();
+                named(&device.hostname) || device.device_id().is_some_and(|id| known.contains(id))
+            };
+            let devices = list.devices.into_iter().filter(ours).filter_map(DeviceEntry::into_device).collect();
+            Ok(MeshView { devices, keys, all_keys })
         };
-        let keys = self.keys(|description| IncarnationName::from_key_description(description, installation).is_some());
-        let (devices, keys) = futures::try_join!(devices, keys)?;
-        Ok(MeshView { devices, keys })
+        let late = || Err(self.api.away(format!("no complete reading within {} s", READ_FOR.as_secs())));
+        timeout(READ_FOR, reading).await.unwrap_or_else(|_| late())
     }
 
     async fn mint(&self, description: &str, tag: &str, life: Duration) -> Result<MintedKey, MeshError> {
@@ -201,7 +231,7 @@ impl MeshControl for ControlClient {
         // Without a token nothing was sent, so there is nothing to clear up.
         self.api.log_in().await?;
         let path = ["tailnet", self.api.tailnet(), "keys"];
-        let call = Call { needs: Needs::Tag(tag), ..write(&what, &path, &body) };
+        let call = Call { needs: Needs::Tag(tag), ..Call::write(&what, &path, &body) };
         let minted = match self.api.call(call).await {
             Ok(answer) => not_missing(what, answer).and_then(|answer| self.minted(&answer)),
             Err(error) => Err(error),
@@ -220,7 +250,7 @@ impl MeshControl for ControlClient {
         let what = format!("the tags {} for device {device}", tags.join(", "));
         let body = json!({"tags": tags});
         let (tags, path) = (tags.join(", "), ["device", device, "tags"]);
-        let call = Call { needs: Needs::Tag(&tags), repeatable: true, ..write(&what, &path, &body) };
+        let call = Call { needs: Needs::Tag(&tags), repeatable: true, ..Call::write(&what, &path, &body) };
         let answer = self.api.call(call).await?;
         not_missing(what, answer).map(drop)
     }
@@ -228,16 +258,6 @@ impl MeshControl for ControlClient {
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
         self.remove(&format!("the deletion of device {device}"), &["device", device]).await
     }
-}
-
-/// A call that changes nothing.
-fn read<'a>(what: &'a str, path: &'a [&'a str]) -> Call<'a> {
-    Call { what, method: &Method::GET, path, body: None, needs: Needs::KeysAndDevices, repeatable: true }
-}
-
-/// A call that may have been carried out when no answer came.
-fn write<'a>(what: &'a str, path: &'a [&'a str], body: &'a serde_json::Value) -> Call<'a> {
-    Call { method: &Method::POST, body: Some(body), repeatable: false, ..read(what, path) }
 }
 
 /// 404 to a call that is about something which must be there.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::http;
+use super::{http, outside};
 
 const TIME_OUT: Duration = Duration::from_secs(3);
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -54,7 +54,7 @@ pub struct LocalPeer {
     pub id: String,
     /// Host name it asked for.
     pub host_name: String,
-    /// MagicDNS name with a trailing dot; use [`LocalPeer::fqdn`].
+    /// MagicDNS name; use [`LocalPeer::fqdn`].
     #[serde(rename = "DNSName")]
     pub dns_name: String,
     /// Its addresses on the mesh.
@@ -95,7 +95,31 @@ pub struct Pong {
     pub derp_region: String,
 }
 
+impl Pong {
+    fn cleaned(mut self) -> Self {
+        for text in [&mut self.error, &mut self.endpoint, &mut self.peer_relay, &mut self.derp_region] {
+            *text = outside::sentence(text);
+        }
+        self
+    }
+}
+
 impl LocalPeer {
+    /// The control server wrote names and addresses, and the peer its host name.
+    fn cleaned(mut self) -> Self {
+        for name in [&mut self.host_name, &mut self.dns_name] {
+            *name = outside::dns_name(name).unwrap_or_default();
+        }
+        for text in [&mut self.cur_addr, &mut self.relay, &mut self.peer_relay] {
+            *text = outside::sentence(text);
+        }
+        if !outside::is_word(&self.id) {
+            self.id.clear();
+        }
+        self.tailscale_ips.iter_mut().for_each(|ips| ips.retain(outside::may_be_a_device));
+        self
+    }
+
     /// MagicDNS name without the trailing dot.
     #[must_use]
     pub fn fqdn(&self) -> &str {
@@ -110,7 +134,18 @@ impl LocalPeer {
     }
 }
 
+/// Complaints of tailscaled that are passed on.
+const MOST_COMPLAINTS: usize = 16;
+
 impl LocalStatus {
+    fn cleaned(mut self) -> Self {
+        self.backend_state = outside::sentence(&self.backend_state);
+        self.own = self.own.map(LocalPeer::cleaned);
+        self.health = self.health.map(|texts| texts.iter().take(MOST_COMPLAINTS).map(|text| outside::sentence(text)).collect());
+        self.peer = self.peer.map(|peers| peers.into_iter().map(|(key, peer)| (key, peer.cleaned())).collect());
+        self
+    }
+
     /// Joined and able to carry traffic.
     #[must_use]
     pub fn running(&self) -> bool {
@@ -140,16 +175,17 @@ impl LocalClient {
         Ok(Self { socket: socket.to_owned(), http })
     }
 
-    /// The present status; waits 3 s at most.
+    /// The present status; waits 3 s at most. Names in it are DNS names or empty, addresses are a device's, texts are short.
     pub async fn status(&self) -> Result<LocalStatus, LocalError> {
-        self.ask(self.http.get(STATUS_URL)).await
+        self.ask::<LocalStatus>(self.http.get(STATUS_URL)).await.map(LocalStatus::cleaned)
     }
 
     /// Has tailscaled look for the way to a peer and measure it; waits 3 s at most for the peer's answer. The peer's tailscaled answers by
     /// itself, nothing reaches its programs. Only who may command tailscaled may ask this.
     pub async fn ping(&self, ip: IpAddr) -> Result<Pong, LocalError> {
         let ip = ip.to_string();
-        self.ask(self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "disco")])).await
+        let pong = self.ask::<Pong>(self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "disco")])).await;
+        pong.map(Pong::cleaned)
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, LocalError> {

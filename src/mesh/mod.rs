@@ -8,11 +8,13 @@ pub mod daemon;
 pub mod dial;
 pub mod http;
 pub mod local;
+pub mod outside;
 pub mod own;
 pub mod policy;
 mod refusal;
 mod token;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,8 +70,9 @@ pub struct MintedKey {
 /// The tailnet's control API.
 #[async_trait]
 pub trait MeshControl: Send + Sync {
-    /// Devices and keys of this installation, all of them.
-    async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError>;
+    /// Keys of this installation, then its devices: those whose host name carries the id, and those whose own id is `known` whatever they
+    /// are called now.
+    async fn read(&self, installation: &InstallationId, known: &BTreeSet<String>) -> Result<MeshView, MeshError>;
 
     /// Mints a one-off, pre-authorized, tagged key.
     async fn mint(&self, description: &str, tag: &str, life: Duration) -> Result<MintedKey, MeshError>;

@@ -60,6 +60,21 @@ fn remedy(status: u16, needs: Needs<'_>) -> String {
     }
 }
 
+/// The scope without which a credential is of no use to us, by what its token says of itself; `None` when it has all, or nothing is said.
+pub(super) fn lacks(scope: Option<&str>) -> Option<String> {
+    let has: Vec<&str> = scope?.split_whitespace().take(64).collect();
+    // `devices` is what older clients have for both.
+    let enough = has.is_empty() || has.iter().any(|scope| matches!(*scope, "all" | "devices"));
+    let missing = ["auth_keys", "devices:core"].into_iter().find(|wanted| !has.contains(wanted));
+    missing.filter(|_| !enough).map(str::to_owned)
+}
+
+/// The error of a credential that lacks `scope`.
+pub(super) fn too_small(what: &str, scope: &str) -> MeshError {
+    let message = format!("its token has no scope {scope}");
+    MeshError::Forbidden { what: what.to_owned(), status: 403, message, remedy: remedy(403, Needs::KeysAndDevices) }
+}
+
 /// A 400 to a deletion is good news only when the text says that no such thing can exist.
 pub(super) fn says_no_such_id(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -106,6 +121,17 @@ mod tests {
             assert_eq!(asked(&[(header::RETRY_AFTER, text)]), pause.map(Duration::from_secs), "{text:?}");
         }
         assert_eq!(asked(&[]), None);
+    }
+
+    #[test]
+    fn a_token_says_what_it_may() {
+        for enough in [None, Some(""), Some("all"), Some("devices"), Some("devices:core auth_keys policy_file:read"), Some("all:read all")]
+        {
+            assert_eq!(lacks(enough), None, "{enough:?}");
+        }
+        for (scope, lacking) in [("auth_keys", "devices:core"), ("devices:core auth_keys:read", "auth_keys"), ("all:read", "auth_keys")] {
+            assert_eq!(lacks(Some(scope)).as_deref(), Some(lacking), "{scope}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ mod tests {
         async fn token(&self, tokens: &Tokens) -> String {
             let fetch = async || {
                 self.issued.set(self.issued.get() + 1);
-                let token = Token { access_token: self.issued.get().to_string(), expires_in: self.life };
+                let token = Token { access_token: self.issued.get().to_string(), expires_in: self.life, scope: None };
                 sleep(self.answer_after).await;
                 Ok::<_, Infallible>(token)
             };

@@ -34,6 +34,12 @@ impl IncarnationName {
         self.0.rsplitn(3, '-').nth(2).unwrap_or("")
     }
 
+    /// The node that it fills; `None` when it is no name of ours.
+    #[must_use]
+    pub fn ordinal(&self) -> Option<u32> {
+        self.0.rsplitn(3, '-').nth(1)?.parse().ok()
+    }
+
     /// Host name asked for on the mesh: it ends in the installation id, so that a lost device is known as ours.
     #[must_use]
     pub fn hostname(&self, installation: &InstallationId) -> String {

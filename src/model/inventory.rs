@@ -15,23 +15,38 @@ use super::witness::PageView;
 pub struct Reading<T> {
     /// The last complete reading.
     pub value: Option<T>,
-    /// When it was taken.
+    /// When it began: it knows of everything that happened before.
     pub at: UnixMs,
+    /// When it had come to its end: what it says had happened by then.
+    pub done: UnixMs,
     /// Why a newer one could not be had: the source is away.
     pub error: Option<String>,
+    /// The source is there and says no: it does not pass by waiting.
+    pub refused: bool,
 }
 
 impl<T> Default for Reading<T> {
     fn default() -> Self {
-        Self { value: None, at: UnixMs(0), error: Some("not read yet".into()) }
+        Self { value: None, at: UnixMs(0), done: UnixMs(0), error: Some("not read yet".into()), refused: false }
     }
 }
 
 impl<T> Reading<T> {
-    /// A complete reading.
+    /// A complete reading that took no time.
     #[must_use]
     pub fn fresh(value: T, at: UnixMs) -> Self {
-        Self { value: Some(value), at, error: None }
+        Self::took(value, at, at)
+    }
+
+    /// A complete reading.
+    #[must_use]
+    pub fn took(value: T, began: UnixMs, done: UnixMs) -> Self {
+        Self { value: Some(value), at: began, done, error: None, refused: false }
+    }
+
+    /// The source did not answer, or `refused`: the last complete reading stays as it is.
+    pub fn failed(&mut self, error: String, refused: bool) {
+        (self.error, self.refused) = (Some(error), refused);
     }
 
     /// The value, when the source is not away.
@@ -58,6 +73,12 @@ pub struct Inventory {
     pub nodes: BTreeMap<IncarnationName, NodeView>,
     /// Hash of the manifest, with a minted key, that this process holds for an incarnation.
     pub held: BTreeMap<IncarnationName, [u8; 32]>,
+    /// Nodes for which a key is being minted, or was after the reading of the tailnet began: it says nothing about their keys and devices.
+    pub minting: BTreeSet<IncarnationName>,
+    /// Why the control API would not mint a key for a node, one sentence each.
+    pub not_minted: BTreeMap<IncarnationName, String>,
+    /// Active deployments with our installation id that stand in no record, with the name in their group.
+    pub unrecorded: BTreeMap<u64, IncarnationName>,
     /// Manifests that providers took from this process, of incarnations that did not join yet.
     pub delivered: BTreeMap<IncarnationName, Delivered>,
     /// Effects that failed when they were carried out last.

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use super::time::UnixMs;
 
-/// An auth key can be used for so long: it is minted when there is a lease, so this covers the manifest, the start and the first login.
+/// An auth key can be used for so long: it is minted before anything is bought, so this covers the bids, the manifest, the start and the first
+/// login.
 pub const KEY_LIFE: Duration = Duration::from_hours(1);
 
 /// Devices and keys of this installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeshView {
-    /// Devices whose host name carries our installation id.
+    /// Devices whose host name carries our installation id, and those that our nodes reported.
     pub devices: Vec<Device>,
     /// Auth keys whose description carries our installation id.
     pub keys: Vec<AuthKey>,
+    /// These are all of them: none could not be looked at for want of time.
+    pub all_keys: bool,
 }
 
 impl MeshView {
@@ -32,11 +35,11 @@ impl MeshView {
 pub struct Device {
     /// The API's `nodeId`, the LocalAPI's `Self.ID`.
     pub id: String,
-    /// Host name it asked for.
+    /// Host name it asked for; empty when that is no DNS name.
     pub hostname: String,
-    /// MagicDNS FQDN without trailing dot.
+    /// What it is called now, an FQDN without trailing dot or its first label alone, as the server says; it may be renamed at any time.
     pub name: String,
-    /// Its 100.x address.
+    /// Its 100.x address; empty when it has none. Some servers give it to another device once this one is gone.
     pub ip: String,
     /// Tags in force.
     pub tags: Vec<String>,
@@ -66,4 +69,6 @@ pub struct OwnMesh {
     pub since: UnixMs,
     /// Address by host name of the peers that its tailscaled last saw.
     pub peers: BTreeMap<String, String>,
+    /// The same by device id, which a rename does not change.
+    pub by_id: BTreeMap<String, String>,
 }

@@ -80,6 +80,9 @@ pub struct NodeMesh {
     pub health: Vec<String>,
     /// FQDNs of the peers in its netmap.
     pub visible_peers: Vec<String>,
+    /// Device ids of the peers in its netmap.
+    #[serde(default)]
+    pub visible_ids: Vec<String>,
     /// The ways to the peers of its cluster.
     pub paths: Vec<PeerPath>,
 }

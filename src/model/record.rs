@@ -85,6 +85,9 @@ pub struct Incarnation {
     /// Device id that its agent reported: another one under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// It gets a new key, because its device is gone from the tailnet.
+    #[serde(default)]
+    pub rejoin: Option<Rejoin>,
     /// Since when its agent says that its redis does not run; none while it does.
     #[serde(default)]
     pub redis_down: Option<UnixMs>,
@@ -97,6 +100,15 @@ pub struct Incarnation {
     /// Given up for good: the only thing a destructive effect may act on. Never taken back.
     #[serde(default)]
     pub condemned: Option<Condemned>,
+}
+
+/// A living node joins again, under another device, by a new manifest: lease and volume stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejoin {
+    /// Since when.
+    pub at: UnixMs,
+    /// When the new manifest was last on its way to the provider.
+    pub sent: UnixMs,
 }
 
 /// A chosen bid.
@@ -128,6 +140,9 @@ pub struct Condemned {
     pub at: UnixMs,
     /// One sentence.
     pub reason: String,
+    /// When the chain was first seen to have no active deployment of it: only a reading of the tailnet from after that tells what is left there.
+    #[serde(default)]
+    pub closed: Option<UnixMs>,
 }
 
 /// Failed attempts in a row.

@@ -157,8 +157,9 @@ pub fn state(state: NodeState) -> wire::NodeState {
 }
 
 fn mesh(mesh: NodeMesh) -> wire::Mesh {
-    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths } = mesh;
-    wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths: paths.into_iter().map(path).collect() }
+    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers, visible_ids, paths } = mesh;
+    let paths = paths.into_iter().map(path).collect();
+    wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths, visible_ids }
 }
 
 fn path(path: PeerPath) -> wire::PeerPath {

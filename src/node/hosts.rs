@@ -5,6 +5,8 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::mesh::outside::dns_name;
+
 const BEGIN: &str = "# akash-redis: begin";
 const END: &str = "# akash-redis: end";
 /// A hosts file longer than this is not one.
@@ -24,7 +26,13 @@ impl Hosts {
     }
 
     /// Makes these the only entries of the agent; other lines stay as they are.
+    ///
+    /// # Errors
+    /// Also when one of them is no DNS name: it would be a line of its own.
     pub fn set(&self, entries: &[(Ipv4Addr, &str)]) -> std::io::Result<()> {
+        if let Some((_, name)) = entries.iter().find(|(_, name)| dns_name(name).is_none()) {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{name:?} is not the name of a node")));
+        }
         let mut file = File::options().read(true).write(true).open(&self.path)?;
         let mut text = String::new();
         (&mut file).take(LONGEST).read_to_string(&mut text)?;
@@ -76,6 +84,10 @@ mod tests {
         hosts.set(&[(Ipv4Addr::new(127, 0, 1, 3), "b.mesh.test")]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "127.0.0.1 localhost\n::1 ip6-localhost\n# akash-redis: begin\n127.0.1.3 b.mesh.test\n# akash-redis: end\n");
+        for forged in ["a.test\n6.6.6.6 registry.example", "a.test # x", ""] {
+            assert!(hosts.set(&[(Ipv4Addr::new(127, 0, 1, 4), forged)]).is_err(), "{forged:?}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         hosts.set(&[]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "127.0.0.1 localhost\n::1 ip6-localhost\n");
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);

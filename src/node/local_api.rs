@@ -1,6 +1,6 @@
 //! What a node needs of its own tailscaled: its name and address, and who its peers are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -25,6 +25,8 @@ pub struct Status {
     pub health: Vec<String>,
     /// Address by FQDN (lower case, no trailing dot) of each peer in the netmap.
     pub peers: BTreeMap<String, Ipv4Addr>,
+    /// Device id of each peer in the netmap, whatever it is called.
+    pub peer_ids: BTreeSet<String>,
 }
 
 impl From<LocalStatus> for Status {
@@ -32,7 +34,9 @@ impl From<LocalStatus> for Status {
         let name = |peer: &LocalPeer| peer.fqdn().to_ascii_lowercase();
         let ip = |peer: &LocalPeer| peer.ip().and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
         let peers = status.peer.iter().flatten().filter_map(|(_, peer)| Some((name(peer), ip(peer)?)));
+        let ids = status.peer.iter().flatten().map(|(_, peer)| peer.id.clone());
         Self {
+            peer_ids: ids.filter(|id| !id.is_empty()).collect(),
             peers: peers.filter(|(name, _)| !name.is_empty()).collect(),
             dns_name: status.own.as_ref().map(name).unwrap_or_default(),
             ip: status.own.as_ref().and_then(ip),
@@ -99,6 +103,7 @@ mod tests {
         );
         assert_eq!(status.ip, Some(Ipv4Addr::new(100, 64, 0, 2)));
         assert_eq!(status.peers.get("redis-0.mesh.test"), Some(&Ipv4Addr::new(100, 64, 0, 42)));
+        assert_eq!(status.peer_ids.len(), status.peers.len());
     }
 
     #[test]

@@ -229,6 +229,7 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
             device_id: status.device_id.clone(),
             health: few(status.health.clone(), HEALTH_TEXTS, HEALTH_TEXT),
             visible_peers: status.peers.keys().cloned().collect(),
+            visible_ids: status.peer_ids.iter().cloned().collect(),
             paths: Vec::new(),
         },
     };

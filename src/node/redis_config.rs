@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::mesh::outside::dns_name;
+
 /// Replicas that no master has: with it as min-replicas-to-write every write is refused.
 pub const FENCE: u32 = i32::MAX as u32;
 /// Where a replica without a master points to: nobody listens on port 1 of loopback.
@@ -87,7 +89,8 @@ impl BootConfig {
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
-        if let Some(name) = &self.announce {
+        // What is no name would begin directives of its own.
+        if let Some(name) = self.announce.as_deref().and_then(dns_name) {
             let _ = writeln!(text, "replica-announce-ip {name}");
         }
         text
@@ -136,6 +139,11 @@ mod tests {
             "enable-debug-command no",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(text.lines().any(|l| l == "replica-announce-ip a.mesh.test"));
+        let named = |name: &str| BootConfig { announce: Some(name.to_owned()), ..config.clone() }.text();
+        for forged in ["a.mesh.test\nrename-command CONFIG x", "a.mesh.test\r\nloadmodule /x.so", "a b"] {
+            assert_eq!(named(forged), BootConfig { announce: None, ..config.clone() }.text(), "{forged:?} is no name");
         }
         assert!(acl_text("s3cret").starts_with("user default reset off\n"));
         assert!(!acl_text("s3cret").contains("s3cret"));

@@ -212,6 +212,9 @@ impl Controller {
         let mut inventory = self.hands.readings.inventory(&self.hands.world);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
+        inventory.minting = self.hands.minted_since(inventory.mesh.at);
+        inventory.not_minted = self.hands.not_minted();
+        inventory.unrecorded = self.hands.readings.unrecorded(&clusters);
         inventory.delivered = self.hands.delivered();
         inventory.failing = lock(&self.lanes).paused.values().map(|(failing, _)| failing.clone()).collect();
         inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
@@ -251,7 +254,7 @@ impl Controller {
         self.hands.settings.metrics.paths(name, plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))));
         self.board.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
-            if entry.joined || entry.condemned.is_some() {
+            if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
                 self.hands.forget_manifest(incarnation);
             }
         }

@@ -38,6 +38,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
             device_id: name(mesh.device_id),
             health: few(mesh.health, SENTENCES, SENTENCE),
             visible_peers: mesh.visible_peers.into_iter().map(name).collect(),
+            visible_ids: mesh.visible_ids.into_iter().map(name).collect(),
             paths: mesh.paths.into_iter().take(LIST).map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),

@@ -17,10 +17,14 @@ use crate::model::inventory::Delivered;
 use crate::model::mesh::KEY_LIFE;
 use crate::model::record::Record;
 use crate::model::step::{Effect, Step};
+use crate::model::time::UnixMs;
 use crate::sdl;
 
 /// Between two looks for a transaction whose end is not known yet.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// A key is used within this time of its making, or another one is made: it has to outlast the start and the login of the node.
+const KEY_GOOD_FOR: Duration = Duration::from_secs(KEY_LIFE.as_secs() / 2);
 
 /// A manifest with a minted key. Never written down.
 #[derive(Clone)]
@@ -29,10 +33,22 @@ pub struct HeldManifest {
     hash: [u8; 32],
     /// When its provider took it last, and how often it did.
     delivered: Option<Delivered>,
+    /// Id of the key in it.
+    key: String,
+    minted: UnixMs,
 }
 
 /// Manifests of nodes that did not join yet.
 pub type Held = Mutex<BTreeMap<IncarnationName, HeldManifest>>;
+
+/// What became of the last mint for a node.
+#[derive(Default)]
+pub struct Mint {
+    /// When it ended; none while it is under way.
+    ended: Option<UnixMs>,
+    /// Why there is no key.
+    refused: Option<String>,
+}
 
 /// A transaction that may still land, or landed in a block that no reading has reached yet.
 pub struct Kept {
@@ -50,8 +66,8 @@ pub struct Hands {
     pub settings: Settings,
     pub readings: Arc<Readings>,
     pub held: Held,
-    /// Nodes for which a key is being minted right now: the tailnet may show it before the manifest is held.
-    pub minting: Mutex<BTreeSet<IncarnationName>>,
+    /// Mints of this process, by node: the tailnet may show a key before the manifest is held, or not yet.
+    pub minting: Mutex<BTreeMap<IncarnationName, Mint>>,
     pub pending: Pending,
     /// Deployments that are being created right now: signed or not yet, an earlier reading proves nothing about them.
     pub creating: Arc<Mutex<BTreeSet<u64>>>,
@@ -102,8 +118,8 @@ impl Hands {
                 let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
                 let group_name = incarnation.group_name(&self.settings.constants.installation);
                 let group = sdl::group(&cluster.spec, &group_name, entry.max_price);
-                // The node's identity comes with the lease; until then nobody can deliver this manifest.
-                let hash = sdl::canonical::hash(&sdl::manifest(&cluster.spec, &group_name, &self.settings.image, &[]));
+                // Before anything is bought: where no key can be had, a lease would be in vain.
+                let hash = self.manifest(cluster, record, incarnation).await?.hash;
                 let msg = ChainMsg::CreateDeployment { dseq: entry.dseq, group, hash, deposit: *deposit };
                 self.transact(cluster, &msg).await
             }
@@ -128,14 +144,32 @@ impl Hands {
     /// The node joined, or will not: its key is of no more use.
     pub fn forget_manifest(&self, incarnation: &IncarnationName) {
         lock(&self.held).remove(incarnation);
+        if let Some(mint) = lock(&self.minting).get_mut(incarnation) {
+            mint.refused = None;
+        }
     }
 
     /// Nodes whose key is this process' own: held, with the manifest's hash, or about to be.
     pub fn own_keys(&self) -> BTreeMap<IncarnationName, [u8; 32]> {
         // In this order, so that a node is in one of them all the time.
-        let minting: Vec<_> = lock(&self.minting).iter().map(|name| (name.clone(), [0; 32])).collect();
+        let under_way: Vec<_> = {
+            let mints = lock(&self.minting);
+            mints.iter().filter(|(_, mint)| mint.ended.is_none()).map(|(name, _)| (name.clone(), [0; 32])).collect()
+        };
         let held = lock(&self.held);
-        minting.into_iter().chain(held.iter().map(|(name, held)| (name.clone(), held.hash))).collect()
+        under_way.into_iter().chain(held.iter().map(|(name, held)| (name.clone(), held.hash))).collect()
+    }
+
+    /// Nodes about whose keys and devices a reading of the tailnet that began at `at` says nothing: a mint is under way, or ended later.
+    pub fn minted_since(&self, at: UnixMs) -> BTreeSet<IncarnationName> {
+        let mut mints = lock(&self.minting);
+        mints.retain(|_, mint| mint.refused.is_some() || mint.ended.is_none_or(|end| end >= at));
+        mints.iter().filter(|(_, mint)| mint.ended.is_none_or(|end| end >= at)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Why the control API would not mint a key, by node.
+    pub fn not_minted(&self) -> BTreeMap<IncarnationName, String> {
+        lock(&self.minting).iter().filter_map(|(name, mint)| Some((name.clone(), mint.refused.clone()?))).collect()
     }
 
     /// Manifests that providers took from this process.
@@ -208,15 +242,7 @@ impl Hands {
         let chain = self.readings.chain().ok_or("the chain was not read yet")?;
         let deployment = chain.deployments.get(&lease.dseq).ok_or("the chain does not know the deployment")?;
         let provider = chain.providers.get(&lease.provider).ok_or("the chain does not know the provider")?;
-        let held = lock(&self.held).get(incarnation).cloned();
-        let held = if let Some(held) = held {
-            held
-        } else {
-            lock(&self.minting).insert(incarnation.clone());
-            let made = self.make_manifest(cluster, record, incarnation).await;
-            lock(&self.minting).remove(incarnation);
-            made?
-        };
+        let held = self.manifest(cluster, record, incarnation).await?;
         if deployment.hash != held.hash {
             self.transact(cluster, &ChainMsg::UpdateDeployment { dseq: lease.dseq, hash: held.hash }).await?;
         }
@@ -228,12 +254,35 @@ impl Hands {
         Ok(())
     }
 
+    /// The manifest that this process holds for a node whose key is still good, or one with a fresh key.
+    async fn manifest(&self, cluster: &RedisCluster, record: &Record, incarnation: &IncarnationName) -> Result<HeldManifest, String> {
+        let held = lock(&self.held).get(incarnation).cloned();
+        if let Some(held) = held {
+            if !(self.world.now)().passed(held.minted, KEY_GOOD_FOR) {
+                return Ok(held);
+            }
+            self.world.mesh.revoke(&held.key).await.map_err(|e| e.to_string())?;
+            lock(&self.held).remove(incarnation);
+        }
+        lock(&self.minting).insert(incarnation.clone(), Mint::default());
+        let made = self.make_manifest(cluster, record, incarnation).await;
+        let refused = made.as_ref().err().cloned();
+        lock(&self.minting).insert(incarnation.clone(), Mint { ended: Some((self.world.now)()), refused });
+        made
+    }
+
     async fn make_manifest(&self, cluster: &RedisCluster, record: &Record, incarnation: &IncarnationName) -> Result<HeldManifest, String> {
         let entry = record.incarnations.get(incarnation).ok_or("it is not in the record")?;
         let settings = &self.settings;
         let installation = &settings.constants.installation;
         let tag = settings.tag_of(cluster);
+        // The plan that asked for this may be old. Whoever was given up gets no key any more: its tailnet is being cleaned up.
+        let now = self.world.store.get(&cluster.metadata.name).await.map_err(|e| e.to_string())?.record;
+        if now.incarnations.get(incarnation).is_none_or(|i| i.condemned.is_some()) {
+            return Err("it was given up meanwhile, so no key is minted for it".to_owned());
+        }
         let key = self.world.mesh.mint(&incarnation.key_description(installation), tag, KEY_LIFE).await.map_err(|e| e.to_string())?;
+        let minted = (self.world.now)();
         let certificate = settings.root.node_certificate(incarnation, (self.world.now)());
         let identity = NodeIdentity {
             installation: installation.0.clone(),
@@ -253,7 +302,8 @@ impl Hands {
         let identity = serde_json::to_string(&identity).map_err(|e| e.to_string())?;
         let env = [(NODE_VARIABLE.to_owned(), identity)];
         let manifest = sdl::manifest(&cluster.spec, &incarnation.group_name(installation), &settings.image, &env);
-        let made = HeldManifest { hash: sdl::canonical::hash(&manifest), text: manifest, delivered: None };
+        let hash = sdl::canonical::hash(&manifest);
+        let made = HeldManifest { hash, text: manifest, delivered: None, key: key.id, minted };
         lock(&self.held).insert(incarnation.clone(), made.clone());
         Ok(made)
     }

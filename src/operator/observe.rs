@@ -8,12 +8,15 @@ use futures::future::join_all;
 use super::seams::World;
 use super::witness;
 use crate::chain::ChainError;
+use crate::mesh::MeshError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
 use crate::model::mesh::{MeshView, OwnMesh};
+use crate::model::time::UnixMs;
 use crate::model::witness::PageView;
 use crate::secrets::RootSecret;
+use crate::store::Stored;
 
 /// Names offered to each plan: more than any cluster has nodes.
 const SPARES: usize = 16;
@@ -30,6 +33,8 @@ pub struct Readings {
     pages: Mutex<BTreeMap<IncarnationName, PageView>>,
     /// Where nodes were last dialled.
     addresses: Mutex<BTreeMap<IncarnationName, String>>,
+    /// What the log said of last.
+    told_unrecorded: Mutex<BTreeMap<u64, IncarnationName>>,
 }
 
 /// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
@@ -49,6 +54,7 @@ impl Readings {
             leases: Mutex::default(),
             pages: Mutex::default(),
             addresses: Mutex::default(),
+            told_unrecorded: Mutex::default(),
         }
     }
 
@@ -56,32 +62,45 @@ impl Readings {
     ///
     /// The answers are there before the chain that they belong to: a lease that nobody was asked about looks as if it had no manifest yet.
     pub async fn read_chain_and_leases(&self, world: &World, known: &BTreeSet<u64>, unheard: &BTreeSet<u64>) {
+        let began = (world.now)();
         let result = world.chain.read(known).await;
         let last = || lock(&self.chain).value.clone();
         if let Some(chain) = result.as_ref().ok().cloned().or_else(last) {
             // Side by side, the pages by the addresses of the last round: neither makes the other late.
             tokio::join!(self.read_leases(world, &chain, unheard), self.read_pages(world, &chain, unheard));
         }
-        self.take(result, world);
+        self.take(result, began, world);
     }
 
-    fn take(&self, result: Result<ChainView, ChainError>, world: &World) {
+    fn take(&self, result: Result<ChainView, ChainError>, began: UnixMs, world: &World) {
         let mut reading = lock(&self.chain);
         match result {
             // Two readings may overtake each other: never go back in height.
             Ok(view) if reading.value.as_ref().is_some_and(|old| old.height > view.height) => reading.error = None,
-            Ok(view) => *reading = Reading::fresh(view, (world.now)()),
-            Err(error) => reading.error = Some(error.to_string()),
+            Ok(view) => *reading = Reading::took(view, began, (world.now)()),
+            Err(error) => reading.failed(error.to_string(), false),
         }
     }
 
-    /// Reads the tailnet anew; when it is away the old value stays, marked.
+    /// Reads the tailnet anew; when it is away the old value stays, marked. A reading that was overtaken by a later one says nothing.
     pub async fn read_mesh(&self, world: &World) {
-        let result = world.mesh.read(&self.installation).await;
+        let known = match world.store.list().await {
+            Ok(clusters) => clusters.iter().flat_map(|c| c.record.incarnations.values()).filter_map(|i| i.device.clone()).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be read; devices are found by their host names alone this time");
+                BTreeSet::new()
+            }
+        };
+        let began = (world.now)();
+        let result = world.mesh.read(&self.installation, &known).await;
         let mut reading = lock(&self.mesh);
         match result {
-            Ok(view) => *reading = Reading::fresh(view, (world.now)()),
-            Err(error) => reading.error = Some(error.to_string()),
+            _ if began < reading.at => {}
+            Ok(view) => *reading = Reading::took(view, began, (world.now)()),
+            Err(error) => {
+                let refused = !matches!(error, MeshError::Away { .. });
+                reading.failed(error.to_string(), refused);
+            }
         }
     }
 
@@ -138,6 +157,24 @@ impl Readings {
         lock(&self.chain).value.clone()
     }
 
+    /// Active deployments with our installation id that stand in no record.
+    pub fn unrecorded(&self, clusters: &[Stored]) -> BTreeMap<u64, IncarnationName> {
+        let recorded: BTreeSet<u64> = clusters.iter().flat_map(|c| c.record.incarnations.values()).map(|i| i.dseq).collect();
+        let chain = lock(&self.chain);
+        let active = chain.value.iter().flat_map(|c| c.deployments.values()).filter(|d| d.active && !recorded.contains(&d.dseq));
+        let ours = active.filter_map(|d| Some((d.dseq, IncarnationName::from_group_name(&d.group_name, &self.installation)?)));
+        let unrecorded: BTreeMap<u64, IncarnationName> = ours.collect();
+        let mut told = lock(&self.told_unrecorded);
+        if *told != unrecorded && !unrecorded.is_empty() {
+            let dseqs = unrecorded.iter().map(|(dseq, name)| format!("{dseq} ({name})")).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                "the wallet pays for deployments of this installation that stand in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
+            );
+        }
+        told.clone_from(&unrecorded);
+        unrecorded
+    }
+
     /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One that nobody lists is still
     /// dialled where it was: what a list lacks does not make a node silent.
     pub fn addresses<'a>(
@@ -165,6 +202,9 @@ impl Readings {
             pages: lock(&self.pages).clone(),
             nodes: world.agents.views(),
             held: BTreeMap::new(),
+            minting: BTreeSet::new(),
+            not_minted: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
             delivered: BTreeMap::new(),
             failing: Vec::new(),
             pending: BTreeSet::new(),
@@ -186,7 +226,8 @@ fn address(mesh: &Reading<MeshView>, own: &OwnMesh, hostname: &str, reported: Op
         let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
         (!device.ip.is_empty()).then(|| device.ip.clone())
     };
-    let seen = || own.peers.get(hostname).cloned();
+    // By its id first: a node that was renamed, or asked for another host name, is the same node.
+    let seen = || reported.and_then(|id| own.by_id.get(id)).or_else(|| own.peers.get(hostname)).cloned();
     if mesh.present().is_some() { listed().or_else(seen) } else { seen().or_else(listed) }
 }
 
@@ -207,7 +248,6 @@ fn spare(world: &World) -> Spare {
 mod tests {
     use super::*;
     use crate::model::mesh::Device;
-    use crate::model::time::UnixMs;
 
     fn found(mesh: &Reading<MeshView>, peers: &[(&str, &str)], hostname: &str) -> Option<String> {
         let peers = peers.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect();
@@ -225,7 +265,7 @@ mod tests {
             created: None,
             multiple_connections: false,
         };
-        let view = MeshView { devices: vec![device], keys: vec![] };
+        let view = MeshView { devices: vec![device], ..MeshView::default() };
         let fresh = Reading::fresh(view, UnixMs(1));
         let away = Reading { error: Some("away".into()), ..fresh.clone() };
         let (first, second) = ("cache-0-x7k2-abc123", "cache-1-y8m3-abc123");

@@ -1,5 +1,6 @@
 //! The operator process: settings to clients, clients to the controller.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -123,8 +124,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let way = Way::take(&config).await?;
     let clients = Clients::new(&config, way.socks5())?;
     let store = SqliteStore::open(&config.store.sqlite)?;
-    let term = store.take_over().await?;
     let installation = clients.root.installation_id();
+    store.belong_to(&installation).await?;
+    let term = store.take_over().await?;
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
     let board = Arc::new(Board::default());
     let mut registry = Registry::default();
@@ -182,8 +184,8 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let clients = Clients::new(config, None)?;
     let installation = clients.root.installation_id();
     let way = super::way::check(config).await?;
-    let chain = clients.chain.read(&std::collections::BTreeSet::new()).await;
-    let mesh = clients.mesh.read(&installation).await;
+    let chain = clients.chain.read(&BTreeSet::new()).await;
+    let mesh = clients.mesh.read(&installation, &BTreeSet::new()).await;
     let wallet = match &chain {
         Ok(view) if view.balance < view.min_deposit => {
             Err(format!("{} holds {}, less than one deposit of {}", clients.chain.owner(), view.balance, view.min_deposit))
@@ -194,7 +196,9 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         Ok(view) => Ok(format!("{} holds {} and {}uakt for fees", clients.chain.owner(), view.balance, view.fee_balance)),
         Err(_) => Err("not known while the chain does not answer".to_owned()),
     };
-    let chain = chain.map(|view| format!("{} at height {}", config.chain.id, view.height)).map_err(|e| e.to_string());
+    let chain = chain
+        .map_err(|e| e.to_string())
+        .map(|view| format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time));
     let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
     let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
     let installation = Ok(format!("installation {installation}"));

@@ -12,6 +12,8 @@ use crate::model::time::UnixMs;
 /// A close and a few calls of the control API take far less when chain and mesh answer.
 const CLEAN_LIMIT: Duration = Duration::from_mins(5);
 
+/// What an earlier process asked the control API for is carried out within this, or never.
+const LATE_CALL: Duration = Duration::from_secs(10);
 /// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a chain or an endpoint that stands still has
 /// nothing new to say, and a clock may be off by some minutes.
 const FRESH: Duration = Duration::from_mins(5);
@@ -28,6 +30,7 @@ pub fn clean(draft: &mut Draft<'_>) {
         .collect();
     for (name, dseq, since, reason) in condemned {
         let deployment = close_deployment(draft, &name, dseq, since, &reason);
+        note_closed(draft, &name, deployment.is_ok());
         let mesh_gone = leave_mesh(draft, &name);
         if deployment.is_ok() && mesh_gone {
             draft.record.incarnations.remove(&name);
@@ -62,6 +65,15 @@ fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, si
     }
 }
 
+fn note_closed(draft: &mut Draft<'_>, name: &IncarnationName, gone: bool) {
+    let now = draft.now();
+    draft.change(name, |i| {
+        if let Some(condemned) = &mut i.condemned {
+            condemned.closed = gone.then(|| condemned.closed.unwrap_or(now));
+        }
+    });
+}
+
 /// Whether a reading without a deployment proves that there is none: a node that is behind does not know what was made later. `since` is
 /// when the incarnation was given up; nothing is created for it after that.
 fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
@@ -77,11 +89,15 @@ fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
     Ok(())
 }
 
-/// True when the control API, read just now, knows neither a device nor a usable key of it.
+/// True when the control API, asked after its deployment was closed and after the last mint for it, knows neither a device nor a usable key
+/// of it.
+///
+/// The container may live a moment longer than its lease, and a key that is minted while a node is given up comes after any earlier reading.
 fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
-    let Some(mesh) = draft.input.inventory.mesh.present() else { return false };
-    let installation = &draft.input.constants.installation;
-    let description = name.key_description(installation);
+    let inventory = draft.input.inventory;
+    let Some(mesh) = inventory.mesh.present() else { return false };
+    let constants = draft.input.constants;
+    let description = name.key_description(&constants.installation);
     let mut gone = true;
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
         draft.step(Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() }, "nobody shall use it any more");
@@ -91,7 +107,10 @@ fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
         draft.step(Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() }, "its node was given up");
         gone = false;
     }
-    gone
+    let began = inventory.mesh.at;
+    let closed = draft.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
+    let late_enough = closed.is_some_and(|closed| began > closed) && began.passed(constants.started, LATE_CALL);
+    gone && mesh.all_keys && late_enough && !inventory.minting.contains(name)
 }
 
 #[cfg(test)]

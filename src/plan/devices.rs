@@ -5,17 +5,22 @@ use super::{facts, witness};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::MeshView;
 
-/// The device with which a node joined is in the tailnet's list no more.
-///
-/// The list is believed only when it is newer than the node's last word and has another of this cluster's devices: an empty one is an error of
-/// the API sooner than a person's work.
-pub fn deleted(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+/// The device with which a node joined is in the tailnet's list no more, and the node is not heard. The list is believed only when it was
+/// begun after the node's last word.
+pub fn unlisted(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     let reading = &draft.input.inventory.mesh;
     let Some(mesh) = reading.present() else { return false };
+    let joined = draft.incarnation(name).is_some_and(|i| i.joined && i.rejoin.is_none());
+    let silent = draft.connected(name).is_none() && reading.at > facts::last_heard(draft, name);
+    joined && silent && facts::devices(draft, mesh, name).is_empty()
+}
+
+/// The same, and the list has another of this cluster's devices: an empty one is an error of the API, or a database that was restored, sooner
+/// than a person's work on one node.
+pub fn deleted(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    let Some(mesh) = draft.input.inventory.mesh.present() else { return false };
     let listed = |n: &IncarnationName| !facts::devices(draft, mesh, n).is_empty();
-    let joined = draft.incarnation(name).is_some_and(|i| i.joined);
-    let another = draft.live().iter().any(|(n, i)| n != name && i.joined && listed(n));
-    joined && another && !listed(name) && draft.connected(name).is_none() && reading.at > facts::last_heard(draft, name)
+    unlisted(draft, name) && draft.live().iter().any(|(n, i)| n != name && i.joined && listed(n))
 }
 
 /// Every other node has somebody in its place that is in sync, or was until its own device went.
@@ -70,7 +75,7 @@ pub fn not_joined(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
     let description = name.key_description(&draft.input.constants.installation);
     let usable = mesh.keys.iter().any(|k| k.description == description && !k.invalid);
     let delivered = draft.input.inventory.held.contains_key(name);
-    (delivered && !usable).then(|| "its key was revoked, or used by a device of another name".to_owned())
+    (delivered && !usable && mesh.all_keys).then(|| "its key was revoked, or used by a device of another name".to_owned())
 }
 
 /// Names what a person should look at.

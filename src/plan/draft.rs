@@ -94,7 +94,7 @@ impl<'a> Draft<'a> {
         if incarnation.condemned.is_some() {
             return;
         }
-        incarnation.condemned = Some(Condemned { at: now, reason: reason.to_owned() });
+        incarnation.condemned = Some(Condemned { at: now, reason: reason.to_owned(), closed: None });
         incarnation.candidate = false;
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
         if blame == Blame::Attempt {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::draft::{Blame, Draft};
 use super::facts::{self, Stage};
-use super::{devices, give_up, placement};
+use super::{control, devices, give_up, placement, rejoin};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation};
@@ -115,6 +115,9 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     let heard = facts::last_heard(draft, name);
     let limit = draft.input.timing.replace_after;
     draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
+    if rejoin::spared(draft, name) {
+        return;
+    }
     if let Some(why) = devices::key_spent(draft, name) {
         give_up::ask(draft, name, &why, Blame::Provider);
     } else if draft.now().passed(heard, limit) {
@@ -131,7 +134,7 @@ fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
     );
     draft.problem("DeviceGone", message);
-    if !devices::others_whole(draft, name) {
+    if rejoin::spared(draft, name) || !devices::others_whole(draft, name) {
         silent(draft, name);
         return;
     }
@@ -151,6 +154,10 @@ pub fn advance(draft: &mut Draft<'_>) {
                 draft.watch(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, OUTAGE, "ChainAway");
             }
             Stage::Reserved if !pending => {
+                if control::hold(draft) {
+                    continue;
+                }
+                control::revoke_lost(draft, &name);
                 let deposit = deposit(draft);
                 draft.step(
                     Effect::CreateDeployment { incarnation: name.clone(), deposit },
@@ -193,7 +200,9 @@ fn wait_for_join(draft: &mut Draft<'_>, name: &IncarnationName, since: crate::mo
     let limit = draft.input.timing.join_deadline;
     if draft.now().passed(since, limit) {
         let more = devices::not_joined(draft, name).map_or(String::new(), |why| format!("; {why}"));
-        draft.condemn(name, &format!("waited {} s in vain for {what}{more}", limit.as_secs()), Blame::Attempt);
+        // Without the control server nobody can join: that is no provider's fault.
+        let blame = if draft.input.inventory.mesh.present().is_some() { Blame::Attempt } else { Blame::Nobody };
+        draft.condemn(name, &format!("waited {} s in vain for {what}{more}", limit.as_secs()), blame);
     } else {
         draft.wait(what, since, Some(limit), "the node is given up and tried with another provider");
     }
@@ -205,6 +214,9 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     let Some(open_order) = deployment.open_order else { return };
     if let Some(choice) = &incarnation.lease {
         if deployment.bids.iter().any(|b| b.id == choice.id && b.id.oseq == open_order) {
+            if keyless(draft, name) && control::hold(draft) {
+                return;
+            }
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: choice.id.clone() };
             draft.step(effect, format!("the bid of {} was chosen", choice.id.provider));
             return;
@@ -213,6 +225,13 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
         draft.change(name, |i| i.lease = None);
     }
     let timing = draft.input.timing;
+    if keyless(draft, name) && control::hold(draft) {
+        // A lease would be paid for in vain, and no provider is to blame.
+        if draft.now().passed(incarnation.reserved, timing.bid_deadline) {
+            draft.condemn(name, "the mesh control API was away until its bids were old", Blame::Nobody);
+        }
+        return;
+    }
     let window_over = draft.now().passed(incarnation.reserved, timing.bid_window);
     let taken = taken(draft, name);
     let avoid = draft.record.failures.get(&incarnation.ordinal).map(|f| f.providers.clone()).unwrap_or_default();
@@ -268,6 +287,11 @@ fn no_bid(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnati
     }
 }
 
+/// The secret of its key died with an earlier process, so that the control API is needed once more.
+fn keyless(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+    !draft.input.inventory.held.contains_key(name)
+}
+
 /// Providers of the other live incarnations; the one being replaced counts too, or a migration would stay where it is.
 fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
     draft.live().iter().filter(|(n, _)| n != name).filter_map(|(_, i)| i.lease.as_ref()).map(|c| c.id.provider.clone()).collect()
@@ -288,12 +312,13 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
         draft.change(name, |i| i.lease = Some(chosen));
     }
     let since = since_choice(incarnation);
-    if draft.now().passed(since, draft.input.timing.join_deadline) {
-        draft.condemn(name, "its provider did not take the manifest in time", Blame::Attempt);
-        return;
-    }
-    let Some(mesh) = inventory.mesh.present() else {
+    let too_late = draft.now().passed(since, draft.input.timing.join_deadline);
+    if keyless(draft, name) && inventory.mesh.present().is_none() {
         let why = inventory.mesh.error.clone().unwrap_or_default();
+        if too_late {
+            draft.condemn(name, &format!("no key could be minted for it in time ({why})"), Blame::Nobody);
+            return;
+        }
         draft.wait(
             format!("the mesh control API, to mint a key for {name} ({why})"),
             since,
@@ -301,17 +326,16 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             "the node is given up",
         );
         return;
-    };
-    // A key whose secret died with an earlier operator process is of no use to anybody.
-    let description = name.key_description(&draft.input.constants.installation);
-    if !inventory.held.contains_key(name) {
-        for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
-            draft.step(
-                Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
-                "its secret was lost with an earlier operator process",
-            );
-        }
     }
+    if too_late {
+        let (why, blame) = match inventory.not_minted.get(name) {
+            Some(why) => (format!("no key could be minted for it in time ({why})"), Blame::Nobody),
+            None => ("its provider did not take the manifest in time".to_owned(), Blame::Attempt),
+        };
+        draft.condemn(name, &why, blame);
+        return;
+    }
+    control::revoke_lost(draft, name);
     if let Some(delivered) = inventory.delivered.get(name) {
         let pause = pause_after(delivered.times);
         if !draft.now().passed(delivered.at, pause) {

@@ -7,6 +7,7 @@ mod bounds;
 mod candidates;
 mod cleanup;
 mod clock;
+mod control;
 mod death;
 mod devices;
 mod draft;
@@ -21,11 +22,13 @@ mod money;
 mod paths;
 mod placement;
 mod quarantine;
+mod rejoin;
 mod roles;
 mod rollout;
 mod settings;
 mod status;
 mod switchover;
+mod unrecorded;
 mod witness;
 
 use std::time::Duration;
@@ -134,13 +137,18 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if let Some(error) = &input.inventory.own_mesh.error {
         draft.problem(status::OFF_MESH, format!("the operator itself is off the mesh since {}: {error}", input.inventory.own_mesh.since));
     }
+    control::tell(&mut draft);
     let deleting = input.cluster.metadata.deletion_timestamp.is_some();
+    if deleting || !input.cluster.spec.paused {
+        unrecorded::close_at_word(&mut draft);
+    }
     if deleting {
         rollout::tear_down(&mut draft);
     } else if !input.cluster.spec.paused {
         leases::give_up_lost(&mut draft);
         rollout::fill(&mut draft);
         leases::advance(&mut draft);
+        rejoin::plan(&mut draft);
         quarantine::notice(&mut draft);
         roles::plan(&mut draft);
         quarantine::keep(&mut draft);
@@ -153,7 +161,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     failing::tell(&mut draft);
     paths::tell(&mut draft);
-    let finished = deleting && draft.record.incarnations.is_empty();
+    let finished = deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
     let status = status::status(&draft);
     let mut plan = Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished };
     bounds::bound(&mut plan);

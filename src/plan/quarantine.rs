@@ -51,7 +51,7 @@ pub fn notice(draft: &mut Draft<'_>) {
         let Some(quarantine) = incarnation.quarantined else { continue };
         let devices = facts::devices(draft, mesh, &name);
         let tagged = !devices.is_empty() && devices.iter().all(|d| is_only(d, draft.input.tags.quarantine));
-        let in_force = tagged.then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.at))).flatten();
+        let in_force = tagged.then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.done))).flatten();
         draft.change(&name, |i| i.quarantined = Some(Quarantine { in_force, ..quarantine }));
     }
 }
@@ -63,13 +63,13 @@ pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
         return None;
     }
     let in_force = draft.incarnation(&failover.old)?.quarantined.as_ref()?.in_force?;
-    let known_as = names_of(draft, &failover.old);
+    let known_as = ids_of(draft, &failover.old);
     let members = candidates::members(draft, &failover.old);
     let eligible = failover.eligible.iter().map(|e| e.incarnation.clone());
     let survivors: BTreeSet<_> = members.into_iter().chain(eligible).collect();
     let lost = |name: &IncarnationName| {
         let view = draft.view(name).filter(|v| v.connected && v.heard > in_force);
-        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && !sees(&v.state, &known_as))
+        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(false))
     };
     let confirmed = !known_as.is_empty() && !survivors.is_empty() && survivors.iter().all(lost);
     let survivors: Vec<_> = survivors.into_iter().collect();
@@ -80,10 +80,10 @@ pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
 pub fn deaf(draft: &Draft<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
     let in_force = draft.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
     let Some(in_force) = in_force.filter(|at| draft.now().passed(*at, DEAF_AFTER)) else { return Vec::new() };
-    let known_as = names_of(draft, shut_off);
+    let known_as = ids_of(draft, shut_off);
     let holds = |name: &IncarnationName| {
         let view = draft.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
-        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as))
+        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(true))
     };
     draft.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()
 }
@@ -180,13 +180,17 @@ fn is_only(device: &Device, tag: &str) -> bool {
     device.tags == [tag]
 }
 
-/// Every FQDN that a node is or was known by.
-fn names_of(draft: &Draft<'_>, name: &IncarnationName) -> Vec<String> {
-    let devices = draft.input.inventory.mesh.value.as_ref().map(|m| facts::devices(draft, m, name)).unwrap_or_default();
-    let reported = draft.view(name).and_then(|v| facts::fqdn(&v.state));
-    devices.iter().map(|d| d.name.as_str()).chain(reported).filter(|n| !n.is_empty()).map(str::to_owned).collect()
+/// Every device that a node is or was: recorded, listed under its name, or reported by its agent. Names prove nothing: they change, and
+/// some control servers give a first label where network maps have the whole name.
+fn ids_of(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
+    let listed = draft.input.inventory.mesh.value.as_ref().map(|m| facts::devices(draft, m, name)).unwrap_or_default();
+    let recorded = draft.incarnation(name).and_then(|i| i.device.clone());
+    let reported = draft.view(name).map(|v| v.state.mesh.device_id.clone());
+    listed.iter().map(|d| d.id.clone()).chain(recorded).chain(reported).filter(|id| !id.is_empty()).collect()
 }
 
-fn sees(state: &NodeState, known_as: &[String]) -> bool {
-    state.mesh.visible_peers.iter().any(|peer| known_as.contains(peer))
+/// Whether a node has one of these devices in its network map; `None` when its word does not tell, because it names peers without their ids.
+fn sees(state: &NodeState, ids: &BTreeSet<String>) -> Option<bool> {
+    let mesh = &state.mesh;
+    (mesh.visible_ids.len() >= mesh.visible_peers.len()).then(|| mesh.visible_ids.iter().any(|id| ids.contains(id)))
 }

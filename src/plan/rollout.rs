@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::draft::{Blame, Draft};
-use super::{devices, facts, give_up, money, switchover};
+use super::{control, devices, facts, give_up, money, switchover, unrecorded};
 use crate::api::types::MIGRATE;
-use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Incarnation;
@@ -44,15 +43,7 @@ pub fn fill(draft: &mut Draft<'_>) {
         return;
     }
     let Some(chain) = draft.input.inventory.chain.present() else { return };
-    let unrecorded = unrecorded(draft, chain);
-    if !unrecorded.is_empty() {
-        draft.problem(
-            "Unrecorded",
-            format!(
-                "the wallet pays for deployments of this cluster that stand in no record (dseq {unrecorded}), as after the loss of the store; \
-                 nothing is bought beside them: bring the store back, or close them with `akash tx deployment close --dseq`"
-            ),
-        );
+    if unrecorded::hold(draft) || control::hold(draft) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
@@ -83,17 +74,6 @@ pub fn fill(draft: &mut Draft<'_>) {
     }
 }
 
-/// Active deployments whose group carries our installation id and the cluster's name, and that nobody here remembers.
-fn unrecorded(draft: &Draft<'_>, chain: &ChainView) -> String {
-    let installation = &draft.input.constants.installation;
-    let recorded = |dseq| draft.record.incarnations.values().any(|i| i.dseq == dseq);
-    let ours = |group: &str| {
-        IncarnationName::from_group_name(group, installation).is_some_and(|n| n.cluster() == draft.input.cluster.metadata.name)
-    };
-    let lost = chain.deployments.values().filter(|d| d.active && ours(&d.group_name) && !recorded(d.dseq));
-    lost.map(|d| d.dseq.to_string()).collect::<Vec<_>>().join(", ")
-}
-
 fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: PricePerBlock) {
     let Some((name, dseq)) = draft.take_spare(ordinal) else { return };
     let incarnation = Incarnation {
@@ -107,6 +87,7 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
         member: false,
         candidate: false,
         device: None,
+        rejoin: None,
         redis_down: None,
         quarantined: None,
         replaces: replaces.clone(),

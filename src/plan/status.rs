@@ -208,8 +208,8 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [&str; 8] =
-    [OFF_MESH, "NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
+const NAMED_FIRST: [&str; 9] =
+    [OFF_MESH, "DevicesGone", "NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
 
 /// All problems, the worst one first; its word is the reason.
 fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {

@@ -9,7 +9,8 @@ mod follow;
 use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,8 +125,8 @@ impl Proxy {
         let listener = match &settings.listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Listen::Unix(path) => {
-                if UnixStream::connect(path).await.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
-                    // Should this fail, binding says so.
+                // A file of another kind refuses connections too, and is somebody's. Should this fail, binding says so.
+                if is_socket(path) && UnixStream::connect(path).await.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
                     let _ = std::fs::remove_file(path);
                 }
                 UnixListener::bind(path).map(Listener::Unix)
@@ -163,12 +164,19 @@ impl Proxy {
             }
             Listener::Unix(listener) => {
                 serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &target, &stop).await;
-                if let Listen::Unix(path) = &self.settings.listen {
+                if let Listen::Unix(path) = &self.settings.listen
+                    && is_socket(path)
+                {
                     let _ = std::fs::remove_file(path);
                 }
             }
         }
     }
+}
+
+/// A socket itself, not what a link at that place leads to.
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
 async fn serve<S, F>(accept: impl Fn() -> F, settings: &ProxySettings, target: &watch::Receiver<Option<Target>>, stop: &CancellationToken)

@@ -225,6 +225,30 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert!(error.to_string().contains("redis.sock"), "{error}");
 }
 
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, link) = (dir.path().join("notes"), dir.path().join("link"));
+    let dead = dir.path().join("dead.sock");
+    std::fs::write(&file, "mine").unwrap();
+    drop(UnixListener::bind(&dead).unwrap());
+    std::os::unix::fs::symlink(&dead, &link).unwrap();
+    for path in [&file, &link] {
+        let settings = ProxySettings {
+            cluster: "cache".to_owned(),
+            operator: dir.path().join("none"),
+            listen: Listen::Unix(path.clone()),
+            socks5: None,
+            master_wait: LIMIT,
+            max_connections: 1,
+        };
+        let error = Proxy::bind(settings).await.unwrap_err();
+        assert!(error.to_string().contains("cannot listen on"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert!(std::fs::symlink_metadata(&link).is_ok() && dead.exists());
+}
+
 #[test]
 fn a_place_to_listen_is_an_address_or_a_path() {
     assert_eq!("127.0.0.1:6379".parse(), Ok(Listen::Tcp("127.0.0.1:6379".parse().unwrap())));

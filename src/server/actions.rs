@@ -2,10 +2,13 @@
 
 use axum::http::StatusCode;
 
-use super::messages::{Migrate, Switchover};
+use super::messages::{Close, Migrate, Rejoin, Switchover};
 use crate::api::status::{NodeStatus, Status};
-use crate::api::types::{ACCEPT_LOSS, MASTER, MIGRATE, RedisCluster};
+use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
 use crate::model::ids::IncarnationName;
+
+/// Deployments closed by one word at most.
+const MOST_CLOSED: usize = 64;
 
 /// Why a request is not carried out.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), 
         )));
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -84,6 +87,43 @@ pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<S
     let value = marked.join(",");
     cluster.metadata.annotations.insert(MIGRATE.to_owned(), value);
     Ok(format!("node {ordinal} ({}) moves to another provider", fillers.join(", ")))
+}
+
+/// Asks for a node whose device is gone from the tailnet to join again. Returns what to tell.
+pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<String, Refusal> {
+    alive(cluster)?;
+    let name = named_node(cluster, Some(&request.node))?.0;
+    if cluster.spec.resources.data.is_none() {
+        return Err(Refusal::conflict(format!(
+            "{name} has no data volume, so a new key would end what its redis holds in memory; it can only be replaced"
+        )));
+    }
+    let asked = cluster.metadata.annotations.get(REJOIN).cloned().unwrap_or_default();
+    let nodes = seen(cluster)?;
+    let mut marked: Vec<&str> = asked.split(',').map(str::trim).filter(|n| nodes.iter().any(|node| node.incarnation == *n)).collect();
+    marked.retain(|n| *n != name);
+    marked.push(&name);
+    let value = marked.join(",");
+    cluster.metadata.annotations.insert(REJOIN.to_owned(), value);
+    Ok(format!("{name} gets a new key and keeps its lease and volume, once it is silent and its device is missing from the tailnet's list"))
+}
+
+/// Asks for deployments of the cluster that stand in no record to be closed, also while it is being deleted. Returns what to tell.
+pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<String, Refusal> {
+    if request.dseqs.is_empty() || request.dseqs.len() > MOST_CLOSED {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("name 1 to {MOST_CLOSED} deployments by their dseq")));
+    }
+    let before = cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
+    let before = before.split(',').filter_map(|dseq| dseq.trim().parse().ok()).filter(|dseq| !request.dseqs.contains(dseq));
+    // What was asked for long ago is closed long since.
+    let dseqs: Vec<u64> = request.dseqs.iter().copied().chain(before).take(MOST_CLOSED).collect();
+    let list = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    cluster.metadata.annotations.insert(CLOSE.to_owned(), list(&dseqs));
+    let name = &cluster.metadata.name;
+    Ok(format!(
+        "what of {} is a deployment of {name} and stands in no record is closed; `akash-redis events {name}` says what came of it",
+        list(&request.dseqs)
+    ))
 }
 
 /// Asks for another master. Returns what to tell.
@@ -324,6 +364,31 @@ mod tests {
         new.metadata.annotations.insert(MIGRATE.into(), String::new());
         replace(&old, &mut new).unwrap();
         assert_eq!(new.metadata.annotations[MIGRATE], "", "a file that says otherwise wins");
+    }
+
+    #[test]
+    fn nodes_that_shall_join_again_add_up_and_need_a_volume() {
+        let mut cluster = running();
+        let node = |n: &str| Rejoin { node: n.to_owned() };
+        assert!(rejoin(&mut cluster, &node("1")).unwrap_err().message.contains("no data volume"));
+        cluster.spec.resources.data = Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
+        cluster.metadata.annotations.insert(REJOIN.into(), "cache-0-old".into());
+        rejoin(&mut cluster, &node("1")).unwrap();
+        rejoin(&mut cluster, &node("cache-0-a")).unwrap();
+        assert_eq!(cluster.metadata.annotations[REJOIN], "cache-1-b,cache-0-a");
+        assert_eq!(rejoin(&mut cluster, &node("7")).unwrap_err().status, StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn deployments_to_be_closed_add_up_and_are_named_on_what_is_being_deleted_too() {
+        let mut cluster = running();
+        cluster.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+        close(&mut cluster, &Close { dseqs: vec![7] }).unwrap();
+        close(&mut cluster, &Close { dseqs: vec![9, 7] }).unwrap();
+        assert_eq!(cluster.metadata.annotations[CLOSE], "9,7");
+        assert_eq!(close(&mut cluster, &Close { dseqs: vec![] }).unwrap_err().status, StatusCode::BAD_REQUEST);
+        close(&mut cluster, &Close { dseqs: (100..164).collect() }).unwrap();
+        assert!(!cluster.metadata.annotations[CLOSE].contains("9,7"), "the oldest make room");
     }
 
     #[test]

@@ -67,3 +67,19 @@ pub struct Scale {
     /// Wanted number.
     pub nodes: u32,
 }
+
+/// Which deployments that stand in no record shall be closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Close {
+    /// By dseq.
+    pub dseqs: Vec<u64>,
+}
+
+/// Which node shall join again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rejoin {
+    /// An incarnation or an ordinal.
+    pub node: String,
+}

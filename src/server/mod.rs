@@ -78,8 +78,15 @@ pub async fn serve(
         () = async { shutdown.cancelled().await; tokio::time::sleep(LAST_REQUESTS).await } => Ok(()),
     };
     // The next operator would find out that nobody answers, but people look at the directory too.
-    let _ = std::fs::remove_file(socket);
+    remove_socket(socket);
     result.map_err(failed)
+}
+
+/// Removes a socket; a file of another kind is somebody's.
+fn remove_socket(path: &Path) {
+    if std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Listens on a socket that only its owner can open, from its first moment: it gets its place once it has its mode.
@@ -99,7 +106,7 @@ async fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
     let draft = socket.with_added_extension(format!("{}.new", std::process::id()));
-    let _ = std::fs::remove_file(&draft);
+    remove_socket(&draft);
     let listener = UnixListener::bind(&draft).map_err(failed)?;
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     std::fs::rename(&draft, socket).map_err(failed)?;

@@ -19,7 +19,7 @@ use super::Validate;
 use super::actions::{self, Refusal};
 use super::board::Board;
 use super::logs::{self, NodeLogs};
-use super::messages::{Applied, ClusterList, Message, Migrate, Outcome, Scale, Switchover};
+use super::messages::{Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover};
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -55,6 +55,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
         .route("/v1alpha1/clusters/{name}/accept-loss", post(accept_loss))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
+        .route("/v1alpha1/clusters/{name}/close", post(close))
+        .route("/v1alpha1/clusters/{name}/rejoin", post(rejoin))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
         .route("/v1alpha1/clusters/{name}/events", get(events))
         .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
@@ -75,7 +77,7 @@ impl From<StoreError> for Refusal {
         let status = match error {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
             StoreError::Conflict { .. } => StatusCode::CONFLICT,
-            StoreError::Locked { .. } | StoreError::Superseded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Locked { .. } | StoreError::Superseded { .. } | StoreError::OfAnother { .. } => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -144,7 +146,7 @@ fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode,
 
 async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<(StatusCode, Json<Message>), Refusal> {
     app.store.mark_deleted(&name).await?;
-    let message = format!("{name} is being deleted: its leases are closed and what is left in escrow comes back");
+    let message = format!("{name} is being deleted: the leases in its record are closed and what is left in escrow comes back");
     Ok((StatusCode::ACCEPTED, Json(Message { message })))
 }
 
@@ -160,6 +162,16 @@ async fn accept_loss(State(app): State<App>, Path(name): Path<String>) -> Answer
 async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Switchover = if body.is_empty() { Switchover::default() } else { parse(&body)? };
     change(&app, &name, |cluster| actions::switchover(cluster, &request)).await
+}
+
+async fn close(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Close = parse(&body)?;
+    change(&app, &name, |cluster| actions::close(cluster, &request)).await
+}
+
+async fn rejoin(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Rejoin = parse(&body)?;
+    change(&app, &name, |cluster| actions::rejoin(cluster, &request)).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

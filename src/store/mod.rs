@@ -34,6 +34,17 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
+    /// It was used with another root secret.
+    #[error(
+        "the store is of installation {theirs} and the root secret of installation {ours}, so its nodes would not obey and its deployments \
+         would not be known; bring back the root secret it was made with, or name another file in `store.sqlite`"
+    )]
+    OfAnother {
+        /// Id of the root secret in use.
+        ours: String,
+        /// Id in the store.
+        theirs: String,
+    },
     /// A later operator took over: this one must stop.
     #[error("a later operator (term {theirs}) took over the store; this one (term {ours}) stops")]
     Superseded {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
@@ -23,6 +23,7 @@ use super::{Event, Store, StoreError, Stored};
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::chain::SignedTx;
+use crate::model::ids::InstallationId;
 use crate::model::record::Record;
 use crate::model::time::UnixMs;
 
@@ -59,6 +60,23 @@ impl SqliteStore {
     /// A store that is gone with the process, for tests.
     pub fn open_in_memory() -> Result<Arc<Self>, StoreError> {
         Self::with(Connection::open_in_memory().map_err(failed)?, None, None)
+    }
+
+    /// Writes down at first use which installation this store is of; from then on it is no other's.
+    ///
+    /// # Errors
+    /// [`StoreError::OfAnother`] when it was used with another root secret.
+    pub async fn belong_to(&self, installation: &InstallationId) -> Result<(), StoreError> {
+        let ours = installation.0.clone();
+        self.run(move |tx| {
+            let theirs: Option<String> = tx.query_row("SELECT id FROM installation", [], |row| row.get(0)).optional().map_err(failed)?;
+            match theirs {
+                Some(theirs) if theirs != ours => Err(StoreError::OfAnother { ours, theirs }),
+                Some(_) => Ok(()),
+                None => tx.execute("INSERT INTO installation VALUES (?1)", [&ours]).map(drop).map_err(failed),
+            }
+        })
+        .await
     }
 
     /// The same store as another operator sees it: with a term of its own. For tests of take-overs.

@@ -1,5 +1,6 @@
 //! The control API fails in the middle of things: on real connections, in front of a real control server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use akash_redis::devnet::sandbox::Sandbox;
@@ -122,13 +123,13 @@ async fn each_call_fails_once(tailnet: &Tailnet, front: &Front, fault: Fault) {
     assert_eq!(usable(tailnet, &name).await, 0, "{fault:?}: nobody has the secret of that key");
 
     front.fail(DEVICES, fault);
-    let read = client.read(&ours).await;
+    let read = client.read(&ours, &BTreeSet::new()).await;
     // A call that took all its time leaves none for another one: the operator's next tick reads again.
     assert_eq!(read.is_ok(), fault != Fault::Slow, "{fault:?}: {read:?}");
     if fault != Fault::Slow {
         front.fail(("DELETE", "/device/none"), fault);
         client.delete_device("none").await.unwrap();
     }
-    client.read(&ours).await.unwrap();
+    client.read(&ours, &BTreeSet::new()).await.unwrap();
     assert!(!front.waits(), "{fault:?}");
 }

@@ -1,5 +1,6 @@
 //! A real tailnet: keys, devices, dialling, and what is left after a fence.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -74,13 +75,13 @@ async fn scenario(sandbox: Sandbox) {
     .unwrap();
     let key = control.mint(&node.key_description(&ours), CLUSTER_TAG, HOUR).await.unwrap();
     let spare = control.mint(&IncarnationName::new("cache", 1, "y8m3").key_description(&ours), CLUSTER_TAG, HOUR).await.unwrap();
-    assert_eq!(control.read(&ours).await.unwrap().keys.len(), 2);
+    assert_eq!(control.read(&ours, &BTreeSet::new()).await.unwrap().keys.len(), 2);
     let error = control.mint("x", "tag:nobodys", HOUR).await.unwrap_err();
     assert!(error.to_string().contains("tagOwners must give tag:nobodys"), "{error}");
 
     let dir = sandbox.dir.join("node");
     let _tailscaled = join(&tailnet, &dir, &node.hostname(&ours), key.secret.expose_secret()).await;
-    let view = control.read(&ours).await.unwrap();
+    let view = control.read(&ours, &BTreeSet::new()).await.unwrap();
     let [device] = &view.devices[..] else { panic!("one device: {view:?}") };
     let local = LocalClient::new(&dir.join("ts.sock")).unwrap();
     let seen = local.status().await.unwrap().own.unwrap();

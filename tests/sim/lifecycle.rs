@@ -77,6 +77,28 @@ fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
     });
 }
 
+/// The same with a control API whose list of keys is old when it comes, and whose answers are late: a reading from before a mint or a login
+/// says nothing about what they left.
+#[test]
+fn a_deletion_during_bring_up_believes_no_old_reading_of_the_tailnet() {
+    in_many_worlds(1..=42, setting("SIM_STRIDE", 2), async |n| {
+        let world = World::new(3100 + n, 4);
+        {
+            let mut tailnet = world.tailnet.lock().unwrap();
+            tailnet.slow_keys = Duration::from_secs(12);
+            tailnet.slow_answer = Duration::from_secs(n % 3 * 4);
+        }
+        world.start_operator().await;
+        world.apply(THREE).await;
+        tokio::time::sleep(Duration::from_millis(n * 1900)).await;
+        world.store.mark_deleted("cache").await.unwrap();
+        world.until_gone("cache").await;
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        world.assert_nothing_left();
+        world.kill_operator().await;
+    });
+}
+
 /// Bring-up and deletion, whoever kills the operator meanwhile.
 async fn one_life(world: &std::sync::Arc<World>) {
     world.start_operator().await;

@@ -43,6 +43,7 @@ fn incarnation(ordinal: u32) -> Incarnation {
         member: true,
         candidate: true,
         device: None,
+        rejoin: None,
         redis_down: None,
         quarantined: None,
         replaces: None,

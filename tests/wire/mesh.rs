@@ -1,9 +1,11 @@
 //! The mesh control client against recorded answers, and against answers that fail to come.
 
 mod limits;
+mod outside;
 mod policy;
 mod vectors;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -69,6 +71,11 @@ fn ours() -> InstallationId {
     InstallationId("abc123".to_owned())
 }
 
+/// No device is known yet.
+fn nobody() -> BTreeSet<String> {
+    BTreeSet::new()
+}
+
 async fn on(server: &MockServer, verb: &str, at: &str, response: ResponseTemplate) {
     Mock::given(method(verb)).and(path(at)).respond_with(response).mount(server).await;
 }
@@ -89,7 +96,7 @@ async fn the_token_is_fetched_once_and_sent_with_each_call() {
     Mock::given(method("GET")).and(path(DEVICES)).and(bearer).respond_with(answer("head-v2-devices")).mount(&server).await;
     on(&server, "GET", KEYS, answer("head-v2-keys-list")).await;
     for _ in 0..2 {
-        let view = client.read(&ours()).await.unwrap();
+        let view = client.read(&ours(), &nobody()).await.unwrap();
         assert_eq!((view.devices, view.keys), (vec![], vec![]), "the recorded key is somebody else's");
     }
     assert_eq!(count(&server, "POST", "/api/v2/oauth/token").await, 1);
@@ -106,7 +113,7 @@ async fn a_list_of_bare_ids_is_filled_in_and_strangers_are_not_asked_for_again()
     on(&server, "GET", &format!("{KEYS}/k2"), answer("head-v2-key-get")).await;
     on(&server, "GET", &format!("{KEYS}/k3"), says(404, "not found")).await;
     for _ in 0..2 {
-        let keys = client.read(&ours()).await.unwrap().keys;
+        let keys = client.read(&ours(), &nobody()).await.unwrap().keys;
         assert_eq!(keys.len(), 1);
         assert_eq!((keys[0].id.as_str(), keys[0].description.as_str()), ("k1", "ar abc123 cache-0-x7k2"));
         assert!(keys[0].invalid, "a revoked key is of no use");
@@ -127,7 +134,7 @@ async fn devices_are_ours_by_the_end_of_their_host_name() {
         {"id": "4", "nodeId": "n4", "name": "cache-0-x7k2-zzz999.mesh.test", "hostname": "cache-0-x7k2-zzz999"}
     ]});
     on(&server, "GET", DEVICES, ResponseTemplate::new(200).set_body_json(list)).await;
-    let devices = client.read(&ours()).await.unwrap().devices;
+    let devices = client.read(&ours(), &nobody()).await.unwrap().devices;
     let seen: Vec<_> = devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
     assert_eq!(
         seen,
@@ -185,7 +192,7 @@ async fn an_oauth_client_is_never_taken_for_a_key_of_ours() {
         on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": [listed]}))).await;
         on(&server, "GET", &format!("{KEYS}/{id}"), ResponseTemplate::new(200).set_body_json(client_key.clone())).await;
         for _ in 0..2 {
-            assert_eq!(client.read(&ours()).await.unwrap().keys, []);
+            assert_eq!(client.read(&ours(), &nobody()).await.unwrap().keys, []);
         }
         assert!(count(&server, "GET", &format!("{KEYS}/{id}")).await <= 1, "it is asked for once");
     }
@@ -195,7 +202,7 @@ async fn an_oauth_client_is_never_taken_for_a_key_of_ours() {
 async fn bad_credentials_are_told_without_the_secret() {
     let server = MockServer::start().await;
     on(&server, "POST", "/api/v2/oauth/token", answer("head-v2-oauth-token-bad")).await;
-    let error = client(&server.uri(), "-").read(&ours()).await.unwrap_err();
+    let error = client(&server.uri(), "-").read(&ours(), &nobody()).await.unwrap_err();
     let MeshError::Forbidden { status: 401, message, remedy, .. } = &error else { panic!("{error}") };
     assert_eq!(message, "invalid client credentials");
     assert!(remedy.contains("oauthSecretFile") && !format!("{error} {error:?}").contains(SECRET), "{error}");
@@ -207,7 +214,7 @@ async fn a_refused_token_is_renewed_once() {
     on(&server, "GET", KEYS, answer("head-v2-keys-list")).await;
     once(&server, "GET", DEVICES, answer("head-v2-unauthorized")).await;
     on(&server, "GET", DEVICES, answer("head-v2-devices")).await;
-    client.read(&ours()).await.unwrap();
+    client.read(&ours(), &nobody()).await.unwrap();
     assert_eq!(count(&server, "POST", "/api/v2/oauth/token").await, 2);
 
     let (server, client) = api().await;
@@ -249,7 +256,7 @@ async fn a_foreign_tailnet_is_an_error_and_not_an_empty_list() {
     let (server, _) = api().await;
     on(&server, "GET", "/api/v2/tailnet/example.com/devices", answer("head-v2-other-tailnet")).await;
     on(&server, "GET", "/api/v2/tailnet/example.com/keys", answer("head-v2-other-tailnet")).await;
-    let error = client(&server.uri(), "example.com").read(&ours()).await.unwrap_err();
+    let error = client(&server.uri(), "example.com").read(&ours(), &nobody()).await.unwrap_err();
     assert!(error.to_string().contains("mesh.tailnet"), "{error}");
 }
 
@@ -282,7 +289,7 @@ async fn reads_and_deletions_outlast_a_stumbling_server() {
     on(&server, "GET", KEYS, answer("head-v2-keys-list")).await;
     once(&server, "DELETE", "/api/v2/device/7", ResponseTemplate::new(502)).await;
     on(&server, "DELETE", "/api/v2/device/7", ResponseTemplate::new(200)).await;
-    client.read(&ours()).await.unwrap();
+    client.read(&ours(), &nobody()).await.unwrap();
     client.delete_device("7").await.unwrap();
 }
 

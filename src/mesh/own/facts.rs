@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::mesh::local::LocalStatus;
+use crate::mesh::local::{LocalPeer, LocalStatus};
 use crate::model::mesh::OwnMesh;
 use crate::model::time::UnixMs;
 
@@ -25,7 +25,7 @@ impl Facts {
     /// Off the mesh until something else is known, for this reason.
     #[must_use]
     pub fn off(error: &str) -> Self {
-        Self(watch::channel(OwnMesh { error: Some(error.to_owned()), since: UnixMs::now(), peers: BTreeMap::new() }).0)
+        Self(watch::channel(OwnMesh { error: Some(error.to_owned()), since: UnixMs::now(), ..OwnMesh::default() }).0)
     }
 
     /// Follows them.
@@ -55,11 +55,14 @@ impl Facts {
 
     /// The peers of a tailscaled that is on the mesh.
     pub(super) fn see(&self, status: &LocalStatus) {
-        let peers = status.peer.iter().flatten().filter_map(|(_, peer)| Some((peer.host_name.clone(), peer.ip()?.to_string())));
-        let peers: BTreeMap<_, _> = peers.filter(|(name, _)| !name.is_empty()).collect();
+        let map = |key: fn(&LocalPeer) -> &String| -> BTreeMap<_, _> {
+            let peers = status.peer.iter().flatten().filter_map(|(_, peer)| Some((key(peer).clone(), peer.ip()?.to_string())));
+            peers.filter(|(key, _)| !key.is_empty()).collect()
+        };
+        let (peers, by_id) = (map(|peer| &peer.host_name), map(|peer| &peer.id));
         self.0.send_if_modified(|known| {
-            let changed = known.peers != peers;
-            known.peers = peers;
+            let changed = known.peers != peers || known.by_id != by_id;
+            (known.peers, known.by_id) = (peers, by_id);
             changed
         });
     }

@@ -1,5 +1,6 @@
 //! Logging the operator's tailscaled in, and what has to be cleared up around it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -76,7 +77,7 @@ pub(super) async fn log_in(settings: &OwnSettings, place: &Place, control: &dyn 
 /// Deletes what a lost state left on the tailnet, so that the host name is free, and mints a key.
 async fn fresh_key(settings: &OwnSettings, place: &Place, control: &dyn MeshControl) -> Result<MintedKey, String> {
     revoke_left(place, control).await;
-    let view = control.read(&settings.installation).await.map_err(|error| error.to_string())?;
+    let view = control.read(&settings.installation, &BTreeSet::new()).await.map_err(|error| error.to_string())?;
     for device in stale(&view, settings) {
         tracing::info!(device = device.id, name = device.name, "the operator's earlier device is deleted: its state is lost");
         control.delete_device(&device.id).await.map_err(|error| error.to_string())?;
@@ -171,7 +172,7 @@ mod tests {
             device("own", "akash-redis-operator-abc123", "tag:operator"),
             device("other", "akash-redis-operator-zzzzzz", "tag:operator"),
         ];
-        let view = MeshView { devices, keys: vec![] };
+        let view = MeshView { devices, ..MeshView::default() };
         assert_eq!(stale(&view, &settings).map(|d| d.id.as_str()).collect::<Vec<_>>(), ["own"]);
     }
 }

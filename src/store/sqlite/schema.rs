@@ -8,7 +8,8 @@ use super::super::StoreError;
 use super::{create_private, failed};
 
 /// Each entry brings the file from its index to the next version. Entries are never changed once released: add another one.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     INSERT INTO counter VALUES ('term', 0), ('resource_version', 0);
     CREATE TABLE object (
@@ -40,7 +41,11 @@ pub(super) const MIGRATIONS: &[&str] = &["
         message TEXT NOT NULL
     ) STRICT;
     CREATE INDEX event_by_cluster ON event (cluster, id);
-"];
+",
+    "
+    CREATE TABLE installation (id TEXT NOT NULL) STRICT;
+",
+];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in memory.
 ///

@@ -138,6 +138,35 @@ async fn a_file_in_use_is_refused_with_a_sentence() {
     SqliteStore::open(&path).unwrap();
 }
 
+#[tokio::test]
+async fn a_store_belongs_to_the_root_secret_that_it_was_first_used_with() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("store.db");
+    let (ours, theirs) = (InstallationId("abc123".into()), InstallationId("zzz999".into()));
+    let store = SqliteStore::open(&path).unwrap();
+    store.belong_to(&ours).await.unwrap();
+    store.apply(cluster("cache", 3)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let refused = store.belong_to(&theirs).await.unwrap_err();
+    assert!(refused.to_string().contains("of installation abc123") && refused.to_string().contains("zzz999"), "{refused}");
+    store.belong_to(&ours).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_release_is_taken_over_by_who_uses_it_next() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("store.db");
+    let mut old = Connection::open(&path).unwrap();
+    schema::migrate(&mut old, Some(&path), &schema::MIGRATIONS[..1]).unwrap();
+    drop(old);
+    let store = SqliteStore::open(&path).unwrap();
+    store.belong_to(&InstallationId("abc123".into())).await.unwrap();
+    assert!(store.belong_to(&InstallationId("zzz999".into())).await.is_err());
+    assert!(path.with_added_extension("v1.backup").exists(), "a copy was made before");
+}
+
 /// What a machine that lost its power now would find: the files as they are, with the store still open.
 fn crashed_copy(dir: &TempDir) -> (TempDir, PathBuf) {
     let copy = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::types::REJOIN;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
 use akash_redis::store::Store;
@@ -189,5 +190,97 @@ async fn a_move_that_is_called_off_gives_the_successor_back() {
     world.until("the refund", Duration::from_mins(2), async || world.chain.active_deployments().len() == 3).await;
     world.until_ready("cache").await;
     assert_eq!(live(&world).await, nodes);
+    comes_up_and_goes(&world, "cache").await;
+}
+
+/// Some control servers show another host name after an admin renamed a device.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_an_admin_gave_another_host_name_keeps_its_place_and_goes_with_its_node() {
+    let world = running(Terms::new(430, 5)).await;
+    let nodes = live(&world).await;
+    for name in &nodes[1..] {
+        let id = device(&world, name);
+        world.tailnet.lock().unwrap().devices.iter_mut().filter(|d| d.id == id).for_each(|d| d.hostname = format!("anna-{id}"));
+    }
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await, world.ready("cache").await), (nodes.clone(), true));
+    world.kill_operator().await;
+    world.start_operator().await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await, world.ready("cache").await), (nodes, true));
+    comes_up_and_goes(&world, "cache").await;
+}
+
+/// The control server's database was restored to a copy from before the nodes joined. Nobody can be heard, nothing is replaced, and at a
+/// person's word each node joins again with all its data.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_the_tailnet_has_forgotten_join_again_at_a_persons_word_and_keep_their_data() {
+    let world = running(Terms::new(431, 5)).await;
+    let nodes = live(&world).await;
+    {
+        let mut tailnet = world.tailnet.lock().unwrap();
+        tailnet.devices.clear();
+        tailnet.keys.clear();
+    }
+    told(&world, "cache", "Degraded", "True", &["does not list the devices of", "akash-redis rejoin cache"]).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await.len(), world.chain.creates()), (3, 3), "nobody is given up for it");
+    let word = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), word))).await;
+    let mut at_once = 0;
+    world
+        .until("all to be back", Duration::from_mins(20), async || {
+            let record = world.stored("cache").await.record;
+            at_once = at_once.max(record.incarnations.values().filter(|i| i.rejoin.is_some()).count());
+            world.ready("cache").await
+        })
+        .await;
+    assert_eq!(at_once, 1, "one node at a time");
+    let mut after = live(&world).await;
+    after.sort();
+    let mut before = nodes.clone();
+    before.sort();
+    assert_eq!((after, world.chain.creates()), (before, 3), "leases and volumes are kept");
+    assert_eq!(world.lost_writes("cache").await, 0);
+    assert_eq!(world.tailnet.lock().unwrap().usable_keys(), 0);
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_heard_gets_no_new_key_whatever_the_list_says() {
+    let world = running(Terms::new(432, 5)).await;
+    let nodes = live(&world).await;
+    let all: Vec<_> = nodes.iter().map(|n| device(&world, n)).collect();
+    world.tailnet.lock().unwrap().hidden = all;
+    let word = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), word))).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!((live(&world).await, world.tailnet.lock().unwrap().keys.len()), (nodes, 3));
+}
+
+/// An admin renames the master's device, then the tailnet gets another suffix: it is the same master under another name, and no epoch is
+/// begun for it.
+#[tokio::test(start_paused = true)]
+async fn renames_of_the_masters_device_and_of_the_whole_tailnet_stop_no_writes() {
+    let world = running(Terms::new(433, 5)).await;
+    let nodes = live(&world).await;
+    let before = world.stored("cache").await.record;
+    let goes_on = async |what: &str| {
+        let written = world.written();
+        world.until(what, Duration::from_mins(1), async || world.written() > written + 50).await;
+        world.until_ready("cache").await;
+    };
+    let master = device(&world, &nodes[0]);
+    world.tailnet.lock().unwrap().rename(&master, "grandmaster.mesh.test");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    goes_on("writes after the master's device was renamed").await;
+    {
+        let mut tailnet = world.tailnet.lock().unwrap();
+        tailnet.devices.iter_mut().for_each(|d| d.name = d.name.replace("mesh.test", "other.test"));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    goes_on("writes after the tailnet's suffix changed").await;
+    let after = world.stored("cache").await.record;
+    assert_eq!((after.epoch, live(&world).await, world.lost_writes("cache").await), (before.epoch, nodes, 0));
     comes_up_and_goes(&world, "cache").await;
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::types::CLOSE;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::OwnMesh;
+use akash_redis::model::record::Record;
 use akash_redis::store::Store;
 
-use super::{LONG, comes_up_and_goes, live, running, told, waits_for};
+use super::{LONG, comes_up_and_goes, goes, live, running, told, waits_for};
 use crate::lifecycle::THREE;
 use crate::world::node::Node;
 use crate::world::{Terms, World};
@@ -87,10 +89,78 @@ async fn the_mesh_control_is_away_at_the_start() {
     world.tailnet.lock().unwrap().away = true;
     world.start_operator().await;
     world.apply(THREE).await;
-    waits_for(&world, "cache", "the mesh control API, to mint a key for cache-").await;
+    waits_for(&world, "cache", "the mesh control API, before anything is bought").await;
+    told(&world, "cache", "Degraded", "True", &["nothing is bought", "sim"]).await;
     tokio::time::sleep(OUTAGE).await;
+    assert_eq!(world.chain.creates(), 0, "a lease was bought that no node can join with");
     world.tailnet.lock().unwrap().away = false;
     comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oauth_client_that_was_revoked_is_told_and_nothing_is_bought_with_it() {
+    let world = running(Terms::new(151, 5)).await;
+    let nodes = live(&world).await;
+    world.tailnet.lock().unwrap().refuses = true;
+    told(&world, "cache", "Degraded", "True", &["the OAuth client is not valid", "make another OAuth client"]).await;
+    assert_eq!(super::condition(&world, "cache", "Degraded").await.reason, "MeshApiRefused");
+    assert_eq!((live(&world).await, world.ready("cache").await), (nodes.clone(), true), "what runs goes on");
+    // A node dies meanwhile: its successor waits, and no provider is blamed.
+    world.nodes.with(&nodes[1], |n| n.powered = false);
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert_eq!(world.chain.creates(), 3, "leases were bought in vain");
+    let blamed = world.stored("cache").await.record.failures;
+    world.tailnet.lock().unwrap().refuses = false;
+    world.until_ready("cache").await;
+    assert!(blamed.values().all(|f| f.count == 0), "{blamed:?}");
+    comes_up_and_goes(&world, "cache").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oauth_client_that_may_read_and_not_mint_is_found_before_anything_is_bought() {
+    let world = World::new(152, 5);
+    world.tailnet.lock().unwrap().refuses_keys = true;
+    world.start_operator().await;
+    world.apply(THREE).await;
+    told(&world, "cache", "Degraded", "True", &["no key can be had for cache-", "the OAuth client is not valid"]).await;
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert_eq!(world.chain.creates(), 0, "a deployment was made that no node can join with");
+    world.tailnet.lock().unwrap().refuses_keys = false;
+    world.until("Ready", LONG, async || world.ready("cache").await).await;
+    assert_eq!(super::condition(&world, "cache", "Degraded").await.status, "False");
+    comes_up_and_goes(&world, "cache").await;
+}
+
+/// The store is lost and the wallet goes on paying: the new operator changes nothing of it until a person says so, and says how.
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion() {
+    let world = running(Terms::new(153, 6)).await;
+    let nodes = live(&world).await;
+    let dseqs: Vec<u64> = world.stored("cache").await.record.incarnations.values().map(|i| i.dseq).collect();
+    world.kill_operator().await;
+    let (store, version) = (world.store.as_another_operator(), world.stored("cache").await.record_version);
+    store.take_over().await.unwrap();
+    store.set_record("cache", version, &Record::default()).await.unwrap();
+    world.start_operator().await;
+    told(&world, "cache", "Degraded", "True", &["stand in no record", "akash-redis close cache DSEQ"]).await;
+    // A new cluster beside them waits too.
+    world.apply(&THREE.replace("name: cache", "name: second")).await;
+    told(&world, "second", "Degraded", "True", &["no new cluster is begun", "of cache"]).await;
+    goes(&world, "second").await;
+
+    world.store.mark_deleted("cache").await.unwrap();
+    waits_for(&world, "cache", "a word about the deployments").await;
+    tokio::time::sleep(OUTAGE).await;
+    assert_eq!(world.chain.active_deployments().len(), 3, "nothing is closed without a word");
+    assert!(world.store.get("cache").await.is_ok(), "the cluster is forgotten while its leases are paid");
+    let word = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), word(&dseqs[..1])))).await;
+    world.until("the first to be closed", Duration::from_mins(5), async || world.chain.active_deployments().len() == 2).await;
+    waits_for(&world, "cache", "a word about the deployments").await;
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), word(&dseqs)))).await;
+    world.until_gone("cache").await;
+    world.assert_nothing_left();
+    assert_eq!(nodes.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,35 @@ async fn a_node_that_does_not_hear_the_control_server_is_named_and_time_decides(
     comes_up_and_goes(&world, "cache").await;
 }
 
+/// A list with first labels for names, as headscale gives it, and an operator that never heard the old master: nothing but its device's id
+/// tells that a node which does not hear the control server still sees it.
+#[tokio::test(start_paused = true)]
+async fn a_list_of_short_names_proves_no_absence() {
+    let world = running(Terms::new(404, 5)).await;
+    let nodes = live(&world).await;
+    let (old, deaf) = (&nodes[0], &nodes[1]);
+    world.tailnet.lock().unwrap().short_names = true;
+    world.nodes.with(deaf, |n| n.hears_control = false);
+    world.kill_operator().await;
+    world.nodes.with(old, |n| (n.reachable, n.meshed) = (false, false));
+    world.start_operator().await;
+    let (report, _) = failed_over(&world, old).await;
+    assert!(!report.fence.contains("gone from the network maps"), "{deaf} still sees the old master: {report:?}");
+    world.assert_one_writer();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mesh_fences_where_lists_have_short_names() {
+    let world = running(Terms::new(405, 5)).await;
+    world.tailnet.lock().unwrap().short_names = true;
+    let old = world.master("cache").await;
+    world.nodes.with(&old, Node::freeze_redis);
+    let (report, promoted) = failed_over(&world, &old).await;
+    assert!(report.fence.contains("gone from the network maps of") && promoted < BY_TIME, "{report:?}");
+    wakes_up_and_follows(&world, &old).await;
+    comes_up_and_goes(&world, "cache").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_policy_without_the_quarantine_tag_leaves_it_to_time_and_is_told() {
     let world = running(Terms::new(402, 5)).await;

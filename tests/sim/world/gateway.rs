@@ -33,6 +33,8 @@ pub struct SimGateway {
     pub fuse: Arc<Fuse>,
     /// Deployments whose manifest was taken, and the incarnation that runs there.
     pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
+    /// The key in the last manifest of each deployment.
+    pub keys: Mutex<BTreeMap<u64, String>>,
     /// What the nodes' keys are derived from.
     pub root: RootSecret,
     /// No ingress answers.
@@ -67,6 +69,25 @@ impl SimGateway {
         }
     }
 
+    /// Another manifest: the container is started anew on its volume. Its mesh state serves while the tailnet knows it, the key otherwise.
+    fn start_anew(&self, name: IncarnationName, identity: NodeIdentity) {
+        let (tailnet, nodes) = (self.tailnet.clone(), self.nodes.clone());
+        nodes.with(&name, |n| n.powered = false);
+        tokio::spawn(async move {
+            tokio::time::sleep(START).await;
+            let known = nodes.with(&name, |n| n.device.clone());
+            let mut tailnet = tailnet.lock().unwrap();
+            let kept = tailnet.devices.iter().find(|d| d.id == known).cloned();
+            let Some(device) = kept.or_else(|| tailnet.join(&identity.auth_key, &identity.hostname)) else { return };
+            nodes.with(&name, |n| {
+                (n.device, n.ip, n.fqdn) = (device.id, device.ip, device.name);
+                n.powered = true;
+                n.boots += 1;
+                n.boot_redis();
+            });
+        });
+    }
+
     fn take(&self, lease: &LeaseId, manifest: &str) -> Result<(), String> {
         if self.chain.hash_of(lease.dseq) != Some(akash_redis::sdl::canonical::hash(manifest)) {
             return Err("manifest version validation failed".to_owned());
@@ -77,7 +98,11 @@ impl SimGateway {
         let identity: NodeIdentity = serde_json::from_str(identity).map_err(|e| e.to_string())?;
         *self.puts.lock().unwrap().entry(lease.dseq).or_default() += 1;
         let name = IncarnationName(identity.incarnation.clone());
+        if self.keys.lock().unwrap().insert(lease.dseq, identity.auth_key.clone()).is_some_and(|key| key == identity.auth_key) {
+            return Ok(());
+        }
         if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_some() {
+            self.start_anew(name, identity);
             return Ok(());
         }
         let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();

@@ -1,5 +1,6 @@
 //! The tailnet of a simulation: keys and devices.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub struct Tailnet {
     pub hidden: Vec<String>,
     /// Time between what the control API does and its answer.
     pub slow_answer: Duration,
+    /// Time that a list of keys takes: what it says is of its beginning.
+    pub slow_keys: Duration,
+    /// The control API lists first labels for names, as headscale does.
+    pub short_names: bool,
+    /// The OAuth client was revoked.
+    pub refuses: bool,
+    /// The OAuth client may not mint keys.
+    pub refuses_keys: bool,
 }
 
 impl Tailnet {
@@ -60,6 +69,17 @@ impl Tailnet {
         Some(self.devices.iter().filter(meets).map(|d| d.name.clone()).collect())
     }
 
+    /// The same by id, which is what a name cannot change.
+    pub fn netmap_ids(&self, device: &str) -> Vec<String> {
+        let names = self.netmap(device).unwrap_or_default();
+        self.devices.iter().filter(|d| names.contains(&d.name)).map(|d| d.id.clone()).collect()
+    }
+
+    /// An admin gives a device another name.
+    pub fn rename(&mut self, device: &str, name: &str) {
+        self.devices.iter_mut().filter(|d| d.id == device).for_each(|d| name.clone_into(&mut d.name));
+    }
+
     /// Keys that could still be used.
     pub fn usable_keys(&self) -> usize {
         self.keys.iter().filter(|k| !k.invalid).count()
@@ -79,6 +99,9 @@ impl SimMesh {
         if tailnet.away {
             return Err(MeshError::Away { api: "sim".to_owned(), detail: "away".to_owned() });
         }
+        if tailnet.refuses {
+            return Err(forbidden(401, "an access token"));
+        }
         Ok(what(&mut tailnet))
     }
 
@@ -93,24 +116,40 @@ impl SimMesh {
     }
 }
 
+fn forbidden(status: u16, what: &str) -> MeshError {
+    let remedy = "make another OAuth client".to_owned();
+    MeshError::Forbidden { what: what.to_owned(), status, message: "the OAuth client is not valid".to_owned(), remedy }
+}
+
 #[async_trait]
 impl MeshControl for SimMesh {
-    async fn read(&self, installation: &InstallationId) -> Result<MeshView, MeshError> {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        self.with(|t| MeshView {
-            devices: t.devices.iter().filter(|d| d.hostname.ends_with(&installation.0) && !t.hidden.contains(&d.id)).cloned().collect(),
-            keys: t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect(),
+    /// Keys, then devices, as the real client does.
+    async fn read(&self, installation: &InstallationId, known: &BTreeSet<String>) -> Result<MeshView, MeshError> {
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        let slow = self.tailnet.lock().unwrap().slow_keys;
+        let keys = self.with(|t| t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect())?;
+        tokio::time::sleep(slow + Duration::from_millis(25)).await;
+        self.with(|t| {
+            let ours = |d: &&Device| (d.hostname.ends_with(&installation.0) || known.contains(&d.id)) && !t.hidden.contains(&d.id);
+            let mut devices: Vec<Device> = t.devices.iter().filter(ours).cloned().collect();
+            if t.short_names {
+                devices.iter_mut().for_each(|d| d.name = d.name.split('.').next().unwrap_or_default().to_owned());
+            }
+            MeshView { devices, keys, all_keys: true }
         })
     }
 
     async fn mint(&self, description: &str, _tag: &str, _life: Duration) -> Result<MintedKey, MeshError> {
-        self.effect(|t| {
+        let minted = self.effect(|t| {
+            if t.refuses_keys {
+                return Err(forbidden(403, "an auth key"));
+            }
             t.minted += 1;
             let id = format!("k{}", t.minted);
             t.keys.push(AuthKey { id: id.clone(), description: description.to_owned(), invalid: false });
-            MintedKey { secret: SecretString::from(format!("secret-{id}")), id }
-        })
-        .await
+            Ok(MintedKey { secret: SecretString::from(format!("secret-{id}")), id })
+        });
+        minted.await?
     }
 
     async fn revoke(&self, key: &str) -> Result<(), MeshError> {
@@ -141,7 +180,7 @@ impl MeshControl for SimMesh {
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
         let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
         if let Some(hostname) = there {
-            self.witness.deletes_device(&hostname).await;
+            self.witness.deletes_device(&hostname, device).await;
         }
         self.effect(|t| t.devices.retain(|d| d.id != device)).await
     }

@@ -113,6 +113,7 @@ impl World {
             nodes: nodes.clone(),
             fuse: fuse.clone(),
             delivered: Mutex::default(),
+            keys: Mutex::default(),
             root: root(),
             pages_away: AtomicBool::new(false),
             slowness: Mutex::default(),

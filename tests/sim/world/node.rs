@@ -30,6 +30,8 @@ pub struct Node {
     pub open: bool,
     /// FQDNs of the nodes it sees, as the control server last told it.
     pub netmap: Vec<String>,
+    /// Their device ids.
+    pub netmap_ids: Vec<String>,
     pub memory: Memory,
     pub boots: u32,
     pub runs: u32,
@@ -111,6 +113,7 @@ impl Node {
             listed: true,
             open: true,
             netmap: Vec::new(),
+            netmap_ids: Vec::new(),
             memory: Memory::default(),
             boots: 0,
             runs: 0,
@@ -212,6 +215,7 @@ impl Node {
                 device_id: self.device.clone(),
                 health: Vec::new(),
                 visible_peers: self.netmap.clone(),
+                visible_ids: self.netmap_ids.clone(),
                 paths: Vec::new(),
             },
             redis: self.redis(now),

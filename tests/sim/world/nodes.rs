@@ -137,7 +137,10 @@ impl State {
             node.listed = netmap.is_some();
             node.open = tailnet.devices.iter().any(|d| d.id == node.device && d.tags.iter().any(|t| t == CLUSTER_TAG));
             if let Some(netmap) = netmap.filter(|_| node.hears_control) {
-                node.netmap = netmap;
+                (node.netmap, node.netmap_ids) = (netmap, tailnet.netmap_ids(&node.device));
+                if let Some(own) = tailnet.devices.iter().find(|d| d.id == node.device) {
+                    node.fqdn.clone_from(&own.name);
+                }
             }
         }
     }

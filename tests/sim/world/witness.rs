@@ -64,9 +64,12 @@ impl Witness {
     }
 
     /// A device is about to be deleted: only that of a condemned incarnation may be.
-    pub async fn deletes_device(&self, hostname: &str) {
+    pub async fn deletes_device(&self, hostname: &str, id: &str) {
         let name = IncarnationName::from_hostname(hostname, &self.installation);
-        let condemned = self.find(|n, _| Some(n) == name.as_ref()).await.is_some_and(|(_, _, i)| i.condemned.is_some());
+        let condemned = self
+            .find(|n, i| Some(n) == name.as_ref() || i.device.as_deref() == Some(id))
+            .await
+            .is_some_and(|(_, _, i)| i.condemned.is_some());
         self.expect(condemned, || format!("the device {hostname} is deleted and was not condemned"));
     }
 

@@ -56,7 +56,7 @@ async fn a_missing_scope_is_named_with_those_that_are_needed() {
     on(&server, "GET", DEVICES, says(403, "token is missing the required scope devices:core:read")).await;
     on(&server, "GET", KEYS, says(403, "token is missing the required scope auth_keys:read")).await;
     on(&server, "POST", "/api/v2/device/7/tags", says(403, "token is missing the required scope devices:core")).await;
-    for error in [client.read(&ours()).await.unwrap_err(), client.set_tags("7", &["tag:q".to_owned()]).await.unwrap_err()] {
+    for error in [client.read(&ours(), &nobody()).await.unwrap_err(), client.set_tags("7", &["tag:q".to_owned()]).await.unwrap_err()] {
         let MeshError::Forbidden { status: 403, message, remedy, .. } = &error else { panic!("{error}") };
         assert!(message.contains("missing the required scope"), "{message}");
         assert!(remedy.contains("auth_keys and devices:core") && remedy.contains("mesh.oauthClientId"), "{remedy}");

@@ -1,0 +1,107 @@
+//! Deployments with our installation id that stand in no record, as after the loss of the store: nothing is bought beside them, and each is
+//! closed at a person's word alone.
+
+use std::collections::BTreeMap;
+
+use super::draft::Draft;
+use crate::api::types::CLOSE;
+use crate::model::ids::IncarnationName;
+use crate::model::money::PricePerBlock;
+use crate::model::record::{Condemned, Incarnation};
+
+/// Those of this cluster, by dseq.
+fn of_cluster(draft: &Draft<'_>) -> BTreeMap<u64, IncarnationName> {
+    let own = |name: &IncarnationName| name.cluster() == draft.input.cluster.metadata.name;
+    let recorded = |dseq: u64| draft.record.incarnations.values().any(|i| i.dseq == dseq);
+    let all = &draft.input.inventory.unrecorded;
+    all.iter().filter(|(dseq, name)| own(name) && !recorded(**dseq)).map(|(dseq, name)| (*dseq, name.clone())).collect()
+}
+
+/// Says so, and returns whether nothing may be bought beside them. A cluster that never had a node waits for those of other clusters too:
+/// an operator with an empty store and a wallet that pays for deployments of its own has lost its store, and changes nothing.
+pub fn hold(draft: &mut Draft<'_>) -> bool {
+    let own = of_cluster(draft);
+    let name = draft.input.cluster.metadata.name.clone();
+    if !own.is_empty() {
+        let list = list(own.keys());
+        draft.problem(
+            "Unrecorded",
+            format!(
+                "the wallet pays for deployments of this cluster that stand in no record (dseq {list}), as after the loss of the store; \
+                 nothing is bought beside them: bring the store back, or close each with `akash-redis close {name} DSEQ`, which ends its data"
+            ),
+        );
+        return true;
+    }
+    let untouched = draft.record.incarnations.is_empty() && draft.record.epoch == 0;
+    let others = &draft.input.inventory.unrecorded;
+    if !untouched || others.is_empty() {
+        return false;
+    }
+    let dseqs = others.iter().map(|(dseq, name)| format!("{dseq} of {}", name.cluster())).collect::<Vec<_>>().join(", ");
+    draft.problem(
+        "Unrecorded",
+        format!(
+            "the wallet pays for deployments of this installation that stand in no record ({dseqs}), as after the loss of the store; no new \
+             cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with `akash-redis close`"
+        ),
+    );
+    true
+}
+
+/// Those that a person named become given up, by which they are closed and cleaned up after like any other.
+pub fn close_at_word(draft: &mut Draft<'_>) {
+    let word = draft.input.cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
+    let named: Vec<u64> = word.split(',').filter_map(|dseq| dseq.trim().parse().ok()).collect();
+    let now = draft.now();
+    for (dseq, name) in of_cluster(draft).into_iter().filter(|(dseq, _)| named.contains(dseq)) {
+        if draft.record.incarnations.contains_key(&name) {
+            continue;
+        }
+        let reason = "a person asked for it; it stood in no record".to_owned();
+        let incarnation = Incarnation {
+            ordinal: name.ordinal().unwrap_or(0),
+            dseq,
+            reserved: now,
+            epoch_floor: draft.record.epoch,
+            max_price: PricePerBlock(0),
+            lease: None,
+            joined: false,
+            member: false,
+            candidate: false,
+            device: None,
+            rejoin: None,
+            redis_down: None,
+            quarantined: None,
+            replaces: None,
+            condemned: Some(Condemned { at: now, reason, closed: None }),
+        };
+        draft.record.incarnations.insert(name.clone(), incarnation);
+        draft.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
+    }
+}
+
+/// Whether the end of a deletion has to wait: for the chain, or for a person's word about what it still pays for.
+pub fn left(draft: &mut Draft<'_>) -> bool {
+    let deleted = draft.now();
+    if draft.input.inventory.chain.present().is_none() {
+        draft.wait("the chain, to see that nothing of the cluster is left on it", deleted, None, "the cluster is forgotten");
+        return true;
+    }
+    let own = of_cluster(draft);
+    if own.is_empty() {
+        return false;
+    }
+    let (list, name) = (list(own.keys()), draft.input.cluster.metadata.name.clone());
+    let how = format!("`akash-redis close {name} DSEQ` for each, which ends its data");
+    draft.problem(
+        "Unrecorded",
+        format!("the wallet pays for deployments of this cluster that stand in no record (dseq {list}), so it is not forgotten: {how}"),
+    );
+    draft.wait(format!("a word about the deployments {list}: {how}"), deleted, None, "the cluster is forgotten when they are closed");
+    true
+}
+
+fn list<'a>(dseqs: impl Iterator<Item = &'a u64>) -> String {
+    dseqs.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
