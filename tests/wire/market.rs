@@ -326,3 +326,21 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
     println!("paid {}uakt in fees and {} to the provider", before.fee_balance - after.fee_balance, view.escrow.spent);
     assert!(!view.escrow.open && before.balance == after.balance + view.escrow.spent);
 }
+
+/// What `devnet providers` asks of a chain before it puts providers on it.
+#[tokio::test]
+async fn a_chain_elsewhere_is_checked_and_its_pace_measured() {
+    use akash_redis::devnet::foreign::{Foreign, ForeignError};
+    let market = Market::open().await;
+    let foreign = Foreign::new(&market.chain.url()).unwrap();
+    foreign.check("akash-local").await.unwrap();
+    let error = foreign.check("akashnet-2").await.expect_err("another chain");
+    assert!(matches!(&error, ForeignError::Other { found, .. } if found == "akash-local"), "{error}");
+    let block = foreign.block_time().await.unwrap();
+    assert!(block >= Duration::from_millis(1), "{block:?}");
+    let error = Foreign::new("http://127.0.0.1:1").unwrap().check("akash-local").await.expect_err("nobody");
+    assert!(matches!(&error, ForeignError::Away { .. }) && error.to_string().contains("--grpc"), "{error}");
+    for bad in ["", "a b"] {
+        assert!(Foreign::new(bad).is_err(), "{bad}");
+    }
+}
