@@ -38,6 +38,7 @@ fn asked_to_leave(draft: &Draft<'_>) -> BTreeSet<IncarnationName> {
 
 /// Reserves an incarnation for every node that lacks one, as far as budget and wallet allow.
 pub fn fill(draft: &mut Draft<'_>) {
+    tell_failures(draft);
     let missing = missing(draft);
     if missing.is_empty() {
         return;
@@ -98,6 +99,18 @@ fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName
     draft.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
 }
 
+/// What was tried in vain is told as long as nothing runs in its place, also while it is tried again.
+fn tell_failures(draft: &mut Draft<'_>) {
+    let (nodes, leaving, live) = (draft.spec().nodes, asked_to_leave(draft), draft.live());
+    let failed: Vec<_> = draft.record.failures.iter().filter(|(o, f)| **o < nodes && f.count > 0).map(|(o, f)| (*o, f.clone())).collect();
+    for (ordinal, failures) in failed {
+        if live.iter().any(|(n, i)| i.ordinal == ordinal && i.member && !leaving.contains(n)) {
+            continue;
+        }
+        draft.problem("NodeFailed", format!("node {ordinal} could not be filled ({} tries): {}", failures.count, failures.reason));
+    }
+}
+
 /// Ordinals without an incarnation (`None`) and incarnations to be replaced, whose pause after failures has passed.
 fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
     let live = draft.live();
@@ -117,7 +130,6 @@ fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
         if draft.now().passed(failures.last, pause) {
             return true;
         }
-        draft.problem("NodeFailed", format!("node {ordinal} could not be filled ({} tries): {}", failures.count, failures.reason));
         draft.wait(format!("node {ordinal} to be tried again"), failures.last, Some(pause), "a new deployment is created");
         false
     });
