@@ -198,6 +198,7 @@ mod tests {
                 device_id: huge(),
                 health: vec![huge(); 20],
                 visible_peers: vec![huge()],
+                visible_ids: vec![huge()],
                 paths: vec![peer; 100],
             }),
             redis: Some(wire::Redis {
