@@ -1,10 +1,8 @@
 //! The control API's JSON, read leniently: the API grows, and its relatives leave fields out.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,7 +15,8 @@ const MAX_MESSAGE: usize = 300;
 
 #[derive(Deserialize)]
 pub(super) struct Token {
-    pub access_token: String,
+    #[serde(rename = "access_token")]
+    pub secret: String,
     /// Seconds.
     pub expires_in: Option<u64>,
     /// What it may do, as far as the server says: words with blanks between them.
@@ -44,7 +43,7 @@ pub(super) struct KeyEntry {
     pub expires: Option<String>,
     /// Whatever else it says.
     #[serde(flatten)]
-    pub rest: HashMap<String, IgnoredAny>,
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]

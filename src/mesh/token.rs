@@ -36,7 +36,7 @@ impl Tokens {
         // Its life began somewhere between question and answer: the earlier moment is the safe one.
         let asked = Instant::now();
         let token = fetch().await?;
-        let secret = SecretString::from(token.access_token);
+        let secret = SecretString::from(token.secret);
         *held = Some(Bearer { secret: secret.clone(), renew_at: asked + use_for(token.expires_in) });
         Ok(secret)
     }
@@ -78,7 +78,7 @@ mod tests {
         async fn token(&self, tokens: &Tokens) -> String {
             let fetch = async || {
                 self.issued.set(self.issued.get() + 1);
-                let token = Token { access_token: self.issued.get().to_string(), expires_in: self.life, scope: None };
+                let token = Token { secret: self.issued.get().to_string(), expires_in: self.life, scope: None };
                 sleep(self.answer_after).await;
                 Ok::<_, Infallible>(token)
             };

@@ -37,7 +37,7 @@ impl IncarnationName {
     /// The node that it fills; `None` when it is no name of ours.
     #[must_use]
     pub fn ordinal(&self) -> Option<u32> {
-        self.0.rsplitn(3, '-').nth(1)?.parse().ok()
+        self.0.rsplit('-').nth(1)?.parse().ok()
     }
 
     /// Host name asked for on the mesh: it ends in the installation id, so that a lost device is known as ours.

@@ -1,5 +1,6 @@
 //! What goes wrong on the mesh of a cluster that takes writes: links, relays, the control server, devices, keys, names, clocks.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -313,4 +314,34 @@ async fn clock(stage: &Stage, node: &NodeStatus) -> UnixMs {
     stream.read_to_string(&mut answer).await.unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     UnixMs(serde_json::from_str::<StatusPage>(body).unwrap().time)
+}
+
+#[test]
+fn nodes_that_the_control_server_has_forgotten_join_again_with_their_data() {
+    sandboxed("mesh_faults::nodes_that_the_control_server_has_forgotten_join_again_with_their_data", LIMIT, async |sandbox: Sandbox| {
+        let options = LocalOptions { control_flags: vec!["-on-delete".to_owned(), "silent".to_owned()], ..LocalOptions::default() };
+        let stage = Stage::on(&sandbox, &options).await;
+        stage.client.apply(&cluster(3)).await.unwrap();
+        let before = stage.until_ready().await;
+        replicates(&stage, &before, "from-before").await;
+        // As a database that is put back to a copy from before they joined.
+        for node in &before.nodes {
+            delete_device(&stage, node).await;
+        }
+        stage.until_status("the loss to be told", |s| condition(s, "Degraded").2.contains("akash-redis rejoin cache")).await;
+        let masters_last = before.nodes.iter().filter(|n| n.phase != "Master").chain(before.nodes.iter().filter(|n| n.phase == "Master"));
+        for node in masters_last {
+            let asked = stage.cli(&["rejoin", "cache", &node.incarnation]).await;
+            assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+        }
+        let after = stage.until_ready().await;
+        let who = |s: &Status| s.nodes.iter().map(|n| (n.incarnation.clone(), n.dseq)).collect::<BTreeSet<_>>();
+        assert_eq!(who(&after), who(&before), "leases are kept");
+        let master = after.nodes.iter().find(|n| n.phase == "Master").unwrap();
+        assert_eq!(inside(&stage, master, &["redis-cli", "-h", "127.0.0.1", "--user", "app", "get", "probe"]).await, "from-before");
+        replicates(&stage, &after, "from-after").await;
+        until("no usable key to be left", async || stage.keys().await == 0).await;
+        stage.delete().await;
+        stage.assert_nothing_left().await;
+    });
 }

@@ -92,3 +92,18 @@ async fn the_keys_are_listed_before_the_devices() {
     let paths: Vec<String> = server.received_requests().await.unwrap().iter().map(|r| r.url.path().to_owned()).collect();
     assert_eq!(paths, ["/api/v2/oauth/token", KEYS, DEVICES]);
 }
+
+/// As headscale gives them after an admin renamed a device and somebody minted a key without a description.
+#[tokio::test]
+async fn recorded_lists_of_headscale_are_read_by_ids_and_descriptions() {
+    let (server, client) = api().await;
+    on(&server, "GET", KEYS, answer("head-v2-keys-no-description")).await;
+    on(&server, "GET", DEVICES, answer("head-v2-devices-renamed")).await;
+    let view = client.read(&ours(), &nobody()).await.unwrap();
+    let keys: Vec<_> = view.keys.iter().map(|k| (k.description.as_str(), k.invalid)).collect();
+    assert_eq!(keys, [("ar abc123 cache-0-x7k2", true), ("ar abc123 cache-1-y8m3", true)], "spent keys stay in the list");
+    let mut devices: Vec<_> = view.devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
+    devices.sort_unstable();
+    assert_eq!(devices, [("1", "grandmaster", "100.64.0.1"), ("2", "cache-1-y8m3-abc123", "100.64.0.2")]);
+    assert_eq!(server.received_requests().await.unwrap().len(), 3, "no key is asked for by itself");
+}
