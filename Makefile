@@ -57,6 +57,10 @@ test: test-deps peers ## All tests
 test-fast: ## Tests without Go, namespaces or packages
 	$(CARGO) test --lib --test sim --test wire
 
+.PHONY: test-crashes
+test-crashes: ## Every crash point of the simulations, and 200 random walks; takes a quarter of an hour
+	SIM_STRIDE=1 SIM_SEEDS=200 $(CARGO) test --test sim
+
 .PHONY: bench
 bench: deps peers ## What the mesh costs, and what of it is ours; figures in target/bench/mesh.json
 	$(CARGO) bench --bench mesh

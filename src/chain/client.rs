@@ -30,6 +30,9 @@ const SECOND_NANOS: u128 = 1_000_000_000;
 /// How long a node that is a block behind its neighbour may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
+/// When the newest block of an endpoint is older, the others are looked at: ten blocks of the public network.
+const OLD: Duration = Duration::from_mins(1);
+
 /// Price of gas in millionths of a uakt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GasPrice(pub u64);
@@ -190,7 +193,8 @@ impl Chain for ChainClient {
     }
 
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
-        self.nodes
+        let view = self
+            .nodes
             .ask(|node| async move {
                 let block = node.latest().await?;
                 self.pace.measure(&node, block).await?;
@@ -198,7 +202,12 @@ impl Chain for ChainClient {
                 let once = || Box::pin(read::view(&node, self.wallet.address(), known, block, self.pace.block_ms(), &self.providers));
                 retry(CATCH_UP, is_behind, once).await
             })
-            .await
+            .await?;
+        if UnixMs::now().since(view.block_time) > OLD {
+            // An endpoint that stands still answers as readily as any.
+            self.nodes.prefer_newest().await;
+        }
+        Ok(view)
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use prost_types::Timestamp;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -272,6 +273,22 @@ impl Nodes {
             }
         }
         Err(first.unwrap_or_else(|| unreachable!("there is at least one endpoint")))
+    }
+
+    /// Turns to the endpoint with the newest block; the ones that do not answer in time have none. With one endpoint there is no choice.
+    pub async fn prefer_newest(&self) {
+        if self.nodes.len() < 2 {
+            return;
+        }
+        let latest = join_all(self.nodes.iter().map(Node::latest)).await;
+        let heights = latest.into_iter().enumerate().filter_map(|(index, block)| Some((block.ok()?.height, index)));
+        let present = self.preferred.load(Ordering::Relaxed);
+        // Of those at one height the present one stays.
+        let best = heights.max_by_key(|(height, index)| (*height, *index == present));
+        if let Some((height, index)) = best.filter(|(_, index)| *index != present) {
+            tracing::info!(endpoint = %self.nodes[index].uri, behind = %self.nodes[present].uri, height, "an endpoint is behind, another one is asked");
+            self.preferred.store(index, Ordering::Relaxed);
+        }
     }
 
     async fn introduce(&self, node: &Node) -> Result<(), ChainError> {

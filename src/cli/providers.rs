@@ -113,7 +113,7 @@ impl Keys {
         let phrase = words.collect::<Vec<_>>().join(" ");
         let account = Account::from_mnemonic(&phrase, index).map_err(|error| match error {
             AccountError::Mnemonic(_) => "the rest is no phrase of 12 to 24 English words with a right check sum".to_owned(),
-            other => other.to_string(),
+            AccountError::Key => error.to_string(),
         })?;
         match (role, index) {
             ("provider", _) if self.providers.iter().any(|other| other.address() == account.address()) => {

@@ -12,5 +12,6 @@ pub mod money;
 pub mod node;
 pub mod record;
 pub mod step;
+pub mod text;
 pub mod time;
 pub mod witness;

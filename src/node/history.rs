@@ -19,8 +19,10 @@ use crate::model::time::UnixMs;
 /// What is known of where the data stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Where.
+    /// Where: for a master, behind its last write.
     pub history: History,
+    /// The offset that Redis named, which grows by its pings to its replicas as well.
+    pub seen: i64,
     /// When Redis was asked: an answer to an older question changes nothing.
     pub asked: Instant,
     /// It is that of a master that was not fenced: writes may have followed.
@@ -65,15 +67,16 @@ pub fn advance(known: Option<&Known>, redis: &RedisState, promoted: Option<u64>,
     if silent || known.is_some_and(|k| asked < k.asked) {
         return unchanged;
     }
-    let here = |epoch, gap_ms, open| {
-        let history = History { replid: redis.replid.clone(), offset: redis.offset, epoch, gap_ms };
-        Some(Known { history, asked, open })
+    let at = |offset, epoch, gap_ms, open| {
+        let history = History { replid: redis.replid.clone(), offset, epoch, gap_ms };
+        Some(Known { history, seen: redis.offset, asked, open })
     };
+    let here = |epoch, gap_ms, open| at(redis.offset, epoch, gap_ms, open);
     match (redis.role, known) {
         // Only the hand that fences closes a history: a look may see a fence that is being taken off.
         (Role::Master, _) => {
             let epoch = promoted.or_else(|| known.map(|k| k.history.epoch)).unwrap_or(0);
-            here(epoch, 0, !redis.fenced || known.is_some_and(|k| k.open))
+            at(written(known, &redis.replid, redis.offset), epoch, 0, !redis.fenced || known.is_some_and(|k| k.open))
         }
         (Role::Replica, _) if redis.online_epoch > 0 => here(redis.online_epoch, 0, false),
         (Role::Replica, Some(k)) if k.history.replid == redis.replid && redis.offset > 0 && redis.offset < k.history.offset => {
@@ -85,18 +88,28 @@ pub fn advance(known: Option<&Known>, redis: &RedisState, promoted: Option<u64>,
     }
 }
 
+/// Bytes of a master's ping in its history: `*1`, `$4`, `PING`, each with its line end. No write is as short.
+const PING: i64 = 14;
+
+/// Where a master's last write ended, now that it stands at `offset`: a ping to its replicas is nothing that can be lost.
+#[must_use]
+pub fn written(known: Option<&Known>, replid: &str, offset: i64) -> i64 {
+    let only_pinged = |k: &&Known| k.history.replid == replid && [0, PING].contains(&(offset - k.seen));
+    known.filter(only_pinged).map_or(offset, |k| k.history.offset)
+}
+
 /// What is known once the process is gone. `look` is the longest time between two looks at a Redis that is well; `logged` says that its writes are
 /// in an append-only file, and not only those up to some snapshot.
 #[must_use]
 pub fn ended(known: Known, died: Instant, look: Duration, logged: bool) -> Known {
-    let Known { history, asked, open } = known;
+    let Known { history, seen, asked, open } = known;
     let unseen = u64::try_from(died.saturating_duration_since(asked).max(look).as_millis()).unwrap_or(History::UNKNOWN_GAP);
     let gap_ms = match (open, logged) {
         (false, _) => history.gap_ms,
         (true, true) => unseen,
         (true, false) => History::UNKNOWN_GAP,
     };
-    Known { history: History { gap_ms, ..history }, asked, open: false }
+    Known { history: History { gap_ms, ..history }, seen, asked, open: false }
 }
 
 /// Writes down where the data stands, if that changed; it is on disk when this returns. Without a volume nothing outlives the process.
@@ -151,7 +164,7 @@ mod tests {
     use super::*;
 
     fn known(offset: i64, gap_ms: u64, open: bool) -> Known {
-        Known { history: History { replid: "aa".into(), offset, epoch: 4, gap_ms }, asked: Instant::now(), open }
+        Known { history: History { replid: "aa".into(), offset, epoch: 4, gap_ms }, seen: offset, asked: Instant::now(), open }
     }
 
     fn replica(replid: &str, offset: i64) -> RedisState {
@@ -176,11 +189,28 @@ mod tests {
     }
 
     #[test]
+    fn pings_to_replicas_are_no_writes() {
+        let mut known = known(100, 0, true);
+        for (offset, written) in [(114, 100), (128, 100), (128, 100), (155, 155), (169, 155), (197, 197)] {
+            known = now(&known, &master(offset, false), Some(4));
+            assert_eq!(known.history.offset, written, "at {offset}");
+        }
+    }
+
+    #[test]
     fn an_old_snapshot_is_where_it_was_taken_and_a_masters_writes_since_then_are_no_secret() {
         let of_a_replica = now(&known(100, 0, false), &replica("aa", 60), None);
         assert_eq!((of_a_replica.history.offset, of_a_replica.history.gap_ms), (60, 0));
         assert_eq!(now(&known(100, 0, false), &replica("aa", 60), Some(4)).history.gap_ms, History::UNKNOWN_GAP);
         assert_eq!(now(&known(100, 250, false), &replica("aa", 60), None).history.gap_ms, History::UNKNOWN_GAP);
+    }
+
+    #[test]
+    fn a_replica_that_lost_its_place_claims_the_least() {
+        // A full sync has begun, and perhaps emptied it, and did not end: Redis says offset 1 under the old id.
+        let halfway = RedisState { sync_in_progress: true, ..replica("aa", 1) };
+        assert_eq!(now(&known(100, 0, false), &halfway, None).history.offset, 100, "what it had is there until the new data are");
+        assert_eq!(now(&known(100, 0, false), &replica("aa", 1), None).history.offset, 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a master leaves behind when it is killed, frozen, fenced, demoted or without a volume: real redis-servers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -157,8 +158,8 @@ async fn without_a_volume_a_history_lasts_as_long_as_the_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_lost_master_was_stays_in_its_last_word() {
     let (master, replica) = pair().await;
-    master.command(1, promote(1)).await.unwrap();
     master.write("k", "v").await.unwrap();
+    master.command(1, promote(1)).await.unwrap();
     let before = master.until(|s| s.redis.min_replicas == 1 && s.redis.offset > 0).await.redis;
     master.kill_redis();
     let last = master.exited().await.redis;
@@ -291,4 +292,44 @@ async fn the_snapshot_of_a_master_that_crashed_holds_what_its_files_hold() {
     let reads = session.ask(redis::cmd("CONFIG").arg("GET").arg("replica-serve-stale-data")).await;
     assert!(reads.contains("\"no\""), "{reads}");
     old.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_renamed_is_followed_under_its_new_name() {
+    let (master, replica) = pair().await;
+    let Command::Follow(told) = follow(false) else { unreachable!() };
+    let renamed = wire::Follow { master_name: "localhost".into(), ..told.clone() };
+    replica.command(1, Command::Follow(renamed)).await.unwrap();
+    replica.until(|s| s.redis.master_host == "localhost" && s.redis.link_up && s.redis.online_epoch == 1).await;
+    assert_eq!(master.info().await.number("sync_full"), 1, "it goes on where it was");
+    let another = wire::Follow { master_incarnation: "cache-2-n5n5".into(), ..told };
+    let refused = replica.command(1, Command::Follow(another)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "another master under the old name: {}", refused.message());
+    master.stop().await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reads_old_data_while_it_is_saved() {
+    let node = Arc::new(master(TestNode::start(1), true).await);
+    node.write("k", "v").await.unwrap();
+    node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    // A save that does not end: a minute for each key.
+    let mut session = node.node.redis.open(PATIENCE).await.unwrap();
+    session.run(redis::cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(60_000_000)).await.unwrap();
+    let saver = node.clone();
+    let saving = tokio::spawn(async move { saver.command(2, follow(true)).await });
+    node.info_that(|info| info.flag("rdb_bgsave_in_progress")).await;
+    let settings = node.command(2, usual_settings()).await.unwrap_err();
+    assert_eq!(settings.code(), tonic::Code::Unavailable, "they would let applications in: {}", settings.message());
+    let client = redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", node.port())).unwrap();
+    assert!(client.get_multiplexed_async_connection().await.is_err(), "applications are shut out");
+    let pid = node.pid().await.as_raw_nonzero();
+    let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    kill_process(Pid::from_raw(child.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    assert!(saving.await.unwrap().is_err(), "a save that failed is no reason to go on and lose the data");
+    assert!(client.get_multiplexed_async_connection().await.is_ok(), "they are back");
+    node.command(2, usual_settings()).await.unwrap();
+    assert_eq!(node.node.peek().redis.master_host, "", "and it follows nobody yet");
+    Arc::into_inner(node).unwrap().stop().await;
 }

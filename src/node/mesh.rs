@@ -15,6 +15,7 @@ use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
 use super::tailscale::{self, MeshPlace};
 use crate::model::node::{KEY_SPENT, NodeMesh};
+use crate::model::text::few;
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
@@ -213,6 +214,10 @@ async fn call(node: &Node, program: std::io::Result<Program>) -> Option<String> 
     }
 }
 
+/// Complaints of tailscaled that are passed on, and bytes of each: it words them itself, as long as it likes.
+const HEALTH_TEXTS: usize = 16;
+const HEALTH_TEXT: usize = 500;
+
 /// Shows the status in the node's state and to the forwarder.
 fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
     let mesh = match status {
@@ -222,7 +227,7 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
             dns_name: status.dns_name.clone(),
             ip: status.ip.map(|ip| ip.to_string()).unwrap_or_default(),
             device_id: status.device_id.clone(),
-            health: status.health.clone(),
+            health: few(status.health.clone(), HEALTH_TEXTS, HEALTH_TEXT),
             visible_peers: status.peers.keys().cloned().collect(),
             visible_ids: status.peer_ids.iter().cloned().collect(),
             paths: Vec::new(),

@@ -11,7 +11,7 @@ use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
 use super::probe::Following;
-use super::redis_control::{ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session};
+use super::redis_control::{ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads};
 use super::redis_process::RedisPlace;
 use super::snapshots::{self, AUTOMATIC};
 use super::state::{Node, Stand};
@@ -36,13 +36,15 @@ pub struct Obedience {
     node: Arc<Node>,
     place: RedisPlace,
     saving: tokio::sync::Mutex<()>,
+    /// Held while application users are shut out, and while users are set: what sets them would let them in.
+    users: tokio::sync::Mutex<()>,
 }
 
 impl Obedience {
     /// For this node.
     #[must_use]
     pub fn new(node: Arc<Node>, place: RedisPlace) -> Self {
-        Self { node, place, saving: tokio::sync::Mutex::new(()) }
+        Self { node, place, saving: tokio::sync::Mutex::default(), users: tokio::sync::Mutex::default() }
     }
 
     /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was changed.
@@ -101,6 +103,14 @@ impl Obedience {
         if matches!(order, Order::Save(_)) {
             return Ok(());
         }
+        let _users = match order {
+            Order::Configure { .. } => Some(self.users.try_lock().map_err(|_| {
+                Status::unavailable(
+                    "a snapshot is written of a node without a master, and applications are shut out meanwhile; send it again",
+                )
+            })?),
+            _ => None,
+        };
         let redis = self.node.peek().redis;
         let stops_writes = matches!(order, Order::Detach | Order::Fence);
         if stops_writes && matches!(redis.process, Process::Exited | Process::Starting) {
@@ -291,7 +301,16 @@ impl Obedience {
                 node.set_applied(applied.clone(), &run_id);
                 aside?;
             }
-            session.with_stale_reads(&applied, async |session| node.snapshots.save(session, label).await).await
+            let info = session.info().await?;
+            let users = if needs_stale_reads(&info) { Some(self.users.lock().await) } else { None };
+            // What was set in the meantime counts.
+            let applied = if users.is_some() { node.applied() } else { applied };
+            let result = session.with_stale_reads(&info, &applied, async |session| node.snapshots.save(session, label).await).await;
+            if users.is_some() && matches!(result, Err(ControlError::Unreachable(_) | ControlError::Redis(_))) {
+                // Users may be shut out still; the operator sets them anew.
+                node.update(|state| state.configured = String::new());
+            }
+            result
         };
         let result = work.await.map_err(|error: ControlError| status(&error));
         node.update(|state| state.saved = node.snapshots.labels());

@@ -397,7 +397,8 @@ impl Session {
             self.set(&[("appendonly", "yes".into())]).await?;
         }
         if on && !wanted {
-            self.with_stale_reads(&Applied::default(), async |session| snapshots::write_dump(session).await).await?;
+            let info = self.info().await?;
+            self.with_stale_reads(&info, &Applied::default(), async |session| snapshots::write_dump(session).await).await?;
             self.set(&[("appendonly", "no".into())]).await?;
         }
         Ok(on && !wanted)
@@ -405,13 +406,13 @@ impl Session {
 
     /// Runs `work`, which needs a replica without a link to answer, while application users are shut out.
     ///
-    /// Redis refuses to save as long as it refuses stale reads; the users come back whatever happens.
-    pub async fn with_stale_reads<F>(&mut self, applied: &Applied, work: F) -> Result<(), ControlError>
+    /// Redis refuses to save as long as it refuses stale reads. The users come back whatever comes of the work, but for a process that does
+    /// not answer any more. `info` is a look at it of just now.
+    pub async fn with_stale_reads<F>(&mut self, info: &Info, applied: &Applied, work: F) -> Result<(), ControlError>
     where
         F: AsyncFnOnce(&mut Self) -> Result<(), ControlError>,
     {
-        let info = self.info().await?;
-        if info.role() == Role::Master || info.link_up() {
+        if !needs_stale_reads(info) {
             return work(self).await;
         }
         for user in &applied.users {
@@ -444,6 +445,12 @@ impl Session {
             _ => Role::Unknown,
         })
     }
+}
+
+/// A replica without a link: it saves nothing while it refuses stale reads.
+#[must_use]
+pub fn needs_stale_reads(info: &Info) -> bool {
+    info.role() != Role::Master && !info.link_up()
 }
 
 /// A lag of 0 would switch the whole fence off.

@@ -144,7 +144,9 @@ async fn run_once(node: &Arc<Node>, place: &RedisPlace, mut child: Child, stop: 
     // The last look must not come after the exit.
     let _ = looking.await;
     node.redis_exited(Instant::now(), place.has_append_only_file());
-    history::keep(node);
+    // The volume may be slow, and nothing waits for it: the state says it already.
+    let keeper = node.clone();
+    let _ = tokio::task::spawn_blocking(move || history::keep(&keeper)).await;
     let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
     node.book.agent(&format!("redis-server is gone: {how}"));
     if !stop.is_cancelled() {

@@ -20,7 +20,11 @@ use super::snapshots::Snapshots;
 use super::state_file::{StateFile, StateFileError};
 use crate::model::identity::NodeIdentity;
 use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
+use crate::model::text::clipped;
 use crate::model::time::UnixMs;
+
+/// A note, bytes: other programs word parts of them.
+const LONGEST_NOTE: usize = 500;
 
 /// The node.
 pub struct Node {
@@ -113,7 +117,7 @@ impl Node {
         let lost = found.is_none() && joined_before;
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
         let history = files.history()?.map(|kept| kept.found(UnixMs::now()));
-        let known = history.clone().map(|history| Known { history, asked: Instant::now(), open: false });
+        let known = history.clone().map(|history| Known { seen: history.offset, history, asked: Instant::now(), open: false });
         let state = NodeState {
             incarnation: identity.incarnation.clone(),
             boot_id: random_hex(),
@@ -264,8 +268,9 @@ impl Node {
             }
             let promoted = shared.memory.promoted().then_some(shared.memory.highest.epoch);
             let epoch = promoted.or_else(|| shared.known.as_ref().map(|known| known.history.epoch)).unwrap_or(0);
-            let history = History { replid: info.replid().to_owned(), offset: info.offset(), epoch, gap_ms: 0 };
-            shared.known = Some(Known { history: history.clone(), asked, open: stand == Stand::Opening });
+            let offset = history::written(shared.known.as_ref(), info.replid(), info.offset());
+            let history = History { replid: info.replid().to_owned(), offset, epoch, gap_ms: 0 };
+            shared.known = Some(Known { history: history.clone(), seen: info.offset(), asked, open: stand == Stand::Opening });
             state.history = Some(history);
             true
         });
@@ -328,7 +333,7 @@ impl Node {
         let notes: Vec<String> = {
             let mut shared = self.shared();
             match sentence {
-                Some(sentence) => shared.notes.insert(topic, sentence),
+                Some(sentence) => shared.notes.insert(topic, clipped(sentence, LONGEST_NOTE)),
                 None => shared.notes.remove(topic),
             };
             shared.notes.values().cloned().collect()

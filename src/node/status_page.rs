@@ -2,10 +2,11 @@
 //!
 //! It is a witness when the mesh is down. It takes no commands and holds no secrets.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,9 +25,9 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::model::node::{KEY_SPENT, NodeState, Process, Role};
 use crate::model::time::UnixMs;
@@ -39,9 +40,9 @@ const LONGEST_NONCE: usize = 64;
 const HEALTH_TEXTS: usize = 4;
 const HEALTH_TEXT: usize = 200;
 /// Connections at most; anybody can open them.
-const OPEN: usize = 64;
-/// A connection lives for so long.
-const LIFE: Duration = Duration::from_secs(10);
+const OPEN: usize = 256;
+/// A connection lives for so long: a question and its answer are a packet each.
+const LIFE: Duration = Duration::from_secs(5);
 
 /// Content of the page.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,7 @@ pub fn sign(key: &SigningKey, body: &[u8]) -> String {
 pub async fn serve(states: watch::Receiver<NodeState>, key: SigningKey, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
     let page = Page { states, key: Arc::new(key) };
     let app = Router::new().route("/", get(answer)).with_state(page);
-    let listener = Bounded { listener, open: Arc::new(Semaphore::new(OPEN)) };
+    let listener = Bounded::new(listener, OPEN, LIFE);
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -140,6 +141,8 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
     headers.insert(HeaderName::from_static(SIGNATURE_HEADER), signature);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // One question each: the place is for the next one.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     (headers, body).into_response()
 }
 
@@ -149,10 +152,31 @@ fn mesh(state: &NodeState) -> String {
     if state.key_spent() { format!("{word}: {KEY_SPENT}") } else { word.clone() }
 }
 
-/// A listener with a cap on connections, each of which ends after [`LIFE`] whatever it does.
+/// A listener with a cap on connections, each of which ends after a while whatever it does.
+///
+/// Nobody is made to wait at the cap: the oldest connection of whoever holds the most makes room. Behind a provider's ingress everybody has
+/// one address, so that there the oldest goes; an honest question is asked and answered long before it is the oldest.
 struct Bounded {
     listener: TcpListener,
-    open: Arc<Semaphore>,
+    open: Open,
+    most: usize,
+    life: Duration,
+}
+
+impl Bounded {
+    fn new(listener: TcpListener, most: usize, life: Duration) -> Self {
+        Self { listener, open: Open::default(), most, life }
+    }
+
+    fn admit(&self, stream: TcpStream, from: IpAddr) -> Mortal {
+        let place = self.open.take(from, self.most);
+        Mortal {
+            stream,
+            end: Box::pin(tokio::time::sleep(self.life)),
+            given_up: Box::pin(place.end.clone().cancelled_owned()),
+            _place: place,
+        }
+    }
 }
 
 impl Listener for Bounded {
@@ -161,9 +185,8 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Mortal, SocketAddr) {
         loop {
-            let Ok(permit) = self.open.clone().acquire_owned().await else { std::future::pending().await };
             if let Ok((stream, address)) = self.listener.accept().await {
-                return (Mortal { stream, end: Box::pin(tokio::time::sleep_until(Instant::now() + LIFE)), _permit: permit }, address);
+                return (self.admit(stream, address.ip()), address);
             }
             // Out of descriptors: the pause keeps this loop from burning the CPU meanwhile.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -175,19 +198,74 @@ impl Listener for Bounded {
     }
 }
 
+/// The open connections by age.
+#[derive(Clone, Default)]
+struct Open(Arc<Mutex<Places>>);
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    taken: BTreeMap<u64, (IpAddr, CancellationToken)>,
+}
+
+impl Open {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from this address; another one ends when there are `most`.
+    fn take(&self, from: IpAddr, most: usize) -> Place {
+        let mut places = self.places();
+        while places.taken.len() >= most.max(1) {
+            let Some(oldest) = places.oldest_of_the_largest_share() else { break };
+            if let Some((_, end)) = places.taken.remove(&oldest) {
+                end.cancel();
+            }
+        }
+        let (number, end) = (places.next, CancellationToken::new());
+        places.next += 1;
+        places.taken.insert(number, (from, end.clone()));
+        Place { open: self.clone(), number, end }
+    }
+}
+
+impl Places {
+    fn oldest_of_the_largest_share(&self) -> Option<u64> {
+        let mut shares: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
+        for (number, (from, _)) in &self.taken {
+            shares.entry(*from).or_insert((0, *number)).0 += 1;
+        }
+        shares.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest))).map(|(_, oldest)| oldest)
+    }
+}
+
+/// One of the connections there may be.
+struct Place {
+    open: Open,
+    number: u64,
+    end: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.places().taken.remove(&self.number);
+    }
+}
+
 /// A connection with an end.
 struct Mortal {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    given_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Place,
 }
 
 impl Mortal {
     fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        if self.end.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        if self.given_up.as_mut().poll(context).is_ready() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 }
 
@@ -210,5 +288,72 @@ impl AsyncWrite for Mortal {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::timeout;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// No connection ends by age while a test runs.
+    const FOR_EVER: Duration = Duration::from_hours(1);
+
+    async fn page(most: usize) -> SocketAddr {
+        let key = SigningKey::from_slice(&[7; 32]).unwrap();
+        let page = Page { states: watch::channel(NodeState::default()).1, key: Arc::new(key) };
+        let app = Router::new().route("/", get(answer)).with_state(page);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(Bounded::new(listener, most, FOR_EVER), app).await });
+        address
+    }
+
+    async fn ask(stream: &mut TcpStream) -> String {
+        let mut text = String::new();
+        let asked = async {
+            stream.write_all(b"GET /?nonce=abc HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+            stream.read_to_string(&mut text).await
+        };
+        timeout(PATIENCE, asked).await.expect("an answer, and the end of the connection").unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn connections_that_ask_nothing_do_not_keep_a_question_from_its_answer() {
+        let address = page(64).await;
+        let mut idle = Vec::new();
+        for n in 0..200u32 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if n % 2 == 0 {
+                // Half a question is none.
+                let _ = stream.write_all(b"GET /?nonce=").await;
+            }
+            idle.push(stream);
+        }
+        let mut honest = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut honest).await.starts_with("HTTP/1.1 200 OK"));
+        // The oldest were closed, the newest are still there.
+        let mut byte = [0];
+        let first = timeout(PATIENCE, idle[0].read(&mut byte)).await.expect("closed");
+        assert!(matches!(first, Ok(0) | Err(_)), "{first:?}");
+        assert_eq!(idle.last().unwrap().try_read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_most_makes_room() {
+        let open = Open::default();
+        let from = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let quiet = open.take(from(1), 4);
+        let mut greedy: Vec<_> = (0..3).map(|_| open.take(from(2), 4)).collect();
+        greedy.push(open.take(from(2), 4));
+        assert!(!quiet.end.is_cancelled(), "it was there first, and holds one");
+        assert_eq!(greedy.iter().map(|place| place.end.is_cancelled()).collect::<Vec<_>>(), [true, false, false, false]);
+        let other = open.take(from(3), 4);
+        assert!(greedy[1].end.is_cancelled() && !quiet.end.is_cancelled() && !other.end.is_cancelled());
+        drop((quiet, greedy, other));
+        assert_eq!(open.places().taken.len(), 0);
     }
 }

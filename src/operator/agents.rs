@@ -12,12 +12,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::convert::node_state;
+use super::convert::{LARGEST_STATE, SENTENCE, node_state};
 use super::observe::lock;
 use super::seams::{AgentError, Agents, LogLines};
 use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};
+use crate::model::text::clipped;
 use crate::model::time::UnixMs;
 use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
@@ -107,14 +108,14 @@ impl Shared {
     }
 
     async fn stream(&self, name: &IncarnationName, channel: Channel) -> Result<(), String> {
-        let mut client = AgentClient::new(channel);
+        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
         let open = tokio::time::timeout(COMMAND_LIMIT, client.watch(WatchRequest {}));
-        let mut states = open.await.map_err(|_| "no answer in time".to_owned())?.map_err(|s| s.message().to_owned())?.into_inner();
+        let mut states = open.await.map_err(|_| "no answer in time".to_owned())?.map_err(|s| said(&s))?.into_inner();
         loop {
             let next = tokio::time::timeout(SILENCE, states.message()).await.map_err(|_| "no state in time".to_owned())?;
-            match next.map_err(|s| s.message().to_owned())? {
+            match next.map_err(|s| said(&s))? {
                 Some(state) if state.incarnation == name.0 => self.heard(name, node_state(state)),
-                Some(other) => return Err(format!("{} answers in its place", other.incarnation)),
+                Some(other) => return Err(format!("{} answers in its place", clipped(other.incarnation, SENTENCE))),
                 None => return Ok(()),
             }
         }
@@ -166,7 +167,8 @@ impl Agents for MeshAgents {
     async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
         let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
         let channel = lock(&self.shared.watched).get(incarnation).map(|w| w.channel.clone());
-        let mut client = AgentClient::new(channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?);
+        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
+        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
         let reply = tokio::time::timeout(COMMAND_LIMIT, client.command(request)).await.map_err(|_| away("no answer in time".to_owned()))?;
         match reply {
             Ok(reply) => {
@@ -176,7 +178,7 @@ impl Agents for MeshAgents {
                 Ok(())
             }
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
-                Err(AgentError::Refused { incarnation: incarnation.clone(), reason: status.message().to_owned() })
+                Err(AgentError::Refused { incarnation: incarnation.clone(), reason: clipped(status.message().to_owned(), SENTENCE) })
             }
             Err(status) => Err(away(said(&status))),
         }
@@ -221,7 +223,7 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T
 }
 
 fn said(status: &Status) -> String {
-    format!("{}: {}", status.code(), status.message())
+    clipped(format!("{}: {}", status.code(), status.message()), SENTENCE)
 }
 
 #[async_trait]

@@ -5,42 +5,58 @@ use sha2::{Digest, Sha256};
 
 use crate::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
+use crate::model::text::{clipped, few};
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
 
-/// A node's report. Absent parts are empty.
+/// Largest report that is taken, bytes: one of a tailnet with some ten thousand peers. A node that sends more is not heard; leaving peers out
+/// would say that they are gone.
+pub const LARGEST_STATE: usize = 1024 * 1024;
+/// A sentence of a node's own, bytes.
+pub const SENTENCE: usize = 500;
+/// An id, an address or the name of something on the mesh.
+const NAME: usize = 253;
+/// Sentences, labels, paths and replicas that are taken.
+pub const SENTENCES: usize = 16;
+const LIST: usize = 64;
+
+/// A node's report, cut to what a node that means well sends. Absent parts are empty.
 pub fn node_state(state: wire::NodeState) -> NodeState {
     let highest = state.highest.unwrap_or_default();
     let mesh = state.mesh.unwrap_or_default();
     NodeState {
-        incarnation: state.incarnation,
-        boot_id: state.boot_id,
-        agent_version: state.agent_version,
-        nonce: state.nonce,
+        incarnation: name(state.incarnation),
+        boot_id: name(state.boot_id),
+        agent_version: name(state.agent_version),
+        nonce: name(state.nonce),
         highest: Authority { term: highest.term, epoch: highest.epoch },
         promoted: state.promoted,
         mesh: NodeMesh {
-            backend_state: mesh.backend_state,
-            dns_name: mesh.dns_name,
-            ip: mesh.ip,
-            device_id: mesh.device_id,
-            health: mesh.health,
-            visible_peers: mesh.visible_peers,
-            visible_ids: mesh.visible_ids,
-            paths: mesh.paths.into_iter().map(path).collect(),
+            backend_state: name(mesh.backend_state),
+            dns_name: name(mesh.dns_name),
+            ip: name(mesh.ip),
+            device_id: name(mesh.device_id),
+            health: few(mesh.health, SENTENCES, SENTENCE),
+            visible_peers: mesh.visible_peers.into_iter().map(name).collect(),
+            visible_ids: mesh.visible_ids.into_iter().map(name).collect(),
+            paths: mesh.paths.into_iter().take(LIST).map(path).collect(),
         },
         redis: redis(state.redis.unwrap_or_default()),
         history: state.history.map(|h| History {
             // An agent that says nothing of gaps wrote this down each second.
             gap_ms: h.gap_ms.unwrap_or(History::UNKNOWN_GAP),
-            replid: h.replid,
+            replid: name(h.replid),
             offset: h.offset,
             epoch: h.epoch,
         }),
-        configured: state.configured,
-        notes: state.notes,
-        saved: state.saved,
+        configured: name(state.configured),
+        notes: few(state.notes, SENTENCES, SENTENCE),
+        saved: few(state.saved, LIST, NAME),
     }
+}
+
+fn name(text: String) -> String {
+    clipped(text, NAME)
 }
 
 fn path(path: wire::PeerPath) -> PeerPath {
@@ -50,8 +66,8 @@ fn path(path: wire::PeerPath) -> PeerPath {
         wire::PathKind::PeerRelay => PathKind::PeerRelay,
         wire::PathKind::Derp => PathKind::Derp,
     };
-    let wire::PeerPath { name, via, rtt_us, rx_bytes, tx_bytes, .. } = path;
-    PeerPath { name, kind, via, rtt_us, rx_bytes, tx_bytes }
+    let wire::PeerPath { name: peer, via, rtt_us, rx_bytes, tx_bytes, .. } = path;
+    PeerPath { name: name(peer), kind, via: name(via), rtt_us, rx_bytes, tx_bytes }
 }
 
 fn redis(redis: wire::Redis) -> RedisState {
@@ -68,16 +84,16 @@ fn redis(redis: wire::Redis) -> RedisState {
             wire::Role::Replica => Role::Replica,
             wire::Role::Unspecified => Role::Unknown,
         },
-        run_id: redis.run_id,
-        version: redis.version,
+        run_id: name(redis.run_id),
+        version: name(redis.version),
         loading: redis.loading,
-        replid: redis.replid,
-        replid2: redis.replid2,
+        replid: name(redis.replid),
+        replid2: name(redis.replid2),
         second_offset: redis.second_offset,
         offset: redis.offset,
         used_memory_bytes: redis.used_memory_bytes,
         keys: redis.keys,
-        master_host: redis.master_host,
+        master_host: name(redis.master_host),
         link_up: redis.link_up,
         silent_ms: redis.silent_ms,
         sync_in_progress: redis.sync_in_progress,
@@ -87,7 +103,8 @@ fn redis(redis: wire::Redis) -> RedisState {
         replicas: redis
             .replicas
             .into_iter()
-            .map(|r| AttachedReplica { name: r.name, state: r.state, offset: r.offset, lag_seconds: r.lag_seconds })
+            .take(LIST)
+            .map(|r| AttachedReplica { name: name(r.name), state: name(r.state), offset: r.offset, lag_seconds: r.lag_seconds })
             .collect(),
         min_replicas: quorum.min_replicas,
         max_lag_seconds: quorum.max_lag_seconds,
@@ -154,4 +171,57 @@ fn users(root: &RootSecret, grants: &[ReplicationGrant]) -> Vec<wire::Replicatio
             wire::ReplicationUser { name: credentials.user, password_sha256: hex::encode(hash) }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_sends_megabytes_is_cut_to_what_fits() {
+        let huge = || "x".repeat(3_000_000);
+        let peer = wire::PeerPath { name: huge(), via: huge(), ..wire::PeerPath::default() };
+        let replica = wire::AttachedReplica { name: huge(), state: huge(), ..wire::AttachedReplica::default() };
+        let state = node_state(wire::NodeState {
+            incarnation: huge(),
+            boot_id: huge(),
+            agent_version: huge(),
+            nonce: huge(),
+            configured: huge(),
+            notes: vec![huge(); 20],
+            saved: vec!["x".into(); 100_000],
+            history: Some(wire::History { replid: huge(), ..wire::History::default() }),
+            mesh: Some(wire::Mesh {
+                backend_state: huge(),
+                dns_name: huge(),
+                ip: huge(),
+                device_id: huge(),
+                health: vec![huge(); 20],
+                visible_peers: vec![huge()],
+                visible_ids: vec![huge()],
+                paths: vec![peer; 100],
+            }),
+            redis: Some(wire::Redis {
+                run_id: huge(),
+                version: huge(),
+                replid: huge(),
+                replid2: huge(),
+                master_host: huge(),
+                replicas: vec![replica; 100],
+                ..wire::Redis::default()
+            }),
+            ..wire::NodeState::default()
+        });
+        let text = serde_json::to_string(&state).unwrap();
+        assert!(text.len() < 100_000, "{}", text.len());
+    }
+
+    #[test]
+    fn an_agent_that_knows_of_no_gap_leaves_it_unknown() {
+        let gap = |gap_ms| {
+            let history = Some(wire::History { gap_ms, ..wire::History::default() });
+            node_state(wire::NodeState { history, ..wire::NodeState::default() }).history.unwrap().gap_ms
+        };
+        assert_eq!((gap(None), gap(Some(0)), gap(Some(7))), (History::UNKNOWN_GAP, 0, 7));
+    }
 }

@@ -196,7 +196,9 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         Ok(view) => Ok(format!("{} holds {} and {}uakt for fees", clients.chain.owner(), view.balance, view.fee_balance)),
         Err(_) => Err("not known while the chain does not answer".to_owned()),
     };
-    let chain = chain.map(|view| format!("{} at height {}", config.chain.id, view.height)).map_err(|e| e.to_string());
+    let chain = chain
+        .map_err(|e| e.to_string())
+        .map(|view| format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time));
     let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
     let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
     let installation = Ok(format!("installation {installation}"));

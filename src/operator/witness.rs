@@ -5,9 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use p256::ecdsa::Signature;
 use p256::ecdsa::signature::Verifier as _;
 
+use super::convert::{SENTENCE, SENTENCES};
 use super::seams::World;
 use crate::gateway;
 use crate::model::ids::IncarnationName;
+use crate::model::text::{clipped, few};
 use crate::model::witness::PageView;
 use crate::node::status_page::{SIGNATURE_HEADER, StatusPage};
 use crate::secrets::RootSecret;
@@ -21,15 +23,15 @@ pub async fn ask(world: &World, root: &RootSecret, name: &IncarnationName, host:
     let content = believe(root, name, &nonce, &page)?;
     Ok(PageView {
         at,
-        boot_id: content.boot_id,
+        boot_id: clipped(content.boot_id, SENTENCE),
         clock: crate::model::time::UnixMs(content.time),
-        mesh: content.mesh,
-        health: content.health,
+        mesh: clipped(content.mesh, SENTENCE),
+        health: few(content.health, SENTENCES, SENTENCE),
         process: content.process,
         role: content.role,
         fenced: content.fenced,
         epoch: content.epoch,
-        lacks: content.lacks,
+        lacks: few(content.lacks, SENTENCES, SENTENCE),
     })
 }
 

@@ -16,7 +16,14 @@ pub fn take_over(draft: &mut Draft<'_>) {
         past(&mut incarnation.reserved);
         incarnation.redis_down.iter_mut().for_each(past);
         incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
-        incarnation.condemned.iter_mut().for_each(|condemned| past(&mut condemned.at));
+        for condemned in incarnation.condemned.iter_mut() {
+            past(&mut condemned.at);
+            condemned.closed.iter_mut().for_each(past);
+        }
+        for rejoin in incarnation.rejoin.iter_mut() {
+            past(&mut rejoin.at);
+            past(&mut rejoin.sent);
+        }
         if let Some(quarantine) = &mut incarnation.quarantined {
             past(&mut quarantine.at);
             // To be seen in force anew.

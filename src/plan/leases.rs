@@ -37,7 +37,6 @@ pub fn give_up_lost(draft: &mut Draft<'_>) {
 fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     if !incarnation.joined {
         draft.change(name, |i| i.joined = true);
-        draft.record.failures.remove(&incarnation.ordinal);
         draft.event("Joined", format!("{name} is on the mesh and reports"));
     }
     let reported = draft.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
@@ -46,6 +45,10 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
     }
     if draft.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
         draft.change(name, |i| i.redis_down = None);
+        if !incarnation.member {
+            // What was tried in its place before is over: it runs.
+            draft.record.failures.remove(&incarnation.ordinal);
+        }
     } else {
         redis_down(draft, name, incarnation);
     }

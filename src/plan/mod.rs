@@ -3,6 +3,7 @@
 //! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited for, and the status to publish.
 //! It is level-triggered: run again at any time, it goes on from whatever is there.
 
+mod bounds;
 mod candidates;
 mod cleanup;
 mod clock;
@@ -162,5 +163,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     paths::tell(&mut draft);
     let finished = deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
     let status = status::status(&draft);
-    Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished }
+    let mut plan = Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished };
+    bounds::bound(&mut plan);
+    plan
 }

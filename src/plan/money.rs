@@ -47,8 +47,9 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
 pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerBlock, String> {
     let block_ms = block_ms(input.inventory);
     let ceiling = ceiling(input);
-    let left = PricePerBlock::from_month(ceiling, block_ms).0.saturating_sub(committed(input.inventory, record).0);
-    let mut share = PricePerBlock(left / u128::from(count.max(1)));
+    // In whole units of a month: what is rounded up for each node must not add up to more than the ceiling.
+    let left = ceiling.saturating_sub(committed(input.inventory, record).per_month(block_ms));
+    let mut share = PricePerBlock::from_month(Uact(left.0 / u64::from(count.max(1))), block_ms);
     if let Some(max) = input.cluster.spec.placement.max_price {
         share = share.min(PricePerBlock::from_month(max.0, block_ms));
     }

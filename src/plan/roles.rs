@@ -264,9 +264,7 @@ pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Beyond {
     if history.replid != master.redis.replid2 {
         return Beyond::Unknown;
     }
-    // A process that still runs knows better than what was last written down.
-    let offset = if state.redis.replid == history.replid { history.offset.max(state.redis.offset) } else { history.offset };
-    Beyond::Bytes((offset + 1 - master.redis.second_offset).max(0), history.gap_ms)
+    Beyond::Bytes((history.offset + 1 - master.redis.second_offset).max(0), history.gap_ms)
 }
 
 /// Completes the report of the failover in which this node was given up.

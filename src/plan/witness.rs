@@ -6,12 +6,16 @@ use super::draft::Draft;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::LeaseStatus;
 use crate::model::node::{Process, Role};
+use crate::model::text::clipped;
 use crate::model::witness::PageView;
 
 /// A page counts for so long: a tick or two, and an ingress that takes its time.
 const FRESH: Duration = Duration::from_secs(15);
 /// A clock that is off by more is worth a word: logs mislead, and certificates are back-dated by a day only.
 const CLOCK_OFF: Duration = Duration::from_mins(2);
+
+/// What a page says is kept in the record as a witness, bytes.
+const SAID: usize = 600;
 
 /// A way to know something of a node, as the status names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,5 +97,5 @@ fn page_says(page: &PageView) -> String {
         said.push(format!("its clock is {} min {direction}", ahead.unsigned_abs() / 60_000));
     }
     said.extend(page.lacks.iter().chain(&page.health).cloned());
-    said.join("; ")
+    clipped(said.join("; "), SAID)
 }

@@ -308,6 +308,21 @@ async fn the_next_endpoint_is_asked_when_one_is_away_or_of_another_chain() {
     assert!(error.to_string().contains("Connection refused") && !error.to_string().contains("ConnectError"), "{error}");
 }
 
+/// An endpoint that stands still answers as readily as any: from the second reading on the one with newer blocks is asked.
+#[tokio::test]
+async fn an_endpoint_that_is_behind_is_left_for_one_that_is_not() {
+    let (behind, ahead) = (quiet(), quiet());
+    behind.say(LATEST, Ok(block(1, 6000)));
+    ahead.lock().blocks = 500;
+    let client = client(vec![behind.serve().await, ahead.serve().await]);
+    let first = client.read(&BTreeSet::new()).await.expect("a view").height;
+    let second = client.read(&BTreeSet::new()).await.expect("a view").height;
+    assert!(second >= first + 500, "{first}, then {second}");
+    let asked = behind.lock().asked.len();
+    client.read(&BTreeSet::new()).await.expect("a view");
+    assert!(behind.lock().asked.len() <= asked + 1, "it is asked for nothing but its newest block");
+}
+
 #[tokio::test]
 async fn half_a_view_is_none() {
     let script = quiet();

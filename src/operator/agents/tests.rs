@@ -10,6 +10,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response};
 
 use super::*;
+use crate::model::node::{Process, Role};
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
@@ -21,6 +22,9 @@ const BREAKS: u32 = 7;
 #[derive(Clone, Default)]
 struct Chatty {
     readers: Arc<AtomicUsize>,
+    /// What it says of itself, one after the other; then its stream ends. Nothing at all: it stays open.
+    states: Vec<wire::NodeState>,
+    watchers: Arc<AtomicUsize>,
 }
 
 struct Reader(Arc<AtomicUsize>);
@@ -37,7 +41,11 @@ impl Agent for Chatty {
     type LogsStream = BoxStream<'static, Result<wire::LogLine, Status>>;
 
     async fn watch(&self, _request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(stream::pending().boxed()))
+        // It speaks once: whoever watches it again hears nothing more of it.
+        if self.states.is_empty() || self.watchers.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        Ok(Response::new(stream::iter(self.states.clone()).map(Ok).boxed()))
     }
 
     async fn command(&self, _request: Request<CommandRequest>) -> Result<Response<wire::CommandReply>, Status> {
@@ -134,4 +142,48 @@ async fn a_log_that_breaks_says_so_in_its_last_line() {
     let unknown = IncarnationName("cache-1-none".to_owned());
     let sentence = NodeLogs::logs(&agents, &unknown, 1, false).await.err().unwrap();
     assert!(sentence.starts_with("the log of cache-1-none cannot be read (it is not on the mesh)"), "{sentence}");
+}
+
+fn state(process: wire::Process) -> wire::NodeState {
+    let redis = wire::Redis {
+        process: process.into(),
+        role: wire::Role::Master.into(),
+        quorum: Some(wire::Quorum { min_replicas: 1, max_lag_seconds: 8 }),
+        fenced: process == wire::Process::Exited,
+        ..wire::Redis::default()
+    };
+    let history = Some(wire::History { replid: "aa".into(), offset: 42, epoch: 3, gap_ms: Some(0) });
+    wire::NodeState { incarnation: incarnation().0, redis: Some(redis), history, ..wire::NodeState::default() }
+}
+
+/// What is known of the node once its stream has ended.
+async fn after_the_end(agents: &MeshAgents) -> NodeView {
+    let mut changes = agents.changes();
+    let ended = async {
+        loop {
+            if let Some(view) = agents.views().remove(&incarnation()).filter(|view| !view.connected) {
+                return view;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the stream ended")
+}
+
+#[tokio::test]
+async fn a_last_word_outlives_the_stream_that_brought_it() {
+    let states = vec![state(wire::Process::Running), state(wire::Process::Exited)];
+    let agents = watching(Chatty { states, ..Chatty::default() }).await;
+    let view = after_the_end(&agents).await;
+    let redis = &view.state.redis;
+    assert_eq!((redis.process, redis.role, redis.fenced), (Process::Exited, Role::Master, true));
+    assert_eq!((redis.min_replicas, view.state.history.map(|h| (h.offset, h.gap_ms))), (1, Some((42, 0))));
+}
+
+#[tokio::test]
+async fn a_node_that_sends_more_than_a_state_can_be_is_not_heard_any_more() {
+    let huge = wire::NodeState { notes: vec!["x".repeat(3_000_000)], ..state(wire::Process::Exited) };
+    let agents = watching(Chatty { states: vec![state(wire::Process::Running), huge], ..Chatty::default() }).await;
+    let view = after_the_end(&agents).await;
+    assert_eq!((view.state.redis.process, view.state.notes.len()), (Process::Running, 0));
 }
