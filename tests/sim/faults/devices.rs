@@ -225,8 +225,8 @@ async fn nodes_that_the_tailnet_has_forgotten_join_again_at_a_persons_word_and_k
     told(&world, "cache", "Degraded", "True", &["does not list the devices of", "akash-redis rejoin cache"]).await;
     tokio::time::sleep(LONG).await;
     assert_eq!((live(&world).await.len(), world.chain.creates()), (3, 3), "nobody is given up for it");
-    let word = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), word))).await;
+    let asked = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), asked))).await;
     let mut at_once = 0;
     world
         .until("all to be back", Duration::from_mins(20), async || {
@@ -252,8 +252,8 @@ async fn a_node_that_is_heard_gets_no_new_key_whatever_the_list_says() {
     let nodes = live(&world).await;
     let all: Vec<_> = nodes.iter().map(|n| device(&world, n)).collect();
     world.tailnet.lock().unwrap().hidden = all;
-    let word = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), word))).await;
+    let asked = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), asked))).await;
     tokio::time::sleep(LONG).await;
     assert_eq!((live(&world).await, world.tailnet.lock().unwrap().keys.len()), (nodes, 3));
 }

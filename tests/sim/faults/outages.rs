@@ -153,11 +153,11 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
     tokio::time::sleep(OUTAGE).await;
     assert_eq!(world.chain.active_deployments().len(), 3, "nothing is closed without a word");
     assert!(world.store.get("cache").await.is_ok(), "the cluster is forgotten while its leases are paid");
-    let word = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), word(&dseqs[..1])))).await;
+    let joined = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), joined(&dseqs[..1])))).await;
     world.until("the first to be closed", Duration::from_mins(5), async || world.chain.active_deployments().len() == 2).await;
     waits_for(&world, "cache", "a word about the deployments").await;
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), word(&dseqs)))).await;
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), joined(&dseqs)))).await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     assert_eq!(nodes.len(), 3);

@@ -133,7 +133,9 @@ impl MeshControl for SimMesh {
             let ours = |d: &&Device| (d.hostname.ends_with(&installation.0) || known.contains(&d.id)) && !t.hidden.contains(&d.id);
             let mut devices: Vec<Device> = t.devices.iter().filter(ours).cloned().collect();
             if t.short_names {
-                devices.iter_mut().for_each(|d| d.name = d.name.split('.').next().unwrap_or_default().to_owned());
+                for device in &mut devices {
+                    device.name = device.name.split('.').next().unwrap_or_default().to_owned();
+                }
             }
             MeshView { devices, keys, all_keys: true }
         })

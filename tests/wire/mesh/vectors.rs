@@ -3,7 +3,7 @@
 /// Where they are.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/headscale");
 
-const TESTS: [&str; 3] = [include_str!("../mesh.rs"), include_str!("limits.rs"), include_str!("policy.rs")];
+const TESTS: [&str; 4] = [include_str!("../mesh.rs"), include_str!("limits.rs"), include_str!("outside.rs"), include_str!("policy.rs")];
 
 #[test]
 fn no_recorded_answer_is_left_out() {
