@@ -52,7 +52,7 @@ fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, si
     }
     match chain.deployments.get(&dseq) {
         Some(deployment) if deployment.active && !facts::is_own(draft, name, deployment) => {
-            draft.event("NotOurs", format!("deployment {dseq} is left alone: its group is {}, not {name}'s", deployment.group_name));
+            draft.problem("NotOurs", format!("deployment {dseq} is left alone: its group is {}, not {name}'s", deployment.group_name));
             Ok(())
         }
         Some(deployment) if deployment.active => {
