@@ -27,7 +27,7 @@ pub struct Count {
 impl Count {
     /// The refused ones in words, with a leading semicolon; nothing when there are none.
     pub fn in_words(&self) -> String {
-        self.refused.iter().map(|(name, why)| format!("; {name} may not take over: {why}")).collect()
+        self.refused.iter().fold(String::new(), |all, (name, why)| all + "; " + &name.0 + " may not take over: " + why)
     }
 }
 
@@ -55,16 +55,18 @@ pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
         let online = redis.role == Role::Replica && redis.online_epoch == draft.record.data_epoch && draft.record.data_epoch > 0;
         if former {
             count.eligible.push(eligible());
-        } else if !incarnation.member {
-            continue;
-        } else if !online {
-            count.refused.push((name, "its redis was not in sync with the master since it started".to_owned()));
-        } else if !incarnation.candidate {
-            count.refused.push((name, "the master went on without it".to_owned()));
-        } else if let Some(why) = stale(&name, view, &saw, max_lag) {
-            count.refused.push((name, why));
-        } else {
-            count.eligible.push(eligible());
+        } else if incarnation.member {
+            let why = if !online {
+                Some("its redis was not in sync with the master since it started".to_owned())
+            } else if !incarnation.candidate {
+                Some("the master went on without it".to_owned())
+            } else {
+                stale(&name, view, &saw, max_lag)
+            };
+            match why {
+                Some(why) => count.refused.push((name, why)),
+                None => count.eligible.push(eligible()),
+            }
         }
     }
     let attached = |n: &IncarnationName| draft.connected(n).is_none();

@@ -16,11 +16,11 @@ pub fn take_over(draft: &mut Draft<'_>) {
         past(&mut incarnation.reserved);
         incarnation.redis_down.iter_mut().for_each(past);
         incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
-        for condemned in incarnation.condemned.iter_mut() {
+        if let Some(condemned) = &mut incarnation.condemned {
             past(&mut condemned.at);
             condemned.closed.iter_mut().for_each(past);
         }
-        for rejoin in incarnation.rejoin.iter_mut() {
+        if let Some(rejoin) = &mut incarnation.rejoin {
             past(&mut rejoin.at);
             past(&mut rejoin.sent);
         }

@@ -100,7 +100,7 @@ fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&Incarnat
             Some(state) => known.push((name.clone(), holding(state))),
         }
     }
-    if !unknown.is_empty() && !(accepted && !known.is_empty()) {
+    if !unknown.is_empty() && (!accepted || known.is_empty()) {
         wait_for(draft, &unknown, old, why);
         return;
     }

@@ -94,13 +94,11 @@ pub fn void(draft: &Draft<'_>, chosen: &Promotion) -> Option<String> {
     if draft.view(name).is_some_and(|v| v.state.redis.process == Process::Exited) {
         return Some("its redis exited".to_owned());
     }
-    match draft.connected(name) {
-        Some(state) => death::another_process(state, chosen).then(|| "its redis was started again, and may lack what it had".to_owned()),
-        None => {
-            let silent = draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
-            silent.then(|| "it is silent".to_owned())
-        }
+    if let Some(state) = draft.connected(name) {
+        return death::another_process(state, chosen).then(|| "its redis was started again, and may lack what it had".to_owned());
     }
+    let silent = draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
+    silent.then(|| "it is silent".to_owned())
 }
 
 /// Sends the promotion until the chosen agent reports that it is master of this epoch; then the cluster has data.
