@@ -15,6 +15,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::sleep;
 
+use crate::outage::nft;
 use crate::sandboxed::sandboxed;
 use crate::stage::{CLUSTER, Left, Stage, cluster, until};
 
@@ -93,20 +94,22 @@ struct Moment {
     nodes: u32,
     when: When,
     fate: Fate,
+    /// It was killed before, with a lease and nothing delivered: the secret of the key is lost, and another one is minted.
+    again: bool,
 }
 
 fn seen(what: &str, nodes: u32, now: fn(&Seen) -> bool) -> Moment {
-    Moment { what: what.to_owned(), nodes, when: When::Seen(|_| true, now), fate: Fate::Free }
+    Moment { what: what.to_owned(), nodes, when: When::Seen(|_| true, now), fate: Fate::Free, again: false }
 }
 
 fn signed(what: &str, fate: Fate, hold: fn(&Seen) -> bool, now: fn(&Seen) -> bool) -> Moment {
-    Moment { what: what.to_owned(), nodes: 1, when: When::Seen(hold, now), fate }
+    Moment { what: what.to_owned(), nodes: 1, when: When::Seen(hold, now), fate, again: false }
 }
 
 /// A bring-up takes some five seconds.
 fn later(random: &mut StdRng, nodes: u32) -> Moment {
     let delay = Duration::from_millis(random.gen_range(1000..5000));
-    Moment { what: format!("{} ms after the apply", delay.as_millis()), nodes, when: When::Later(delay), fate: Fate::Free }
+    Moment { what: format!("{} ms after the apply", delay.as_millis()), nodes, when: When::Later(delay), fate: Fate::Free, again: false }
 }
 
 fn kept(seen: &Seen, word: &str) -> bool {
@@ -137,11 +140,13 @@ fn early() -> Vec<Moment> {
 fn late() -> Vec<Moment> {
     let storing = |seen: &Seen| kept(seen, "store");
     let mut random = StdRng::seed_from_u64(SEED + 1);
-    let deleting = |what: &str, fate, hold, now| Moment { what: what.to_owned(), nodes: 1, when: When::Deleting(hold, now), fate };
+    let deleting =
+        |what: &str, fate, hold, now| Moment { what: what.to_owned(), nodes: 1, when: When::Deleting(hold, now), fate, again: false };
+    let again = |what: &str, fate| Moment { again: true, ..signed(what, fate, |_| true, storing) };
     vec![
         seen("the lease exists, nothing is delivered", 1, |s| s.leases > 0),
-        signed("a key is minted, the manifest's hash is signed; it lands alone", Fate::LandsAlone, |s| s.leases > 0, storing),
-        signed("a key is minted, the manifest's hash never reached the chain", Fate::Lost, |s| s.leases > 0, storing),
+        again("another key is minted, the manifest's hash is signed; it lands alone", Fate::LandsAlone),
+        again("another key is minted, the manifest's hash never reached the chain", Fate::Lost),
         seen("the container is started", 1, |s| s.containers > 0),
         seen("the node has a device on the mesh", 1, |s| s.devices > 0),
         seen("the node was heard", 1, |s| s.joined > 0),
@@ -192,6 +197,14 @@ async fn round(stage: &mut Stage, moment: &Moment) -> Round {
     if matches!(moment.when, When::Deleting(..)) {
         stage.until_ready().await;
         stage.client.delete(CLUSTER).await.unwrap();
+    }
+    if moment.again {
+        nft("add table inet away; add chain inet away input { type filter hook input priority 0; }").await;
+        nft("add rule inet away input tcp dport 8443 reject with tcp reset").await;
+        until("a lease", async || look(stage).await.leases > 0).await;
+        stage.local.kill_operator().await;
+        nft("delete table inet away").await;
+        stage.local.start_operator().await.unwrap();
     }
     reach(stage, moment).await;
     stage.local.kill_operator().await;
