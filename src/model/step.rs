@@ -154,7 +154,10 @@ pub enum Command {
         label: String,
     },
     /// Stop replicating, stay read-only.
-    Detach,
+    Detach {
+        /// Wait for its link to end for so long at most, milliseconds: what its master sent before it died still arrives.
+        drain_ms: u32,
+    },
     /// Stop taking writes.
     Fence,
     /// Take writes again.

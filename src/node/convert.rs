@@ -1,5 +1,7 @@
 //! Between the wire and the agent's own types.
 
+use std::time::Duration;
+
 use crate::model::node::{Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -37,7 +39,10 @@ pub enum Order {
         save_first: bool,
     },
     /// Stop replicating.
-    Detach,
+    Detach {
+        /// What its master sent last is waited for so long at most.
+        drain: Duration,
+    },
     /// Stop taking writes.
     Fence,
     /// Take writes again.
@@ -85,7 +90,7 @@ impl Order {
                     save_first: f.save_first,
                 }
             }
-            Command::Detach(_) => Self::Detach,
+            Command::Detach(detach) => Self::Detach { drain: Duration::from_millis(detach.drain_ms.into()) },
             Command::Fence(_) => Self::Fence,
             Command::Unfence(u) => Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?),
             Command::Save(s) => Self::Save(s.label),
@@ -98,7 +103,7 @@ impl Order {
         match self {
             Self::Promote { .. } | Self::Unfence(_) => Wish::Lead,
             Self::Follow { incarnation, master, .. } => Wish::Follow { incarnation, name: master },
-            Self::Configure { .. } | Self::Detach | Self::Fence | Self::Save(_) => Wish::Other,
+            Self::Configure { .. } | Self::Detach { .. } | Self::Fence | Self::Save(_) => Wish::Other,
         }
     }
 
@@ -109,7 +114,7 @@ impl Order {
             Self::Configure { .. } => "configure",
             Self::Promote { .. } => "promote",
             Self::Follow { .. } => "follow",
-            Self::Detach => "detach",
+            Self::Detach { .. } => "detach",
             Self::Fence => "fence",
             Self::Unfence(_) => "unfence",
             Self::Save(_) => "save",

@@ -217,7 +217,7 @@ async fn writes_wait_behind_a_fence_and_end_with_it() {
     node.command(4, Command::Fence(wire::Fence {})).await.unwrap();
     let waiting = tokio::spawn(async move { redis::cmd("SET").arg("k").arg("late").exec_async(&mut client).await });
     node.info_that(|info| info.number("blocked_clients") == 1).await;
-    node.command(5, Command::Detach(wire::Detach {})).await.unwrap();
+    node.command(5, Command::Detach(wire::Detach::default())).await.unwrap();
     assert!(waiting.await.unwrap().is_err());
     node.command(6, promote(0)).await.unwrap();
     assert_eq!(node.read("k").await.as_deref(), Some("v"));
@@ -247,14 +247,14 @@ async fn what_a_woken_master_wrote_is_in_its_history_and_is_kept() {
     for n in 0..1000 {
         client.write_all(format!("SET late-{n} v\r\n").as_bytes()).await.unwrap();
     }
-    new.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    new.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     let promoted = new.command(2, promote(0)).await.unwrap();
     kill_process(pid, Signal::CONT).unwrap();
     let mut answers = vec![0; 5000];
     client.read_exact(&mut answers).await.unwrap();
     assert_eq!(answers, b"+OK\r\n".repeat(1000), "all of them are acknowledged");
 
-    let demoted = old.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    let demoted = old.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     let history = demoted.history.unwrap();
     assert_eq!((&history.replid, history.epoch, history.gap_ms), (&promoted.redis.replid2, 1, 0));
     assert!(history.offset + 1 - promoted.redis.second_offset > 20_000, "{history:?} beside {:?}", promoted.redis);
@@ -314,7 +314,7 @@ async fn a_master_that_was_renamed_is_followed_under_its_new_name() {
 async fn nobody_reads_old_data_while_it_is_saved() {
     let node = Arc::new(master(TestNode::start(1), true).await);
     node.write("k", "v").await.unwrap();
-    node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    node.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     // A save that does not end: a minute for each key.
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
     session.run(redis::cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(60_000_000)).await.unwrap();

@@ -26,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const QUEUE: Duration = Duration::from_secs(25);
 /// A promotion waits for the first file of the data for so long.
 const FILE_LIMIT: Duration = Duration::from_secs(2);
+/// Time between two looks at a link that is about to end.
+const LINK_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks for it.
 const FILE_LOOK: Duration = Duration::from_millis(20);
 /// A killed process is gone within this.
@@ -112,7 +114,7 @@ impl Obedience {
             _ => None,
         };
         let redis = self.node.peek().redis;
-        let stops_writes = matches!(order, Order::Detach | Order::Fence);
+        let stops_writes = matches!(order, Order::Detach { .. } | Order::Fence);
         if stops_writes && matches!(redis.process, Process::Exited | Process::Starting) {
             // Every start is fenced.
             return Ok(());
@@ -161,7 +163,10 @@ impl Obedience {
                 }
                 session.follow(&address, &mut applied).await
             }
-            Order::Detach => {
+            Order::Detach { drain } => {
+                if !leads {
+                    link_ended(&mut session, drain).await?;
+                }
                 let result = self.stand_aside(&mut session, &mut applied).await;
                 if result.is_ok() {
                     node.set_following(None);
@@ -342,9 +347,20 @@ impl Obedience {
     }
 }
 
+/// Waits until the link of a replica has ended, for `limit` at most: everything that was on its way is applied by then.
+async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), ControlError> {
+    let work = async {
+        while session.info().await?.link_up() {
+            sleep(LINK_LOOK).await;
+        }
+        Ok(())
+    };
+    if limit.is_zero() { Ok(()) } else { timeout(limit, work).await.unwrap_or(Ok(())) }
+}
+
 /// Whether Redis is in a state in which the order makes sense.
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
-    if matches!(order, Order::Detach | Order::Fence) {
+    if matches!(order, Order::Detach { .. } | Order::Fence) {
         return Ok(());
     }
     if redis.process != Process::Running {

@@ -271,7 +271,7 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
     // Writes need the replica from now on, so that they stop when it goes.
     master.command(1, promote(1)).await.unwrap();
     master.write("k", "w").await.unwrap();
-    let detached = replica.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    let detached = replica.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     assert_eq!((detached.redis.master_host.as_str(), detached.redis.link_up, detached.redis.online_epoch), ("", false, 1));
     master.until(|s| s.redis.replicas.is_empty()).await;
     assert_eq!(master.write("k", "x").await.unwrap_err().code(), Some("NOREPLICAS"));
@@ -431,7 +431,7 @@ async fn a_demoted_master_keeps_its_data_aside_and_drops_replication_users() {
     old.write("k", "both").await.unwrap();
     let offset = old.node.redis.open(PATIENCE).await.unwrap().info().await.unwrap().offset();
     new.until(|s| s.redis.offset >= offset).await;
-    new.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    new.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     old.write("k", "lost").await.unwrap();
     new.command(2, promote(0)).await.unwrap();
     // The old master dials the new one's port.
@@ -452,7 +452,7 @@ async fn a_demoted_master_keeps_its_data_aside_and_drops_replication_users() {
     let saved = new.command(2, Command::Save(wire::Save { label: "by-hand".into() })).await.unwrap();
     assert_eq!(saved.saved, ["by-hand"]);
     // A running master that is demoted loses its replication users.
-    new.command(3, Command::Detach(wire::Detach {})).await.unwrap();
+    new.command(3, Command::Detach(wire::Detach::default())).await.unwrap();
     let mut session = new.node.redis.open(PATIENCE).await.unwrap();
     assert_eq!(session.ask(redis::cmd("ACL").arg("USERS")).await, r#"["_agent", "app", "default"]"#);
     old.stop().await;
@@ -485,7 +485,7 @@ async fn a_redis_that_is_busy_for_ever_is_ended_by_a_detach() {
     let mut client = node.client().await;
     let busy = tokio::spawn(async move { redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut client).await });
     node.until(|s| s.redis.process == Process::Stuck).await;
-    node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    node.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     assert!(busy.await.unwrap().is_err());
     assert_eq!(node.running().await.redis.role, Role::Replica);
     node.stop().await;
@@ -514,7 +514,7 @@ async fn a_frozen_redis_is_stuck_and_a_detach_ends_it() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     node.until(|s| s.redis.process == Process::Stuck).await;
-    let state = node.command(2, Command::Detach(wire::Detach {})).await.unwrap();
+    let state = node.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     assert!(state.redis.fenced && state.redis.process != Process::Running);
     assert_eq!(node.running().await.redis.role, Role::Replica);
     node.stop().await;

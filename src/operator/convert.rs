@@ -131,7 +131,7 @@ pub fn command(root: &RootSecret, authority: Authority, nonce: String, command: 
             })
         }
         Command::Save { label } => Wire::Save(wire::Save { label: label.clone() }),
-        Command::Detach => Wire::Detach(wire::Detach {}),
+        Command::Detach { drain_ms } => Wire::Detach(wire::Detach { drain_ms: *drain_ms }),
         Command::Fence => Wire::Fence(wire::Fence {}),
         Command::Unfence { quorum: q } => Wire::Unfence(wire::Unfence { quorum: Some(quorum(*q)) }),
     };

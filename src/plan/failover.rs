@@ -113,8 +113,8 @@ fn answers(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     draft.connected(name).is_some_and(|s| facts::running(&s.redis))
 }
 
-/// Nothing of the old master is under way to the candidates any more, or it takes too long. A master whose redis exited, or that is about to
-/// go, has sent bytes that a detachment would throw away.
+/// Nothing of an old master that lives is under way to the candidates any more, or it takes too long. Of one whose redis exited each agent
+/// waits for the rest itself, when it is told to detach.
 fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
     if !failover.detached_at.is_empty() || draft.now().passed(failover.started, IN_FLIGHT) {
         return true;
@@ -132,7 +132,7 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
             draft.command(&failover.old, Command::Fence, "it must not take writes any more");
             up
         }
-        None => up && failover.fence.is_some(),
+        None => false,
     };
     if waits {
         draft.wait(
@@ -147,11 +147,15 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
 
 /// Detaches every member: an offset must stand still to be compared, and one that is not in sync can keep the old master writable as well.
 fn detach(draft: &mut Draft<'_>, failover: &mut Failover) {
+    // The links of a redis that exited end by themselves; those of another one may not.
+    let died = failover.fence.as_ref().is_some_and(|f| f.at == failover.started);
+    let drain = if died { IN_FLIGHT.saturating_sub(draft.now().since(failover.started)) } else { Duration::ZERO };
+    let drain_ms = u32::try_from(drain.as_millis()).unwrap_or_default();
     for name in candidates::members(draft, &failover.old) {
         let Some(state) = draft.connected(&name) else { continue };
         let away = state.redis.process == Process::Exited || (state.redis.role == Role::Replica && state.redis.master_host.is_empty());
         if state.highest.epoch < failover.epoch || !away {
-            draft.command(&name, Command::Detach, "its offset must stand still to be compared");
+            draft.command(&name, Command::Detach { drain_ms }, "its offset must stand still to be compared");
         } else {
             failover.detached_at.entry(name).or_insert(draft.now());
         }

@@ -42,7 +42,7 @@ fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option
         return Some(format!("{old}'s agent confirms that its redis was demoted"));
     }
     if arrived && (state.highest.epoch < failover.epoch || state.redis.role != Role::Replica) {
-        draft.command(old, Command::Detach, "it must not take writes any more");
+        draft.command(old, Command::Detach { drain_ms: 0 }, "it must not take writes any more");
     }
     None
 }

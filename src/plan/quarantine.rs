@@ -151,7 +151,7 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
     let state = draft.connected(name).filter(|s| facts::running(&s.redis));
     let (Some(new_master), Some(state)) = (new_master.filter(|_| draft.record.change.is_none()), state) else { return };
     if state.redis.role != Role::Replica || state.highest.epoch < quarantine.epoch {
-        draft.command(name, Command::Detach, "it was given up as master and must not take writes");
+        draft.command(name, Command::Detach { drain_ms: 0 }, "it was given up as master and must not take writes");
         return;
     }
     let beyond = roles::beyond_promotion(state, new_master);
