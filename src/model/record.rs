@@ -111,6 +111,30 @@ pub struct Rejoin {
     pub sent: UnixMs,
 }
 
+impl Incarnation {
+    /// Reserved, and nothing else is known of it.
+    #[must_use]
+    pub fn new(ordinal: u32, dseq: u64, reserved: UnixMs, epoch_floor: u64, max_price: PricePerBlock) -> Self {
+        Self {
+            ordinal,
+            dseq,
+            reserved,
+            epoch_floor,
+            max_price,
+            lease: None,
+            joined: false,
+            member: false,
+            candidate: false,
+            device: None,
+            rejoin: None,
+            redis_down: None,
+            quarantined: None,
+            replaces: None,
+            condemned: None,
+        }
+    }
+}
+
 /// A chosen bid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {

@@ -33,20 +33,7 @@ pub fn start(draft: &mut Draft<'_>, promotion: &Promotion, death: Death) {
     let loss_accepted = draft.loss_accepted() || draft.spec().failover.when_minority == WhenMinority::Promote;
     let few = (count.away.len() as u64) < u64::from(quorum.min_replicas);
     if death.fenced.is_none() && !few && !loss_accepted {
-        let who = if count.away.is_empty() {
-            format!("{old} needs no replica for a write and cannot be asked")
-        } else {
-            format!("{} may still be attached to it", names(&count.away))
-        };
-        let command = draft.accept_loss_command();
-        draft.problem(
-            "FailoverBlocked",
-            format!(
-                "{old} is given up ({}), but {who}, so it may still take writes; nothing is changed: bring the nodes back, or, when {old} is known to be dead, `{command}`",
-                death.reason
-            ),
-        );
-        draft.wait(format!("proof that {old} takes no writes"), draft.now(), None, format!("a person decides: `{command}`"));
+        fence::blocked(draft, &old, &count.away, &death.reason, draft.now());
         return;
     }
     let now = draft.now();
@@ -83,6 +70,7 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
         finish(draft, &failover, &chosen);
         return;
     }
+    failover.loss_accepted |= draft.loss_accepted();
     // Another process holds other data, and may be attached to whom it likes.
     failover.eligible.retain(|e| draft.connected(&e.incarnation).is_none_or(|s| s.redis.run_id.is_empty() || s.redis.run_id == e.run_id));
     let answering = failover.eligible.iter().any(|e| answers(draft, &e.incarnation));

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::draft::Draft;
 use super::failover::names;
 use super::{quarantine, witness};
+use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Failover, Fence};
 use crate::model::step::Command;
+use crate::model::time::UnixMs;
 
 /// What a cut-off master may exceed max-lag by before it stops taking writes (redis-server 7.0 counts whole seconds, once a second).
 const LAG_ERROR: Duration = Duration::from_secs(2);
@@ -75,17 +77,7 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
     let old = &failover.old;
     let few = (failover.unaccounted.len() as u64) < u64::from(failover.quorum.min_replicas);
     if !few && !failover.loss_accepted {
-        let who = if failover.unaccounted.is_empty() {
-            format!("{old} needs no replica for a write and cannot be asked")
-        } else {
-            format!("{} may still be attached to {old}", names(&failover.unaccounted))
-        };
-        let command = draft.accept_loss_command();
-        draft.problem(
-            "FailoverBlocked",
-            format!("{who}; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"),
-        );
-        draft.wait(format!("proof that {old} takes no writes"), failover.started, None, format!("a person decides: `{command}`"));
+        blocked(draft, old, &failover.unaccounted, &failover.reason, failover.started);
         return None;
     }
     let last = *failover.detached_at.values().max()?;
@@ -96,6 +88,21 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
     }
     let silence = draft.now().since(last).as_secs();
     Some(format!("{old} heard no replica for {silence} s and needs {} for a write", failover.quorum.min_replicas))
+}
+
+/// Says that the old master may still take writes, because of whom, and which command goes on nevertheless.
+pub fn blocked(draft: &mut Draft<'_>, old: &IncarnationName, attached: &[IncarnationName], reason: &str, since: UnixMs) {
+    let who = if attached.is_empty() {
+        format!("{old} needs no replica for a write and cannot be asked")
+    } else {
+        format!("{} may still be attached to it", names(attached))
+    };
+    let command = draft.accept_loss_command();
+    let message = format!(
+        "{old} is given up ({reason}), but {who}, so it may still take writes; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"
+    );
+    draft.problem("FailoverBlocked", message);
+    draft.wait(format!("proof that {old} takes no writes"), since, None, format!("a person decides: `{command}`"));
 }
 
 /// How the old master was fenced, and who could not say so.

@@ -77,23 +77,8 @@ pub fn fill(draft: &mut Draft<'_>) {
 
 fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: PricePerBlock) {
     let Some((name, dseq)) = draft.take_spare(ordinal) else { return };
-    let incarnation = Incarnation {
-        ordinal,
-        dseq,
-        reserved: draft.now(),
-        epoch_floor: draft.record.epoch,
-        max_price,
-        lease: None,
-        joined: false,
-        member: false,
-        candidate: false,
-        device: None,
-        rejoin: None,
-        redis_down: None,
-        quarantined: None,
-        replaces: replaces.clone(),
-        condemned: None,
-    };
+    let mut incarnation = Incarnation::new(ordinal, dseq, draft.now(), draft.record.epoch, max_price);
+    incarnation.replaces.clone_from(&replaces);
     draft.record.incarnations.insert(name.clone(), incarnation);
     let why = replaces.map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
     draft.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));

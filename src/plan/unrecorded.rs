@@ -59,23 +59,8 @@ pub fn close_at_word(draft: &mut Draft<'_>) {
             continue;
         }
         let reason = "a person asked for it; it stood in no record".to_owned();
-        let incarnation = Incarnation {
-            ordinal: name.ordinal().unwrap_or(0),
-            dseq,
-            reserved: now,
-            epoch_floor: draft.record.epoch,
-            max_price: PricePerBlock(0),
-            lease: None,
-            joined: false,
-            member: false,
-            candidate: false,
-            device: None,
-            rejoin: None,
-            redis_down: None,
-            quarantined: None,
-            replaces: None,
-            condemned: Some(Condemned { at: now, reason, closed: None }),
-        };
+        let mut incarnation = Incarnation::new(name.ordinal().unwrap_or(0), dseq, now, draft.record.epoch, PricePerBlock(0));
+        incarnation.condemned = Some(Condemned { at: now, reason, closed: None });
         draft.record.incarnations.insert(name.clone(), incarnation);
         draft.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
     }

@@ -38,21 +38,27 @@ async fn has_event(world: &World, reason: &str) -> bool {
     world.store.events("cache").await.unwrap().iter().any(|e| e.reason == reason)
 }
 
+/// A cluster with a master, a good replica, and one that has been cut off from the master for ten minutes.
+async fn with_a_stale_replica(seed: u64) -> (Arc<World>, IncarnationName, IncarnationName, IncarnationName) {
+    let world = running_with(seed, THREE, 5).await;
+    let master = world.master("cache").await;
+    let mut replicas = others(&world, &master).await;
+    let (stale, good) = (replicas.remove(1), replicas.remove(0));
+    world.nodes.cut(&stale, &master);
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    (world, master, good, stale)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_was_cut_off_for_ten_minutes_is_not_promoted() {
-    let world = running_with(9001, THREE, 5).await;
-    let master = world.master("cache").await;
-    let replicas = others(&world, &master).await;
-    let (good, stale) = (&replicas[0], &replicas[1]);
-    world.nodes.cut(stale, &master);
-    tokio::time::sleep(Duration::from_mins(10)).await;
+    let (world, master, good, stale) = with_a_stale_replica(9001).await;
     // The operator misses the good replica for a moment, and the master's redis restarts with its data.
-    world.nodes.with(good, |n| n.reachable = false);
+    world.nodes.with(&good, |n| n.reachable = false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     world.nodes.with(&master, Node::kill_redis);
     tokio::time::sleep(Duration::from_secs(20)).await;
-    world.nodes.with(good, |n| n.reachable = true);
-    world.nodes.heal(stale, &master);
+    world.nodes.with(&good, |n| n.reachable = true);
+    world.nodes.heal(&stale, &master);
     world.until_ready("cache").await;
     assert_eq!(world.lost_writes("cache").await, 0);
 }
@@ -60,19 +66,14 @@ async fn a_replica_that_was_cut_off_for_ten_minutes_is_not_promoted() {
 /// The same where the operator has just been started and knows nothing of the good replica.
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_has_just_started_does_not_promote_a_stale_replica_either() {
-    let world = running_with(9021, THREE, 5).await;
-    let master = world.master("cache").await;
-    let replicas = others(&world, &master).await;
-    let (good, stale) = (&replicas[0], &replicas[1]);
-    world.nodes.cut(stale, &master);
-    tokio::time::sleep(Duration::from_mins(10)).await;
+    let (world, master, good, stale) = with_a_stale_replica(9021).await;
     world.kill_operator().await;
-    world.nodes.with(good, |n| n.reachable = false);
+    world.nodes.with(&good, |n| n.reachable = false);
     world.nodes.with(&master, Node::kill_redis);
     world.start_operator().await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    world.nodes.with(good, |n| n.reachable = true);
-    world.nodes.heal(stale, &master);
+    world.nodes.with(&good, |n| n.reachable = true);
+    world.nodes.heal(&stale, &master);
     world.until_ready("cache").await;
     assert_eq!(world.lost_writes("cache").await, 0);
 }

@@ -32,23 +32,8 @@ pub struct Scene {
 }
 
 fn incarnation(ordinal: u32) -> Incarnation {
-    Incarnation {
-        ordinal,
-        dseq: 100 + u64::from(ordinal),
-        reserved: UnixMs(NOW - 3_600_000),
-        epoch_floor: 0,
-        max_price: PricePerBlock(1),
-        lease: None,
-        joined: true,
-        member: true,
-        candidate: true,
-        device: None,
-        rejoin: None,
-        redis_down: None,
-        quarantined: None,
-        replaces: None,
-        condemned: None,
-    }
+    let reserved = Incarnation::new(ordinal, 100 + u64::from(ordinal), UnixMs(NOW - 3_600_000), 0, PricePerBlock(1));
+    Incarnation { joined: true, member: true, candidate: true, ..reserved }
 }
 
 /// A replica of node 0 that was in sync with it, and obeyed `epoch`.

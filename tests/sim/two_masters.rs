@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::types::{MASTER, MIGRATE};
+use akash_redis::api::types::{ACCEPT_LOSS, MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{Authority, Process, Role};
 use akash_redis::model::record::Fence;
@@ -192,6 +192,8 @@ fn a_master_that_needs_no_replica_is_not_fenced_by_time() {
     assert!(promoted(&plan).is_empty());
     let (reason, message) = degraded(&plan);
     assert!(reason == "FailoverBlocked" && message.contains("needs no replica for a write"), "{message}");
+    scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
+    assert_eq!(promoted(&scene.settle(NOW + 60_000)), [name(1)], "a person knows that it is dead");
 }
 
 /// With a proof and nobody unaccounted for nothing blocks, whatever the dead master last said of its quorum.
