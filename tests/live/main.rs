@@ -13,6 +13,7 @@ mod mesh_faults;
 mod moves;
 mod node;
 mod node_faults;
+mod one_way;
 mod outage;
 mod own;
 mod paths;
