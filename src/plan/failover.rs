@@ -75,7 +75,9 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
     failover.eligible.retain(|e| draft.connected(&e.incarnation).is_none_or(|s| s.redis.run_id.is_empty() || s.redis.run_id == e.run_id));
     let answering = failover.eligible.iter().any(|e| answers(draft, &e.incarnation));
     let old_answers = draft.connected(&failover.old).is_some_and(|s| facts::running(&s.redis));
-    if failover.eligible.is_empty() || (!answering && old_answers && draft.now().passed(failover.started, DETACH_LIMIT)) {
+    // Nobody else is looked at while they may come back, unless a person goes on without them.
+    let goes_on = old_answers || draft.loss_accepted();
+    if failover.eligible.is_empty() || (!answering && goes_on && draft.now().passed(failover.started, DETACH_LIMIT)) {
         let message = format!("no candidate of epoch {} is left before a choice; it is looked at again", failover.epoch);
         draft.event("FailoverAbandoned", message);
         draft.record.change = None;
@@ -83,8 +85,14 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
     }
     if !answering {
         let all: Vec<_> = failover.eligible.iter().map(|e| e.incarnation.clone()).collect();
-        draft.problem("FailoverWaits", format!("{} is given up, and none of {} answers", failover.old, names(&all)));
-        draft.watch(format!("one of {} to be heard", names(&all)), failover.started, DETACH_LIMIT, "FailoverWaits");
+        let command = draft.accept_loss_command();
+        let message = format!(
+            "{} is given up, and none of {} answers, which have its data: bring one of them back, or, to go on with what is left, `{command}`",
+            failover.old,
+            names(&all)
+        );
+        draft.problem("FailoverWaits", message);
+        draft.wait(format!("one of {} to be heard", names(&all)), failover.started, None, format!("a person decides: `{command}`"));
     }
     let arrived = arrived(draft, &failover);
     if arrived {

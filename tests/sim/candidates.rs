@@ -8,6 +8,7 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{AttachedReplica, History, Process, Role};
 use akash_redis::model::record::FailoverReport;
 use akash_redis::model::step::{Command, Effect};
+use akash_redis::model::time::UnixMs;
 use akash_redis::store::Store;
 
 use crate::lifecycle::THREE;
@@ -49,6 +50,15 @@ async fn with_a_stale_replica(seed: u64) -> (Arc<World>, IncarnationName, Incarn
     (world, master, good, stale)
 }
 
+/// Everybody is reached again after a while, and nothing is lost.
+async fn comes_back_whole(world: &World, master: &IncarnationName, good: &IncarnationName, stale: &IncarnationName) {
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.nodes.with(good, |n| n.reachable = true);
+    world.nodes.heal(stale, master);
+    world.until_ready("cache").await;
+    assert_eq!(world.lost_writes("cache").await, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_was_cut_off_for_ten_minutes_is_not_promoted() {
     let (world, master, good, stale) = with_a_stale_replica(9001).await;
@@ -56,11 +66,7 @@ async fn a_replica_that_was_cut_off_for_ten_minutes_is_not_promoted() {
     world.nodes.with(&good, |n| n.reachable = false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     world.nodes.with(&master, Node::kill_redis);
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    world.nodes.with(&good, |n| n.reachable = true);
-    world.nodes.heal(&stale, &master);
-    world.until_ready("cache").await;
-    assert_eq!(world.lost_writes("cache").await, 0);
+    comes_back_whole(&world, &master, &good, &stale).await;
 }
 
 /// The same where the operator has just been started and knows nothing of the good replica.
@@ -71,11 +77,7 @@ async fn an_operator_that_has_just_started_does_not_promote_a_stale_replica_eith
     world.nodes.with(&good, |n| n.reachable = false);
     world.nodes.with(&master, Node::kill_redis);
     world.start_operator().await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    world.nodes.with(&good, |n| n.reachable = true);
-    world.nodes.heal(&stale, &master);
-    world.until_ready("cache").await;
-    assert_eq!(world.lost_writes("cache").await, 0);
+    comes_back_whole(&world, &master, &good, &stale).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,6 +287,25 @@ async fn a_person_may_accept_the_loss_of_what_cannot_be_asked_for() {
     world.until("the replica to be master", Duration::from_mins(5), async || world.master("cache").await == replica).await;
     let before = world.written();
     world.until("writes", Duration::from_mins(5), async || world.written() > before + 20).await;
+}
+
+/// Who had the data fell silent in the middle of the failover; another node answers and is older.
+#[test]
+fn a_failover_whose_candidates_are_all_silent_names_the_command_that_goes_on() {
+    let mut scene = Scene::three();
+    scene.failing(NOW - 10_000).eligible.retain(|e| e.incarnation == name(2));
+    scene.record.incarnations.get_mut(&name(1)).unwrap().candidate = false;
+    for n in [0, 2] {
+        scene.node(n, |v| (v.connected, v.heard) = (false, UnixMs(NOW - 20_000)));
+    }
+    scene.heard(1, detached(1, |_| {}));
+    let plan = scene.settle(NOW);
+    assert!(promoted(&plan).is_empty());
+    let (_, message) = degraded(&plan);
+    let told = message.find("none of cache-2-aaaa answers").map(|at| &message[at..]);
+    assert!(told.is_some_and(|m| m.contains("akash-redis failover cache --accept-loss")), "{message}");
+    scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
+    assert_eq!(promoted(&scene.settle(NOW + 1_000)), [name(1)], "a person decided");
 }
 
 #[test]
