@@ -78,7 +78,7 @@ async fn replicates(stage: &Stage, status: &Status, value: &str) {
 fn nodes_that_are_cut_off_come_back_and_relays_do_when_no_path_is_direct() {
     let test = "mesh_faults::nodes_that_are_cut_off_come_back_and_relays_do_when_no_path_is_direct";
     sandboxed(test, LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::start(&sandbox).await;
+        let stage = Stage::patient(&sandbox).await;
         stage.client.apply(&cluster(3)).await.unwrap();
         let status = stage.until_ready().await;
         let (_proxy, access) = stage.proxy();

@@ -32,17 +32,6 @@ fn impatient() -> RedisCluster {
     cluster
 }
 
-/// An operator that does not replace a node within the time in which it comes back by itself.
-async fn patient(sandbox: &Sandbox) -> Stage {
-    let mut stage = Stage::without_operator(sandbox).await;
-    let (file, replace) = (stage.local.config(), "replaceAfter: 12s");
-    let settings = fs::read_to_string(&file).unwrap();
-    assert!(settings.contains(replace), "{settings}");
-    fs::write(&file, settings.replace(replace, "replaceAfter: 2m")).unwrap();
-    stage.local.start_operator().await.unwrap();
-    stage
-}
-
 /// A node's container.
 struct Container<'a> {
     runner: &'a Runner,
@@ -116,7 +105,7 @@ async fn whole_again(stage: &Stage, nodes: usize) -> Status {
 #[test]
 fn a_tailscaled_that_dies_or_freezes_is_started_again() {
     sandboxed("node_faults::a_tailscaled_that_dies_or_freezes_is_started_again", LIMIT, async |sandbox: Sandbox| {
-        let stage = patient(&sandbox).await;
+        let stage = Stage::patient(&sandbox).await;
         stage.client.apply(&impatient()).await.unwrap();
         let status = whole_again(&stage, 3).await;
         let (_proxy, access) = stage.proxy();

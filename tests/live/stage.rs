@@ -79,6 +79,17 @@ impl Stage {
         stage
     }
 
+    /// All of it, with an operator that does not replace a node within the time in which it comes back by itself.
+    pub async fn patient(sandbox: &Sandbox) -> Self {
+        let mut stage = Self::without_operator(sandbox).await;
+        let (file, replace) = (stage.local.config(), "replaceAfter: 12s");
+        let settings = std::fs::read_to_string(&file).unwrap();
+        assert!(settings.contains(replace), "{settings}");
+        std::fs::write(&file, settings.replace(replace, "replaceAfter: 2m")).unwrap();
+        stage.local.start_operator().await.unwrap();
+        stage
+    }
+
     /// Polls the cluster until it is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&RedisCluster) -> bool) -> RedisCluster {
         let begun = Instant::now();
