@@ -16,7 +16,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.enable_type_names();
     // It carries a password; `src/wire` prints it without.
     config.skip_debug([".akash_redis.agent.v1.Follow"]);
-    tonic_prost_build::configure().include_file("wire.rs").compile_fds_with_config(protox::compile(files, [ROOT])?, config)?;
+    tonic_prost_build::configure()
+        .include_file("wire.rs")
+        .compile_fds_with_config(protox::compile(files, [ROOT])?, config)?;
     Ok(())
 }
 

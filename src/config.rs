@@ -1,7 +1,8 @@
 //! The operator's own settings: one YAML file, each value also as an environment variable.
 //!
-//! `chain.gasPrice` is `AKASH_REDIS_CHAIN_GAS_PRICE`, and so on for every field; a variable that is set wins over the file, an empty one
-//! counts as not set. Secrets are never in the file: it names the files (or, for the mnemonic, the variable) that hold them.
+//! `chain.gasPrice` is `AKASH_REDIS_CHAIN_GAS_PRICE`, and so on for every field; a variable that is
+//! set wins over the file, an empty one counts as not set. Secrets are never in the file: it names
+//! the files (or, for the mnemonic, the variable) that hold them.
 
 mod fields;
 mod parts;
@@ -137,9 +138,11 @@ pub struct Mesh {
     pub operator_tag: String,
     /// Tag under which a node is reached by the operator alone.
     pub quarantine_tag: String,
-    /// SOCKS5 listener (`host:port`) of a tailscaled that somebody else runs, through which the operator reaches nodes.
+    /// SOCKS5 listener (`host:port`) of a tailscaled that somebody else runs, through which the
+    /// operator reaches nodes.
     pub socks5: Option<String>,
-    /// The tailscaled that the operator runs itself. Without it and without `socks5` nodes are dialled directly.
+    /// The tailscaled that the operator runs itself. Without it and without `socks5` nodes are
+    /// dialled directly.
     pub tailscaled: Option<OwnTailscaled>,
 }
 
@@ -203,7 +206,8 @@ pub enum LogFormat {
 /// How provider gateways are reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Gateway {
-    /// Gateways at private and loopback addresses are dialled as well: for a market on one's own machine only.
+    /// Gateways at private and loopback addresses are dialled as well: for a market on one's own
+    /// machine only.
     pub allow_private: bool,
 }
 
@@ -242,7 +246,11 @@ impl Config {
     }
 
     /// As [`Self::load`], with the text of the file and the environment given.
-    pub fn parse(path: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn parse(
+        path: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let fields = Fields::read(path, text, env)?;
         Ok(Self {
             chain: chain(&fields)?,
@@ -250,7 +258,9 @@ impl Config {
             mesh: mesh(&fields)?,
             node: Node { image: image(&fields)? },
             budget: budget(&fields)?,
-            store: Store { sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into() },
+            store: Store {
+                sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into(),
+            },
             root_secret: root_secret(&fields)?,
             api: Api { socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into() },
             log: log(&fields)?,
@@ -263,13 +273,24 @@ impl Config {
 fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
     let grpc = fields.list("chain.grpc")?;
     if let Some(bad) = grpc.iter().find(|url| !is_url(url)) {
-        return Err(invalid("chain.grpc", format!("`{bad}` is not a URL; write it like https://grpc.example.org:443")));
+        return Err(invalid(
+            "chain.grpc",
+            format!("`{bad}` is not a URL; write it like https://grpc.example.org:443"),
+        ));
     }
-    // A mistyped price would be paid: ten uakt for a unit of gas is four hundred times the usual price.
-    let gas_price_micro = fields::decimal_micro(fields.or("chain.gasPrice", "0.025uakt").trim_end_matches("uakt"))
-        .filter(|price| (1..=10_000_000).contains(price))
-        .ok_or_else(|| invalid("chain.gasPrice", "it must be above 0 and at most 10uakt, written like 0.025uakt"))?;
-    let (max_fee, max_fee_per_day) = (akt(fields, "chain.maxFee", "0.1akt")?, akt(fields, "chain.maxFeePerDay", "3akt")?);
+    // A mistyped price would be paid: ten uakt for a unit of gas is four hundred times the usual
+    // price.
+    let gas_price_micro =
+        fields::decimal_micro(fields.or("chain.gasPrice", "0.025uakt").trim_end_matches("uakt"))
+            .filter(|price| (1..=10_000_000).contains(price))
+            .ok_or_else(|| {
+                invalid(
+                    "chain.gasPrice",
+                    "it must be above 0 and at most 10uakt, written like 0.025uakt",
+                )
+            })?;
+    let (max_fee, max_fee_per_day) =
+        (akt(fields, "chain.maxFee", "0.1akt")?, akt(fields, "chain.maxFeePerDay", "3akt")?);
     if max_fee > max_fee_per_day {
         return Err(invalid(
             "chain.maxFeePerDay",
@@ -283,7 +304,9 @@ fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
 fn akt(fields: &Fields, field: &'static str, default: &str) -> Result<u64, ConfigError> {
     let text = fields.or(field, default);
     let amount = text.strip_suffix("akt").and_then(fields::decimal_micro).filter(|uakt| *uakt > 0);
-    amount.ok_or_else(|| invalid(field, format!("`{text}` must be above 0 and written like {default}")))
+    amount.ok_or_else(|| {
+        invalid(field, format!("`{text}` must be above 0 and written like {default}"))
+    })
 }
 
 fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Wallet, ConfigError> {
@@ -292,8 +315,18 @@ fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Walle
         (None, Some(variable)) => env(variable)
             .filter(|words| !words.trim().is_empty())
             .map(SecretString::from)
-            .ok_or_else(|| invalid("wallet.mnemonicEnv", format!("the environment variable {variable} is not set")))?,
-        (Some(_), Some(_)) => return Err(invalid("wallet.mnemonicEnv", "wallet.mnemonicFile is set as well; keep one of them")),
+            .ok_or_else(|| {
+                invalid(
+                    "wallet.mnemonicEnv",
+                    format!("the environment variable {variable} is not set"),
+                )
+            })?,
+        (Some(_), Some(_)) => {
+            return Err(invalid(
+                "wallet.mnemonicEnv",
+                "wallet.mnemonicFile is set as well; keep one of them",
+            ));
+        }
         (None, None) => return Err(fields::missing("wallet.mnemonicFile")),
     };
     Ok(Wallet { mnemonic, fee_granter: fields.optional("wallet.feeGranter") })
@@ -302,16 +335,27 @@ fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Walle
 fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
     let api = fields.or("mesh.api", "https://api.tailscale.com");
     if !is_url(&api) {
-        return Err(invalid("mesh.api", format!("`{api}` is not a URL; write it like https://api.tailscale.com")));
+        return Err(invalid(
+            "mesh.api",
+            format!("`{api}` is not a URL; write it like https://api.tailscale.com"),
+        ));
     }
     let login_server = fields.optional("mesh.loginServer");
     if let Some(url) = login_server.as_ref().filter(|url| !is_url(url)) {
-        return Err(invalid("mesh.loginServer", format!("`{url}` is not a URL; write it like https://headscale.example.org")));
+        return Err(invalid(
+            "mesh.loginServer",
+            format!("`{url}` is not a URL; write it like https://headscale.example.org"),
+        ));
     }
     let tags = parts::mesh_tags(fields)?;
     let socks5 = fields.optional("mesh.socks5");
-    if let Some(address) = socks5.as_ref().filter(|a| a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())) {
-        return Err(invalid("mesh.socks5", format!("`{address}` is not an address; write it like 127.0.0.1:1055")));
+    if let Some(address) = socks5.as_ref().filter(|a| {
+        a.rsplit_once(':').is_none_or(|(h, p)| h.is_empty() || p.parse::<u16>().is_err())
+    }) {
+        return Err(invalid(
+            "mesh.socks5",
+            format!("`{address}` is not an address; write it like 127.0.0.1:1055"),
+        ));
     }
     let tailscaled = own_tailscaled(fields)?;
     if socks5.is_some() && tailscaled.is_some() {
@@ -325,7 +369,10 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         login_server,
         tailnet: fields.or("mesh.tailnet", "-"),
         oauth_client_id: fields.required("mesh.oauthClientId")?,
-        oauth_secret: secret::text("mesh.oauthSecretFile", &fields.required("mesh.oauthSecretFile")?)?,
+        oauth_secret: secret::text(
+            "mesh.oauthSecretFile",
+            &fields.required("mesh.oauthSecretFile")?,
+        )?,
         tag: tags.nodes,
         operator_tag: tags.operator,
         quarantine_tag: tags.quarantine,
@@ -339,33 +386,61 @@ fn own_tailscaled(fields: &Fields) -> Result<Option<OwnTailscaled>, ConfigError>
     const PROGRAM: &str = "mesh.tailscaled.program";
     let Some(dir) = fields.get(DIR) else {
         return match fields.get(PROGRAM) {
-            Some(_) => Err(invalid(PROGRAM, format!("{DIR} is missing: name the directory where this tailscaled shall keep its state"))),
+            Some(_) => Err(invalid(
+                PROGRAM,
+                format!(
+                    "{DIR} is missing: name the directory where this tailscaled shall keep its state"
+                ),
+            )),
             None => Ok(None),
         };
     };
     if !Path::new(dir).is_absolute() || dir.len() > LONGEST_DIR {
-        return Err(invalid(DIR, format!("`{dir}` must be an absolute path of at most {LONGEST_DIR} characters: a socket lies in it")));
+        return Err(invalid(
+            DIR,
+            format!(
+                "`{dir}` must be an absolute path of at most {LONGEST_DIR} characters: a socket lies in it"
+            ),
+        ));
     }
-    Ok(Some(OwnTailscaled { state_dir: dir.into(), program: fields.or(PROGRAM, "tailscaled").into() }))
+    Ok(Some(OwnTailscaled {
+        state_dir: dir.into(),
+        program: fields.or(PROGRAM, "tailscaled").into(),
+    }))
 }
 
 /// An image without a digest would be whatever a registry says on the day a node is replaced.
 fn image(fields: &Fields) -> Result<String, ConfigError> {
     let image = fields.required("node.image")?;
     match image.split_once("@sha256:") {
-        Some((name, hex)) if !name.is_empty() && hex.len() == 64 && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) => Ok(image),
+        Some((name, hex))
+            if !name.is_empty()
+                && hex.len() == 64
+                && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) =>
+        {
+            Ok(image)
+        }
         _ => Err(invalid(
             "node.image",
-            format!("`{image}` has no digest; write it like registry.example.org/node@sha256: and 64 hex digits"),
+            format!(
+                "`{image}` has no digest; write it like registry.example.org/node@sha256: and 64 hex digits"
+            ),
         )),
     }
 }
 
 fn budget(fields: &Fields) -> Result<Budget, ConfigError> {
-    let money = |field| fields.required(field)?.parse::<Money>().map_err(|e| invalid(field, e.to_string()));
-    let budget = Budget { global: money("budget.global")?, per_cluster_default: money("budget.perClusterDefault")? };
+    let money =
+        |field| fields.required(field)?.parse::<Money>().map_err(|e| invalid(field, e.to_string()));
+    let budget = Budget {
+        global: money("budget.global")?,
+        per_cluster_default: money("budget.perClusterDefault")?,
+    };
     if budget.per_cluster_default > budget.global {
-        return Err(invalid("budget.perClusterDefault", format!("it is more than budget.global, {}", budget.global)));
+        return Err(invalid(
+            "budget.perClusterDefault",
+            format!("it is more than budget.global, {}", budget.global),
+        ));
     }
     Ok(budget)
 }
@@ -375,7 +450,10 @@ fn root_secret(fields: &Fields) -> Result<SecretSlice<u8>, ConfigError> {
     let path = fields.required(FIELD)?;
     let bytes = secret::bytes(FIELD, &path)?;
     if bytes.len() < 32 {
-        let reason = format!("{path} holds {} bytes and at least 32 are needed; make one with `head -c 32 /dev/urandom`", bytes.len());
+        let reason = format!(
+            "{path} holds {} bytes and at least 32 are needed; make one with `head -c 32 /dev/urandom`",
+            bytes.len()
+        );
         return Err(invalid(FIELD, reason));
     }
     Ok(bytes.into())
@@ -390,7 +468,10 @@ fn log(fields: &Fields) -> Result<Log, ConfigError> {
     let level = fields.or("log.level", "info");
     match tracing_subscriber::EnvFilter::try_new(&level) {
         Ok(_) => Ok(Log { format, level }),
-        Err(e) => Err(invalid("log.level", format!("{e}; write it like info or info,akash_redis::plan=debug"))),
+        Err(e) => Err(invalid(
+            "log.level",
+            format!("{e}; write it like info or info,akash_redis::plan=debug"),
+        )),
     }
 }
 
@@ -404,17 +485,24 @@ fn timing(fields: &Fields) -> Result<Timing, ConfigError> {
         tick: fields.span("timing.tick", default.tick)?,
     };
     if timing.bid_window >= timing.bid_deadline {
-        return Err(invalid("timing.bidWindow", "it must be shorter than timing.bidDeadline, or no bid is ever chosen"));
+        return Err(invalid(
+            "timing.bidWindow",
+            "it must be shorter than timing.bidDeadline, or no bid is ever chosen",
+        ));
     }
     if timing.join_deadline >= KEY_LIFE {
-        let reason = format!("it must be shorter than {} min: for so long a node's auth key can be used", KEY_LIFE.as_secs() / 60);
+        let reason = format!(
+            "it must be shorter than {} min: for so long a node's auth key can be used",
+            KEY_LIFE.as_secs() / 60
+        );
         return Err(invalid("timing.joinDeadline", reason));
     }
     Ok(timing)
 }
 
 fn is_url(text: &str) -> bool {
-    text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
 }
 
 fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {

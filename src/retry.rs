@@ -1,4 +1,5 @@
-//! Trying again for a short while: the one place that knows the `backoff` crate, of which only the policy is used.
+//! Trying again for a short while: the one place that knows the `backoff` crate, of which only the
+//! policy is used.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,12 +8,18 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use tokio::time::Instant;
 
-/// The longest that anything is tried again before it is handed back: deadlines beyond this belong to the planner.
+/// The longest that anything is tried again before it is handed back: deadlines beyond this belong
+/// to the planner.
 pub const MAX_RETRY: Duration = Duration::from_secs(10);
 
-/// Runs `op` until it succeeds, fails with an error that is not transient, or `limit` (at most [`MAX_RETRY`]) has passed; then the
-/// last error comes back. At least one attempt is made. An attempt under way is not cut short: `op` brings its own time-outs.
-pub async fn retry<T, E, F, Fut>(limit: Duration, is_transient: impl Fn(&E) -> bool, mut op: F) -> Result<T, E>
+/// Runs `op` until it succeeds, fails with an error that is not transient, or `limit` (at most
+/// [`MAX_RETRY`]) has passed; then the last error comes back. At least one attempt is made. An
+/// attempt under way is not cut short: `op` brings its own time-outs.
+pub async fn retry<T, E, F, Fut>(
+    limit: Duration,
+    is_transient: impl Fn(&E) -> bool,
+    mut op: F,
+) -> Result<T, E>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -32,7 +39,8 @@ where
     }
 }
 
-/// Pauses of 100 ms, growing to 2 s, each spread by half so that many callers do not come back at once.
+/// Pauses of 100 ms, growing to 2 s, each spread by half so that many callers do not come back at
+/// once.
 fn policy() -> ExponentialBackoff {
     ExponentialBackoff {
         current_interval: Duration::from_millis(100),

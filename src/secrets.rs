@@ -1,6 +1,8 @@
-//! Everything that is derived from the one root secret: installation id, CA, certificates, replication passwords.
+//! Everything that is derived from the one root secret: installation id, CA, certificates,
+//! replication passwords.
 //!
-//! Nothing of it is stored. The same root secret gives the same CA, ids and passwords for ever: it has to be kept safe, and kept.
+//! Nothing of it is stored. The same root secret gives the same CA, ids and passwords for ever: it
+//! has to be kept safe, and kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +12,8 @@ use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData,
-    SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
@@ -25,18 +27,22 @@ pub const OPERATOR_NAME: &str = "operator";
 
 /// Fewer bytes could be guessed.
 const LEAST_BYTES: usize = 32;
-/// Letters and digits that are hard to confuse, allowed in host names and key descriptions: exactly 32.
+/// Letters and digits that are hard to confuse, allowed in host names and key descriptions: exactly
+/// 32.
 const ID_CHARACTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// A node's clock may be wrong by less than this.
 const BACK_DATE: Duration = Duration::from_hours(24);
 /// No certificate outlives its lease; this is longer than any.
 const LIFE: Duration = Duration::from_hours(24 * 3650);
-/// The CA's dates are fixed, so that it is the same certificate each time it is derived: 2020 to 2120.
+/// The CA's dates are fixed, so that it is the same certificate each time it is derived: 2020 to
+/// 2120.
 const CA_YEARS: (i32, i32) = (2020, 2120);
 
 /// The root secret is too short.
 #[derive(Debug, thiserror::Error)]
-#[error("the root secret has {0} bytes and at least 32 are needed; make one with `head -c 32 /dev/urandom`")]
+#[error(
+    "the root secret has {0} bytes and at least 32 are needed; make one with `head -c 32 /dev/urandom`"
+)]
 pub struct TooShort(usize);
 
 /// The root secret.
@@ -76,7 +82,9 @@ impl RootSecret {
             info.extend(["/", &part.len().to_string(), ":", part]);
         }
         let mut out = [0; 32];
-        Hkdf::<Sha256>::new(None, self.0.expose_secret()).expand(info.as_bytes(), &mut out).expect("32 bytes are within HKDF's limit");
+        Hkdf::<Sha256>::new(None, self.0.expose_secret())
+            .expand(info.as_bytes(), &mut out)
+            .expect("32 bytes are within HKDF's limit");
         out
     }
 
@@ -84,13 +92,17 @@ impl RootSecret {
     #[must_use]
     pub fn installation_id(&self) -> InstallationId {
         let bytes = self.derive("installation-id", &[]);
-        InstallationId(bytes[..6].iter().map(|b| char::from(ID_CHARACTERS[usize::from(b % 32)])).collect())
+        InstallationId(
+            bytes[..6].iter().map(|b| char::from(ID_CHARACTERS[usize::from(b % 32)])).collect(),
+        )
     }
 
     /// A P-256 key; the few values that are no key are skipped by counting on.
     fn key(&self, purpose: &str, part: &str) -> (SameKey, SecretString) {
         let secret = (0u32..)
-            .find_map(|n| p256::SecretKey::from_slice(&self.derive(purpose, &[part, &n.to_string()])).ok())
+            .find_map(|n| {
+                p256::SecretKey::from_slice(&self.derive(purpose, &[part, &n.to_string()])).ok()
+            })
             .expect("almost every value is a key");
         let pem = secret.to_pkcs8_pem(LineEnding::LF).expect("a P-256 key has a PKCS#8 form");
         (SameKey::new(SigningKey::from(secret)), SecretString::from(pem.as_str()))
@@ -128,13 +140,21 @@ impl RootSecret {
         self.leaf("operator", OPERATOR_NAME, ExtendedKeyUsagePurpose::ClientAuth, now)
     }
 
-    fn leaf(&self, purpose: &str, name: &str, usage: ExtendedKeyUsagePurpose, now: UnixMs) -> CertifiedPem {
+    fn leaf(
+        &self,
+        purpose: &str,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        now: UnixMs,
+    ) -> CertifiedPem {
         let (pair, key) = self.key(purpose, name);
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("an incarnation's name is a DNS name");
+        let mut params = CertificateParams::new(vec![name.to_owned()])
+            .expect("an incarnation's name is a DNS name");
         params.distinguished_name = distinguished(name);
         params.extended_key_usages = vec![usage];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let now = OffsetDateTime::from_unix_timestamp(i64::try_from(now.0 / 1000).unwrap_or(0)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let now = OffsetDateTime::from_unix_timestamp(i64::try_from(now.0 / 1000).unwrap_or(0))
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         params.not_before = now - BACK_DATE;
         params.not_after = now + LIFE;
         let certificate = params.signed_by(&pair, &self.issuer()).expect("a P-256 key signs").pem();
@@ -143,14 +163,21 @@ impl RootSecret {
 
     /// Leave to replicate, for one incarnation in one epoch.
     #[must_use]
-    pub fn replication_credentials(&self, incarnation: &IncarnationName, epoch: u64) -> ReplicationCredentials {
+    pub fn replication_credentials(
+        &self,
+        incarnation: &IncarnationName,
+        epoch: u64,
+    ) -> ReplicationCredentials {
         let password = self.derive("replication", &[&incarnation.0, &epoch.to_string()]);
-        ReplicationCredentials { user: format!("repl-{incarnation}-{epoch}"), password: SecretString::from(hex::encode(password)) }
+        ReplicationCredentials {
+            user: format!("repl-{incarnation}-{epoch}"),
+            password: SecretString::from(hex::encode(password)),
+        }
     }
 }
 
-/// A key that signs the same bytes always the same way (RFC 6979). The certificate library's own keys sign at random, and then the
-/// CA's certificate would be another one each time.
+/// A key that signs the same bytes always the same way (RFC 6979). The certificate library's own
+/// keys sign at random, and then the CA's certificate would be another one each time.
 struct SameKey {
     secret: SigningKey,
     public: Vec<u8>,
@@ -213,7 +240,9 @@ mod tests {
         let name = IncarnationName("cache-0-x7k2".to_owned());
         assert_eq!(a.ca_pem(), b.ca_pem());
         assert_ne!(a.ca_pem(), other.ca_pem());
-        let password = |r: &RootSecret, epoch| r.replication_credentials(&name, epoch).password.expose_secret().to_owned();
+        let password = |r: &RootSecret, epoch| {
+            r.replication_credentials(&name, epoch).password.expose_secret().to_owned()
+        };
         assert_eq!(password(&a, 1), password(&b, 1));
         assert_ne!(password(&a, 1), password(&a, 2));
         assert_ne!(password(&a, 1), password(&other, 1));
@@ -230,16 +259,29 @@ mod tests {
         assert!(RootSecret::new(vec![1; 31].into()).is_err());
     }
 
-    /// A CA derived by a later process vouches for certificates of an earlier one, and roles are not interchangeable.
+    /// A CA derived by a later process vouches for certificates of an earlier one, and roles are
+    /// not interchangeable.
     #[tokio::test]
     async fn mutual_tls_holds_between_processes() {
         let name = IncarnationName("cache-0-x7k2".to_owned());
-        let (node, operator) = (root(1).node_certificate(&name, UnixMs::now()), root(1).operator_certificate(UnixMs::now()));
+        let (node, operator) = (
+            root(1).node_certificate(&name, UnixMs::now()),
+            root(1).operator_certificate(UnixMs::now()),
+        );
         let ca = root(1).ca_pem();
-        assert!(handshake(&ca, &node, &operator, &name.0).await, "node and operator of one root secret");
-        assert!(!handshake(&ca, &node, &root(2).operator_certificate(UnixMs::now()), &name.0).await, "an operator of another one");
+        assert!(
+            handshake(&ca, &node, &operator, &name.0).await,
+            "node and operator of one root secret"
+        );
+        assert!(
+            !handshake(&ca, &node, &root(2).operator_certificate(UnixMs::now()), &name.0).await,
+            "an operator of another one"
+        );
         assert!(!handshake(&ca, &node, &node, &name.0).await, "a node that poses as the operator");
-        assert!(!handshake(&ca, &node, &operator, "cache-1-x7k2").await, "a node that poses as another");
+        assert!(
+            !handshake(&ca, &node, &operator, "cache-1-x7k2").await,
+            "a node that poses as another"
+        );
     }
 
     async fn handshake(ca: &str, server: &CertifiedPem, client: &CertifiedPem, name: &str) -> bool {
@@ -255,7 +297,12 @@ mod tests {
                 PrivateKeyDer::from_pem_slice(p.key.expose_secret().as_bytes()).unwrap(),
             )
         };
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            roots.clone(),
+            provider.clone(),
+        )
+        .build()
+        .unwrap();
         let (chain, key) = pair(server);
         let server = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 
 use crate::figure::median;
 
@@ -81,7 +83,9 @@ impl Client {
         let mut line = String::new();
         self.0.read_line(&mut line).await?;
         let line = line.trim_end();
-        let Some(length) = line.strip_prefix('$') else { return Ok(line.get(1..).unwrap_or_default().to_owned()) };
+        let Some(length) = line.strip_prefix('$') else {
+            return Ok(line.get(1..).unwrap_or_default().to_owned());
+        };
         let mut body = vec![0; length.parse::<usize>().expect("a length") + 2];
         self.0.read_exact(&mut body).await?;
         body.truncate(body.len() - 2);

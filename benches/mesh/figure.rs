@@ -33,12 +33,15 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 pub fn table(figures: &[Figure]) -> String {
-    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let shown =
+        |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
     let row = |name: &str, unit: &str, [ours, peer, ratio]: [String; 3], n: &str| {
         format!("{name:<46} {unit:<5} {ours:>9} {peer:>9} {ratio:>7} {n:>3}")
     };
     let head = row("FIGURE", "UNIT", ["OURS", "PEER", "RATIO"].map(str::to_owned), "N");
-    let rows = figures.iter().map(|f| row(&f.name, f.unit, [Some(f.ours), f.peer, f.ratio()].map(shown), &f.n.to_string()));
+    let rows = figures.iter().map(|f| {
+        row(&f.name, f.unit, [Some(f.ours), f.peer, f.ratio()].map(shown), &f.n.to_string())
+    });
     std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,7 +1,7 @@
 //! What the mesh costs, and what of it is ours: `make bench`.
 //!
-//! Real tailscaled and redis-server in a sandbox, medians, ours and the peer in turns in one run. A table goes to the terminal, the figures to
-//! `target/bench/mesh.json`.
+//! Real tailscaled and redis-server in a sandbox, medians, ours and the peer in turns in one run. A
+//! table goes to the terminal, the figures to `target/bench/mesh.json`.
 
 mod client;
 mod figure;
@@ -64,14 +64,23 @@ async fn join(scene: &Scene, figures: &mut Vec<Figure>) {
         ours.push(scene.join_by_keeper(round).await.as_secs_f64());
         peer.push(scene.join_by_script(round).await.as_secs_f64());
     }
-    figures.push(Figure::new("join: keeper beside a script", "s", median(&ours), median(&peer), SLOW_ROUNDS));
+    figures.push(Figure::new(
+        "join: keeper beside a script",
+        "s",
+        median(&ours),
+        median(&peer),
+        SLOW_ROUNDS,
+    ));
 }
 
-/// A client of Redis through the forwarder, and one through the proxy, beside one that speaks SOCKS5 itself.
+/// A client of Redis through the forwarder, and one through the proxy, beside one that speaks
+/// SOCKS5 itself.
 async fn connections(scene: &Scene, figures: &mut Vec<Figure>) {
     let [mut pings, mut bulks] = [[vec![], vec![], vec![]], [vec![], vec![], vec![]]];
     for _ in 0..ROUNDS {
-        for (at, way) in [scene.forwarder(), Way::Through(PROXY), Way::Socks5].into_iter().enumerate() {
+        for (at, way) in
+            [scene.forwarder(), Way::Through(PROXY), Way::Socks5].into_iter().enumerate()
+        {
             let mut client = scene.connect(way).await;
             pings[at].push(client.pings(PINGS).await.as_secs_f64() * 1000.0);
             bulks[at].push(client.bulk(BULK_MIB).await);
@@ -79,8 +88,20 @@ async fn connections(scene: &Scene, figures: &mut Vec<Figure>) {
     }
     for (at, way) in ["forwarder", "proxy"].into_iter().enumerate() {
         let (ours, raw) = (median(&pings[at]), median(&pings[2]));
-        figures.push(Figure::new(&format!("PING: {way} beside raw SOCKS5"), "ms", ours, raw, ROUNDS));
-        figures.push(Figure::new(&format!("bulk: {way} beside raw SOCKS5"), "MB/s", median(&bulks[at]), median(&bulks[2]), ROUNDS));
+        figures.push(Figure::new(
+            &format!("PING: {way} beside raw SOCKS5"),
+            "ms",
+            ours,
+            raw,
+            ROUNDS,
+        ));
+        figures.push(Figure::new(
+            &format!("bulk: {way} beside raw SOCKS5"),
+            "MB/s",
+            median(&bulks[at]),
+            median(&bulks[2]),
+            ROUNDS,
+        ));
     }
 }
 
@@ -91,7 +112,13 @@ async fn replication(scene: &Scene, figures: &mut Vec<Figure>) {
         ours.push(link_up(scene, scene.alias()).await);
         peer.push(link_up(scene, "127.0.0.1").await);
     }
-    figures.push(Figure::new("link up after replicaof: mesh beside loopback", "s", median(&ours), median(&peer), SLOW_ROUNDS));
+    figures.push(Figure::new(
+        "link up after replicaof: mesh beside loopback",
+        "s",
+        median(&ours),
+        median(&peer),
+        SLOW_ROUNDS,
+    ));
 }
 
 async fn link_up(scene: &Scene, host: &str) -> f64 {

@@ -1,4 +1,5 @@
-//! What is measured: a Redis behind one tailscaled, clients behind another, and our carriers between them.
+//! What is measured: a Redis behind one tailscaled, clients behind another, and our carriers
+//! between them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,10 @@ use akash_redis::api::status::Endpoint;
 use akash_redis::api::validate;
 use akash_redis::cli::local::Local;
 use akash_redis::devnet::sandbox::Sandbox;
-use akash_redis::devnet::tailnet::{CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, OPERATOR_TAG, Tailnet, login_server, node_env, socks5};
+use akash_redis::devnet::tailnet::{
+    CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, OPERATOR_TAG, Tailnet, login_server, node_env,
+    socks5,
+};
 use akash_redis::mesh::control::{ControlClient, MeshSettings};
 use akash_redis::mesh::daemon::{DAEMON_ENV, Daemon, Login};
 use akash_redis::mesh::local::LocalClient;
@@ -64,11 +68,15 @@ impl Scene {
         let tailnet = Tailnet::start(&dir.join("tailnet"), &[]).await.expect("a tailnet");
         let programs = vec![redis(&dir, 6379), redis(&dir, REPLICA_PORT)];
         let key = tailnet.mint(CLUSTER_TAG).await.expect("a key");
-        let (tailscaled, _) = join_by_hand(&tailnet, &dir.join(MASTER), MASTER, &key, "127.0.0.1:1056").await;
+        let (tailscaled, _) =
+            join_by_hand(&tailnet, &dir.join(MASTER), MASTER, &key, "127.0.0.1:1056").await;
 
         let api = LocalApi::new(&tailnet.socket()).expect("a client");
-        let peers = until(async || Some(api.status().await.ok()?.peers).filter(|peers| !peers.is_empty())).await;
-        let (name, master_ip) = peers.iter().next().map(|(name, ip)| (name.clone(), *ip)).expect("the master");
+        let peers =
+            until(async || Some(api.status().await.ok()?.peers).filter(|peers| !peers.is_empty()))
+                .await;
+        let (name, master_ip) =
+            peers.iter().next().map(|(name, ip)| (name.clone(), *ip)).expect("the master");
         let (sender, receiver) = watch::channel(Arc::new(peers));
         let hosts = Hosts::new("/etc/hosts".into());
         let forwarder = Forwarder::new(socks5(), 6379, Arc::new(api), receiver, hosts);
@@ -82,7 +90,17 @@ impl Scene {
         let control = Arc::new(ControlClient::new(settings).expect("a client"));
         // The first name that a forwarder is given gets the first alias.
         let alias = "127.0.1.2".to_owned();
-        let mut scene = Self { dir, tailnet, control, master_ip, alias, tailscaled, _forwarder: forwarder, _peers: sender, programs };
+        let mut scene = Self {
+            dir,
+            tailnet,
+            control,
+            master_ip,
+            alias,
+            tailscaled,
+            _forwarder: forwarder,
+            _peers: sender,
+            programs,
+        };
         scene.serve_endpoint();
         let proxy = scene.start_proxy();
         scene.programs.push(proxy);
@@ -98,7 +116,8 @@ impl Scene {
         Way::Through(SocketAddr::new(self.alias.parse().expect("an address"), 6379))
     }
 
-    /// A connection that has answered once. The first dial to a peer may be lost and is tried again.
+    /// A connection that has answered once. The first dial to a peer may be lost and is tried
+    /// again.
     pub async fn connect(&self, way: Way) -> Client {
         until(async || {
             let mut client = self.try_connect(way).await?;
@@ -124,20 +143,37 @@ impl Scene {
     }
 
     pub async fn replica(&self) -> Client {
-        Client::new(TcpStream::connect((Ipv4Addr::LOCALHOST, REPLICA_PORT)).await.expect("the replica"))
+        Client::new(
+            TcpStream::connect((Ipv4Addr::LOCALHOST, REPLICA_PORT)).await.expect("the replica"),
+        )
     }
 
     /// What an operator would answer to the proxy.
     fn serve_endpoint(&self) {
         let listener = UnixListener::bind(self.dir.join("operator.sock")).expect("a socket");
-        let endpoint = Endpoint { epoch: 1, incarnation: MASTER.into(), name: MASTER.into(), ip: self.master_ip.to_string(), port: 6379 };
-        let app = Router::new().route("/v1alpha1/clusters/bench/endpoint", get(move || async move { Json(endpoint.clone()) }));
+        let endpoint = Endpoint {
+            epoch: 1,
+            incarnation: MASTER.into(),
+            name: MASTER.into(),
+            ip: self.master_ip.to_string(),
+            port: 6379,
+        };
+        let app = Router::new().route(
+            "/v1alpha1/clusters/bench/endpoint",
+            get(move || async move { Json(endpoint.clone()) }),
+        );
         tokio::spawn(async move { axum::serve(listener, app).await });
     }
 
     fn start_proxy(&self) -> Child {
         let mut proxy = Command::new(PROGRAM);
-        proxy.arg("--socket").arg(self.dir.join("operator.sock")).args(["proxy", "--cluster", "bench", "--listen", &PROXY.to_string()]);
+        proxy.arg("--socket").arg(self.dir.join("operator.sock")).args([
+            "proxy",
+            "--cluster",
+            "bench",
+            "--listen",
+            &PROXY.to_string(),
+        ]);
         spawn(proxy.args(["--socks5", &socks5().to_string()]))
     }
 
@@ -165,7 +201,9 @@ impl Scene {
     pub async fn join_by_script(&self, round: usize) -> Duration {
         let key = self.tailnet.mint(OPERATOR_TAG).await.expect("a key");
         let dir = self.dir.join(format!("script-{round}"));
-        let (mut tailscaled, took) = join_by_hand(&self.tailnet, &dir, &format!("script-{round}"), &key, "127.0.0.1:1057").await;
+        let (mut tailscaled, took) =
+            join_by_hand(&self.tailnet, &dir, &format!("script-{round}"), &key, "127.0.0.1:1057")
+                .await;
         tailscaled.kill().await.expect("it is ours");
         took
     }
@@ -181,21 +219,42 @@ impl Scene {
     }
 }
 
-async fn join_by_hand(tailnet: &Tailnet, dir: &Path, hostname: &str, key: &str, socks5: &str) -> (Child, Duration) {
+async fn join_by_hand(
+    tailnet: &Tailnet,
+    dir: &Path,
+    hostname: &str,
+    key: &str,
+    socks5: &str,
+) -> (Child, Duration) {
     std::fs::create_dir_all(dir).expect("a directory");
     let (socket, key_file) = (dir.join("ts.sock"), dir.join("key"));
     std::fs::write(&key_file, key).expect("the key");
     let local = LocalClient::new(&socket).expect("a client");
     let begun = Instant::now();
-    let daemon = Daemon { state_dir: dir, socket: &socket, socks5: socks5.parse().expect("an address") };
+    let daemon =
+        Daemon { state_dir: dir, socket: &socket, socks5: socks5.parse().expect("an address") };
     let mut command = Command::new(tailnet.peers().join("tailscaled"));
-    let tailscaled = spawn(command.args(daemon.arguments()).envs(DAEMON_ENV).envs(node_env()).env("TS_LOGS_DIR", dir));
+    let tailscaled = spawn(
+        command.args(daemon.arguments()).envs(DAEMON_ENV).envs(node_env()).env("TS_LOGS_DIR", dir),
+    );
     until(async || socket.exists().then_some(())).await;
     let server = login_server();
-    let login = Login { socket: &socket, login_server: Some(&server), key_file: Some(&key_file), hostname };
+    let login =
+        Login { socket: &socket, login_server: Some(&server), key_file: Some(&key_file), hostname };
     let mut up = Command::new(tailnet.peers().join("tailscale"));
-    assert!(up.args(login.arguments()).stdout(Stdio::null()).stderr(Stdio::null()).status().await.expect("it runs").success());
-    until(async || local.status().await.ok().filter(akash_redis::mesh::local::LocalStatus::running)).await;
+    assert!(
+        up.args(login.arguments())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .await
+            .expect("it runs")
+            .success()
+    );
+    until(async || {
+        local.status().await.ok().filter(akash_redis::mesh::local::LocalStatus::running)
+    })
+    .await;
     (tailscaled, begun.elapsed())
 }
 
@@ -210,7 +269,13 @@ fn redis(dir: &Path, port: u16) -> Child {
 }
 
 fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("a program")
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("a program")
 }
 
 async fn until<T>(what: impl AsyncFn() -> Option<T>) -> T {
@@ -241,15 +306,28 @@ pub async fn memory_of_a_node(sandbox: &Sandbox, program: &str) -> Vec<Figure> {
     let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: bench }\nspec:\n  nodes: 1\n  \
                 resources: { cpu: 500m, memory: 1Gi, data: { size: 4Gi, class: beta3 } }\n  budget: { maxPerMonth: 12act }\n";
     let cluster = validate::parse(text).expect("a manifest").remove(0);
-    let mut local = Local::start(Path::new(program), &sandbox.dir.join("market"), &sandbox.stop).await.expect("a market");
+    let mut local = Local::start(Path::new(program), &sandbox.dir.join("market"), &sandbox.stop)
+        .await
+        .expect("a market");
     local.start_operator().await.expect("an operator");
     let client = local.client().expect("a client");
     client.apply(&cluster).await.expect("the cluster is taken");
-    let serves = async || client.get("bench").await.ok()?.status?.nodes.into_iter().find(|node| node.phase == "Master");
+    let serves = async || {
+        client
+            .get("bench")
+            .await
+            .ok()?
+            .status?
+            .nodes
+            .into_iter()
+            .find(|node| node.phase == "Master")
+    };
     let node = until(serves).await;
     let (provider, lease) = local.market.find(node.dseq).expect("its lease");
     let runner = &local.market.providers[provider].runner;
-    let rss = |name: &str, kind| runner.processes(&lease, name).into_iter().map(|pid| resident_mb(pid, kind)).sum();
+    let rss = |name: &str, kind| {
+        runner.processes(&lease, name).into_iter().map(|pid| resident_mb(pid, kind)).sum()
+    };
     let figures = vec![
         Figure::alone("agent RSS", "MB", rss("akash-redis", ALL), 1),
         Figure::alone("agent RSS without the program's file", "MB", rss("akash-redis", OWN), 1),

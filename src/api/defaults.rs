@@ -1,4 +1,5 @@
-//! What a manifest means where it says nothing: the sums that the market, the planner and the node's settings share.
+//! What a manifest means where it says nothing: the sums that the market, the planner and the
+//! node's settings share.
 
 use super::types::Spec;
 
@@ -13,8 +14,8 @@ pub const MAXMEMORY: &str = "maxmemory";
 /// The setting that says whether each write is logged.
 pub const APPENDONLY: &str = "appendonly";
 
-/// Bytes that Redis may fill: the setting `maxmemory`, or (memory - 200 MiB) x 0.7. The rest is room for what a snapshot and
-/// replication need besides.
+/// Bytes that Redis may fill: the setting `maxmemory`, or (memory - 200 MiB) x 0.7. The rest is
+/// room for what a snapshot and replication need besides.
 #[must_use]
 pub fn maxmemory(spec: &Spec) -> u64 {
     spec.redis.config.get(MAXMEMORY).and_then(|text| redis_memory(text)).unwrap_or_else(|| {
@@ -36,18 +37,20 @@ pub fn ephemeral(spec: &Spec) -> u64 {
     spec.resources.ephemeral.map_or_else(|| least_ephemeral(spec), |size| size.0)
 }
 
-/// The least ephemeral disk that will do, bytes: two snapshots of a full Redis (the one being written and the one before) and
-/// what is not snapshots, in whole MiB.
+/// The least ephemeral disk that will do, bytes: two snapshots of a full Redis (the one being
+/// written and the one before) and what is not snapshots, in whole MiB.
 #[must_use]
 pub fn least_ephemeral(spec: &Spec) -> u64 {
     let bytes = maxmemory(spec).saturating_mul(2).saturating_add(RESERVED_DISK);
     bytes.div_ceil(MIB).saturating_mul(MIB)
 }
 
-/// Whether Redis logs each write (append-only file, fsync each second): where there is a data volume, unless the manifest says no.
+/// Whether Redis logs each write (append-only file, fsync each second): where there is a data
+/// volume, unless the manifest says no.
 #[must_use]
 pub fn append_only(spec: &Spec) -> bool {
-    spec.resources.data.is_some() && spec.redis.config.get(APPENDONLY).is_none_or(|value| value != "no")
+    spec.resources.data.is_some()
+        && spec.redis.config.get(APPENDONLY).is_none_or(|value| value != "no")
 }
 
 /// Reads a size as redis.conf spells it: `100mb` is 100 x 1024 x 1024, `100m` is 100 x 1000 x 1000.
@@ -101,7 +104,8 @@ mod tests {
     fn writes_are_logged_where_there_is_a_data_volume() {
         let mut spec = spec();
         assert!(!append_only(&spec));
-        spec.resources.data = Some(Data { size: Bytes(1 << 32), class: crate::api::types::StorageClass::Beta3 });
+        spec.resources.data =
+            Some(Data { size: Bytes(1 << 32), class: crate::api::types::StorageClass::Beta3 });
         assert!(append_only(&spec));
         spec.redis.config.insert(APPENDONLY.into(), "no".into());
         assert!(!append_only(&spec));

@@ -22,7 +22,11 @@ fn split(text: &str) -> Option<(u128, u128, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || fraction.len() > 9 || whole.len() > 18 || (number.contains('.') && fraction.is_empty()) {
+    if whole.is_empty()
+        || fraction.len() > 9
+        || whole.len() > 18
+        || (number.contains('.') && fraction.is_empty())
+    {
         return None;
     }
     let scale = 10u128.pow(u32::try_from(fraction.len()).ok()?);
@@ -107,7 +111,11 @@ impl Cpu {
 
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1000) { write!(f, "{}", self.0 / 1000) } else { write!(f, "{}m", self.0) }
+        if self.0.is_multiple_of(1000) {
+            write!(f, "{}", self.0 / 1000)
+        } else {
+            write!(f, "{}m", self.0)
+        }
     }
 }
 
@@ -126,14 +134,16 @@ const SIZE_UNITS: [(&str, u128); 8] = [
 impl Bytes {
     fn parse(text: &str) -> Option<Self> {
         let (value, scale, unit) = split(text)?;
-        let factor = if unit.is_empty() { 1 } else { SIZE_UNITS.iter().find(|(u, _)| *u == unit)?.1 };
+        let factor =
+            if unit.is_empty() { 1 } else { SIZE_UNITS.iter().find(|(u, _)| *u == unit)?.1 };
         u64::try_from(value.checked_mul(factor)? / scale).ok().map(Self)
     }
 }
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = SIZE_UNITS.iter().find(|(_, n)| self.0 > 0 && u128::from(self.0).is_multiple_of(*n));
+        let unit =
+            SIZE_UNITS.iter().find(|(_, n)| self.0 > 0 && u128::from(self.0).is_multiple_of(*n));
         match unit {
             Some((name, n)) => write!(f, "{}{name}", u128::from(self.0) / n),
             None => write!(f, "{}", self.0),
@@ -145,7 +155,8 @@ impl Money {
     fn parse(text: &str) -> Option<Self> {
         let (value, scale, unit) = split(text)?;
         let micro = value.checked_mul(1_000_000)?;
-        (unit == "act" && micro % scale == 0).then(|| u64::try_from(micro / scale).ok().map(|n| Self(Uact(n))))?
+        (unit == "act" && micro % scale == 0)
+            .then(|| u64::try_from(micro / scale).ok().map(|n| Self(Uact(n))))?
     }
 }
 

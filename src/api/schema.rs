@@ -24,7 +24,8 @@ pub(crate) struct Field {
     pub(crate) meaning: String,
 }
 
-/// Every field that a user writes, in alphabetical order; a field that only holds others is followed by them.
+/// Every field that a user writes, in alphabetical order; a field that only holds others is
+/// followed by them.
 pub(crate) fn fields() -> Vec<Field> {
     let root = json_schema();
     let mut rows = Vec::new();
@@ -38,24 +39,30 @@ pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> (Option<&'a str
     if let Some(name) = name {
         return (Some(name), &root["$defs"][name]);
     }
-    let choice = schema["anyOf"].as_array().and_then(|all| all.iter().find(|one| one["type"] != "null"));
+    let choice =
+        schema["anyOf"].as_array().and_then(|all| all.iter().find(|one| one["type"] != "null"));
     choice.map_or((None, schema), |one| resolve(root, one))
 }
 
 /// The words of an enumeration with their meanings; empty when it is none.
 pub(crate) fn words(schema: &Value) -> Vec<(&str, &str)> {
     let all = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
-    all.iter().filter_map(|one| Some((one["const"].as_str()?, one["description"].as_str().unwrap_or("")))).collect()
+    all.iter()
+        .filter_map(|one| Some((one["const"].as_str()?, one["description"].as_str().unwrap_or(""))))
+        .collect()
 }
 
-/// The properties of an object, those of all its forms together; a form of one property lends it its description.
+/// The properties of an object, those of all its forms together; a form of one property lends it
+/// its description.
 pub(crate) fn properties(schema: &Value) -> Map<String, Value> {
     let forms = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut all = Map::new();
     for form in std::iter::once(schema).chain(forms) {
         for (name, property) in form["properties"].as_object().into_iter().flatten() {
             let mut property = property.clone();
-            if let (Some(map), Some(description)) = (property.as_object_mut(), form.get("description")) {
+            if let (Some(map), Some(description)) =
+                (property.as_object_mut(), form.get("description"))
+            {
                 map.entry("description").or_insert_with(|| description.clone());
             }
             all.insert(name.clone(), property);
@@ -65,7 +72,9 @@ pub(crate) fn properties(schema: &Value) -> Map<String, Value> {
 }
 
 fn object(root: &Value, schema: &Value, path: &str, rows: &mut Vec<Field>) {
-    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let required = |name: &str| {
+        schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name))
+    };
     for (name, property) in properties(schema) {
         if path.is_empty() && name == "status" {
             continue; // the operator's own
@@ -107,7 +116,9 @@ fn kind(root: &Value, name: Option<&str>, schema: &Value) -> String {
         _ => {}
     }
     let plain = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null")),
+        Value::Array(kinds) => {
+            kinds.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null"))
+        }
         one => one.as_str(),
     };
     match plain {
@@ -131,7 +142,8 @@ pub fn manifest_reference() -> String {
          listed here is refused, and so is a value that would have no effect.\n\nThis page is made from the program's types.\n\n| field | type | default | meaning |\n| --- | --- | --- | --- |\n"
     );
     for Field { path, kind, default, meaning } in fields() {
-        let _ = writeln!(page, "| `{path}` | {kind} | {default} | {} |", meaning.replace('|', "\\|"));
+        let _ =
+            writeln!(page, "| `{path}` | {kind} | {default} | {} |", meaning.replace('|', "\\|"));
     }
     page.push_str(
         "\n## Sums\n\n\
@@ -155,7 +167,11 @@ mod tests {
             std::fs::write(path, manifest_reference()).expect("the page can be written");
         }
         let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(page, manifest_reference(), "run `make reference` and commit docs/reference/manifest.md");
+        assert_eq!(
+            page,
+            manifest_reference(),
+            "run `make reference` and commit docs/reference/manifest.md"
+        );
     }
 
     #[test]
@@ -168,7 +184,12 @@ mod tests {
     #[test]
     fn fields_of_lists_and_of_choices_are_listed() {
         let all: Vec<String> = fields().into_iter().map(|field| field.path).collect();
-        for path in ["metadata.name", "spec.redis.users[].passwordFrom.env", "spec.resources.data.class", "spec.failover.downAfter"] {
+        for path in [
+            "metadata.name",
+            "spec.redis.users[].passwordFrom.env",
+            "spec.resources.data.class",
+            "spec.failover.downAfter",
+        ] {
             assert!(all.iter().any(|one| one == path), "{path} in {all:?}");
         }
     }

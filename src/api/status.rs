@@ -68,7 +68,8 @@ pub struct NodeStatus {
     pub ordinal: u32,
     /// Its name.
     pub incarnation: String,
-    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Quarantined, Silent or Leaving.
+    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Quarantined, Silent
+    /// or Leaving.
     pub phase: String,
     /// Deployment sequence.
     pub dseq: u64,
@@ -93,8 +94,9 @@ pub struct NodeStatus {
     /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// By which way this is known: `agent` (it speaks to the operator), `status page` (signed by the node, through its provider's
-    /// ingress), `lease status` (its provider's word) or `nothing`.
+    /// By which way this is known: `agent` (it speaks to the operator), `status page` (signed by
+    /// the node, through its provider's ingress), `lease status` (its provider's word) or
+    /// `nothing`.
     pub known_by: String,
     /// Why it is in this phase, when there is something to say.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,5 @@
-//! The manifest, `akash-redis.dev/v1alpha1` `RedisCluster`. These types are the source of the JSON schema and of the manifest reference.
+//! The manifest, `akash-redis.dev/v1alpha1` `RedisCluster`. These types are the source of the JSON
+//! schema and of the manifest reference.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,16 +18,18 @@ pub const API_VERSION: &str = "akash-redis.dev/v1alpha1";
 pub const KIND: &str = "RedisCluster";
 /// Annotation: incarnations, separated by commas, that shall leave for another provider.
 pub const MIGRATE: &str = "akash-redis.dev/migrate";
-/// Annotation: the incarnation that shall be master, and the epoch in which that was asked: `cache-1-x7k2@5`.
-/// It lapses with the epoch; without `@` it holds for ever.
+/// Annotation: the incarnation that shall be master, and the epoch in which that was asked:
+/// `cache-1-x7k2@5`. It lapses with the epoch; without `@` it holds for ever.
 pub const MASTER: &str = "akash-redis.dev/master";
-/// Annotation by which a person accepts the loss of what no node that answers holds: the epoch that the cluster was in. It lapses with that
-/// epoch.
+/// Annotation by which a person accepts the loss of what no node that answers holds: the epoch that
+/// the cluster was in. It lapses with that epoch.
 pub const ACCEPT_LOSS: &str = "akash-redis.dev/accept-loss";
 
-/// Annotation: incarnations, separated by commas, whose device is gone from the tailnet and that shall join again with a new key.
+/// Annotation: incarnations, separated by commas, whose device is gone from the tailnet and that
+/// shall join again with a new key.
 pub const REJOIN: &str = "akash-redis.dev/rejoin";
-/// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be closed.
+/// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be
+/// closed.
 pub const CLOSE: &str = "akash-redis.dev/close";
 
 /// A highly available Redis on leases of independent providers.
@@ -50,7 +53,8 @@ pub struct RedisCluster {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
-    /// 1 to 20 characters of `a-z`, `0-9` and `-`, beginning with a letter and ending with a letter or digit.
+    /// 1 to 20 characters of `a-z`, `0-9` and `-`, beginning with a letter and ending with a letter
+    /// or digit.
     pub name: String,
     /// For people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -123,7 +127,8 @@ pub struct Redis {
 pub struct User {
     /// Name, as given to AUTH.
     pub name: String,
-    /// Redis ACL rules, e.g. `~* &* +@all -@admin -@dangerous`; rules that reach replication, configuration or the ACL are refused.
+    /// Redis ACL rules, e.g. `~* &* +@all -@admin -@dangerous`; rules that reach replication,
+    /// configuration or the ACL are refused.
     #[serde(default = "User::default_rules")]
     pub rules: String,
     /// Where the command line finds the password; it leaves the command line as a hash.
@@ -179,7 +184,12 @@ impl Resources {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpu: Self::default_cpu(), memory: Self::default_memory(), ephemeral: None, data: None }
+        Self {
+            cpu: Self::default_cpu(),
+            memory: Self::default_memory(),
+            ephemeral: None,
+            data: None,
+        }
     }
 }
 
@@ -294,7 +304,8 @@ pub enum SpreadWhen {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Budget {
-    /// The most that all leases of the cluster together may cost per month of 30 days; the operator's default when absent.
+    /// The most that all leases of the cluster together may cost per month of 30 days; the
+    /// operator's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_month: Option<Money>,
     /// Paid into escrow for each node; what is left comes back.
@@ -324,8 +335,9 @@ pub struct Mesh {
     /// How Redis reaches its master.
     #[serde(default)]
     pub egress: Egress,
-    /// Each node runs `tailscale serve --bg --tcp=6379 127.0.0.1:6379` once it has joined. Redis is reached without it too; with it a
-    /// connection to a node whose Redis is down opens and ends at once, where it would have been refused.
+    /// Each node runs `tailscale serve --bg --tcp=6379 127.0.0.1:6379` once it has joined. Redis is
+    /// reached without it too; with it a connection to a node whose Redis is down opens and ends at
+    /// once, where it would have been refused.
     #[serde(default)]
     pub serve: bool,
 }
@@ -337,7 +349,8 @@ pub enum Egress {
     /// Through the agent's forwarder on loopback.
     #[default]
     Forwarder,
-    /// Redis runs under proxychains4 and dials for itself. While its master cannot be reached it answers nobody for up to 1.5 s at a time.
+    /// Redis runs under proxychains4 and dials for itself. While its master cannot be reached it
+    /// answers nobody for up to 1.5 s at a time.
     Proxychains,
 }
 
@@ -356,7 +369,8 @@ impl Egress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failover {
-    /// Silence of the master that counts as its death; at least 5 s. A master whose agent says that Redis died is replaced at once.
+    /// Silence of the master that counts as its death; at least 5 s. A master whose agent says that
+    /// Redis died is replaced at once.
     #[serde(default = "Failover::default_down_after")]
     pub down_after: Span,
     /// What a minority of replicas may do.

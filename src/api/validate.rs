@@ -1,7 +1,9 @@
-//! What is wrong with a manifest: all problems of form at once, then all of sense, each with its field and one sentence.
+//! What is wrong with a manifest: all problems of form at once, then all of sense, each with its
+//! field and one sentence.
 //!
-//! [`parse`] is the only way from text to a [`RedisCluster`]; [`validate`] also holds for objects that came another way. What
-//! passes here has an effect that can be seen; what would have none is refused with the reason.
+//! [`parse`] is the only way from text to a [`RedisCluster`]; [`validate`] also holds for objects
+//! that came another way. What passes here has an effect that can be seen; what would have none is
+//! refused with the reason.
 
 mod acl;
 mod redis;
@@ -32,7 +34,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -52,33 +58,55 @@ impl Problems {
     }
 }
 
-/// Reads manifests: YAML with one or more documents; JSON is YAML too. All clusters are good, or all problems are told.
+/// Reads manifests: YAML with one or more documents; JSON is YAML too. All clusters are good, or
+/// all problems are told.
 pub fn parse(text: &str) -> Result<Vec<RedisCluster>, Vec<Problem>> {
     let whole = |message: String| vec![Problem { path: String::new(), message }];
     if text.len() > TEXT_LIMIT {
-        return Err(whole(format!("the manifest is {} bytes long and at most {TEXT_LIMIT} are read", text.len())));
+        return Err(whole(format!(
+            "the manifest is {} bytes long and at most {TEXT_LIMIT} are read",
+            text.len()
+        )));
     }
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| whole(unreadable(&e)))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options())
+        .map_err(|e| whole(unreadable(&e)))?;
     if documents.is_empty() {
         return Err(whole(format!("the manifest is empty; write a {KIND}")));
     }
     let many = documents.len() > 1;
     let place = |index: usize, problem: Problem| {
-        if many { Problem { path: format!("document {}: {}", index + 1, problem.path), ..problem } } else { problem }
+        if many {
+            Problem { path: format!("document {}: {}", index + 1, problem.path), ..problem }
+        } else {
+            problem
+        }
     };
-    let wrong: Vec<Problem> =
-        documents.iter().enumerate().flat_map(|(i, document)| shape::check(document).into_iter().map(move |p| place(i, p))).collect();
+    let wrong: Vec<Problem> = documents
+        .iter()
+        .enumerate()
+        .flat_map(|(i, document)| shape::check(document).into_iter().map(move |p| place(i, p)))
+        .collect();
     if !wrong.is_empty() {
         return Err(wrong);
     }
     // Read again into the types: only so does `timeout: 300` stay the text `300` for Redis.
-    let clusters: Vec<RedisCluster> = serde_saphyr::from_multiple_with_options(text, options()).map_err(|e| whole(unreadable(&e)))?;
-    let mut wrong: Vec<Problem> =
-        clusters.iter().enumerate().flat_map(|(i, cluster)| validate(cluster).into_iter().map(move |p| place(i, p))).collect();
+    let clusters: Vec<RedisCluster> = serde_saphyr::from_multiple_with_options(text, options())
+        .map_err(|e| whole(unreadable(&e)))?;
+    let mut wrong: Vec<Problem> = clusters
+        .iter()
+        .enumerate()
+        .flat_map(|(i, cluster)| validate(cluster).into_iter().map(move |p| place(i, p)))
+        .collect();
     for (i, cluster) in clusters.iter().enumerate() {
         let name = &cluster.metadata.name;
         if clusters.iter().take(i).any(|earlier| earlier.metadata.name == *name) {
-            wrong.push(place(i, Problem { path: "metadata.name".into(), message: format!("`{name}` stands twice in this manifest") }));
+            wrong.push(place(
+                i,
+                Problem {
+                    path: "metadata.name".into(),
+                    message: format!("`{name}` stands twice in this manifest"),
+                },
+            ));
         }
     }
     if wrong.is_empty() { Ok(clusters) } else { Err(wrong) }
@@ -86,7 +114,8 @@ pub fn parse(text: &str) -> Result<Vec<RedisCluster>, Vec<Problem>> {
 
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
-        // `yes` and `no` are words of redis.conf and must stay text; booleans of the manifest are `true` and `false`.
+        // `yes` and `no` are words of redis.conf and must stay text; booleans of the manifest are
+        // `true` and `false`.
         strict_booleans: true,
         with_snippet: false,
     }
@@ -94,7 +123,10 @@ fn options() -> serde_saphyr::Options {
 
 fn unreadable(error: &serde_saphyr::Error) -> String {
     let text = error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "");
-    format!("the manifest cannot be read as YAML: {}", text.lines().next().unwrap_or("no reason given"))
+    format!(
+        "the manifest cannot be read as YAML: {}",
+        text.lines().next().unwrap_or("no reason given")
+    )
 }
 
 /// What is wrong with a cluster; nothing when it can be run.
@@ -103,7 +135,9 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
     let mut problems = Problems::default();
     identity(cluster, &mut problems);
     let spec = &cluster.spec;
-    problems.add_if(!(1..=9).contains(&spec.nodes), "spec.nodes", || format!("{} nodes cannot be run; write 1 to 9", spec.nodes));
+    problems.add_if(!(1..=9).contains(&spec.nodes), "spec.nodes", || {
+        format!("{} nodes cannot be run; write 1 to 9", spec.nodes)
+    });
     redis::check(&spec.redis, &mut problems);
     resources(spec, &mut problems);
     memory(spec, &mut problems);
@@ -118,7 +152,9 @@ fn identity(cluster: &RedisCluster, problems: &mut Problems) {
     problems.add_if(cluster.api_version != API_VERSION, "apiVersion", || {
         format!("`{}` is not known; write {API_VERSION}", cluster.api_version)
     });
-    problems.add_if(cluster.kind != KIND, "kind", || format!("`{}` is not known; write {KIND}", cluster.kind));
+    problems.add_if(cluster.kind != KIND, "kind", || {
+        format!("`{}` is not known; write {KIND}", cluster.kind)
+    });
     problems.add_if(!is_name(&cluster.metadata.name), "metadata.name", || {
         format!(
             "`{}` cannot be a name on the mesh; write 1 to 20 of a-z, 0-9 and -, beginning with a letter and not ending with -",
@@ -129,7 +165,10 @@ fn identity(cluster: &RedisCluster, problems: &mut Problems) {
 
 fn is_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=20).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(inner) && !name.ends_with('-')
+    (1..=20).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(inner)
+        && !name.ends_with('-')
 }
 
 /// The limits of the chain for one unit.
@@ -137,7 +176,9 @@ fn resources(spec: &Spec, problems: &mut Problems) {
     const MIB: u64 = 1 << 20;
     const TIB: u64 = 1 << 40;
     let Resources { cpu, memory, ephemeral, data } = &spec.resources;
-    problems.add_if(!(10..=384_000).contains(&cpu.0), "spec.resources.cpu", || format!("{cpu} is not sold; Akash sells 10m to 384"));
+    problems.add_if(!(10..=384_000).contains(&cpu.0), "spec.resources.cpu", || {
+        format!("{cpu} is not sold; Akash sells 10m to 384")
+    });
     let mut size = |path: &str, size: Bytes, least: u64, most: u64| {
         problems.add_if(!(least..=most).contains(&size.0), path, || {
             format!("{size} is not sold; Akash sells {} to {}", Bytes(least), Bytes(most))
@@ -161,7 +202,11 @@ fn memory(spec: &Spec, problems: &mut Problems) {
     }
     let maxmemory = defaults::maxmemory(spec);
     if maxmemory < LEAST {
-        let path = if configured.is_some() { "spec.redis.config.maxmemory" } else { "spec.resources.memory" };
+        let path = if configured.is_some() {
+            "spec.redis.config.maxmemory"
+        } else {
+            "spec.resources.memory"
+        };
         let message = "leaves Redis less than 64Mi after 200Mi for the mesh and room for snapshots; give a node at least 292Mi of memory";
         problems.add(path, message);
         return;
@@ -176,9 +221,13 @@ fn memory(spec: &Spec, problems: &mut Problems) {
     });
     let least = defaults::least_ephemeral(spec);
     problems.add_if(defaults::ephemeral(spec) < least, "spec.resources.ephemeral", || {
-        format!("does not hold two snapshots of a full Redis; write at least {} or leave it out", mebibytes(least))
+        format!(
+            "does not hold two snapshots of a full Redis; write at least {} or leave it out",
+            mebibytes(least)
+        )
     });
-    let append_only = spec.redis.config.get(defaults::APPENDONLY).is_some_and(|value| value == "yes");
+    let append_only =
+        spec.redis.config.get(defaults::APPENDONLY).is_some_and(|value| value == "yes");
     match &spec.resources.data {
         Some(data) => problems.add_if(data.size.0 < maxmemory.saturating_mul(2), "spec.resources.data.size", || {
             format!("does not hold the data of a full Redis and its rewriting; write at least {}", mebibytes(maxmemory.saturating_mul(2)))
@@ -201,7 +250,9 @@ fn placement(spec: &Spec, problems: &mut Problems) {
         problems.add_if(!is_attribute_key(key), &path, || {
             "is not a key that the chain takes; write a letter and 2 to 128 letters, digits or _ / . - after it".into()
         });
-        problems.add_if(value.is_empty() || value.chars().any(char::is_control), &path, || "must be one line of text".into());
+        problems.add_if(value.is_empty() || value.chars().any(char::is_control), &path, || {
+            "must be one line of text".into()
+        });
     }
     let lists = [
         ("spec.placement.signedBy.allOf", &placement.signed_by.all_of),
@@ -211,8 +262,12 @@ fn placement(spec: &Spec, problems: &mut Problems) {
     ];
     for (path, addresses) in lists {
         for (i, address) in addresses.iter().enumerate() {
-            problems.add_if(!is_address(address), &format!("{path}[{i}]"), || format!("`{address}` is not an address like akash1..."));
-            problems.add_if(addresses[..i].contains(address), &format!("{path}[{i}]"), || format!("`{address}` stands twice"));
+            problems.add_if(!is_address(address), &format!("{path}[{i}]"), || {
+                format!("`{address}` is not an address like akash1...")
+            });
+            problems.add_if(addresses[..i].contains(address), &format!("{path}[{i}]"), || {
+                format!("`{address}` stands twice")
+            });
         }
     }
     let (allow, deny) = (&placement.providers.allow, &placement.providers.deny);
@@ -220,7 +275,10 @@ fn placement(spec: &Spec, problems: &mut Problems) {
         format!("names fewer providers ({}) than there are nodes ({}), and two nodes never share one", allow.len(), spec.nodes)
     });
     if let Some(both) = allow.iter().find(|address| deny.contains(address)) {
-        problems.add("spec.placement.providers.deny", format!("`{both}` stands in allow too; it can only be one of them"));
+        problems.add(
+            "spec.placement.providers.deny",
+            format!("`{both}` stands in allow too; it can only be one of them"),
+        );
     }
 }
 
@@ -230,7 +288,9 @@ fn is_attribute_key(key: &str) -> bool {
     let Some(rest) = key.strip_prefix(|c: char| c.is_ascii_alphabetic()) else { return false };
     let body = rest.strip_suffix('*').unwrap_or(rest);
     let longest = if body.len() < rest.len() || rest.ends_with(word) { 127 } else { 126 };
-    !body.is_empty() && rest.len() <= longest && body.chars().all(|c| word(c) || matches!(c, '/' | '.' | '-'))
+    !body.is_empty()
+        && rest.len() <= longest
+        && body.chars().all(|c| word(c) || matches!(c, '/' | '.' | '-'))
 }
 
 fn is_address(text: &str) -> bool {
@@ -245,21 +305,29 @@ fn budget(spec: &Spec, problems: &mut Problems) {
         format!("{} is less than the chain takes; write at least {LEAST_DEPOSIT}", budget.deposit)
     });
     let none = Some(Uact(0));
-    problems.add_if(budget.max_per_month.map(|money| money.0) == none, "spec.budget.maxPerMonth", || {
-        "buys nothing; write more than 0act".into()
-    });
-    problems.add_if(spec.placement.max_price.map(|money| money.0) == none, "spec.placement.maxPrice", || {
-        "buys nothing; write more than 0act".into()
-    });
+    problems.add_if(
+        budget.max_per_month.map(|money| money.0) == none,
+        "spec.budget.maxPerMonth",
+        || "buys nothing; write more than 0act".into(),
+    );
+    problems.add_if(
+        spec.placement.max_price.map(|money| money.0) == none,
+        "spec.placement.maxPrice",
+        || "buys nothing; write more than 0act".into(),
+    );
 }
 
 fn mesh(spec: &Spec, problems: &mut Problems) {
     let Some(tag) = &spec.mesh.tag else { return };
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let good = tag
-        .strip_prefix("tag:")
-        .is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(inner) && name.len() <= 50);
-    problems.add_if(!good, "spec.mesh.tag", || format!("`{tag}` is not a tag of the mesh; write it like tag:redis, in a-z, 0-9 and -"));
+    let good = tag.strip_prefix("tag:").is_some_and(|name| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(inner)
+            && name.len() <= 50
+    });
+    problems.add_if(!good, "spec.mesh.tag", || {
+        format!("`{tag}` is not a tag of the mesh; write it like tag:redis, in a-z, 0-9 and -")
+    });
 }
 
 fn failover(down_after: Span, problems: &mut Problems) {
@@ -269,7 +337,9 @@ fn failover(down_after: Span, problems: &mut Problems) {
         format!("{down_after} is too short to tell death from delay, or too long to help; write 5s to 10m")
     });
     // Redis counts lag in whole seconds, and its limit is this less 2 s.
-    problems.add_if(down_after.0.subsec_nanos() > 0, path, || format!("{down_after} is not a whole number of seconds"));
+    problems.add_if(down_after.0.subsec_nanos() > 0, path, || {
+        format!("{down_after} is not a whole number of seconds")
+    });
 }
 
 #[cfg(test)]

@@ -24,13 +24,15 @@ use crate::retry::retry;
 use crate::wire::cosmos::auth::v1beta1::QueryAccountInfoRequest;
 use crate::wire::cosmos::tx::v1beta1::SimulateRequest;
 
-/// Life of a transaction in block time. The chain allows ten minutes; what is short is soon certain.
+/// Life of a transaction in block time. The chain allows ten minutes; what is short is soon
+/// certain.
 const LIFE_NANOS: u128 = 60_000_000_000;
 const SECOND_NANOS: u128 = 1_000_000_000;
 /// How long a node that is a block behind its neighbour may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// When the newest block of an endpoint is older, the others are looked at: ten blocks of the public network.
+/// When the newest block of an endpoint is older, the others are looked at: ten blocks of the
+/// public network.
 const OLD: Duration = Duration::from_mins(1);
 
 /// Price of gas in millionths of a uakt.
@@ -44,7 +46,8 @@ impl GasPrice {
     /// The fee for an amount of gas, rounded up to the next uakt.
     #[must_use]
     pub fn fee(self, gas: u64) -> u64 {
-        u64::try_from((u128::from(self.0) * u128::from(gas)).div_ceil(1_000_000)).unwrap_or(u64::MAX)
+        u64::try_from((u128::from(self.0) * u128::from(gas)).div_ceil(1_000_000))
+            .unwrap_or(u64::MAX)
     }
 }
 
@@ -62,7 +65,9 @@ impl FromStr for GasPrice {
             let number = text.strip_suffix("uakt").unwrap_or(text);
             let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
             let digits = format!("{whole}{fraction:0<6}");
-            let good = !whole.is_empty() && fraction.len() <= 6 && digits.bytes().all(|b| b.is_ascii_digit());
+            let good = !whole.is_empty()
+                && fraction.len() <= 6
+                && digits.bytes().all(|b| b.is_ascii_digit());
             good.then(|| digits.parse().ok().map(Self))?
         };
         parse().ok_or_else(|| GasPriceError(text.to_owned()))
@@ -100,13 +105,16 @@ pub struct ChainClient {
 
 impl fmt::Debug for ChainClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChainClient").field("settings", &self.settings).field("wallet", &self.wallet).finish_non_exhaustive()
+        f.debug_struct("ChainClient")
+            .field("settings", &self.settings)
+            .field("wallet", &self.wallet)
+            .finish_non_exhaustive()
     }
 }
 
 impl ChainClient {
-    /// Prepares the connections; none is made yet, so this succeeds while the chain is away. Fails on an endpoint that is not a URL.
-    /// Must be called within a tokio runtime.
+    /// Prepares the connections; none is made yet, so this succeeds while the chain is away. Fails
+    /// on an endpoint that is not a URL. Must be called within a tokio runtime.
     pub fn connect(settings: ChainSettings, wallet: Arc<Wallet>) -> Result<Self, ChainError> {
         Ok(Self {
             nodes: Nodes::new(&settings.chain_id, &settings.grpc)?,
@@ -125,7 +133,8 @@ impl ChainClient {
         &self.nodes
     }
 
-    /// Whether an endpoint answers and is of the right chain. An endpoint of another chain is an error of its own, and never used.
+    /// Whether an endpoint answers and is of the right chain. An endpoint of another chain is an
+    /// error of its own, and never used.
     pub async fn check(&self) -> Result<(), ChainError> {
         self.nodes.ask(|node| async move { node.latest().await.map(|_| ()) }).await
     }
@@ -137,19 +146,26 @@ impl ChainClient {
         }
         let address = self.wallet.address().to_owned();
         let request = QueryAccountInfoRequest { address };
-        let answer = node.call("the wallet's account", node.accounts().account_info(request)).await.map_err(|error| match error {
-            ChainError::Refused { what, codespace, code: 5, .. } if codespace == "grpc" => {
-                let log = format!("the chain does not know the account {} yet: send it AKT for fees", self.wallet.address());
-                ChainError::Refused { what, codespace, code: 5, log }
-            }
-            other => other,
-        })?;
+        let answer = node
+            .call("the wallet's account", node.accounts().account_info(request))
+            .await
+            .map_err(|error| match error {
+                ChainError::Refused { what, codespace, code: 5, .. } if codespace == "grpc" => {
+                    let log = format!(
+                        "the chain does not know the account {} yet: send it AKT for fees",
+                        self.wallet.address()
+                    );
+                    ChainError::Refused { what, codespace, code: 5, log }
+                }
+                other => other,
+            })?;
         let number = node.part(answer.info, "account")?.account_number;
         Ok(*self.account.get_or_init(|| number))
     }
 
-    /// A time-out within the life of a transaction after `block` that no other transaction of this key has: later than all before
-    /// it in this process, and at random within a second against those of other processes.
+    /// A time-out within the life of a transaction after `block` that no other transaction of this
+    /// key has: later than all before it in this process, and at random within a second against
+    /// those of other processes.
     fn next_timeout(&self, block_nanos: u128) -> u128 {
         let spread = u128::from(rand::thread_rng().gen_range(0..1_000_000_000u32));
         let wanted = block_nanos + LIFE_NANOS - SECOND_NANOS + spread;
@@ -160,29 +176,51 @@ impl ChainClient {
 
     /// The gas that the message takes on this node's state, a fee being taken as when it is sent.
     async fn gas(&self, node: &Node, msg: &ChainMsg, body: &[u8]) -> Result<u64, ChainError> {
-        let offer = fees::for_simulation(self.settings.gas_price, self.settings.fee_granter.clone());
-        let tx_bytes = tx::raw(body.to_vec(), tx::auth_info(self.wallet.public_key(), &offer), Vec::new());
+        let offer =
+            fees::for_simulation(self.settings.gas_price, self.settings.fee_granter.clone());
+        let tx_bytes =
+            tx::raw(body.to_vec(), tx::auth_info(self.wallet.public_key(), &offer), Vec::new());
         let what = tx::purpose(msg);
         let answer = node.call(&what, node.txs().simulate(SimulateRequest { tx_bytes })).await?;
         Ok(node.part(answer.gas_info, "gas figure")?.gas_used)
     }
 
-    /// The signed message and its fee in uakt. An endpoint that asks for more gas than a message may have is passed over.
-    async fn prepare(&self, node: Node, msg: &ChainMsg, raises: u32) -> Result<(SignedTx, u64), ChainError> {
+    /// The signed message and its fee in uakt. An endpoint that asks for more gas than a message
+    /// may have is passed over.
+    async fn prepare(
+        &self,
+        node: Node,
+        msg: &ChainMsg,
+        raises: u32,
+    ) -> Result<(SignedTx, u64), ChainError> {
         let block = node.latest().await?;
         self.pace.see(block);
         let account = self.account_number(&node).await?;
         let timeout = self.next_timeout(block.nanos);
         let body = tx::body(self.wallet.address(), msg, timestamp(timeout));
         let gas = fees::limit(self.gas(&node, msg, &body).await?, msg, raises);
-        let fee = FeeOffer { uakt: self.settings.gas_price.fee(gas), gas, granter: self.settings.fee_granter.clone() };
+        let fee = FeeOffer {
+            uakt: self.settings.gas_price.fee(gas),
+            gas,
+            granter: self.settings.fee_granter.clone(),
+        };
         Fees::within(self.settings.fee_limits, &fee).map_err(|why| unsent(msg, why))?;
         let auth_info = tx::auth_info(self.wallet.public_key(), &fee);
-        let signature = self.wallet.sign(&tx::sign_doc(&body, &auth_info, &self.settings.chain_id, account));
+        let signature =
+            self.wallet.sign(&tx::sign_doc(&body, &auth_info, &self.settings.chain_id, account));
         let bytes = tx::raw(body, auth_info, signature.to_vec());
         // Rounded up: until then it may land.
         let timeout = UnixMs(u64::try_from(timeout.div_ceil(1_000_000)).unwrap_or(u64::MAX));
-        Ok((SignedTx { dseq: msg.dseq(), purpose: tx::purpose(msg), hash: tx::hash(&bytes), bytes, timeout }, fee.uakt))
+        Ok((
+            SignedTx {
+                dseq: msg.dseq(),
+                purpose: tx::purpose(msg),
+                hash: tx::hash(&bytes),
+                bytes,
+                timeout,
+            },
+            fee.uakt,
+        ))
     }
 }
 
@@ -199,7 +237,16 @@ impl Chain for ChainClient {
                 let block = node.latest().await?;
                 self.pace.measure(&node, block).await?;
                 // On the heap: two dozen requests are under way at once.
-                let once = || Box::pin(read::view(&node, self.wallet.address(), known, block, self.pace.block_ms(), &self.providers));
+                let once = || {
+                    Box::pin(read::view(
+                        &node,
+                        self.wallet.address(),
+                        known,
+                        block,
+                        self.pace.block_ms(),
+                        &self.providers,
+                    ))
+                };
                 retry(CATCH_UP, is_behind, once).await
             })
             .await?;
@@ -212,9 +259,13 @@ impl Chain for ChainClient {
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         let raises = self.fees.raises(msg).map_err(|why| unsent(msg, why))?;
-        let (signed, fee) =
-            retry(crate::retry::MAX_RETRY, settle::is_away, || self.nodes.ask(|node| self.prepare(node, msg, raises))).await?;
-        self.fees.offer(self.settings.fee_limits, msg, &signed.hash, fee).map_err(|why| unsent(msg, why))?;
+        let (signed, fee) = retry(crate::retry::MAX_RETRY, settle::is_away, || {
+            self.nodes.ask(|node| self.prepare(node, msg, raises))
+        })
+        .await?;
+        self.fees
+            .offer(self.settings.fee_limits, msg, &signed.hash, fee)
+            .map_err(|why| unsent(msg, why))?;
         self.unsent.add(&signed.hash);
         Ok(signed)
     }
@@ -266,10 +317,13 @@ mod tests {
             fee_limits: FeeLimits::USUAL,
         };
         let wallet = Wallet::from_phrase(&phrase.into(), 0).expect("a good phrase");
-        let client = ChainClient::connect(settings, Arc::new(wallet)).expect("nothing is connected yet");
+        let client =
+            ChainClient::connect(settings, Arc::new(wallet)).expect("nothing is connected yet");
         let block = 1_795_521_600_000_000_000;
         let all: BTreeSet<_> = (0..1000).map(|_| client.next_timeout(block)).collect();
         assert_eq!(all.len(), 1000);
-        assert!(all.iter().all(|t| *t > block + 58 * SECOND_NANOS && *t < block + LIFE_NANOS + 1000));
+        assert!(
+            all.iter().all(|t| *t > block + 58 * SECOND_NANOS && *t < block + LIFE_NANOS + 1000)
+        );
     }
 }

@@ -24,8 +24,9 @@ use crate::wire::cosmos::{auth, bank, tx};
 const CONNECT: Duration = Duration::from_secs(3);
 /// A node that does not answer a request in this time is away.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A connection on which nothing came for this time is probed, while a request waits. Servers in Go take two probes without traffic
-/// in between as good manners, not three: no request waits that long.
+/// A connection on which nothing came for this time is probed, while a request waits. Servers in Go
+/// take two probes without traffic in between as good manners, not three: no request waits that
+/// long.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// No answer of ours comes near this size: a page holds 100 items.
 const MAX_ANSWER: usize = 16 << 20;
@@ -65,7 +66,8 @@ impl Interceptor for Pin {
 
 pub(super) type Pinned = InterceptedService<Channel, Pin>;
 
-/// A status that was no answer, in words for people: what failed, and the reason at the bottom of it.
+/// A status that was no answer, in words for people: what failed, and the reason at the bottom of
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct NoAnswer {
@@ -79,7 +81,10 @@ impl From<Status> for NoAnswer {
         while let Some(next) = bottom.and_then(Error::source) {
             bottom = Some(next);
         }
-        let (text, bottom) = (codes::shorten(source.message()), bottom.map(|error| codes::shorten(&error.to_string())));
+        let (text, bottom) = (
+            codes::shorten(source.message()),
+            bottom.map(|error| codes::shorten(&error.to_string())),
+        );
         let text = match bottom {
             Some(bottom) if text.is_empty() || bottom.contains(&text) => bottom,
             Some(bottom) => format!("{text}: {bottom}"),
@@ -110,17 +115,22 @@ macro_rules! services {
 
 impl Node {
     fn new(chain_id: &str, uri: &str) -> Result<Self, ChainError> {
-        let bad = |source: Box<dyn Error + Send + Sync>| ChainError::Away { endpoint: uri.to_owned(), source };
+        let bad = |source: Box<dyn Error + Send + Sync>| ChainError::Away {
+            endpoint: uri.to_owned(),
+            source,
+        };
         let endpoint = Channel::from_shared(uri.to_owned()).map_err(|e| bad(e.into()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT)
             .timeout(ANSWER)
-            // A peer that vanished is noticed within one request, and the next one makes a new connection.
+            // A peer that vanished is noticed within one request, and the next one makes a new
+            // connection.
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(CONNECT);
         let endpoint = match endpoint.uri().scheme_str() {
             Some("https") => {
-                let tls = ClientTlsConfig::new().trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+                let tls = ClientTlsConfig::new()
+                    .trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
                 endpoint.tls_config(tls).map_err(|e| bad(e.into()))?
             }
             Some("http") => endpoint,
@@ -158,7 +168,11 @@ impl Node {
     }
 
     /// Waits for one answer, in time.
-    pub async fn call<T>(&self, what: &str, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, ChainError> {
+    pub async fn call<T>(
+        &self,
+        what: &str,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ChainError> {
         match tokio::time::timeout(ANSWER, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(what, status)),
@@ -168,18 +182,24 @@ impl Node {
 
     /// The newest block; an endpoint of another chain is found out here.
     pub async fn latest(&self) -> Result<Block, ChainError> {
-        let answer = self.call("the latest block", self.blocks().get_latest_block(blocks::GetLatestBlockRequest {})).await?;
+        let answer = self
+            .call(
+                "the latest block",
+                self.blocks().get_latest_block(blocks::GetLatestBlockRequest {}),
+            )
+            .await?;
         self.block(answer)
     }
 
     /// Reads the block of an answer.
     pub fn block(&self, answer: blocks::GetLatestBlockResponse) -> Result<Block, ChainError> {
         // Nodes of before `sdk_block` fill the other field.
-        let (chain_id, height, time) = match (answer.sdk_block.and_then(|b| b.header), answer.block.and_then(|b| b.header)) {
-            (Some(header), _) => (header.chain_id, header.height, header.time),
-            (None, Some(header)) => (header.chain_id, header.height, header.time),
-            (None, None) => return Err(self.odd("a block without a header")),
-        };
+        let (chain_id, height, time) =
+            match (answer.sdk_block.and_then(|b| b.header), answer.block.and_then(|b| b.header)) {
+                (Some(header), _) => (header.chain_id, header.height, header.time),
+                (None, Some(header)) => (header.chain_id, header.height, header.time),
+                (None, None) => return Err(self.odd("a block without a header")),
+            };
         if *chain_id != *self.chain_id {
             return Err(self.odd(format!("it is a node of {}", codes::shorten(&chain_id))));
         }
@@ -196,7 +216,11 @@ impl Node {
     }
 
     pub fn odd(&self, detail: impl Into<String>) -> ChainError {
-        ChainError::Odd { endpoint: self.uri.to_string(), chain_id: self.chain_id.to_string(), detail: detail.into() }
+        ChainError::Odd {
+            endpoint: self.uri.to_string(),
+            chain_id: self.chain_id.to_string(),
+            detail: detail.into(),
+        }
     }
 
     /// What an answer was missing, as an error.
@@ -207,22 +231,35 @@ impl Node {
     fn error(&self, what: &str, status: Status) -> ChainError {
         let text = status.message();
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Aborted => {
-                self.away(NoAnswer::from(status))
-            }
-            // Behind the node that named the height, or pruned: another one, or the same a moment later, can tell.
-            _ if text.contains("height in the future") || text.contains("failed to load state at height") => {
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted
+            | Code::Aborted => self.away(NoAnswer::from(status)),
+            // Behind the node that named the height, or pruned: another one, or the same a moment
+            // later, can tell.
+            _ if text.contains("height in the future")
+                || text.contains("failed to load state at height") =>
+            {
                 self.away(NoAnswer::from(status))
             }
             Code::Internal if !text.contains("decode") => self.away(NoAnswer::from(status)),
             // No answer of a node but a broken connection.
-            Code::Unknown if status.source().is_some() || text.starts_with("Service was not ready") => self.away(NoAnswer::from(status)),
-            Code::Internal | Code::OutOfRange | Code::DataLoss | Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied => {
-                self.odd(format!("{what}: {}", codes::shorten(text)))
+            Code::Unknown
+                if status.source().is_some() || text.starts_with("Service was not ready") =>
+            {
+                self.away(NoAnswer::from(status))
             }
+            Code::Internal
+            | Code::OutOfRange
+            | Code::DataLoss
+            | Code::Unimplemented
+            | Code::Unauthenticated
+            | Code::PermissionDenied => self.odd(format!("{what}: {}", codes::shorten(text))),
             code => {
-                let (codespace, number) =
-                    codes::from_text(text).unwrap_or_else(|| ("grpc".into(), u32::try_from(i32::from(code)).unwrap_or_default()));
+                let (codespace, number) = codes::from_text(text).unwrap_or_else(|| {
+                    ("grpc".into(), u32::try_from(i32::from(code)).unwrap_or_default())
+                });
                 let log = codes::say(&codespace, number, text);
                 ChainError::Refused { what: what.to_owned(), codespace, code: number, log }
             }
@@ -239,14 +276,19 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Nothing is connected yet. Must be called within a tokio runtime.
     pub fn new(chain_id: &str, uris: &[String]) -> Result<Self, ChainError> {
-        let nodes: Vec<_> = uris.iter().map(|uri| Node::new(chain_id, uri)).collect::<Result<_, _>>()?;
+        let nodes: Vec<_> =
+            uris.iter().map(|uri| Node::new(chain_id, uri)).collect::<Result<_, _>>()?;
         if nodes.is_empty() {
-            return Err(ChainError::Away { endpoint: "(none)".into(), source: "no endpoint is configured".into() });
+            return Err(ChainError::Away {
+                endpoint: "(none)".into(),
+                source: "no endpoint is configured".into(),
+            });
         }
         Ok(Self { nodes, preferred: AtomicUsize::new(0) })
     }
 
-    /// Asks one node after the other until one answers, be it with a refusal; one whose answer goes beyond our own limits is no use either. Each is asked for its chain id before its first use.
+    /// Asks one node after the other until one answers, be it with a refusal; one whose answer goes
+    /// beyond our own limits is no use either. Each is asked for its chain id before its first use.
     /// The error of the first one comes back when none answers.
     pub async fn ask<T, Fut>(&self, op: impl Fn(Node) -> Fut) -> Result<T, ChainError>
     where
@@ -262,7 +304,11 @@ impl Nodes {
                 Err(error) => Err(error),
             };
             match answer {
-                Err(error @ (ChainError::Away { .. } | ChainError::Odd { .. } | ChainError::NotSent { .. })) => {
+                Err(
+                    error @ (ChainError::Away { .. }
+                    | ChainError::Odd { .. }
+                    | ChainError::NotSent { .. }),
+                ) => {
                     tracing::debug!(endpoint = %node.uri, %error, "the next endpoint is asked");
                     first.get_or_insert(error);
                 }
@@ -275,13 +321,17 @@ impl Nodes {
         Err(first.unwrap_or_else(|| unreachable!("there is at least one endpoint")))
     }
 
-    /// Turns to the endpoint with the newest block; the ones that do not answer in time have none. With one endpoint there is no choice.
+    /// Turns to the endpoint with the newest block; the ones that do not answer in time have none.
+    /// With one endpoint there is no choice.
     pub async fn prefer_newest(&self) {
         if self.nodes.len() < 2 {
             return;
         }
         let latest = join_all(self.nodes.iter().map(Node::latest)).await;
-        let heights = latest.into_iter().enumerate().filter_map(|(index, block)| Some((block.ok()?.height, index)));
+        let heights = latest
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, block)| Some((block.ok()?.height, index)));
         let present = self.preferred.load(Ordering::Relaxed);
         // Of those at one height the present one stays.
         let best = heights.max_by_key(|(height, index)| (*height, *index == present));

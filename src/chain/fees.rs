@@ -1,6 +1,8 @@
-//! What transactions may burn: the gas that each is given, what fees may come to, and how often one that fails for its fee is tried.
+//! What transactions may burn: the gas that each is given, what fees may come to, and how often one
+//! that fails for its fee is tried.
 //!
-//! A node is not believed without bounds: it tells the gas, and gas is paid. All sums are of this process; a restart counts anew.
+//! A node is not believed without bounds: it tells the gas, and gas is paid. All sums are of this
+//! process; a restart counts anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +14,18 @@ use super::client::GasPrice;
 use super::tx::FeeOffer;
 use crate::model::chain::{ChainMsg, TxOutcome};
 
-/// Gas for which a simulation pays, and so must be in the wallet: about what a transaction of ours takes (52,600 to 236,000 were seen;
-/// only a close with many open bids takes more). What taking a fee costs in gas hardly depends on its amount.
+/// Gas for which a simulation pays, and so must be in the wallet: about what a transaction of ours
+/// takes (52,600 to 236,000 were seen; only a close with many open bids takes more). What taking a
+/// fee costs in gas hardly depends on its amount.
 const USUAL_GAS: u64 = 200_000;
-/// No transaction of ours comes near: closing a deployment with 20 open bids, the most there can be, took 1.57 million.
+/// No transaction of ours comes near: closing a deployment with 20 open bids, the most there can
+/// be, took 1.57 million.
 const MAX_GAS: u64 = 10_000_000;
-/// How often the margin is raised by half after gas ran out: five times the measured gas in the end.
+/// How often the margin is raised by half after gas ran out: five times the measured gas in the
+/// end.
 const MAX_RAISES: u32 = 3;
-/// Failures in blocks, each for a fee, before the pauses begin; with the raises of the margin in between.
+/// Failures in blocks, each for a fee, before the pauses begin; with the raises of the margin in
+/// between.
 const FREE_TRIES: u32 = 4;
 /// First pause after those, doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
@@ -27,7 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// The day over which fees are added up.
 const DAY: Duration = Duration::from_hours(24);
-/// Only a bound on what is remembered of transactions that never ended: forgetting costs a fee, no more.
+/// Only a bound on what is remembered of transactions that never ended: forgetting costs a fee, no
+/// more.
 const MOST_KEPT: usize = 10_000;
 
 /// The most that fees may come to, in uakt.
@@ -40,25 +47,29 @@ pub struct FeeLimits {
 }
 
 impl FeeLimits {
-    /// A tenth of an AKT for one (four million gas at the usual price), three AKT for a day: the lives of about a hundred nodes.
+    /// A tenth of an AKT for one (four million gas at the usual price), three AKT for a day: the
+    /// lives of about a hundred nodes.
     pub const USUAL: Self = Self { per_tx: 100_000, per_day: 3_000_000 };
 }
 
 /// Why a transaction is not sent: a sentence's second half.
 pub(super) type Why = String;
 
-/// The fee under which a transaction is simulated. Taking one costs gas itself, which a simulation without a fee does not count.
+/// The fee under which a transaction is simulated. Taking one costs gas itself, which a simulation
+/// without a fee does not count.
 #[must_use]
 pub fn for_simulation(price: GasPrice, granter: Option<String>) -> FeeOffer {
     FeeOffer { uakt: price.fee(USUAL_GAS).max(1), gas: USUAL_GAS, granter }
 }
 
-/// The gas limit for what a simulation used. Half more than was measured; a close pays for every bid that is still open, and bids come in
-/// between. Each time that this was too little, `raises`, half more again.
+/// The gas limit for what a simulation used. Half more than was measured; a close pays for every
+/// bid that is still open, and bids come in between. Each time that this was too little, `raises`,
+/// half more again.
 #[must_use]
 pub fn limit(used: u64, msg: &ChainMsg, raises: u32) -> u64 {
     let tenths = if matches!(msg, ChainMsg::CloseDeployment { .. }) { 16 } else { 15 };
-    (0..raises.min(MAX_RAISES)).fold(used.saturating_mul(tenths).div_ceil(10), |gas, _| gas.saturating_mul(3).div_ceil(2))
+    (0..raises.min(MAX_RAISES))
+        .fold(used.saturating_mul(tenths).div_ceil(10), |gas, _| gas.saturating_mul(3).div_ceil(2))
 }
 
 /// What is tried again when it fails: one kind of message about one deployment.
@@ -110,7 +121,8 @@ impl Fees {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often the margin of this message is to be raised, unless it failed so often that it has to wait.
+    /// How often the margin of this message is to be raised, unless it failed so often that it has
+    /// to wait.
     pub fn raises(&self, msg: &ChainMsg) -> Result<u32, Why> {
         let state = self.lock();
         let Some(tries) = state.tries.get(&key(msg)) else { return Ok(0) };
@@ -139,10 +151,18 @@ impl Fees {
     }
 
     /// Counts the fee of a signed transaction, unless the day has none left for it.
-    pub fn offer(&self, limits: FeeLimits, msg: &ChainMsg, hash: &str, uakt: u64) -> Result<(), Why> {
+    pub fn offer(
+        &self,
+        limits: FeeLimits,
+        msg: &ChainMsg,
+        hash: &str,
+        uakt: u64,
+    ) -> Result<(), Why> {
         let now = Instant::now();
         let mut state = self.lock();
-        while state.offers.front().is_some_and(|offer| now.duration_since(offer.at) >= DAY) || state.offers.len() >= MOST_KEPT {
+        while state.offers.front().is_some_and(|offer| now.duration_since(offer.at) >= DAY)
+            || state.offers.len() >= MOST_KEPT
+        {
             state.offers.pop_front();
         }
         let sum = state.offers.iter().fold(uakt, |sum, offer| sum.saturating_add(offer.uakt));
@@ -183,7 +203,9 @@ impl Fees {
             tries.paid += 1;
             tries.log.clone_from(log);
             let over = tries.paid.checked_sub(FREE_TRIES);
-            let pause = over.map(|n| FIRST_PAUSE.saturating_mul(2u32.saturating_pow(n.min(10))).min(LONGEST_PAUSE));
+            let pause = over.map(|n| {
+                FIRST_PAUSE.saturating_mul(2u32.saturating_pow(n.min(10))).min(LONGEST_PAUSE)
+            });
             tries.until = pause.map(|pause| Instant::now() + pause);
         }
     }
@@ -212,7 +234,14 @@ mod tests {
         assert_eq!(raised, [150, 225, 338, 507, 507, 507]);
         assert_eq!(
             limit(u64::MAX, &update, 3),
-            u64::MAX.div_ceil(10).saturating_mul(3).div_ceil(2).saturating_mul(3).div_ceil(2).saturating_mul(3).div_ceil(2)
+            u64::MAX
+                .div_ceil(10)
+                .saturating_mul(3)
+                .div_ceil(2)
+                .saturating_mul(3)
+                .div_ceil(2)
+                .saturating_mul(3)
+                .div_ceil(2)
         );
     }
 
@@ -255,7 +284,9 @@ mod tests {
                     fees.offer(limits, &close(1), &hash, 1).expect("within the day");
                     fees.ended(&hash, &out_of_gas(), true);
                 }
-                Err(why) => assert!(why.contains("times in blocks") && why.contains("out of gas"), "{why}"),
+                Err(why) => {
+                    assert!(why.contains("times in blocks") && why.contains("out of gas"), "{why}");
+                }
             }
             assert!(fees.raises(&close(2)).is_ok(), "another deployment is not held up");
             tokio::time::advance(Duration::from_secs(30)).await;

@@ -22,7 +22,9 @@ use crate::model::chain::{ChainMsg, ChainView, SignedTx, TxOutcome};
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// No answer, or none in time: nothing is known about the outcome.
-    #[error("the chain at {endpoint} does not answer ({source}); leases cannot change until it does, Redis goes on; check `chain.grpc`")]
+    #[error(
+        "the chain at {endpoint} does not answer ({source}); leases cannot change until it does, Redis goes on; check `chain.grpc`"
+    )]
     Away {
         /// Which endpoint.
         endpoint: String,
@@ -50,7 +52,9 @@ pub enum ChainError {
         why: String,
     },
     /// The node answered with something else than what was asked for.
-    #[error("the chain at {endpoint} answered something that cannot be used ({detail}); check that `chain.grpc` is a node of {chain_id}")]
+    #[error(
+        "the chain at {endpoint} answered something that cannot be used ({detail}); check that `chain.grpc` is a node of {chain_id}"
+    )]
     Odd {
         /// Which endpoint.
         endpoint: String,
@@ -67,12 +71,12 @@ pub trait Chain: Send + Sync {
     /// The owner's account.
     fn owner(&self) -> &str;
 
-    /// Reads all active deployments of the owner with what hangs on them, paged to the end, and those of `known` in whatever state.
-    /// Either all of it or an error.
+    /// Reads all active deployments of the owner with what hangs on them, paged to the end, and
+    /// those of `known` in whatever state. Either all of it or an error.
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError>;
 
-    /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of block time. An error when it would cost
-    /// more than it may, or failed for its fee too often.
+    /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of
+    /// block time. An error when it would cost more than it may, or failed for its fee too often.
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError>;
 
     /// Sends these bytes (again) and waits until they landed, failed, or can no longer land.

@@ -15,14 +15,16 @@ use crate::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
 const USUAL_MS: u64 = 6100;
 /// Blocks between two that are looked up at the first reading.
 const STRIDE: i64 = 3;
-/// So many are looked up: half a minute of half-second blocks, three minutes of the public network's, and surely not pruned.
+/// So many are looked up: half a minute of half-second blocks, three minutes of the public
+/// network's, and surely not pruned.
 const LOOKED_UP: i64 = 9;
 /// Samples that count, the newest ones: as many as a tick of 5 s sees in a few minutes.
 const KEPT: usize = 40;
 /// How long the next block is waited for where blocks cannot be looked up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The usual time between blocks of late: the median, because a chain that stood still for hours made but one slow block.
+/// The usual time between blocks of late: the median, because a chain that stood still for hours
+/// made but one slow block.
 #[derive(Default)]
 pub(super) struct Pace(Mutex<VecDeque<Block>>);
 
@@ -46,12 +48,14 @@ impl Pace {
         let mut paces: Vec<u128> = seen
             .windows(2)
             .filter_map(|pair| {
-                let blocks = u128::try_from(pair[1].height - pair[0].height).ok().filter(|n| *n > 0)?;
+                let blocks =
+                    u128::try_from(pair[1].height - pair[0].height).ok().filter(|n| *n > 0)?;
                 Some(pair[1].nanos.saturating_sub(pair[0].nanos) / blocks / 1_000_000)
             })
             .collect();
         paces.sort_unstable();
-        // Of two in the middle the shorter one: what is derived from it then costs less rather than more.
+        // Of two in the middle the shorter one: what is derived from it then costs less rather than
+        // more.
         let median = *paces.get(paces.len().checked_sub(1)? / 2)?;
         Some(u64::try_from(median).unwrap_or(u64::MAX).max(1))
     }
@@ -61,13 +65,15 @@ impl Pace {
         self.measured().unwrap_or(USUAL_MS)
     }
 
-    /// Adds the newest block, and at the first time earlier ones: from the node's store, or else the next one by waiting a moment.
+    /// Adds the newest block, and at the first time earlier ones: from the node's store, or else
+    /// the next one by waiting a moment.
     pub async fn measure(&self, node: &Node, newest: Block) -> Result<(), ChainError> {
         self.see(newest);
         if self.measured().is_some() {
             return Ok(());
         }
-        let heights = (1..=LOOKED_UP).map(|n| newest.height - n * STRIDE).filter(|height| *height > 0);
+        let heights =
+            (1..=LOOKED_UP).map(|n| newest.height - n * STRIDE).filter(|height| *height > 0);
         for block in join_all(heights.map(|height| by_height(node, height))).await {
             match block {
                 Ok(block) => self.see(block),
@@ -93,8 +99,10 @@ struct GetBlockByHeightRequest {
 async fn by_height(node: &Node, height: i64) -> Result<Block, ChainError> {
     let mut grpc = tonic::client::Grpc::new(node.connection());
     grpc.ready().await.map_err(|e| node.away(e))?;
-    let path = PathAndQuery::from_static("/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight");
-    let codec = tonic_prost::ProstCodec::<GetBlockByHeightRequest, GetLatestBlockResponse>::default();
+    let path =
+        PathAndQuery::from_static("/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight");
+    let codec =
+        tonic_prost::ProstCodec::<GetBlockByHeightRequest, GetLatestBlockResponse>::default();
     let request = tonic::Request::new(GetBlockByHeightRequest { height });
     let answer = node.call("an earlier block", grpc.unary(request, path, codec)).await?;
     node.block(answer)
@@ -136,11 +144,16 @@ mod tests {
         assert_eq!(pace.block_ms(), 6000);
         // And one more halt while it runs, a block at a time.
         for n in 0..100 {
-            pace.see(block(200 + n, 10 * halt + u128::from(n.unsigned_abs()) * 6000 + if n > 50 { halt } else { 0 }));
+            pace.see(block(
+                200 + n,
+                10 * halt + u128::from(n.unsigned_abs()) * 6000 + if n > 50 { halt } else { 0 },
+            ));
             assert_eq!(pace.block_ms(), 6000);
         }
         // A chain that became faster is soon known.
-        (0..30).for_each(|n| pace.see(block(300 + n, 20 * halt + u128::from(n.unsigned_abs()) * 2000)));
+        (0..30).for_each(|n| {
+            pace.see(block(300 + n, 20 * halt + u128::from(n.unsigned_abs()) * 2000));
+        });
         assert_eq!(pace.block_ms(), 2000);
     }
 }

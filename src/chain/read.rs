@@ -28,7 +28,8 @@ const PAGE: u64 = 100;
 const MAX_PAGES: usize = 200;
 /// Questions under way at one node at a time.
 const AT_ONCE: usize = 8;
-/// How long a provider's registration is taken as known: it changes by hand, and there is one per bid.
+/// How long a provider's registration is taken as known: it changes by hand, and there is one per
+/// bid.
 const PROVIDER_AGE: Duration = Duration::from_mins(1);
 
 /// Registrations of providers as last seen; `None` for one that is not registered.
@@ -44,11 +45,15 @@ impl Providers {
     }
 
     fn keep(&self, address: String, provider: Option<ProviderView>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(address, (Instant::now(), provider));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(address, (Instant::now(), provider));
     }
 }
 
-/// The owner's view at `block`; `known` deployments are in it whatever their state, unless the chain never heard of them.
+/// The owner's view at `block`; `known` deployments are in it whatever their state, unless the
+/// chain never heard of them.
 pub(super) async fn view(
     node: &Node,
     owner: &str,
@@ -58,11 +63,17 @@ pub(super) async fn view(
     cache: &Providers,
 ) -> Result<ChainView, ChainError> {
     let reader = Reader { node: node.at(block.height), owner: owner.to_owned() };
-    let (balance, fee_balance, min_deposit, parts) =
-        tokio::try_join!(reader.spendable(UACT), reader.spendable(UAKT), reader.min_deposit(), reader.parts(known))?;
+    let (balance, fee_balance, min_deposit, parts) = tokio::try_join!(
+        reader.spendable(UACT),
+        reader.spendable(UAKT),
+        reader.min_deposit(),
+        reader.parts(known)
+    )?;
     let deployments = parts
         .into_iter()
-        .map(|(dseq, parts)| Ok((dseq, view::deployment(parts, block.height).map_err(|flaw| node.odd(flaw))?)))
+        .map(|(dseq, parts)| {
+            Ok((dseq, view::deployment(parts, block.height).map_err(|flaw| node.odd(flaw))?))
+        })
         .collect::<Result<BTreeMap<_, _>, ChainError>>()?;
     let mut addresses = BTreeSet::new();
     for deployment in deployments.values() {
@@ -90,14 +101,23 @@ struct Reader {
 
 impl Reader {
     async fn spendable(&self, denom: &str) -> Result<u64, ChainError> {
-        let request = QuerySpendableBalanceByDenomRequest { address: self.owner.clone(), denom: denom.into() };
-        let answer = self.node.call("a balance", self.node.balances().spendable_balance_by_denom(request)).await?;
+        let request = QuerySpendableBalanceByDenomRequest {
+            address: self.owner.clone(),
+            denom: denom.into(),
+        };
+        let answer = self
+            .node
+            .call("a balance", self.node.balances().spendable_balance_by_denom(request))
+            .await?;
         view::coins(answer.balance.as_slice(), denom).map_err(|flaw| self.node.odd(flaw))
     }
 
     async fn min_deposit(&self) -> Result<u64, ChainError> {
         let request = deployment::QueryParamsRequest {};
-        let answer = self.node.call("the deployment parameters", self.node.deployments().params(request)).await?;
+        let answer = self
+            .node
+            .call("the deployment parameters", self.node.deployments().params(request))
+            .await?;
         let params = self.node.part(answer.params, "deployment parameters")?;
         view::coins(&params.min_deposits, UACT).map_err(|flaw| self.node.odd(flaw))
     }
@@ -118,8 +138,11 @@ impl Reader {
             let dseq = self.node.part(id, "deployment id")?.dseq;
             parts.insert(dseq, Parts { deployment, ..Parts::default() });
         }
-        let missing: Vec<_> = known.iter().copied().filter(|dseq| !parts.contains_key(dseq)).collect();
-        for (dseq, found) in self.each(missing, |reader, dseq| async move { reader.one(dseq).await }).await? {
+        let missing: Vec<_> =
+            known.iter().copied().filter(|dseq| !parts.contains_key(dseq)).collect();
+        for (dseq, found) in
+            self.each(missing, |reader, dseq| async move { reader.one(dseq).await }).await?
+        {
             if let Some(deployment) = found {
                 parts.insert(dseq, Parts { deployment, ..Parts::default() });
             }
@@ -140,8 +163,11 @@ impl Reader {
                 of.leases.push(lease);
             }
         }
-        let unclear = parts.iter().filter(|(_, of)| !is_all(&of.leases)).map(|(dseq, _)| *dseq).collect();
-        for (dseq, leases) in self.each(unclear, |reader, dseq| async move { reader.leases(dseq, "").await }).await? {
+        let unclear =
+            parts.iter().filter(|(_, of)| !is_all(&of.leases)).map(|(dseq, _)| *dseq).collect();
+        for (dseq, leases) in
+            self.each(unclear, |reader, dseq| async move { reader.leases(dseq, "").await }).await?
+        {
             if let Some(of) = parts.get_mut(&dseq) {
                 of.leases = leases;
             }
@@ -150,11 +176,19 @@ impl Reader {
     }
 
     async fn active(&self) -> Result<Vec<deployment::QueryDeploymentResponse>, ChainError> {
-        let filters = deployment::DeploymentFilters { owner: self.owner.clone(), dseq: 0, state: "active".into() };
+        let filters = deployment::DeploymentFilters {
+            owner: self.owner.clone(),
+            dseq: 0,
+            state: "active".into(),
+        };
         self.pages("the deployments", |node, page| {
-            let request = deployment::QueryDeploymentsRequest { filters: Some(filters.clone()), pagination: Some(page) };
+            let request = deployment::QueryDeploymentsRequest {
+                filters: Some(filters.clone()),
+                pagination: Some(page),
+            };
             async move {
-                let answer = node.call("the deployments", node.deployments().deployments(request)).await?;
+                let answer =
+                    node.call("the deployments", node.deployments().deployments(request)).await?;
                 Ok((answer.deployments, answer.pagination))
             }
         })
@@ -162,16 +196,30 @@ impl Reader {
     }
 
     /// `None` for one that was never created.
-    async fn one(&self, dseq: u64) -> Result<Option<deployment::QueryDeploymentResponse>, ChainError> {
+    async fn one(
+        &self,
+        dseq: u64,
+    ) -> Result<Option<deployment::QueryDeploymentResponse>, ChainError> {
         let id = Some(DeploymentId { owner: self.owner.clone(), dseq });
         let request = deployment::QueryDeploymentRequest { id };
-        absent(self.node.call("a deployment", self.node.deployments().deployment(request)).await, "deployment", 4)
+        absent(
+            self.node.call("a deployment", self.node.deployments().deployment(request)).await,
+            "deployment",
+            4,
+        )
     }
 
     async fn open_orders(&self) -> Result<Vec<market::Order>, ChainError> {
-        let filters = market::OrderFilters { owner: self.owner.clone(), state: "open".into(), ..Default::default() };
+        let filters = market::OrderFilters {
+            owner: self.owner.clone(),
+            state: "open".into(),
+            ..Default::default()
+        };
         self.pages("the orders", |node, page| {
-            let request = market::QueryOrdersRequest { filters: Some(filters.clone()), pagination: Some(page) };
+            let request = market::QueryOrdersRequest {
+                filters: Some(filters.clone()),
+                pagination: Some(page),
+            };
             async move {
                 let answer = node.call("the orders", node.market().orders(request)).await?;
                 Ok((answer.orders, answer.pagination))
@@ -181,9 +229,14 @@ impl Reader {
     }
 
     async fn open_bids(&self) -> Result<Vec<market::Bid>, ChainError> {
-        let filters = market::BidFilters { owner: self.owner.clone(), state: "open".into(), ..Default::default() };
+        let filters = market::BidFilters {
+            owner: self.owner.clone(),
+            state: "open".into(),
+            ..Default::default()
+        };
         self.pages("the bids", |node, page| {
-            let request = market::QueryBidsRequest { filters: Some(filters.clone()), pagination: Some(page) };
+            let request =
+                market::QueryBidsRequest { filters: Some(filters.clone()), pagination: Some(page) };
             async move {
                 let answer = node.call("the bids", node.market().bids(request)).await?;
                 Ok((answer.bids.into_iter().filter_map(|b| b.bid).collect(), answer.pagination))
@@ -193,10 +246,22 @@ impl Reader {
     }
 
     /// Leases of one deployment (0: of all) in one state (empty: in any).
-    async fn leases(&self, dseq: u64, state: &str) -> Result<Vec<market::QueryLeaseResponse>, ChainError> {
-        let filters = LeaseFilters { owner: self.owner.clone(), dseq, state: state.into(), ..Default::default() };
+    async fn leases(
+        &self,
+        dseq: u64,
+        state: &str,
+    ) -> Result<Vec<market::QueryLeaseResponse>, ChainError> {
+        let filters = LeaseFilters {
+            owner: self.owner.clone(),
+            dseq,
+            state: state.into(),
+            ..Default::default()
+        };
         self.pages("the leases", |node, page| {
-            let request = market::QueryLeasesRequest { filters: Some(filters.clone()), pagination: Some(page) };
+            let request = market::QueryLeasesRequest {
+                filters: Some(filters.clone()),
+                pagination: Some(page),
+            };
             async move {
                 let answer = node.call("the leases", node.market().leases(request)).await?;
                 Ok((answer.leases, answer.pagination))
@@ -206,14 +271,20 @@ impl Reader {
     }
 
     /// Asks for page after page until there is none.
-    async fn pages<T, Fut>(&self, what: &str, ask: impl Fn(Node, PageRequest) -> Fut) -> Result<Vec<T>, ChainError>
+    async fn pages<T, Fut>(
+        &self,
+        what: &str,
+        ask: impl Fn(Node, PageRequest) -> Fut,
+    ) -> Result<Vec<T>, ChainError>
     where
         Fut: Future<Output = Result<(Vec<T>, Option<PageResponse>), ChainError>>,
     {
         let mut all = Vec::new();
         let mut key = Vec::new();
         for _ in 0..MAX_PAGES {
-            let (items, page) = ask(self.node.clone(), PageRequest { key, limit: PAGE, ..PageRequest::default() }).await?;
+            let (items, page) =
+                ask(self.node.clone(), PageRequest { key, limit: PAGE, ..PageRequest::default() })
+                    .await?;
             all.extend(items);
             key = page.map(|page| page.next_key).unwrap_or_default();
             if key.is_empty() {
@@ -224,7 +295,11 @@ impl Reader {
     }
 
     /// Asks the same of each, a few at a time.
-    async fn each<K, T, Fut>(&self, of: Vec<K>, ask: impl Fn(Reader, K) -> Fut) -> Result<Vec<(K, T)>, ChainError>
+    async fn each<K, T, Fut>(
+        &self,
+        of: Vec<K>,
+        ask: impl Fn(Reader, K) -> Fut,
+    ) -> Result<Vec<(K, T)>, ChainError>
     where
         K: Clone,
         Fut: Future<Output = Result<T, ChainError>>,
@@ -239,11 +314,19 @@ impl Reader {
         futures::stream::iter(asked).buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    async fn providers(&self, addresses: BTreeSet<String>, cache: &Providers) -> Result<BTreeMap<String, ProviderView>, ChainError> {
+    async fn providers(
+        &self,
+        addresses: BTreeSet<String>,
+        cache: &Providers,
+    ) -> Result<BTreeMap<String, ProviderView>, ChainError> {
         let mut known = cache.fresh();
         known.retain(|address, _| addresses.contains(address));
-        let unknown = addresses.into_iter().filter(|address| !known.contains_key(address)).collect();
-        for (address, provider) in self.each(unknown, |reader, address: String| async move { reader.provider(address).await }).await? {
+        let unknown =
+            addresses.into_iter().filter(|address| !known.contains_key(address)).collect();
+        for (address, provider) in self
+            .each(unknown, |reader, address: String| async move { reader.provider(address).await })
+            .await?
+        {
             cache.keep(address.clone(), provider.clone());
             known.insert(address, provider);
         }
@@ -252,14 +335,28 @@ impl Reader {
 
     async fn provider(&self, address: String) -> Result<Option<ProviderView>, ChainError> {
         let request = QueryProviderRequest { owner: address.clone() };
-        let answer = absent(self.node.call("a provider", self.node.providers().provider(request)).await, "provider", 3)?;
+        let answer = absent(
+            self.node.call("a provider", self.node.providers().provider(request)).await,
+            "provider",
+            3,
+        )?;
         let Some(provider) = answer.and_then(|a| a.provider) else { return Ok(None) };
         let audits = self
             .pages("the audits of a provider", |node, page| {
-                let request = QueryProviderAttributesRequest { owner: address.clone(), pagination: Some(page) };
+                let request = QueryProviderAttributesRequest {
+                    owner: address.clone(),
+                    pagination: Some(page),
+                };
                 async move {
-                    let answer = node.call("the audits of a provider", node.audits().provider_attributes(request)).await;
-                    Ok(absent(answer, "audit", 1)?.map(|a| (a.providers, a.pagination)).unwrap_or_default())
+                    let answer = node
+                        .call(
+                            "the audits of a provider",
+                            node.audits().provider_attributes(request),
+                        )
+                        .await;
+                    Ok(absent(answer, "audit", 1)?
+                        .map(|a| (a.providers, a.pagination))
+                        .unwrap_or_default())
                 }
             })
             .await?;
@@ -275,15 +372,24 @@ impl Reader {
 
 /// Whether the running leases are all there ever were: one from the first order has none before it.
 fn is_all(running: &[market::QueryLeaseResponse]) -> bool {
-    !running.is_empty() && running.iter().all(|l| l.lease.as_ref().and_then(|l| l.id.as_ref()).is_some_and(|id| id.oseq == 1))
+    !running.is_empty()
+        && running
+            .iter()
+            .all(|l| l.lease.as_ref().and_then(|l| l.id.as_ref()).is_some_and(|id| id.oseq == 1))
 }
 
 /// Turns the refusal that means "there is none" into `None`.
-fn absent<T>(answer: Result<T, ChainError>, module: &str, number: u32) -> Result<Option<T>, ChainError> {
+fn absent<T>(
+    answer: Result<T, ChainError>,
+    module: &str,
+    number: u32,
+) -> Result<Option<T>, ChainError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         // Plain gRPC "not found" comes from modules that do not name themselves.
-        Err(ChainError::Refused { codespace, code, .. }) if codespace == module && code == number || codespace == "grpc" && code == 5 => {
+        Err(ChainError::Refused { codespace, code, .. })
+            if codespace == module && code == number || codespace == "grpc" && code == 5 =>
+        {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -1,4 +1,5 @@
-//! Sending a transaction and finding out what became of it. Never guesses: what is not certain is asked again.
+//! Sending a transaction and finding out what became of it. Never guesses: what is not certain is
+//! asked again.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,15 +16,18 @@ use crate::retry::{MAX_RETRY, retry};
 use crate::wire::cosmos::base::abci::v1beta1::TxResponse;
 use crate::wire::cosmos::tx::v1beta1::{BroadcastMode, BroadcastTxRequest, GetTxRequest};
 
-/// How long one call waits at most: a transaction lives 60 s of block time, then a few blocks follow. Longer only when blocks stand still.
+/// How long one call waits at most: a transaction lives 60 s of block time, then a few blocks
+/// follow. Longer only when blocks stand still.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// A waiting transaction may fall out of a node's memory: its bytes are sent again after this time.
 const SEND_AGAIN: Duration = Duration::from_secs(10);
-/// Blocks past the time-out before a transaction counts as lost: the index of transactions is written after the block, and behind one
-/// address several nodes may stand, some a block or two behind.
+/// Blocks past the time-out before a transaction counts as lost: the index of transactions is
+/// written after the block, and behind one address several nodes may stand, some a block or two
+/// behind.
 const MARGIN: i64 = 2;
 
-/// Transactions signed by this process that were never sent: only for these is a refusal at the door the end of the matter.
+/// Transactions signed by this process that were never sent: only for these is a refusal at the
+/// door the end of the matter.
 #[derive(Default)]
 pub(super) struct Unsent(Mutex<HashSet<String>>);
 
@@ -58,8 +62,14 @@ enum Reception {
     Unknown,
 }
 
-/// Sends the bytes and looks until they landed, failed or can no longer land. Also says whether they are in a block, and so were paid for.
-pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &SignedTx) -> Result<(TxOutcome, bool), ChainError> {
+/// Sends the bytes and looks until they landed, failed or can no longer land. Also says whether
+/// they are in a block, and so were paid for.
+pub(super) async fn settle(
+    nodes: &Nodes,
+    pace: &Pace,
+    unsent: &Unsent,
+    tx: &SignedTx,
+) -> Result<(TxOutcome, bool), ChainError> {
     let started = Instant::now();
     let mut first = unsent.take(&tx.hash);
     let mut refused = None;
@@ -76,19 +86,28 @@ pub(super) async fn settle(nodes: &Nodes, pace: &Pace, unsent: &Unsent, tx: &Sig
             }
             first = false;
         }
-        let sight = retry(MAX_RETRY, is_away, || nodes.ask(|node| look(node, tx.hash.clone()))).await?;
+        let sight =
+            retry(MAX_RETRY, is_away, || nodes.ask(|node| look(node, tx.hash.clone()))).await?;
         match sight {
             Sight::End(outcome) => return Ok((outcome, true)),
             Sight::NotFound(block) => {
                 pace.see(block);
-                if block.time() > tx.timeout && block.height > *too_late_since.get_or_insert(block.height) + MARGIN {
+                if block.time() > tx.timeout
+                    && block.height > *too_late_since.get_or_insert(block.height) + MARGIN
+                {
                     return Ok((refused.unwrap_or(TxOutcome::Expired), false));
                 }
             }
         }
         if started.elapsed() > PATIENCE {
-            let source = format!("transaction {} neither lands nor expires: the blocks stand still", tx.hash);
-            return Err(ChainError::Away { endpoint: "every endpoint".into(), source: source.into() });
+            let source = format!(
+                "transaction {} neither lands nor expires: the blocks stand still",
+                tx.hash
+            );
+            return Err(ChainError::Away {
+                endpoint: "every endpoint".into(),
+                source: source.into(),
+            });
         }
         tokio::time::sleep(Duration::from_millis((pace.block_ms() / 4).clamp(50, 1000))).await;
     }
@@ -103,7 +122,8 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> Reception {
     let tries = Arc::new(AtomicUsize::new(0));
     let sent = nodes.ask(|node| {
         tries.fetch_add(1, Ordering::Relaxed);
-        let request = BroadcastTxRequest { tx_bytes: tx.bytes.clone(), mode: BroadcastMode::Sync.into() };
+        let request =
+            BroadcastTxRequest { tx_bytes: tx.bytes.clone(), mode: BroadcastMode::Sync.into() };
         async move {
             let answer = node.call("a transaction", node.txs().broadcast_tx(request)).await?;
             node.part(answer.tx_response, "answer to a transaction")
@@ -120,20 +140,30 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> Reception {
     match codes::check(&answer.codespace, answer.code, &log) {
         Check::Accepted | Check::LookUp => Reception::Waiting,
         Check::Later => Reception::Unknown,
-        Check::Refused => Reception::Refused { outcome: failed(&answer), certain: first && tries.load(Ordering::Relaxed) == 1 },
+        Check::Refused => Reception::Refused {
+            outcome: failed(&answer),
+            certain: first && tries.load(Ordering::Relaxed) == 1,
+        },
     }
 }
 
-/// Looks a transaction up. The block is read before it, from the same node: what is not found then was in no block up to that one.
+/// Looks a transaction up. The block is read before it, from the same node: what is not found then
+/// was in no block up to that one.
 async fn look(node: Node, hash: String) -> Result<Sight, ChainError> {
     let block = node.latest().await?;
     let request = GetTxRequest { hash };
     let answer = match node.call("a transaction's end", node.txs().get_tx(request)).await {
         Ok(answer) => node.part(answer.tx_response, "end of a transaction")?,
-        Err(ChainError::Refused { codespace, code: 5, .. }) if codespace == "grpc" => return Ok(Sight::NotFound(block)),
+        Err(ChainError::Refused { codespace, code: 5, .. }) if codespace == "grpc" => {
+            return Ok(Sight::NotFound(block));
+        }
         Err(error) => return Err(error),
     };
-    Ok(Sight::End(if answer.code == 0 { TxOutcome::Landed { height: answer.height } } else { failed(&answer) }))
+    Ok(Sight::End(if answer.code == 0 {
+        TxOutcome::Landed { height: answer.height }
+    } else {
+        failed(&answer)
+    }))
 }
 
 fn failed(answer: &TxResponse) -> TxOutcome {

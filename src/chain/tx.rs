@@ -1,6 +1,7 @@
 //! Transactions as bytes: pure, the same input gives the same bytes.
 //!
-//! All of ours are unordered: no sequence number to fight over, and a time-out after which they can never land.
+//! All of ours are unordered: no sequence number to fight over, and a time-out after which they can
+//! never land.
 
 use prost::{Message, Name};
 use prost_types::Timestamp;
@@ -20,7 +21,9 @@ use crate::wire::akash::market::v1beta5 as market;
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 use crate::wire::cosmos::crypto::secp256k1::PubKey;
 use crate::wire::cosmos::tx::signing::v1beta1::SignMode;
-use crate::wire::cosmos::tx::v1beta1::{AuthInfo, Fee, ModeInfo, SignDoc, SignerInfo, TxBody, TxRaw, mode_info};
+use crate::wire::cosmos::tx::v1beta1::{
+    AuthInfo, Fee, ModeInfo, SignDoc, SignerInfo, TxBody, TxRaw, mode_info,
+};
 
 /// What a transaction may burn and who pays for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +39,13 @@ pub struct FeeOffer {
 /// The part of a transaction that says what is to be done, and until when.
 #[must_use]
 pub fn body(owner: &str, msg: &ChainMsg, timeout: Timestamp) -> Vec<u8> {
-    TxBody { messages: vec![pack(owner, msg)], unordered: true, timeout_timestamp: Some(timeout), ..TxBody::default() }.encode_to_vec()
+    TxBody {
+        messages: vec![pack(owner, msg)],
+        unordered: true,
+        timeout_timestamp: Some(timeout),
+        ..TxBody::default()
+    }
+    .encode_to_vec()
 }
 
 /// The part that says who signs and pays. The sequence of an unordered transaction is zero.
@@ -44,22 +53,42 @@ pub fn body(owner: &str, msg: &ChainMsg, timeout: Timestamp) -> Vec<u8> {
 pub fn auth_info(public_key: [u8; 33], fee: &FeeOffer) -> Vec<u8> {
     let key = any(&PubKey { key: public_key.to_vec() });
     let single = mode_info::Single { mode: SignMode::Direct.into() };
-    let signer = SignerInfo { public_key: Some(key), mode_info: Some(ModeInfo { sum: Some(mode_info::Sum::Single(single)) }), sequence: 0 };
-    let amount = if fee.uakt == 0 { Vec::new() } else { vec![Coin { denom: UAKT.into(), amount: fee.uakt.to_string() }] };
-    let fee = Fee { amount, gas_limit: fee.gas, payer: String::new(), granter: fee.granter.clone().unwrap_or_default() };
+    let signer = SignerInfo {
+        public_key: Some(key),
+        mode_info: Some(ModeInfo { sum: Some(mode_info::Sum::Single(single)) }),
+        sequence: 0,
+    };
+    let amount = if fee.uakt == 0 {
+        Vec::new()
+    } else {
+        vec![Coin { denom: UAKT.into(), amount: fee.uakt.to_string() }]
+    };
+    let fee = Fee {
+        amount,
+        gas_limit: fee.gas,
+        payer: String::new(),
+        granter: fee.granter.clone().unwrap_or_default(),
+    };
     AuthInfo { signer_infos: vec![signer], fee: Some(fee) }.encode_to_vec()
 }
 
 /// The bytes to be signed.
 #[must_use]
 pub fn sign_doc(body: &[u8], auth_info: &[u8], chain_id: &str, account_number: u64) -> Vec<u8> {
-    SignDoc { body_bytes: body.to_vec(), auth_info_bytes: auth_info.to_vec(), chain_id: chain_id.into(), account_number }.encode_to_vec()
+    SignDoc {
+        body_bytes: body.to_vec(),
+        auth_info_bytes: auth_info.to_vec(),
+        chain_id: chain_id.into(),
+        account_number,
+    }
+    .encode_to_vec()
 }
 
 /// The transaction as it is broadcast; an empty signature is good for a simulation only.
 #[must_use]
 pub fn raw(body: Vec<u8>, auth_info: Vec<u8>, signature: Vec<u8>) -> Vec<u8> {
-    TxRaw { body_bytes: body, auth_info_bytes: auth_info, signatures: vec![signature] }.encode_to_vec()
+    TxRaw { body_bytes: body, auth_info_bytes: auth_info, signatures: vec![signature] }
+        .encode_to_vec()
 }
 
 /// The name under which the chain finds a transaction: upper-case hex.
@@ -72,9 +101,13 @@ pub fn hash(raw: &[u8]) -> String {
 #[must_use]
 pub fn purpose(msg: &ChainMsg) -> String {
     match msg {
-        ChainMsg::CreateDeployment { dseq, deposit, .. } => format!("create deployment {dseq} with a deposit of {deposit}"),
+        ChainMsg::CreateDeployment { dseq, deposit, .. } => {
+            format!("create deployment {dseq} with a deposit of {deposit}")
+        }
         ChainMsg::CreateLease(id) => format!("lease deployment {} from {}", id.dseq, id.provider),
-        ChainMsg::UpdateDeployment { dseq, .. } => format!("store a new manifest hash for deployment {dseq}"),
+        ChainMsg::UpdateDeployment { dseq, .. } => {
+            format!("store a new manifest hash for deployment {dseq}")
+        }
         ChainMsg::CloseDeployment { dseq } => format!("close deployment {dseq}"),
     }
 }
@@ -82,16 +115,24 @@ pub fn purpose(msg: &ChainMsg) -> String {
 fn pack(owner: &str, msg: &ChainMsg) -> prost_types::Any {
     let id = |dseq: u64| Some(DeploymentId { owner: owner.into(), dseq });
     match msg {
-        ChainMsg::CreateDeployment { dseq, group, hash, deposit } => any(&deployment::MsgCreateDeployment {
-            id: id(*dseq),
-            groups: vec![group_spec(group)],
-            hash: hash.to_vec(),
-            deposit: Some(from_balance(*deposit)),
-            reclamation: None,
-        }),
-        ChainMsg::CreateLease(lease) => any(&market::MsgCreateLease { bid_id: Some(bid_id(lease)) }),
-        ChainMsg::UpdateDeployment { dseq, hash } => any(&deployment::MsgUpdateDeployment { id: id(*dseq), hash: hash.to_vec() }),
-        ChainMsg::CloseDeployment { dseq } => any(&deployment::MsgCloseDeployment { id: id(*dseq) }),
+        ChainMsg::CreateDeployment { dseq, group, hash, deposit } => {
+            any(&deployment::MsgCreateDeployment {
+                id: id(*dseq),
+                groups: vec![group_spec(group)],
+                hash: hash.to_vec(),
+                deposit: Some(from_balance(*deposit)),
+                reclamation: None,
+            })
+        }
+        ChainMsg::CreateLease(lease) => {
+            any(&market::MsgCreateLease { bid_id: Some(bid_id(lease)) })
+        }
+        ChainMsg::UpdateDeployment { dseq, hash } => {
+            any(&deployment::MsgUpdateDeployment { id: id(*dseq), hash: hash.to_vec() })
+        }
+        ChainMsg::CloseDeployment { dseq } => {
+            any(&deployment::MsgCloseDeployment { id: id(*dseq) })
+        }
     }
 }
 
@@ -100,19 +141,33 @@ fn any<M: Name>(message: &M) -> prost_types::Any {
 }
 
 fn from_balance(amount: Uact) -> Deposit {
-    Deposit { amount: Some(Coin { denom: UACT.into(), amount: amount.0.to_string() }), sources: vec![Source::Balance.into()] }
+    Deposit {
+        amount: Some(Coin { denom: UACT.into(), amount: amount.0.to_string() }),
+        sources: vec![Source::Balance.into()],
+    }
 }
 
 fn bid_id(lease: &LeaseId) -> BidId {
-    BidId { owner: lease.owner.clone(), dseq: lease.dseq, gseq: lease.gseq, oseq: lease.oseq, provider: lease.provider.clone(), bseq: 0 }
+    BidId {
+        owner: lease.owner.clone(),
+        dseq: lease.dseq,
+        gseq: lease.gseq,
+        oseq: lease.oseq,
+        provider: lease.provider.clone(),
+        bseq: 0,
+    }
 }
 
 fn group_spec(group: &GroupSpec) -> deployment::GroupSpec {
-    let signed_by = SignedBy { all_of: group.signed_by_all_of.clone(), any_of: group.signed_by_any_of.clone() };
+    let signed_by =
+        SignedBy { all_of: group.signed_by_all_of.clone(), any_of: group.signed_by_any_of.clone() };
     let signed_by = (signed_by != SignedBy::default()).then_some(signed_by);
     deployment::GroupSpec {
         name: group.name.clone(),
-        requirements: Some(PlacementRequirements { signed_by, attributes: attributes(&group.attributes) }),
+        requirements: Some(PlacementRequirements {
+            signed_by,
+            attributes: attributes(&group.attributes),
+        }),
         resources: vec![deployment::ResourceUnit {
             resource: Some(unit(&group.resources)),
             count: 1,
@@ -137,7 +192,10 @@ fn unit(of: &Resources) -> resources::Resources {
     resources::Resources {
         id: of.id,
         cpu: Some(resources::Cpu { units: Some(amount(of.cpu_milli)), attributes: Vec::new() }),
-        memory: Some(resources::Memory { quantity: Some(amount(of.memory_bytes)), attributes: Vec::new() }),
+        memory: Some(resources::Memory {
+            quantity: Some(amount(of.memory_bytes)),
+            attributes: Vec::new(),
+        }),
         storage: storage.collect(),
         // The chain refuses a group that does not say that it wants no GPU.
         gpu: Some(resources::Gpu { units: Some(amount(0)), attributes: Vec::new() }),
@@ -197,12 +255,22 @@ mod tests {
     fn messages_are_encoded_as_others_do() {
         let close = ("/akash.deployment.v1beta4.MsgCloseDeployment".into(), CLOSE.into());
         assert_eq!(packed(&ChainMsg::CloseDeployment { dseq: DSEQ }), close);
-        let update = ("/akash.deployment.v1beta4.MsgUpdateDeployment".into(), format!("{CLOSE}1a20{HASH}"));
+        let update =
+            ("/akash.deployment.v1beta4.MsgUpdateDeployment".into(), format!("{CLOSE}1a20{HASH}"));
         assert_eq!(packed(&ChainMsg::UpdateDeployment { dseq: DSEQ, hash: hash() }), update);
-        let lease = LeaseId { owner: OWNER.into(), dseq: DSEQ, gseq: 1, oseq: 1, provider: PROVIDER.into() };
+        let lease = LeaseId {
+            owner: OWNER.into(),
+            dseq: DSEQ,
+            gseq: 1,
+            oseq: 1,
+            provider: PROVIDER.into(),
+        };
         let lease_hex = "0a640a2c616b617368317175666133787a7266333471767779656a6b68766e6334707366343966667461773061736d681087ad4b180120012a2\
                          c616b6173683133363579766d63347337617764796a336e3273617637786678373661646336646e6d6c783633";
-        assert_eq!(packed(&ChainMsg::CreateLease(lease)), ("/akash.market.v1beta5.MsgCreateLease".into(), lease_hex.into()));
+        assert_eq!(
+            packed(&ChainMsg::CreateLease(lease)),
+            ("/akash.market.v1beta5.MsgCreateLease".into(), lease_hex.into())
+        );
     }
 
     #[test]
@@ -221,40 +289,67 @@ mod tests {
                     Storage {
                         name: "data".into(),
                         bytes: 2 << 30,
-                        attributes: vec![("class".into(), "beta3".into()), ("persistent".into(), "true".into())],
+                        attributes: vec![
+                            ("class".into(), "beta3".into()),
+                            ("persistent".into(), "true".into()),
+                        ],
                     },
                 ],
                 endpoints: vec![Endpoint::SharedHttp],
             },
             price: PricePerBlock(1000 * DEC_ONE),
         };
-        let msg = ChainMsg::CreateDeployment { dseq: DSEQ, group, hash: hash(), deposit: Uact(5_000_000) };
-        let mut expected = deployment::MsgCreateDeployment::decode(hex::decode(CREATE).expect("hex").as_slice()).expect("a message");
+        let msg = ChainMsg::CreateDeployment {
+            dseq: DSEQ,
+            group,
+            hash: hash(),
+            deposit: Uact(5_000_000),
+        };
+        let mut expected =
+            deployment::MsgCreateDeployment::decode(hex::decode(CREATE).expect("hex").as_slice())
+                .expect("a message");
         assert_eq!(hex::encode(expected.encode_to_vec()), CREATE);
         // Ours has one service in a group.
         expected.groups[0].resources.truncate(1);
-        assert_eq!(packed(&msg), ("/akash.deployment.v1beta4.MsgCreateDeployment".into(), hex::encode(expected.encode_to_vec())));
+        assert_eq!(
+            packed(&msg),
+            (
+                "/akash.deployment.v1beta4.MsgCreateDeployment".into(),
+                hex::encode(expected.encode_to_vec())
+            )
+        );
     }
 
     /// Signature and hash made by another implementation, over the same unordered transaction.
     #[test]
     fn an_unordered_transaction_is_signed_as_others_do() {
         let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
-        let body = body(OWNER, &ChainMsg::CloseDeployment { dseq: DSEQ }, Timestamp { seconds: 1_795_521_600, nanos: 0 });
-        let auth_info = auth_info(wallet.public_key(), &FeeOffer { uakt: 5000, gas: 200_000, granter: None });
+        let body = body(
+            OWNER,
+            &ChainMsg::CloseDeployment { dseq: DSEQ },
+            Timestamp { seconds: 1_795_521_600, nanos: 0 },
+        );
+        let auth_info =
+            auth_info(wallet.public_key(), &FeeOffer { uakt: 5000, gas: 200_000, granter: None });
         assert_eq!(
             hex::encode(&auth_info),
             "0a4e0a460a1f2f636f736d6f732e63727970746f2e736563703235366b312e5075624b657912230a2103e1fde5cc17f56501ed53d87718df76c135b9a6401dceb53d\
              198111a1eaf85f7612040a02080112120a0c0a0475616b7412043530303010c09a0c"
         );
         let doc = sign_doc(&body, &auth_info, "akashnet-2", 12345);
-        assert_eq!(hex::encode(Sha256::digest(&doc)), "77db76e5915568bbe0e0b3aed99d2a432d166119ae82fe006b6d883b16b6aa0c");
+        assert_eq!(
+            hex::encode(Sha256::digest(&doc)),
+            "77db76e5915568bbe0e0b3aed99d2a432d166119ae82fe006b6d883b16b6aa0c"
+        );
         let signature = wallet.sign(&doc);
         assert_eq!(
             hex::encode(signature),
             "2ea2b64cb514c1b2b0dbf89b930be333fa27ef0e88a2d2b3f4539d1c0dddaa4907f191ad7136133ba171d3c9c1cddf6037a5a6b6270a50ebba169e6de411c12f"
         );
         let raw = raw(body, auth_info, signature.to_vec());
-        assert_eq!(super::hash(&raw), "17E261CD79BA0356022CCC5D6CC638F9E99AE77CDE59ABE8E6A35BACFABAABC2");
+        assert_eq!(
+            super::hash(&raw),
+            "17E261CD79BA0356022CCC5D6CC638F9E99AE77CDE59ABE8E6A35BACFABAABC2"
+        );
     }
 }

@@ -36,7 +36,11 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
     let Parts { deployment, orders, bids, mut leases } = parts;
     let main = deployment.deployment.ok_or("a deployment without itself")?;
     let dseq = main.id.ok_or("a deployment without an id")?.dseq;
-    let group = deployment.groups.into_iter().next().ok_or_else(|| format!("deployment {dseq} without a group"))?;
+    let group = deployment
+        .groups
+        .into_iter()
+        .next()
+        .ok_or_else(|| format!("deployment {dseq} without a group"))?;
     let state = match GroupStatus::try_from(group.state) {
         Ok(GroupStatus::Open) => GroupState::Open,
         Ok(GroupStatus::Paused) => GroupState::Paused,
@@ -44,9 +48,13 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
         Ok(GroupStatus::Closed) => GroupState::Closed,
         _ => return Err(format!("the group of deployment {dseq} in state {}", group.state)),
     };
-    let spec = group.group_spec.ok_or_else(|| format!("the group of deployment {dseq} without its spec"))?;
-    let escrow = escrow(deployment.escrow_account, &leases, height).map_err(|flaw| format!("deployment {dseq}: {flaw}"))?;
-    leases.sort_by_key(|l| l.lease.as_ref().map(|l| (l.created_at, l.id.as_ref().map(|id| id.oseq))));
+    let spec = group
+        .group_spec
+        .ok_or_else(|| format!("the group of deployment {dseq} without its spec"))?;
+    let escrow = escrow(deployment.escrow_account, &leases, height)
+        .map_err(|flaw| format!("deployment {dseq}: {flaw}"))?;
+    leases
+        .sort_by_key(|l| l.lease.as_ref().map(|l| (l.created_at, l.id.as_ref().map(|id| id.oseq))));
     Ok(DeploymentView {
         dseq,
         active: main.state == i32::from(DeploymentStatus::Active),
@@ -61,12 +69,23 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
     })
 }
 
-/// A bid; one that cannot be read is left out, because a single provider must not blind us. It could not be leased anyway.
+/// A bid; one that cannot be read is left out, because a single provider must not blind us. It
+/// could not be leased anyway.
 fn bid(bid: Bid, spec: &GroupSpec) -> Option<BidView> {
     let id = bid.id?;
     let price = price(bid.price.as_ref())?;
     let fits = fits(&spec.resources, &bid.resources_offer);
-    Some(BidView { id: LeaseId { owner: id.owner, dseq: id.dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider }, price, fits })
+    Some(BidView {
+        id: LeaseId {
+            owner: id.owner,
+            dseq: id.dseq,
+            gseq: id.gseq,
+            oseq: id.oseq,
+            provider: id.provider,
+        },
+        price,
+        fits,
+    })
 }
 
 fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, Flaw> {
@@ -80,10 +99,18 @@ fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, Flaw> {
         _ => return Err(format!("a lease of deployment {} in state {}", id.dseq, lease.state)),
     };
     // While reclaiming, the announced reason stands with the announcement.
-    let reason = if lease.reason == 0 { lease.reclamation.map_or(0, |r| r.reason) } else { lease.reason };
+    let reason =
+        if lease.reason == 0 { lease.reclamation.map_or(0, |r| r.reason) } else { lease.reason };
     Ok(LeaseView {
-        price: price(lease.price.as_ref()).ok_or_else(|| format!("a lease of deployment {} without a price", id.dseq))?,
-        id: LeaseId { owner: id.owner, dseq: id.dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider },
+        price: price(lease.price.as_ref())
+            .ok_or_else(|| format!("a lease of deployment {} without a price", id.dseq))?,
+        id: LeaseId {
+            owner: id.owner,
+            dseq: id.dseq,
+            gseq: id.gseq,
+            oseq: id.oseq,
+            provider: id.provider,
+        },
         state,
         reason: u32::try_from(reason).unwrap_or_default(),
     })
@@ -94,12 +121,18 @@ fn price(coin: Option<&DecCoin>) -> Option<PricePerBlock> {
     coin.filter(|c| c.denom == UACT).and_then(|c| c.amount.parse().ok()).map(PricePerBlock)
 }
 
-/// The account at `height`: the chain settles only when something touches it, so what was used up since then is worked out here.
-fn escrow(account: Option<Account>, leases: &[QueryLeaseResponse], height: i64) -> Result<EscrowView, Flaw> {
+/// The account at `height`: the chain settles only when something touches it, so what was used up
+/// since then is worked out here.
+fn escrow(
+    account: Option<Account>,
+    leases: &[QueryLeaseResponse],
+    height: i64,
+) -> Result<EscrowView, Flaw> {
     let state = account.and_then(|a| a.state).ok_or("no escrow account")?;
     let open_payments = leases.iter().filter_map(|l| l.escrow_payment.as_ref()?.state.as_ref());
     let open_payments = open_payments.filter(|p| p.state == i32::from(EscrowStatus::Open));
-    let rates = sum(open_payments.filter_map(|p| p.rate.as_ref()).map(|r| (&*r.denom, &*r.amount)))?;
+    let rates =
+        sum(open_payments.filter_map(|p| p.rate.as_ref()).map(|r| (&*r.denom, &*r.amount)))?;
     let owed = rates.saturating_mul(i128::from(height.saturating_sub(state.settled_at).max(0)));
     let funds = sum(state.funds.iter().map(|b| (&*b.denom, &*b.amount)))?;
     let transferred = sum(state.transferred.iter().map(|c| (&*c.denom, &*c.amount)))?;
@@ -118,7 +151,8 @@ fn escrow(account: Option<Account>, leases: &[QueryLeaseResponse], height: i64) 
 /// Sum of the uact among scaled amounts; amounts of funds may be negative.
 fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, Flaw> {
     coins.filter(|(denom, _)| *denom == UACT).try_fold(0i128, |sum, (_, amount)| {
-        let amount: i128 = amount.parse().map_err(|_| format!("the amount {}", super::codes::shorten(amount)))?;
+        let amount: i128 =
+            amount.parse().map_err(|_| format!("the amount {}", super::codes::shorten(amount)))?;
         Ok(sum.saturating_add(amount))
     })
 }
@@ -127,17 +161,23 @@ fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, Flaw
 pub(super) fn coins(coins: &[Coin], denom: &str) -> Result<u64, Flaw> {
     let Some(coin) = coins.iter().find(|coin| coin.denom == denom) else { return Ok(0) };
     // More than 2^64 units of a coin are more than anybody needs, and still a number.
-    coin.amount.parse::<u128>().map(|n| u64::try_from(n).unwrap_or(u64::MAX)).map_err(|_| format!("{denom}: the amount {}", coin.amount))
+    coin.amount
+        .parse::<u128>()
+        .map(|n| u64::try_from(n).unwrap_or(u64::MAX))
+        .map_err(|_| format!("{denom}: the amount {}", coin.amount))
 }
 
-/// Whether the offer is at least what the group asks for. A bid without an offer promises nothing, although the chain takes it: it
-/// does not fit.
+/// Whether the offer is at least what the group asks for. A bid without an offer promises nothing,
+/// although the chain takes it: it does not fit.
 fn fits(asked: &[ResourceUnit], offered: &[ResourceOffer]) -> bool {
-    asked.len() == offered.len() && asked.iter().all(|unit| offered.iter().any(|offer| covers(unit, offer)))
+    asked.len() == offered.len()
+        && asked.iter().all(|unit| offered.iter().any(|offer| covers(unit, offer)))
 }
 
 fn covers(unit: &ResourceUnit, offer: &ResourceOffer) -> bool {
-    let (Some(want), Some(have)) = (unit.resource.as_ref(), offer.resources.as_ref()) else { return false };
+    let (Some(want), Some(have)) = (unit.resource.as_ref(), offer.resources.as_ref()) else {
+        return false;
+    };
     let cpu = |r: &Resources| number(r.cpu.as_ref().and_then(|c| c.units.as_ref()));
     let memory = |r: &Resources| number(r.memory.as_ref().and_then(|m| m.quantity.as_ref()));
     want.id == have.id
@@ -155,7 +195,10 @@ fn holds(want: &Storage, have: &Storage) -> bool {
 
 /// Resource amounts are decimal digits; what is not a number, or not there, is nothing.
 fn number(value: Option<&ResourceValue>) -> u128 {
-    value.and_then(|v| std::str::from_utf8(&v.val).ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
+    value
+        .and_then(|v| std::str::from_utf8(&v.val).ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Attributes as a map; of a key that comes twice the last value counts.
@@ -179,7 +222,10 @@ mod tests {
         let state = AccountState {
             state: EscrowStatus::Open.into(),
             settled_at,
-            funds: vec![Balance { denom: UACT.into(), amount: scaled(funds) }, Balance { denom: "uakt".into(), amount: scaled(9) }],
+            funds: vec![
+                Balance { denom: UACT.into(), amount: scaled(funds) },
+                Balance { denom: "uakt".into(), amount: scaled(9) },
+            ],
             transferred: vec![DecCoin { denom: UACT.into(), amount: scaled(transferred) }],
             ..AccountState::default()
         };
@@ -196,19 +242,26 @@ mod tests {
     fn what_was_used_since_the_last_settlement_is_gone() {
         let leases = [paid(500, EscrowStatus::Open), paid(900, EscrowStatus::Closed)];
         let view = escrow(Some(account(10_000, 70, 100)), &leases, 107).expect("an account");
-        assert_eq!(view, EscrowView { open: true, left: Uact(6500), spent: Uact(3570), blocks_left: Some(13) });
+        assert_eq!(
+            view,
+            EscrowView { open: true, left: Uact(6500), spent: Uact(3570), blocks_left: Some(13) }
+        );
     }
 
     #[test]
     fn an_account_that_ran_dry_has_nothing_left() {
-        let view = escrow(Some(account(-3, 500, 100)), &[paid(500, EscrowStatus::Open)], 200).expect("an account");
+        let view = escrow(Some(account(-3, 500, 100)), &[paid(500, EscrowStatus::Open)], 200)
+            .expect("an account");
         assert_eq!((view.left, view.blocks_left), (Uact(0), Some(0)));
     }
 
     #[test]
     fn nothing_is_being_paid_without_a_lease() {
         let view = escrow(Some(account(5, 0, 100)), &[], 200).expect("an account");
-        assert_eq!(view, EscrowView { open: true, left: Uact(5), spent: Uact(0), blocks_left: None });
+        assert_eq!(
+            view,
+            EscrowView { open: true, left: Uact(5), spent: Uact(0), blocks_left: None }
+        );
     }
 
     proptest! {
@@ -229,13 +282,21 @@ mod tests {
             id: 1,
             cpu: Some(Cpu { units: value(cpu), attributes: Vec::new() }),
             memory: Some(Memory { quantity: value(memory), attributes: Vec::new() }),
-            storage: vec![Storage { name: "data".into(), quantity: value(data), attributes: vec![class] }],
+            storage: vec![Storage {
+                name: "data".into(),
+                quantity: value(data),
+                attributes: vec![class],
+            }],
             ..Resources::default()
         }
     }
 
     fn fit(offer: Option<Resources>) -> bool {
-        let asked = ResourceUnit { resource: Some(resources("500", "1024", "4096")), count: 1, price: None };
+        let asked = ResourceUnit {
+            resource: Some(resources("500", "1024", "4096")),
+            count: 1,
+            price: None,
+        };
         fits(&[asked], &[ResourceOffer { resources: offer, count: 1, prices: None }])
     }
 
@@ -243,12 +304,20 @@ mod tests {
     fn an_offer_fits_when_nothing_in_it_is_less() {
         assert!(fit(Some(resources("500", "1024", "4096"))));
         assert!(fit(Some(resources("1000", "2048", "4097"))));
-        for less in [resources("10", "1024", "4096"), resources("500", "1", "4096"), resources("500", "1024", "x")] {
+        for less in [
+            resources("10", "1024", "4096"),
+            resources("500", "1", "4096"),
+            resources("500", "1024", "x"),
+        ] {
             assert!(!fit(Some(less)));
         }
         assert!(!fit(Some(Resources { storage: Vec::new(), ..resources("500", "1024", "0") })));
         assert!(!fit(None));
-        let asked = ResourceUnit { resource: Some(resources("500", "1024", "4096")), count: 1, price: None };
+        let asked = ResourceUnit {
+            resource: Some(resources("500", "1024", "4096")),
+            count: 1,
+            price: None,
+        };
         assert!(!fits(&[asked], &[]), "no offer at all");
     }
 }

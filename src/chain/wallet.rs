@@ -17,10 +17,15 @@ const PREFIX: &str = "akash";
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WalletError {
     /// Wrong number of words.
-    #[error("the wallet's phrase has {0} words; it must have 12, 15, 18, 21 or 24: check `wallet.mnemonicFile`")]
+    #[error(
+        "the wallet's phrase has {0} words; it must have 12, 15, 18, 21 or 24: check `wallet.mnemonicFile`"
+    )]
     WordCount(usize),
-    /// A word that is not in the English list; which one is not said, it may be a typing slip in a secret.
-    #[error("word {0} of the wallet's phrase is not one of the English BIP-39 list: check its spelling")]
+    /// A word that is not in the English list; which one is not said, it may be a typing slip in a
+    /// secret.
+    #[error(
+        "word {0} of the wallet's phrase is not one of the English BIP-39 list: check its spelling"
+    )]
     UnknownWord(usize),
     /// All words are known, and yet they do not belong together.
     #[error("the checksum of the wallet's phrase is wrong: a word is mistyped or two are swapped")]
@@ -38,16 +43,20 @@ pub struct Wallet {
 }
 
 impl Wallet {
-    /// Derives account `index` (path `m/44'/118'/0'/0/index`) of an English BIP-39 phrase of 12 to 24 words, without pass phrase.
+    /// Derives account `index` (path `m/44'/118'/0'/0/index`) of an English BIP-39 phrase of 12 to
+    /// 24 words, without pass phrase.
     pub fn from_phrase(phrase: &SecretString, index: u32) -> Result<Self, WalletError> {
         let mnemonic = parse(phrase.expose_secret())?;
         let seed = Zeroizing::new(mnemonic.to_seed(""));
         let missing = |_| WalletError::Underivable(index);
-        let path = DerivationPath::from_str(&format!("m/44'/118'/0'/0/{index}")).map_err(missing)?;
+        let path =
+            DerivationPath::from_str(&format!("m/44'/118'/0'/0/{index}")).map_err(missing)?;
         let key = SigningKey::from(XPrv::derive_from_path(*seed, &path).map_err(missing)?);
         let public = cosmrs::crypto::PublicKey::from(*key.verifying_key());
-        let address = public.account_id(PREFIX).map_err(|_| WalletError::Underivable(index))?.to_string();
-        let public_key = public.to_bytes().try_into().map_err(|_| WalletError::Underivable(index))?;
+        let address =
+            public.account_id(PREFIX).map_err(|_| WalletError::Underivable(index))?.to_string();
+        let public_key =
+            public.to_bytes().try_into().map_err(|_| WalletError::Underivable(index))?;
         Ok(Self { key, public_key, address })
     }
 
@@ -63,8 +72,8 @@ impl Wallet {
         self.public_key
     }
 
-    /// Signs the SHA-256 of `message`: `r || s` with low `s`, the same bytes each time (RFC 6979). This is what a `SignDoc` needs and
-    /// what ES256K means in a token.
+    /// Signs the SHA-256 of `message`: `r || s` with low `s`, the same bytes each time (RFC 6979).
+    /// This is what a `SignDoc` needs and what ES256K means in a token.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature: Signature = self.key.sign(message);
@@ -82,7 +91,8 @@ impl fmt::Debug for Wallet {
 /// Reads the words, blanks and line ends as they come; no word ever appears in an error.
 fn parse(phrase: &str) -> Result<Mnemonic, WalletError> {
     let words = phrase.split_whitespace().count();
-    let phrase = Zeroizing::new(phrase.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
+    let phrase =
+        Zeroizing::new(phrase.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
     Mnemonic::parse_in(Language::English, phrase.as_str()).map_err(|e| match e {
         bip39::Error::UnknownWord(index) => WalletError::UnknownWord(index + 1),
         bip39::Error::InvalidChecksum => WalletError::Checksum,
@@ -109,9 +119,18 @@ mod tests {
     fn a_phrase_becomes_its_account() {
         let wallet = wallet(0);
         assert_eq!(wallet.address(), "akash1qufa3xzrf34qvwyejkhvnc4psf49fftaw0asmh");
-        assert_eq!(hex::encode(wallet.public_key()), "03e1fde5cc17f56501ed53d87718df76c135b9a6401dceb53d198111a1eaf85f76");
-        assert_eq!(super::tests::wallet(1).address(), "akash1z4qd59mw86uvcqaazfcy3a3jvyu3c3rnvfxne9");
-        assert_eq!(super::tests::wallet(2).address(), "akash19f7ecjuzy0vcpew3w5uv6frllfvymhpwfc3psm");
+        assert_eq!(
+            hex::encode(wallet.public_key()),
+            "03e1fde5cc17f56501ed53d87718df76c135b9a6401dceb53d198111a1eaf85f76"
+        );
+        assert_eq!(
+            super::tests::wallet(1).address(),
+            "akash1z4qd59mw86uvcqaazfcy3a3jvyu3c3rnvfxne9"
+        );
+        assert_eq!(
+            super::tests::wallet(2).address(),
+            "akash19f7ecjuzy0vcpew3w5uv6frllfvymhpwfc3psm"
+        );
     }
 
     #[test]
@@ -128,7 +147,10 @@ mod tests {
     #[test]
     fn blanks_and_capitals_do_not_matter() {
         let untidy = format!("\n  {}\n", PHRASE.to_uppercase().replace(' ', "  "));
-        assert_eq!(Wallet::from_phrase(&untidy.into(), 0).expect("the same phrase").address(), wallet(0).address());
+        assert_eq!(
+            Wallet::from_phrase(&untidy.into(), 0).expect("the same phrase").address(),
+            wallet(0).address()
+        );
     }
 
     #[test]
@@ -136,14 +158,21 @@ mod tests {
         let swapped = PHRASE.replace("worth drip", "drip worth");
         let error = Wallet::from_phrase(&swapped.into(), 0).expect_err("two words are swapped");
         assert_eq!(error, WalletError::Checksum);
-        let error = Wallet::from_phrase(&PHRASE.replace("violin", "violn").into(), 0).expect_err("a slip");
+        let error =
+            Wallet::from_phrase(&PHRASE.replace("violin", "violn").into(), 0).expect_err("a slip");
         assert_eq!(error, WalletError::UnknownWord(4));
         assert!(!error.to_string().contains("violn"));
-        assert_eq!(Wallet::from_phrase(&"addict worth".into(), 0).expect_err("too short"), WalletError::WordCount(2));
+        assert_eq!(
+            Wallet::from_phrase(&"addict worth".into(), 0).expect_err("too short"),
+            WalletError::WordCount(2)
+        );
     }
 
     #[test]
     fn debug_shows_no_key() {
-        assert_eq!(format!("{:?}", wallet(0)), "Wallet { address: \"akash1qufa3xzrf34qvwyejkhvnc4psf49fftaw0asmh\", .. }");
+        assert_eq!(
+            format!("{:?}", wallet(0)),
+            "Wallet { address: \"akash1qufa3xzrf34qvwyejkhvnc4psf49fftaw0asmh\", .. }"
+        );
     }
 }

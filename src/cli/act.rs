@@ -1,4 +1,5 @@
-//! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`, `rejoin`, `close`, `delete`.
+//! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`,
+//! `rejoin`, `close`, `delete`.
 
 use std::io::Write;
 
@@ -35,7 +36,8 @@ pub struct Failover {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
-    /// What only nodes hold that do not answer may be lost: a person's word, which the operator never gives itself.
+    /// What only nodes hold that do not answer may be lost: a person's word, which the operator
+    /// never gives itself.
     #[arg(long, required = true)]
     pub accept_loss: bool,
 }
@@ -87,7 +89,11 @@ pub struct Delete {
     pub timeout: Span,
 }
 
-pub(super) async fn migrate(client: &Client, args: Migrate, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn migrate(
+    client: &Client,
+    args: Migrate,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let request = match args.node.parse() {
         Ok(ordinal) => messages::Migrate { ordinal: Some(ordinal), incarnation: None },
         Err(_) => messages::Migrate { ordinal: None, incarnation: Some(args.node) },
@@ -95,29 +101,53 @@ pub(super) async fn migrate(client: &Client, args: Migrate, out: &mut (dyn Write
     Ok(writeln!(out, "{}", client.migrate(&args.name, &request).await?.message)?)
 }
 
-pub(super) async fn switchover(client: &Client, args: Switchover, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn switchover(
+    client: &Client,
+    args: Switchover,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let request = messages::Switchover { to: args.to };
     Ok(writeln!(out, "{}", client.switchover(&args.name, &request).await?.message)?)
 }
 
-pub(super) async fn failover(client: &Client, args: Failover, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn failover(
+    client: &Client,
+    args: Failover,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.accept_loss(&args.name).await?.message)?)
 }
 
-pub(super) async fn scale(client: &Client, args: Scale, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn scale(
+    client: &Client,
+    args: Scale,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
 }
 
-pub(super) async fn rejoin(client: &Client, args: Rejoin, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn rejoin(
+    client: &Client,
+    args: Rejoin,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let request = messages::Rejoin { node: args.node };
     Ok(writeln!(out, "{}", client.rejoin(&args.name, &request).await?.message)?)
 }
 
-pub(super) async fn close(client: &Client, args: Close, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn close(
+    client: &Client,
+    args: Close,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.close(&args.name, args.dseqs).await?.message)?)
 }
 
-pub(super) async fn delete(client: &Client, args: Delete, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn delete(
+    client: &Client,
+    args: Delete,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     writeln!(out, "{}", client.delete(&args.name).await?.message)?;
     if args.wait {
         wait::until_gone(client, &args.name, args.timeout).await?;

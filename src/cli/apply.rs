@@ -31,7 +31,11 @@ pub struct Apply {
 }
 
 /// Nothing is sent before every manifest was read and every password found.
-pub(super) async fn run(client: &Client, args: Apply, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn run(
+    client: &Client,
+    args: Apply,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let mut clusters = Vec::new();
     for file in &args.file {
         clusters.extend(manifests(file, &|name| std::env::var(name).ok())?);
@@ -56,13 +60,21 @@ pub(super) async fn run(client: &Client, args: Apply, out: &mut (dyn Write + Sen
 /// The manifests of a file; `-` is standard input.
 pub(super) fn read(file: &str) -> Result<Vec<RedisCluster>, CliError> {
     let problem = |problem: String| CliError::Manifest { file: file.to_owned(), problem };
-    let bytes = if file == "-" { bounded(std::io::stdin().lock()) } else { File::open(file).and_then(bounded) };
-    let text =
-        bytes.and_then(|b| String::from_utf8(b).map_err(std::io::Error::other)).map_err(|e| problem(format!("cannot be read ({e})")))?;
+    let bytes = if file == "-" {
+        bounded(std::io::stdin().lock())
+    } else {
+        File::open(file).and_then(bounded)
+    };
+    let text = bytes
+        .and_then(|b| String::from_utf8(b).map_err(std::io::Error::other))
+        .map_err(|e| problem(format!("cannot be read ({e})")))?;
     parse(&text).map_err(problem)
 }
 
-fn manifests(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<RedisCluster>, CliError> {
+fn manifests(
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<RedisCluster>, CliError> {
     let problem = |problem: String| CliError::Manifest { file: file.to_owned(), problem };
     let mut clusters = read(file)?;
     for cluster in &mut clusters {
@@ -74,15 +86,22 @@ fn manifests(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Red
     Ok(clusters)
 }
 
-/// A manifest that was written by `get -o yaml` says what is wanted as well as any other; the rest of it is old news.
+/// A manifest that was written by `get -o yaml` says what is wanted as well as any other; the rest
+/// of it is old news.
 fn forget_what_is(cluster: &mut RedisCluster) {
     let metadata = std::mem::take(&mut cluster.metadata);
-    cluster.metadata = Metadata { name: metadata.name, labels: metadata.labels, annotations: metadata.annotations, ..Metadata::default() };
+    cluster.metadata = Metadata {
+        name: metadata.name,
+        labels: metadata.labels,
+        annotations: metadata.annotations,
+        ..Metadata::default()
+    };
     cluster.status = None;
 }
 
 fn parse(text: &str) -> Result<Vec<RedisCluster>, String> {
-    validate::parse(text).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    validate::parse(text)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Puts the SHA-256 of the password in place of where it is found.
@@ -93,18 +112,22 @@ fn hash_password(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Resul
         return Err(format!("user {name} has passwordFrom and passwordSha256; keep one of them"));
     }
     let password = match &from {
-        PasswordFrom::Env(variable) => env(variable)
-            .map(String::into_bytes)
-            .ok_or_else(|| format!("the password of user {name} is to come from ${variable}, which is not set"))?,
-        PasswordFrom::File(path) => File::open(path)
-            .and_then(bounded)
-            .map_err(|e| format!("the password of user {name} is to come from {path}, which cannot be read ({e})"))?,
+        PasswordFrom::Env(variable) => env(variable).map(String::into_bytes).ok_or_else(|| {
+            format!("the password of user {name} is to come from ${variable}, which is not set")
+        })?,
+        PasswordFrom::File(path) => File::open(path).and_then(bounded).map_err(|e| {
+            format!(
+                "the password of user {name} is to come from {path}, which cannot be read ({e})"
+            )
+        })?,
     };
     let password = SecretSlice::from(password);
     let bytes = password.expose_secret();
     let bytes = match from {
         // Editors and shells end a file with a newline that nobody types at AUTH.
-        PasswordFrom::File(_) => bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b)),
+        PasswordFrom::File(_) => {
+            bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b))
+        }
         PasswordFrom::Env(_) => bytes,
     };
     if bytes.is_empty() {
@@ -117,7 +140,11 @@ fn hash_password(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Resul
 fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES { Err(std::io::Error::other("it is larger than 1 MiB")) } else { Ok(bytes) }
+    if bytes.len() as u64 > MOST_BYTES {
+        Err(std::io::Error::other("it is larger than 1 MiB"))
+    } else {
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +154,12 @@ mod tests {
     const SHA_OF_SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
     fn user(from: PasswordFrom) -> User {
-        User { name: "app".into(), rules: "~*".into(), password_from: Some(from), password_sha256: None }
+        User {
+            name: "app".into(),
+            rules: "~*".into(),
+            password_from: Some(from),
+            password_sha256: None,
+        }
     }
 
     fn env(name: &str) -> Option<String> {
@@ -146,7 +178,10 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             let mut from_file = user(PasswordFrom::File(path.clone()));
             hash_password(&mut from_file, &env).unwrap();
-            assert_eq!((from_file.password_sha256.as_deref(), from_file.password_from), (Some(SHA_OF_SECRET), None));
+            assert_eq!(
+                (from_file.password_sha256.as_deref(), from_file.password_from),
+                (Some(SHA_OF_SECRET), None)
+            );
         }
         let mut from_env = user(PasswordFrom::Env("PASSWORD".into()));
         hash_password(&mut from_env, &env).unwrap();
@@ -156,9 +191,18 @@ mod tests {
     #[test]
     fn a_password_that_is_not_there_is_named_by_its_user() {
         let sentence = |from| hash_password(&mut user(from), &env).unwrap_err();
-        assert_eq!(sentence(PasswordFrom::Env("EMPTY".into())), "the password of user app is empty");
-        assert_eq!(sentence(PasswordFrom::Env("NONE".into())), "the password of user app is to come from $NONE, which is not set");
-        assert!(sentence(PasswordFrom::File("/nonexistent".into())).contains("/nonexistent, which cannot be read"));
+        assert_eq!(
+            sentence(PasswordFrom::Env("EMPTY".into())),
+            "the password of user app is empty"
+        );
+        assert_eq!(
+            sentence(PasswordFrom::Env("NONE".into())),
+            "the password of user app is to come from $NONE, which is not set"
+        );
+        assert!(
+            sentence(PasswordFrom::File("/nonexistent".into()))
+                .contains("/nonexistent, which cannot be read")
+        );
         let mut both = user(PasswordFrom::Env("PASSWORD".into()));
         both.password_sha256 = Some(SHA_OF_SECRET.into());
         assert!(hash_password(&mut both, &env).unwrap_err().contains("keep one of them"));
@@ -176,7 +220,10 @@ mod tests {
         std::fs::write(&path, format!("{}---\n{}", one("a"), one("b"))).unwrap();
         let read = manifests(&path, &env).unwrap();
         assert_eq!(read.iter().map(|c| c.metadata.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert!(read.iter().all(|c| c.spec.redis.users[0].password_sha256.as_deref() == Some(SHA_OF_SECRET)));
+        assert!(
+            read.iter()
+                .all(|c| c.spec.redis.users[0].password_sha256.as_deref() == Some(SHA_OF_SECRET))
+        );
         std::fs::write(&path, "").unwrap();
         assert!(manifests(&path, &env).is_err(), "an empty file is no manifest");
     }

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use crate::api::report::PlanReport;
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
-use crate::server::messages::{Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover};
+use crate::server::messages::{
+    Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover,
+};
 use crate::store::Event;
 
 /// The operator answers from its own memory and disk; one that takes longer is stuck.
@@ -39,7 +41,9 @@ pub enum CliError {
         source: reqwest::Error,
     },
     /// The operator was reached and its answer was lost or not understood.
-    #[error("the operator's answer was lost ({source}); see with `akash-redis get` what came of it")]
+    #[error(
+        "the operator's answer was lost ({source}); see with `akash-redis get` what came of it"
+    )]
     Lost {
         /// What was seen.
         source: reqwest::Error,
@@ -77,7 +81,9 @@ pub enum CliError {
         waiting: String,
     },
     /// No master takes writes.
-    #[error("{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it")]
+    #[error(
+        "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"
+    )]
     NoMaster(String),
     /// A command that is a server, or renders something by itself, ended with this.
     #[error(transparent)]
@@ -105,7 +111,10 @@ impl Client {
     /// A client for the operator on `socket`; nothing is sent yet.
     pub fn new(socket: &Path) -> Result<Self, CliError> {
         let built = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
-        Ok(Self { http: built.map_err(|source| CliError::Lost { source })?, socket: socket.to_owned() })
+        Ok(Self {
+            http: built.map_err(|source| CliError::Lost { source })?,
+            socket: socket.to_owned(),
+        })
     }
 
     /// All clusters, by name.
@@ -168,9 +177,14 @@ impl Client {
         self.ask(&format!("/{name}/events")).await
     }
 
-    /// The master that takes writes, as soon as it is one of an epoch above `after_epoch` (any when `None`); `None` when there is none
-    /// after `wait` (whole seconds, at most 60).
-    pub async fn endpoint(&self, name: &str, after_epoch: Option<u64>, wait: Duration) -> Result<Option<Endpoint>, CliError> {
+    /// The master that takes writes, as soon as it is one of an epoch above `after_epoch` (any when
+    /// `None`); `None` when there is none after `wait` (whole seconds, at most 60).
+    pub async fn endpoint(
+        &self,
+        name: &str,
+        after_epoch: Option<u64>,
+        wait: Duration,
+    ) -> Result<Option<Endpoint>, CliError> {
         let after = after_epoch.map(|epoch| format!("&after_epoch={epoch}")).unwrap_or_default();
         let path = format!("/{name}/endpoint?wait_s={}{after}", wait.as_secs());
         let answer = self.request(Method::GET, &path, None::<&()>, ANSWER + wait).await?;
@@ -180,9 +194,15 @@ impl Client {
         answer.json().await.map(Some).map_err(|source| CliError::Lost { source })
     }
 
-    /// What a node's processes print, the master's when `node` is absent: an answer whose body is text and grows for as long as it is read.
-    /// `node` consists of a-z, 0-9 and -.
-    pub(super) async fn logs(&self, name: &str, node: Option<&str>, tail: u32, follow: bool) -> Result<reqwest::Response, CliError> {
+    /// What a node's processes print, the master's when `node` is absent: an answer whose body is
+    /// text and grows for as long as it is read. `node` consists of a-z, 0-9 and -.
+    pub(super) async fn logs(
+        &self,
+        name: &str,
+        node: Option<&str>,
+        tail: u32,
+        follow: bool,
+    ) -> Result<reqwest::Response, CliError> {
         let node = node.map(|node| format!("&node={node}")).unwrap_or_default();
         let path = format!("/{name}/logs?tail={tail}&follow={follow}{node}");
         // The limit is for the beginning of the answer only.
@@ -191,15 +211,26 @@ impl Client {
 
     /// Waits for something that the operator has to say, no longer than for any other answer.
     pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, CliError> {
-        tokio::time::timeout(ANSWER, answer).await.map_err(|_| CliError::Silent { socket: self.socket.clone() })
+        tokio::time::timeout(ANSWER, answer)
+            .await
+            .map_err(|_| CliError::Silent { socket: self.socket.clone() })
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.send(Method::GET, path, None::<&()>).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, CliError> {
-        self.request(method, path, body, ANSWER).await?.json().await.map_err(|source| CliError::Lost { source })
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, CliError> {
+        self.request(method, path, body, ANSWER)
+            .await?
+            .json()
+            .await
+            .map_err(|source| CliError::Lost { source })
     }
 
     async fn request(
@@ -222,16 +253,25 @@ impl Client {
     }
 
     /// An answer that is a success; everything else is the operator's sentence as an error.
-    async fn success(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
+    async fn success(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, CliError> {
         let answer = request.send().await.map_err(|e| self.unreached(e))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
         let text = answer.text().await.map_err(|source| CliError::Lost { source })?;
-        let message =
-            serde_json::from_str(&text).map_or_else(|_| format!("the operator answered {status}: {text}"), |m: Message| m.message);
-        Err(if status == StatusCode::NOT_FOUND { CliError::NotFound(message) } else { CliError::Refused(message) })
+        let message = serde_json::from_str(&text).map_or_else(
+            |_| format!("the operator answered {status}: {text}"),
+            |m: Message| m.message,
+        );
+        Err(if status == StatusCode::NOT_FOUND {
+            CliError::NotFound(message)
+        } else {
+            CliError::Refused(message)
+        })
     }
 
     fn unreached(&self, source: reqwest::Error) -> CliError {
@@ -241,7 +281,10 @@ impl Client {
         }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
         while let Some(error) = cause {
-            if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied) {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+            {
                 return CliError::Forbidden { socket, source };
             }
             cause = error.source();

@@ -41,7 +41,8 @@ const SOME_WRITES: usize = 100;
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Demo {
-    /// Leave the cluster running once it is ready, and print the commands to talk to it; Ctrl-C ends it.
+    /// Leave the cluster running once it is ready, and print the commands to talk to it; Ctrl-C
+    /// ends it.
     #[arg(long)]
     pub keep: bool,
 }
@@ -117,15 +118,21 @@ pub async fn run(args: Demo) -> Result<ExitCode, DemoError> {
 
 /// A directory that the machine outside of the sandbox sees too.
 fn visible_dir() -> Result<PathBuf, DemoError> {
-    let dir = std::env::temp_dir().join(format!("akash-redis-{:08x}", rand::thread_rng().next_u32()));
-    std::fs::create_dir(&dir).map_err(|source| DemoError::Io { what: "making a directory", source })?;
+    let dir =
+        std::env::temp_dir().join(format!("akash-redis-{:08x}", rand::thread_rng().next_u32()));
+    std::fs::create_dir(&dir)
+        .map_err(|source| DemoError::Io { what: "making a directory", source })?;
     Ok(dir)
 }
 
 async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), DemoError> {
-    let program = std::env::current_exe().map_err(|source| DemoError::Io { what: "finding this program", source })?;
+    let program = std::env::current_exe()
+        .map_err(|source| DemoError::Io { what: "finding this program", source })?;
     let begin = Instant::now();
-    say(begin, "starting a local market (a chain, four providers) and a tailnet of real tailscaled");
+    say(
+        begin,
+        "starting a local market (a chain, four providers) and a tailnet of real tailscaled",
+    );
     let mut local = Local::start(&program, dir, stop).await?;
     local.start_operator().await?;
     let stage = Stage { begin, told: Mutex::default(), client: local.client()?, local, program };
@@ -157,15 +164,20 @@ async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), D
 
 /// The quickstart's manifest, with a fresh password for its application user.
 fn manifest() -> Result<(RedisCluster, Access), DemoError> {
-    let problems = |list: Vec<validate::Problem>| DemoError::Manifest(list.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    let problems = |list: Vec<validate::Problem>| {
+        DemoError::Manifest(list.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    };
     let mut cluster = validate::parse(QUICKSTART).map_err(problems)?.remove(0);
-    let password = format!("{:016x}{:016x}", rand::thread_rng().next_u64(), rand::thread_rng().next_u64());
+    let password =
+        format!("{:016x}{:016x}", rand::thread_rng().next_u64(), rand::thread_rng().next_u64());
     let hash = hex::encode(Sha256::digest(&password));
     let Some(user) = cluster.spec.redis.users.first_mut() else {
         return Err(DemoError::Manifest("it has no application user".to_owned()));
     };
-    *user = User { password_from: None::<PasswordFrom>, password_sha256: Some(hash), ..user.clone() };
-    let access = Access { host: PROXY.0.to_owned(), port: PROXY.1, user: user.name.clone(), password };
+    *user =
+        User { password_from: None::<PasswordFrom>, password_sha256: Some(hash), ..user.clone() };
+    let access =
+        Access { host: PROXY.0.to_owned(), port: PROXY.1, user: user.name.clone(), password };
     Ok((cluster, access))
 }
 
@@ -180,7 +192,11 @@ struct Stage {
 
 impl Stage {
     /// Polls the cluster until it is as wanted; tells each change of a node on the way.
-    async fn until(&self, what: &str, wanted: impl Fn(&RedisCluster) -> bool) -> Result<RedisCluster, DemoError> {
+    async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&RedisCluster) -> bool,
+    ) -> Result<RedisCluster, DemoError> {
         let begin = Instant::now();
         loop {
             // The operator may be busy for a moment; the deadline decides.
@@ -201,11 +217,20 @@ impl Stage {
         let Some(status) = &cluster.status else { return };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for node in &status.nodes {
-            if told.insert(node.incarnation.clone(), node.phase.clone()).as_ref() == Some(&node.phase) {
+            if told.insert(node.incarnation.clone(), node.phase.clone()).as_ref()
+                == Some(&node.phase)
+            {
                 continue;
             }
-            let why = status.waiting.iter().find(|w| w.what.contains(&node.incarnation)).map(|w| format!(" (waits for {})", w.what));
-            say(self.begin, &format!("  {} is {}{}", node.incarnation, node.phase, why.unwrap_or_default()));
+            let why = status
+                .waiting
+                .iter()
+                .find(|w| w.what.contains(&node.incarnation))
+                .map(|w| format!(" (waits for {})", w.what));
+            say(
+                self.begin,
+                &format!("  {} is {}{}", node.incarnation, node.phase, why.unwrap_or_default()),
+            );
         }
     }
 
@@ -237,14 +262,24 @@ impl Stage {
     }
 
     async fn master(&self) -> Result<(NodeStatus, u64), DemoError> {
-        let cluster = self.until("a master", |c| c.status.as_ref().is_some_and(|s| s.nodes.iter().any(|n| n.phase == "Master"))).await?;
+        let cluster = self
+            .until("a master", |c| {
+                c.status.as_ref().is_some_and(|s| s.nodes.iter().any(|n| n.phase == "Master"))
+            })
+            .await?;
         let status = cluster.status.unwrap_or_default();
         let node = status.nodes.into_iter().find(|n| n.phase == "Master").unwrap_or_default();
         Ok((node, status.epoch))
     }
 
     async fn failed_over(&self, epoch: u64) -> Result<RedisCluster, DemoError> {
-        self.until("another master", |c| c.status.as_ref().and_then(|s| s.last_failover.as_ref()).is_some_and(|f| f.epoch > epoch)).await
+        self.until("another master", |c| {
+            c.status
+                .as_ref()
+                .and_then(|s| s.last_failover.as_ref())
+                .is_some_and(|f| f.epoch > epoch)
+        })
+        .await
     }
 
     async fn kill_redis(&self, writer: &Writer) -> Result<(), DemoError> {
@@ -253,7 +288,9 @@ impl Stage {
         self.writes(writer, "writes before the kill").await?;
         say(self.begin, &format!("killing redis-server of the master, {}", master.incarnation));
         if let Some((provider, lease)) = self.local.market.find(master.dseq) {
-            for pid in self.local.market.providers[provider].runner.processes(&lease, "redis-server") {
+            for pid in
+                self.local.market.providers[provider].runner.processes(&lease, "redis-server")
+            {
                 if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                     // It may be gone between the look and the signal.
                     let _ = kill_process(pid, Signal::KILL);
@@ -281,7 +318,8 @@ impl Stage {
         report(&cluster);
         measure(writer, "whole node of the master killed").await?;
         let lost = master.incarnation;
-        let whole = self.until("a new node in its place", |c| is_ready(c) && !has(c, &lost)).await?;
+        let whole =
+            self.until("a new node in its place", |c| is_ready(c) && !has(c, &lost)).await?;
         say(self.begin, "the lost node was replaced by a new one");
         show_all(&whole);
         Ok(())
@@ -292,7 +330,10 @@ impl Stage {
         let nodes = cluster.status.unwrap_or_default().nodes;
         let leaver = nodes.into_iter().find(|n| n.ordinal == 1).unwrap_or_default().incarnation;
         writer.begin();
-        say(self.begin, &format!("moving node 1 ({leaver}) to another provider while the application writes"));
+        say(
+            self.begin,
+            &format!("moving node 1 ({leaver}) to another provider while the application writes"),
+        );
         self.client.migrate("cache", &Migrate { ordinal: Some(1), incarnation: None }).await?;
         let moved = self.until("the node to be moved", |c| is_ready(c) && !has(c, &leaver)).await?;
         self.writes(writer, "writes after the move").await?;
@@ -319,7 +360,9 @@ impl Stage {
             wealth.saturating_sub(balance)
         );
         if escrow != 0 || active != 0 || devices != 0 || keys != 0 {
-            return Err(DemoError::Left(format!("{escrow} uact in escrow, {active} deployments, {devices} devices, {keys} keys")));
+            return Err(DemoError::Left(format!(
+                "{escrow} uact in escrow, {active} deployments, {devices} devices, {keys} keys"
+            )));
         }
         say(self.begin, "every deposit is refunded, every device and key is gone");
         Ok(())
@@ -329,14 +372,18 @@ impl Stage {
     async fn devices(&self) -> Result<usize, DemoError> {
         let answer = self.local.tailnet.api(Method::GET, "tailnet/-/devices", None).await?;
         let list = answer["devices"].as_array().cloned().unwrap_or_default();
-        Ok(list.iter().filter(|item| item["hostname"].as_str().is_some_and(|n| n.starts_with("cache-"))).count())
+        Ok(list
+            .iter()
+            .filter(|item| item["hostname"].as_str().is_some_and(|n| n.starts_with("cache-")))
+            .count())
     }
 
     /// Keys that could still be used to join as a node.
     async fn usable_keys(&self) -> Result<usize, DemoError> {
         let answer = self.local.tailnet.api(Method::GET, "tailnet/-/keys", None).await?;
         let list = answer["keys"].as_array().cloned().unwrap_or_default();
-        let ours = list.iter().filter(|k| k["description"].as_str().is_some_and(|d| d.starts_with("ar ")));
+        let ours =
+            list.iter().filter(|k| k["description"].as_str().is_some_and(|d| d.starts_with("ar ")));
         Ok(ours.filter(|k| k["invalid"] != true).count())
     }
 
@@ -344,11 +391,21 @@ impl Stage {
         let socket = self.local.socket();
         println!("It goes on until Ctrl-C. In another terminal:");
         println!("  export AKASH_REDIS_SOCKET={}", socket.display());
-        for command in ["get", "describe cache", "plan cache", "events cache", "migrate cache 1", "logs cache"] {
+        for command in
+            ["get", "describe cache", "plan cache", "events cache", "migrate cache 1", "logs cache"]
+        {
             println!("  {} {command}", self.program.display());
         }
-        println!("Redis, through a proxy on a unix socket (user {}, password {}):", access.user, access.password);
-        println!("  redis-cli -s {}/redis.sock --user {} -a {} set hello world", dir.display(), access.user, access.password);
+        println!(
+            "Redis, through a proxy on a unix socket (user {}, password {}):",
+            access.user, access.password
+        );
+        println!(
+            "  redis-cli -s {}/redis.sock --user {} -a {} set hello world",
+            dir.display(),
+            access.user,
+            access.password
+        );
         println!("The operator's log: {}", self.local.log().display());
     }
 }
@@ -356,7 +413,10 @@ impl Stage {
 fn is_ready(cluster: &RedisCluster) -> bool {
     let generation = cluster.metadata.generation.unwrap_or(0);
     let ready = |c: &crate::api::status::Condition| c.kind == "Ready" && c.status == "True";
-    cluster.status.as_ref().is_some_and(|s| s.observed_generation == generation && s.conditions.iter().any(ready))
+    cluster
+        .status
+        .as_ref()
+        .is_some_and(|s| s.observed_generation == generation && s.conditions.iter().any(ready))
 }
 
 fn has(cluster: &RedisCluster, incarnation: &str) -> bool {
@@ -365,8 +425,13 @@ fn has(cluster: &RedisCluster, incarnation: &str) -> bool {
 
 /// What the operator says of the failover.
 fn report(cluster: &RedisCluster) {
-    let Some(failover) = cluster.status.as_ref().and_then(|s| s.last_failover.as_ref()) else { return };
-    println!("  epoch {}: {} -> {}: {}", failover.epoch, failover.old, failover.new, failover.reason);
+    let Some(failover) = cluster.status.as_ref().and_then(|s| s.last_failover.as_ref()) else {
+        return;
+    };
+    println!(
+        "  epoch {}: {} -> {}: {}",
+        failover.epoch, failover.old, failover.new, failover.reason
+    );
     println!("  seen by {}", failover.witnesses.join(", "));
     println!("  fence: {}", failover.fence);
     println!("  {}", failover.steps.join(", "));

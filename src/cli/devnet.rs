@@ -100,7 +100,8 @@ pub enum DevnetError {
 }
 
 fn default_dir() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let runtime =
+        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     runtime.join("akash-redis-devnet")
 }
 
@@ -114,7 +115,8 @@ pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
 }
 
 async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
-    let failed = |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
+    let failed =
+        |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
     if !sandbox::inside() {
         tailnet::peers_dir()?;
         if first_process(dir).is_some() {
@@ -132,14 +134,16 @@ async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the directory, or empties it of what an earlier market left there: that is of a chain that no longer exists. Nothing else is ever
-/// emptied, whatever it looks like.
+/// Makes the directory, or empties it of what an earlier market left there: that is of a chain that
+/// no longer exists. Nothing else is ever emptied, whatever it looks like.
 fn prepare(dir: &Path) -> Result<(), DevnetError> {
-    let failed = |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
+    let failed =
+        |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
     std::fs::create_dir_all(dir).map_err(|e| failed("making", e))?;
     let marker = dir.join(MARKER);
-    let found: Vec<PathBuf> =
-        std::fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect()).map_err(|e| failed("reading", e))?;
+    let found: Vec<PathBuf> = std::fs::read_dir(dir)
+        .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+        .map_err(|e| failed("reading", e))?;
     let ours = std::fs::symlink_metadata(&marker).is_ok_and(|there| there.is_file());
     if !found.is_empty() && !ours {
         return Err(DevnetError::NotOurs { dir: dir.to_owned() });
@@ -151,44 +155,71 @@ fn prepare(dir: &Path) -> Result<(), DevnetError> {
         };
         removed.map_err(|e| failed("emptying", e))?;
     }
-    std::fs::write(&marker, "`akash-redis devnet up` empties this directory\n").map_err(|e| failed("marking", e))
+    std::fs::write(&marker, "`akash-redis devnet up` empties this directory\n")
+        .map_err(|e| failed("marking", e))
 }
 
 fn greet(local: &Local, dir: &Path, program: &Path) {
     let (program, dir) = (program.display(), dir.display());
-    println!("The market is up until Ctrl-C: chain {} at {}, 4 providers.", local.market.chain_id, local.market.chain_url());
+    println!(
+        "The market is up until Ctrl-C: chain {} at {}, 4 providers.",
+        local.market.chain_id,
+        local.market.chain_url()
+    );
     println!("In other terminals:");
     println!("  export AKASH_REDIS_DEVNET_DIR={dir} AKASH_REDIS_SOCKET={dir}/operator.sock");
     println!("  {program} devnet exec {program} operator --config {dir}/operator.yaml");
     println!("  CACHE_APP_PASSWORD=secret {program} apply -f manifests/quickstart.yaml --wait");
     println!("  {program} describe cache");
-    println!("  {program} devnet exec {program} proxy --cluster cache --listen {dir}/redis.sock --socks5 {}", tailnet::socks5());
+    println!(
+        "  {program} devnet exec {program} proxy --cluster cache --listen {dir}/redis.sock --socks5 {}",
+        tailnet::socks5()
+    );
     println!("  redis-cli -s {dir}/redis.sock --user app -a secret set hello world");
 }
 
 /// Becomes the command, inside the namespaces of the market.
 fn exec(args: &Exec) -> Result<ExitCode, DevnetError> {
-    let pid = first_process(&args.place.dir).ok_or_else(|| DevnetError::NotUp { dir: args.place.dir.clone() })?;
+    let pid = first_process(&args.place.dir)
+        .ok_or_else(|| DevnetError::NotUp { dir: args.place.dir.clone() })?;
     let error = Command::new("nsenter")
-        .args(["--target", &pid.to_string(), "--user", "--preserve-credentials", "--net", "--mount", "--pid", "--"])
+        .args([
+            "--target",
+            &pid.to_string(),
+            "--user",
+            "--preserve-credentials",
+            "--net",
+            "--mount",
+            "--pid",
+            "--",
+        ])
         .args(&args.command)
         .exec();
-    Err(DevnetError::Io { what: "running nsenter (Debian package util-linux)".to_owned(), source: error })
+    Err(DevnetError::Io {
+        what: "running nsenter (Debian package util-linux)".to_owned(),
+        source: error,
+    })
 }
 
 /// The first process of the market's sandbox, by its id out here.
 pub(super) fn first_process(dir: &Path) -> Option<u32> {
     let markers = ["up", "providers"].map(|command| arguments(command, dir));
-    let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let processes = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     processes.into_iter().find(|pid| {
         let of = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let status = String::from_utf8_lossy(&of("status")).into_owned();
         // Out here it has another id than inside, where it is the first.
-        let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:")).is_some_and(|ids| {
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            ids.len() == 2 && ids[1] == "1"
-        });
-        inner && markers.iter().any(|marker| of("cmdline").windows(marker.len()).any(|part| part == marker))
+        let inner =
+            status.lines().find_map(|line| line.strip_prefix("NSpid:")).is_some_and(|ids| {
+                let ids: Vec<&str> = ids.split_whitespace().collect();
+                ids.len() == 2 && ids[1] == "1"
+            });
+        inner
+            && markers
+                .iter()
+                .any(|marker| of("cmdline").windows(marker.len()).any(|part| part == marker))
     })
 }
 
@@ -220,6 +251,10 @@ mod tests {
         std::os::unix::fs::symlink(&theirs, ours.join("link")).unwrap();
         prepare(&ours).unwrap();
         assert_eq!(std::fs::read_dir(&ours).unwrap().count(), 1, "the marker stays");
-        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 3, "a link is removed, not what it leads to");
+        assert_eq!(
+            std::fs::read_dir(&theirs).unwrap().count(),
+            3,
+            "a link is removed, not what it leads to"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A market, a tailnet and an operator on this machine, inside one sandbox: what `demo`, `devnet` and the live tests start.
+//! A market, a tailnet and an operator on this machine, inside one sandbox: what `demo`, `devnet`
+//! and the live tests start.
 
 use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -41,7 +42,9 @@ pub enum LocalError {
     #[error(transparent)]
     Client(#[from] CliError),
     /// A program that nodes need is not installed.
-    #[error("{0} is not on the PATH, and nodes need it; `make deps` installs it (Debian package {1})")]
+    #[error(
+        "{0} is not on the PATH, and nodes need it; `make deps` installs it (Debian package {1})"
+    )]
     Missing(&'static str, &'static str),
     /// A file cannot be written, or a process not started.
     #[error("{what} failed ({source})")]
@@ -76,7 +79,8 @@ pub struct Local {
     pub market: Market,
     /// The control server and the operator's tailscaled.
     pub tailnet: Tailnet,
-    /// Settings in which the operator differs from its file, as environment variables; they hold from its next start on.
+    /// Settings in which the operator differs from its file, as environment variables; they hold
+    /// from its next start on.
     pub operator_env: Vec<(&'static str, String)>,
     program: PathBuf,
     dir: PathBuf,
@@ -84,14 +88,20 @@ pub struct Local {
 }
 
 /// Programs of a node and the Debian packages they come in.
-const NEEDED: [(&str, &str); 3] = [("redis-server", "redis-server"), ("tini", "tini"), ("proxychains4", "proxychains4")];
+const NEEDED: [(&str, &str); 3] =
+    [("redis-server", "redis-server"), ("tini", "tini"), ("proxychains4", "proxychains4")];
 
 impl Local {
-    /// Starts market and tailnet inside a sandbox that is set up. State and logs go below `dir`, which must have a short path. No operator runs yet.
+    /// Starts market and tailnet inside a sandbox that is set up. State and logs go below `dir`,
+    /// which must have a short path. No operator runs yet.
     ///
     /// # Errors
     /// A program is missing, a port is taken, or something does not start in time.
-    pub async fn start(program: &Path, dir: &Path, shutdown: &CancellationToken) -> Result<Self, LocalError> {
+    pub async fn start(
+        program: &Path,
+        dir: &Path,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, LocalError> {
         Self::start_with(program, dir, shutdown, &LocalOptions::default()).await
     }
 
@@ -99,7 +109,12 @@ impl Local {
     ///
     /// # Errors
     /// A program is missing, a port is taken, or something does not start in time.
-    pub async fn start_with(program: &Path, dir: &Path, shutdown: &CancellationToken, options: &LocalOptions) -> Result<Self, LocalError> {
+    pub async fn start_with(
+        program: &Path,
+        dir: &Path,
+        shutdown: &CancellationToken,
+        options: &LocalOptions,
+    ) -> Result<Self, LocalError> {
         check_programs()?;
         let flags: Vec<&str> = options.control_flags.iter().map(String::as_str).collect();
         let tailnet = Tailnet::start(&dir.join("tailnet"), &flags).await?;
@@ -108,9 +123,21 @@ impl Local {
         let grpc = market.chain_url();
         write_settings(
             dir,
-            &ChainPlace { chain_id: &market.chain_id, grpc: &grpc, mnemonic: Some(&market.mnemonic), block_every: BLOCK_EVERY },
+            &ChainPlace {
+                chain_id: &market.chain_id,
+                grpc: &grpc,
+                mnemonic: Some(&market.mnemonic),
+                block_every: BLOCK_EVERY,
+            },
         )?;
-        Ok(Self { market, tailnet, operator_env: Vec::new(), program: program.to_owned(), dir: dir.to_owned(), operator: None })
+        Ok(Self {
+            market,
+            tailnet,
+            operator_env: Vec::new(),
+            program: program.to_owned(),
+            dir: dir.to_owned(),
+            operator: None,
+        })
     }
 
     /// The operator's settings file.
@@ -146,13 +173,22 @@ impl Local {
     pub async fn start_operator(&mut self) -> Result<(), LocalError> {
         let log = self.log();
         let failed = |source| LocalError::Io { what: "starting the operator".to_owned(), source };
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+        let file =
+            std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        command.arg("operator").arg("--config").arg(self.config()).env("AKASH_REDIS_LOG_LEVEL", "info");
+        command
+            .arg("operator")
+            .arg("--config")
+            .arg(self.config())
+            .env("AKASH_REDIS_LOG_LEVEL", "info");
         // For a tailscaled that it runs itself.
         command.envs(tailnet::node_env());
         command.envs(self.operator_env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().map_err(failed)?)
+            .stderr(file)
+            .kill_on_drop(true);
         self.operator = Some(command.spawn().map_err(failed)?);
         let client = self.client()?;
         let answers = async {
@@ -210,7 +246,8 @@ pub(super) struct ChainPlace<'a> {
     pub block_every: Duration,
 }
 
-/// Writes the operator's settings and secrets. A root secret that is there stays: deployments are known by it.
+/// Writes the operator's settings and secrets. A root secret that is there stays: deployments are
+/// known by it.
 pub(super) fn write_settings(dir: &Path, chain: &ChainPlace<'_>) -> Result<(), LocalError> {
     if !dir.join(ROOT_SECRET).exists() {
         let mut root = [0; 32];
@@ -247,13 +284,20 @@ pub(super) fn write_settings(dir: &Path, chain: &ChainPlace<'_>) -> Result<(), L
         socks5 = tailnet::socks5(),
     );
     let path = dir.join("operator.yaml");
-    std::fs::write(&path, text).map_err(|source| LocalError::Io { what: format!("writing {}", path.display()), source })
+    std::fs::write(&path, text)
+        .map_err(|source| LocalError::Io { what: format!("writing {}", path.display()), source })
 }
 
 fn write_secret(dir: &Path, name: &str, content: &[u8]) -> Result<(), LocalError> {
     let path = dir.join(name);
     let failed = |source| LocalError::Io { what: format!("writing {}", path.display()), source };
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)
 }
 

@@ -4,7 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// Sends the log to standard error. The first call in a process wins; an unreadable filter counts as `info`.
+/// Sends the log to standard error. The first call in a process wins; an unreadable filter counts
+/// as `info`.
 pub fn init(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -25,16 +25,28 @@ pub struct Logs {
 
 /// The characters of numbers and incarnations, which have a few more of them than a cluster's name.
 fn node_name(text: &str) -> Result<String, String> {
-    let good = !text.is_empty() && text.len() <= 100 && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
-    if good { Ok(text.to_owned()) } else { Err("a node is a number, or an incarnation as `akash-redis describe` names it".to_owned()) }
+    let good = !text.is_empty()
+        && text.len() <= 100
+        && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("a node is a number, or an incarnation as `akash-redis describe` names it".to_owned())
+    }
 }
 
-/// Ctrl-C ends the process, as it does with any other command; the operator lets go of the node then.
-pub(super) async fn run(client: &Client, args: Logs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+/// Ctrl-C ends the process, as it does with any other command; the operator lets go of the node
+/// then.
+pub(super) async fn run(
+    client: &Client,
+    args: Logs,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let mut answer = client.logs(&args.name, args.node.as_deref(), args.tail, args.follow).await?;
     let mut unfinished = Vec::new();
     loop {
-        let part = if args.follow { answer.chunk().await } else { client.in_time(answer.chunk()).await? };
+        let part =
+            if args.follow { answer.chunk().await } else { client.in_time(answer.chunk()).await? };
         let Some(part) = part.map_err(|source| CliError::Lost { source })? else { break };
         unfinished.extend_from_slice(&part);
         let end = unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

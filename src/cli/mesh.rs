@@ -18,17 +18,24 @@ use crate::mesh::policy::{Finding, Tags, judge, wanted};
 pub enum Mesh {
     /// Print the policy that the tailnet needs, to be pasted into the one it has.
     Policy {
-        /// File with the operator's settings, of which only the tags are read; without it they are the usual ones.
+        /// File with the operator's settings, of which only the tags are read; without it they are
+        /// the usual ones.
         #[arg(long, env = "AKASH_REDIS_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
         /// Manifest whose tag is one of the nodes' too. May be given several times.
         #[arg(short, long = "filename", value_name = "FILE")]
         file: Vec<String>,
     },
-    /// Read the tailnet's policy and say what is too open or missing; ends with 1 when something is.
+    /// Read the tailnet's policy and say what is too open or missing; ends with 1 when something
+    /// is.
     Check {
         /// File with the operator's settings.
-        #[arg(long, env = "AKASH_REDIS_CONFIG", default_value = "/etc/akash-redis/operator.yaml", value_name = "FILE")]
+        #[arg(
+            long,
+            env = "AKASH_REDIS_CONFIG",
+            default_value = "/etc/akash-redis/operator.yaml",
+            value_name = "FILE"
+        )]
         config: PathBuf,
         /// Manifest whose tag is one of the nodes' too. May be given several times.
         #[arg(short, long = "filename", value_name = "FILE")]
@@ -36,11 +43,18 @@ pub enum Mesh {
     },
 }
 
-/// Runs either of them. Tags of clusters come from the manifests named, and from the operator on `socket` if one answers.
-pub(super) async fn run(command: Mesh, socket: &Path, out: &mut (dyn Write + Send)) -> Result<ExitCode, CliError> {
+/// Runs either of them. Tags of clusters come from the manifests named, and from the operator on
+/// `socket` if one answers.
+pub(super) async fn run(
+    command: Mesh,
+    socket: &Path,
+    out: &mut (dyn Write + Send),
+) -> Result<ExitCode, CliError> {
     match command {
         Mesh::Policy { config, file } => {
-            let tags = tags(Config::load_mesh_tags(config.as_deref()).map_err(failed)?, &file, socket).await?;
+            let tags =
+                tags(Config::load_mesh_tags(config.as_deref()).map_err(failed)?, &file, socket)
+                    .await?;
             write!(out, "{}", wanted(&tags))?;
             eprintln!(
                 "Merge these three sections into the tailnet's policy file, and delete any rule there that allows more (a new tailnet has one \
@@ -52,7 +66,11 @@ pub(super) async fn run(command: Mesh, socket: &Path, out: &mut (dyn Write + Sen
         Mesh::Check { config, file } => {
             let mesh = Config::load_mesh(&config).map_err(failed)?;
             let tags = tags(mesh.tags(), &file, socket).await?;
-            let policy = ControlClient::new((&mesh).into()).map_err(failed)?.policy().await.map_err(failed)?;
+            let policy = ControlClient::new((&mesh).into())
+                .map_err(failed)?
+                .policy()
+                .await
+                .map_err(failed)?;
             report(&judge(&policy, &tags), out)
         }
     }
@@ -76,9 +94,14 @@ async fn tags(settings: MeshTags, files: &[String], socket: &Path) -> Result<Tag
     }
     // Before the first start there is no operator, and the policy is needed before.
     let running = Client::new(socket)?.list().await;
-    let unknown = if running.is_ok() { "" } else { "; no operator answers, so tags of other manifests are not known" };
+    let unknown = if running.is_ok() {
+        ""
+    } else {
+        "; no operator answers, so tags of other manifests are not known"
+    };
     clusters.extend(running.unwrap_or_default());
-    let named: BTreeSet<String> = clusters.into_iter().filter_map(|cluster| cluster.spec.mesh.tag).collect();
+    let named: BTreeSet<String> =
+        clusters.into_iter().filter_map(|cluster| cluster.spec.mesh.tag).collect();
     let tags = Tags::new(settings, named);
     let nodes: Vec<&str> = tags.nodes.iter().map(String::as_str).collect();
     eprintln!(

@@ -1,4 +1,5 @@
-//! The command line. Each command is a thin client of the operator's API; those that are servers themselves only read their flags here.
+//! The command line. Each command is a thin client of the operator's API; those that are servers
+//! themselves only read their flags here.
 
 mod act;
 mod apply;
@@ -38,10 +39,22 @@ use client::{CliError, Client};
 #[command(name = "akash-redis", version, propagate_version = true)]
 pub struct Cli {
     /// Unix socket of the operator.
-    #[arg(long, global = true, env = "AKASH_REDIS_SOCKET", default_value = "/run/akash-redis/operator.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        env = "AKASH_REDIS_SOCKET",
+        default_value = "/run/akash-redis/operator.sock",
+        value_name = "PATH"
+    )]
     pub socket: PathBuf,
     /// What is logged on standard error, e.g. `info` or `akash_redis=debug`.
-    #[arg(long, global = true, env = "AKASH_REDIS_LOG_LEVEL", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "AKASH_REDIS_LOG_LEVEL",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
     pub log_level: String,
     /// What to do.
     #[command(subcommand)]
@@ -67,7 +80,8 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Forward a local port to the present master, beside an application.
     Proxy(proxy::Args),
-    /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things die.
+    /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things
+    /// die.
     #[cfg(feature = "devnet")]
     Demo(demo::Demo),
     /// The local market by hand.
@@ -82,7 +96,8 @@ pub enum ClientCommand {
     Apply(apply::Apply),
     /// List clusters, or show one.
     Get(read::Get),
-    /// Show everything that is known of a cluster: nodes, cost, conditions, what is waited for, last events.
+    /// Show everything that is known of a cluster: nodes, cost, conditions, what is waited for,
+    /// last events.
     Describe(read::Name),
     /// Show what the operator does next and why, what it waits for, and what it costs.
     Plan(read::Name),
@@ -96,13 +111,16 @@ pub enum ClientCommand {
     Migrate(act::Migrate),
     /// Make a replica the master, without losing a write.
     Switchover(act::Switchover),
-    /// Go on without the data of nodes that cannot be asked, where a cluster waits for that decision.
+    /// Go on without the data of nodes that cannot be asked, where a cluster waits for that
+    /// decision.
     Failover(act::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
-    /// Give a node whose device is gone from the tailnet a new key; it keeps its lease and its volume.
+    /// Give a node whose device is gone from the tailnet a new key; it keeps its lease and its
+    /// volume.
     Rejoin(act::Rejoin),
-    /// Close deployments of a cluster that stand in no record, as after the loss of the operator's store.
+    /// Close deployments of a cluster that stand in no record, as after the loss of the operator's
+    /// store.
     Close(act::Close),
     /// Delete a cluster: close its leases, get back what is left in escrow.
     Delete(act::Delete),
@@ -110,7 +128,8 @@ pub enum ClientCommand {
     Wait(wait::Wait),
 }
 
-/// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error). Usage errors end with 2 before this.
+/// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
+/// Usage errors end with 2 before this.
 pub async fn run(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(code) => code,
@@ -125,12 +144,15 @@ pub async fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Client(command) => {
-            // Here and not before: a server's log is as its own settings say, and the first call wins.
+            // Here and not before: a server's log is as its own settings say, and the first call
+            // wins.
             logging::init(LogFormat::Text, &cli.log_level);
             let client = Client::new(&cli.socket)?;
             execute(&client, command, &mut std::io::stdout()).await?;
         }
-        Command::Sdl(args) => std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?,
+        Command::Sdl(args) => {
+            std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?;
+        }
         Command::Schema => writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?,
         Command::Mesh(command) => {
             logging::init(LogFormat::Text, &cli.log_level);
@@ -162,7 +184,11 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CliError {
 }
 
 /// Carries out a client command; what it has to say goes to `out`.
-async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+async fn execute(
+    client: &Client,
+    command: ClientCommand,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     match command {
         ClientCommand::Apply(args) => apply::run(client, args, out).await,
         ClientCommand::Get(args) => read::get(client, args, out).await,
@@ -184,6 +210,8 @@ async fn execute(client: &Client, command: ClientCommand, out: &mut (dyn Write +
 
 /// The characters of a cluster's name, so that no name becomes another path of the API.
 fn cluster_name(text: &str) -> Result<String, String> {
-    let good = !text.is_empty() && text.len() <= 63 && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
+    let good = !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'));
     if good { Ok(text.to_owned()) } else { Err("names consist of a-z, 0-9 and -".to_owned()) }
 }

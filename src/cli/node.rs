@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
 use crate::node::{self, AgentError, Settings};
 
-/// Options of `node`. Who the node is comes in the variable `AKASH_REDIS_NODE`, because its secrets do not belong in argv.
+/// Options of `node`. Who the node is comes in the variable `AKASH_REDIS_NODE`, because its secrets
+/// do not belong in argv.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {}
 
@@ -15,10 +16,14 @@ pub struct NodeArgs {}
 #[derive(Debug, thiserror::Error)]
 pub enum NodeCommandError {
     /// No identity.
-    #[error("the variable AKASH_REDIS_NODE is not set: this command runs in a container that the operator deploys, not by hand")]
+    #[error(
+        "the variable AKASH_REDIS_NODE is not set: this command runs in a container that the operator deploys, not by hand"
+    )]
     NoIdentity,
     /// An identity that cannot be read. Its text is not repeated: it holds secrets.
-    #[error("the variable AKASH_REDIS_NODE cannot be read (line {line}, column {column}); image and operator may be of different versions")]
+    #[error(
+        "the variable AKASH_REDIS_NODE cannot be read (line {line}, column {column}); image and operator may be of different versions"
+    )]
     BadIdentity {
         /// Line of the fault.
         line: usize,
@@ -36,8 +41,9 @@ pub enum NodeCommandError {
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(_args: NodeArgs) -> Result<(), NodeCommandError> {
     let text = std::env::var(NODE_VARIABLE).map_err(|_| NodeCommandError::NoIdentity)?;
-    let identity: NodeIdentity =
-        serde_json::from_str(&text).map_err(|error| NodeCommandError::BadIdentity { line: error.line(), column: error.column() })?;
+    let identity: NodeIdentity = serde_json::from_str(&text).map_err(|error| {
+        NodeCommandError::BadIdentity { line: error.line(), column: error.column() }
+    })?;
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopper = stop.clone();

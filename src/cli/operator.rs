@@ -13,7 +13,12 @@ use crate::operator;
 #[derive(Debug, clap::Args)]
 pub struct Operator {
     /// File with the settings; each of them can be given as an environment variable too.
-    #[arg(long, env = "AKASH_REDIS_CONFIG", default_value = "/etc/akash-redis/operator.yaml", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "AKASH_REDIS_CONFIG",
+        default_value = "/etc/akash-redis/operator.yaml",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
     /// Check the settings and what they point to, spend nothing, and end.
     #[arg(long)]
@@ -57,5 +62,9 @@ async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error + Send +
             Err(why) => println!("FAILED  {what}: {why}"),
         }
     }
-    if bad == 0 { Ok(()) } else { Err(format!("{bad} of the checks failed; nothing was spent").into()) }
+    if bad == 0 {
+        Ok(())
+    } else {
+        Err(format!("{bad} of the checks failed; nothing was spent").into())
+    }
 }

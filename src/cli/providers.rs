@@ -1,4 +1,5 @@
-//! `akash-redis devnet providers`: the local market's providers and tailnet as clients of a chain that runs elsewhere.
+//! `akash-redis devnet providers`: the local market's providers and tailnet as clients of a chain
+//! that runs elsewhere.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -33,10 +34,12 @@ pub struct Providers {
     /// Chain id; a node of another chain is refused.
     #[arg(long, value_name = "ID")]
     pub chain_id: String,
-    /// Accounts, one a line: `provider INDEX WORDS...`, and once `tenant 0 WORDS...` for the operator's wallet.
+    /// Accounts, one a line: `provider INDEX WORDS...`, and once `tenant 0 WORDS...` for the
+    /// operator's wallet.
     #[arg(long, value_name = "FILE")]
     pub keys: PathBuf,
-    /// Time between blocks, e.g. 6s, by which prices per month become prices per block; measured when it is not given.
+    /// Time between blocks, e.g. 6s, by which prices per month become prices per block; measured
+    /// when it is not given.
     #[arg(long, value_name = "TIME")]
     pub block_time: Option<Span>,
 }
@@ -96,27 +99,42 @@ struct Keys {
 
 impl Keys {
     fn read(path: &Path) -> Result<Self, ProvidersError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ProvidersError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ProvidersError::Read { path: path.to_owned(), source })?;
         let mut keys = Self { providers: Vec::new(), tenant: None };
         for (number, line) in text.lines().enumerate().map(|(n, line)| (n + 1, line.trim())) {
             if !line.is_empty() && !line.starts_with('#') {
-                keys.take(line).map_err(|why| ProvidersError::Line { path: path.to_owned(), line: number, why })?;
+                keys.take(line).map_err(|why| ProvidersError::Line {
+                    path: path.to_owned(),
+                    line: number,
+                    why,
+                })?;
             }
         }
-        if keys.providers.is_empty() { Err(ProvidersError::Nobody(path.to_owned())) } else { Ok(keys) }
+        if keys.providers.is_empty() {
+            Err(ProvidersError::Nobody(path.to_owned()))
+        } else {
+            Ok(keys)
+        }
     }
 
     fn take(&mut self, line: &str) -> Result<(), String> {
         let mut words = line.split_whitespace();
         let (role, index) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let index: u32 = index.parse().map_err(|_| "the second word is the number of an account, usually 0".to_owned())?;
+        let index: u32 = index
+            .parse()
+            .map_err(|_| "the second word is the number of an account, usually 0".to_owned())?;
         let phrase = words.collect::<Vec<_>>().join(" ");
         let account = Account::from_mnemonic(&phrase, index).map_err(|error| match error {
-            AccountError::Mnemonic(_) => "the rest is no phrase of 12 to 24 English words with a right check sum".to_owned(),
+            AccountError::Mnemonic(_) => {
+                "the rest is no phrase of 12 to 24 English words with a right check sum".to_owned()
+            }
             AccountError::Key => error.to_string(),
         })?;
         match (role, index) {
-            ("provider", _) if self.providers.iter().any(|other| other.address() == account.address()) => {
+            ("provider", _)
+                if self.providers.iter().any(|other| other.address() == account.address()) =>
+            {
                 return Err("this provider was named before".to_owned());
             }
             ("provider", _) => self.providers.push(account),
@@ -137,17 +155,30 @@ pub async fn run(args: Providers) -> Result<ExitCode, DevnetError> {
         return run_inside(&args, keys, &peer).await;
     }
     let dir = &args.place.dir;
-    let failed = |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
+    let failed =
+        |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
     tailnet::peers_dir()?;
     if first_process(dir).is_some() {
         return Err(DevnetError::Up { dir: dir.clone() });
     }
-    Foreign::new(&args.grpc).map_err(ProvidersError::from)?.check(&args.chain_id).await.map_err(ProvidersError::from)?;
+    Foreign::new(&args.grpc)
+        .map_err(ProvidersError::from)?
+        .check(&args.chain_id)
+        .await
+        .map_err(ProvidersError::from)?;
     std::fs::create_dir_all(dir).map_err(|e| failed("making", e))?;
     claim(dir, &args.chain_id)?;
-    let absolute = std::path::absolute(&args.keys).map_err(|e| failed("finding the accounts for", e))?;
-    let mut arguments: Vec<OsString> = vec!["devnet".into(), "providers".into(), "--dir".into(), dir.into(), "--grpc".into()];
-    arguments.extend([OsString::from(&args.grpc), "--chain-id".into(), OsString::from(&args.chain_id), "--keys".into(), absolute.into()]);
+    let absolute =
+        std::path::absolute(&args.keys).map_err(|e| failed("finding the accounts for", e))?;
+    let mut arguments: Vec<OsString> =
+        vec!["devnet".into(), "providers".into(), "--dir".into(), dir.into(), "--grpc".into()];
+    arguments.extend([
+        OsString::from(&args.grpc),
+        "--chain-id".into(),
+        OsString::from(&args.chain_id),
+        "--keys".into(),
+        absolute.into(),
+    ]);
     if let Some(time) = &args.block_time {
         arguments.extend([OsString::from("--block-time"), time.to_string().into()]);
     }
@@ -161,18 +192,25 @@ pub async fn run(args: Providers) -> Result<ExitCode, DevnetError> {
 fn claim(dir: &Path, chain_id: &str) -> Result<(), DevnetError> {
     let path = dir.join(CHAIN_FILE);
     let found = std::fs::read_to_string(&path).ok();
-    let found = found.or_else(|| dir.join("operator.yaml").exists().then(|| "a chain of its own".to_owned()));
+    let found = found
+        .or_else(|| dir.join("operator.yaml").exists().then(|| "a chain of its own".to_owned()));
     match found {
-        Some(found) if found != chain_id => Err(ProvidersError::OtherChain { dir: dir.to_owned(), found }.into()),
+        Some(found) if found != chain_id => {
+            Err(ProvidersError::OtherChain { dir: dir.to_owned(), found }.into())
+        }
         Some(_) => Ok(()),
-        None => std::fs::write(&path, chain_id).map_err(|source| DevnetError::Io { what: format!("writing {}", path.display()), source }),
+        None => std::fs::write(&path, chain_id).map_err(|source| DevnetError::Io {
+            what: format!("writing {}", path.display()),
+            source,
+        }),
     }
 }
 
 async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCode, DevnetError> {
     let dir = &args.place.dir;
     let sandbox = Sandbox::set_up().await?;
-    let program = std::env::current_exe().map_err(|e| DevnetError::Io { what: "finding this program".to_owned(), source: e })?;
+    let program = std::env::current_exe()
+        .map_err(|e| DevnetError::Io { what: "finding this program".to_owned(), source: e })?;
     let net = Net::set_up("/etc/hosts".into()).await.map_err(ProvidersError::from)?;
     relay::inside(peer, &net, &dir.join(SOCKET)).await.map_err(ProvidersError::from)?;
     let foreign = Foreign::new(&args.grpc).map_err(ProvidersError::from)?;
@@ -181,11 +219,24 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
         None => foreign.block_time().await.map_err(ProvidersError::from)?,
     };
     let tailnet = Tailnet::start(&dir.join("tailnet"), &[]).await?;
-    let settings = local::market_settings(&program, dir, &tailnet, block_every, &local::LocalOptions::default())?;
+    let settings = local::market_settings(
+        &program,
+        dir,
+        &tailnet,
+        block_every,
+        &local::LocalOptions::default(),
+    )?;
     let count = keys.providers.len();
-    let providers = market::start_providers(&settings, &net, &foreign.channel(), keys.providers, &sandbox.stop).await;
+    let providers =
+        market::start_providers(&settings, &net, &foreign.channel(), keys.providers, &sandbox.stop)
+            .await;
     let providers = providers.map_err(ProvidersError::from)?;
-    let place = ChainPlace { chain_id: &args.chain_id, grpc: &args.grpc, mnemonic: keys.tenant.as_deref(), block_every };
+    let place = ChainPlace {
+        chain_id: &args.chain_id,
+        grpc: &args.grpc,
+        mnemonic: keys.tenant.as_deref(),
+        block_every,
+    };
     local::write_settings(dir, &place)?;
     greet(args, &program, count, block_every, keys.tenant.is_some());
     sandbox.stop.cancelled().await;
@@ -202,7 +253,9 @@ fn greet(args: &Providers, program: &Path, count: usize, block_every: Duration, 
         block_every.as_millis()
     );
     if !tenant {
-        println!("Put the phrase of the operator's wallet into {dir}/mnemonic (mode 0600) first: --keys names no tenant.");
+        println!(
+            "Put the phrase of the operator's wallet into {dir}/mnemonic (mode 0600) first: --keys names no tenant."
+        );
     }
     println!("In other terminals:");
     println!("  export AKASH_REDIS_DEVNET_DIR={dir} AKASH_REDIS_SOCKET={dir}/operator.sock");
@@ -225,7 +278,10 @@ mod tests {
 
     #[test]
     fn accounts_are_read_a_line_each() {
-        let keys = read(&format!("# whose\ntenant 0 {WORDS}\n\nprovider 1 {WORDS}\nprovider  2 {WORDS}\n")).expect("good");
+        let keys = read(&format!(
+            "# whose\ntenant 0 {WORDS}\n\nprovider 1 {WORDS}\nprovider  2 {WORDS}\n"
+        ))
+        .expect("good");
         assert_eq!((keys.providers.len(), keys.tenant.as_deref()), (2, Some(WORDS)));
         assert_ne!(keys.providers[0].address(), keys.providers[1].address());
     }
@@ -240,9 +296,16 @@ mod tests {
             (format!("provider 1 {WORDS}\nprovider 1 {WORDS}"), 2, "named before"),
         ] {
             let error = read(&text).err().expect("wrong");
-            assert!(error.starts_with(&format!("line {line} of ")) && error.contains(says) && !error.contains("abandon"), "{error}");
+            assert!(
+                error.starts_with(&format!("line {line} of "))
+                    && error.contains(says)
+                    && !error.contains("abandon"),
+                "{error}"
+            );
         }
-        assert!(read(&format!("tenant 0 {WORDS}")).err().expect("nobody").contains("names no provider"));
+        assert!(
+            read(&format!("tenant 0 {WORDS}")).err().expect("nobody").contains("names no provider")
+        );
     }
 
     #[test]
@@ -250,9 +313,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         claim(dir.path(), "a-1").expect("new");
         claim(dir.path(), "a-1").expect("the same");
-        assert!(claim(dir.path(), "b-1").expect_err("another").to_string().contains("a market on a-1"));
+        assert!(
+            claim(dir.path(), "b-1").expect_err("another").to_string().contains("a market on a-1")
+        );
         let local = tempfile::tempdir().expect("a directory");
         std::fs::write(local.path().join("operator.yaml"), "").expect("written");
-        assert!(claim(local.path(), "a-1").is_err(), "the directory of a market with a chain of its own");
+        assert!(
+            claim(local.path(), "a-1").is_err(),
+            "the directory of a market with a chain of its own"
+        );
     }
 }

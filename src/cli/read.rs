@@ -61,7 +61,11 @@ pub struct Endpoint {
     pub output: Option<EndpointOutput>,
 }
 
-pub(super) async fn get(client: &Client, args: Get, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn get(
+    client: &Client,
+    args: Get,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let items = match &args.name {
         Some(name) => vec![client.get(name).await?],
         None => client.list().await?,
@@ -70,36 +74,60 @@ pub(super) async fn get(client: &Client, args: Get, out: &mut (dyn Write + Send)
         Some(Output::Json) if args.name.is_some() => items.first().map(json).unwrap_or_default(),
         Some(Output::Json) => json(&ClusterList { items }),
         Some(Output::Yaml) => items.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
-        None | Some(Output::Wide) if items.is_empty() => "there are no clusters; make one with `akash-redis apply -f FILE`\n".to_owned(),
+        None | Some(Output::Wide) if items.is_empty() => {
+            "there are no clusters; make one with `akash-redis apply -f FILE`\n".to_owned()
+        }
         wide => show::table(&items, UnixMs::now(), wide.is_some()),
     };
     Ok(out.write_all(text.as_bytes())?)
 }
 
-pub(super) async fn describe(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn describe(
+    client: &Client,
+    args: Name,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let cluster = client.get(&args.name).await?;
     let events = client.events(&args.name).await?;
     Ok(out.write_all(show::describe(&cluster, &events, UnixMs::now()).as_bytes())?)
 }
 
-pub(super) async fn plan(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn plan(
+    client: &Client,
+    args: Name,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let plan = client.plan(&args.name).await?;
     Ok(out.write_all(show::plan(&args.name, &plan, UnixMs::now()).as_bytes())?)
 }
 
-pub(super) async fn events(client: &Client, args: Name, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn events(
+    client: &Client,
+    args: Name,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let events = client.events(&args.name).await?;
-    let text = if events.is_empty() { format!("nothing happened to {} yet\n", args.name) } else { show::events(&events) };
+    let text = if events.is_empty() {
+        format!("nothing happened to {} yet\n", args.name)
+    } else {
+        show::events(&events)
+    };
     Ok(out.write_all(text.as_bytes())?)
 }
 
-pub(super) async fn endpoint(client: &Client, args: Endpoint, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn endpoint(
+    client: &Client,
+    args: Endpoint,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     let Some(found) = client.endpoint(&args.name, None, Duration::ZERO).await? else {
         return Err(CliError::NoMaster(args.name));
     };
     let text = match args.output {
         None => format!("{}:{}\n", found.name, found.port),
-        Some(EndpointOutput::Env) => format!("REDIS_HOST={}\nREDIS_PORT={}\nREDIS_IP={}\n", found.name, found.port, found.ip),
+        Some(EndpointOutput::Env) => {
+            format!("REDIS_HOST={}\nREDIS_PORT={}\nREDIS_IP={}\n", found.name, found.port, found.ip)
+        }
         Some(EndpointOutput::Json) => json(&found),
     };
     Ok(out.write_all(text.as_bytes())?)

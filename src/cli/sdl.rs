@@ -1,4 +1,5 @@
-//! `akash-redis sdl`: what one node of a manifest looks like on the market, without touching anything.
+//! `akash-redis sdl`: what one node of a manifest looks like on the market, without touching
+//! anything.
 
 use std::path::PathBuf;
 
@@ -18,15 +19,16 @@ const PLACEHOLDER_IDENTITY: &str = "<filled in by the operator>";
 /// Stands for the installation's id and for the random end of an incarnation's name.
 const PLACEHOLDER_INSTALLATION: &str = "xxxxxx";
 const PLACEHOLDER_SUFFIX: &str = "xxxx";
-/// Time between blocks that a month's price is converted with here, milliseconds; the operator measures it.
+/// Time between blocks that a month's price is converted with here, milliseconds; the operator
+/// measures it.
 const USUAL_BLOCK_MS: u64 = 6029;
 /// Price of one node shown when the manifest names none and the operator's own budget would decide.
 const SHOWN_PRICE: Uact = Uact(4_000_000);
 
 /// Renders one node of a manifest for the Akash market.
 ///
-/// The hash on the chain differs from the one shown here: each node's manifest carries an identity that the operator makes
-/// for it alone, in the variable `AKASH_REDIS_NODE`.
+/// The hash on the chain differs from the one shown here: each node's manifest carries an identity
+/// that the operator makes for it alone, in the variable `AKASH_REDIS_NODE`.
 #[derive(Debug, Args)]
 pub struct SdlArgs {
     /// The manifest.
@@ -69,10 +71,14 @@ pub enum SdlError {
     #[error("the manifest is refused, correct it and try again:{}", listed(.0))]
     Manifest(Vec<Problem>),
     /// One cluster can be shown at a time.
-    #[error("the manifest holds {0} clusters and one can be shown at a time; put it into a file of its own")]
+    #[error(
+        "the manifest holds {0} clusters and one can be shown at a time; put it into a file of its own"
+    )]
     Several(usize),
     /// There is no such node.
-    #[error("there is no node {node}: the cluster has {nodes}, counted from 0; give another --node")]
+    #[error(
+        "there is no node {node}: the cluster has {nodes}, counted from 0; give another --node"
+    )]
     Node {
         /// Asked for.
         node: u32,
@@ -86,9 +92,11 @@ fn listed(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
 }
 
-/// What `akash-redis sdl` prints. Behind the manifest there is no line end: what comes out is what is hashed.
+/// What `akash-redis sdl` prints. Behind the manifest there is no line end: what comes out is what
+/// is hashed.
 pub fn run(args: &SdlArgs) -> Result<String, SdlError> {
-    let text = std::fs::read_to_string(&args.file).map_err(|source| SdlError::File { path: args.file.clone(), source })?;
+    let text = std::fs::read_to_string(&args.file)
+        .map_err(|source| SdlError::File { path: args.file.clone(), source })?;
     let mut clusters = validate::parse(&text).map_err(SdlError::Manifest)?;
     match (clusters.pop(), clusters.len()) {
         (Some(cluster), 0) => render(&cluster, args),
@@ -107,7 +115,13 @@ fn render(cluster: &RedisCluster, args: &SdlArgs) -> Result<String, SdlError> {
     Ok(match args.output {
         Output::Sdl => {
             let (price, source) = price(spec);
-            let body = sdl::text(spec, &group, PricePerBlock::from_month(price, USUAL_BLOCK_MS), &args.image, &env);
+            let body = sdl::text(
+                spec,
+                &group,
+                PricePerBlock::from_month(price, USUAL_BLOCK_MS),
+                &args.image,
+                &env,
+            );
             let name = &cluster.metadata.name;
             format!(
                 "# Node {} of {name}. The operator fills in {NODE_VARIABLE} and the x of the group's name.\n# Price: {source}.\n{body}",
@@ -115,17 +129,24 @@ fn render(cluster: &RedisCluster, args: &SdlArgs) -> Result<String, SdlError> {
             )
         }
         Output::Manifest => sdl::manifest(spec, &group, &args.image, &env),
-        Output::Hash => hex::encode(sdl::hash(&sdl::manifest(spec, &group, &args.image, &env))) + "\n",
+        Output::Hash => {
+            hex::encode(sdl::hash(&sdl::manifest(spec, &group, &args.image, &env))) + "\n"
+        }
     })
 }
 
 /// The most one node may cost a month, as far as the manifest says, and where that comes from.
 fn price(spec: &Spec) -> (Uact, String) {
-    let share = spec.budget.max_per_month.map(|month| Uact(month.0.0 / u64::from(spec.nodes.max(1))));
+    let share =
+        spec.budget.max_per_month.map(|month| Uact(month.0.0 / u64::from(spec.nodes.max(1))));
     match (spec.placement.max_price, share) {
         (Some(price), _) => (price.0, format!("placement.maxPrice, {price} a month")),
-        (None, Some(share)) => (share, format!("an equal share of budget.maxPerMonth, {share} a month")),
-        (None, None) => (SHOWN_PRICE, format!("the operator's budget decides; {SHOWN_PRICE} a month is shown")),
+        (None, Some(share)) => {
+            (share, format!("an equal share of budget.maxPerMonth, {share} a month"))
+        }
+        (None, None) => {
+            (SHOWN_PRICE, format!("the operator's budget decides; {SHOWN_PRICE} a month is shown"))
+        }
     }
 }
 
@@ -141,7 +162,10 @@ mod tests {
     #[test]
     fn the_hash_is_the_one_of_the_manifest_shown() {
         let manifest = run(&args(Output::Manifest, 1)).expect("renders");
-        assert_eq!(run(&args(Output::Hash, 1)).expect("renders"), format!("{}\n", hex::encode(sdl::hash(&manifest))));
+        assert_eq!(
+            run(&args(Output::Hash, 1)).expect("renders"),
+            format!("{}\n", hex::encode(sdl::hash(&manifest)))
+        );
         assert!(manifest.contains("ar-xxxxxx-cache-1-xxxx"));
     }
 

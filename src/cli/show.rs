@@ -1,6 +1,7 @@
 //! Objects as text for people. Pure: the present moment is given.
 //!
-//! Much of what is shown comes from providers, who may write what they like; control characters never reach the terminal.
+//! Much of what is shown comes from providers, who may write what they like; control characters
+//! never reach the terminal.
 
 use std::fmt::Write;
 
@@ -46,17 +47,32 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
                 .unwrap_or_default(),
         ];
         if wide {
-            row.extend([status.cost.in_escrow.clone(), status.cost.spent.clone(), ready.map(|c| c.message.clone()).unwrap_or_default()]);
+            row.extend([
+                status.cost.in_escrow.clone(),
+                status.cost.spent.clone(),
+                ready.map(|c| c.message.clone()).unwrap_or_default(),
+            ]);
         }
         row
     });
     columns(&header, rows)
 }
 
-/// The nodes of a cluster as a table: who runs where, for how much, how far behind, and by which way to the master.
+/// The nodes of a cluster as a table: who runs where, for how much, how far behind, and by which
+/// way to the master.
 #[must_use]
 pub fn topology(cluster: &RedisCluster) -> String {
-    let header = ["NODE", "ROLE", "INCARNATION", "PROVIDER", "REGION", "PRICE/MONTH", "MESH-NAME", "LAG", "PATH"];
+    let header = [
+        "NODE",
+        "ROLE",
+        "INCARNATION",
+        "PROVIDER",
+        "REGION",
+        "PRICE/MONTH",
+        "MESH-NAME",
+        "LAG",
+        "PATH",
+    ];
     let nodes = cluster.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
     let rows = nodes.iter().map(|n| {
         vec![
@@ -103,18 +119,24 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
         text.push_str("Paused:  the operator watches and changes nothing\n");
     }
     let _ = writeln!(text, "Epoch:   {}", status.epoch);
-    let master = status.master.as_ref().map_or("none takes writes".to_owned(), |m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
+    let master = status.master.as_ref().map_or("none takes writes".to_owned(), |m| {
+        format!("{} at {}:{}", m.incarnation, m.name, m.port)
+    });
     let _ = writeln!(text, "Master:  {}", clean(&master));
     if cluster.status.is_none() {
         text.push_str("\nThe operator has not looked at it yet.\n");
         return text;
     }
-    if cluster.metadata.generation.is_some_and(|generation| generation > status.observed_generation) {
+    if cluster.metadata.generation.is_some_and(|generation| generation > status.observed_generation)
+    {
         text.push_str("\nThis is the state before the last change of the spec; the operator has not looked at the new one yet.\n");
     }
     section(&mut text, "Nodes", &topology(cluster));
-    let notes: Vec<_> =
-        status.nodes.iter().filter_map(|n| n.message.as_ref().map(|m| format!("{}: {}\n", n.incarnation, clean(m)))).collect();
+    let notes: Vec<_> = status
+        .nodes
+        .iter()
+        .filter_map(|n| n.message.as_ref().map(|m| format!("{}: {}\n", n.incarnation, clean(m))))
+        .collect();
     section(&mut text, "Notes", &notes.concat());
     section(&mut text, "Conditions", &conditions(&status.conditions));
     section(&mut text, "Waiting", &waits(&status.waiting, now));
@@ -122,7 +144,11 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
     if let Some(last) = &status.last_failover {
         section(&mut text, "Last failover", &failover(last));
     }
-    section(&mut text, "Last events", &self::events(&events[events.len().saturating_sub(LAST_EVENTS)..]));
+    section(
+        &mut text,
+        "Last events",
+        &self::events(&events[events.len().saturating_sub(LAST_EVENTS)..]),
+    );
     text
 }
 
@@ -131,11 +157,31 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
 pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
     let mut text = format!("Plan of {name}\n");
     let steps: String = plan.steps.iter().enumerate().fold(String::new(), |mut text, (i, step)| {
-        let _ = writeln!(text, "{}. {}: {}\n   why: {}", i + 1, clean(&step.incarnation), clean(&step.what), clean(&step.reason));
+        let _ = writeln!(
+            text,
+            "{}. {}: {}\n   why: {}",
+            i + 1,
+            clean(&step.incarnation),
+            clean(&step.what),
+            clean(&step.reason)
+        );
         text
     });
-    section(&mut text, "Steps", if steps.is_empty() { "none: there is nothing to do now\n" } else { &steps });
-    section(&mut text, "Waiting", if plan.waiting.is_empty() { "for nothing\n".to_owned() } else { waits(&plan.waiting, now) }.as_str());
+    section(
+        &mut text,
+        "Steps",
+        if steps.is_empty() { "none: there is nothing to do now\n" } else { &steps },
+    );
+    section(
+        &mut text,
+        "Waiting",
+        if plan.waiting.is_empty() {
+            "for nothing\n".to_owned()
+        } else {
+            waits(&plan.waiting, now)
+        }
+        .as_str(),
+    );
     section(&mut text, "Cost", &cost(&plan.cost));
     text
 }
@@ -146,7 +192,10 @@ pub fn events(events: &[Event]) -> String {
     if events.is_empty() {
         return String::new();
     }
-    columns(&["TIME", "REASON", "MESSAGE"], events.iter().map(|e| vec![e.at.to_string(), e.reason.clone(), e.message.clone()]))
+    columns(
+        &["TIME", "REASON", "MESSAGE"],
+        events.iter().map(|e| vec![e.at.to_string(), e.reason.clone(), e.message.clone()]),
+    )
 }
 
 /// One wait: for what, until when, what happens then. The time left is added when `now` is given.
@@ -155,8 +204,10 @@ pub fn waiting(wait: &Waiting, now: Option<UnixMs>) -> String {
     let until = wait.deadline.as_deref().map_or_else(
         || "until somebody decides".to_owned(),
         |deadline| {
-            let left =
-                now.zip(parse_time(deadline)).map(|(now, at)| format!(" (in {})", short(at.since(now).as_secs()))).unwrap_or_default();
+            let left = now
+                .zip(parse_time(deadline))
+                .map(|(now, at)| format!(" (in {})", short(at.since(now).as_secs())))
+                .unwrap_or_default();
             format!("until {}{left}", clean(deadline))
         },
     );
@@ -170,10 +221,20 @@ pub fn clean(text: &str) -> String {
 }
 
 fn conditions(conditions: &[Condition]) -> String {
-    let rows = conditions
-        .iter()
-        .map(|c| vec![c.kind.clone(), c.status.clone(), c.last_transition_time.clone(), c.reason.clone(), c.message.clone()]);
-    if conditions.is_empty() { String::new() } else { columns(&["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"], rows) }
+    let rows = conditions.iter().map(|c| {
+        vec![
+            c.kind.clone(),
+            c.status.clone(),
+            c.last_transition_time.clone(),
+            c.reason.clone(),
+            c.message.clone(),
+        ]
+    });
+    if conditions.is_empty() {
+        String::new()
+    } else {
+        columns(&["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"], rows)
+    }
 }
 
 fn waits(waits: &[Waiting], now: UnixMs) -> String {
@@ -216,9 +277,14 @@ fn section(text: &mut String, title: &str, block: &str) {
 /// A table without borders; an empty cell is a dash.
 fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
     for row in rows {
-        table.add_row(row.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(&cell) }));
+        table.add_row(
+            row.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(&cell) }),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -238,7 +304,8 @@ fn is_up(node: &NodeStatus) -> bool {
 }
 
 fn parse_time(text: &str) -> Option<UnixMs> {
-    let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    let at =
+        time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(UnixMs)
 }
 
@@ -268,10 +335,10 @@ fn short(seconds: u64) -> String {
 /// Bytes in the largest unit that leaves a number above one, one decimal.
 fn size(bytes: i64) -> String {
     const UNITS: [(&str, i64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    UNITS
-        .iter()
-        .find(|(_, n)| bytes >= *n)
-        .map_or_else(|| format!("{bytes}B"), |(unit, n)| format!("{}.{}{unit}", bytes / n, bytes % n * 10 / n))
+    UNITS.iter().find(|(_, n)| bytes >= *n).map_or_else(
+        || format!("{bytes}B"),
+        |(unit, n)| format!("{}.{}{unit}", bytes / n, bytes % n * 10 / n),
+    )
 }
 
 #[cfg(test)]

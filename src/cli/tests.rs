@@ -32,7 +32,11 @@ struct Operator {
 }
 
 fn validate(cluster: &RedisCluster) -> Vec<String> {
-    if (1..=9).contains(&cluster.spec.nodes) { Vec::new() } else { vec![format!("spec.nodes: {} is not 1 to 9", cluster.spec.nodes)] }
+    if (1..=9).contains(&cluster.spec.nodes) {
+        Vec::new()
+    } else {
+        vec![format!("spec.nodes: {} is not 1 to 9", cluster.spec.nodes)]
+    }
 }
 
 impl Operator {
@@ -42,12 +46,25 @@ impl Operator {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("operator.sock");
         let store = SqliteStore::open(&dir.path().join("store.db")).unwrap();
-        let (board, logs, stop) = (Arc::new(Board::default()), Arc::new(FakeLogs::default()), CancellationToken::new());
+        let (board, logs, stop) =
+            (Arc::new(Board::default()), Arc::new(FakeLogs::default()), CancellationToken::new());
         let mut registry = Registry::default();
         registry.register("ticks", "Ticks of the control loop", Counter::<u64>::default());
         tokio::spawn({
-            let (store, board, logs, socket, stop) = (store.clone(), board.clone(), logs.clone(), socket.clone(), stop.clone());
-            async move { crate::server::serve(&socket, store, board, Arc::new(registry), validate, logs, stop).await }
+            let (store, board, logs, socket, stop) =
+                (store.clone(), board.clone(), logs.clone(), socket.clone(), stop.clone());
+            async move {
+                crate::server::serve(
+                    &socket,
+                    store,
+                    board,
+                    Arc::new(registry),
+                    validate,
+                    logs,
+                    stop,
+                )
+                .await
+            }
         });
         let client = Client::new(&socket).unwrap();
         let ready = async {
@@ -69,8 +86,7 @@ impl Operator {
 
     fn manifest(&self, spec: &serde_json::Value) -> String {
         let path = self.dir.path().join("cache.yaml");
-        let manifest =
-            json!({ "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": { "name": "cache" }, "spec": spec });
+        let manifest = json!({ "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": { "name": "cache" }, "spec": spec });
         std::fs::write(&path, manifest.to_string()).unwrap();
         path.display().to_string()
     }
@@ -80,7 +96,10 @@ impl Operator {
     }
 
     async fn publish(&self, status: serde_json::Value) {
-        self.store.set_status("cache", &serde_json::from_value::<Status>(status).unwrap()).await.unwrap();
+        self.store
+            .set_status("cache", &serde_json::from_value::<Status>(status).unwrap())
+            .await
+            .unwrap();
     }
 
     async fn annotation(&self, key: &str) -> Option<String> {
@@ -99,15 +118,30 @@ fn nodes() -> serde_json::Value {
 #[tokio::test]
 async fn apply_says_what_it_did() {
     let operator = Operator::start().await;
-    assert_eq!(operator.apply(json!({ "nodes": 3 })).await.unwrap(), "rediscluster/cache created\n");
-    assert_eq!(operator.apply(json!({ "nodes": 3 })).await.unwrap(), "rediscluster/cache unchanged\n");
+    assert_eq!(
+        operator.apply(json!({ "nodes": 3 })).await.unwrap(),
+        "rediscluster/cache created\n"
+    );
+    assert_eq!(
+        operator.apply(json!({ "nodes": 3 })).await.unwrap(),
+        "rediscluster/cache unchanged\n"
+    );
     operator.publish(json!({ "epoch": 1 })).await;
-    assert_eq!(operator.apply(json!({ "nodes": 3 })).await.unwrap(), "rediscluster/cache unchanged\n");
+    assert_eq!(
+        operator.apply(json!({ "nodes": 3 })).await.unwrap(),
+        "rediscluster/cache unchanged\n"
+    );
     let shown = operator.dir.path().join("shown.yaml");
     std::fs::write(&shown, operator.run("get cache -o yaml").await.unwrap()).unwrap();
     operator.publish(json!({ "epoch": 2 })).await;
-    assert_eq!(operator.run(&format!("apply -f {}", shown.display())).await.unwrap(), "rediscluster/cache unchanged\n");
-    assert_eq!(operator.apply(json!({ "nodes": 5 })).await.unwrap(), "rediscluster/cache configured\n");
+    assert_eq!(
+        operator.run(&format!("apply -f {}", shown.display())).await.unwrap(),
+        "rediscluster/cache unchanged\n"
+    );
+    assert_eq!(
+        operator.apply(json!({ "nodes": 5 })).await.unwrap(),
+        "rediscluster/cache configured\n"
+    );
     assert_eq!(operator.store.get("cache").await.unwrap().cluster.spec.nodes, 5);
 }
 
@@ -117,10 +151,23 @@ async fn apply_refuses_what_is_wrong_and_what_cannot_change() {
     let many = operator.apply(json!({ "nodes": 12 })).await.unwrap_err();
     assert!(many.ends_with("spec.nodes: 12 nodes cannot be run; write 1 to 9"), "{many}");
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
-    let fixed = operator.apply(json!({ "nodes": 3, "resources": { "memory": "2Gi" } })).await.unwrap_err();
-    assert!(fixed.starts_with("spec.resources of cache cannot be changed while it runs"), "{fixed}");
-    assert_eq!(operator.apply(json!({ "nodes": 3, "resources": { "memory": "1024Mi" } })).await.unwrap(), "rediscluster/cache unchanged\n");
-    assert!(operator.run("apply -f /nonexistent.yaml").await.unwrap_err().starts_with("/nonexistent.yaml: cannot be read"));
+    let fixed =
+        operator.apply(json!({ "nodes": 3, "resources": { "memory": "2Gi" } })).await.unwrap_err();
+    assert!(
+        fixed.starts_with("spec.resources of cache cannot be changed while it runs"),
+        "{fixed}"
+    );
+    assert_eq!(
+        operator.apply(json!({ "nodes": 3, "resources": { "memory": "1024Mi" } })).await.unwrap(),
+        "rediscluster/cache unchanged\n"
+    );
+    assert!(
+        operator
+            .run("apply -f /nonexistent.yaml")
+            .await
+            .unwrap_err()
+            .starts_with("/nonexistent.yaml: cannot be read")
+    );
 }
 
 #[tokio::test]
@@ -128,34 +175,58 @@ async fn a_password_reaches_the_store_as_its_hash_only() {
     let operator = Operator::start().await;
     let password = operator.dir.path().join("password");
     std::fs::write(&password, "open sesame\n").unwrap();
-    let users = json!([{ "name": "app", "passwordFrom": { "file": password.display().to_string() } }]);
+    let users =
+        json!([{ "name": "app", "passwordFrom": { "file": password.display().to_string() } }]);
     operator.apply(json!({ "nodes": 3, "redis": { "users": users } })).await.unwrap();
     let cluster = operator.store.get("cache").await.unwrap().cluster;
     let user = &cluster.spec.redis.users[0];
-    assert_eq!((user.password_from.is_none(), user.password_sha256.as_ref().map(String::len)), (true, Some(64)));
+    assert_eq!(
+        (user.password_from.is_none(), user.password_sha256.as_ref().map(String::len)),
+        (true, Some(64))
+    );
     for entry in std::fs::read_dir(operator.dir.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.to_string_lossy().contains("store.db") {
-            assert!(!std::fs::read(&path).unwrap().windows(11).any(|w| w == b"open sesame"), "{}", path.display());
+            assert!(
+                !std::fs::read(&path).unwrap().windows(11).any(|w| w == b"open sesame"),
+                "{}",
+                path.display()
+            );
         }
     }
     let mut raw = cluster;
     raw.spec.redis.users[0].password_from = Some(crate::api::types::PasswordFrom::Env("X".into()));
-    assert!(operator.client.apply(&raw).await.unwrap_err().to_string().contains("is read by `akash-redis apply`"));
+    assert!(
+        operator
+            .client
+            .apply(&raw)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("is read by `akash-redis apply`")
+    );
 }
 
 #[tokio::test]
 async fn get_lists_and_shows() {
     let operator = Operator::start().await;
     assert!(operator.run("get").await.unwrap().starts_with("there are no clusters"));
-    assert!(operator.run("get cache").await.unwrap_err().starts_with("there is no RedisCluster named cache"));
+    assert!(
+        operator
+            .run("get cache")
+            .await
+            .unwrap_err()
+            .starts_with("there is no RedisCluster named cache")
+    );
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
     operator.publish(json!({ "nodes": nodes(), "observedGeneration": 1, "epoch": 2 })).await;
 
     let table = operator.run("get").await.unwrap();
     assert!(table.starts_with("NAME   READY    NODES  MASTER  EPOCH  COST/MONTH  AGE\ncache  Unknown  3/3    -       2      -"), "{table}");
-    let yaml: RedisCluster = serde_saphyr::from_str(&operator.run("get cache -o yaml").await.unwrap()).unwrap();
-    let json: RedisCluster = serde_json::from_str(&operator.run("get cache -o json").await.unwrap()).unwrap();
+    let yaml: RedisCluster =
+        serde_saphyr::from_str(&operator.run("get cache -o yaml").await.unwrap()).unwrap();
+    let json: RedisCluster =
+        serde_json::from_str(&operator.run("get cache -o json").await.unwrap()).unwrap();
     let stored = operator.store.get("cache").await.unwrap().cluster;
     assert_eq!((&yaml, &json), (&stored, &stored));
     assert!(operator.run("get -o json").await.unwrap().contains("\"items\""));
@@ -166,10 +237,19 @@ async fn get_lists_and_shows() {
 async fn migrate_switchover_and_scale_write_what_the_operator_reads() {
     let operator = Operator::start().await;
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
-    assert!(operator.run("migrate cache 1").await.unwrap_err().starts_with("the operator has not looked at cache yet"));
+    assert!(
+        operator
+            .run("migrate cache 1")
+            .await
+            .unwrap_err()
+            .starts_with("the operator has not looked at cache yet")
+    );
     operator.publish(json!({ "nodes": nodes() })).await;
 
-    assert_eq!(operator.run("migrate cache 1").await.unwrap(), "node 1 (cache-1-b) moves to another provider\n");
+    assert_eq!(
+        operator.run("migrate cache 1").await.unwrap(),
+        "node 1 (cache-1-b) moves to another provider\n"
+    );
     assert_eq!(operator.annotation(MIGRATE).await.unwrap(), "cache-1-b");
     assert!(operator.run("migrate cache 1").await.unwrap_err().contains("already"));
     operator.run("migrate cache cache-0-a").await.unwrap();
@@ -177,14 +257,35 @@ async fn migrate_switchover_and_scale_write_what_the_operator_reads() {
 
     assert_eq!(operator.run("switchover cache").await.unwrap(), "cache-2-c becomes master\n");
     assert_eq!(operator.annotation(MASTER).await.unwrap(), "cache-2-c@0");
-    assert_eq!(operator.run("switchover cache --to 0").await.unwrap_err(), "cache-0-a is the master already");
+    assert_eq!(
+        operator.run("switchover cache --to 0").await.unwrap_err(),
+        "cache-0-a is the master already"
+    );
 
-    assert_eq!(operator.run("scale cache --nodes 5").await.unwrap(), "cache goes from 3 to 5 nodes\n");
-    assert_eq!(operator.run("scale cache --nodes 12").await.unwrap_err(), "spec.nodes: 12 is not 1 to 9");
+    assert_eq!(
+        operator.run("scale cache --nodes 5").await.unwrap(),
+        "cache goes from 3 to 5 nodes\n"
+    );
+    assert_eq!(
+        operator.run("scale cache --nodes 12").await.unwrap_err(),
+        "spec.nodes: 12 is not 1 to 9"
+    );
     operator.apply(json!({ "nodes": 4 })).await.unwrap();
-    assert_eq!(operator.annotation(MIGRATE).await.unwrap(), "cache-1-b,cache-0-a", "an apply does not undo a command");
+    assert_eq!(
+        operator.annotation(MIGRATE).await.unwrap(),
+        "cache-1-b,cache-0-a",
+        "an apply does not undo a command"
+    );
     let both = Migrate { ordinal: Some(1), incarnation: Some("cache-1-b".into()) };
-    assert!(operator.client.migrate("cache", &both).await.unwrap_err().to_string().starts_with("name either"));
+    assert!(
+        operator
+            .client
+            .migrate("cache", &both)
+            .await
+            .unwrap_err()
+            .to_string()
+            .starts_with("name either")
+    );
 }
 
 #[tokio::test]
@@ -208,22 +309,74 @@ async fn commands_lose_no_race_against_the_operator() {
 #[tokio::test]
 async fn plan_events_and_endpoint_come_from_the_operator() {
     let operator = Operator::start().await;
-    assert!(operator.run("plan cache").await.unwrap_err().starts_with("there is no RedisCluster named cache"));
+    assert!(
+        operator
+            .run("plan cache")
+            .await
+            .unwrap_err()
+            .starts_with("there is no RedisCluster named cache")
+    );
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
-    assert!(operator.run("plan cache").await.unwrap_err().starts_with("the operator has not made a plan for cache yet"));
-    assert!(operator.run("endpoint cache").await.unwrap_err().starts_with("cache has no master that takes writes now"));
+    assert!(
+        operator
+            .run("plan cache")
+            .await
+            .unwrap_err()
+            .starts_with("the operator has not made a plan for cache yet")
+    );
+    assert!(
+        operator
+            .run("endpoint cache")
+            .await
+            .unwrap_err()
+            .starts_with("cache has no master that takes writes now")
+    );
     assert_eq!(operator.run("events cache").await.unwrap(), "nothing happened to cache yet\n");
 
-    let step = PlannedStep { incarnation: "cache-0-a".into(), what: "promote".into(), reason: "there is no master".into() };
-    let endpoint = Endpoint { epoch: 1, incarnation: "cache-0-a".into(), name: "a.ts.net".into(), ip: "100.64.0.1".into(), port: 6379 };
-    operator.board.publish("cache", PlanReport { steps: vec![step], ..PlanReport::default() }, Some(endpoint.clone()));
-    let event = Event { at: UnixMs(1000), cluster: "cache".into(), reason: "Promoted".into(), message: "cache-0-a is master".into() };
+    let step = PlannedStep {
+        incarnation: "cache-0-a".into(),
+        what: "promote".into(),
+        reason: "there is no master".into(),
+    };
+    let endpoint = Endpoint {
+        epoch: 1,
+        incarnation: "cache-0-a".into(),
+        name: "a.ts.net".into(),
+        ip: "100.64.0.1".into(),
+        port: 6379,
+    };
+    operator.board.publish(
+        "cache",
+        PlanReport { steps: vec![step], ..PlanReport::default() },
+        Some(endpoint.clone()),
+    );
+    let event = Event {
+        at: UnixMs(1000),
+        cluster: "cache".into(),
+        reason: "Promoted".into(),
+        message: "cache-0-a is master".into(),
+    };
     operator.store.add_events(&[event]).await.unwrap();
 
-    assert!(operator.run("plan cache").await.unwrap().contains("1. cache-0-a: promote\n     why: there is no master"));
+    assert!(
+        operator
+            .run("plan cache")
+            .await
+            .unwrap()
+            .contains("1. cache-0-a: promote\n     why: there is no master")
+    );
     assert_eq!(operator.run("endpoint cache").await.unwrap(), "a.ts.net:6379\n");
-    assert_eq!(operator.run("endpoint cache -o env").await.unwrap(), "REDIS_HOST=a.ts.net\nREDIS_PORT=6379\nREDIS_IP=100.64.0.1\n");
-    assert!(operator.run("events cache").await.unwrap().contains("1970-01-01T00:00:01Z  Promoted  cache-0-a is master"));
+    assert_eq!(
+        operator.run("endpoint cache -o env").await.unwrap(),
+        "REDIS_HOST=a.ts.net\nREDIS_PORT=6379\nREDIS_IP=100.64.0.1\n"
+    );
+    assert!(
+        operator
+            .run("events cache")
+            .await
+            .unwrap()
+            .contains("1970-01-01T00:00:01Z  Promoted  cache-0-a is master")
+    );
 
     let next = Endpoint { epoch: 2, ..endpoint.clone() };
     let wait = Duration::from_secs(30);
@@ -238,16 +391,38 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
 async fn logs_are_the_masters_unless_a_node_is_named() {
     let operator = Operator::start().await;
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
-    assert!(operator.run("logs cache").await.unwrap_err().starts_with("the operator has not looked at cache yet"));
+    assert!(
+        operator
+            .run("logs cache")
+            .await
+            .unwrap_err()
+            .starts_with("the operator has not looked at cache yet")
+    );
     operator.publish(json!({ "nodes": nodes() })).await;
 
     let all = "agent | started\ntailscaled | two lines\nredis | colour?[2J\n";
-    assert_eq!(operator.run("logs cache").await.unwrap(), all, "nothing that a terminal would obey");
-    assert_eq!(operator.run("logs cache cache-0-a --tail 1").await.unwrap(), "redis | colour?[2J\n");
+    assert_eq!(
+        operator.run("logs cache").await.unwrap(),
+        all,
+        "nothing that a terminal would obey"
+    );
+    assert_eq!(
+        operator.run("logs cache cache-0-a --tail 1").await.unwrap(),
+        "redis | colour?[2J\n"
+    );
     assert_eq!(operator.run("logs cache 0 --tail 0").await.unwrap(), "");
-    assert_eq!(operator.run("logs cache 1").await.unwrap_err(), "the log of cache-1-b cannot be read (?[2J)");
+    assert_eq!(
+        operator.run("logs cache 1").await.unwrap_err(),
+        "the log of cache-1-b cannot be read (?[2J)"
+    );
     assert!(operator.run("logs cache 7").await.unwrap_err().starts_with("cache has no node 7"));
-    assert!(operator.run("logs other").await.unwrap_err().starts_with("there is no RedisCluster named other"));
+    assert!(
+        operator
+            .run("logs other")
+            .await
+            .unwrap_err()
+            .starts_with("there is no RedisCluster named other")
+    );
 }
 
 /// A terminal that tells of each line as it is shown.
@@ -273,20 +448,24 @@ async fn followed_logs_are_shown_as_they_come() {
     let (lines, to_come) = tokio::sync::mpsc::channel(8);
     *operator.logs.to_come.lock().unwrap() = Some(to_come);
     let (screen, shown) = std::sync::mpsc::channel();
-    let cli = Cli::try_parse_from(["akash-redis", "logs", "cache", "--follow", "--tail", "0"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["akash-redis", "logs", "cache", "--follow", "--tail", "0"]).unwrap();
     let mut screen = Screen(screen, Vec::new());
-    let (done, ()) = tokio::join!(execute(&operator.client, client_command(cli), &mut screen), async {
-        for line in ["redis | first", "redis | second"] {
-            lines.send(line.to_owned()).await.unwrap();
-            let seen = async {
-                while shown.try_recv().ok().is_none_or(|text| text != format!("{line}\n")) {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(20), seen).await.expect("it is shown before there is another");
-        }
-        drop(lines);
-    });
+    let (done, ()) =
+        tokio::join!(execute(&operator.client, client_command(cli), &mut screen), async {
+            for line in ["redis | first", "redis | second"] {
+                lines.send(line.to_owned()).await.unwrap();
+                let seen = async {
+                    while shown.try_recv().ok().is_none_or(|text| text != format!("{line}\n")) {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(20), seen)
+                    .await
+                    .expect("it is shown before there is another");
+            }
+            drop(lines);
+        });
     done.unwrap();
 }
 
@@ -296,31 +475,62 @@ async fn wait_and_delete_end_when_it_is_so() {
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
     let ready = json!([{ "type": "Ready", "status": "True" }]);
     let waiting = json!([{ "what": "bids", "then": "the best one is taken" }]);
-    operator.publish(json!({ "conditions": ready, "observedGeneration": 0, "waiting": waiting })).await;
+    operator
+        .publish(json!({ "conditions": ready, "observedGeneration": 0, "waiting": waiting }))
+        .await;
     let late = operator.run("wait cache --for Ready --timeout 0s").await.unwrap_err();
-    assert_eq!(late, "cache is not Ready after 0s; it still waits for bids", "a status of an older spec does not count");
+    assert_eq!(
+        late, "cache is not Ready after 0s; it still waits for bids",
+        "a status of an older spec does not count"
+    );
     operator.publish(json!({ "conditions": ready, "observedGeneration": 1 })).await;
     assert_eq!(operator.run("wait cache").await.unwrap(), "rediscluster/cache is Ready\n");
 
     let (deleted, ()) = tokio::join!(operator.run("delete cache --wait --timeout 30s"), async {
         let mut changes = operator.store.changes();
-        while operator.store.get("cache").await.unwrap().cluster.metadata.deletion_timestamp.is_none() {
+        while operator
+            .store
+            .get("cache")
+            .await
+            .unwrap()
+            .cluster
+            .metadata
+            .deletion_timestamp
+            .is_none()
+        {
             changes.changed().await.unwrap();
         }
-        assert!(operator.apply(json!({ "nodes": 3 })).await.unwrap_err().starts_with("cache is being deleted"));
+        assert!(
+            operator
+                .apply(json!({ "nodes": 3 }))
+                .await
+                .unwrap_err()
+                .starts_with("cache is being deleted")
+        );
         operator.store.remove("cache").await.unwrap();
     });
     assert!(deleted.unwrap().ends_with("rediscluster/cache deleted\n"));
-    assert!(operator.run("delete cache").await.unwrap_err().starts_with("there is no RedisCluster named cache"));
+    assert!(
+        operator
+            .run("delete cache")
+            .await
+            .unwrap_err()
+            .starts_with("there is no RedisCluster named cache")
+    );
 }
 
 #[tokio::test]
 async fn health_and_metrics_are_served() {
     let operator = Operator::start().await;
-    let http = reqwest::Client::builder().unix_socket(operator.dir.path().join("operator.sock")).build().unwrap();
+    let http = reqwest::Client::builder()
+        .unix_socket(operator.dir.path().join("operator.sock"))
+        .build()
+        .unwrap();
     let text = |path: &'static str| {
         let http = http.clone();
-        async move { http.get(format!("http://operator{path}")).send().await.unwrap().text().await.unwrap() }
+        async move {
+            http.get(format!("http://operator{path}")).send().await.unwrap().text().await.unwrap()
+        }
     };
     assert_eq!(text("/healthz").await, "ok\n");
     assert!(text("/metrics").await.contains("ticks_total 0"));
@@ -332,7 +542,10 @@ async fn an_operator_that_is_not_there_is_named_by_its_socket() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(std::path::Path::new("/nonexistent/operator.sock")).unwrap();
     let sentence = client.list().await.unwrap_err().to_string();
-    assert!(sentence.starts_with("no operator answers on /nonexistent/operator.sock; start one with"), "{sentence}");
+    assert!(
+        sentence.starts_with("no operator answers on /nonexistent/operator.sock; start one with"),
+        "{sentence}"
+    );
 }
 
 #[test]

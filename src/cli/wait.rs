@@ -28,13 +28,22 @@ pub struct Wait {
     pub timeout: Span,
 }
 
-pub(super) async fn run(client: &Client, args: Wait, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+pub(super) async fn run(
+    client: &Client,
+    args: Wait,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
     until_condition(client, &args.name, &args.condition, args.timeout).await?;
     Ok(writeln!(out, "rediscluster/{} is {}", args.name, args.condition)?)
 }
 
 /// Waits until the condition is true of the present spec.
-pub(super) async fn until_condition(client: &Client, name: &str, condition: &str, timeout: Span) -> Result<(), CliError> {
+pub(super) async fn until_condition(
+    client: &Client,
+    name: &str,
+    condition: &str,
+    timeout: Span,
+) -> Result<(), CliError> {
     let mut progress = Progress::new(name, timeout);
     loop {
         let cluster = client.get(name).await?;
@@ -61,10 +70,14 @@ fn holds(cluster: &RedisCluster, condition: &str) -> bool {
     let Some(status) = &cluster.status else { return false };
     // A status of an older spec says nothing about the new one.
     cluster.metadata.generation.is_some_and(|generation| status.observed_generation >= generation)
-        && status.conditions.iter().any(|c| c.kind.eq_ignore_ascii_case(condition) && c.status == "True")
+        && status
+            .conditions
+            .iter()
+            .any(|c| c.kind.eq_ignore_ascii_case(condition) && c.status == "True")
 }
 
-/// Tells on standard error what the operator waits for, each time that changes, until the time is up.
+/// Tells on standard error what the operator waits for, each time that changes, until the time is
+/// up.
 struct Progress<'a> {
     name: &'a str,
     timeout: Span,
@@ -97,7 +110,11 @@ impl<'a> Progress<'a> {
                 name: self.name.to_owned(),
                 goal: goal.to_owned(),
                 timeout: self.timeout.to_string(),
-                waiting: if what.is_empty() { "the operator's next look".to_owned() } else { what.join("; ") },
+                waiting: if what.is_empty() {
+                    "the operator's next look".to_owned()
+                } else {
+                    what.join("; ")
+                },
             });
         }
         sleep(POLL.min(left)).await;

@@ -52,16 +52,25 @@ const LIST: &str = "chain.grpc";
 pub(super) struct Fields(BTreeMap<&'static str, String>);
 
 impl Fields {
-    pub(super) fn read(path: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(super) fn read(
+        path: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let yaml = |message| ConfigError::Yaml { path: path.to_owned(), message };
         let options = serde_saphyr::options! { with_snippet: false };
         let mut found = BTreeMap::new();
         if !text.trim().is_empty() {
-            let tree: Value = serde_saphyr::from_str_with_options(text, options).map_err(|e| yaml(e.to_string()))?;
+            let tree: Value = serde_saphyr::from_str_with_options(text, options)
+                .map_err(|e| yaml(e.to_string()))?;
             match tree {
                 Value::Object(_) => flatten("", tree, &mut found)?,
                 Value::Null => {}
-                _ => return Err(yaml("it must be a map of sections, e.g. `chain: {id: akashnet-2}`".to_owned())),
+                _ => {
+                    return Err(yaml(
+                        "it must be a map of sections, e.g. `chain: {id: akashnet-2}`".to_owned(),
+                    ));
+                }
             }
         }
         for field in FIELDS {
@@ -92,7 +101,12 @@ impl Fields {
     /// Values separated by commas or line ends; at least one.
     pub(super) fn list(&self, field: &'static str) -> Result<Vec<String>, ConfigError> {
         let values = self.required(field)?;
-        let values: Vec<_> = values.split([',', '\n']).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect();
+        let values: Vec<_> = values
+            .split([',', '\n'])
+            .map(str::trim)
+            .filter(|v| !v.is_empty())
+            .map(str::to_owned)
+            .collect();
         if values.is_empty() { Err(missing(field)) } else { Ok(values) }
     }
 
@@ -105,9 +119,15 @@ impl Fields {
         }
     }
 
-    pub(super) fn span(&self, field: &'static str, default: Duration) -> Result<Duration, ConfigError> {
+    pub(super) fn span(
+        &self,
+        field: &'static str,
+        default: Duration,
+    ) -> Result<Duration, ConfigError> {
         let Some(text) = self.get(field) else { return Ok(default) };
-        let Span(value) = text.parse().map_err(|e: crate::api::quantity::QuantityError| invalid(field, e.to_string()))?;
+        let Span(value) = text
+            .parse()
+            .map_err(|e: crate::api::quantity::QuantityError| invalid(field, e.to_string()))?;
         if value.is_zero() { Err(invalid(field, "it must be above 0")) } else { Ok(value) }
     }
 }
@@ -136,21 +156,32 @@ pub(super) fn decimal_micro(text: &str) -> Option<u64> {
     if !digits(whole) || !digits(fraction) || fraction.len() > 6 {
         return None;
     }
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(format!("{fraction:0<6}").parse().ok()?)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1_000_000)?
+        .checked_add(format!("{fraction:0<6}").parse().ok()?)
 }
 
-fn flatten(prefix: &str, tree: Value, found: &mut BTreeMap<&'static str, String>) -> Result<(), ConfigError> {
+fn flatten(
+    prefix: &str,
+    tree: Value,
+    found: &mut BTreeMap<&'static str, String>,
+) -> Result<(), ConfigError> {
     let Value::Object(map) = tree else { return Ok(()) };
     for (key, value) in map {
         let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-        let section = FIELDS.iter().any(|f| f.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.')));
+        let section =
+            FIELDS.iter().any(|f| f.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.')));
         match (FIELDS.iter().find(|f| **f == path), value) {
             (_, Value::Null) if section => {}
             (None, value @ Value::Object(_)) if section => flatten(&path, value, found)?,
             (None, _) => return Err(unknown(path)),
             (Some(_), Value::Null) => {}
             (Some(field), Value::String(text)) => drop(found.insert(field, text)),
-            (Some(field), value @ (Value::Number(_) | Value::Bool(_))) => drop(found.insert(field, value.to_string())),
+            (Some(field), value @ (Value::Number(_) | Value::Bool(_))) => {
+                drop(found.insert(field, value.to_string()));
+            }
             (Some(field), Value::Array(items)) if *field == LIST => {
                 let texts: Option<Vec<_>> = items.iter().map(Value::as_str).collect();
                 let texts = texts.ok_or_else(|| invalid(field, "each entry must be a URL"))?;
@@ -162,9 +193,16 @@ fn flatten(prefix: &str, tree: Value, found: &mut BTreeMap<&'static str, String>
     Ok(())
 }
 
-/// A section may be misspelt as well as a field: the whole path is compared, and a bare section with the sections.
+/// A section may be misspelt as well as a field: the whole path is compared, and a bare section
+/// with the sections.
 fn unknown(field: String) -> ConfigError {
-    let candidates = FIELDS.iter().map(|f| if field.contains('.') { f } else { f.split('.').next().unwrap_or(f) });
-    let nearest = candidates.map(|f| (strsim::damerau_levenshtein(f, &field), f)).min().filter(|(d, _)| *d <= 3).map(|(_, f)| f);
+    let candidates = FIELDS
+        .iter()
+        .map(|f| if field.contains('.') { f } else { f.split('.').next().unwrap_or(f) });
+    let nearest = candidates
+        .map(|f| (strsim::damerau_levenshtein(f, &field), f))
+        .min()
+        .filter(|(d, _)| *d <= 3)
+        .map(|(_, f)| f);
     ConfigError::Unknown { field, nearest }
 }

@@ -1,4 +1,5 @@
-//! Parts of the settings, for commands that need no more: the policy is printed before there is a wallet, or an OAuth client.
+//! Parts of the settings, for commands that need no more: the policy is printed before there is a
+//! wallet, or an OAuth client.
 
 use std::path::Path;
 
@@ -34,14 +35,19 @@ impl Mesh {
     /// The tags among these settings.
     #[must_use]
     pub fn tags(&self) -> MeshTags {
-        MeshTags { nodes: self.tag.clone(), operator: self.operator_tag.clone(), quarantine: self.quarantine_tag.clone() }
+        MeshTags {
+            nodes: self.tag.clone(),
+            operator: self.operator_tag.clone(),
+            quarantine: self.quarantine_tag.clone(),
+        }
     }
 }
 
 /// A file's name, for errors, and its text.
 pub(super) fn read(path: &Path) -> Result<(String, String), ConfigError> {
     let name = path.display().to_string();
-    let text = secret::read_bounded(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    let text = secret::read_bounded(path)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
     let text = text.map_err(|source| ConfigError::Read { path: name.clone(), source })?;
     Ok((name, text))
 }
@@ -65,7 +71,9 @@ pub(super) fn mesh_tags(fields: &Fields) -> Result<MeshTags, ConfigError> {
 
 fn mesh_tag(fields: &Fields, field: &'static str, default: &str) -> Result<String, ConfigError> {
     let tag = fields.or(field, default);
-    let good = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let good = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
     if tag.strip_prefix("tag:").is_some_and(good) {
         Ok(tag)
     } else {
@@ -82,10 +90,18 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "mesh: { tag: 'tag:mine' }").unwrap();
         let tags = Config::load_mesh_tags(Some(file.path())).unwrap();
-        assert_eq!((tags.nodes.as_str(), tags.operator.as_str()), ("tag:mine", "tag:akash-redis-operator"));
+        assert_eq!(
+            (tags.nodes.as_str(), tags.operator.as_str()),
+            ("tag:mine", "tag:akash-redis-operator")
+        );
         let error = Config::load_mesh(file.path()).unwrap_err().to_string();
         assert!(error.starts_with("mesh.oauthClientId is missing"), "{error}");
         std::fs::write(&file, "mesh: { tag: 'tag:mine', operatorTag: 'tag:mine' }").unwrap();
-        assert!(Config::load_mesh_tags(Some(file.path())).unwrap_err().to_string().contains("must differ"));
+        assert!(
+            Config::load_mesh_tags(Some(file.path()))
+                .unwrap_err()
+                .to_string()
+                .contains("must differ")
+        );
     }
 }

@@ -32,7 +32,10 @@ pub(super) fn bytes(field: &'static str, path: &str) -> Result<Vec<u8>, ConfigEr
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     // The group may read it: that is how Kubernetes mounts a secret for a process that is not root.
     if mode & 0o007 != 0 {
-        return Err(invalid(field, format!("everybody on this machine can open {path}; close it with `chmod o= {path}`")));
+        return Err(invalid(
+            field,
+            format!("everybody on this machine can open {path}; close it with `chmod o= {path}`"),
+        ));
     }
     read_file(&file).map_err(unreadable)
 }
@@ -40,8 +43,8 @@ pub(super) fn bytes(field: &'static str, path: &str) -> Result<Vec<u8>, ConfigEr
 /// The text of such a file, without white space around it.
 pub(super) fn text(field: &'static str, path: &str) -> Result<SecretString, ConfigError> {
     let bytes = SecretSlice::from(bytes(field, path)?);
-    let text =
-        std::str::from_utf8(secrecy::ExposeSecret::expose_secret(&bytes)).map_err(|_| invalid(field, format!("{path} is not text")))?;
+    let text = std::str::from_utf8(secrecy::ExposeSecret::expose_secret(&bytes))
+        .map_err(|_| invalid(field, format!("{path} is not text")))?;
     let text = text.trim();
     if text.is_empty() {
         return Err(invalid(field, format!("{path} is empty")));

@@ -56,7 +56,11 @@ fn the_smallest_file_is_enough_and_the_defaults_are_these() {
     let config = home.parse(&home.text()).unwrap();
     assert_eq!(config.chain.grpc, ["https://one.example:443", "http://two.example:9090"]);
     assert_eq!(config.chain.gas_price_micro, 25_000);
-    assert_eq!((config.chain.max_fee, config.chain.max_fee_per_day), (100_000, 3_000_000), "in uakt, as FeeLimits::USUAL");
+    assert_eq!(
+        (config.chain.max_fee, config.chain.max_fee_per_day),
+        (100_000, 3_000_000),
+        "in uakt, as FeeLimits::USUAL"
+    );
     assert_eq!(config.wallet.mnemonic.expose_secret(), "word word");
     assert_eq!(config.root_secret.expose_secret(), "r".repeat(32).as_bytes());
     assert_eq!((config.mesh.tailnet.as_str(), config.mesh.tag.as_str()), ("-", "tag:akash-redis"));
@@ -87,7 +91,11 @@ fn a_variable_wins_over_the_file_for_every_field() {
     assert_eq!(config.budget.per_cluster_default.to_string(), "1.5act");
     assert_eq!(config.timing.bid_window, Duration::from_secs(2));
     assert!(config.gateway.allow_private && config.log.format == LogFormat::Json);
-    assert_eq!(config.api.socket, Path::new("/run/akash-redis/operator.sock"), "an empty variable is not set");
+    assert_eq!(
+        config.api.socket,
+        Path::new("/run/akash-redis/operator.sock"),
+        "an empty variable is not set"
+    );
 }
 
 #[test]
@@ -115,10 +123,19 @@ fn the_environment_alone_is_enough() {
 fn a_field_that_does_not_exist_is_refused_with_the_nearest_name() {
     let home = Home::new();
     let text = home.text();
-    assert_eq!(home.error(&format!("{text}log: {{ levle: info }}")), "log.levle is not a setting; did you mean log.level?");
-    assert_eq!(home.error(&format!("{text}timming: {{ tick: 1s }}")), "timming is not a setting; did you mean timing?");
+    assert_eq!(
+        home.error(&format!("{text}log: {{ levle: info }}")),
+        "log.levle is not a setting; did you mean log.level?"
+    );
+    assert_eq!(
+        home.error(&format!("{text}timming: {{ tick: 1s }}")),
+        "timming is not a setting; did you mean timing?"
+    );
     assert_eq!(home.error(&format!("{text}somethingElse: 1")), "somethingElse is not a setting");
-    assert_eq!(home.error(&format!("{text}log: {{ level: {{ a: 1 }} }}")), "log.level cannot be used: it must be a single value");
+    assert_eq!(
+        home.error(&format!("{text}log: {{ level: {{ a: 1 }} }}")),
+        "log.level cannot be used: it must be a single value"
+    );
 }
 
 #[test]
@@ -145,20 +162,44 @@ fn values_that_cannot_be_used_are_refused_by_name() {
     for (from, to, says) in [
         ("@sha256:", ":latest#", "node.image cannot be used"),
         ("50act", "50", "budget.global cannot be used: `50` is not"),
-        ("50act", "5act", "budget.perClusterDefault cannot be used: it is more than budget.global, 5act"),
+        (
+            "50act",
+            "5act",
+            "budget.perClusterDefault cannot be used: it is more than budget.global, 5act",
+        ),
         ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
         ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
-        ("id: akashnet-2", "id: a, maxFee: 1act", "chain.maxFee cannot be used: `1act` must be above 0 and written like 0.1akt"),
+        (
+            "id: akashnet-2",
+            "id: a, maxFee: 1act",
+            "chain.maxFee cannot be used: `1act` must be above 0 and written like 0.1akt",
+        ),
         ("id: akashnet-2", "id: a, maxFee: 0akt", "chain.maxFee cannot be used"),
-        ("id: akashnet-2", "id: a, maxFee: 4akt", "chain.maxFeePerDay cannot be used: it is less than chain.maxFee"),
-        ("rootSecretFile:", "timing: { bidWindow: 5m }\nrootSecretFile:", "timing.bidWindow cannot be used"),
+        (
+            "id: akashnet-2",
+            "id: a, maxFee: 4akt",
+            "chain.maxFeePerDay cannot be used: it is less than chain.maxFee",
+        ),
+        (
+            "rootSecretFile:",
+            "timing: { bidWindow: 5m }\nrootSecretFile:",
+            "timing.bidWindow cannot be used",
+        ),
         (
             "rootSecretFile:",
             "timing: { joinDeadline: 1h }\nrootSecretFile:",
             "timing.joinDeadline cannot be used: it must be shorter than 60 min: for so long a node's auth key can be used",
         ),
-        ("rootSecretFile:", "timing: { tick: 0s }\nrootSecretFile:", "timing.tick cannot be used: it must be above 0"),
-        ("rootSecretFile:", "log: { format: xml }\nrootSecretFile:", "log.format cannot be used: `xml` is neither text nor json"),
+        (
+            "rootSecretFile:",
+            "timing: { tick: 0s }\nrootSecretFile:",
+            "timing.tick cannot be used: it must be above 0",
+        ),
+        (
+            "rootSecretFile:",
+            "log: { format: xml }\nrootSecretFile:",
+            "log.format cannot be used: `xml` is neither text nor json",
+        ),
         ("oauthClientId", "tag: nodes, oauthClientId", "mesh.tag cannot be used"),
         ("oauthClientId", "socks5: '1055', oauthClientId", "mesh.socks5 cannot be used"),
         (
@@ -171,7 +212,11 @@ fn values_that_cannot_be_used_are_refused_by_name() {
             "tailscaled: { program: /t }, oauthClientId",
             "mesh.tailscaled.program cannot be used: mesh.tailscaled.stateDir is",
         ),
-        ("oauthClientId", "tailscaled: { stateDir: d }, oauthClientId", "mesh.tailscaled.stateDir cannot be used: `d` must be an absolute"),
+        (
+            "oauthClientId",
+            "tailscaled: { stateDir: d }, oauthClientId",
+            "mesh.tailscaled.stateDir cannot be used: `d` must be an absolute",
+        ),
         ("mnemonicFile", "mnemonicEnv: X, mnemonicFile", "wallet.mnemonicEnv cannot be used"),
     ] {
         let error = home.error(&home.text().replacen(from, to, 1));
@@ -183,9 +228,16 @@ fn values_that_cannot_be_used_are_refused_by_name() {
 #[test]
 fn a_tailscaled_of_the_operators_own_needs_only_a_directory() {
     let home = Home::new();
-    let text = home.text().replacen("oauthClientId", "tailscaled: { stateDir: /var/lib/akash-redis/tailscale }, oauthClientId", 1);
+    let text = home.text().replacen(
+        "oauthClientId",
+        "tailscaled: { stateDir: /var/lib/akash-redis/tailscale }, oauthClientId",
+        1,
+    );
     let own = home.parse(&text).unwrap().mesh.tailscaled.unwrap();
-    assert_eq!((own.state_dir.as_path(), own.program.as_path()), (Path::new("/var/lib/akash-redis/tailscale"), Path::new("tailscaled")));
+    assert_eq!(
+        (own.state_dir.as_path(), own.program.as_path()),
+        (Path::new("/var/lib/akash-redis/tailscale"), Path::new("tailscaled"))
+    );
     assert_eq!(home.parse(&home.text()).unwrap().mesh.tailscaled, None);
 }
 
@@ -194,7 +246,10 @@ fn a_secret_that_everybody_can_read_is_refused() {
     let home = Home::new();
     home.secret("mnemonic", "word word", 0o644);
     let error = home.error(&home.text());
-    assert!(error.starts_with("wallet.mnemonicFile cannot be used: everybody on this machine can open"), "{error}");
+    assert!(
+        error.starts_with("wallet.mnemonicFile cannot be used: everybody on this machine can open"),
+        "{error}"
+    );
     assert!(!error.contains("word"), "{error}");
     home.secret("mnemonic", "", 0o600);
     assert!(home.error(&home.text()).ends_with("is empty"));
@@ -207,10 +262,17 @@ fn a_secret_that_everybody_can_read_is_refused() {
 fn a_file_that_is_not_yaml_or_not_there_says_so() {
     let home = Home::new();
     let error = home.error("chain: [");
-    assert!(error.starts_with("the settings in operator.yaml are not understood: ") && !error.contains('\n'), "{error}");
+    assert!(
+        error.starts_with("the settings in operator.yaml are not understood: ")
+            && !error.contains('\n'),
+        "{error}"
+    );
     assert!(home.error("- a\n").contains("it must be a map of sections"));
     let error = Config::load(Path::new("/nonexistent/operator.yaml")).unwrap_err().to_string();
-    assert!(error.starts_with("the settings in /nonexistent/operator.yaml cannot be read"), "{error}");
+    assert!(
+        error.starts_with("the settings in /nonexistent/operator.yaml cannot be read"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,7 +11,9 @@ use prost_types::{Any, Timestamp};
 use crate::wire::cosmos::base::v1beta1::Coin;
 use crate::wire::cosmos::crypto::secp256k1::PubKey;
 use crate::wire::cosmos::tx::signing::v1beta1::SignMode;
-use crate::wire::cosmos::tx::v1beta1::{AuthInfo, Fee, ModeInfo, SignDoc, SignerInfo, TxBody, TxRaw, mode_info};
+use crate::wire::cosmos::tx::v1beta1::{
+    AuthInfo, Fee, ModeInfo, SignDoc, SignerInfo, TxBody, TxRaw, mode_info,
+};
 
 const PREFIX: &str = "akash";
 
@@ -45,7 +47,8 @@ impl std::fmt::Debug for Account {
 pub enum Order {
     /// In the account's order: its next sequence number.
     Sequence(u64),
-    /// In any order, until this time in nanoseconds since 1970; each transaction of a key needs another one.
+    /// In any order, until this time in nanoseconds since 1970; each transaction of a key needs
+    /// another one.
     Until(u64),
 }
 
@@ -68,7 +71,8 @@ impl Account {
     /// The key at `m/44'/118'/0'/0/index` of a phrase.
     pub fn from_mnemonic(phrase: &str, index: u32) -> Result<Self, AccountError> {
         let seed = bip39::Mnemonic::parse(phrase)?.to_seed("");
-        let path: DerivationPath = format!("m/44'/118'/0'/0/{index}").parse().map_err(|_| AccountError::Key)?;
+        let path: DerivationPath =
+            format!("m/44'/118'/0'/0/{index}").parse().map_err(|_| AccountError::Key)?;
         let key = XPrv::derive_from_path(seed, &path).map_err(|_| AccountError::Key)?;
         Self::from_bytes(&key.to_bytes())
     }
@@ -110,7 +114,11 @@ impl Account {
         let key = PubKey { key: self.public_key() };
         let signer = SignerInfo {
             public_key: Some(Any { type_url: PubKey::type_url(), value: key.encode_to_vec() }),
-            mode_info: Some(ModeInfo { sum: Some(mode_info::Sum::Single(mode_info::Single { mode: SignMode::Direct.into() })) }),
+            mode_info: Some(ModeInfo {
+                sum: Some(mode_info::Sum::Single(mode_info::Single {
+                    mode: SignMode::Direct.into(),
+                })),
+            }),
             sequence,
         };
         let amount = vec![Coin { denom: "uakt".into(), amount: terms.fee.to_string() }];
@@ -152,7 +160,10 @@ pub fn address_bytes(address: &str) -> Option<Vec<u8>> {
 #[must_use]
 pub fn timestamp(nanos: u64) -> Timestamp {
     let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: i32::try_from(rest).unwrap_or_default() }
+    Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: i32::try_from(rest).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -168,21 +179,37 @@ mod tests {
     #[test]
     fn the_known_phrase_gives_the_known_addresses() {
         assert_eq!(Account::from_mnemonic(PHRASE, 0).unwrap().address(), OWNER);
-        assert_eq!(Account::from_mnemonic(PHRASE, 3).unwrap().address(), "akash1nxm333kdfwk6mty4423xsefd4t7r64efg826jt");
+        assert_eq!(
+            Account::from_mnemonic(PHRASE, 3).unwrap().address(),
+            "akash1nxm333kdfwk6mty4423xsefd4t7r64efg826jt"
+        );
         assert_eq!(address_bytes(OWNER).map(|bytes| bytes.len()), Some(20));
     }
 
     #[test]
     fn the_known_signatures_come_out() {
         let account = Account::from_mnemonic(PHRASE, 0).unwrap();
-        let msg = MsgCloseDeployment { id: Some(DeploymentId { owner: OWNER.into(), dseq: 1_234_567 }) };
+        let msg =
+            MsgCloseDeployment { id: Some(DeploymentId { owner: OWNER.into(), dseq: 1_234_567 }) };
         let signature = |order| {
-            let terms = TxTerms { chain_id: "akashnet-2", account_number: 12345, order, gas: 200_000, fee: 5000 };
+            let terms = TxTerms {
+                chain_id: "akashnet-2",
+                account_number: 12345,
+                order,
+                gas: 200_000,
+                fee: 5000,
+            };
             let raw = TxRaw::decode(account.sign_tx(vec![any(&msg)], &terms).as_slice()).unwrap();
             hex::encode(&raw.signatures[0])
         };
-        assert!(signature(Order::Sequence(7)).starts_with("57e6f4a9dcc176406674c4de38c6d65d18cb4b5f6c425b3c5d0f4fa1dc480433"));
+        assert!(
+            signature(Order::Sequence(7))
+                .starts_with("57e6f4a9dcc176406674c4de38c6d65d18cb4b5f6c425b3c5d0f4fa1dc480433")
+        );
         let noon = 1_795_521_600_000_000_000;
-        assert!(signature(Order::Until(noon)).starts_with("2ea2b64cb514c1b2b0dbf89b930be333fa27ef0e88a2d2b3f4539d1c0dddaa49"));
+        assert!(
+            signature(Order::Until(noon))
+                .starts_with("2ea2b64cb514c1b2b0dbf89b930be333fa27ef0e88a2d2b3f4539d1c0dddaa49")
+        );
     }
 }

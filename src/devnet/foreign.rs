@@ -22,7 +22,9 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ForeignError {
     /// No URL.
-    #[error("`{url}` cannot be called ({source}); write it like http://127.0.0.1:9090 or https://grpc.example.org:443")]
+    #[error(
+        "`{url}` cannot be called ({source}); write it like http://127.0.0.1:9090 or https://grpc.example.org:443"
+    )]
     Url {
         /// As it was given.
         url: String,
@@ -30,7 +32,9 @@ pub enum ForeignError {
         source: tonic::transport::Error,
     },
     /// No answer.
-    #[error("the chain at {url} does not answer ({status}); start its node, or give another address with --grpc")]
+    #[error(
+        "the chain at {url} does not answer ({status}); start its node, or give another address with --grpc"
+    )]
     Away {
         /// Where.
         url: String,
@@ -38,10 +42,14 @@ pub enum ForeignError {
         status: Box<Status>,
     },
     /// The answer lacks something.
-    #[error("{0} answers, but not as a node of a chain does; give its gRPC address with --grpc, not its RPC address")]
+    #[error(
+        "{0} answers, but not as a node of a chain does; give its gRPC address with --grpc, not its RPC address"
+    )]
     Odd(String),
     /// Another chain.
-    #[error("{url} is a node of {found}, not of {wanted}; give the right --chain-id or another --grpc")]
+    #[error(
+        "{url} is a node of {found}, not of {wanted}; give the right --chain-id or another --grpc"
+    )]
     Other {
         /// Where.
         url: String,
@@ -51,7 +59,9 @@ pub enum ForeignError {
         wanted: String,
     },
     /// No blocks.
-    #[error("the chain at {0} made no {BLOCKS} blocks in a minute, so its block time is not known; give it with --block-time")]
+    #[error(
+        "the chain at {0} made no {BLOCKS} blocks in a minute, so its block time is not known; give it with --block-time"
+    )]
     Still(String),
 }
 
@@ -69,10 +79,13 @@ impl Foreign {
     /// The text is no URL.
     pub fn new(url: &str) -> Result<Self, ForeignError> {
         let bad = |source| ForeignError::Url { url: url.to_owned(), source };
-        let mut endpoint =
-            Channel::from_shared(url.to_owned()).map_err(|_| ForeignError::Odd(url.to_owned()))?.timeout(CALL).connect_timeout(CALL);
+        let mut endpoint = Channel::from_shared(url.to_owned())
+            .map_err(|_| ForeignError::Odd(url.to_owned()))?
+            .timeout(CALL)
+            .connect_timeout(CALL);
         if url.starts_with("https://") {
-            let tls = ClientTlsConfig::new().trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            let tls = ClientTlsConfig::new()
+                .trust_anchors(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             endpoint = endpoint.tls_config(tls).map_err(bad)?;
         }
         Ok(Self { url: url.to_owned(), channel: endpoint.connect_lazy() })
@@ -119,7 +132,10 @@ impl Foreign {
         let away = |status| ForeignError::Away { url: self.url.clone(), status: Box::new(status) };
         let mut blocks = ServiceClient::new(self.channel());
         let answer = timeout(CALL, blocks.get_latest_block(GetLatestBlockRequest {})).await;
-        let answer = answer.map_err(|_| away(Status::deadline_exceeded("no answer in 10 s")))?.map_err(away)?.into_inner();
+        let answer = answer
+            .map_err(|_| away(Status::deadline_exceeded("no answer in 10 s")))?
+            .map_err(away)?
+            .into_inner();
         let header = answer.sdk_block.and_then(|block| block.header);
         let header = header.and_then(|h| Some((h.chain_id, h.height, nanos(h.time?))));
         header.ok_or_else(|| ForeignError::Odd(self.url.clone()))

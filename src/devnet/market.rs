@@ -1,4 +1,5 @@
-//! The whole local market: a chain, providers with their gateways, ingresses and runners, and a funded tenant.
+//! The whole local market: a chain, providers with their gateways, ingresses and runners, and a
+//! funded tenant.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,7 +41,8 @@ const CALL_TIME_OUT: Duration = Duration::from_secs(10);
 const REGIONS: [&str; 4] = ["us-west", "eu-central", "as-east", "us-east"];
 /// Providers of a market that has a chain of its own.
 const USUAL: usize = 4;
-/// Price of the first provider in thousandths of the usual one; each further one asks `DEARER` more.
+/// Price of the first provider in thousandths of the usual one; each further one asks `DEARER`
+/// more.
 const CHEAPEST: u32 = 900;
 const DEARER: u32 = 100;
 /// So many providers have an address of their own.
@@ -84,7 +86,8 @@ pub struct MarketSettings {
     pub dir: PathBuf,
     /// The one image that providers can run.
     pub image: String,
-    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with `path`.
+    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
+    /// `path`.
     pub root: Option<ImageRoot>,
     /// What this image holds: the `akash-redis` program.
     pub program: PathBuf,
@@ -108,7 +111,8 @@ pub struct LocalProvider {
 }
 
 impl LocalProvider {
-    /// Its machines lose power: nodes, gateway and business end at once, and nobody tells the chain.
+    /// Its machines lose power: nodes, gateway and business end at once, and nobody tells the
+    /// chain.
     pub async fn vanish(self) {
         self.stop.cancel();
         self.runner.vanish().await;
@@ -136,19 +140,32 @@ impl Market {
     ///
     /// # Errors
     /// A port is taken, a tool is missing, or the chain refuses a provider.
-    pub async fn start(settings: &MarketSettings, shutdown: &CancellationToken) -> Result<Self, MarketError> {
+    pub async fn start(
+        settings: &MarketSettings,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, MarketError> {
         let net = Net::set_up("/etc/hosts".into()).await?;
         let mnemonic = random_mnemonic();
         let tenant = Account::from_mnemonic(&mnemonic, 0)?;
-        let accounts: Vec<Account> = (0..USUAL).map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
+        let accounts: Vec<Account> =
+            (0..USUAL).map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
         let rich = |account: &Account| (account.address().to_owned(), WEALTH, WEALTH);
-        let genesis = Genesis::with_accounts(std::iter::once(&tenant).chain(&accounts).map(rich).collect(), now_ns());
+        let genesis = Genesis::with_accounts(
+            std::iter::once(&tenant).chain(&accounts).map(rich).collect(),
+            now_ns(),
+        );
         let chain_id = genesis.chain_id.clone();
         let listener = listen(Net::GATEWAY, CHAIN_PORT).await?;
-        let chain = chain::serve(ChainConfig { genesis, block_every: Some(settings.block_every) }, listener, shutdown.child_token())
-            .map_err(|source| MarketError::Io { what: "the local chain's port".to_owned(), source })?;
-        let channel = Channel::from_shared(chain.url())
-            .map_err(|e| MarketError::Io { what: "the local chain".to_owned(), source: std::io::Error::other(e) })?;
+        let chain = chain::serve(
+            ChainConfig { genesis, block_every: Some(settings.block_every) },
+            listener,
+            shutdown.child_token(),
+        )
+        .map_err(|source| MarketError::Io { what: "the local chain's port".to_owned(), source })?;
+        let channel = Channel::from_shared(chain.url()).map_err(|e| MarketError::Io {
+            what: "the local chain".to_owned(),
+            source: std::io::Error::other(e),
+        })?;
         let channel = channel.timeout(CALL_TIME_OUT).connect().await?;
         let providers = start_providers(settings, &net, &channel, accounts, shutdown).await?;
         Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id, net })
@@ -164,17 +181,25 @@ impl Market {
     #[must_use]
     pub fn find(&self, dseq: u64) -> Option<(usize, LeaseKey)> {
         let at = |(n, provider): (usize, &LocalProvider)| {
-            provider.runner.leases().into_iter().find(|lease| lease.dseq == dseq).map(|lease| (n, lease))
+            provider
+                .runner
+                .leases()
+                .into_iter()
+                .find(|lease| lease.dseq == dseq)
+                .map(|lease| (n, lease))
         };
         self.providers.iter().enumerate().find_map(at)
     }
 
-    /// Drops all packets to and from the node of a deployment, or lets them pass again; its processes go on.
+    /// Drops all packets to and from the node of a deployment, or lets them pass again; its
+    /// processes go on.
     ///
     /// # Errors
     /// The sandbox's network cannot be changed.
     pub async fn set_link(&self, dseq: u64, up: bool) -> Result<(), NetError> {
-        let node = self.find(dseq).and_then(|(provider, lease)| self.providers[provider].runner.address(&lease));
+        let node = self
+            .find(dseq)
+            .and_then(|(provider, lease)| self.providers[provider].runner.address(&lease));
         match node {
             Some(node) => self.net.set_link(node, up).await,
             None => Ok(()),
@@ -185,12 +210,18 @@ impl Market {
     #[must_use]
     pub fn tenant_books(&self) -> (u128, i128, usize) {
         let view = self.chain.view();
-        let active = view.deployments().filter(|d| d.state == crate::wire::akash::deployment::v1::deployment::State::Active as i32).count();
+        let active = view
+            .deployments()
+            .filter(|d| {
+                d.state == crate::wire::akash::deployment::v1::deployment::State::Active as i32
+            })
+            .count();
         (view.balance(&self.tenant, "uact"), view.held_in_escrow("uact"), active)
     }
 }
 
-/// Starts a provider for each account, clients of the chain behind `channel`; they end with `shutdown`. The sandbox's network is set up.
+/// Starts a provider for each account, clients of the chain behind `channel`; they end with
+/// `shutdown`. The sandbox's network is set up.
 ///
 /// # Errors
 /// There are too many, a port is taken, or the chain refuses one.
@@ -205,7 +236,10 @@ pub async fn start_providers(
         return Err(MarketError::TooMany(accounts.len()));
     }
     let numbered = accounts.into_iter().enumerate();
-    futures::future::try_join_all(numbered.map(|one| provider(settings, net, channel.clone(), one, shutdown))).await
+    futures::future::try_join_all(
+        numbered.map(|one| provider(settings, net, channel.clone(), one, shutdown)),
+    )
+    .await
 }
 
 async fn provider(
@@ -235,13 +269,19 @@ async fn provider(
         ..RunnerSettings::new(settings.dir.join(&name), settings.image.clone())
             .map_err(|source| MarketError::Io { what: "this program's file".to_owned(), source })?
     };
-    let own_name = ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
+    let own_name =
+        ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
     let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
-    let host = ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
-    let (listener, served, ended) = (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
-    let (cert_pem, pubkey_pem) = (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
+    let host =
+        ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
+    let (listener, served, ended) =
+        (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
+    let (cert_pem, pubkey_pem) =
+        (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
     tokio::spawn(async move {
-        if let Err(error) = gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await {
+        if let Err(error) =
+            gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await
+        {
             tracing::warn!(%error, "a local gateway stopped answering");
         }
     });
@@ -258,7 +298,9 @@ async fn provider(
 
 async fn listen(address: Ipv4Addr, port: u16) -> Result<TcpListener, MarketError> {
     let place = SocketAddr::from((address, port));
-    TcpListener::bind(place).await.map_err(|source| MarketError::Io { what: place.to_string(), source })
+    TcpListener::bind(place)
+        .await
+        .map_err(|source| MarketError::Io { what: place.to_string(), source })
 }
 
 fn random_bytes() -> [u8; 32] {

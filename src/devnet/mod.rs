@@ -1,4 +1,5 @@
-//! A local Akash market and tailnet on this machine, speaking the real wire formats over real sockets.
+//! A local Akash market and tailnet on this machine, speaking the real wire formats over real
+//! sockets.
 
 pub mod account;
 pub mod chain;

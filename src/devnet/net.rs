@@ -1,6 +1,8 @@
-//! The network of the local market: one bridge inside this sandbox, one veth for each node, names in the sandbox's hosts file.
+//! The network of the local market: one bridge inside this sandbox, one veth for each node, names
+//! in the sandbox's hosts file.
 //!
-//! Everything here runs as root of a user namespace that owns its network and mounts, and vanishes with it.
+//! Everything here runs as root of a user namespace that owns its network and mounts, and vanishes
+//! with it.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,8 +14,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 const BRIDGE: &str = "br0";
-/// Left to itself a bridge takes the lowest address of its ports, and another one when a node comes or goes: for five seconds all nodes then
-/// send to one that nobody has.
+/// Left to itself a bridge takes the lowest address of its ports, and another one when a node comes
+/// or goes: for five seconds all nodes then send to one that nobody has.
 const BRIDGE_HARDWARE: &str = "02:00:0a:61:00:01";
 const FIRST_NODE: u8 = 100;
 const LAST_NODE: u8 = 250;
@@ -24,7 +26,9 @@ const TIME_OUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// A tool said no, or is not there.
-    #[error("`{command}` failed ({detail}); the local market needs iproute2 and must run inside its own user and network namespaces")]
+    #[error(
+        "`{command}` failed ({detail}); the local market needs iproute2 and must run inside its own user and network namespaces"
+    )]
     Tool {
         /// What was run.
         command: String,
@@ -67,7 +71,8 @@ impl Net {
         Ok(Arc::new(Self { hosts_file, taken: Mutex::default(), hosts: Mutex::default() }))
     }
 
-    /// Gives the sandbox one more address, `10.97.0.<last>`, for a provider's listeners. `last` is below 100.
+    /// Gives the sandbox one more address, `10.97.0.<last>`, for a provider's listeners. `last` is
+    /// below 100.
     pub async fn add_address(&self, last: u8) -> Result<Ipv4Addr, NetError> {
         let own = address(last);
         ip(&["addr", "replace", &format!("{own}/24"), "dev", BRIDGE]).await?;
@@ -82,7 +87,8 @@ impl Net {
     /// Reserves an address for a node.
     pub fn take(&self) -> Result<Ipv4Addr, NetError> {
         let mut taken = lock(&self.taken);
-        let free = (FIRST_NODE..=LAST_NODE).find(|last| !taken.contains(last)).ok_or(NetError::Full)?;
+        let free =
+            (FIRST_NODE..=LAST_NODE).find(|last| !taken.contains(last)).ok_or(NetError::Full)?;
         taken.insert(free);
         Ok(address(free))
     }
@@ -92,13 +98,19 @@ impl Net {
         lock(&self.taken).remove(&node.octets()[3]);
     }
 
-    /// Puts `eth0` into the network namespace of a process and its other end on the bridge; the node configures its own end.
+    /// Puts `eth0` into the network namespace of a process and its other end on the bridge; the
+    /// node configures its own end.
     pub async fn plug(&self, node: Ipv4Addr, pid: u32) -> Result<(), NetError> {
         let (port, last) = (port(node), node.octets()[3]);
-        // One hardware address per IP address for ever: neighbours that remember a restarted node are right.
+        // One hardware address per IP address for ever: neighbours that remember a restarted node
+        // are right.
         let hardware = format!("02:00:0a:61:00:{last:02x}");
         let pid = pid.to_string();
-        ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &hardware, "netns", &pid]).await?;
+        ip(&[
+            "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &hardware,
+            "netns", &pid,
+        ])
+        .await?;
         ip(&["link", "set", &port, "master", BRIDGE, "up"]).await
     }
 
@@ -149,7 +161,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn ip(arguments: &[&str]) -> Result<(), NetError> {
-    let failed = |detail: String| NetError::Tool { command: format!("ip {}", arguments.join(" ")), detail };
+    let failed =
+        |detail: String| NetError::Tool { command: format!("ip {}", arguments.join(" ")), detail };
     let run = Command::new("ip").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match tokio::time::timeout(TIME_OUT, run).await {
         Ok(Ok(output)) => output,

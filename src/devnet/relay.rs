@@ -1,6 +1,7 @@
 //! A way out of a sandbox for one address: clients inside call it as they would outside.
 //!
-//! The two sides meet in a unix socket, which is a file and so the same on both. The outer side connects, the inner side listens.
+//! The two sides meet in a unix socket, which is a file and so the same on both. The outer side
+//! connects, the inner side listens.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +23,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The text is no address.
-    #[error("`{0}` is not an address that can be called; write it like http://127.0.0.1:9090 or https://grpc.example.org:443")]
+    #[error(
+        "`{0}` is not an address that can be called; write it like http://127.0.0.1:9090 or https://grpc.example.org:443"
+    )]
     Address(String),
     /// The sandbox's network.
     #[error(transparent)]
@@ -57,7 +60,8 @@ impl Peer {
             Some("https") => 443,
             _ => return Err(bad()),
         };
-        let host = uri.host().filter(|host| !host.is_empty() && !host.contains(':')).ok_or_else(bad)?;
+        let host =
+            uri.host().filter(|host| !host.is_empty() && !host.contains(':')).ok_or_else(bad)?;
         Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(default) })
     }
 
@@ -102,14 +106,21 @@ pub async fn outside(peer: Peer, socket: PathBuf) -> Result<Infallible, RelayErr
         tokio::spawn(async move {
             match timeout(CONNECT, TcpStream::connect((peer.host.as_str(), peer.port))).await {
                 Ok(Ok(outer)) => join(inner, outer).await,
-                Ok(Err(error)) => tracing::debug!(host = peer.host, port = peer.port, %error, "the chain's node takes no connection"),
-                Err(_) => tracing::debug!(host = peer.host, port = peer.port, "the chain's node does not answer"),
+                Ok(Err(error)) => {
+                    tracing::debug!(host = peer.host, port = peer.port, %error, "the chain's node takes no connection");
+                }
+                Err(_) => tracing::debug!(
+                    host = peer.host,
+                    port = peer.port,
+                    "the chain's node does not answer"
+                ),
             }
         });
     }
 }
 
-/// The inner side: makes `peer` answer at its own address inside the sandbox, by way of `socket`, for as long as the runtime lives.
+/// The inner side: makes `peer` answer at its own address inside the sandbox, by way of `socket`,
+/// for as long as the runtime lives.
 ///
 /// # Errors
 /// The address cannot be added or is taken.
@@ -135,7 +146,10 @@ pub async fn inside(peer: &Peer, net: &Net, socket: &Path) -> Result<(), RelayEr
     Ok(())
 }
 
-async fn join(mut a: impl AsyncRead + AsyncWrite + Unpin, mut b: impl AsyncRead + AsyncWrite + Unpin) {
+async fn join(
+    mut a: impl AsyncRead + AsyncWrite + Unpin,
+    mut b: impl AsyncRead + AsyncWrite + Unpin,
+) {
     // Either side may hang up at any time.
     let _ = copy_bidirectional(&mut a, &mut b).await;
 }

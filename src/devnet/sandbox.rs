@@ -1,7 +1,9 @@
-//! A place of its own for the local market: user, network, mount and process namespaces that vanish with their first process.
+//! A place of its own for the local market: user, network, mount and process namespaces that vanish
+//! with their first process.
 //!
-//! The command runs itself again inside. A pipe ties the two together: when the outer process is gone, however it ended, the inner one
-//! sees the pipe's end and goes too, and with it every process in the sandbox, because it is the first one there.
+//! The command runs itself again inside. A pipe ties the two together: when the outer process is
+//! gone, however it ended, the inner one sees the pipe's end and goes too, and with it every
+//! process in the sandbox, because it is the first one there.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,16 +24,27 @@ use tokio_util::sync::CancellationToken;
 const LIFELINE: &str = "AKASH_REDIS_SANDBOX";
 /// Makes root the only user inside.
 const USER_NAMESPACE: [&str; 2] = ["--user", "--map-root-user"];
-const NAMESPACES: [&str; 6] = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+const NAMESPACES: [&str; 6] =
+    ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 const BRIDGE: &str = "br0";
 /// The sandbox's own address on the bridge, the gateway of its nodes.
 pub const ADDRESS: &str = "10.97.0.1";
-/// Everything private lives here: it exists on every machine, and no program of ours uses what it hides.
+/// Everything private lives here: it exists on every machine, and no program of ours uses what it
+/// hides.
 const PRIVATE: &str = "/dev/shm";
 /// There is no way out of the sandbox, so a proxy outside is of no use.
-const PROXY_VARIABLES: [&str; 8] =
-    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
-const TOOLS: [(&str, &str); 4] = [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2")];
+const PROXY_VARIABLES: [&str; 8] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+const TOOLS: [(&str, &str); 4] =
+    [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2")];
 /// A tool answers at once or is stuck.
 const TOOL_TIME_OUT: Duration = Duration::from_secs(10);
 /// After this time an end that was asked for is enforced.
@@ -43,7 +56,9 @@ const END: u8 = b'.';
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// A program is not installed.
-    #[error("`{tool}` is not installed, so the local market cannot build its private network; install the package {package}")]
+    #[error(
+        "`{tool}` is not installed, so the local market cannot build its private network; install the package {package}"
+    )]
     MissingTool {
         /// Its name.
         tool: &'static str,
@@ -60,7 +75,9 @@ pub enum SandboxError {
         detail: String,
     },
     /// A step inside failed.
-    #[error("`{command}` failed inside the sandbox ({detail}), so the local market has no network of its own")]
+    #[error(
+        "`{command}` failed inside the sandbox ({detail}), so the local market has no network of its own"
+    )]
     Step {
         /// What was run.
         command: String,
@@ -68,7 +85,9 @@ pub enum SandboxError {
         detail: String,
     },
     /// Users could not be brought in.
-    #[error("only root of this machine can make a sandbox in which there are more users than root ({0}); start this as root")]
+    #[error(
+        "only root of this machine can make a sandbox in which there are more users than root ({0}); start this as root"
+    )]
     Users(#[source] std::io::Error),
     /// The sandbox's process could not be started or awaited.
     #[error("the sandbox cannot be started")]
@@ -92,8 +111,8 @@ pub fn inside() -> bool {
     env::var_os(LIFELINE).is_some()
 }
 
-/// Runs this very program with `arguments` inside a new sandbox and waits for it. On SIGTERM or SIGINT the inner process is asked to end
-/// (see [`Sandbox::stop`]) and has 20 s for it.
+/// Runs this very program with `arguments` inside a new sandbox and waits for it. On SIGTERM or
+/// SIGINT the inner process is asked to end (see [`Sandbox::stop`]) and has 20 s for it.
 pub async fn enter(arguments: &[OsString]) -> Result<ExitCode, SandboxError> {
     enter_with(Users::Root, arguments).await
 }
@@ -103,7 +122,8 @@ pub async fn enter(arguments: &[OsString]) -> Result<ExitCode, SandboxError> {
 pub enum Users {
     /// Root alone. Everybody may make such a sandbox.
     Root,
-    /// As many as in a container, so that programs can run as users of their own. Only root may make such a sandbox.
+    /// As many as in a container, so that programs can run as users of their own. Only root may
+    /// make such a sandbox.
     Many,
 }
 
@@ -124,7 +144,12 @@ async fn contain(users: Users, arguments: &[OsString]) -> Result<u8, SandboxErro
         Users::Root => command.args(USER_NAMESPACE),
         Users::Many => command.args(users::MAPPED_FROM_OUTSIDE),
     };
-    command.args(NAMESPACES).arg("--").arg(program).args(arguments).env(LIFELINE, std::os::fd::AsRawFd::as_raw_fd(&reader).to_string());
+    command
+        .args(NAMESPACES)
+        .arg("--")
+        .arg(program)
+        .args(arguments)
+        .env(LIFELINE, std::os::fd::AsRawFd::as_raw_fd(&reader).to_string());
     for variable in PROXY_VARIABLES {
         command.env_remove(variable);
     }
@@ -137,7 +162,8 @@ async fn contain(users: Users, arguments: &[OsString]) -> Result<u8, SandboxErro
     Ok(exit_code(status))
 }
 
-/// Waits for the end; `unshare` itself is deaf to SIGTERM and SIGINT, so they are passed on over the pipe.
+/// Waits for the end; `unshare` itself is deaf to SIGTERM and SIGINT, so they are passed on over
+/// the pipe.
 async fn attend(child: &mut Child, mut lifeline: PipeWriter) -> std::io::Result<ExitStatus> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -156,7 +182,11 @@ async fn attend(child: &mut Child, mut lifeline: PipeWriter) -> std::io::Result<
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
-    status.code().or(status.signal().map(|signal| 128 + signal)).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    status
+        .code()
+        .or(status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1)
 }
 
 fn check_tools(path: &std::ffi::OsStr) -> Result<(), SandboxError> {
@@ -168,7 +198,8 @@ fn check_tools(path: &std::ffi::OsStr) -> Result<(), SandboxError> {
 }
 
 async fn check_allowed() -> Result<(), SandboxError> {
-    let arguments: Vec<&str> = USER_NAMESPACE.into_iter().chain(NAMESPACES).chain(["--", "true"]).collect();
+    let arguments: Vec<&str> =
+        USER_NAMESPACE.into_iter().chain(NAMESPACES).chain(["--", "true"]).collect();
     run("unshare", &arguments).await.map_err(|detail| SandboxError::NotAllowed { detail })
 }
 
@@ -191,7 +222,8 @@ impl Sandbox {
         cancel_on_signals(stop.clone()).map_err(SandboxError::Start)?;
         step("mount", &["-t", "tmpfs", "-o", "mode=0755", "tmpfs", PRIVATE]).await?;
         cover("/etc/hosts", "hosts", "127.0.0.1 localhost\n::1 localhost\n").await?;
-        // No name server: a name that is in no file fails at once instead of waiting for somebody far away.
+        // No name server: a name that is in no file fails at once instead of waiting for somebody
+        // far away.
         cover("/etc/resolv.conf", "resolv.conf", "options timeout:1 attempts:1\n").await?;
         step("ip", &["link", "set", "lo", "up"]).await?;
         if run("ip", &["link", "show", BRIDGE]).await.is_err() {
@@ -205,8 +237,12 @@ impl Sandbox {
 
 /// Watches the pipe on a thread of its own, which no busy runtime can hold up.
 fn hold_lifeline(stop: CancellationToken) -> Result<(), SandboxError> {
-    let number: u32 = env::var(LIFELINE).ok().and_then(|text| text.parse().ok()).ok_or(SandboxError::NotInside)?;
-    let mut pipe = File::open(format!("/proc/self/fd/{number}")).map_err(|_| SandboxError::NotInside)?;
+    let number: u32 = env::var(LIFELINE)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(SandboxError::NotInside)?;
+    let mut pipe =
+        File::open(format!("/proc/self/fd/{number}")).map_err(|_| SandboxError::NotInside)?;
     let watch = move || {
         let mut byte = [0];
         while matches!(pipe.read(&mut byte), Ok(1)) {
@@ -215,7 +251,10 @@ fn hold_lifeline(stop: CancellationToken) -> Result<(), SandboxError> {
         // The first process of the sandbox takes all others with it.
         std::process::exit(1);
     };
-    std::thread::Builder::new().name("lifeline".to_owned()).spawn(watch).map_err(SandboxError::Start)?;
+    std::thread::Builder::new()
+        .name("lifeline".to_owned())
+        .spawn(watch)
+        .map_err(SandboxError::Start)?;
     Ok(())
 }
 
@@ -236,22 +275,29 @@ fn cancel_on_signals(stop: CancellationToken) -> std::io::Result<()> {
 /// Puts a private file over one of the machine's.
 async fn cover(path: &str, name: &str, text: &str) -> Result<(), SandboxError> {
     let private = Path::new(PRIVATE).join(name);
-    std::fs::write(&private, text).map_err(|source| SandboxError::File { path: private.clone(), source })?;
+    std::fs::write(&private, text)
+        .map_err(|source| SandboxError::File { path: private.clone(), source })?;
     // The machine's may be a link to a place that a mount cannot follow by itself.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
     step("mount", &["--bind", &private.to_string_lossy(), &target.to_string_lossy()]).await
 }
 
 async fn step(tool: &str, arguments: &[&str]) -> Result<(), SandboxError> {
-    run(tool, arguments).await.map_err(|detail| SandboxError::Step { command: format!("{tool} {}", arguments.join(" ")), detail })
+    run(tool, arguments).await.map_err(|detail| SandboxError::Step {
+        command: format!("{tool} {}", arguments.join(" ")),
+        detail,
+    })
 }
 
 /// Runs a tool to its end; what it said when it failed.
 async fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(tool).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output =
+        Command::new(tool).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     match timeout(TOOL_TIME_OUT, output).await {
         Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(Ok(output)) => {
+            Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+        }
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no end in {} s", TOOL_TIME_OUT.as_secs())),
     }

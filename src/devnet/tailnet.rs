@@ -1,4 +1,5 @@
-//! The local market's tailnet: the control server of `tests/peers` and the operator's own tailscaled.
+//! The local market's tailnet: the control server of `tests/peers` and the operator's own
+//! tailscaled.
 
 use std::env;
 use std::fs::{self, File};
@@ -43,7 +44,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 pub enum TailnetError {
     /// The programs have not been built.
-    #[error("no {missing} in {looked_in}, so there can be no tailnet; build it with `tests/peers/build.sh`, or set {PEERS_VARIABLE}")]
+    #[error(
+        "no {missing} in {looked_in}, so there can be no tailnet; build it with `tests/peers/build.sh`, or set {PEERS_VARIABLE}"
+    )]
     NoPeers {
         /// What was not found.
         missing: String,
@@ -70,39 +73,58 @@ pub enum TailnetError {
     },
 }
 
-/// Where `control`, `tailscaled` and `tailscale` are: `AKASH_REDIS_PEERS`, or the newest build of `tests/peers/build.sh`.
+/// Where `control`, `tailscaled` and `tailscale` are: `AKASH_REDIS_PEERS`, or the newest build of
+/// `tests/peers/build.sh`.
 pub fn peers_dir() -> Result<PathBuf, TailnetError> {
     if let Some(dir) = env::var_os(PEERS_VARIABLE) {
         return complete(PathBuf::from(dir));
     }
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default().join("akash-redis");
+    let cache = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_default()
+        .join("akash-redis");
     newest(&cache)
 }
 
 fn newest(cache: &Path) -> Result<PathBuf, TailnetError> {
     let builds = fs::read_dir(cache).into_iter().flatten().flatten();
     let builds = builds.filter(|entry| entry.file_name().to_string_lossy().starts_with("peers-"));
-    let newest = builds.max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok()).map(|entry| entry.path());
-    let none = || TailnetError::NoPeers { missing: "build of the peers".to_owned(), looked_in: cache.display().to_string() };
+    let newest = builds
+        .max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok())
+        .map(|entry| entry.path());
+    let none = || TailnetError::NoPeers {
+        missing: "build of the peers".to_owned(),
+        looked_in: cache.display().to_string(),
+    };
     complete(newest.ok_or_else(none)?)
 }
 
 fn complete(dir: PathBuf) -> Result<PathBuf, TailnetError> {
     match PROGRAMS.iter().find(|program| !dir.join(program).is_file()) {
-        Some(missing) => Err(TailnetError::NoPeers { missing: (*missing).to_owned(), looked_in: dir.display().to_string() }),
+        Some(missing) => Err(TailnetError::NoPeers {
+            missing: (*missing).to_owned(),
+            looked_in: dir.display().to_string(),
+        }),
         None => Ok(dir),
     }
 }
 
-/// What every tailscaled in the sandbox needs in its environment: plain http for the relay, and nothing of the world outside.
+/// What every tailscaled in the sandbox needs in its environment: plain http for the relay, and
+/// nothing of the world outside.
 #[must_use]
 pub const fn node_env() -> [(&'static str, &'static str); 3] {
-    [("TS_DEBUG_USE_DERP_HTTP", "true"), ("TS_DISABLE_PORTMAPPER", "1"), ("TS_PANIC_IF_HIT_MAIN_CONTROL", "1")]
+    [
+        ("TS_DEBUG_USE_DERP_HTTP", "true"),
+        ("TS_DISABLE_PORTMAPPER", "1"),
+        ("TS_PANIC_IF_HIT_MAIN_CONTROL", "1"),
+    ]
 }
 
-/// Base URL of the control API, and the login server of every node. It names an address because tailscaled, given a host name, turns to
-/// port 443 after the first lost connection and stays there.
+/// Base URL of the control API, and the login server of every node. It names an address because
+/// tailscaled, given a host name, turns to port 443 after the first lost connection and stays
+/// there.
 #[must_use]
 pub fn login_server() -> String {
     format!("http://{}:{CONTROL_PORT}", sandbox::ADDRESS)
@@ -114,7 +136,8 @@ pub const fn socks5() -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), SOCKS5_PORT)
 }
 
-/// Who may reach whom. Members of a cluster see each other, the operator sees all, and nodes in quarantine see the operator only.
+/// Who may reach whom. Members of a cluster see each other, the operator sees all, and nodes in
+/// quarantine see the operator only.
 fn policy() -> Value {
     let grant = |src: &str, dst: &[&str], ip: &[&str]| json!({"src": [src], "dst": dst, "ip": ip});
     json!({
@@ -138,22 +161,37 @@ pub struct Tailnet {
 }
 
 impl Tailnet {
-    /// Starts the control server and the operator's tailscaled inside a sandbox that is set up, and joins the latter as `operator`.
+    /// Starts the control server and the operator's tailscaled inside a sandbox that is set up, and
+    /// joins the latter as `operator`.
     ///
-    /// State, sockets and logs are in `dir` (a short path: it holds unix sockets). `control_flags` are further flags of the control server.
+    /// State, sockets and logs are in `dir` (a short path: it holds unix sockets). `control_flags`
+    /// are further flags of the control server.
     pub async fn start(dir: &Path, control_flags: &[&str]) -> Result<Self, TailnetError> {
         let peers = peers_dir()?;
         let log = dir.join("control.log");
         let failed = |what, detail: String| TailnetError::Failed { what, detail, log: log.clone() };
-        fs::create_dir_all(dir.join("operator")).map_err(|error| failed("making its directory", error.to_string()))?;
-        let http = http_client().map_err(|error| failed("making an HTTP client", error.to_string()))?;
+        fs::create_dir_all(dir.join("operator"))
+            .map_err(|error| failed("making its directory", error.to_string()))?;
+        let http =
+            http_client().map_err(|error| failed("making an HTTP client", error.to_string()))?;
 
         let mut control = Command::new(peers.join("control"));
-        control.args(["-listen", &format!("{}:{CONTROL_PORT}", sandbox::ADDRESS), "-suffix", "mesh.test", "-api-key", API_KEY]);
-        control.args(["-client-secret", OAUTH_SECRET, "-client-tags", OPERATOR_TAG, "-state"]).arg(dir.join("control.json"));
+        control.args([
+            "-listen",
+            &format!("{}:{CONTROL_PORT}", sandbox::ADDRESS),
+            "-suffix",
+            "mesh.test",
+            "-api-key",
+            API_KEY,
+        ]);
+        control
+            .args(["-client-secret", OAUTH_SECRET, "-client-tags", OPERATOR_TAG, "-state"])
+            .arg(dir.join("control.json"));
         control.args(control_flags);
         let mut control = start(control, "control", &log)?;
-        healthy(&http, &mut control).await.map_err(|detail| failed("waiting for the control server", detail))?;
+        healthy(&http, &mut control)
+            .await
+            .map_err(|detail| failed("waiting for the control server", detail))?;
         call(&http, Method::POST, "tailnet/-/acl", Some(policy().to_string()))
             .await
             .map_err(|detail| failed("setting the policy", detail))?;
@@ -161,7 +199,11 @@ impl Tailnet {
         let tailscaled = start_tailscaled(&peers, dir)?;
         let tailnet = Self { peers, dir: dir.to_owned(), http, control, tailscaled };
         let log = tailnet.dir.join("tailscaled.log");
-        tailnet.join().await.map_err(|detail| TailnetError::Failed { what: "joining the tailnet", detail, log })?;
+        tailnet.join().await.map_err(|detail| TailnetError::Failed {
+            what: "joining the tailnet",
+            detail,
+            log,
+        })?;
         Ok(tailnet)
     }
 
@@ -183,21 +225,39 @@ impl Tailnet {
         self.control.id()
     }
 
-    /// Asks the control API something, below `/api/v2/`, with all rights; the answer's JSON, or null.
-    pub async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, TailnetError> {
-        let failed = |detail| TailnetError::Failed { what: "a call of the control API", detail, log: self.dir.join("control.log") };
+    /// Asks the control API something, below `/api/v2/`, with all rights; the answer's JSON, or
+    /// null.
+    pub async fn api(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, TailnetError> {
+        let failed = |detail| TailnetError::Failed {
+            what: "a call of the control API",
+            detail,
+            log: self.dir.join("control.log"),
+        };
         call(&self.http, method, path, body.map(Value::to_string)).await.map_err(failed)
     }
 
     /// Puts another policy in force: JSON, with comments and trailing commas allowed.
     pub async fn set_policy(&self, text: &str) -> Result<(), TailnetError> {
-        let failed = |detail| TailnetError::Failed { what: "setting the policy", detail, log: self.dir.join("control.log") };
-        call(&self.http, Method::POST, "tailnet/-/acl", Some(text.to_owned())).await.map(drop).map_err(failed)
+        let failed = |detail| TailnetError::Failed {
+            what: "setting the policy",
+            detail,
+            log: self.dir.join("control.log"),
+        };
+        call(&self.http, Method::POST, "tailnet/-/acl", Some(text.to_owned()))
+            .await
+            .map(drop)
+            .map_err(failed)
     }
 
     /// Mints a one-off, pre-authorized key with `tag`.
     pub async fn mint(&self, tag: &str) -> Result<String, TailnetError> {
-        let create = json!({"reusable": false, "ephemeral": false, "preauthorized": true, "tags": [tag]});
+        let create =
+            json!({"reusable": false, "ephemeral": false, "preauthorized": true, "tags": [tag]});
         let body = json!({"capabilities": {"devices": {"create": create}}, "expirySeconds": 3600});
         let answer = self.api(Method::POST, "tailnet/-/keys", Some(&body)).await?;
         Ok(answer["key"].as_str().unwrap_or_default().to_owned())
@@ -214,16 +274,28 @@ impl Tailnet {
     async fn join(&self) -> Result<(), String> {
         let key = self.mint(OPERATOR_TAG).await.map_err(|error| error.to_string())?;
         let file = self.dir.join("operator/key");
-        let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file);
-        written.and_then(|mut file| file.write_all(key.as_bytes())).map_err(|error| error.to_string())?;
+        let written =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file);
+        written
+            .and_then(|mut file| file.write_all(key.as_bytes()))
+            .map_err(|error| error.to_string())?;
         let mut up = Command::new(self.peers.join("tailscale"));
-        up.arg(format!("--socket={}", self.socket().display())).args(["up", "--hostname=operator", "--timeout=30s"]);
-        up.arg(format!("--login-server={}", login_server())).arg(format!("--auth-key=file:{}", file.display()));
+        up.arg(format!("--socket={}", self.socket().display())).args([
+            "up",
+            "--hostname=operator",
+            "--timeout=30s",
+        ]);
+        up.arg(format!("--login-server={}", login_server()))
+            .arg(format!("--auth-key=file:{}", file.display()));
         let output = timeout(JOIN, up.stdin(Stdio::null()).kill_on_drop(true).output()).await;
         let _ = fs::remove_file(&file);
         match output {
             Ok(Ok(output)) if output.status.success() => Ok(()),
-            Ok(Ok(output)) => Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim())),
+            Ok(Ok(output)) => Err(format!(
+                "{}, {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no end in {} s", JOIN.as_secs())),
         }
@@ -237,8 +309,12 @@ fn socket(dir: &Path) -> PathBuf {
 fn start_tailscaled(peers: &Path, dir: &Path) -> Result<Child, TailnetError> {
     let state = dir.join("operator");
     let mut tailscaled = Command::new(peers.join("tailscaled"));
-    tailscaled.args(["--tun=userspace-networking", "--no-logs-no-support"]).arg(format!("--socks5-server={}", socks5()));
-    tailscaled.arg(format!("--statedir={}", state.display())).arg(format!("--socket={}", socket(dir).display()));
+    tailscaled
+        .args(["--tun=userspace-networking", "--no-logs-no-support"])
+        .arg(format!("--socks5-server={}", socks5()));
+    tailscaled
+        .arg(format!("--statedir={}", state.display()))
+        .arg(format!("--socket={}", socket(dir).display()));
     // Bulk transfers make it grow without end otherwise.
     tailscaled.envs(node_env()).env("TS_LOGS_DIR", &state).env("GOMEMLIMIT", "100MiB");
     start(tailscaled, "tailscaled", &dir.join("tailscaled.log"))
@@ -266,8 +342,14 @@ async fn healthy(http: &reqwest::Client, control: &mut Child) -> Result<(), Stri
     }
 }
 
-async fn call(http: &reqwest::Client, method: Method, path: &str, body: Option<String>) -> Result<Value, String> {
-    let mut request = http.request(method, format!("{}/api/v2/{path}", login_server())).bearer_auth(API_KEY);
+async fn call(
+    http: &reqwest::Client,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> Result<Value, String> {
+    let mut request =
+        http.request(method, format!("{}/api/v2/{path}", login_server())).bearer_auth(API_KEY);
     if let Some(body) = body {
         request = request.body(body);
     }
@@ -277,17 +359,27 @@ async fn call(http: &reqwest::Client, method: Method, path: &str, body: Option<S
     if !status.is_success() {
         return Err(format!("{status}: {}", text.trim()));
     }
-    if text.trim().is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).map_err(|error| error.to_string()) }
+    if text.trim().is_empty() {
+        Ok(Value::Null)
+    } else {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
 }
 
 /// Plain http only; the client wants to know its TLS nevertheless.
 fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks both versions of TLS")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(CALL_TIME_OUT).build()
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("ring speaks both versions of TLS")
+    .with_root_certificates(rustls::RootCertStore::empty())
+    .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(CALL_TIME_OUT)
+        .build()
 }
 
 #[cfg(test)]
@@ -304,11 +396,17 @@ mod tests {
             for program in PROGRAMS {
                 fs::write(dir.join(program), "").unwrap();
             }
-            File::open(dir).unwrap().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(at)).unwrap();
+            File::open(dir)
+                .unwrap()
+                .set_modified(std::time::UNIX_EPOCH + Duration::from_secs(at))
+                .unwrap();
         }
         assert_eq!(newest(cache.path()).unwrap(), new);
         fs::remove_file(new.join("control")).unwrap();
-        File::open(&new).unwrap().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(3)).unwrap();
+        File::open(&new)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH + Duration::from_secs(3))
+            .unwrap();
         assert!(newest(cache.path()).unwrap_err().to_string().starts_with("no control in"));
     }
 
@@ -317,7 +415,11 @@ mod tests {
         let policy = policy();
         assert_eq!(policy["tagOwners"][CLUSTER_TAG], json!([OPERATOR_TAG]));
         let grants = policy["grants"].as_array().unwrap();
-        let to_quarantine: Vec<_> = grants.iter().filter(|grant| grant["dst"] == json!([QUARANTINE_TAG])).collect();
-        assert_eq!(to_quarantine, [&json!({"src": [OPERATOR_TAG], "dst": [QUARANTINE_TAG], "ip": ["tcp:9700"]})]);
+        let to_quarantine: Vec<_> =
+            grants.iter().filter(|grant| grant["dst"] == json!([QUARANTINE_TAG])).collect();
+        assert_eq!(
+            to_quarantine,
+            [&json!({"src": [OPERATOR_TAG], "dst": [QUARANTINE_TAG], "ip": ["tcp:9700"]})]
+        );
     }
 }

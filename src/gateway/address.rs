@@ -1,4 +1,5 @@
-//! Where untrusted addresses may lead: a provider writes its own URI, and must not make us talk to our own network.
+//! Where untrusted addresses may lead: a provider writes its own URI, and must not make us talk to
+//! our own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,7 +8,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Reads the base URL of a gateway. Only scheme, host and port of it count.
 pub fn gateway_url(host_uri: &str, allow_private: bool) -> Result<Url, String> {
-    let mut url = Url::parse(host_uri).map_err(|error| format!("its URI cannot be read: {error}"))?;
+    let mut url =
+        Url::parse(host_uri).map_err(|error| format!("its URI cannot be read: {error}"))?;
     if url.scheme() != "https" {
         return Err("its URI is not https".into());
     }
@@ -28,7 +30,8 @@ pub fn status_page_url(host: &str, nonce: &str, allow_private: bool) -> Result<U
     if name.is_empty() || name.len() > 260 || !name.chars().all(allowed) {
         return Err("it is not a host name".into());
     }
-    let mut url = Url::parse(&format!("http://{name}/")).map_err(|error| format!("it cannot be read: {error}"))?;
+    let mut url = Url::parse(&format!("http://{name}/"))
+        .map_err(|error| format!("it cannot be read: {error}"))?;
     check_host(&url, allow_private)?;
     url.query_pairs_mut().append_pair("nonce", nonce);
     Ok(url)
@@ -43,7 +46,8 @@ fn check_host(url: &Url, allow_private: bool) -> Result<(), String> {
     }
 }
 
-/// Resolves names to public addresses only. The connection goes to what was checked here, so a name cannot change in between.
+/// Resolves names to public addresses only. The connection goes to what was checked here, so a name
+/// cannot change in between.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicResolver {
     /// Lets any address pass, for a market on this machine.
@@ -55,7 +59,8 @@ impl Resolve for PublicResolver {
         let allow_private = self.allow_private;
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let usable: Vec<SocketAddr> = found.filter(|address| allow_private || is_public(address.ip())).collect();
+            let usable: Vec<SocketAddr> =
+                found.filter(|address| allow_private || is_public(address.ip())).collect();
             if usable.is_empty() {
                 return Err(format!("{} has no public address", name.as_str()).into());
             }
@@ -64,7 +69,8 @@ impl Resolve for PublicResolver {
     }
 }
 
-/// Whether an address is reachable on the public internet, by the registries of special-purpose addresses.
+/// Whether an address is reachable on the public internet, by the registries of special-purpose
+/// addresses.
 #[must_use]
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
@@ -103,7 +109,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     if s[0] == 0x2002 {
         return is_public_v4(embedded(s[1], s[2])); // 6to4
     }
-    // Global unicast is 2000::/3 and nothing else; 2001::/23 is for protocols, 2001:db8::/32 for documents.
+    // Global unicast is 2000::/3 and nothing else; 2001::/23 is for protocols, 2001:db8::/32 for
+    // documents.
     s[0] & 0xe000 == 0x2000 && !(s[0] == 0x2001 && (s[1] < 0x200 || s[1] == 0xdb8))
 }
 
@@ -139,7 +146,14 @@ mod tests {
         for ip in inside {
             assert!(!is_public(ip.parse().unwrap()), "{ip}");
         }
-        for ip in ["1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"] {
+        for ip in [
+            "1.1.1.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+            "64:ff9b::101:101",
+        ] {
             assert!(is_public(ip.parse().unwrap()), "{ip}");
         }
     }
@@ -161,7 +175,10 @@ mod tests {
         for uri in refused {
             assert!(gateway_url(uri, false).is_err(), "{uri}");
         }
-        assert_eq!(gateway_url("https://p.example:8443/x?y#z", false).unwrap().as_str(), "https://p.example:8443/");
+        assert_eq!(
+            gateway_url("https://p.example:8443/x?y#z", false).unwrap().as_str(),
+            "https://p.example:8443/"
+        );
         assert!(gateway_url("https://127.0.0.1:8443", true).is_ok());
     }
 

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::address::{PublicResolver, gateway_url};
 use super::jwt::{Issuer, Scope, Sign};
-use super::{Gateway, GatewayError, ProviderCertificates, StatusPage, WitnessError, fetch_status_page, tls};
+use super::{
+    Gateway, GatewayError, ProviderCertificates, StatusPage, WitnessError, fetch_status_page, tls,
+};
 use crate::model::chain::ProviderView;
 use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
@@ -82,7 +84,11 @@ impl Failure {
     fn of(self, provider: &ProviderView) -> GatewayError {
         let address = provider.address.clone();
         match self {
-            Self::Untrusted(detail) => GatewayError::NotTheProvider { provider: address, host_uri: shorten(&provider.host_uri), detail },
+            Self::Untrusted(detail) => GatewayError::NotTheProvider {
+                provider: address,
+                host_uri: shorten(&provider.host_uri),
+                detail,
+            },
             Self::Transport(detail) => GatewayError::Away { provider: address, detail },
         }
     }
@@ -99,28 +105,47 @@ impl From<reqwest::Error> for Failure {
             last = cause.to_string();
             next = cause.source();
         }
-        Self::Transport(if error.is_timeout() { format!("no answer in time: {last}") } else { last })
+        Self::Transport(if error.is_timeout() {
+            format!("no answer in time: {last}")
+        } else {
+            last
+        })
     }
 }
 
-/// The verifier's verdict, which travels inside I/O errors: `source` leads around it, `get_ref` into it.
+/// The verifier's verdict, which travels inside I/O errors: `source` leads around it, `get_ref`
+/// into it.
 fn certificate_refused(cause: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<std::io::Error>() {
         return certificate_refused(error.get_ref()?);
     }
     match cause.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why)) => Some(why.0.to_string()),
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why)) => {
+            Some(why.0.to_string())
+        }
         rustls::Error::InvalidCertificate(why) => Some(format!("{why:?}")),
         _ => None,
     }
 }
 
 impl GatewayClient {
-    /// A client that signs as `issuer`. `allow_private` lets gateways live on private addresses, for a market on this machine.
+    /// A client that signs as `issuer`. `allow_private` lets gateways live on private addresses,
+    /// for a market on this machine.
     #[must_use]
-    pub fn new(issuer: String, sign: Sign, certificates: Arc<dyn ProviderCertificates>, allow_private: bool) -> Self {
+    pub fn new(
+        issuer: String,
+        sign: Sign,
+        certificates: Arc<dyn ProviderCertificates>,
+        allow_private: bool,
+    ) -> Self {
         let issuer = Issuer::new(issuer, sign);
-        Self { issuer, certificates, allow_private, roots: tls::public_roots(), clients: Mutex::default() }
+        Self {
+            issuer,
+            certificates,
+            allow_private,
+            roots: tls::public_roots(),
+            clients: Mutex::default(),
+        }
     }
 
     /// Trusts these roots in place of the public web's.
@@ -132,8 +157,10 @@ impl GatewayClient {
 
     async fn call(&self, call: &Call<'_>) -> Result<Answer, GatewayError> {
         let answer = self.attempt(call).await?;
-        // A token that was refused may have met a clock that jumped, or a gateway that had not read our key yet.
-        let invalid = answer.status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&answer.body).contains("invalid claims");
+        // A token that was refused may have met a clock that jumped, or a gateway that had not read
+        // our key yet.
+        let invalid = answer.status == StatusCode::BAD_REQUEST
+            && String::from_utf8_lossy(&answer.body).contains("invalid claims");
         if invalid || answer.status == StatusCode::UNAUTHORIZED {
             return self.attempt(call).await;
         }
@@ -143,7 +170,8 @@ impl GatewayClient {
     /// One request, and one more when the known certificates have been replaced meanwhile.
     async fn attempt(&self, call: &Call<'_>) -> Result<Answer, GatewayError> {
         let provider = call.provider;
-        let mut url = gateway_url(&provider.host_uri, self.allow_private).map_err(|detail| Failure::Untrusted(detail).of(provider))?;
+        let mut url = gateway_url(&provider.host_uri, self.allow_private)
+            .map_err(|detail| Failure::Untrusted(detail).of(provider))?;
         url.set_path(&call.path);
         let (http, known) = self.client(provider, false).await?;
         let failure = match self.send(&http, url.clone(), call).await {
@@ -161,19 +189,33 @@ impl GatewayClient {
         })
     }
 
-    async fn send(&self, http: &reqwest::Client, url: reqwest::Url, call: &Call<'_>) -> Result<Answer, Failure> {
-        let token = self.issuer.token(&call.provider.address, call.lease, call.scope, UnixMs::now());
+    async fn send(
+        &self,
+        http: &reqwest::Client,
+        url: reqwest::Url,
+        call: &Call<'_>,
+    ) -> Result<Answer, Failure> {
+        let token =
+            self.issuer.token(&call.provider.address, call.lease, call.scope, UnixMs::now());
         let mut request = http.request(call.method.clone(), url).bearer_auth(token);
         if let Some(body) = call.body {
-            request = request.timeout(PUT_TIME_OUT).header(header::CONTENT_TYPE, "application/json").body(body.to_owned());
+            request = request
+                .timeout(PUT_TIME_OUT)
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.to_owned());
         }
         let response = request.send().await?;
         let status = response.status();
         Ok(Answer { status, body: bounded(response).await? })
     }
 
-    /// A client that trusts this provider alone, and whether it was known before. The chain is asked before anything is sent.
-    async fn client(&self, provider: &ProviderView, renew: bool) -> Result<(reqwest::Client, bool), GatewayError> {
+    /// A client that trusts this provider alone, and whether it was known before. The chain is
+    /// asked before anything is sent.
+    async fn client(
+        &self,
+        provider: &ProviderView,
+        renew: bool,
+    ) -> Result<(reqwest::Client, bool), GatewayError> {
         let key = (provider.address.clone(), provider.host_uri.clone());
         let old = self.lock().get(&key).cloned();
         if let Some(cached) = &old
@@ -182,19 +224,24 @@ impl GatewayClient {
         {
             return Ok((cached.http.clone(), true));
         }
-        let away = |detail: String| GatewayError::Away { provider: provider.address.clone(), detail };
-        let read = tokio::time::timeout(CALL_TIME_OUT, self.certificates.valid(&provider.address)).await;
+        let away =
+            |detail: String| GatewayError::Away { provider: provider.address.clone(), detail };
+        let read =
+            tokio::time::timeout(CALL_TIME_OUT, self.certificates.valid(&provider.address)).await;
         let pinned = match read.unwrap_or_else(|_| Err("no answer in time".into())) {
             Ok(pinned) => pinned,
-            // With the chain away, what was known last is still better than a node that is out of sight.
+            // With the chain away, what was known last is still better than a node that is out of
+            // sight.
             Err(why) => {
-                return old
-                    .map(|cached| (cached.http, false))
-                    .ok_or_else(|| away(format!("its certificates cannot be read from the chain: {why}")));
+                return old.map(|cached| (cached.http, false)).ok_or_else(|| {
+                    away(format!("its certificates cannot be read from the chain: {why}"))
+                });
             }
         };
         let config = tls::client_config(&self.roots, &provider.address, pinned).map_err(away)?;
-        let http = http(config, PublicResolver { allow_private: self.allow_private }, CALL_TIME_OUT).map_err(away)?;
+        let http =
+            http(config, PublicResolver { allow_private: self.allow_private }, CALL_TIME_OUT)
+                .map_err(away)?;
         let mut clients = self.lock();
         clients.retain(|_, cached| cached.made.elapsed() < FORGOTTEN);
         clients.insert(key, Cached { http: http.clone(), made: Instant::now() });
@@ -212,9 +259,21 @@ impl GatewayClient {
 
 #[async_trait]
 impl Gateway for GatewayClient {
-    async fn put_manifest(&self, provider: &ProviderView, lease: &LeaseId, manifest: &str) -> Result<(), GatewayError> {
+    async fn put_manifest(
+        &self,
+        provider: &ProviderView,
+        lease: &LeaseId,
+        manifest: &str,
+    ) -> Result<(), GatewayError> {
         let path = format!("/deployment/{}/manifest", lease.dseq);
-        let call = Call { provider, lease, scope: Scope::SendManifest, method: Method::PUT, path, body: Some(manifest) };
+        let call = Call {
+            provider,
+            lease,
+            scope: Scope::SendManifest,
+            method: Method::PUT,
+            path,
+            body: Some(manifest),
+        };
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -245,7 +304,8 @@ impl Gateway for GatewayClient {
 
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
         let path = format!("/lease/{}/{}/{}/status", lease.dseq, lease.gseq, lease.oseq);
-        let call = Call { provider, lease, scope: Scope::Status, method: Method::GET, path, body: None };
+        let call =
+            Call { provider, lease, scope: Scope::Status, method: Method::GET, path, body: None };
         match self.call(&call).await {
             Ok(answer) => answer.lease_status(),
             Err(error) => LeaseStatus::Away(error.to_string()),
@@ -258,18 +318,29 @@ impl Answer {
         shorten(&String::from_utf8_lossy(&self.body))
     }
 
-    /// A refusal that ends by itself: the gateway has not yet seen the lease or the new hash, or cannot reach its own cluster.
+    /// A refusal that ends by itself: the gateway has not yet seen the lease or the new hash, or
+    /// cannot reach its own cluster.
     fn passes(&self) -> bool {
         let text = self.text();
         match self.status {
             StatusCode::NOT_FOUND => text.contains("no lease"),
             StatusCode::UNPROCESSABLE_ENTITY => text.contains("version validation"),
-            status => matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT),
+            status => matches!(
+                status,
+                StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            ),
         }
     }
 
     fn refusal(self, provider: &ProviderView, what: &str) -> GatewayError {
-        GatewayError::Refused { provider: provider.address.clone(), what: what.into(), status: self.status.as_u16(), body: self.text() }
+        GatewayError::Refused {
+            provider: provider.address.clone(),
+            what: what.into(),
+            status: self.status.as_u16(),
+            body: self.text(),
+        }
     }
 
     fn lease_status(&self) -> LeaseStatus {
@@ -281,7 +352,9 @@ impl Answer {
             },
             StatusCode::NOT_FOUND if text.is_empty() => LeaseStatus::NoManifest,
             // The manifest is there, its workload is not: being made, or lost.
-            StatusCode::NOT_FOUND if text.contains("no deployments") => LeaseStatus::Deployed { ready: 0, uris: Vec::new() },
+            StatusCode::NOT_FOUND if text.contains("no deployments") => {
+                LeaseStatus::Deployed { ready: 0, uris: Vec::new() }
+            }
             status => LeaseStatus::Away(format!("it answers {} {text}", status.as_u16())),
         }
     }
@@ -294,7 +367,8 @@ struct StatusBody {
 
 #[derive(Deserialize)]
 struct ServiceBody {
-    /// The only number that says that containers run: `available` is filled for stateful sets that never started.
+    /// The only number that says that containers run: `available` is filled for stateful sets that
+    /// never started.
     #[serde(default)]
     ready_replicas: u32,
     uris: Option<Vec<String>>,
@@ -303,8 +377,11 @@ struct ServiceBody {
 impl From<StatusBody> for LeaseStatus {
     fn from(body: StatusBody) -> Self {
         let services = body.services.unwrap_or_default();
-        let ready = services.values().fold(0, |sum: u32, service| sum.saturating_add(service.ready_replicas));
-        let mut uris: Vec<String> = services.into_values().filter_map(|service| service.uris).flatten().collect();
+        let ready = services
+            .values()
+            .fold(0, |sum: u32, service| sum.saturating_add(service.ready_replicas));
+        let mut uris: Vec<String> =
+            services.into_values().filter_map(|service| service.uris).flatten().collect();
         uris.retain(|uri| uri.len() <= 253);
         uris.sort();
         uris.truncate(MAX_URIS);
@@ -312,8 +389,13 @@ impl From<StatusBody> for LeaseStatus {
     }
 }
 
-/// A client without proxies, redirects or HTTP/2: addresses are checked where the connection is made, and nowhere else.
-pub(super) fn http(config: ClientConfig, resolver: PublicResolver, time_out: Duration) -> Result<reqwest::Client, String> {
+/// A client without proxies, redirects or HTTP/2: addresses are checked where the connection is
+/// made, and nowhere else.
+pub(super) fn http(
+    config: ClientConfig,
+    resolver: PublicResolver,
+    time_out: Duration,
+) -> Result<reqwest::Client, String> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .dns_resolver(Arc::new(resolver))
@@ -341,12 +423,15 @@ pub(super) async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, 
     Ok(body)
 }
 
-/// What may go into a log of a text that somebody else wrote: one short line. Long words are cut, for whoever holds our manifest could
-/// send its keys back in an error.
+/// What may go into a log of a text that somebody else wrote: one short line. Long words are cut,
+/// for whoever holds our manifest could send its keys back in an error.
 pub(super) fn shorten(text: &str) -> String {
     // An address of the chain has 44 characters, the shortest auth key of a control server 48.
     const WORD: usize = 44;
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).take(40);
+    let words = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .take(40);
     let cut = words.map(|word| match word.char_indices().nth(WORD) {
         Some(_) => format!("{}...", word.chars().take(8).collect::<String>()),
         None => word.to_owned(),
@@ -372,11 +457,15 @@ mod tests {
 
     #[test]
     fn readiness_is_ready_replicas_and_nothing_else() {
-        let answer = |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.lease_status();
+        let answer =
+            |status, body: &str| Answer { status, body: body.as_bytes().to_vec() }.lease_status();
         let body = r#"{"services":{"redis":{"available":1,"available_replicas":1,"ready_replicas":0,"uris":null}},"forwarded_ports":null,"ips":null}"#;
         assert_eq!(answer(StatusCode::OK, body), LeaseStatus::Deployed { ready: 0, uris: vec![] });
         assert_eq!(answer(StatusCode::NOT_FOUND, ""), LeaseStatus::NoManifest);
-        assert!(matches!(answer(StatusCode::SERVICE_UNAVAILABLE, "dial tcp"), LeaseStatus::Away(_)));
+        assert!(matches!(
+            answer(StatusCode::SERVICE_UNAVAILABLE, "dial tcp"),
+            LeaseStatus::Away(_)
+        ));
         assert!(matches!(answer(StatusCode::OK, "<html>"), LeaseStatus::Away(_)));
     }
 }

@@ -91,9 +91,16 @@ mod tests {
     #[test]
     fn a_token_is_good_for_one_call_about_one_lease() {
         let issuer = Issuer::new("akash1me".into(), Arc::new(|_| [7; 64]));
-        let lease = LeaseId { owner: "akash1me".into(), dseq: 42, gseq: 1, oseq: 3, provider: "akash1p".into() };
+        let lease = LeaseId {
+            owner: "akash1me".into(),
+            dseq: 42,
+            gseq: 1,
+            oseq: 3,
+            provider: "akash1p".into(),
+        };
         let token = issuer.token("akash1p", &lease, Scope::Status, UnixMs(1_000_000_999));
-        let parts: Vec<Vec<u8>> = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+        let parts: Vec<Vec<u8>> =
+            token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
         let claims: serde_json::Value = serde_json::from_slice(&parts[1]).unwrap();
         assert_eq!(parts[2], [7; 64]);
         assert_eq!(

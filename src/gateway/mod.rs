@@ -19,7 +19,9 @@ pub use witness::{StatusPage, WitnessError, fetch_status_page};
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No answer, or none in time.
-    #[error("the gateway of {provider} does not answer ({detail}); its node goes on, its manifest cannot change")]
+    #[error(
+        "the gateway of {provider} does not answer ({detail}); its node goes on, its manifest cannot change"
+    )]
     Away {
         /// Provider's address.
         provider: String,
@@ -54,18 +56,25 @@ pub enum GatewayError {
 #[async_trait]
 pub trait Gateway: Send + Sync {
     /// Brings the manifest (canonical JSON) of a lease. Idempotent.
-    async fn put_manifest(&self, provider: &ProviderView, lease: &LeaseId, manifest: &str) -> Result<(), GatewayError>;
+    async fn put_manifest(
+        &self,
+        provider: &ProviderView,
+        lease: &LeaseId,
+        manifest: &str,
+    ) -> Result<(), GatewayError>;
 
     /// The lease by the provider's word; a gateway that is away is an answer too.
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus;
 
-    /// The status page at a host name that the provider gave the lease. Whose it is has to be proved by its signature.
+    /// The status page at a host name that the provider gave the lease. Whose it is has to be
+    /// proved by its signature.
     async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError>;
 }
 
 /// The certificates that the chain lists for a provider.
 #[async_trait]
 pub trait ProviderCertificates: Send + Sync {
-    /// Those in state valid for exactly this account, each as DER; empty when it has none. The error says why they cannot be read.
+    /// Those in state valid for exactly this account, each as DER; empty when it has none. The
+    /// error says why they cannot be read.
     async fn valid(&self, provider: &str) -> Result<Vec<Vec<u8>>, String>;
 }

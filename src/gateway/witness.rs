@@ -31,9 +31,16 @@ pub struct StatusPage {
     pub body: Vec<u8>,
 }
 
-/// Fetches the status page of a node over plain HTTP, within five seconds. `host` is one of the lease's `uris`, untrusted.
-pub async fn fetch_status_page(host: &str, nonce: &str, allow_private: bool) -> Result<StatusPage, WitnessError> {
-    fetch(host, nonce, allow_private).await.map_err(|detail| WitnessError { host: client::shorten(host), detail })
+/// Fetches the status page of a node over plain HTTP, within five seconds. `host` is one of the
+/// lease's `uris`, untrusted.
+pub async fn fetch_status_page(
+    host: &str,
+    nonce: &str,
+    allow_private: bool,
+) -> Result<StatusPage, WitnessError> {
+    fetch(host, nonce, allow_private)
+        .await
+        .map_err(|detail| WitnessError { host: client::shorten(host), detail })
 }
 
 async fn fetch(host: &str, nonce: &str, allow_private: bool) -> Result<StatusPage, String> {

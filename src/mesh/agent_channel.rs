@@ -14,7 +14,8 @@ use super::dial::{FIRST_DIAL, dial};
 /// Where agents listen.
 pub const AGENT_PORT: u16 = 9700;
 
-/// A fence is silent, a dead provider too: without an answer to a ping for this long the connection counts as broken.
+/// A fence is silent, a dead provider too: without an answer to a ping for this long the connection
+/// counts as broken.
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_TIME_OUT: Duration = Duration::from_secs(4);
 
@@ -42,8 +43,8 @@ impl fmt::Debug for AgentTls {
 )]
 pub struct ChannelError(#[from] tonic::transport::Error);
 
-/// A channel to the agent at `ip`, whose certificate must be for `server_name` (the incarnation). It connects when it is first used and
-/// again after it broke; a connection must stand within 6 s.
+/// A channel to the agent at `ip`, whose certificate must be for `server_name` (the incarnation).
+/// It connects when it is first used and again after it broke; a connection must stand within 6 s.
 pub fn agent_channel(
     socks5: Option<SocketAddr>,
     ip: IpAddr,
@@ -62,7 +63,9 @@ pub fn agent_channel(
         .keep_alive_timeout(PING_TIME_OUT)
         .keep_alive_while_idle(true);
     // The URI above is never resolved: the connector knows where to go.
-    let connector = service_fn(move |_: http::Uri| async move { dial(socks5, ip, port, FIRST_DIAL).await.map(TokioIo::new) });
+    let connector = service_fn(move |_: http::Uri| async move {
+        dial(socks5, ip, port, FIRST_DIAL).await.map(TokioIo::new)
+    });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
@@ -96,26 +99,43 @@ mod tests {
 
     fn leaf(authority: &Authority, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        (CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority.issuer).unwrap(), key)
+        (
+            CertificateParams::new(vec![name.to_owned()])
+                .unwrap()
+                .signed_by(&key, &authority.issuer)
+                .unwrap(),
+            key,
+        )
     }
 
     fn operator(trusted: &Authority, signer: &Authority) -> AgentTls {
         let (cert, key) = leaf(signer, "operator");
-        AgentTls { ca: trusted.pem.clone(), certificate: cert.pem(), key: key.serialize_pem().into() }
+        AgentTls {
+            ca: trusted.pem.clone(),
+            certificate: cert.pem(),
+            key: key.serialize_pem().into(),
+        }
     }
 
-    /// An agent's port for one connection; gives back the name it was asked for and whether the caller was let in.
+    /// An agent's port for one connection; gives back the name it was asked for and whether the
+    /// caller was let in.
     async fn agent(authority: &Authority) -> (SocketAddr, tokio::task::JoinHandle<Option<String>>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(authority.der.clone()).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .unwrap();
         let (cert, key) = leaf(authority, "cache-0-x7k2");
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .with_single_cert(
+                vec![cert.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -158,8 +178,13 @@ mod tests {
 
     #[test]
     fn useless_certificates_are_told_at_once() {
-        let tls = AgentTls { ca: "no".to_owned(), certificate: "no".to_owned(), key: "no".to_owned().into() };
-        let error = agent_channel(None, IpAddr::from([127, 0, 0, 1]), AGENT_PORT, &tls, "x").unwrap_err();
+        let tls = AgentTls {
+            ca: "no".to_owned(),
+            certificate: "no".to_owned(),
+            key: "no".to_owned().into(),
+        };
+        let error =
+            agent_channel(None, IpAddr::from([127, 0, 0, 1]), AGENT_PORT, &tls, "x").unwrap_err();
         assert!(error.to_string().contains("rootSecretFile"), "{error}");
     }
 }

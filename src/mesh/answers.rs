@@ -70,7 +70,8 @@ pub(super) struct DeviceEntry {
 const MOST_TAGS: usize = 64;
 
 impl KeyEntry {
-    /// Nothing but an id: what it is has to be asked for. An entry that says more and has no description has an empty one.
+    /// Nothing but an id: what it is has to be asked for. An entry that says more and has no
+    /// description has an empty one.
     pub(super) fn is_bare(&self) -> bool {
         let said = [&self.key_type, &self.key, &self.description, &self.revoked, &self.expires];
         said.iter().all(|field| field.is_none()) && self.invalid.is_none() && self.rest.is_empty()
@@ -88,7 +89,8 @@ impl KeyEntry {
 
     pub(super) fn into_key(self) -> AuthKey {
         let revoked = self.revoked.as_deref().and_then(moment).is_some();
-        let expired = self.expires.as_deref().and_then(moment).is_some_and(|end| end <= UnixMs::now());
+        let expired =
+            self.expires.as_deref().and_then(moment).is_some_and(|end| end <= UnixMs::now());
         AuthKey {
             id: self.id,
             description: self.description.unwrap_or_default(),
@@ -112,9 +114,16 @@ impl DeviceEntry {
     pub(super) fn into_device(self) -> Option<Device> {
         let id = self.device_id()?.to_owned();
         // The IPv4 address is the one that userspace nodes are dialled by.
-        let addresses: Vec<IpAddr> = self.addresses.iter().flatten().filter_map(|ip| outside::device_ip(ip)).collect();
-        let ip = addresses.iter().find(|ip| ip.is_ipv4()).or(addresses.first()).map(ToString::to_string).unwrap_or_default();
-        // A tag that is none still counts as one: without it the device would seem to have ours alone.
+        let addresses: Vec<IpAddr> =
+            self.addresses.iter().flatten().filter_map(|ip| outside::device_ip(ip)).collect();
+        let ip = addresses
+            .iter()
+            .find(|ip| ip.is_ipv4())
+            .or(addresses.first())
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        // A tag that is none still counts as one: without it the device would seem to have ours
+        // alone.
         let tag = |tag: String| if outside::is_word(&tag) { tag } else { outside::sentence(&tag) };
         Some(Device {
             id,
@@ -137,8 +146,11 @@ fn moment(text: &str) -> Option<UnixMs> {
 /// What an error answer says: `message` with the first detail, or OAuth's `error_description`.
 pub(super) fn message(body: &[u8]) -> Option<String> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let text = |name: &str| answer.get(name).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
-    let mut said = text("message").or_else(|| text("error_description")).or_else(|| text("error"))?.to_owned();
+    let text = |name: &str| {
+        answer.get(name).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty())
+    };
+    let mut said =
+        text("message").or_else(|| text("error_description")).or_else(|| text("error"))?.to_owned();
     if let Some(detail) = answer.pointer("/data/0/errors/0").and_then(serde_json::Value::as_str) {
         said = format!("{said}: {detail}");
     }

@@ -1,4 +1,5 @@
-//! How the control API is called: the token that goes with each call, the pauses it asks for, and what may be repeated.
+//! How the control API is called: the token that goes with each call, the pauses it asks for, and
+//! what may be repeated.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -46,12 +47,25 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call that changes nothing.
     pub(super) fn read(what: &'a str, path: &'a [&'a str]) -> Self {
-        Self { what, method: &Method::GET, path, body: None, needs: Needs::KeysAndDevices, repeatable: true, longest: MAX_BODY }
+        Self {
+            what,
+            method: &Method::GET,
+            path,
+            body: None,
+            needs: Needs::KeysAndDevices,
+            repeatable: true,
+            longest: MAX_BODY,
+        }
     }
 
     /// A call that may have been carried out when no answer came.
     pub(super) fn write(what: &'a str, path: &'a [&'a str], body: &'a serde_json::Value) -> Self {
-        Self { method: &Method::POST, body: Some(body), repeatable: false, ..Self::read(what, path) }
+        Self {
+            method: &Method::POST,
+            body: Some(body),
+            repeatable: false,
+            ..Self::read(what, path)
+        }
     }
 }
 
@@ -69,11 +83,13 @@ impl Api {
     /// Nothing is sent yet.
     pub(super) fn new(settings: MeshSettings) -> Result<Self, MeshError> {
         let unusable = |detail: String| MeshError::Away { api: settings.api.clone(), detail };
-        let base = reqwest::Url::parse(&settings.api).map_err(|error| unusable(format!("not a URL: {error}")))?;
+        let base = reqwest::Url::parse(&settings.api)
+            .map_err(|error| unusable(format!("not a URL: {error}")))?;
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(unusable("neither an http nor an https URL".to_owned()));
         }
-        let http = mesh_http::web(CALL_TIME_OUT).map_err(|error| unusable(mesh_http::innermost(&error)))?;
+        let http = mesh_http::web(CALL_TIME_OUT)
+            .map_err(|error| unusable(mesh_http::innermost(&error)))?;
         Ok(Self { base, http, tokens: Tokens::default(), quiet_until: Mutex::default(), settings })
     }
 
@@ -86,13 +102,18 @@ impl Api {
         &self.settings.tailnet
     }
 
-    /// Sends a call. Success and 404 come back (the caller knows whether that is bad news), everything else as the error it stands for.
+    /// Sends a call. Success and 404 come back (the caller knows whether that is bad news),
+    /// everything else as the error it stands for.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Answer, MeshError> {
         let begun = Instant::now();
-        let mut answer = self.persist(call.what, call.repeatable, begun, || self.attempt(call, begun)).await?;
+        let mut answer =
+            self.persist(call.what, call.repeatable, begun, || self.attempt(call, begun)).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
-            // The API has forgotten the token before its time, which `attempt` has noted: once more with another one.
-            answer = self.persist(call.what, call.repeatable, begun, || self.attempt(call, begun)).await?;
+            // The API has forgotten the token before its time, which `attempt` has noted: once more
+            // with another one.
+            answer = self
+                .persist(call.what, call.repeatable, begun, || self.attempt(call, begun))
+                .await?;
         }
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
             return Ok(answer);
@@ -100,7 +121,8 @@ impl Api {
         Err(refusal(self.url(), call.what, &answer, call.needs))
     }
 
-    /// Makes sure that there is a token. When this fails, a call that would have followed was not sent.
+    /// Makes sure that there is a token. When this fails, a call that would have followed was not
+    /// sent.
     pub(super) async fn log_in(&self) -> Result<(), MeshError> {
         self.token(Instant::now()).await.map(drop)
     }
@@ -111,12 +133,24 @@ impl Api {
 
     pub(super) fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, MeshError> {
         // Serde's message may quote the body, and the body may hold a secret.
-        serde_json::from_slice(body)
-            .map_err(|error| self.away(format!("an answer that is not understood, line {} column {}", error.line(), error.column())))
+        serde_json::from_slice(body).map_err(|error| {
+            self.away(format!(
+                "an answer that is not understood, line {} column {}",
+                error.line(),
+                error.column()
+            ))
+        })
     }
 
-    /// Asks until there is an answer to go on with. 429 says that nothing was done, so it is repeated whatever it was.
-    async fn persist<F>(&self, what: &str, repeatable: bool, begun: Instant, attempt: impl Fn() -> F) -> Result<Answer, MeshError>
+    /// Asks until there is an answer to go on with. 429 says that nothing was done, so it is
+    /// repeated whatever it was.
+    async fn persist<F>(
+        &self,
+        what: &str,
+        repeatable: bool,
+        begun: Instant,
+        attempt: impl Fn() -> F,
+    ) -> Result<Answer, MeshError>
     where
         F: Future<Output = Result<Answer, MeshError>>,
     {
@@ -125,7 +159,9 @@ impl Api {
             self.keep_quiet(what, begun).await?;
             let outcome = attempt().await;
             let wait = match &outcome {
-                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => answer.retry_after.unwrap_or(pause),
+                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                    answer.retry_after.unwrap_or(pause)
+                }
                 Ok(answer) if answer.status.is_server_error() && repeatable => pause,
                 Err(MeshError::Away { .. }) if repeatable => pause,
                 _ => return outcome,
@@ -140,8 +176,12 @@ impl Api {
 
     async fn attempt(&self, call: Call<'_>, begun: Instant) -> Result<Answer, MeshError> {
         let token = self.token(begun).await?;
-        let mut request = self.http.request(call.method.clone(), self.at(call.path)).bearer_auth(token.expose_secret());
-        // The policy is kept in a format with comments, and comes in that unless asked for otherwise.
+        let mut request = self
+            .http
+            .request(call.method.clone(), self.at(call.path))
+            .bearer_auth(token.expose_secret());
+        // The policy is kept in a format with comments, and comes in that unless asked for
+        // otherwise.
         request = request.header(header::ACCEPT, "application/json");
         if let Some(body) = call.body {
             request = request.json(body);
@@ -153,17 +193,21 @@ impl Api {
         Ok(answer)
     }
 
-    /// The present token, or a new one. A token whose answer was lost does no harm, so it is asked for again.
+    /// The present token, or a new one. A token whose answer was lost does no harm, so it is asked
+    /// for again.
     async fn token(&self, begun: Instant) -> Result<SecretString, MeshError> {
         const WHAT: &str = "an access token";
         let fetch = async || {
-            let answer = self.persist(WHAT, true, begun, || self.send(self.token_request(), MAX_BODY)).await?;
+            let answer = self
+                .persist(WHAT, true, begun, || self.send(self.token_request(), MAX_BODY))
+                .await?;
             if !answer.status.is_success() {
                 return Err(refusal(self.url(), WHAT, &answer, Needs::KeysAndDevices));
             }
             let token = self.decode::<Token>(&answer.body)?;
             match lacks(token.scope.as_deref()) {
-                // Some servers answer a call without its scope by an empty list, which must not be taken for "nothing is there".
+                // Some servers answer a call without its scope by an empty list, which must not be
+                // taken for "nothing is there".
                 Some(lacks) => Err(too_small(WHAT, &lacks)),
                 None => Ok(token),
             }
@@ -180,9 +224,14 @@ impl Api {
         self.http.post(self.at(&["oauth", "token"])).form(&form)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, longest: usize) -> Result<Answer, MeshError> {
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        longest: usize,
+    ) -> Result<Answer, MeshError> {
         let read = async {
-            let mut response = request.send().await.map_err(|error| mesh_http::innermost(&error))?;
+            let mut response =
+                request.send().await.map_err(|error| mesh_http::innermost(&error))?;
             let status = response.status();
             let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
             if let Some(wait) = retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
@@ -192,19 +241,25 @@ impl Api {
             Ok(Answer { status, retry_after, body })
         };
         // The client's own limit counts per read; this one counts for the whole call.
-        let answer = timeout(CALL_TIME_OUT, read).await.unwrap_or_else(|_| Err(format!("no answer in {} s", CALL_TIME_OUT.as_secs())));
+        let answer = timeout(CALL_TIME_OUT, read)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer in {} s", CALL_TIME_OUT.as_secs())));
         answer.map_err(|detail| self.away(detail))
     }
 
     /// Waits as long as the API asked for, or gives up when that is too long for this call.
     async fn keep_quiet(&self, what: &str, begun: Instant) -> Result<(), MeshError> {
         let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let left =
+            until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
         if left.is_zero() || begun.elapsed() + left < RETRY_FOR {
             sleep(left).await;
             return Ok(());
         }
-        let message = format!("too many requests; it asked for a pause of which {} s are left", left.as_secs().max(1));
+        let message = format!(
+            "too many requests; it asked for a pause of which {} s are left",
+            left.as_secs().max(1)
+        );
         Err(MeshError::Refused { what: what.to_owned(), status: 429, message })
     }
 

@@ -1,13 +1,17 @@
-//! How tailscaled is started and logged in: the command lines that nodes and the operator share. Pure.
+//! How tailscaled is started and logged in: the command lines that nodes and the operator share.
+//! Pure.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Added to tailscaled's environment. Without the limit it grows to half a gigabyte under bulk traffic; without keepalive it keeps dead
-/// connections for hours.
-pub const DAEMON_ENV: [(&str, &str); 3] =
-    [("GOMEMLIMIT", "100MiB"), ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"), ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s")];
+/// Added to tailscaled's environment. Without the limit it grows to half a gigabyte under bulk
+/// traffic; without keepalive it keeps dead connections for hours.
+pub const DAEMON_ENV: [(&str, &str); 3] = [
+    ("GOMEMLIMIT", "100MiB"),
+    ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"),
+    ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s"),
+];
 
 /// The flag that names its SOCKS5 proxy.
 pub const SOCKS5_FLAG: &str = "--socks5-server=";
@@ -45,7 +49,8 @@ pub struct Login<'a> {
     pub socket: &'a Path,
     /// Control server, when it is not Tailscale's own.
     pub login_server: Option<&'a str>,
-    /// File with the auth key: argv is open to everybody on the machine. None when the state of an earlier login is enough.
+    /// File with the auth key: argv is open to everybody on the machine. None when the state of an
+    /// earlier login is enough.
     pub key_file: Option<&'a Path>,
     /// Host name asked for.
     pub hostname: &'a str,
@@ -58,7 +63,11 @@ impl Login<'_> {
         let mut arguments = vec![format!("--socket={}", self.socket.display()), "up".to_owned()];
         arguments.extend(self.login_server.map(|server| format!("--login-server={server}")));
         arguments.extend(self.key_file.map(|file| format!("--auth-key=file:{}", file.display())));
-        arguments.extend([format!("--hostname={}", self.hostname), "--accept-dns=true".to_owned(), "--timeout=30s".to_owned()]);
+        arguments.extend([
+            format!("--hostname={}", self.hostname),
+            "--accept-dns=true".to_owned(),
+            "--timeout=30s".to_owned(),
+        ]);
         arguments.into_iter().map(Into::into).collect()
     }
 }
@@ -69,19 +78,43 @@ mod tests {
 
     #[test]
     fn a_key_is_named_by_its_file_and_left_out_where_the_state_is_enough() {
-        let login = Login { socket: Path::new("/s"), login_server: Some("http://c"), key_file: Some(Path::new("/k")), hostname: "h" };
-        let with =
-            ["--socket=/s", "up", "--login-server=http://c", "--auth-key=file:/k", "--hostname=h", "--accept-dns=true", "--timeout=30s"];
+        let login = Login {
+            socket: Path::new("/s"),
+            login_server: Some("http://c"),
+            key_file: Some(Path::new("/k")),
+            hostname: "h",
+        };
+        let with = [
+            "--socket=/s",
+            "up",
+            "--login-server=http://c",
+            "--auth-key=file:/k",
+            "--hostname=h",
+            "--accept-dns=true",
+            "--timeout=30s",
+        ];
         assert_eq!(login.arguments(), with);
         let without = Login { login_server: None, key_file: None, ..login };
-        assert_eq!(without.arguments(), ["--socket=/s", "up", "--hostname=h", "--accept-dns=true", "--timeout=30s"]);
+        assert_eq!(
+            without.arguments(),
+            ["--socket=/s", "up", "--hostname=h", "--accept-dns=true", "--timeout=30s"]
+        );
     }
 
     #[test]
     fn the_daemon_needs_no_device() {
-        let daemon = Daemon { state_dir: Path::new("/d"), socket: Path::new("/s"), socks5: "127.0.0.1:1055".parse().unwrap() };
-        let expected =
-            ["--tun=userspace-networking", "--socks5-server=127.0.0.1:1055", "--statedir=/d", "--socket=/s", "--no-logs-no-support"];
+        let daemon = Daemon {
+            state_dir: Path::new("/d"),
+            socket: Path::new("/s"),
+            socks5: "127.0.0.1:1055".parse().unwrap(),
+        };
+        let expected = [
+            "--tun=userspace-networking",
+            "--socks5-server=127.0.0.1:1055",
+            "--statedir=/d",
+            "--socket=/s",
+            "--no-logs-no-support",
+        ];
         assert_eq!(daemon.arguments(), expected);
     }
 }

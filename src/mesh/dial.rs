@@ -8,14 +8,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_socks::tcp::Socks5Stream;
 
-/// Enough for the first dial to a peer: a handshake that is lost because one side does not know the other yet is repeated after 5 s.
+/// Enough for the first dial to a peer: a handshake that is lost because one side does not know the
+/// other yet is repeated after 5 s.
 pub const FIRST_DIAL: Duration = Duration::from_secs(6);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The proxy itself is not there.
-    #[error("the SOCKS5 proxy {proxy} of tailscaled is not reachable, so nothing on the mesh is; is tailscaled running?")]
+    #[error(
+        "the SOCKS5 proxy {proxy} of tailscaled is not reachable, so nothing on the mesh is; is tailscaled running?"
+    )]
     Proxy {
         /// Its address.
         proxy: SocketAddr,
@@ -23,7 +26,9 @@ pub enum DialError {
         source: io::Error,
     },
     /// The proxy could not reach the address, or refused to.
-    #[error("{to} is not reachable over the mesh; it is down, gone from the network map, or the policy does not allow the port")]
+    #[error(
+        "{to} is not reachable over the mesh; it is down, gone from the network map, or the policy does not allow the port"
+    )]
     Refused {
         /// Whom we wanted.
         to: SocketAddr,
@@ -48,23 +53,35 @@ pub enum DialError {
     },
 }
 
-/// Connects to `ip`:`port` within `limit`, through `socks5` when given (a tailscaled without a network device is reached no other way).
+/// Connects to `ip`:`port` within `limit`, through `socks5` when given (a tailscaled without a
+/// network device is reached no other way).
 ///
-/// It takes an address and never a name: a name that the proxy does not know goes to the host's resolver, which may point back at us.
-pub async fn dial(socks5: Option<SocketAddr>, ip: IpAddr, port: u16, limit: Duration) -> Result<TcpStream, DialError> {
+/// It takes an address and never a name: a name that the proxy does not know goes to the host's
+/// resolver, which may point back at us.
+pub async fn dial(
+    socks5: Option<SocketAddr>,
+    ip: IpAddr,
+    port: u16,
+    limit: Duration,
+) -> Result<TcpStream, DialError> {
     let to = SocketAddr::new(ip, port);
     let connect = async {
         match socks5 {
             None => TcpStream::connect(to).await.map_err(|source| DialError::Direct { to, source }),
             Some(proxy) => {
-                let stream = TcpStream::connect(proxy).await.map_err(|source| DialError::Proxy { proxy, source })?;
-                let stream = Socks5Stream::connect_with_socket(stream, to).await.map_err(|source| DialError::Refused { to, source })?;
+                let stream = TcpStream::connect(proxy)
+                    .await
+                    .map_err(|source| DialError::Proxy { proxy, source })?;
+                let stream = Socks5Stream::connect_with_socket(stream, to)
+                    .await
+                    .map_err(|source| DialError::Refused { to, source })?;
                 Ok(stream.into_inner())
             }
         }
     };
     let stream = timeout(limit, connect).await.unwrap_or(Err(DialError::TimeOut { to, limit }))?;
-    // Commands and small requests must not wait for a full packet. A socket that refuses the option still carries data.
+    // Commands and small requests must not wait for a full packet. A socket that refuses the option
+    // still carries data.
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
@@ -78,7 +95,8 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// Plays the proxy for one connection: answers `reply` and gives back the address that was asked for.
+    /// Plays the proxy for one connection: answers `reply` and gives back the address that was
+    /// asked for.
     async fn proxy(reply: u8) -> (SocketAddr, tokio::task::JoinHandle<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -99,7 +117,8 @@ mod tests {
     #[tokio::test]
     async fn the_proxy_gets_an_address_and_no_name() {
         let (address, task) = proxy(0).await;
-        let mut stream = dial(Some(address), "100.64.0.42".parse().unwrap(), 9700, LIMIT).await.unwrap();
+        let mut stream =
+            dial(Some(address), "100.64.0.42".parse().unwrap(), 9700, LIMIT).await.unwrap();
         let mut text = [0; 5];
         stream.read_exact(&mut text).await.unwrap();
         assert_eq!(&text, b"hello");
@@ -109,7 +128,8 @@ mod tests {
     #[tokio::test]
     async fn each_failure_says_what_is_wrong() {
         let (address, _task) = proxy(1).await;
-        let error = dial(Some(address), "100.64.0.42".parse().unwrap(), 9700, LIMIT).await.unwrap_err();
+        let error =
+            dial(Some(address), "100.64.0.42".parse().unwrap(), 9700, LIMIT).await.unwrap_err();
         assert!(matches!(error, DialError::Refused { .. }), "{error}");
         // Bound and not listening: nobody else gets the port, and connections are refused.
         let nobody = tokio::net::TcpSocket::new_v4().unwrap();
@@ -124,7 +144,9 @@ mod tests {
     #[tokio::test]
     async fn a_silent_proxy_is_given_up() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let error = dial(Some(silent.local_addr().unwrap()), HERE, 9700, Duration::from_millis(50)).await.unwrap_err();
+        let error = dial(Some(silent.local_addr().unwrap()), HERE, 9700, Duration::from_millis(50))
+            .await
+            .unwrap_err();
         assert!(matches!(error, DialError::TimeOut { .. }), "{error}");
     }
 }

@@ -7,17 +7,21 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
-/// A client for the web that trusts the public web's roots and follows no redirects (they would carry our token elsewhere).
+/// A client for the web that trusts the public web's roots and follows no redirects (they would
+/// carry our token elsewhere).
 pub(super) fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }))
+        .tls_backend_preconfigured(tls(RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        }))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(time_out / 2)
         .timeout(time_out)
         .build()
 }
 
-/// A client whose every request goes to the unix socket at `path`, whatever host its URL names. `time_out` counts for a whole call.
+/// A client whose every request goes to the unix socket at `path`, whatever host its URL names.
+/// `time_out` counts for a whole call.
 pub fn unix_socket(path: &Path, time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls(RootCertStore::empty()))

@@ -97,7 +97,9 @@ pub struct Pong {
 
 impl Pong {
     fn cleaned(mut self) -> Self {
-        for text in [&mut self.error, &mut self.endpoint, &mut self.peer_relay, &mut self.derp_region] {
+        for text in
+            [&mut self.error, &mut self.endpoint, &mut self.peer_relay, &mut self.derp_region]
+        {
             *text = outside::sentence(text);
         }
         self
@@ -141,8 +143,12 @@ impl LocalStatus {
     fn cleaned(mut self) -> Self {
         self.backend_state = outside::sentence(&self.backend_state);
         self.own = self.own.map(LocalPeer::cleaned);
-        self.health = self.health.map(|texts| texts.iter().take(MOST_COMPLAINTS).map(|text| outside::sentence(text)).collect());
-        self.peer = self.peer.map(|peers| peers.into_iter().map(|(key, peer)| (key, peer.cleaned())).collect());
+        self.health = self.health.map(|texts| {
+            texts.iter().take(MOST_COMPLAINTS).map(|text| outside::sentence(text)).collect()
+        });
+        self.peer = self
+            .peer
+            .map(|peers| peers.into_iter().map(|(key, peer)| (key, peer.cleaned())).collect());
         self
     }
 
@@ -168,35 +174,47 @@ pub struct LocalClient {
 }
 
 impl LocalClient {
-    /// A client for the tailscaled that listens on `socket`, e.g. `/var/run/tailscale/tailscaled.sock`.
+    /// A client for the tailscaled that listens on `socket`, e.g.
+    /// `/var/run/tailscale/tailscaled.sock`.
     pub fn new(socket: &Path) -> Result<Self, LocalError> {
-        let http = http::unix_socket(socket, TIME_OUT)
-            .map_err(|error| LocalError { socket: socket.display().to_string(), detail: http::innermost(&error) })?;
+        let http = http::unix_socket(socket, TIME_OUT).map_err(|error| LocalError {
+            socket: socket.display().to_string(),
+            detail: http::innermost(&error),
+        })?;
         Ok(Self { socket: socket.to_owned(), http })
     }
 
-    /// The present status; waits 3 s at most. Names in it are DNS names or empty, addresses are a device's, texts are short.
+    /// The present status; waits 3 s at most. Names in it are DNS names or empty, addresses are a
+    /// device's, texts are short.
     pub async fn status(&self) -> Result<LocalStatus, LocalError> {
         self.ask::<LocalStatus>(self.http.get(STATUS_URL)).await.map(LocalStatus::cleaned)
     }
 
-    /// Has tailscaled look for the way to a peer and measure it; waits 3 s at most for the peer's answer. The peer's tailscaled answers by
-    /// itself, nothing reaches its programs. Only who may command tailscaled may ask this.
+    /// Has tailscaled look for the way to a peer and measure it; waits 3 s at most for the peer's
+    /// answer. The peer's tailscaled answers by itself, nothing reaches its programs. Only who may
+    /// command tailscaled may ask this.
     pub async fn ping(&self, ip: IpAddr) -> Result<Pong, LocalError> {
         let ip = ip.to_string();
-        let pong = self.ask::<Pong>(self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "disco")])).await;
+        let pong = self
+            .ask::<Pong>(self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "disco")]))
+            .await;
         pong.map(Pong::cleaned)
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, LocalError> {
-        let failed = |detail: String| LocalError { socket: self.socket.display().to_string(), detail };
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, LocalError> {
+        let failed =
+            |detail: String| LocalError { socket: self.socket.display().to_string(), detail };
         let mut response = request.send().await.map_err(|error| failed(http::innermost(&error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err(failed(format!("status {status}")));
         }
         let body = http::bounded(&mut response, MAX_BODY).await.map_err(failed)?;
-        serde_json::from_slice(&body).map_err(|error| failed(format!("an answer that is not understood: {error}")))
+        serde_json::from_slice(&body)
+            .map_err(|error| failed(format!("an answer that is not understood: {error}")))
     }
 }
 
@@ -208,7 +226,8 @@ mod tests {
     use axum::routing::get;
 
     fn recorded() -> serde_json::Value {
-        serde_json::from_str(include_str!("../../tests/vectors/headscale/localapi-status.json")).unwrap()
+        serde_json::from_str(include_str!("../../tests/vectors/headscale/localapi-status.json"))
+            .unwrap()
     }
 
     fn serve(dir: &Path) -> PathBuf {
@@ -233,7 +252,10 @@ mod tests {
         let status = LocalClient::new(&serve(dir.path())).unwrap().status().await.unwrap();
         assert!(status.running() && status.have_node_key);
         let own = status.own.as_ref().unwrap();
-        assert_eq!((own.id.as_str(), own.fqdn(), own.ip()), ("2", "redis-1.mesh.test", "100.64.0.2".parse().ok()));
+        assert_eq!(
+            (own.id.as_str(), own.fqdn(), own.ip()),
+            ("2", "redis-1.mesh.test", "100.64.0.2".parse().ok())
+        );
         let peer = status.peer_named("redis-0.mesh.test").unwrap();
         assert_eq!(peer.ip(), "100.64.0.42".parse().ok());
         assert_eq!(status.peer_named("redis-9.mesh.test"), None);
@@ -241,7 +263,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_socket_is_named() {
-        let error = LocalClient::new(Path::new("/nowhere/tailscaled.sock")).unwrap().status().await.unwrap_err();
+        let error = LocalClient::new(Path::new("/nowhere/tailscaled.sock"))
+            .unwrap()
+            .status()
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("/nowhere/tailscaled.sock"), "{error}");
     }
 

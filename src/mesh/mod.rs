@@ -27,7 +27,9 @@ use crate::model::mesh::MeshView;
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// No answer, or none in time: nothing is known about the outcome.
-    #[error("the mesh control API at {api} does not answer ({detail}); running links go on, nobody can join; check `mesh.api`")]
+    #[error(
+        "the mesh control API at {api} does not answer ({detail}); running links go on, nobody can join; check `mesh.api`"
+    )]
     Away {
         /// Base URL.
         api: String,
@@ -70,17 +72,27 @@ pub struct MintedKey {
 /// The tailnet's control API.
 #[async_trait]
 pub trait MeshControl: Send + Sync {
-    /// Keys of this installation, then its devices: those whose host name carries the id, and those whose own id is `known` whatever they
-    /// are called now.
-    async fn read(&self, installation: &InstallationId, known: &BTreeSet<String>) -> Result<MeshView, MeshError>;
+    /// Keys of this installation, then its devices: those whose host name carries the id, and those
+    /// whose own id is `known` whatever they are called now.
+    async fn read(
+        &self,
+        installation: &InstallationId,
+        known: &BTreeSet<String>,
+    ) -> Result<MeshView, MeshError>;
 
     /// Mints a one-off, pre-authorized, tagged key.
-    async fn mint(&self, description: &str, tag: &str, life: Duration) -> Result<MintedKey, MeshError>;
+    async fn mint(
+        &self,
+        description: &str,
+        tag: &str,
+        life: Duration,
+    ) -> Result<MintedKey, MeshError>;
 
     /// Revokes a key; one that is already gone is a success.
     async fn revoke(&self, key: &str) -> Result<(), MeshError>;
 
-    /// Gives a device these tags and no others. Open connections to peers that it may no longer see fall silent; nobody is told.
+    /// Gives a device these tags and no others. Open connections to peers that it may no longer see
+    /// fall silent; nobody is told.
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError>;
 
     /// Deletes a device; one that is already gone is a success.

@@ -1,5 +1,6 @@
-//! What a control server or a tailscaled may say: names that are names, addresses that are a device's, texts of a bounded length. They end in
-//! files of Redis and of the system, in dials and in a terminal, so whatever is none of these is dropped where it comes in.
+//! What a control server or a tailscaled may say: names that are names, addresses that are a
+//! device's, texts of a bounded length. They end in files of Redis and of the system, in dials and
+//! in a terminal, so whatever is none of these is dropped where it comes in.
 
 use std::net::IpAddr;
 
@@ -12,14 +13,18 @@ const LONGEST_WORD: usize = 128;
 /// Longest sentence that is passed on.
 const LONGEST_TEXT: usize = 300;
 
-/// A DNS name in lower case without its trailing dot, which may be a single label; `None` when it is no such name.
+/// A DNS name in lower case without its trailing dot, which may be a single label; `None` when it
+/// is no such name.
 #[must_use]
 pub fn dns_name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
         let bytes = label.as_bytes();
         let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        (1..=LONGEST_LABEL).contains(&bytes.len()) && bytes.iter().all(inner) && bytes[0] != b'-' && bytes[bytes.len() - 1] != b'-'
+        (1..=LONGEST_LABEL).contains(&bytes.len())
+            && bytes.iter().all(inner)
+            && bytes[0] != b'-'
+            && bytes[bytes.len() - 1] != b'-'
     };
     (name.len() <= LONGEST_NAME && name.split('.').all(label)).then(|| name.to_ascii_lowercase())
 }
@@ -42,7 +47,12 @@ pub fn may_be_a_device(ip: &IpAddr) -> bool {
     let nobody = ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
     !nobody
         && match ip.to_canonical() {
-            IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_broadcast() && !v4.is_loopback() && !v4.is_unspecified(),
+            IpAddr::V4(v4) => {
+                !v4.is_link_local()
+                    && !v4.is_broadcast()
+                    && !v4.is_loopback()
+                    && !v4.is_unspecified()
+            }
             IpAddr::V6(v6) => !v6.is_unicast_link_local(),
         }
 }
@@ -85,9 +95,19 @@ mod tests {
         for good in ["100.64.0.1", "fd7a:115c:a1e0::1", "10.0.0.7"] {
             assert!(device_ip(good).is_some(), "{good}");
         }
-        for bad in
-            ["127.0.0.1", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "224.0.0.1", "169.254.169.254", "255.255.255.255", "fe80::1", "x", ""]
-        {
+        for bad in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "224.0.0.1",
+            "169.254.169.254",
+            "255.255.255.255",
+            "fe80::1",
+            "x",
+            "",
+        ] {
             assert_eq!(device_ip(bad), None, "{bad}");
         }
     }
@@ -96,6 +116,11 @@ mod tests {
     fn a_sentence_is_one_short_line() {
         assert_eq!(sentence("a\nb\u{1b}[31m"), "a b [31m");
         assert_eq!(sentence(&"x".repeat(10_000)).len(), LONGEST_TEXT);
-        assert!(is_word("tag:akash-redis") && !is_word("a b") && !is_word("") && !is_word(&"x".repeat(500)));
+        assert!(
+            is_word("tag:akash-redis")
+                && !is_word("a b")
+                && !is_word("")
+                && !is_word(&"x".repeat(500))
+        );
     }
 }

@@ -22,7 +22,8 @@ const REDIS: u16 = 6379;
 const SENTINEL: u16 = 26379;
 /// The agent of a node.
 const AGENT: u16 = 9700;
-/// The SOCKS5 listener of a node's tailscaled. Userspace tailscaled hands every port on to loopback, this one too.
+/// The SOCKS5 listener of a node's tailscaled. Userspace tailscaled hands every port on to
+/// loopback, this one too.
 const SOCKS5: u16 = 1055;
 
 /// The tags that the policy tells apart.
@@ -114,7 +115,9 @@ pub struct Test {
 
 /// The policy cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the policy is not understood (line {line} column {column}), so nothing can be said about it; look at it in the control server")]
+#[error(
+    "the policy is not understood (line {line} column {column}), so nothing can be said about it; look at it in the control server"
+)]
 pub struct NotAPolicy {
     line: usize,
     column: usize,
@@ -129,16 +132,19 @@ impl Policy {
         let text = hujson::plain(text);
         // A list would be read as the sections in their order.
         let is_map = serde_json::from_str::<Map<String, Value>>(&text);
-        is_map.and_then(|_| serde_json::from_str(&text)).map_err(|error| NotAPolicy { line: error.line(), column: error.column() })
+        is_map
+            .and_then(|_| serde_json::from_str(&text))
+            .map_err(|error| NotAPolicy { line: error.line(), column: error.column() })
     }
 }
 
-/// The policy with which clusters work and nobody reaches more than they must. What else is on the tailnet is not part of it:
-/// applications get a grant of their own to `tcp:6379`.
+/// The policy with which clusters work and nobody reaches more than they must. What else is on the
+/// tailnet is not part of it: applications get a grant of their own to `tcp:6379`.
 #[must_use]
 pub fn wanted(tags: &Tags) -> Policy {
     let owned = || vec![tags.operator.clone()];
-    let mut tag_owners: BTreeMap<_, _> = tags.nodes.iter().map(|tag| (tag.clone(), owned())).collect();
+    let mut tag_owners: BTreeMap<_, _> =
+        tags.nodes.iter().map(|tag| (tag.clone(), owned())).collect();
     tag_owners.insert(tags.quarantine.clone(), owned());
     // Without owners a tag is given out by the tailnet's admins, who make the OAuth client.
     tag_owners.insert(tags.operator.clone(), Vec::new());
@@ -150,8 +156,14 @@ pub fn wanted(tags: &Tags) -> Policy {
     };
     let mut grants = Vec::new();
     for node in &tags.nodes {
-        grants.push(grant(node, node, &[REDIS, SENTINEL], "Replication: the nodes of a cluster reach Redis of each other."));
-        // `akash-redis proxy` beside the operator goes through the operator's tailscaled, and so under the operator's tag.
+        grants.push(grant(
+            node,
+            node,
+            &[REDIS, SENTINEL],
+            "Replication: the nodes of a cluster reach Redis of each other.",
+        ));
+        // `akash-redis proxy` beside the operator goes through the operator's tailscaled, and so
+        // under the operator's tag.
         let why = "The operator reaches the agents; 6379 is for `akash-redis proxy` beside it.";
         grants.push(grant(&tags.operator, node, &[AGENT, REDIS], why));
     }
@@ -161,14 +173,21 @@ pub fn wanted(tags: &Tags) -> Policy {
 }
 
 fn tests_of(tags: &Tags) -> Vec<Test> {
-    let all = |targets: &[(&String, u16)]| targets.iter().map(|(tag, port)| format!("{tag}:{port}")).collect::<Vec<_>>();
+    let all = |targets: &[(&String, u16)]| {
+        targets.iter().map(|(tag, port)| format!("{tag}:{port}")).collect::<Vec<_>>()
+    };
     let quarantine = &tags.quarantine;
     let cut_off = [(quarantine, REDIS), (quarantine, AGENT), (quarantine, SOCKS5)];
     let mut tests = Vec::new();
     for node in &tags.nodes {
         let others = tags.nodes.iter().filter(|other| *other != node).map(|other| (other, REDIS));
-        let deny: Vec<_> = [(node, SOCKS5), (node, AGENT)].into_iter().chain(cut_off).chain(others).collect();
-        tests.push(Test { src: node.clone(), accept: all(&[(node, REDIS), (node, SENTINEL)]), deny: all(&deny) });
+        let deny: Vec<_> =
+            [(node, SOCKS5), (node, AGENT)].into_iter().chain(cut_off).chain(others).collect();
+        tests.push(Test {
+            src: node.clone(),
+            accept: all(&[(node, REDIS), (node, SENTINEL)]),
+            deny: all(&deny),
+        });
         let (accept, deny) = ([(node, AGENT), (node, REDIS)], [(node, SOCKS5)]);
         tests.push(Test { src: tags.operator.clone(), accept: all(&accept), deny: all(&deny) });
     }
@@ -181,15 +200,21 @@ fn tests_of(tags: &Tags) -> Vec<Test> {
 }
 
 /// A section that is there, even if it says `null`.
-fn some<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn some<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     null_is_empty(deserializer).map(Some)
 }
 
-fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-fn lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+fn lists<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
     let lists: BTreeMap<String, Option<Vec<String>>> = null_is_empty(deserializer)?;
     Ok(lists.into_iter().map(|(name, list)| (name, list.unwrap_or_default())).collect())
 }

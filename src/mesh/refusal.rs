@@ -30,7 +30,9 @@ pub(super) struct Answer {
 impl Answer {
     /// The API's own words, shortened.
     pub(super) fn message(&self) -> String {
-        answers::message(&self.body).unwrap_or_else(|| self.status.canonical_reason().unwrap_or("without a word").to_owned())
+        answers::message(&self.body).unwrap_or_else(|| {
+            self.status.canonical_reason().unwrap_or("without a word").to_owned()
+        })
     }
 }
 
@@ -53,14 +55,21 @@ fn remedy(status: u16, needs: Needs<'_>) -> String {
     let client = "the OAuth client of `mesh.oauthClientId`";
     let scopes = "the scopes auth_keys and devices:core";
     match (status, needs) {
-        (401, _) => format!("{client} or its secret is not valid (any more): make one with {scopes} and update `mesh.oauthSecretFile`"),
-        (_, Needs::Tag(tag)) => format!("{client} needs {scopes}, and the policy's tagOwners must give {tag} to a tag of that client"),
-        (_, Needs::Policy) => format!("{client} needs the scope policy_file:read; nothing but the check of the policy uses it"),
+        (401, _) => format!(
+            "{client} or its secret is not valid (any more): make one with {scopes} and update `mesh.oauthSecretFile`"
+        ),
+        (_, Needs::Tag(tag)) => format!(
+            "{client} needs {scopes}, and the policy's tagOwners must give {tag} to a tag of that client"
+        ),
+        (_, Needs::Policy) => format!(
+            "{client} needs the scope policy_file:read; nothing but the check of the policy uses it"
+        ),
         (_, Needs::KeysAndDevices) => format!("{client} needs {scopes}"),
     }
 }
 
-/// The scope without which a credential is of no use to us, by what its token says of itself; `None` when it has all, or nothing is said.
+/// The scope without which a credential is of no use to us, by what its token says of itself;
+/// `None` when it has all, or nothing is said.
 pub(super) fn lacks(scope: Option<&str>) -> Option<String> {
     let has: Vec<&str> = scope?.split_whitespace().take(64).collect();
     // `devices` is what older clients have for both.
@@ -72,7 +81,12 @@ pub(super) fn lacks(scope: Option<&str>) -> Option<String> {
 /// The error of a credential that lacks `scope`.
 pub(super) fn too_small(what: &str, scope: &str) -> MeshError {
     let message = format!("its token has no scope {scope}");
-    MeshError::Forbidden { what: what.to_owned(), status: 403, message, remedy: remedy(403, Needs::KeysAndDevices) }
+    MeshError::Forbidden {
+        what: what.to_owned(),
+        status: 403,
+        message,
+        remedy: remedy(403, Needs::KeysAndDevices),
+    }
 }
 
 /// A 400 to a deletion is good news only when the text says that no such thing can exist.
@@ -80,7 +94,8 @@ pub(super) fn says_no_such_id(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("not found")
         || message.contains("no such")
-        || (["malformed", "invalid"].iter().any(|word| message.contains(word)) && message.contains("id"))
+        || (["malformed", "invalid"].iter().any(|word| message.contains(word))
+            && message.contains("id"))
 }
 
 /// How long an answer asks to be left alone: a number of seconds, or a date.
@@ -91,8 +106,11 @@ pub(super) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Du
         return Some(Duration::from_secs(seconds));
     }
     let until = OffsetDateTime::parse(wanted, &Rfc2822).ok()?;
-    // The date is by the server's clock, and the server says what that shows; ours may be an hour off.
-    let now = text(header::DATE).and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok()).unwrap_or(now);
+    // The date is by the server's clock, and the server says what that shows; ours may be an hour
+    // off.
+    let now = text(header::DATE)
+        .and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok())
+        .unwrap_or(now);
     Some(Duration::try_from(until - now).unwrap_or(Duration::ZERO))
 }
 
@@ -104,7 +122,8 @@ mod tests {
     const NOW: i64 = 1_646_500_227;
 
     fn asked(headers: &[(HeaderName, &str)]) -> Option<Duration> {
-        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
         retry_after(&headers, OffsetDateTime::from_unix_timestamp(NOW).unwrap())
     }
 
@@ -118,25 +137,42 @@ mod tests {
             ("-3", None),
             ("soon", None),
         ] {
-            assert_eq!(asked(&[(header::RETRY_AFTER, text)]), pause.map(Duration::from_secs), "{text:?}");
+            assert_eq!(
+                asked(&[(header::RETRY_AFTER, text)]),
+                pause.map(Duration::from_secs),
+                "{text:?}"
+            );
         }
         assert_eq!(asked(&[]), None);
     }
 
     #[test]
     fn a_token_says_what_it_may() {
-        for enough in [None, Some(""), Some("all"), Some("devices"), Some("devices:core auth_keys policy_file:read"), Some("all:read all")]
-        {
+        for enough in [
+            None,
+            Some(""),
+            Some("all"),
+            Some("devices"),
+            Some("devices:core auth_keys policy_file:read"),
+            Some("all:read all"),
+        ] {
             assert_eq!(lacks(enough), None, "{enough:?}");
         }
-        for (scope, lacking) in [("auth_keys", "devices:core"), ("devices:core auth_keys:read", "auth_keys"), ("all:read", "auth_keys")] {
+        for (scope, lacking) in [
+            ("auth_keys", "devices:core"),
+            ("devices:core auth_keys:read", "auth_keys"),
+            ("all:read", "auth_keys"),
+        ] {
             assert_eq!(lacks(Some(scope)).as_deref(), Some(lacking), "{scope}");
         }
     }
 
     #[test]
     fn a_date_counts_by_the_servers_clock_where_it_tells_it() {
-        let an_hour_on = [(header::RETRY_AFTER, "Sat, 05 Mar 2022 18:10:37 GMT"), (header::DATE, "Sat, 05 Mar 2022 18:10:27 GMT")];
+        let an_hour_on = [
+            (header::RETRY_AFTER, "Sat, 05 Mar 2022 18:10:37 GMT"),
+            (header::DATE, "Sat, 05 Mar 2022 18:10:27 GMT"),
+        ];
         assert_eq!(asked(&an_hour_on), Some(Duration::from_secs(10)));
     }
 }

@@ -15,7 +15,8 @@ const USUAL_LIFE: Duration = Duration::from_hours(1);
 /// A longer life is not believed; asking once a day costs nothing.
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
 
-/// The present token, if there is one. However many callers want one at the same time, one of them fetches it.
+/// The present token, if there is one. However many callers want one at the same time, one of them
+/// fetches it.
 #[derive(Default)]
 pub(super) struct Tokens {
     held: Mutex<Option<Bearer>>,
@@ -28,7 +29,10 @@ struct Bearer {
 
 impl Tokens {
     /// The present token, or the one that `fetch` brings. None is handed out after its renew time.
-    pub(super) async fn get<E>(&self, fetch: impl AsyncFnOnce() -> Result<Token, E>) -> Result<SecretString, E> {
+    pub(super) async fn get<E>(
+        &self,
+        fetch: impl AsyncFnOnce() -> Result<Token, E>,
+    ) -> Result<SecretString, E> {
         let mut held = self.held.lock().await;
         if let Some(bearer) = held.as_ref().filter(|bearer| Instant::now() < bearer.renew_at) {
             return Ok(bearer.secret.clone());
@@ -37,13 +41,18 @@ impl Tokens {
         let asked = Instant::now();
         let token = fetch().await?;
         let secret = SecretString::from(token.secret);
-        *held = Some(Bearer { secret: secret.clone(), renew_at: asked + use_for(token.expires_in) });
+        *held =
+            Some(Bearer { secret: secret.clone(), renew_at: asked + use_for(token.expires_in) });
         Ok(secret)
     }
 
-    /// Forgets a token that the API no longer takes, unless another has come in its place meanwhile.
+    /// Forgets a token that the API no longer takes, unless another has come in its place
+    /// meanwhile.
     pub(super) async fn refused(&self, token: &SecretString) {
-        self.held.lock().await.take_if(|bearer| bearer.secret.expose_secret() == token.expose_secret());
+        self.held
+            .lock()
+            .await
+            .take_if(|bearer| bearer.secret.expose_secret() == token.expose_secret());
     }
 }
 
@@ -78,7 +87,11 @@ mod tests {
         async fn token(&self, tokens: &Tokens) -> String {
             let fetch = async || {
                 self.issued.set(self.issued.get() + 1);
-                let token = Token { secret: self.issued.get().to_string(), expires_in: self.life, scope: None };
+                let token = Token {
+                    secret: self.issued.get().to_string(),
+                    expires_in: self.life,
+                    scope: None,
+                };
                 sleep(self.answer_after).await;
                 Ok::<_, Infallible>(token)
             };
@@ -88,13 +101,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_token_is_used_past_its_renew_time() {
-        for (life, used_for) in [(Some(3600), 3540), (Some(600), 540), (Some(90), 45), (Some(2), 1), (None, 3540)] {
+        for (life, used_for) in
+            [(Some(3600), 3540), (Some(600), 540), (Some(90), 45), (Some(2), 1), (None, 3540)]
+        {
             let (tokens, api) = (Tokens::default(), Api::new(life, Duration::ZERO));
             let used_for = Duration::from_secs(used_for);
             for round in 1..=3_u64 {
                 assert_eq!(api.token(&tokens).await, round.to_string());
                 advance(used_for.checked_sub(Duration::from_millis(1)).unwrap()).await;
-                assert_eq!(api.token(&tokens).await, round.to_string(), "a good token is not asked for again ({life:?})");
+                assert_eq!(
+                    api.token(&tokens).await,
+                    round.to_string(),
+                    "a good token is not asked for again ({life:?})"
+                );
                 advance(Duration::from_millis(1)).await;
             }
         }
@@ -111,7 +130,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_without_any_life_is_used_once_and_an_endless_one_for_a_day() {
         let (tokens, api) = (Tokens::default(), Api::new(Some(0), Duration::ZERO));
-        assert_eq!((api.token(&tokens).await, api.token(&tokens).await), ("1".to_owned(), "2".to_owned()));
+        assert_eq!(
+            (api.token(&tokens).await, api.token(&tokens).await),
+            ("1".to_owned(), "2".to_owned())
+        );
         let (tokens, api) = (Tokens::default(), Api::new(Some(u64::MAX), Duration::ZERO));
         assert_eq!(api.token(&tokens).await, "1");
         advance(LONGEST_LIFE).await;

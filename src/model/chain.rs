@@ -166,7 +166,9 @@ impl ChainMsg {
     #[must_use]
     pub fn dseq(&self) -> u64 {
         match self {
-            Self::CreateDeployment { dseq, .. } | Self::UpdateDeployment { dseq, .. } | Self::CloseDeployment { dseq } => *dseq,
+            Self::CreateDeployment { dseq, .. }
+            | Self::UpdateDeployment { dseq, .. }
+            | Self::CloseDeployment { dseq } => *dseq,
             Self::CreateLease(id) => id.dseq,
         }
     }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// The variable's name.
 pub const NODE_VARIABLE: &str = "AKASH_REDIS_NODE";
 
-/// Value of [`NODE_VARIABLE`]: compact JSON. The provider can read it, so it holds secrets of this one node only.
+/// Value of [`NODE_VARIABLE`]: compact JSON. The provider can read it, so it holds secrets of this
+/// one node only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NodeIdentity {
@@ -30,7 +31,8 @@ pub struct NodeIdentity {
     pub key: String,
     /// How Redis reaches its master: `forwarder` or `proxychains`.
     pub egress: String,
-    /// Have the mesh carry port 6379 by `tailscale serve` too. Left out when it is off: an older agent refuses a field that it does not know.
+    /// Have the mesh carry port 6379 by `tailscale serve` too. Left out when it is off: an older
+    /// agent refuses a field that it does not know.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub serve: bool,
     /// Container memory, bytes.
@@ -42,6 +44,9 @@ pub struct NodeIdentity {
 impl std::fmt::Debug for NodeIdentity {
     /// Without the secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeIdentity").field("incarnation", &self.incarnation).field("hostname", &self.hostname).finish_non_exhaustive()
+        f.debug_struct("NodeIdentity")
+            .field("incarnation", &self.incarnation)
+            .field("hostname", &self.hostname)
+            .finish_non_exhaustive()
     }
 }

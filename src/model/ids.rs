@@ -40,14 +40,15 @@ impl IncarnationName {
         self.0.rsplit('-').nth(1)?.parse().ok()
     }
 
-    /// Host name asked for on the mesh: it ends in the installation id, so that a lost device is known as ours.
+    /// Host name asked for on the mesh: it ends in the installation id, so that a lost device is
+    /// known as ours.
     #[must_use]
     pub fn hostname(&self, installation: &InstallationId) -> String {
         format!("{}-{installation}", self.0)
     }
 
-    /// Sequence of its deployment: derived, so that no two incarnations of an owner ever have the same one, whoever reserves them when.
-    /// Below 2^52, which JSON tools keep exact.
+    /// Sequence of its deployment: derived, so that no two incarnations of an owner ever have the
+    /// same one, whoever reserves them when. Below 2^52, which JSON tools keep exact.
     #[must_use]
     pub fn dseq(&self, installation: &InstallationId) -> u64 {
         let digest = Sha256::digest(format!("akash-redis deployment {installation} {}", self.0));

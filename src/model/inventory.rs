@@ -27,7 +27,13 @@ pub struct Reading<T> {
 
 impl<T> Default for Reading<T> {
     fn default() -> Self {
-        Self { value: None, at: UnixMs(0), done: UnixMs(0), error: Some("not read yet".into()), refused: false }
+        Self {
+            value: None,
+            at: UnixMs(0),
+            done: UnixMs(0),
+            error: Some("not read yet".into()),
+            refused: false,
+        }
     }
 }
 
@@ -73,17 +79,20 @@ pub struct Inventory {
     pub nodes: BTreeMap<IncarnationName, NodeView>,
     /// Hash of the manifest, with a minted key, that this process holds for an incarnation.
     pub held: BTreeMap<IncarnationName, [u8; 32]>,
-    /// Nodes for which a key is being minted, or was after the reading of the tailnet began: it says nothing about their keys and devices.
+    /// Nodes for which a key is being minted, or was after the reading of the tailnet began: it
+    /// says nothing about their keys and devices.
     pub minting: BTreeSet<IncarnationName>,
     /// Why the control API would not mint a key for a node, one sentence each.
     pub not_minted: BTreeMap<IncarnationName, String>,
-    /// Active deployments with our installation id that stand in no record, with the name in their group.
+    /// Active deployments with our installation id that stand in no record, with the name in their
+    /// group.
     pub unrecorded: BTreeMap<u64, IncarnationName>,
     /// Manifests that providers took from this process, of incarnations that did not join yet.
     pub delivered: BTreeMap<IncarnationName, Delivered>,
     /// Effects that failed when they were carried out last.
     pub failing: Vec<Failing>,
-    /// Deployments that the reading of the chain cannot be believed about: a transaction may still be signed or land, or landed after it.
+    /// Deployments that the reading of the chain cannot be believed about: a transaction may still
+    /// be signed or land, or landed after it.
     pub pending: BTreeSet<u64>,
     /// Suffixes, picked at random.
     pub spare: Spare,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::time::UnixMs;
 
-/// An auth key can be used for so long: it is minted before anything is bought, so this covers the bids, the manifest, the start and the first
-/// login.
+/// An auth key can be used for so long: it is minted before anything is bought, so this covers the
+/// bids, the manifest, the start and the first login.
 pub const KEY_LIFE: Duration = Duration::from_hours(1);
 
 /// Devices and keys of this installation.
@@ -21,12 +21,21 @@ pub struct MeshView {
 }
 
 impl MeshView {
-    /// The devices of one node: the one that its agent reported, and whatever else has its host name and one of `tags`, which only our keys
-    /// give. A stranger's device may have taken the host name; it is none of ours.
+    /// The devices of one node: the one that its agent reported, and whatever else has its host
+    /// name and one of `tags`, which only our keys give. A stranger's device may have taken the
+    /// host name; it is none of ours.
     #[must_use]
-    pub fn devices_of(&self, hostname: &str, reported: Option<&str>, tags: [&str; 2]) -> Vec<&Device> {
+    pub fn devices_of(
+        &self,
+        hostname: &str,
+        reported: Option<&str>,
+        tags: [&str; 2],
+    ) -> Vec<&Device> {
         let tagged = |d: &Device| d.tags.iter().any(|t| tags.contains(&t.as_str()));
-        self.devices.iter().filter(|d| reported == Some(d.id.as_str()) || (d.hostname == hostname && tagged(d))).collect()
+        self.devices
+            .iter()
+            .filter(|d| reported == Some(d.id.as_str()) || (d.hostname == hostname && tagged(d)))
+            .collect()
     }
 }
 
@@ -37,9 +46,11 @@ pub struct Device {
     pub id: String,
     /// Host name it asked for; empty when that is no DNS name.
     pub hostname: String,
-    /// What it is called now, an FQDN without trailing dot or its first label alone, as the server says; it may be renamed at any time.
+    /// What it is called now, an FQDN without trailing dot or its first label alone, as the server
+    /// says; it may be renamed at any time.
     pub name: String,
-    /// Its 100.x address; empty when it has none. Some servers give it to another device once this one is gone.
+    /// Its 100.x address; empty when it has none. Some servers give it to another device once this
+    /// one is gone.
     pub ip: String,
     /// Tags in force.
     pub tags: Vec<String>,

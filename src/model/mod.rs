@@ -1,4 +1,5 @@
-//! The words of the program as data: ids, money, what was observed, what must be remembered, what shall be done.
+//! The words of the program as data: ids, money, what was observed, what must be remembered, what
+//! shall be done.
 //!
 //! Nothing here does I/O or decides; every other room speaks in these types.
 

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 pub const UACT: &str = "uact";
 /// Denomination of fees.
 pub const UAKT: &str = "uakt";
-/// Units of `DecAmount` in one whole unit of a denomination: the chain's decimal coins carry 18 places.
+/// Units of `DecAmount` in one whole unit of a denomination: the chain's decimal coins carry 18
+/// places.
 pub const DEC_ONE: u128 = 1_000_000_000_000_000_000;
 
 /// A whole number of `uact`, a millionth of an ACT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Uact(pub u64);
 
@@ -54,7 +57,8 @@ impl fmt::Display for Uact {
 pub struct PricePerBlock(pub u128);
 
 impl PricePerBlock {
-    /// What a month of 30 days costs at this price, rounded up to the next uact; `block_ms` is the measured block time.
+    /// What a month of 30 days costs at this price, rounded up to the next uact; `block_ms` is the
+    /// measured block time.
     ///
     /// # Panics
     /// Never: a block time of zero counts as one millisecond.

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::time::UnixMs;
 
 /// Orders commands: term of the operator process, then epoch of the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Authority {
     /// Raised when an operator process takes over the store.
     pub term: u64,
@@ -53,8 +55,8 @@ pub struct NodeState {
     pub saved: Vec<String>,
 }
 
-/// Beginning of the note of a node that cannot join: the control server refused its key for good, because it was used, has expired or was
-/// revoked. Only a new incarnation has a new key.
+/// Beginning of the note of a node that cannot join: the control server refused its key for good,
+/// because it was used, has expired or was revoked. Only a new incarnation has a new key.
 pub const KEY_SPENT: &str = "the key is spent";
 
 impl NodeState {
@@ -214,8 +216,8 @@ pub struct AttachedReplica {
     pub lag_seconds: u32,
 }
 
-/// Where the data of a node stood when its agent last looked: that of its running redis, or of its volume. Without a volume it ends with
-/// the process.
+/// Where the data of a node stood when its agent last looked: that of its running redis, or of its
+/// volume. Without a volume it ends with the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// Replication id.
@@ -224,17 +226,20 @@ pub struct History {
     pub offset: i64,
     /// Epoch it was reached in.
     pub epoch: u64,
-    /// Writes of up to so many milliseconds may have come after this and are not in it; [`History::UNKNOWN_GAP`] when nobody knows how many.
+    /// Writes of up to so many milliseconds may have come after this and are not in it;
+    /// [`History::UNKNOWN_GAP`] when nobody knows how many.
     ///
-    /// 0 when it was read at a fence, a demotion or a clean stop, when it is that of a replica, which has nothing that its master lacks, and
-    /// while the process that it speaks of runs and is looked at. More than 0 after a master died that nobody had fenced, until its history is
+    /// 0 when it was read at a fence, a demotion or a clean stop, when it is that of a replica,
+    /// which has nothing that its master lacks, and while the process that it speaks of runs and is
+    /// looked at. More than 0 after a master died that nobody had fenced, until its history is
     /// written anew.
     #[serde(default = "unknown_gap")]
     pub gap_ms: u64,
 }
 
 impl History {
-    /// A master took writes for a time that nobody knows, as when its whole container was killed and the clock was set since.
+    /// A master took writes for a time that nobody knows, as when its whole container was killed
+    /// and the clock was set since.
     pub const UNKNOWN_GAP: u64 = u64::MAX;
 }
 

@@ -1,4 +1,5 @@
-//! What must be remembered because it cannot be observed: one record per cluster, changed by compare-and-set before the effect it announces.
+//! What must be remembered because it cannot be observed: one record per cluster, changed by
+//! compare-and-set before the effect it announces.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,8 @@ pub struct Record {
     pub incarnations: BTreeMap<IncarnationName, Incarnation>,
     /// The one that was chosen for the highest epoch in which one was chosen.
     pub master: Option<Promotion>,
-    /// Epoch of the last promotion that its agent confirmed: data exists since, and an empty node never wins. 0 = never.
+    /// Epoch of the last promotion that its agent confirmed: data exists since, and an empty node
+    /// never wins. 0 = never.
     pub data_epoch: u64,
     /// Who was master in `data_epoch`.
     pub data_master: Option<IncarnationName>,
@@ -42,17 +44,19 @@ pub struct Promotion {
     pub epoch: u64,
     /// Who was chosen.
     pub incarnation: IncarnationName,
-    /// The redis process that was chosen: another one holds other data, and is another choice under another epoch. Empty in a record of an
-    /// earlier version.
+    /// The redis process that was chosen: another one holds other data, and is another choice under
+    /// another epoch. Empty in a record of an earlier version.
     #[serde(default)]
     pub run_id: String,
-    /// The start of the agent that was chosen: the word of another start says nothing about that redis.
+    /// The start of the agent that was chosen: the word of another start says nothing about that
+    /// redis.
     #[serde(default)]
     pub boot_id: String,
     /// Its agent confirmed the promotion.
     pub confirmed: bool,
-    /// The weakest quorum that may be in force there, of what was reported in this epoch and what was sent since: the fewest replicas, the
-    /// longest lag. Written before anything weaker is sent. `None` in a record of an earlier version until the master is heard.
+    /// The weakest quorum that may be in force there, of what was reported in this epoch and what
+    /// was sent since: the fewest replicas, the longest lag. Written before anything weaker is
+    /// sent. `None` in a record of an earlier version until the master is heard.
     #[serde(default)]
     pub quorum: Option<Quorum>,
 }
@@ -75,11 +79,12 @@ pub struct Incarnation {
     /// Its agent was connected at least once.
     #[serde(default)]
     pub joined: bool,
-    /// May be attached to the master: written before it may attach. One that was given up stays a member until the master confirms that it
-    /// may not replicate any more.
+    /// May be attached to the master: written before it may attach. One that was given up stays a
+    /// member until the master confirms that it may not replicate any more.
     #[serde(default)]
     pub member: bool,
-    /// Was in sync in the data's epoch and the master did not go on without it: may be promoted, and its acknowledgements count.
+    /// Was in sync in the data's epoch and the master did not go on without it: may be promoted,
+    /// and its acknowledgements count.
     #[serde(default)]
     pub candidate: bool,
     /// Device id that its agent reported: another one under its name is not this node.
@@ -114,7 +119,13 @@ pub struct Rejoin {
 impl Incarnation {
     /// Reserved, and nothing else is known of it.
     #[must_use]
-    pub fn new(ordinal: u32, dseq: u64, reserved: UnixMs, epoch_floor: u64, max_price: PricePerBlock) -> Self {
+    pub fn new(
+        ordinal: u32,
+        dseq: u64,
+        reserved: UnixMs,
+        epoch_floor: u64,
+        max_price: PricePerBlock,
+    ) -> Self {
         Self {
             ordinal,
             dseq,
@@ -146,7 +157,8 @@ pub struct Choice {
     pub at: UnixMs,
 }
 
-/// A node that was given up as master is reached by the operator alone until it takes no writes any more.
+/// A node that was given up as master is reached by the operator alone until it takes no writes any
+/// more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
     /// Epoch in which it was given up.
@@ -164,7 +176,8 @@ pub struct Condemned {
     pub at: UnixMs,
     /// One sentence.
     pub reason: String,
-    /// When the chain was first seen to have no active deployment of it: only a reading of the tailnet from after that tells what is left there.
+    /// When the chain was first seen to have no active deployment of it: only a reading of the
+    /// tailnet from after that tells what is left there.
     #[serde(default)]
     pub closed: Option<UnixMs>,
 }
@@ -209,9 +222,11 @@ pub struct Failover {
     pub started: UnixMs,
     /// Counted before anything was touched.
     pub eligible: Vec<Eligible>,
-    /// Members that may still be attached to the old master: those that are not known to have been detached.
+    /// Members that may still be attached to the old master: those that are not known to have been
+    /// detached.
     pub unaccounted: Vec<IncarnationName>,
-    /// Members that were detached under this epoch, and when that was known: they do not attach to the old master again.
+    /// Members that were detached under this epoch, and when that was known: they do not attach to
+    /// the old master again.
     #[serde(default)]
     pub detached_at: BTreeMap<IncarnationName, UnixMs>,
     /// The weakest quorum that may be in force on the old master.
@@ -263,7 +278,8 @@ pub struct Switchover {
     pub started: UnixMs,
     /// Not promoted by then: undone.
     pub deadline: UnixMs,
-    /// The deadline passed before a choice was written: the source takes writes again under this new epoch.
+    /// The deadline passed before a choice was written: the source takes writes again under this
+    /// new epoch.
     pub undo: bool,
 }
 
@@ -284,17 +300,21 @@ pub struct FailoverReport {
     pub candidates: Vec<String>,
     /// How the old master was fenced.
     pub fence: String,
-    /// Written, detached, fenced, promoted, all following: milliseconds since the epoch was written.
+    /// Written, detached, fenced, promoted, all following: milliseconds since the epoch was
+    /// written.
     pub steps_ms: Vec<(String, u64)>,
-    /// Bytes of history that the old master is known to have had beyond the promotion point, once it came back.
+    /// Bytes of history that the old master is known to have had beyond the promotion point, once
+    /// it came back.
     pub lost_bytes: Option<i64>,
-    /// Milliseconds before the death of which the old master's history says nothing: what was written then is not in `lost_bytes`.
+    /// Milliseconds before the death of which the old master's history says nothing: what was
+    /// written then is not in `lost_bytes`.
     #[serde(default)]
     pub lost_gap_ms: u64,
 }
 
 impl Record {
-    /// What no record may say, one sentence each: whatever is abandoned half-way leaves a record from which the next plan goes on.
+    /// What no record may say, one sentence each: whatever is abandoned half-way leaves a record
+    /// from which the next plan goes on.
     #[must_use]
     pub fn flaws(&self) -> Vec<String> {
         let mut flaws = Vec::new();
@@ -305,26 +325,54 @@ impl Record {
         };
         if let Some(master) = &self.master {
             let (epoch, name) = (master.epoch, &master.incarnation);
-            expect(epoch <= self.epoch, format!("{name} is chosen for epoch {epoch}, which is ahead of the record's {}", self.epoch));
-            expect(self.incarnations.contains_key(name), format!("{name} is master and not in the record"));
+            expect(
+                epoch <= self.epoch,
+                format!(
+                    "{name} is chosen for epoch {epoch}, which is ahead of the record's {}",
+                    self.epoch
+                ),
+            );
+            expect(
+                self.incarnations.contains_key(name),
+                format!("{name} is master and not in the record"),
+            );
             let condemned = self.incarnations.get(name).is_some_and(|i| i.condemned.is_some());
             expect(!condemned, format!("{name} is master and given up"));
-            let known = !master.confirmed || (self.data_epoch == epoch && self.data_master.as_ref() == Some(name));
-            expect(known, format!("{name} is confirmed in epoch {epoch}, and the data are of epoch {}", self.data_epoch));
+            let known = !master.confirmed
+                || (self.data_epoch == epoch && self.data_master.as_ref() == Some(name));
+            expect(
+                known,
+                format!(
+                    "{name} is confirmed in epoch {epoch}, and the data are of epoch {}",
+                    self.data_epoch
+                ),
+            );
         }
         let epoch = match &self.change {
             Some(Change::Failover(f)) => Some(f.epoch),
             Some(Change::Switchover(s)) => Some(s.epoch),
             None => None,
         };
-        expect(epoch.is_none_or(|e| e == self.epoch), format!("a change of epoch {epoch:?} goes on in epoch {}", self.epoch));
+        expect(
+            epoch.is_none_or(|e| e == self.epoch),
+            format!("a change of epoch {epoch:?} goes on in epoch {}", self.epoch),
+        );
         for (name, incarnation) in &self.incarnations {
-            expect(!incarnation.candidate || incarnation.member, format!("{name} is a candidate and no member"));
-            expect(!incarnation.candidate || incarnation.condemned.is_none(), format!("{name} is a candidate and given up"));
+            expect(
+                !incarnation.candidate || incarnation.member,
+                format!("{name} is a candidate and no member"),
+            );
+            expect(
+                !incarnation.candidate || incarnation.condemned.is_none(),
+                format!("{name} is a candidate and given up"),
+            );
         }
         let mut dseqs: Vec<_> = self.incarnations.values().map(|i| i.dseq).collect();
         dseqs.sort_unstable();
-        expect(dseqs.windows(2).all(|pair| pair[0] != pair[1]), "two incarnations have one deployment".to_owned());
+        expect(
+            dseqs.windows(2).all(|pair| pair[0] != pair[1]),
+            "two incarnations have one deployment".to_owned(),
+        );
         flaws
     }
 }

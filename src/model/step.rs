@@ -34,7 +34,8 @@ pub enum Effect {
         /// The lease.
         lease: LeaseId,
     },
-    /// Bring the manifest to the provider: mint a key and update the hash where that is not done, then PUT.
+    /// Bring the manifest to the provider: mint a key and update the hash where that is not done,
+    /// then PUT.
     DeliverManifest {
         /// Which.
         incarnation: IncarnationName,
@@ -121,7 +122,10 @@ impl Quorum {
     /// The weaker of both in each part: the fewest replicas and the longest lag.
     #[must_use]
     pub fn weakest(self, other: Self) -> Self {
-        Self { min_replicas: self.min_replicas.min(other.min_replicas), max_lag_seconds: self.max_lag_seconds.max(other.max_lag_seconds) }
+        Self {
+            min_replicas: self.min_replicas.min(other.min_replicas),
+            max_lag_seconds: self.max_lag_seconds.max(other.max_lag_seconds),
+        }
     }
 }
 
@@ -155,7 +159,8 @@ pub enum Command {
     },
     /// Stop replicating, stay read-only.
     Detach {
-        /// Wait for its link to end for so long at most, milliseconds: what its master sent before it died still arrives.
+        /// Wait for its link to end for so long at most, milliseconds: what its master sent before
+        /// it died still arrives.
         drain_ms: u32,
     },
     /// Stop taking writes.

@@ -1,6 +1,8 @@
-//! Texts from outside: a node, a provider or a control server may send as much as it likes, and nobody here keeps more than fits.
+//! Texts from outside: a node, a provider or a control server may send as much as it likes, and
+//! nobody here keeps more than fits.
 
-/// The text, at most `most` bytes of it: what is cut ends in an ellipsis. Never cut within a character.
+/// The text, at most `most` bytes of it: what is cut ends in an ellipsis. Never cut within a
+/// character.
 #[must_use]
 pub fn clipped(text: String, most: usize) -> String {
     const MARK: &str = "…";

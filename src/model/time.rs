@@ -7,15 +7,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct UnixMs(pub u64);
 
 impl UnixMs {
-    /// The present moment by the clock of this process: what the wall clock showed when it was first asked, and the time that has passed since.
+    /// The present moment by the clock of this process: what the wall clock showed when it was
+    /// first asked, and the time that has passed since.
     ///
-    /// It never steps: a wall clock that is set later changes nothing until the process is started again, so that nothing that is decided by
-    /// the time between two moments is decided by such a step. Nothing is guaranteed between two processes.
+    /// It never steps: a wall clock that is set later changes nothing until the process is started
+    /// again, so that nothing that is decided by the time between two moments is decided by such a
+    /// step. Nothing is guaranteed between two processes.
     #[must_use]
     pub fn now() -> Self {
         static BEGAN: OnceLock<(UnixMs, Instant)> = OnceLock::new();

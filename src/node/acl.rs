@@ -1,4 +1,5 @@
-//! Which rules an application user may have. Redis itself is asked, about a user that nobody can use, before anybody can.
+//! Which rules an application user may have. Redis itself is asked, about a user that nobody can
+//! use, before anybody can.
 
 use redis::aio::ConnectionLike;
 
@@ -7,9 +8,11 @@ use super::redis_control::ControlError;
 /// The user that rules are tried on: always off.
 const SCRATCH: &str = "_check";
 
-/// Commands that no application user may run: each with arguments of a right number, for `ACL DRYRUN`.
+/// Commands that no application user may run: each with arguments of a right number, for `ACL
+/// DRYRUN`.
 ///
-/// Replication can copy all data and promote a replica (`PSYNC .. FAILOVER`); the rest can undo the fence or let others in.
+/// Replication can copy all data and promote a replica (`PSYNC .. FAILOVER`); the rest can undo the
+/// fence or let others in.
 const FORBIDDEN: &[&str] = &[
     "psync ? -1",
     "sync",
@@ -63,7 +66,9 @@ pub enum UserRefusal {
         detail: String,
     },
     /// The rules bring passwords of their own.
-    #[error("the rules of user {name:?} set a password or `nopass`; passwords belong in `passwordFrom`")]
+    #[error(
+        "the rules of user {name:?} set a password or `nopass`; passwords belong in `passwordFrom`"
+    )]
     Password {
         /// The user.
         name: String,
@@ -91,18 +96,33 @@ pub fn check_name(name: &str) -> Result<(), UserRefusal> {
     if right { Ok(()) } else { Err(UserRefusal::Name { name: name.to_owned() }) }
 }
 
-/// Tries the rules on a user that is off, and asks Redis what they would allow. No user is left behind.
-pub async fn check_rules(connection: &mut impl ConnectionLike, name: &str, rules: &str) -> Result<(), ControlError> {
+/// Tries the rules on a user that is off, and asks Redis what they would allow. No user is left
+/// behind.
+pub async fn check_rules(
+    connection: &mut impl ConnectionLike,
+    name: &str,
+    rules: &str,
+) -> Result<(), ControlError> {
     let result = try_rules(connection, name, rules).await;
-    redis::cmd("ACL").arg("DELUSER").arg(SCRATCH).query_async::<i64>(connection).await.map_err(ControlError::from)?;
+    redis::cmd("ACL")
+        .arg("DELUSER")
+        .arg(SCRATCH)
+        .query_async::<i64>(connection)
+        .await
+        .map_err(ControlError::from)?;
     result
 }
 
-async fn try_rules(connection: &mut impl ConnectionLike, name: &str, rules: &str) -> Result<(), ControlError> {
+async fn try_rules(
+    connection: &mut impl ConnectionLike,
+    name: &str,
+    rules: &str,
+) -> Result<(), ControlError> {
     let name = name.to_owned();
     let rules: Vec<&str> = rules.split_whitespace().collect();
     // Before Redis sees them: its error text would repeat a password.
-    if rules.iter().any(|r| r.starts_with(['>', '<', '#', '!']) || r.eq_ignore_ascii_case("nopass")) {
+    if rules.iter().any(|r| r.starts_with(['>', '<', '#', '!']) || r.eq_ignore_ascii_case("nopass"))
+    {
         return Err(UserRefusal::Password { name }.into());
     }
     let mut set = redis::cmd("ACL");
@@ -113,7 +133,8 @@ async fn try_rules(connection: &mut impl ConnectionLike, name: &str, rules: &str
         }
         return Err(UserRefusal::Syntax { name, detail: error.to_string() }.into());
     }
-    let read: redis::Value = redis::cmd("ACL").arg("GETUSER").arg(SCRATCH).query_async(connection).await?;
+    let read: redis::Value =
+        redis::cmd("ACL").arg("GETUSER").arg(SCRATCH).query_async(connection).await?;
     if has_password(&read) {
         return Err(UserRefusal::Password { name }.into());
     }
@@ -122,7 +143,9 @@ async fn try_rules(connection: &mut impl ConnectionLike, name: &str, rules: &str
         ask.arg("DRYRUN").arg(SCRATCH).arg(command.split_whitespace().collect::<Vec<_>>());
         let answer: Result<String, redis::RedisError> = ask.query_async(connection).await;
         match answer {
-            Ok(answer) if answer == "OK" => return Err(UserRefusal::Dangerous { name, command: (*command).to_owned() }.into()),
+            Ok(answer) if answer == "OK" => {
+                return Err(UserRefusal::Dangerous { name, command: (*command).to_owned() }.into());
+            }
             Err(error) if error.is_io_error() => return Err(error.into()),
             // Denied; or this Redis does not know the command, so nobody can run it.
             Ok(_) | Err(_) => {}
@@ -135,11 +158,21 @@ async fn try_rules(connection: &mut impl ConnectionLike, name: &str, rules: &str
 fn has_password(user: &redis::Value) -> bool {
     let redis::Value::Array(items) = user else { return true };
     let field = |name: &str| {
-        items.chunks_exact(2).find(|pair| matches!(&pair[0], redis::Value::BulkString(key) if key == name.as_bytes())).map(|pair| &pair[1])
+        items
+            .chunks_exact(2)
+            .find(
+                |pair| matches!(&pair[0], redis::Value::BulkString(key) if key == name.as_bytes()),
+            )
+            .map(|pair| &pair[1])
     };
     let texts = |value: Option<&redis::Value>| -> Option<Vec<String>> {
         let (redis::Value::Array(items) | redis::Value::Set(items)) = value? else { return None };
-        Some(items.iter().filter_map(|i| redis::from_redis_value::<String>(i.clone()).ok()).collect())
+        Some(
+            items
+                .iter()
+                .filter_map(|i| redis::from_redis_value::<String>(i.clone()).ok())
+                .collect(),
+        )
     };
     let passwords = texts(field("passwords"));
     let flags = texts(field("flags"));

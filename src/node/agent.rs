@@ -42,13 +42,17 @@ use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A program is not in the image.
-    #[error("{program} is not there: this image is not a node image, or `PATH` is wrong; use the image of `node.image`")]
+    #[error(
+        "{program} is not there: this image is not a node image, or `PATH` is wrong; use the image of `node.image`"
+    )]
     Missing {
         /// What was looked for.
         program: PathBuf,
     },
     /// A port is in use.
-    #[error("cannot listen on {address}: something else in this container uses the port, an agent runs once per container")]
+    #[error(
+        "cannot listen on {address}: something else in this container uses the port, an agent runs once per container"
+    )]
     Port {
         /// The address.
         address: SocketAddr,
@@ -85,15 +89,23 @@ pub enum AgentError {
     #[error(transparent)]
     Mesh(#[from] LocalError),
     /// The service cannot be served: the certificates of the identity are no good.
-    #[error("the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew")]
+    #[error(
+        "the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew"
+    )]
     Service(#[from] tonic::transport::Error),
     /// A part ended without being asked to.
-    #[error("{0} ended by itself, which is a fault of this program; the container starts again, fenced")]
+    #[error(
+        "{0} ended by itself, which is a fault of this program; the container starts again, fenced"
+    )]
     Ended(&'static str),
 }
 
 /// Runs the agent until `stop`.
-pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(
+    identity: NodeIdentity,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     // Both are harmless when done already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     raise_file_limit();
@@ -112,7 +124,11 @@ pub async fn run(identity: NodeIdentity, settings: Settings, stop: CancellationT
     let stop_page = CancellationToken::new();
     let _page_ends = stop_page.clone().drop_guard();
     let page = tokio::spawn(status_page::serve(state.subscribe(), key, page, stop_page));
-    let Some(volume) = stop.run_until_cancelled(take_volume(&identity, &settings, &state, &book)).await else { return Ok(()) };
+    let Some(volume) =
+        stop.run_until_cancelled(take_volume(&identity, &settings, &state, &book)).await
+    else {
+        return Ok(());
+    };
     // Held to the end.
     let _volume = volume?;
     work(assemble(identity, settings, book, state)?, service, page, stop).await
@@ -126,12 +142,23 @@ async fn work(
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     // One token per part: they stop in order, not at once.
-    let [stop_redis, stop_history, stop_mesh, stop_service] = [(); 4].map(|()| CancellationToken::new());
-    let mut redis = tokio::spawn(redis_process::keep_running(node.clone(), places.redis.clone(), stop_redis.clone()));
+    let [stop_redis, stop_history, stop_mesh, stop_service] =
+        [(); 4].map(|()| CancellationToken::new());
+    let mut redis = tokio::spawn(redis_process::keep_running(
+        node.clone(),
+        places.redis.clone(),
+        stop_redis.clone(),
+    ));
     let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
-    let mut paths = tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
-    let mut mesh = tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
-    let service = AgentService::new(node.clone(), Obedience::new(node.clone(), places.redis), stop_service.clone());
+    let mut paths =
+        tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
+    let mut mesh =
+        tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
+    let service = AgentService::new(
+        node.clone(),
+        Obedience::new(node.clone(), places.redis),
+        stop_service.clone(),
+    );
     let mut service = tokio::spawn(service.serve(service_listener));
 
     let result = tokio::select! {
@@ -187,7 +214,11 @@ async fn take_volume(
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), AgentError> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| AgentError::Directory { path: path.to_owned(), source })
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| AgentError::Directory { path: path.to_owned(), source })
 }
 
 struct Places {
@@ -202,7 +233,8 @@ fn assemble(
     state: watch::Sender<NodeState>,
 ) -> Result<(Arc<Node>, Places, LocalApi, watch::Sender<Peers>), AgentError> {
     let kept = settings.kept_dir(identity.persistent);
-    // The users of Redis and tailscaled pass through this one and the kept one; what is secret lies deeper.
+    // The users of Redis and tailscaled pass through this one and the kept one; what is secret lies
+    // deeper.
     directory(&settings.run_dir, 0o755)?;
     let (files_dir, saved_dir) = (kept.join("agent"), kept.join("saved"));
     directory(&files_dir, 0o700)?;
@@ -225,8 +257,11 @@ fn assemble(
         fs::set_permissions(&kept, PermissionsExt::from_mode(0o755))
             .map_err(|source| AgentError::Directory { path: kept.clone(), source })?;
     }
-    redis.prepare().map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
-    mesh.prepare().map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
+    redis
+        .prepare()
+        .map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
+    mesh.prepare()
+        .map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
 
     let api = LocalApi::new(&settings.mesh_socket())?;
     let (sender, peers) = watch::channel(Peers::default());
@@ -234,7 +269,13 @@ fn assemble(
         "forwarder" => {
             let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
             let hosts = Hosts::new(settings.hosts_file.clone());
-            Egress::Forwarder(Arc::new(Forwarder::new(socks, settings.master_port, Arc::new(api.clone()), peers, hosts)))
+            Egress::Forwarder(Arc::new(Forwarder::new(
+                socks,
+                settings.master_port,
+                Arc::new(api.clone()),
+                peers,
+                hosts,
+            )))
         }
         "proxychains" => Egress::Direct,
         other => return Err(AgentError::Egress(other.to_owned())),
@@ -254,7 +295,8 @@ fn assemble(
 }
 
 async fn close_to_commands(node: &Node) {
-    // A command that hangs does not keep the agent from stopping: what it left half done is fenced at the next start.
+    // A command that hangs does not keep the agent from stopping: what it left half done is fenced
+    // at the next start.
     if let Ok(mut accepting) = timeout(Duration::from_secs(5), node.accepting.lock()).await {
         *accepting = false;
     }
@@ -268,7 +310,10 @@ async fn join<T>(mut task: JoinHandle<T>, limit: Duration) {
 
 fn check_programs(settings: &Settings, identity: &NodeIdentity) -> Result<(), AgentError> {
     let proxychains = (identity.egress == "proxychains").then_some(&settings.proxychains);
-    for program in [&settings.redis_server, &settings.tailscaled, &settings.tailscale].into_iter().chain(proxychains) {
+    for program in [&settings.redis_server, &settings.tailscaled, &settings.tailscale]
+        .into_iter()
+        .chain(proxychains)
+    {
         if find_program(program).is_none() {
             return Err(AgentError::Missing { program: program.clone() });
         }

@@ -1,4 +1,5 @@
-//! The whole agent over its sockets: real redis-server, certificates made here, a tailscaled that exits at once.
+//! The whole agent over its sockets: real redis-server, certificates made here, a tailscaled that
+//! exits at once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -52,9 +53,15 @@ impl Ca {
 /// A tailscaled of this version that says so and exits, whatever it is asked for.
 fn tailscaled(dir: &Path, version: &str) -> PathBuf {
     let path = dir.join(format!("tailscaled-{version}"));
-    // Written by another process: a file that this one has open for writing cannot be run, and a fork of another test may hold it open.
+    // Written by another process: a file that this one has open for writing cannot be run, and a
+    // fork of another test may hold it open.
     let write = r#"printf '#!/bin/sh\necho %s\n' "$2" > "$1" && chmod 755 "$1""#;
-    let written = std::process::Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(version).status().unwrap();
+    let written = std::process::Command::new("sh")
+        .args(["-c", write, "sh"])
+        .arg(&path)
+        .arg(version)
+        .status()
+        .unwrap();
     assert!(written.success());
     path
 }
@@ -96,15 +103,26 @@ fn start_in(dir: Arc<tempfile::TempDir>, scratch: &str, volume_wait: Duration) -
 }
 
 impl Running {
-    async fn dial(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Result<AgentClient<Channel>, tonic::transport::Error> {
+    async fn dial(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<AgentClient<Channel>, tonic::transport::Error> {
         let (certificate, key) = self.ca.leaf(name, usage);
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&self.ca.pem))
             .identity(Identity::from_pem(certificate, key))
             .domain_name("node");
-        let endpoint = Channel::from_shared(format!("https://127.0.0.1:{}", self.settings.service_port)).unwrap().tls_config(tls).unwrap();
+        let endpoint =
+            Channel::from_shared(format!("https://127.0.0.1:{}", self.settings.service_port))
+                .unwrap()
+                .tls_config(tls)
+                .unwrap();
         let listening = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", self.settings.service_port)).await.is_err() {
+            while tokio::net::TcpStream::connect(("127.0.0.1", self.settings.service_port))
+                .await
+                .is_err()
+            {
                 assert!(!self.task.is_finished(), "the agent ended");
                 tokio::task::yield_now().await;
             }
@@ -114,7 +132,8 @@ impl Running {
     }
 
     async fn page(&self) -> Option<StatusPage> {
-        let answer = reqwest::get(format!("http://127.0.0.1:{}", self.settings.status_port)).await.ok()?;
+        let answer =
+            reqwest::get(format!("http://127.0.0.1:{}", self.settings.status_port)).await.ok()?;
         serde_json::from_slice(&answer.bytes().await.ok()?).ok()
     }
 
@@ -150,15 +169,21 @@ async fn the_operator_watches_commands_and_sees_the_end() {
             break state;
         }
     };
-    let promote =
-        Command::Promote(wire::Promote { replication_users: vec![], quorum: Some(wire::Quorum { min_replicas: 0, max_lag_seconds: 8 }) });
+    let promote = Command::Promote(wire::Promote {
+        replication_users: vec![],
+        quorum: Some(wire::Quorum { min_replicas: 0, max_lag_seconds: 8 }),
+    });
     let authority = Some(wire::Authority { term: 1, epoch: 1 });
     let request = wire::CommandRequest { authority, nonce: running.nonce, command: Some(promote) };
     let reply = operator.command(request.clone()).await.unwrap().into_inner().state.unwrap();
     assert_eq!(reply.redis.unwrap().role(), wire::Role::Master);
-    let stale = operator.command(wire::CommandRequest { nonce: String::new(), ..request }).await.unwrap_err();
+    let stale = operator
+        .command(wire::CommandRequest { nonce: String::new(), ..request })
+        .await
+        .unwrap_err();
     assert_eq!(stale.code(), Code::FailedPrecondition);
-    let mut lines = operator.logs(wire::LogsRequest { tail: 2000, follow: false }).await.unwrap().into_inner();
+    let mut lines =
+        operator.logs(wire::LogsRequest { tail: 2000, follow: false }).await.unwrap().into_inner();
     let mut sources = std::collections::BTreeSet::new();
     while let Some(line) = lines.message().await.unwrap() {
         assert!(!line.text.contains("tskey-secret"));
@@ -173,8 +198,16 @@ async fn the_operator_watches_commands_and_sees_the_end() {
     }
     let last = last.unwrap();
     let (redis, history) = (last.redis.unwrap(), last.history.unwrap());
-    assert_eq!((redis.process(), redis.role()), (wire::Process::Exited, wire::Role::Master), "the last word says that redis is gone");
-    assert_eq!((history.epoch, history.gap_ms), (1, Some(0)), "and that nothing came after its history");
+    assert_eq!(
+        (redis.process(), redis.role()),
+        (wire::Process::Exited, wire::Role::Master),
+        "the last word says that redis is gone"
+    );
+    assert_eq!(
+        (history.epoch, history.gap_ms),
+        (1, Some(0)),
+        "and that nothing came after its history"
+    );
     timeout(PATIENCE, agent.task).await.unwrap().unwrap().unwrap();
 }
 
@@ -182,9 +215,18 @@ async fn the_operator_watches_commands_and_sees_the_end() {
 async fn nobody_but_the_operator_is_let_in() {
     let agent = start();
     let mut other = agent.dial("somebody", ExtendedKeyUsagePurpose::ClientAuth).await.unwrap();
-    assert_eq!(other.watch(wire::WatchRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
-    assert_eq!(other.command(wire::CommandRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
-    assert_eq!(other.logs(wire::LogsRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        other.watch(wire::WatchRequest {}).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        other.command(wire::CommandRequest::default()).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        other.logs(wire::LogsRequest::default()).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
     // A node's own certificate is good for servers only.
     let refused = match agent.dial("operator", ExtendedKeyUsagePurpose::ServerAuth).await {
         Ok(mut client) => client.watch(wire::WatchRequest {}).await.is_err(),
@@ -202,14 +244,29 @@ async fn the_status_page_is_signed_bounded_and_alone() {
     let client = reqwest::Client::new();
     let url = format!("http://127.0.0.1:{}", agent.settings.status_port);
     let answer = client.get(format!("{url}/?nonce=abc")).send().await.unwrap();
-    let signature = base64::engine::general_purpose::STANDARD.decode(answer.headers()[SIGNATURE_HEADER].as_bytes()).unwrap();
+    let signature = base64::engine::general_purpose::STANDARD
+        .decode(answer.headers()[SIGNATURE_HEADER].as_bytes())
+        .unwrap();
     let body = answer.bytes().await.unwrap();
     let key = signing_key(&agent.identity.key).unwrap();
-    key.verifying_key().verify(&body, &p256::ecdsa::Signature::from_der(&signature).unwrap()).unwrap();
+    key.verifying_key()
+        .verify(&body, &p256::ecdsa::Signature::from_der(&signature).unwrap())
+        .unwrap();
     let page: StatusPage = serde_json::from_slice(&body).unwrap();
-    assert_eq!((page.nonce.as_str(), page.incarnation.as_str(), page.fenced), ("abc", "cache-0-x7k2", true));
-    for (path, status) in [("/other", 404), ("/?nonce=%0a", 400), (format!("/?nonce={}", "x".repeat(65)).as_str(), 400)] {
-        assert_eq!(client.get(format!("{url}{path}")).send().await.unwrap().status(), status, "{path}");
+    assert_eq!(
+        (page.nonce.as_str(), page.incarnation.as_str(), page.fenced),
+        ("abc", "cache-0-x7k2", true)
+    );
+    for (path, status) in [
+        ("/other", 404),
+        ("/?nonce=%0a", 400),
+        (format!("/?nonce={}", "x".repeat(65)).as_str(), 400),
+    ] {
+        assert_eq!(
+            client.get(format!("{url}{path}")).send().await.unwrap().status(),
+            status,
+            "{path}"
+        );
     }
     assert_eq!(client.post(&url).send().await.unwrap().status(), 405);
     agent.stop.cancel();
@@ -220,7 +277,12 @@ async fn the_status_page_is_signed_bounded_and_alone() {
 async fn what_is_missing_or_taken_is_said_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let good = settings(dir.path(), 6379);
-    let good = Settings { tailscaled: tailscaled(dir.path(), "1.102.5"), tailscale: "/bin/true".into(), socks_port: free_port(), ..good };
+    let good = Settings {
+        tailscaled: tailscaled(dir.path(), "1.102.5"),
+        tailscale: "/bin/true".into(),
+        socks_port: free_port(),
+        ..good
+    };
     let key = KeyPair::generate().unwrap().serialize_pem();
     let identity = NodeIdentity { key, ..identity() };
     let missing = Settings { redis_server: "/nowhere/redis-server".into(), ..good.clone() };
@@ -231,7 +293,10 @@ async fn what_is_missing_or_taken_is_said_in_one_sentence() {
     assert!(error.to_string().starts_with("/nowhere/tailscaled is not there"), "{error}");
     let old = Settings { tailscaled: tailscaled(dir.path(), "1.96.4"), ..good.clone() };
     let error = run(identity.clone(), old, CancellationToken::new()).await.unwrap_err();
-    assert!(error.to_string().contains("is of version 1.96.4, and a node needs 1.98 or newer"), "{error}");
+    assert!(
+        error.to_string().contains("is of version 1.96.4, and a node needs 1.98 or newer"),
+        "{error}"
+    );
     let holder = std::net::TcpListener::bind(("127.0.0.1", good.redis_port)).unwrap();
     let error = run(identity, good, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, AgentError::Port { .. }), "{error}");
@@ -248,7 +313,11 @@ async fn a_second_agent_on_a_volume_waits_says_so_and_takes_over_or_gives_way() 
     let second = start_in(first.dir.clone(), "run-3", 2 * PATIENCE);
     let waiting = second.page_that(|page| !page.lacks.is_empty()).await;
     assert!(waiting.lacks[0].starts_with("another agent uses this volume"), "{waiting:?}");
-    assert_eq!((waiting.process, waiting.mesh.as_str(), waiting.fenced), (Process::Exited, "Down", true), "nothing runs there yet");
+    assert_eq!(
+        (waiting.process, waiting.mesh.as_str(), waiting.fenced),
+        (Process::Exited, "Down", true),
+        "nothing runs there yet"
+    );
     first.end().await.unwrap();
     let page = second.page_that(|page| page.process == Process::Running).await;
     assert!(page.lacks.iter().all(|sentence| !sentence.starts_with("another agent")), "{page:?}");

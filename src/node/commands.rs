@@ -1,7 +1,9 @@
-//! Whether a command is obeyed. Pure: given what is remembered, the answer and what to remember before acting.
+//! Whether a command is obeyed. Pure: given what is remembered, the answer and what to remember
+//! before acting.
 //!
-//! One target of promotion per epoch is stricter than one per (term, epoch): the record chooses once per epoch, so that a second
-//! choice under a higher term can only come from an operator that lost its record.
+//! One target of promotion per epoch is stricter than one per (term, epoch): the record chooses
+//! once per epoch, so that a second choice under a higher term can only come from an operator that
+//! lost its record.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +31,8 @@ pub enum Target {
     Unknown,
     /// This node.
     Own,
-    /// This incarnation. Memories that were written before incarnations were told, or by command of an operator that tells names only, hold
-    /// its mesh name.
+    /// This incarnation. Memories that were written before incarnations were told, or by command of
+    /// an operator that tells names only, hold its mesh name.
     Other(String),
 }
 
@@ -67,7 +69,9 @@ pub enum Refusal {
     )]
     Stale,
     /// Below the floor of the identity.
-    #[error("epoch {epoch} is below {floor}, the floor that this incarnation was born with; somebody acts on an old record")]
+    #[error(
+        "epoch {epoch} is below {floor}, the floor that this incarnation was born with; somebody acts on an old record"
+    )]
     BelowFloor {
         /// Epoch of the command.
         epoch: u64,
@@ -93,12 +97,20 @@ pub enum Refusal {
         master: String,
     },
     /// The state file is gone.
-    #[error("this agent lost the file with the highest epoch it obeyed; send any other command first, which sets a floor, then promote")]
+    #[error(
+        "this agent lost the file with the highest epoch it obeyed; send any other command first, which sets a floor, then promote"
+    )]
     MemoryLost,
 }
 
 /// Decides on one command; `Ok` is the memory to write down before the command takes effect.
-pub fn decide(memory: &Memory, floor: u64, nonce: Freshness, authority: Authority, wish: Wish<'_>) -> Result<Memory, Refusal> {
+pub fn decide(
+    memory: &Memory,
+    floor: u64,
+    nonce: Freshness,
+    authority: Authority,
+    wish: Wish<'_>,
+) -> Result<Memory, Refusal> {
     if nonce == Freshness::Stale {
         return Err(Refusal::Stale);
     }
@@ -106,7 +118,8 @@ pub fn decide(memory: &Memory, floor: u64, nonce: Freshness, authority: Authorit
     if epoch < floor {
         return Err(Refusal::BelowFloor { epoch, floor });
     }
-    // The epoch never falls, whatever the term: a new leader that read an old record must not turn time back.
+    // The epoch never falls, whatever the term: a new leader that read an old record must not turn
+    // time back.
     if authority < memory.highest || epoch < memory.highest.epoch {
         return Err(Refusal::Outranked { term, epoch, highest: memory.highest });
     }
@@ -117,12 +130,19 @@ pub fn decide(memory: &Memory, floor: u64, nonce: Freshness, authority: Authorit
     let target = match (wish, known) {
         (Wish::Other, known) => known,
         (Wish::Lead, Target::Unknown | Target::Own) => Target::Own,
-        (Wish::Follow { incarnation, name }, Target::Unknown) => Target::Other(identity(incarnation, name).to_owned()),
-        (Wish::Follow { incarnation, name }, Target::Other(master)) if is_same(&master, incarnation, name) => {
-            // What identifies it better is kept: a name of an older memory gives way to its incarnation.
+        (Wish::Follow { incarnation, name }, Target::Unknown) => {
+            Target::Other(identity(incarnation, name).to_owned())
+        }
+        (Wish::Follow { incarnation, name }, Target::Other(master))
+            if is_same(&master, incarnation, name) =>
+        {
+            // What identifies it better is kept: a name of an older memory gives way to its
+            // incarnation.
             Target::Other(if incarnation.is_empty() { master } else { incarnation.to_owned() })
         }
-        (_, Target::Own) => return Err(Refusal::SecondTarget { epoch, master: "this node".into() }),
+        (_, Target::Own) => {
+            return Err(Refusal::SecondTarget { epoch, master: "this node".into() });
+        }
         (_, Target::Other(master)) => return Err(Refusal::SecondTarget { epoch, master }),
     };
     Ok(Memory { highest: authority, target, lost: false })
@@ -133,15 +153,22 @@ fn identity<'a>(incarnation: &'a str, name: &'a str) -> &'a str {
     if incarnation.is_empty() { name } else { incarnation }
 }
 
-/// Whether the master that is kept is the one that is told. Two names of one incarnation are one master; with names alone they must be equal.
+/// Whether the master that is kept is the one that is told. Two names of one incarnation are one
+/// master; with names alone they must be equal.
 fn is_same(kept: &str, incarnation: &str, name: &str) -> bool {
-    kept == identity(incarnation, name) || if incarnation.is_empty() { is_name_of(name, kept) } else { is_name_of(kept, incarnation) }
+    kept == identity(incarnation, name)
+        || if incarnation.is_empty() {
+            is_name_of(name, kept)
+        } else {
+            is_name_of(kept, incarnation)
+        }
 }
 
 /// A mesh name that was made for this incarnation: its first label begins with it.
 fn is_name_of(name: &str, incarnation: &str) -> bool {
     let label = name.split('.').next().unwrap_or_default();
-    !incarnation.is_empty() && label.strip_prefix(incarnation).is_some_and(|rest| rest.starts_with('-'))
+    !incarnation.is_empty()
+        && label.strip_prefix(incarnation).is_some_and(|rest| rest.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -164,11 +191,23 @@ mod tests {
     #[test]
     fn stale_low_and_below_floor_are_refused() {
         let memory = Memory { highest: at(2, 5), ..Memory::default() };
-        assert_eq!(decide(&memory, 1, Freshness::Stale, at(9, 9), Wish::Other), Err(Refusal::Stale));
+        assert_eq!(
+            decide(&memory, 1, Freshness::Stale, at(9, 9), Wish::Other),
+            Err(Refusal::Stale)
+        );
         assert!(matches!(go(&memory, at(2, 4), Wish::Other), Err(Refusal::Outranked { .. })));
-        assert!(matches!(go(&memory, at(1, 6), Wish::Other), Err(Refusal::Outranked { .. })), "an old leader");
-        assert!(matches!(go(&memory, at(3, 4), Wish::Other), Err(Refusal::Outranked { .. })), "a new leader with an old record");
-        assert!(matches!(decide(&memory, 7, Freshness::Fresh, at(2, 6), Wish::Other), Err(Refusal::BelowFloor { .. })));
+        assert!(
+            matches!(go(&memory, at(1, 6), Wish::Other), Err(Refusal::Outranked { .. })),
+            "an old leader"
+        );
+        assert!(
+            matches!(go(&memory, at(3, 4), Wish::Other), Err(Refusal::Outranked { .. })),
+            "a new leader with an old record"
+        );
+        assert!(matches!(
+            decide(&memory, 7, Freshness::Fresh, at(2, 6), Wish::Other),
+            Err(Refusal::BelowFloor { .. })
+        ));
         assert!(go(&memory, at(2, 5), Wish::Other).is_ok());
     }
 
@@ -177,7 +216,10 @@ mod tests {
         let own = go(&Memory::default(), at(1, 5), Wish::Lead).unwrap();
         assert!(own.promoted());
         assert!(go(&own, at(1, 5), Wish::Lead).unwrap().promoted(), "the same promotion again");
-        assert!(go(&own, at(2, 5), Wish::Other).unwrap().promoted(), "a new term alone changes nothing");
+        assert!(
+            go(&own, at(2, 5), Wish::Other).unwrap().promoted(),
+            "a new term alone changes nothing"
+        );
         assert!(matches!(go(&own, at(1, 5), follow("b")), Err(Refusal::SecondTarget { .. })));
         assert!(matches!(go(&own, at(2, 5), follow("b")), Err(Refusal::SecondTarget { .. })));
         let other = go(&own, at(1, 6), follow("b")).unwrap();
@@ -185,31 +227,68 @@ mod tests {
         assert!(go(&other, at(1, 6), follow("b")).is_ok());
         assert!(matches!(go(&other, at(1, 6), follow("c")), Err(Refusal::SecondTarget { .. })));
         assert!(matches!(go(&other, at(1, 6), Wish::Lead), Err(Refusal::SecondTarget { .. })));
-        assert!(!go(&own, at(1, 6), Wish::Other).unwrap().promoted(), "a detach under a new epoch ends it");
+        assert!(
+            !go(&own, at(1, 6), Wish::Other).unwrap().promoted(),
+            "a detach under a new epoch ends it"
+        );
     }
 
     #[test]
     fn a_master_that_is_renamed_is_the_same_master() {
-        let told = |memory: &Memory, incarnation, name| go(memory, at(1, 5), Wish::Follow { incarnation, name });
-        let memory = told(&Memory::default(), "cache-0-x7k2", "cache-0-x7k2-abc234.one.ts.net").unwrap();
+        let told = |memory: &Memory, incarnation, name| {
+            go(memory, at(1, 5), Wish::Follow { incarnation, name })
+        };
+        let memory =
+            told(&Memory::default(), "cache-0-x7k2", "cache-0-x7k2-abc234.one.ts.net").unwrap();
         assert_eq!(memory.target, Target::Other("cache-0-x7k2".into()));
-        assert_eq!(told(&memory, "cache-0-x7k2", "cache-0-x7k2-abc234.two.ts.net"), Ok(memory.clone()), "the tailnet's suffix changed");
-        assert_eq!(told(&memory, "cache-0-x7k2", "grandmaster.two.ts.net"), Ok(memory.clone()), "an admin renamed the device");
+        assert_eq!(
+            told(&memory, "cache-0-x7k2", "cache-0-x7k2-abc234.two.ts.net"),
+            Ok(memory.clone()),
+            "the tailnet's suffix changed"
+        );
+        assert_eq!(
+            told(&memory, "cache-0-x7k2", "grandmaster.two.ts.net"),
+            Ok(memory.clone()),
+            "an admin renamed the device"
+        );
         let other = told(&memory, "cache-0-x7k", "cache-0-x7k2-abc234.one.ts.net");
-        assert!(matches!(other, Err(Refusal::SecondTarget { .. })), "another incarnation under its name");
+        assert!(
+            matches!(other, Err(Refusal::SecondTarget { .. })),
+            "another incarnation under its name"
+        );
     }
 
     #[test]
     fn names_of_older_memories_and_operators_are_understood() {
-        let told = |memory: &Memory, incarnation, name| go(memory, at(1, 5), Wish::Follow { incarnation, name });
-        let old = Memory { highest: at(1, 5), target: Target::Other("cache-0-x7k2-abc234.one.ts.net".into()), lost: false };
+        let told = |memory: &Memory, incarnation, name| {
+            go(memory, at(1, 5), Wish::Follow { incarnation, name })
+        };
+        let old = Memory {
+            highest: at(1, 5),
+            target: Target::Other("cache-0-x7k2-abc234.one.ts.net".into()),
+            lost: false,
+        };
         let now = told(&old, "cache-0-x7k2", "cache-0-x7k2-abc234.two.ts.net").unwrap();
-        assert_eq!(now.target, Target::Other("cache-0-x7k2".into()), "the name gives way to the incarnation");
+        assert_eq!(
+            now.target,
+            Target::Other("cache-0-x7k2".into()),
+            "the name gives way to the incarnation"
+        );
         assert!(told(&old, "", "cache-0-x7k2-abc234.one.ts.net").is_ok(), "names alone");
-        assert!(told(&old, "", "cache-0-x7k2-abc234.two.ts.net").is_err(), "names alone, and they differ");
-        assert!(told(&old, "cache-0-x7k", "cache-0-x7k-abc234.one.ts.net").is_err(), "a shorter name is no prefix of it");
+        assert!(
+            told(&old, "", "cache-0-x7k2-abc234.two.ts.net").is_err(),
+            "names alone, and they differ"
+        );
+        assert!(
+            told(&old, "cache-0-x7k", "cache-0-x7k-abc234.one.ts.net").is_err(),
+            "a shorter name is no prefix of it"
+        );
         assert!(told(&old, "cache-1-y8m3", "cache-1-y8m3-abc234.one.ts.net").is_err());
-        assert_eq!(told(&now, "", "cache-0-x7k2-abc234.one.ts.net"), Ok(now.clone()), "an older operator after a newer one");
+        assert_eq!(
+            told(&now, "", "cache-0-x7k2-abc234.one.ts.net"),
+            Ok(now.clone()),
+            "an older operator after a newer one"
+        );
         assert!(told(&now, "", "cache-1-y8m3-abc234.one.ts.net").is_err());
     }
 

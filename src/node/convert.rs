@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::node::{Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
+use crate::model::node::{
+    Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role,
+};
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
 
@@ -55,46 +57,67 @@ impl Order {
     /// Reads a command; the error is a sentence.
     pub fn read(command: Option<wire::command_request::Command>) -> Result<Self, &'static str> {
         use wire::command_request::Command;
-        Ok(match command.ok_or("the command is missing; the operator may be newer than this agent")? {
-            Command::Configure(c) => Self::Configure {
-                settings: Box::new(WantedSettings {
-                    users: c
-                        .users
-                        .into_iter()
-                        .map(|u| SettingsUser { name: u.name, password_sha256: u.password_sha256, rules: u.rules })
-                        .collect(),
-                    redis_config: c.redis_config.into_iter().collect(),
-                    append_only: c.append_only,
-                    maxmemory_bytes: c.maxmemory_bytes,
-                    quorum: c.quorum.map(quorum),
-                    replication: replication(c.replication_users),
-                }),
-                generation: c.generation,
+        Ok(
+            match command
+                .ok_or("the command is missing; the operator may be newer than this agent")?
+            {
+                Command::Configure(c) => Self::Configure {
+                    settings: Box::new(WantedSettings {
+                        users: c
+                            .users
+                            .into_iter()
+                            .map(|u| SettingsUser {
+                                name: u.name,
+                                password_sha256: u.password_sha256,
+                                rules: u.rules,
+                            })
+                            .collect(),
+                        redis_config: c.redis_config.into_iter().collect(),
+                        append_only: c.append_only,
+                        maxmemory_bytes: c.maxmemory_bytes,
+                        quorum: c.quorum.map(quorum),
+                        replication: replication(c.replication_users),
+                    }),
+                    generation: c.generation,
+                },
+                Command::Promote(p) => Self::Promote {
+                    users: replication(p.replication_users),
+                    quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")?,
+                },
+                Command::Follow(f) => {
+                    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+                    if f.master_name.is_empty()
+                        || f.master_name.len() > 253
+                        || !f.master_name.chars().all(plain)
+                    {
+                        return Err("the master's name is not a host name");
+                    }
+                    if f.master_incarnation.len() > 63
+                        || !f
+                            .master_incarnation
+                            .chars()
+                            .all(|c| c.is_ascii_alphanumeric() || c == '-')
+                    {
+                        return Err("the master's incarnation is not the name of one");
+                    }
+                    Self::Follow {
+                        incarnation: f.master_incarnation,
+                        master: f.master_name.to_ascii_lowercase(),
+                        user: f.user,
+                        password: f.password.into(),
+                        save_first: f.save_first,
+                    }
+                }
+                Command::Detach(detach) => {
+                    Self::Detach { drain: Duration::from_millis(detach.drain_ms.into()) }
+                }
+                Command::Fence(_) => Self::Fence,
+                Command::Unfence(u) => {
+                    Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?)
+                }
+                Command::Save(s) => Self::Save(s.label),
             },
-            Command::Promote(p) => {
-                Self::Promote { users: replication(p.replication_users), quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")? }
-            }
-            Command::Follow(f) => {
-                let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-                if f.master_name.is_empty() || f.master_name.len() > 253 || !f.master_name.chars().all(plain) {
-                    return Err("the master's name is not a host name");
-                }
-                if f.master_incarnation.len() > 63 || !f.master_incarnation.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-                    return Err("the master's incarnation is not the name of one");
-                }
-                Self::Follow {
-                    incarnation: f.master_incarnation,
-                    master: f.master_name.to_ascii_lowercase(),
-                    user: f.user,
-                    password: f.password.into(),
-                    save_first: f.save_first,
-                }
-            }
-            Command::Detach(detach) => Self::Detach { drain: Duration::from_millis(detach.drain_ms.into()) },
-            Command::Fence(_) => Self::Fence,
-            Command::Unfence(u) => Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?),
-            Command::Save(s) => Self::Save(s.label),
-        })
+        )
     }
 
     /// What it wants, for the decision.
@@ -103,7 +126,9 @@ impl Order {
         match self {
             Self::Promote { .. } | Self::Unfence(_) => Wish::Lead,
             Self::Follow { incarnation, master, .. } => Wish::Follow { incarnation, name: master },
-            Self::Configure { .. } | Self::Detach { .. } | Self::Fence | Self::Save(_) => Wish::Other,
+            Self::Configure { .. } | Self::Detach { .. } | Self::Fence | Self::Save(_) => {
+                Wish::Other
+            }
         }
     }
 
@@ -127,7 +152,10 @@ fn quorum(quorum: wire::Quorum) -> Quorum {
 }
 
 fn replication(users: Vec<wire::ReplicationUser>) -> Vec<ReplicationUser> {
-    users.into_iter().map(|u| ReplicationUser { name: u.name, password_sha256: u.password_sha256 }).collect()
+    users
+        .into_iter()
+        .map(|u| ReplicationUser { name: u.name, password_sha256: u.password_sha256 })
+        .collect()
 }
 
 /// Reads a pair.
@@ -162,7 +190,16 @@ pub fn state(state: NodeState) -> wire::NodeState {
 }
 
 fn mesh(mesh: NodeMesh) -> wire::Mesh {
-    let NodeMesh { backend_state, dns_name, ip, device_id, health, visible_peers, visible_ids, paths } = mesh;
+    let NodeMesh {
+        backend_state,
+        dns_name,
+        ip,
+        device_id,
+        health,
+        visible_peers,
+        visible_ids,
+        paths,
+    } = mesh;
     let paths = paths.into_iter().map(path).collect();
     wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths, visible_ids }
 }
@@ -211,9 +248,17 @@ fn redis(redis: RedisState) -> wire::Redis {
         sync_done_bytes: redis.sync_done_bytes,
         sync_total_bytes: redis.sync_total_bytes,
         replicas: replicas
-            .map(|r| wire::AttachedReplica { name: r.name, state: r.state, offset: r.offset, lag_seconds: r.lag_seconds })
+            .map(|r| wire::AttachedReplica {
+                name: r.name,
+                state: r.state,
+                offset: r.offset,
+                lag_seconds: r.lag_seconds,
+            })
             .collect(),
-        quorum: Some(wire::Quorum { min_replicas: redis.min_replicas, max_lag_seconds: redis.max_lag_seconds }),
+        quorum: Some(wire::Quorum {
+            min_replicas: redis.min_replicas,
+            max_lag_seconds: redis.max_lag_seconds,
+        }),
         fenced: redis.fenced,
     }
 }

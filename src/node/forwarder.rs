@@ -1,7 +1,9 @@
-//! Carries Redis' connection to its master: loopback alias -> tailscaled's SOCKS5 -> the master's 100.x address.
+//! Carries Redis' connection to its master: loopback alias -> tailscaled's SOCKS5 -> the master's
+//! 100.x address.
 //!
-//! The SOCKS5 proxy is never given a name: one that is also in the hosts file would come back to this forwarder for ever and
-//! exhaust tailscaled. A name that is not in the netmap is refused at once.
+//! The SOCKS5 proxy is never given a name: one that is also in the hosts file would come back to
+//! this forwarder for ever and exhaust tailscaled. A name that is not in the netmap is refused at
+//! once.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -69,7 +71,9 @@ impl Egress {
 #[derive(Debug, thiserror::Error)]
 pub enum ForwarderError {
     /// The alias cannot be listened on.
-    #[error("cannot listen on {address} for redis' connection to its master; something else in this container uses the port")]
+    #[error(
+        "cannot listen on {address} for redis' connection to its master; something else in this container uses the port"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -112,33 +116,53 @@ struct Route {
 impl Forwarder {
     /// Listens on and dials `port`; `socks` is tailscaled's proxy, `peers` follows the netmap.
     #[must_use]
-    pub fn new(socks: SocketAddr, port: u16, lookup: Arc<dyn PeerLookup>, peers: watch::Receiver<Peers>, hosts: Hosts) -> Self {
-        let way = Way { socks, port, lookup, peers, open: Arc::new(Semaphore::new(OPEN)), pending: Arc::new(Semaphore::new(PENDING)) };
+    pub fn new(
+        socks: SocketAddr,
+        port: u16,
+        lookup: Arc<dyn PeerLookup>,
+        peers: watch::Receiver<Peers>,
+        hosts: Hosts,
+    ) -> Self {
+        let way = Way {
+            socks,
+            port,
+            lookup,
+            peers,
+            open: Arc::new(Semaphore::new(OPEN)),
+            pending: Arc::new(Semaphore::new(PENDING)),
+        };
         Self { way, hosts, current: Mutex::default() }
     }
 
-    /// See [`Egress::route`]. Each new name gets another alias, so that an old entry cached anywhere leads nowhere.
+    /// See [`Egress::route`]. Each new name gets another alias, so that an old entry cached
+    /// anywhere leads nowhere.
     pub async fn route(&self, name: &str) -> Result<Dialled, ForwarderError> {
         let mut current = self.current.lock().await;
         if let Some(route) = current.route.as_ref().filter(|route| route.name == name) {
             return Ok(route.dialled.clone());
         }
         // 127.0.1.1 is the machine's own name in many images.
-        let number = if (2..254).contains(&current.last_alias) { current.last_alias + 1 } else { 2 };
+        let number =
+            if (2..254).contains(&current.last_alias) { current.last_alias + 1 } else { 2 };
         let alias = Ipv4Addr::new(127, 0, 1, number);
         let address = SocketAddr::from((alias, self.way.port));
-        let listener = TcpListener::bind(address).await.map_err(|source| ForwarderError::Listen { address, source })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ForwarderError::Listen { address, source })?;
         let dialled = match self.hosts.set(&[(alias, name)]) {
             Ok(()) => Dialled { host: name.to_owned(), lacks: None },
             Err(error) => Dialled {
                 host: alias.to_string(),
-                lacks: Some(format!("the hosts file cannot be written ({error}): redis is pointed at {alias} in place of {name}")),
+                lacks: Some(format!(
+                    "the hosts file cannot be written ({error}): redis is pointed at {alias} in place of {name}"
+                )),
             },
         };
         let end = CancellationToken::new();
         tokio::spawn(accept(listener, name.to_owned(), self.way.clone(), end.clone()));
         current.last_alias = number;
-        current.route = Some(Route { name: name.to_owned(), dialled: dialled.clone(), _end: end.drop_guard() });
+        current.route =
+            Some(Route { name: name.to_owned(), dialled: dialled.clone(), _end: end.drop_guard() });
         Ok(dialled)
     }
 
@@ -147,7 +171,9 @@ impl Forwarder {
         let Route { name, dialled, .. } = self.current.lock().await.route.take()?;
         // What could not be written is not there to be taken away.
         let error = self.hosts.set(&[]).err().filter(|_| dialled.host == name)?;
-        Some(format!("the hosts file cannot be written ({error}): it still has the name of {name}, at an address where nobody listens"))
+        Some(format!(
+            "the hosts file cannot be written ({error}): it still has the name of {name}, at an address where nobody listens"
+        ))
     }
 }
 
@@ -208,7 +234,8 @@ async fn dial(name: &str, way: &Way) -> Option<(Ipv4Addr, Socks5Stream<TcpStream
         let ip = way.lookup.find(name).await?;
         // The poll may be a moment behind this look-up; a connection must not be closed for that.
         let mut peers = way.peers.clone();
-        let stream = Socks5Stream::connect(way.socks, SocketAddr::from((ip, way.port))).await.ok()?;
+        let stream =
+            Socks5Stream::connect(way.socks, SocketAddr::from((ip, way.port))).await.ok()?;
         // Acknowledgements and small writes must not wait for a full packet.
         let _ = stream.set_nodelay(true);
         peers.wait_for(|peers| peers.get(name) == Some(&ip)).await.ok()?;
@@ -263,7 +290,9 @@ mod tests {
 
     fn port() -> u16 {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        20_000 + u16::try_from(std::process::id() % 10_000).unwrap() + NEXT.fetch_add(1, Ordering::Relaxed)
+        20_000
+            + u16::try_from(std::process::id() % 10_000).unwrap()
+            + NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn forwarder(dir: &std::path::Path) -> (Forwarder, watch::Sender<Peers>, u16) {
@@ -272,7 +301,8 @@ mod tests {
         let hosts = dir.join("hosts");
         std::fs::write(&hosts, "").unwrap();
         let port = port();
-        let forwarder = Forwarder::new(socks().await, port, Arc::new(Fixed(known)), peers, Hosts::new(hosts));
+        let forwarder =
+            Forwarder::new(socks().await, port, Arc::new(Fixed(known)), peers, Hosts::new(hosts));
         (forwarder, sender, port)
     }
 
@@ -285,7 +315,10 @@ mod tests {
     async fn bytes_pass_until_the_peer_leaves_the_netmap() {
         let dir = tempfile::tempdir().unwrap();
         let (forwarder, peers, port) = forwarder(dir.path()).await;
-        assert_eq!(forwarder.route("m.mesh").await.unwrap(), Dialled { host: "m.mesh".into(), lacks: None });
+        assert_eq!(
+            forwarder.route("m.mesh").await.unwrap(),
+            Dialled { host: "m.mesh".into(), lacks: None }
+        );
         let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
         stream.write_all(b"ping").await.unwrap();
         let mut back = [0; 4];
@@ -335,7 +368,9 @@ mod tests {
         std::fs::remove_file(dir.path().join("hosts")).unwrap();
         let dialled = forwarder.route("m.mesh").await.unwrap();
         assert_eq!(dialled.host, "127.0.1.2");
-        assert!(dialled.lacks.unwrap().contains("redis is pointed at 127.0.1.2 in place of m.mesh"));
+        assert!(
+            dialled.lacks.unwrap().contains("redis is pointed at 127.0.1.2 in place of m.mesh")
+        );
         assert_eq!(forwarder.close().await, None, "there is nothing to take away");
     }
 }

@@ -1,4 +1,5 @@
-//! The agent's block in the hosts file. The file is a bind mount in a container: it is rewritten in place, never renamed.
+//! The agent's block in the hosts file. The file is a bind mount in a container: it is rewritten in
+//! place, never renamed.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -31,7 +32,10 @@ impl Hosts {
     /// Also when one of them is no DNS name: it would be a line of its own.
     pub fn set(&self, entries: &[(Ipv4Addr, &str)]) -> std::io::Result<()> {
         if let Some((_, name)) = entries.iter().find(|(_, name)| dns_name(name).is_none()) {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{name:?} is not the name of a node")));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                format!("{name:?} is not the name of a node"),
+            ));
         }
         let mut file = File::options().read(true).write(true).open(&self.path)?;
         let mut text = String::new();
@@ -83,13 +87,19 @@ mod tests {
         hosts.set(&[(Ipv4Addr::new(127, 0, 1, 2), "a-long-name.mesh.test")]).unwrap();
         hosts.set(&[(Ipv4Addr::new(127, 0, 1, 3), "b.mesh.test")]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "127.0.0.1 localhost\n::1 ip6-localhost\n# akash-redis: begin\n127.0.1.3 b.mesh.test\n# akash-redis: end\n");
+        assert_eq!(
+            text,
+            "127.0.0.1 localhost\n::1 ip6-localhost\n# akash-redis: begin\n127.0.1.3 b.mesh.test\n# akash-redis: end\n"
+        );
         for forged in ["a.test\n6.6.6.6 registry.example", "a.test # x", ""] {
             assert!(hosts.set(&[(Ipv4Addr::new(127, 0, 1, 4), forged)]).is_err(), "{forged:?}");
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         hosts.set(&[]).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "127.0.0.1 localhost\n::1 ip6-localhost\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "127.0.0.1 localhost\n::1 ip6-localhost\n"
+        );
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
     }
 }

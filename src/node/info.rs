@@ -19,9 +19,17 @@ impl Info {
     /// Reads the text of `INFO` and the pairs of `CONFIG GET`.
     #[must_use]
     pub fn parse(text: &str, config: &HashMap<String, String>) -> Self {
-        let fields = text.lines().filter_map(|line| line.trim_end().split_once(':')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let fields = text
+            .lines()
+            .filter_map(|line| line.trim_end().split_once(':'))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         let number = |name: &str| config.get(name).and_then(|v| v.parse().ok()).unwrap_or(0);
-        Self { fields, min_replicas: number("min-replicas-to-write"), max_lag: number("min-replicas-max-lag") }
+        Self {
+            fields,
+            min_replicas: number("min-replicas-to-write"),
+            max_lag: number("min-replicas-max-lag"),
+        }
     }
 
     /// A field, empty when absent.
@@ -75,7 +83,8 @@ impl Info {
     pub fn master(&self) -> Option<&str> {
         let (hole, hole_port) = BLACK_HOLE;
         let host = self.text("master_host");
-        let nobody = host.is_empty() || (host == hole && self.number("master_port") == i64::from(hole_port));
+        let nobody =
+            host.is_empty() || (host == hole && self.number("master_port") == i64::from(hole_port));
         (!nobody).then_some(host)
     }
 
@@ -83,7 +92,11 @@ impl Info {
     #[must_use]
     pub fn offset(&self) -> i64 {
         let applied = self.number("slave_repl_offset");
-        if self.role() == Role::Replica && applied > 0 { applied } else { self.number("master_repl_offset") }
+        if self.role() == Role::Replica && applied > 0 {
+            applied
+        } else {
+            self.number("master_repl_offset")
+        }
     }
 
     /// The state as far as one answer shows it; what takes several looks is left at its default.
@@ -117,19 +130,30 @@ impl Info {
     }
 
     fn keys(&self) -> u64 {
-        let of_db = |line: &String| line.split(',').find_map(|part| part.strip_prefix("keys=")).and_then(|n| n.parse::<u64>().ok());
+        let of_db = |line: &String| {
+            line.split(',')
+                .find_map(|part| part.strip_prefix("keys="))
+                .and_then(|n| n.parse::<u64>().ok())
+        };
         let is_db = |name: &str| name.strip_prefix("db").is_some_and(|n| n.parse::<u32>().is_ok());
         self.fields.iter().filter(|(name, _)| is_db(name)).filter_map(|(_, line)| of_db(line)).sum()
     }
 
     fn replicas(&self) -> Vec<AttachedReplica> {
         let count = usize::try_from(self.number("connected_slaves")).unwrap_or(0);
-        (0..count).filter_map(|n| self.fields.get(&format!("slave{n}"))).map(|line| attached(line)).collect()
+        (0..count)
+            .filter_map(|n| self.fields.get(&format!("slave{n}")))
+            .map(|line| attached(line))
+            .collect()
     }
 }
 
 fn attached(line: &str) -> AttachedReplica {
-    let part = |name: &str| line.split(',').find_map(|p| p.split_once('=').filter(|(k, _)| *k == name)).map_or("", |(_, v)| v);
+    let part = |name: &str| {
+        line.split(',')
+            .find_map(|p| p.split_once('=').filter(|(k, _)| *k == name))
+            .map_or("", |(_, v)| v)
+    };
     AttachedReplica {
         name: part("ip").to_owned(),
         state: part("state").to_owned(),
@@ -146,10 +170,24 @@ mod tests {
     fn a_master_with_replicas_is_read() {
         let text = "run_id:r1\r\nredis_version:7.0.15\r\nrole:master\r\nloading:0\r\nmaster_replid:aa\r\nmaster_repl_offset:42\r\nconnected_slaves:1\r\n\
                     slave0:ip=b.mesh.test,port=6379,state=online,offset=40,lag=1\r\ndb0:keys=3,expires=0,avg_ttl=0\r\ndb7:keys=2,expires=0,avg_ttl=0\r\n";
-        let config = HashMap::from([("min-replicas-to-write".into(), "1".into()), ("min-replicas-max-lag".into(), "8".into())]);
+        let config = HashMap::from([
+            ("min-replicas-to-write".into(), "1".into()),
+            ("min-replicas-max-lag".into(), "8".into()),
+        ]);
         let state = Info::parse(text, &config).state();
-        assert_eq!((state.role, state.offset, state.keys, state.fenced), (Role::Master, 42, 5, false));
-        assert_eq!(state.replicas, [AttachedReplica { name: "b.mesh.test".into(), state: "online".into(), offset: 40, lag_seconds: 1 }]);
+        assert_eq!(
+            (state.role, state.offset, state.keys, state.fenced),
+            (Role::Master, 42, 5, false)
+        );
+        assert_eq!(
+            state.replicas,
+            [AttachedReplica {
+                name: "b.mesh.test".into(),
+                state: "online".into(),
+                offset: 40,
+                lag_seconds: 1
+            }]
+        );
     }
 
     #[test]

@@ -32,8 +32,11 @@ pub struct Status {
 impl From<LocalStatus> for Status {
     fn from(status: LocalStatus) -> Self {
         let name = |peer: &LocalPeer| peer.fqdn().to_ascii_lowercase();
-        let ip = |peer: &LocalPeer| peer.ip().and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
-        let peers = status.peer.iter().flatten().filter_map(|(_, peer)| Some((name(peer), ip(peer)?)));
+        let ip = |peer: &LocalPeer| {
+            peer.ip().and_then(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None })
+        };
+        let peers =
+            status.peer.iter().flatten().filter_map(|(_, peer)| Some((name(peer), ip(peer)?)));
         let ids = status.peer.iter().flatten().map(|(_, peer)| peer.id.clone());
         Self {
             peer_ids: ids.filter(|id| !id.is_empty()).collect(),
@@ -108,7 +111,12 @@ mod tests {
 
     #[test]
     fn a_status_before_login_is_read() {
-        let status = read(r#"{"BackendState":"NeedsLogin","Self":{"DNSName":"","TailscaleIPs":null},"Peer":null,"Health":null}"#);
-        assert_eq!((status.backend_state.as_str(), status.have_node_key, status.peers.len()), ("NeedsLogin", false, 0));
+        let status = read(
+            r#"{"BackendState":"NeedsLogin","Self":{"DNSName":"","TailscaleIPs":null},"Peer":null,"Health":null}"#,
+        );
+        assert_eq!(
+            (status.backend_state.as_str(), status.have_node_key, status.peers.len()),
+            ("NeedsLogin", false, 0)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a master leaves behind when it is killed, frozen, fenced, demoted or without a volume: real redis-servers.
+//! What a master leaves behind when it is killed, frozen, fenced, demoted or without a volume: real
+//! redis-servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,10 @@ use super::history;
 use super::redis_config::FENCE;
 use super::redis_control::{Applied, MasterAddress};
 use super::settings::Settings;
-use super::tests::{PATIENCE, TestNode, app_settings, follow, free_port, identity, open_dir, pair, promote, settings, usual_settings};
+use super::tests::{
+    PATIENCE, TestNode, app_settings, follow, free_port, identity, open_dir, pair, promote,
+    settings, usual_settings,
+};
 use crate::model::identity::NodeIdentity;
 use crate::model::node::{History, Process, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -58,7 +62,8 @@ impl TestNode {
     /// Follows whoever listens there, without a command.
     async fn replicate_from(&self, port: u16) {
         let (host, user, announce) = ("127.0.0.1".into(), "_repl-b".into(), "sibling".into());
-        let address = MasterAddress { host, port, user, password: "repl-secret".to_owned().into(), announce };
+        let address =
+            MasterAddress { host, port, user, password: "repl-secret".to_owned().into(), announce };
         let mut session = self.node.redis.open(PATIENCE).await.unwrap();
         session.follow(&address, &mut Applied::default()).await.unwrap();
     }
@@ -72,7 +77,8 @@ impl TestNode {
     }
 
     fn snapshot_holds(&self, label: &str, text: &str) -> bool {
-        let file = std::fs::read(self.node.settings.data_dir.join(format!("saved/{label}.rdb"))).unwrap();
+        let file =
+            std::fs::read(self.node.settings.data_dir.join(format!("saved/{label}.rdb"))).unwrap();
         file.windows(text.len()).any(|window| window == text.as_bytes())
     }
 }
@@ -83,15 +89,26 @@ async fn a_first_master_is_known_to_have_been_one_from_its_first_write_on() {
         let node = master(TestNode::start(0), append_only).await;
         // Nothing but the promotion has written it: no turn of a clock runs here.
         let kept = node.kept().expect("written before the promotion was confirmed");
-        assert_eq!((kept.history.epoch, kept.history.replid.as_str()), (1, node.node.peek().redis.replid.as_str()));
+        assert_eq!(
+            (kept.history.epoch, kept.history.replid.as_str()),
+            (1, node.node.peek().redis.replid.as_str())
+        );
         assert!(kept.open_since.is_some(), "writes may follow");
         node.write("k", "v").await.unwrap();
         node.signal(Signal::KILL).await;
         let gap = node.exited().await.history.unwrap().gap_ms;
         assert!(gap >= 250, "at least as long as between two looks: {gap}");
-        assert_eq!(gap == History::UNKNOWN_GAP, !append_only, "without an append-only file all since the last snapshot is gone");
+        assert_eq!(
+            gap == History::UNKNOWN_GAP,
+            !append_only,
+            "without an append-only file all since the last snapshot is gone"
+        );
         let back = node.running().await;
-        assert_eq!(back.history.map(|h| (h.epoch, h.gap_ms)), Some((1, gap)), "its data was found, so its history counts");
+        assert_eq!(
+            back.history.map(|h| (h.epoch, h.gap_ms)),
+            Some((1, gap)),
+            "its data was found, so its history counts"
+        );
         assert_eq!(back.redis.keys, u64::from(append_only));
         let again = node.command(2, promote(0)).await.unwrap().history.unwrap();
         assert_eq!((again.epoch, again.gap_ms), (2, 0));
@@ -110,7 +127,9 @@ async fn a_frozen_master_that_is_killed_says_for_how_long_nobody_looked() {
     let gap = state.history.as_ref().unwrap().gap_ms;
     assert!(gap >= limit && gap < History::UNKNOWN_GAP, "{gap}");
     let kept = async {
-        while node.kept().map(|kept| (kept.history, kept.open_since)) != state.history.clone().map(|h| (h, None)) {
+        while node.kept().map(|kept| (kept.history, kept.open_since))
+            != state.history.clone().map(|h| (h, None))
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -134,7 +153,10 @@ async fn a_master_whose_agent_died_with_it_says_how_old_its_history_may_be() {
     let again = TestNode::start_in(node.dir.clone(), 0);
     let state = again.running().await;
     let history = state.history.unwrap();
-    assert!(history.epoch == 1 && history.gap_ms > 0 && history.gap_ms < History::UNKNOWN_GAP, "{history:?}");
+    assert!(
+        history.epoch == 1 && history.gap_ms > 0 && history.gap_ms < History::UNKNOWN_GAP,
+        "{history:?}"
+    );
     assert_eq!(state.redis.keys, 1);
     again.stop().await;
 }
@@ -143,11 +165,16 @@ async fn a_master_whose_agent_died_with_it_says_how_old_its_history_may_be() {
 async fn without_a_volume_a_history_lasts_as_long_as_the_process() {
     let dir = open_dir();
     let settings = settings(dir.path(), 0);
-    let node = TestNode::start_as(dir, settings, NodeIdentity { persistent: false, ..identity() }, false);
+    let node =
+        TestNode::start_as(dir, settings, NodeIdentity { persistent: false, ..identity() }, false);
     let node = master(node, false).await;
     node.write("k", "v").await.unwrap();
     let state = node.until(|s| s.redis.keys == 1).await;
-    assert_eq!(state.history.map(|h| (h.epoch, h.gap_ms)), Some((1, 0)), "a cold start sees that it has data");
+    assert_eq!(
+        state.history.map(|h| (h.epoch, h.gap_ms)),
+        Some((1, 0)),
+        "a cold start sees that it has data"
+    );
     assert_eq!(node.kept(), None, "nothing is written down");
     node.kill_redis();
     assert_eq!(node.exited().await.history, None, "the data are gone with it");
@@ -163,7 +190,11 @@ async fn what_a_lost_master_was_stays_in_its_last_word() {
     let before = master.until(|s| s.redis.min_replicas == 1 && s.redis.offset > 0).await.redis;
     master.kill_redis();
     let last = master.exited().await.redis;
-    assert_eq!((last.role, last.min_replicas, last.max_lag_seconds, last.fenced), (Role::Master, 1, 8, true), "not: it needed no replica");
+    assert_eq!(
+        (last.role, last.min_replicas, last.max_lag_seconds, last.fenced),
+        (Role::Master, 1, 8, true),
+        "not: it needed no replica"
+    );
     assert_eq!((last.replid, last.run_id.as_str()), (before.replid, ""));
     assert!(last.offset >= before.offset);
     assert!(last.replicas.is_empty() && last.keys == 0);
@@ -181,7 +212,11 @@ async fn no_byte_follows_a_fence_and_siblings_go_on_where_they_were() {
     let fenced = source.command(2, Command::Fence(wire::Fence {})).await.unwrap();
     let point = fenced.history.clone().unwrap();
     assert!(fenced.redis.fenced && !fenced.promoted && point.gap_ms == 0);
-    assert_eq!(source.kept(), Some(history::Kept { history: point.clone(), open_since: None }), "read exactly, and written down");
+    assert_eq!(
+        source.kept(),
+        Some(history::Kept { history: point.clone(), open_since: None }),
+        "read exactly, and written down"
+    );
     let frozen = fenced.redis.offset;
     let begun = source.info().await.number("uptime_in_seconds");
     let later = source.info_that(|info| info.number("uptime_in_seconds") >= begun + 4).await;
@@ -194,7 +229,11 @@ async fn no_byte_follows_a_fence_and_siblings_go_on_where_they_were() {
     sibling.replicate_from(target.port()).await;
     source.replicate_from(target.port()).await;
     let served = target.info_that(|info| info.number("connected_slaves") == 2).await;
-    assert_eq!((served.number("sync_full"), served.number("sync_partial_ok")), (0, 2), "nobody copies everything anew");
+    assert_eq!(
+        (served.number("sync_full"), served.number("sync_partial_ok")),
+        (0, 2),
+        "nobody copies everything anew"
+    );
     target.until(|s| s.redis.offset > promoted.redis.offset).await;
     source.stop().await;
     target.stop().await;
@@ -206,16 +245,24 @@ async fn writes_wait_behind_a_fence_and_end_with_it() {
     let node = master(TestNode::start(0), true).await;
     let mut client = node.client().await;
     node.command(2, Command::Fence(wire::Fence {})).await.unwrap();
-    let waiting = tokio::spawn(async move { redis::cmd("SET").arg("k").arg("v").exec_async(&mut client).await });
+    let waiting =
+        tokio::spawn(
+            async move { redis::cmd("SET").arg("k").arg("v").exec_async(&mut client).await },
+        );
     node.info_that(|info| info.number("blocked_clients") == 1).await;
     assert!(node.node.peek().redis.fenced && node.node.peek().redis.min_replicas != FENCE);
-    let open = node.command(3, Command::Unfence(wire::Unfence { quorum: Some(super::tests::quorum(0)) })).await.unwrap();
+    let open = node
+        .command(3, Command::Unfence(wire::Unfence { quorum: Some(super::tests::quorum(0)) }))
+        .await
+        .unwrap();
     waiting.await.unwrap().unwrap();
     assert!(!open.redis.fenced && node.kept().unwrap().open_since.is_some());
     // Demoted instead, the node drops them: nobody's write is taken after its master was given up.
     let mut client = node.client().await;
     node.command(4, Command::Fence(wire::Fence {})).await.unwrap();
-    let waiting = tokio::spawn(async move { redis::cmd("SET").arg("k").arg("late").exec_async(&mut client).await });
+    let waiting = tokio::spawn(async move {
+        redis::cmd("SET").arg("k").arg("late").exec_async(&mut client).await
+    });
     node.info_that(|info| info.number("blocked_clients") == 1).await;
     node.command(5, Command::Detach(wire::Detach::default())).await.unwrap();
     assert!(waiting.await.unwrap().is_err());
@@ -230,7 +277,12 @@ async fn what_a_woken_master_wrote_is_in_its_history_and_is_kept() {
     let old = TestNode::start_as(dir.clone(), settings(dir.path(), port), identity(), false);
     let old = master(old, true).await;
     let dir = open_dir();
-    let new = TestNode::start_as(dir.clone(), Settings { redis_port: port, ..settings(dir.path(), old.port()) }, identity(), false);
+    let new = TestNode::start_as(
+        dir.clone(),
+        Settings { redis_port: port, ..settings(dir.path(), old.port()) },
+        identity(),
+        false,
+    );
     new.running().await;
     new.command(1, usual_settings()).await.unwrap();
     new.command(1, follow(false)).await.unwrap();
@@ -257,11 +309,18 @@ async fn what_a_woken_master_wrote_is_in_its_history_and_is_kept() {
     let demoted = old.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     let history = demoted.history.unwrap();
     assert_eq!((&history.replid, history.epoch, history.gap_ms), (&promoted.redis.replid2, 1, 0));
-    assert!(history.offset + 1 - promoted.redis.second_offset > 20_000, "{history:?} beside {:?}", promoted.redis);
+    assert!(
+        history.offset + 1 - promoted.redis.second_offset > 20_000,
+        "{history:?} beside {:?}",
+        promoted.redis
+    );
     assert_eq!(old.kept(), Some(history::Kept { history, open_since: None }));
     old.command(2, follow(true)).await.unwrap();
     old.until(|s| s.redis.online_epoch == 2 && s.redis.keys == 1).await;
-    assert!(old.snapshot_holds("before-epoch-2", "late-0") && old.snapshot_holds("before-epoch-2", "late-999"));
+    assert!(
+        old.snapshot_holds("before-epoch-2", "late-0")
+            && old.snapshot_holds("before-epoch-2", "late-999")
+    );
     old.stop().await;
     new.stop().await;
 }
@@ -272,7 +331,10 @@ async fn a_running_master_that_is_told_to_follow_writes_its_end_down_first() {
     old.write("k", "only-here").await.unwrap();
     // Nobody listens there: it keeps what it has.
     let state = old.command(2, follow(true)).await.unwrap();
-    assert_eq!((state.redis.role, state.history.map(|h| (h.epoch, h.gap_ms))), (Role::Replica, Some((1, 0))));
+    assert_eq!(
+        (state.redis.role, state.history.map(|h| (h.epoch, h.gap_ms))),
+        (Role::Replica, Some((1, 0)))
+    );
     assert_eq!(old.kept().map(|kept| kept.open_since), Some(None));
     assert!(old.snapshot_holds("before-epoch-2", "only-here"));
     old.stop().await;
@@ -301,11 +363,20 @@ async fn a_master_that_was_renamed_is_followed_under_its_new_name() {
     let Command::Follow(told) = follow(false) else { unreachable!() };
     let renamed = wire::Follow { master_name: "localhost".into(), ..told.clone() };
     replica.command(1, Command::Follow(renamed)).await.unwrap();
-    replica.until(|s| s.redis.master_host == "localhost" && s.redis.link_up && s.redis.online_epoch == 1).await;
+    replica
+        .until(|s| {
+            s.redis.master_host == "localhost" && s.redis.link_up && s.redis.online_epoch == 1
+        })
+        .await;
     assert_eq!(master.info().await.number("sync_full"), 1, "it goes on where it was");
     let another = wire::Follow { master_incarnation: "cache-2-n5n5".into(), ..told };
     let refused = replica.command(1, Command::Follow(another)).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "another master under the old name: {}", refused.message());
+    assert_eq!(
+        refused.code(),
+        tonic::Code::FailedPrecondition,
+        "another master under the old name: {}",
+        refused.message()
+    );
     master.stop().await;
     replica.stop().await;
 }
@@ -317,18 +388,30 @@ async fn nobody_reads_old_data_while_it_is_saved() {
     node.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     // A save that does not end: a minute for each key.
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
-    session.run(redis::cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(60_000_000)).await.unwrap();
+    session
+        .run(redis::cmd("CONFIG").arg("SET").arg("rdb-key-save-delay").arg(60_000_000))
+        .await
+        .unwrap();
     let saver = node.clone();
     let saving = tokio::spawn(async move { saver.command(2, follow(true)).await });
     node.info_that(|info| info.flag("rdb_bgsave_in_progress")).await;
     let settings = node.command(2, usual_settings()).await.unwrap_err();
-    assert_eq!(settings.code(), tonic::Code::Unavailable, "they would let applications in: {}", settings.message());
-    let client = redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", node.port())).unwrap();
+    assert_eq!(
+        settings.code(),
+        tonic::Code::Unavailable,
+        "they would let applications in: {}",
+        settings.message()
+    );
+    let client =
+        redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", node.port())).unwrap();
     assert!(client.get_multiplexed_async_connection().await.is_err(), "applications are shut out");
     let pid = node.pid().await.as_raw_nonzero();
     let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     kill_process(Pid::from_raw(child.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
-    assert!(saving.await.unwrap().is_err(), "a save that failed is no reason to go on and lose the data");
+    assert!(
+        saving.await.unwrap().is_err(),
+        "a save that failed is no reason to go on and lose the data"
+    );
     assert!(client.get_multiplexed_async_connection().await.is_ok(), "they are back");
     node.command(2, usual_settings()).await.unwrap();
     assert_eq!(node.node.peek().redis.master_host, "", "and it follows nobody yet");

@@ -19,28 +19,42 @@ use crate::model::text::few;
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
-/// The same until it is on the mesh: a node is waited for, and each of the three steps of a join takes some milliseconds.
+/// The same until it is on the mesh: a node is waited for, and each of the three steps of a join
+/// takes some milliseconds.
 const LOOK_JOINING: Duration = Duration::from_millis(200);
 /// A call of `tailscale` ends within this: the login gives up by itself after 30 s.
 const CALL: Duration = Duration::from_secs(40);
-/// Pause between two logins: a refused key is not going to be accepted, an unreachable control server may come back.
+/// Pause between two logins: a refused key is not going to be accepted, an unreachable control
+/// server may come back.
 const LOGIN_PAUSE: Duration = Duration::from_secs(20);
-/// A tailscaled that was silent for so long is killed. It answers within milliseconds, and a pause of a busy machine is over by then. It is
-/// also the usual `failover.downAfter`: where it hurts most, on a master, the failover has begun, and cutting the connections costs nothing.
+/// A tailscaled that was silent for so long is killed. It answers within milliseconds, and a pause
+/// of a busy machine is over by then. It is also the usual `failover.downAfter`: where it hurts
+/// most, on a master, the failover has begun, and cutting the connections costs nothing.
 const SILENT: Duration = Duration::from_secs(10);
-/// One that never answered yet has longer: killed while it starts on a slow machine, it would never be up.
+/// One that never answered yet has longer: killed while it starts on a slow machine, it would never
+/// be up.
 const NEVER_ANSWERED: Duration = Duration::from_mins(1);
-/// A look and the longest call. More than that cannot pass between two looks, unless this agent was frozen too.
+/// A look and the longest call. More than that cannot pass between two looks, unless this agent was
+/// frozen too.
 const LONGEST_STEP: Duration = Duration::from_secs(4);
 
 /// Runs tailscaled until `stop`.
-pub async fn keep_running(node: Arc<Node>, place: MeshPlace, api: LocalApi, peers: watch::Sender<Peers>, stop: CancellationToken) {
+pub async fn keep_running(
+    node: Arc<Node>,
+    place: MeshPlace,
+    api: LocalApi,
+    peers: watch::Sender<Peers>,
+    stop: CancellationToken,
+) {
     let mut delay = RestartDelay::new(node.settings.restart_delay);
     while !stop.is_cancelled() {
         let started = Instant::now();
         match place.daemon(&node.settings).start(&node.book) {
             Ok(child) => run_once(&node, child, &place, &api, &peers, &stop).await,
-            Err(error) => node.note("tailscaled", Some(format!("tailscaled cannot be started ({error}); it is tried again"))),
+            Err(error) => node.note(
+                "tailscaled",
+                Some(format!("tailscaled cannot be started ({error}); it is tried again")),
+            ),
         }
         show(&node, &peers, None);
         if stop.is_cancelled() {
@@ -80,7 +94,9 @@ async fn run_once(
         }
         let status = api.status().await.ok();
         show(node, peers, status.as_ref());
-        let joining = status.as_ref().map_or(silence.never_answered(), |status| status.backend_state != "Running");
+        let joining = status
+            .as_ref()
+            .map_or(silence.never_answered(), |status| status.backend_state != "Running");
         if joining {
             ticks.reset_after(LOOK_JOINING);
         }
@@ -96,7 +112,8 @@ async fn run_once(
     }
 }
 
-/// How long tailscaled has not answered, by what this agent itself saw: a machine that was frozen was frozen with both.
+/// How long tailscaled has not answered, by what this agent itself saw: a machine that was frozen
+/// was frozen with both.
 struct Silence {
     last: Instant,
     silent: Duration,
@@ -139,7 +156,13 @@ impl Chores {
     }
 
     /// Does what this status asks for; whether the status is another one now.
-    async fn after(&mut self, node: &Node, place: &MeshPlace, status: &Status, stop: &CancellationToken) -> bool {
+    async fn after(
+        &mut self,
+        node: &Node,
+        place: &MeshPlace,
+        status: &Status,
+        stop: &CancellationToken,
+    ) -> bool {
         let ask = wants_login(status);
         match refused(&status.health).filter(|_| ask.is_some()) {
             Some(said) => node.note("login", Some(spent(said))),
@@ -154,17 +177,24 @@ impl Chores {
             return true;
         }
         if status.backend_state == "Running" && self.next_serve.is_some_and(|at| now >= at) {
-            let failure = stop.run_until_cancelled(call(node, Ok(tailscale::serve(&node.settings)))).await.flatten();
+            let failure = stop
+                .run_until_cancelled(call(node, Ok(tailscale::serve(&node.settings))))
+                .await
+                .flatten();
             self.next_serve = failure.is_some().then(|| Instant::now() + LOGIN_PAUSE);
-            let sentence =
-                |how| format!("`tailscale serve` failed ({how}); Redis is reached over the mesh without it, and it is tried again");
+            let sentence = |how| {
+                format!(
+                    "`tailscale serve` failed ({how}); Redis is reached over the mesh without it, and it is tried again"
+                )
+            };
             node.note("serve", failure.map(sentence));
         }
         false
     }
 }
 
-/// Whether to log in, and whether with the key: never when it runs already, because the key is spent then.
+/// Whether to log in, and whether with the key: never when it runs already, because the key is
+/// spent then.
 fn wants_login(status: &Status) -> Option<bool> {
     match status.backend_state.as_str() {
         "NeedsLogin" => Some(true),
@@ -173,15 +203,20 @@ fn wants_login(status: &Status) -> Option<bool> {
     }
 }
 
-/// What the control server said when it refused the key for good; `None` for what may pass, as when it is out of reach.
+/// What the control server said when it refused the key for good; `None` for what may pass, as when
+/// it is out of reach.
 fn refused(health: &[String]) -> Option<&str> {
     const BEFORE: &str = "last login error was: ";
-    // Control servers word it differently; an expired certificate, say, must not be taken for an expired key.
+    // Control servers word it differently; an expired certificate, say, must not be taken for an
+    // expired key.
     const KEY: [&str; 4] = ["auth key", "authkey", "auth-key", "api key"];
-    const FOR_GOOD: [&str; 7] = ["already used", "expired", "revoked", "invalid", "not valid", "not exist", "not found"];
+    const FOR_GOOD: [&str; 7] =
+        ["already used", "expired", "revoked", "invalid", "not valid", "not exist", "not found"];
     let (_, said) = health.iter().find_map(|text| text.split_once(BEFORE))?;
     let lower = said.to_lowercase();
-    (KEY.iter().any(|word| lower.contains(word)) && FOR_GOOD.iter().any(|word| lower.contains(word))).then_some(said)
+    (KEY.iter().any(|word| lower.contains(word))
+        && FOR_GOOD.iter().any(|word| lower.contains(word)))
+    .then_some(said)
 }
 
 fn spent(said: &str) -> String {
@@ -193,7 +228,8 @@ fn spent(said: &str) -> String {
 
 async fn log_in(node: &Node, place: &MeshPlace, with_key: bool) {
     let failure = call(node, place.login(node, with_key)).await;
-    let sentence = failure.map(|how| format!("the login to the mesh failed ({how}); it is tried again"));
+    let sentence =
+        failure.map(|how| format!("the login to the mesh failed ({how}); it is tried again"));
     if let Some(sentence) = &sentence {
         node.book.agent(sentence);
     }
@@ -205,8 +241,11 @@ async fn log_in(node: &Node, place: &MeshPlace, with_key: bool) {
 
 /// Runs a program to its end; how it failed.
 async fn call(node: &Node, program: std::io::Result<Program>) -> Option<String> {
-    let run =
-        async { timeout(CALL, program?.start(&node.book)?.wait()).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))? };
+    let run = async {
+        timeout(CALL, program?.start(&node.book)?.wait())
+            .await
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    };
     match run.await {
         Ok(status) if status.success() => None,
         Ok(status) => Some(status.to_string()),
@@ -214,7 +253,8 @@ async fn call(node: &Node, program: std::io::Result<Program>) -> Option<String> 
     }
 }
 
-/// Complaints of tailscaled that are passed on, and bytes of each: it words them itself, as long as it likes.
+/// Complaints of tailscaled that are passed on, and bytes of each: it words them itself, as long as
+/// it likes.
 const HEALTH_TEXTS: usize = 16;
 const HEALTH_TEXT: usize = 500;
 
@@ -234,7 +274,8 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
         },
     };
     let known: BTreeMap<_, _> = status.map(|s| s.peers.clone()).unwrap_or_default();
-    // A netmap that could not be read says nothing about who left; when tailscaled died, its connections died with it.
+    // A netmap that could not be read says nothing about who left; when tailscaled died, its
+    // connections died with it.
     if status.is_some() {
         peers.send_if_modified(|before| {
             let changed = **before != known;
@@ -248,7 +289,9 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
         node.note("tailscaled", None);
     }
     // The paths are looked at elsewhere, and less often.
-    node.update(|state| state.mesh = NodeMesh { paths: std::mem::take(&mut state.mesh.paths), ..mesh });
+    node.update(|state| {
+        state.mesh = NodeMesh { paths: std::mem::take(&mut state.mesh.paths), ..mesh }
+    });
 }
 
 #[cfg(test)]
@@ -257,7 +300,11 @@ mod tests {
 
     #[test]
     fn the_key_is_used_once() {
-        let status = |state: &str, have_node_key| Status { backend_state: state.into(), have_node_key, ..Status::default() };
+        let status = |state: &str, have_node_key| Status {
+            backend_state: state.into(),
+            have_node_key,
+            ..Status::default()
+        };
         assert_eq!(wants_login(&status("NeedsLogin", false)), Some(true));
         assert_eq!(wants_login(&status("Stopped", true)), Some(false));
         assert_eq!(wants_login(&status("Running", true)), None);
@@ -267,7 +314,13 @@ mod tests {
 
     #[test]
     fn a_refused_key_is_told_from_a_control_server_out_of_reach() {
-        let refused = |said: &str| refused(&["x".to_owned(), format!("You are logged out. The last login error was: {said}")]).is_some();
+        let refused = |said: &str| {
+            refused(&[
+                "x".to_owned(),
+                format!("You are logged out. The last login error was: {said}"),
+            ])
+            .is_some()
+        };
         for said in [
             "auth key already used",
             "authkey already used",

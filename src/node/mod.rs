@@ -1,7 +1,9 @@
-//! The agent in the leased container: keeps tailscaled and redis-server running and does what the operator says.
+//! The agent in the leased container: keeps tailscaled and redis-server running and does what the
+//! operator says.
 //!
-//! Promises: redis never boots writable; a command with a stale nonce, a lower (term, epoch) pair or a second target of promotion
-//! is refused before anything is touched; every change of state is pushed at once. `commands` decides, the other files act.
+//! Promises: redis never boots writable; a command with a stale nonce, a lower (term, epoch) pair
+//! or a second target of promotion is refused before anything is touched; every change of state is
+//! pushed at once. `commands` decides, the other files act.
 
 pub mod acl;
 pub mod agent;

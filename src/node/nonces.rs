@@ -37,14 +37,23 @@ impl Nonces {
         nonce
     }
 
-    /// Whether the nonce was issued within its life. It stays good until then: a repeated command is idempotent.
+    /// Whether the nonce was issued within its life. It stays good until then: a repeated command
+    /// is idempotent.
     pub fn check(&mut self, nonce: &str, now: Instant) -> Freshness {
         self.forget(now);
-        if self.issued.iter().any(|(known, _)| known == nonce) { Freshness::Fresh } else { Freshness::Stale }
+        if self.issued.iter().any(|(known, _)| known == nonce) {
+            Freshness::Fresh
+        } else {
+            Freshness::Stale
+        }
     }
 
     fn forget(&mut self, now: Instant) {
-        while self.issued.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) >= NONCE_LIFE) {
+        while self
+            .issued
+            .front()
+            .is_some_and(|(_, at)| now.saturating_duration_since(*at) >= NONCE_LIFE)
+        {
             self.issued.pop_front();
         }
     }
@@ -70,6 +79,10 @@ mod tests {
         assert_eq!(nonces.check(&nonce, start + Duration::from_millis(9999)), Freshness::Fresh);
         assert_eq!(nonces.check("other", start), Freshness::Stale);
         assert_eq!(nonces.check(&nonce, start + NONCE_LIFE), Freshness::Stale);
-        assert_eq!(Nonces::default().check(&nonce, start), Freshness::Stale, "another start of the agent");
+        assert_eq!(
+            Nonces::default().check(&nonce, start),
+            Freshness::Stale,
+            "another start of the agent"
+        );
     }
 }

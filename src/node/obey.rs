@@ -11,7 +11,9 @@ use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
 use super::probe::Following;
-use super::redis_control::{ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads};
+use super::redis_control::{
+    ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads,
+};
 use super::redis_process::RedisPlace;
 use super::snapshots::{self, AUTOMATIC};
 use super::state::{Node, Stand};
@@ -38,7 +40,8 @@ pub struct Obedience {
     node: Arc<Node>,
     place: RedisPlace,
     saving: tokio::sync::Mutex<()>,
-    /// Held while application users are shut out, and while users are set: what sets them would let them in.
+    /// Held while application users are shut out, and while users are set: what sets them would let
+    /// them in.
     users: tokio::sync::Mutex<()>,
 }
 
@@ -46,16 +49,24 @@ impl Obedience {
     /// For this node.
     #[must_use]
     pub fn new(node: Arc<Node>, place: RedisPlace) -> Self {
-        Self { node, place, saving: tokio::sync::Mutex::default(), users: tokio::sync::Mutex::default() }
+        Self {
+            node,
+            place,
+            saving: tokio::sync::Mutex::default(),
+            users: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was changed.
+    /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was
+    /// changed.
     pub async fn obey(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
         let order = Order::read(request.command).map_err(Status::invalid_argument)?;
         let authority = convert::authority(request.authority);
         let label = match &order {
             Order::Save(label) => Some(label.clone()),
-            Order::Follow { save_first: true, .. } => Some(format!("{AUTOMATIC}{}", authority.epoch)),
+            Order::Follow { save_first: true, .. } => {
+                Some(format!("{AUTOMATIC}{}", authority.epoch))
+            }
             _ => None,
         };
         let mut turn = self.turn().await?;
@@ -66,13 +77,20 @@ impl Obedience {
             self.save(&label, matches!(order, Order::Follow { .. })).await?;
             turn = self.turn().await?;
             if self.node.memory() != memory {
-                return Err(Status::failed_precondition("a newer command arrived while the snapshot was written"));
+                return Err(Status::failed_precondition(
+                    "a newer command arrived while the snapshot was written",
+                ));
             }
         }
         let name = order.name();
         let result = self.carry_out(order, &memory).await;
-        let outcome = result.as_ref().map_or_else(|status| status.message().to_owned(), |()| "done".to_owned());
-        self.node.book.agent(&format!("{name} under term {} epoch {}: {outcome}", authority.term, authority.epoch));
+        let outcome = result
+            .as_ref()
+            .map_or_else(|status| status.message().to_owned(), |()| "done".to_owned());
+        self.node.book.agent(&format!(
+            "{name} under term {} epoch {}: {outcome}",
+            authority.term, authority.epoch
+        ));
         drop(turn);
         result?;
         self.look_again().await;
@@ -80,10 +98,21 @@ impl Obedience {
     }
 
     /// Decides, and has the decision on disk before anything is touched.
-    async fn begin(&self, order: &Order, authority: crate::model::node::Authority, nonce: &str) -> Result<Memory, Status> {
+    async fn begin(
+        &self,
+        order: &Order,
+        authority: crate::model::node::Authority,
+        nonce: &str,
+    ) -> Result<Memory, Status> {
         let freshness = self.node.check_nonce(nonce);
-        let memory = commands::decide(&self.node.memory(), self.node.identity.epoch_floor, freshness, authority, order.wish())
-            .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+        let memory = commands::decide(
+            &self.node.memory(),
+            self.node.identity.epoch_floor,
+            freshness,
+            authority,
+            order.wish(),
+        )
+        .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         ready_for(order, &self.node.peek().redis).map_err(Status::failed_precondition)?;
         let node = self.node.clone();
         let kept = memory.clone();
@@ -122,14 +151,27 @@ impl Obedience {
         let done = timeout(LIMIT, self.act(order, &redis, memory)).await;
         match done {
             Ok(Ok(())) => Ok(()),
-            // A process that does not answer cannot be asked to stop writing. It loses what it did not replicate; it is given up.
-            Ok(Err(_)) | Err(_) if stops_writes && self.node.peek().redis.process == Process::Stuck => self.kill().await,
+            // A process that does not answer cannot be asked to stop writing. It loses what it did
+            // not replicate; it is given up.
+            Ok(Err(_)) | Err(_)
+                if stops_writes && self.node.peek().redis.process == Process::Stuck =>
+            {
+                self.kill().await
+            }
             Ok(Err(error)) => Err(status(&error)),
-            Err(_) => Err(Status::deadline_exceeded(format!("redis did not finish within {} s", LIMIT.as_secs()))),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "redis did not finish within {} s",
+                LIMIT.as_secs()
+            ))),
         }
     }
 
-    async fn act(&self, order: Order, redis: &RedisState, memory: &Memory) -> Result<(), ControlError> {
+    async fn act(
+        &self,
+        order: Order,
+        redis: &RedisState,
+        memory: &Memory,
+    ) -> Result<(), ControlError> {
         let node = &self.node;
         let mut session = node.redis.open(ANSWER).await?;
         let leads = session.expect_process(&redis.run_id).await?.role() == Role::Master;
@@ -155,7 +197,9 @@ impl Obedience {
             }
             Order::Follow { incarnation, master, user, password, .. } => {
                 if incarnation == node.identity.incarnation {
-                    return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
+                    return Err(ControlError::Refused(format!(
+                        "{master} is this node itself: it cannot follow itself"
+                    )));
                 }
                 let address = self.way_to(&master, user, password, memory.highest.epoch).await?;
                 if leads {
@@ -196,8 +240,14 @@ impl Obedience {
         self.open(session, quorum, applied).await
     }
 
-    /// Where the data stands is on disk before the first write is taken: a node that forgot it could never be told from an empty one.
-    async fn open(&self, session: &mut Session, quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
+    /// Where the data stands is on disk before the first write is taken: a node that forgot it
+    /// could never be told from an empty one.
+    async fn open(
+        &self,
+        session: &mut Session,
+        quorum: Quorum,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         let asked = Instant::now();
         let info = session.info().await?;
         if !self.node.stands(&info, asked, Stand::Opening) {
@@ -210,23 +260,36 @@ impl Obedience {
         session.open_for_writes(quorum).await
     }
 
-    async fn fence(&self, session: &mut Session, applied: &mut Applied, run_id: &str) -> Result<(), ControlError> {
+    async fn fence(
+        &self,
+        session: &mut Session,
+        applied: &mut Applied,
+        run_id: &str,
+    ) -> Result<(), ControlError> {
         session.fence().await?;
         applied.fenced = applied.fenced.or(Some(Instant::now()));
-        // Before it is read where the data stands: a later look must not take this for a master that takes writes.
+        // Before it is read where the data stands: a later look must not take this for a master
+        // that takes writes.
         self.node.set_applied(applied.clone(), run_id);
         self.stood(session).await
     }
 
-    /// Stops replicating, or being a master; what a master wrote to the very end is on disk before anything else happens to it.
-    async fn stand_aside(&self, session: &mut Session, applied: &mut Applied) -> Result<(), ControlError> {
-        let master = self.node.known().is_some_and(|known| known.open) || session.info().await?.role() == Role::Master;
+    /// Stops replicating, or being a master; what a master wrote to the very end is on disk before
+    /// anything else happens to it.
+    async fn stand_aside(
+        &self,
+        session: &mut Session,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
+        let master = self.node.known().is_some_and(|known| known.open)
+            || session.info().await?.role() == Role::Master;
         session.detach(applied).await?;
         if master { self.stood(session).await } else { Ok(()) }
     }
 
-    /// Reads where the data of a master stands that takes no more writes, and writes it down. That it does not take any matters more than
-    /// that this is on disk: a volume that is full does not undo it.
+    /// Reads where the data of a master stands that takes no more writes, and writes it down. That
+    /// it does not take any matters more than that this is on disk: a volume that is full does not
+    /// undo it.
     async fn stood(&self, session: &mut Session) -> Result<(), ControlError> {
         let asked = Instant::now();
         let info = session.info().await?;
@@ -240,11 +303,14 @@ impl Obedience {
     async fn write_history(&self) -> Result<(), ControlError> {
         let node = self.node.clone();
         let written = tokio::task::spawn_blocking(move || history::write(&node)).await;
-        written.unwrap_or_else(|error| Err(StateFileError::ended(&error))).map_err(ControlError::History)
+        written
+            .unwrap_or_else(|error| Err(StateFileError::ended(&error)))
+            .map_err(ControlError::History)
     }
 
-    /// The data of a new master is in a file from its first write on. Its first append-only file is written in the background, and until it is
-    /// there a restart would find nothing: not that this node was master, and not the writes that it acknowledged.
+    /// The data of a new master is in a file from its first write on. Its first append-only file is
+    /// written in the background, and until it is there a restart would find nothing: not that this
+    /// node was master, and not the writes that it acknowledged.
     async fn have_a_file(&self, session: &mut Session) -> Result<(), ControlError> {
         let there = || self.place.has_append_only_file() || self.place.dump().exists();
         if !self.node.identity.persistent {
@@ -273,25 +339,48 @@ impl Obedience {
         if session.append_only(settings.append_only).await? {
             // Left in place it would be loaded at the next start instead of the newer snapshot.
             let dir = self.place.append_only_dir();
-            std::fs::remove_dir_all(&dir).map_err(|source| ControlError::Keep { path: dir, source })?;
+            std::fs::remove_dir_all(&dir)
+                .map_err(|source| ControlError::Keep { path: dir, source })?;
         }
         Ok(())
     }
 
-    async fn way_to(&self, master: &str, user: String, password: secrecy::SecretString, epoch: u64) -> Result<MasterAddress, ControlError> {
+    async fn way_to(
+        &self,
+        master: &str,
+        user: String,
+        password: secrecy::SecretString,
+        epoch: u64,
+    ) -> Result<MasterAddress, ControlError> {
         let node = &self.node;
         if master == node.own_name() {
-            return Err(ControlError::Refused(format!("{master} is this node itself: it cannot follow itself")));
+            return Err(ControlError::Refused(format!(
+                "{master} is this node itself: it cannot follow itself"
+            )));
         }
-        let Dialled { host, lacks } = node.egress.route(master).await.map_err(|error| ControlError::Refused(sentence(&error)))?;
+        let Dialled { host, lacks } = node
+            .egress
+            .route(master)
+            .await
+            .map_err(|error| ControlError::Refused(sentence(&error)))?;
         node.note("hosts", lacks);
         node.set_following(Some(Following { name: master.to_owned(), host: host.clone(), epoch }));
-        Ok(MasterAddress { host, port: node.settings.master_port, user, password, announce: node.own_name() })
+        Ok(MasterAddress {
+            host,
+            port: node.settings.master_port,
+            user,
+            password,
+            announce: node.own_name(),
+        })
     }
 
-    /// Keeps a snapshot. A master whose history is about to be given up is demoted before, so that nothing is added to it.
+    /// Keeps a snapshot. A master whose history is about to be given up is demoted before, so that
+    /// nothing is added to it.
     async fn save(&self, label: &str, demote: bool) -> Result<(), Status> {
-        let _alone = self.saving.try_lock().map_err(|_| Status::unavailable("a snapshot is being written already"))?;
+        let _alone = self
+            .saving
+            .try_lock()
+            .map_err(|_| Status::unavailable("a snapshot is being written already"))?;
         let node = &self.node;
         if node.snapshots.labels().iter().any(|known| known == label) {
             return Ok(());
@@ -310,8 +399,14 @@ impl Obedience {
             let users = if needs_stale_reads(&info) { Some(self.users.lock().await) } else { None };
             // What was set in the meantime counts.
             let applied = if users.is_some() { node.applied() } else { applied };
-            let result = session.with_stale_reads(&info, &applied, async |session| node.snapshots.save(session, label).await).await;
-            if users.is_some() && matches!(result, Err(ControlError::Unreachable(_) | ControlError::Redis(_))) {
+            let result = session
+                .with_stale_reads(&info, &applied, async |session| {
+                    node.snapshots.save(session, label).await
+                })
+                .await;
+            if users.is_some()
+                && matches!(result, Err(ControlError::Unreachable(_) | ControlError::Redis(_)))
+            {
                 // Users may be shut out still; the operator sets them anew.
                 node.update(|state| state.configured = String::new());
             }
@@ -330,7 +425,9 @@ impl Obedience {
         let gone = states.wait_for(|state| state.redis.run_id != run_id);
         match timeout(DEATH, gone).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::internal("redis does not answer and could not be killed: close the lease to be sure that it takes no writes")),
+            _ => Err(Status::internal(
+                "redis does not answer and could not be killed: close the lease to be sure that it takes no writes",
+            )),
         }
     }
 
@@ -347,7 +444,8 @@ impl Obedience {
     }
 }
 
-/// Waits until the link of a replica has ended, for `limit` at most: everything that was on its way is applied by then.
+/// Waits until the link of a replica has ended, for `limit` at most: everything that was on its way
+/// is applied by then.
 async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), ControlError> {
     let work = async {
         while session.info().await?.link_up() {
@@ -370,7 +468,9 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
         return Err("redis is still loading its data; watch the state and send the command again");
     }
     if matches!(order, Order::Promote { .. }) && redis.sync_in_progress {
-        return Err("redis is in the middle of a full sync: promoted now, it would have half of the data");
+        return Err(
+            "redis is in the middle of a full sync: promoted now, it would have half of the data",
+        );
     }
     if matches!(order, Order::Unfence(_)) && redis.role != Role::Master {
         return Err("redis is not master, there is nothing to unfence; promote it instead");
@@ -380,9 +480,15 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
 
 fn status(error: &ControlError) -> Status {
     match error {
-        ControlError::Unreachable(_) | ControlError::Restarted => Status::unavailable(sentence(error)),
-        ControlError::User(_) | ControlError::Refused(_) => Status::invalid_argument(sentence(error)),
-        ControlError::Redis(_) | ControlError::Keep { .. } | ControlError::History(_) => Status::internal(sentence(error)),
+        ControlError::Unreachable(_) | ControlError::Restarted => {
+            Status::unavailable(sentence(error))
+        }
+        ControlError::User(_) | ControlError::Refused(_) => {
+            Status::invalid_argument(sentence(error))
+        }
+        ControlError::Redis(_) | ControlError::Keep { .. } | ControlError::History(_) => {
+            Status::internal(sentence(error))
+        }
     }
 }
 

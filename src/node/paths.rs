@@ -1,7 +1,8 @@
-//! By which way each peer of the own cluster is reached, and how long it takes: direct, through a peer, or through a relay.
+//! By which way each peer of the own cluster is reached, and how long it takes: direct, through a
+//! peer, or through a relay.
 //!
-//! A path without traffic shows nothing in tailscaled's status, so the peer is pinged first. tailscaled answers these pings itself; Redis and
-//! its connections have no part in it.
+//! A path without traffic shows nothing in tailscaled's status, so the peer is pinged first.
+//! tailscaled answers these pings itself; Redis and its connections have no part in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,10 +44,13 @@ pub async fn keep_looking(node: Arc<Node>, api: LocalClient, stop: CancellationT
 
 /// Looks at the peers that are due.
 async fn look(identity: &NodeIdentity, api: &LocalClient, looked: &mut Looked) {
-    let Some(status) = api.status().await.ok().filter(LocalStatus::running) else { return looked.clear() };
+    let Some(status) = api.status().await.ok().filter(LocalStatus::running) else {
+        return looked.clear();
+    };
     let peers = own_peers(identity, &status);
     looked.retain(|name, _| peers.iter().any(|peer| peer.fqdn() == name));
-    let due = |peer: &&LocalPeer| looked.get(peer.fqdn()).is_none_or(|(at, _)| at.elapsed() >= EVERY);
+    let due =
+        |peer: &&LocalPeer| looked.get(peer.fqdn()).is_none_or(|(at, _)| at.elapsed() >= EVERY);
     let due: Vec<_> = peers.into_iter().filter(due).collect();
     if due.is_empty() {
         return;
@@ -65,9 +69,16 @@ fn own_peers<'a>(identity: &NodeIdentity, status: &'a LocalStatus) -> Vec<&'a Lo
     let installation = InstallationId(identity.installation.clone());
     let own = IncarnationName(identity.incarnation.clone());
     let same = |peer: &&LocalPeer| {
-        IncarnationName::from_hostname(&peer.host_name, &installation).is_some_and(|name| name.cluster() == own.cluster())
+        IncarnationName::from_hostname(&peer.host_name, &installation)
+            .is_some_and(|name| name.cluster() == own.cluster())
     };
-    status.peer.iter().flat_map(BTreeMap::values).filter(same).filter(|peer| !peer.fqdn().is_empty()).collect()
+    status
+        .peer
+        .iter()
+        .flat_map(BTreeMap::values)
+        .filter(same)
+        .filter(|peer| !peer.fqdn().is_empty())
+        .collect()
 }
 
 async fn ping(api: &LocalClient, peer: &LocalPeer) -> Option<Pong> {
@@ -89,10 +100,17 @@ fn path(peer: &LocalPeer, pong: Option<&Pong>) -> PeerPath {
     let (kind, via, measured) = match (direct, pong) {
         (Some(address), _) => (PathKind::Direct, address, endpoint.is_some()),
         (None, _) if !relay.is_empty() => (PathKind::PeerRelay, relay, pong.is_some()),
-        (None, Some(pong)) => (PathKind::Derp, if pong.derp_region.is_empty() { &*peer.relay } else { &*pong.derp_region }, true),
+        (None, Some(pong)) => (
+            PathKind::Derp,
+            if pong.derp_region.is_empty() { &*peer.relay } else { &*pong.derp_region },
+            true,
+        ),
         (None, None) => (PathKind::Unknown, "", false),
     };
-    let rtt = pong.filter(|_| measured).and_then(|pong| Duration::try_from_secs_f64(pong.seconds).ok()).unwrap_or_default();
+    let rtt = pong
+        .filter(|_| measured)
+        .and_then(|pong| Duration::try_from_secs_f64(pong.seconds).ok())
+        .unwrap_or_default();
     PeerPath {
         name: peer.fqdn().to_ascii_lowercase(),
         kind,
@@ -125,12 +143,24 @@ mod tests {
     #[test]
     fn the_way_is_told_and_only_its_own_round_trip() {
         let relayed = Pong { seconds: 0.038, derp_region: "nyc".into(), ..Pong::default() };
-        let direct = Pong { seconds: 0.0006, endpoint: "192.0.2.1:41641".into(), ..Pong::default() };
-        let by_peer = Pong { seconds: 0.005, peer_relay: "192.0.2.9:40000:vni:1".into(), ..Pong::default() };
-        assert_eq!(seen(&peer(""), Some(&direct)), (PathKind::Direct, "192.0.2.1:41641".into(), 600));
+        let direct =
+            Pong { seconds: 0.0006, endpoint: "192.0.2.1:41641".into(), ..Pong::default() };
+        let by_peer =
+            Pong { seconds: 0.005, peer_relay: "192.0.2.9:40000:vni:1".into(), ..Pong::default() };
+        assert_eq!(
+            seen(&peer(""), Some(&direct)),
+            (PathKind::Direct, "192.0.2.1:41641".into(), 600)
+        );
         assert_eq!(seen(&peer(""), Some(&relayed)), (PathKind::Derp, "nyc".into(), 38_000));
-        assert_eq!(seen(&peer(""), Some(&by_peer)), (PathKind::PeerRelay, "192.0.2.9:40000:vni:1".into(), 5000));
-        assert_eq!(seen(&peer("192.0.2.1:1"), Some(&relayed)), (PathKind::Direct, "192.0.2.1:1".into(), 0), "measured on another way");
+        assert_eq!(
+            seen(&peer(""), Some(&by_peer)),
+            (PathKind::PeerRelay, "192.0.2.9:40000:vni:1".into(), 5000)
+        );
+        assert_eq!(
+            seen(&peer("192.0.2.1:1"), Some(&relayed)),
+            (PathKind::Direct, "192.0.2.1:1".into(), 0),
+            "measured on another way"
+        );
         assert_eq!(seen(&peer("192.0.2.1:1"), None), (PathKind::Direct, "192.0.2.1:1".into(), 0));
         assert_eq!(seen(&peer(""), None), (PathKind::Unknown, String::new(), 0));
         assert_eq!(path(&peer(""), None).name, "cache-0.mesh.test");
@@ -138,16 +168,30 @@ mod tests {
 
     #[test]
     fn only_nodes_of_the_own_cluster_are_looked_at() {
-        let names = ["cache-1-y8m3-abc123", "cache-b-0-z9n4-abc123", "cache-1-y8m3-zzzzzz", "akash-redis-operator-abc123"];
-        let peers =
-            names.map(|name| (name.to_owned(), LocalPeer { host_name: name.into(), dns_name: format!("{name}."), ..LocalPeer::default() }));
+        let names = [
+            "cache-1-y8m3-abc123",
+            "cache-b-0-z9n4-abc123",
+            "cache-1-y8m3-zzzzzz",
+            "akash-redis-operator-abc123",
+        ];
+        let peers = names.map(|name| {
+            (
+                name.to_owned(),
+                LocalPeer {
+                    host_name: name.into(),
+                    dns_name: format!("{name}."),
+                    ..LocalPeer::default()
+                },
+            )
+        });
         let status = LocalStatus { peer: Some(BTreeMap::from(peers)), ..LocalStatus::default() };
         let identity: NodeIdentity = serde_json::from_value(serde_json::json!({
             "installation": "abc123", "incarnation": "cache-0-x7k2", "hostname": "cache-0-x7k2-abc123", "epochFloor": 0, "authKey": "", "ca": "",
             "certificate": "", "key": "", "egress": "forwarder", "memoryBytes": 0, "persistent": false,
         }))
         .unwrap();
-        let found: Vec<_> = own_peers(&identity, &status).into_iter().map(LocalPeer::fqdn).collect();
+        let found: Vec<_> =
+            own_peers(&identity, &status).into_iter().map(LocalPeer::fqdn).collect();
         assert_eq!(found, ["cache-1-y8m3-abc123"]);
     }
 }

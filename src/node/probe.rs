@@ -1,4 +1,5 @@
-//! What one look at Redis cannot tell: how long its master has been silent, and whether this process was ever online with it.
+//! What one look at Redis cannot tell: how long its master has been silent, and whether this
+//! process was ever online with it.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ pub struct Following {
 
 /// Silence up to here is the normal rhythm: a ping each second, seen at the next look.
 const RHYTHM: Duration = Duration::from_millis(1500);
-/// A pause between two looks counts at most this much: while this machine was frozen it could hear nobody.
+/// A pause between two looks counts at most this much: while this machine was frozen it could hear
+/// nobody.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 /// Follows one redis process over several looks. A new process needs a new tracker.
@@ -40,24 +42,30 @@ impl Tracker {
             self.online_epoch = 0;
         }
         self.following = following.cloned();
-        let step = self.last_look.map_or(Duration::ZERO, |last| now.saturating_duration_since(last)).min(LONGEST_STEP);
+        let step = self
+            .last_look
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
+            .min(LONGEST_STEP);
         self.last_look = Some(now);
 
         let mut state = info.state();
         let read = info.number("slave_read_repl_offset");
         let sync_read = info.number("master_sync_read_bytes");
         if let Some(master) = following.filter(|f| info.master() == Some(f.host.as_str())) {
-            let heard = (info.link_up() && read != self.last_read) || (state.sync_in_progress && sync_read != self.last_sync_read);
+            let heard = (info.link_up() && read != self.last_read)
+                || (state.sync_in_progress && sync_read != self.last_sync_read);
             self.silent = if heard { Duration::ZERO } else { self.silent + step };
             if state.sync_in_progress {
-                // Its data is about to be replaced: it vouches for nothing until the link is up again.
+                // Its data is about to be replaced: it vouches for nothing until the link is up
+                // again.
                 self.online_epoch = 0;
             } else if info.link_up() {
                 self.online_epoch = master.epoch;
             }
             state.master_host.clone_from(&master.name);
             let quiet = info.link_up() && self.silent < RHYTHM;
-            state.silent_ms = if quiet { 0 } else { u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX) };
+            state.silent_ms =
+                if quiet { 0 } else { u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX) };
         }
         (self.last_read, self.last_sync_read) = (read, sync_read);
         state.online_epoch = self.online_epoch;
@@ -88,13 +96,23 @@ mod tests {
         let (mut tracker, start, follow) = (Tracker::default(), Instant::now(), following(3));
         let ms = |n: u64| start + Duration::from_millis(n);
         let state = tracker.look(&replica(10, true, false), Some(&follow), ms(0));
-        assert_eq!((state.silent_ms, state.online_epoch, state.master_host.as_str()), (0, 3, "m.mesh"));
+        assert_eq!(
+            (state.silent_ms, state.online_epoch, state.master_host.as_str()),
+            (0, 3, "m.mesh")
+        );
         for n in 1..8 {
             tracker.look(&replica(10, true, false), Some(&follow), ms(n * 250));
         }
-        assert_eq!(tracker.look(&replica(10, true, false), Some(&follow), ms(2000)).silent_ms, 2000);
+        assert_eq!(
+            tracker.look(&replica(10, true, false), Some(&follow), ms(2000)).silent_ms,
+            2000
+        );
         let down = tracker.look(&replica(10, false, false), Some(&follow), ms(2250));
-        assert_eq!((down.silent_ms, down.online_epoch), (2250, 3), "it was online until it was lost");
+        assert_eq!(
+            (down.silent_ms, down.online_epoch),
+            (2250, 3),
+            "it was online until it was lost"
+        );
         assert_eq!(tracker.look(&replica(24, true, false), Some(&follow), ms(2500)).silent_ms, 0);
     }
 
@@ -102,19 +120,43 @@ mod tests {
     fn a_frozen_machine_does_not_claim_silence() {
         let (mut tracker, start, follow) = (Tracker::default(), Instant::now(), following(3));
         tracker.look(&replica(10, true, false), Some(&follow), start);
-        assert!(tracker.look(&replica(10, true, false), Some(&follow), start + Duration::from_secs(30)).silent_ms <= 1000);
+        assert!(
+            tracker
+                .look(&replica(10, true, false), Some(&follow), start + Duration::from_secs(30))
+                .silent_ms
+                <= 1000
+        );
     }
 
     #[test]
     fn a_full_sync_and_a_new_epoch_take_the_word_back() {
         let (mut tracker, now) = (Tracker::default(), Instant::now());
-        assert_eq!(tracker.look(&replica(10, true, false), Some(&following(3)), now).online_epoch, 3);
-        assert_eq!(tracker.look(&replica(0, false, true), Some(&following(3)), now).online_epoch, 0);
-        assert_eq!(tracker.look(&replica(0, false, false), Some(&following(3)), now).online_epoch, 0);
-        assert_eq!(tracker.look(&replica(9, true, false), Some(&following(3)), now).online_epoch, 3);
-        assert_eq!(tracker.look(&replica(9, false, false), Some(&following(4)), now).online_epoch, 0);
+        assert_eq!(
+            tracker.look(&replica(10, true, false), Some(&following(3)), now).online_epoch,
+            3
+        );
+        assert_eq!(
+            tracker.look(&replica(0, false, true), Some(&following(3)), now).online_epoch,
+            0
+        );
+        assert_eq!(
+            tracker.look(&replica(0, false, false), Some(&following(3)), now).online_epoch,
+            0
+        );
+        assert_eq!(
+            tracker.look(&replica(9, true, false), Some(&following(3)), now).online_epoch,
+            3
+        );
+        assert_eq!(
+            tracker.look(&replica(9, false, false), Some(&following(4)), now).online_epoch,
+            0
+        );
         let elsewhere = Following { host: "n".into(), ..following(5) };
-        assert_eq!(tracker.look(&replica(9, true, false), Some(&elsewhere), now).online_epoch, 0, "the link is still the old master's");
+        assert_eq!(
+            tracker.look(&replica(9, true, false), Some(&elsewhere), now).online_epoch,
+            0,
+            "the link is still the old master's"
+        );
     }
 
     #[test]

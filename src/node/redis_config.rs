@@ -1,4 +1,5 @@
-//! The files that redis-server starts from: fenced, on loopback, with nobody but the agent let in. Pure text.
+//! The files that redis-server starts from: fenced, on loopback, with nobody but the agent let in.
+//! Pure text.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ pub const FENCE: u32 = i32::MAX as u32;
 pub const BLACK_HOLE: (&str, u16) = ("127.0.0.1", 1);
 /// The agent's own user.
 pub const AGENT_USER: &str = "_agent";
-/// min-replicas-max-lag until the operator says otherwise, seconds. Never 0: that would switch the fence off.
+/// min-replicas-max-lag until the operator says otherwise, seconds. Never 0: that would switch the
+/// fence off.
 pub const BOOT_MAX_LAG: u32 = 8;
 
-/// A master sends its replicas a ping so often, seconds: mesh connections die silently, both ends must notice by data.
+/// A master sends its replicas a ping so often, seconds: mesh connections die silently, both ends
+/// must notice by data.
 pub const PING_PERIOD: u32 = 1;
 
 const MIB: u64 = 1024 * 1024;
@@ -71,16 +74,23 @@ impl BootConfig {
             format!("aclfile {}", quoted(&self.acl_file())),
             "daemonize no\nlogfile \"\"\nalways-show-logo no\nset-proc-title no".into(),
             "enable-debug-command no\nenable-module-command no\nenable-protected-configs no".into(),
-            // Fenced: a replica of nobody that answers no reads, and no writes even if it became master.
-            format!("replicaof {hole} {hole_port}\nreplica-read-only yes\nreplica-serve-stale-data no"),
+            // Fenced: a replica of nobody that answers no reads, and no writes even if it became
+            // master.
+            format!(
+                "replicaof {hole} {hole_port}\nreplica-read-only yes\nreplica-serve-stale-data no"
+            ),
             format!("min-replicas-to-write {FENCE}\nmin-replicas-max-lag {BOOT_MAX_LAG}"),
             format!("repl-ping-replica-period {PING_PERIOD}\nrepl-timeout 20\ntcp-keepalive 60"),
-            "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled".into(),
+            "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled"
+                .into(),
             format!("repl-backlog-size {backlog}"),
             format!("client-output-buffer-limit replica {replica_buffer} {soft_buffer} 60"),
             format!("maxmemory {}\nmaxmemory-policy noeviction", self.maxmemory),
             format!("dir {}\ndbfilename dump.rdb", quoted(&self.data_dir)),
-            format!("appendonly {}\nappendfsync everysec", if self.append_only { "yes" } else { "no" }),
+            format!(
+                "appendonly {}\nappendfsync everysec",
+                if self.append_only { "yes" } else { "no" }
+            ),
             if self.snapshots { "save 3600 1 300 100 60 10000".into() } else { "save \"\"".into() },
             // Half of what the agent allows for the whole stop.
             "shutdown-timeout 5".into(),
@@ -104,7 +114,8 @@ pub fn acl_text(agent_password: &str) -> String {
     format!("user default reset off\nuser {AGENT_USER} reset on #{hash} ~* &* +@all\n")
 }
 
-/// maxmemory for a container of this size: what is left beside the other processes, less head room for copies while saving.
+/// maxmemory for a container of this size: what is left beside the other processes, less head room
+/// for copies while saving.
 #[must_use]
 pub fn default_maxmemory(container_bytes: u64) -> u64 {
     (container_bytes.saturating_sub(BESIDE_REDIS) / 10 * 7).max(16 * MIB)
@@ -141,9 +152,16 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}");
         }
         assert!(text.lines().any(|l| l == "replica-announce-ip a.mesh.test"));
-        let named = |name: &str| BootConfig { announce: Some(name.to_owned()), ..config.clone() }.text();
-        for forged in ["a.mesh.test\nrename-command CONFIG x", "a.mesh.test\r\nloadmodule /x.so", "a b"] {
-            assert_eq!(named(forged), BootConfig { announce: None, ..config.clone() }.text(), "{forged:?} is no name");
+        let named =
+            |name: &str| BootConfig { announce: Some(name.to_owned()), ..config.clone() }.text();
+        for forged in
+            ["a.mesh.test\nrename-command CONFIG x", "a.mesh.test\r\nloadmodule /x.so", "a b"]
+        {
+            assert_eq!(
+                named(forged),
+                BootConfig { announce: None, ..config.clone() }.text(),
+                "{forged:?} is no name"
+            );
         }
         assert!(acl_text("s3cret").starts_with("user default reset off\n"));
         assert!(!acl_text("s3cret").contains("s3cret"));

@@ -1,13 +1,16 @@
 //! The only hand on Redis: each change of role as the order of calls that keeps it safe.
 //!
-//! A [`Session`] is one connection and never reconnects, so that a sequence of calls reaches one redis process or fails.
+//! A [`Session`] is one connection and never reconnects, so that a sequence of calls reaches one
+//! redis process or fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
+};
 
 use super::acl::{self, UserRefusal};
 use super::info::Info;
@@ -19,9 +22,11 @@ use crate::model::step::{Quorum, SettingsUser};
 
 /// Redis answers on its unix socket within this, or it is in trouble.
 pub const ANSWER: Duration = Duration::from_secs(5);
-/// Writes are held back for ten years at a fence: it does not end before it is taken off, also when the agent hangs.
+/// Writes are held back for ten years at a fence: it does not end before it is taken off, also when
+/// the agent hangs.
 const PAUSE_MS: u64 = 315_360_000_000;
-/// A fenced master sends its replicas no ping within this, seconds: each is a piece of history that a chosen successor may lack.
+/// A fenced master sends its replicas no ping within this, seconds: each is a piece of history that
+/// a chosen successor may lack.
 const NO_PING: u32 = i32::MAX as u32;
 
 /// Settings that are the operator's own: a value of the manifest for one of them is refused.
@@ -39,17 +44,31 @@ const OURS: &[&str] = &[
     "appenddirname",
 ];
 /// Beginnings of such settings.
-const OURS_PREFIX: &[&str] =
-    &["bind", "unixsocket", "replica", "repl-", "slave", "min-replicas", "min-slaves", "master", "enable-", "tls-"];
+const OURS_PREFIX: &[&str] = &[
+    "bind",
+    "unixsocket",
+    "replica",
+    "repl-",
+    "slave",
+    "min-replicas",
+    "min-slaves",
+    "master",
+    "enable-",
+    "tls-",
+];
 
 /// Why Redis was not brought to what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// No connection, or it broke, or no answer in time.
-    #[error("redis does not answer on its socket: it is starting, stuck or gone; watch the state and send the command again")]
+    #[error(
+        "redis does not answer on its socket: it is starting, stuck or gone; watch the state and send the command again"
+    )]
     Unreachable(#[source] redis::RedisError),
     /// It answered with an error.
-    #[error("redis refused a call: {0}; what was done before it stays, the command can be sent again")]
+    #[error(
+        "redis refused a call: {0}; what was done before it stays, the command can be sent again"
+    )]
     Redis(#[source] redis::RedisError),
     /// A user may not have these rules.
     #[error(transparent)]
@@ -58,7 +77,9 @@ pub enum ControlError {
     #[error("{0}")]
     Refused(String),
     /// The process is another one than the state showed.
-    #[error("redis restarted since that state was sent, its data may be older than it said; take the newest state and decide again")]
+    #[error(
+        "redis restarted since that state was sent, its data may be older than it said; take the newest state and decide again"
+    )]
     Restarted,
     /// The snapshot was written, but not kept.
     #[error("the snapshot cannot be kept as {path}")]
@@ -146,15 +167,24 @@ pub struct MasterAddress {
 impl RedisControl {
     /// Talks to the socket as the agent's user.
     pub fn new(socket: &Path, password: &str) -> Result<Self, ControlError> {
-        let settings = RedisConnectionInfo::default().set_username(AGENT_USER).set_password(password).set_skip_set_lib_name();
-        let info = ConnectionAddr::Unix(socket.to_owned()).into_connection_info()?.set_redis_settings(settings);
+        let settings = RedisConnectionInfo::default()
+            .set_username(AGENT_USER)
+            .set_password(password)
+            .set_skip_set_lib_name();
+        let info = ConnectionAddr::Unix(socket.to_owned())
+            .into_connection_info()?
+            .set_redis_settings(settings);
         Ok(Self { client: Client::open(info)? })
     }
 
     /// Opens a connection on which each answer must arrive within `limit`.
     pub async fn open(&self, limit: Duration) -> Result<Session, ControlError> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
-        Ok(Session { connection: self.client.get_multiplexed_async_connection_with_config(&config).await? })
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(limit))
+            .set_response_timeout(Some(limit));
+        Ok(Session {
+            connection: self.client.get_multiplexed_async_connection_with_config(&config).await?,
+        })
     }
 }
 
@@ -172,7 +202,8 @@ impl Session {
     /// Runs one call and shows its answer, for tests.
     #[cfg(test)]
     pub(super) async fn ask(&mut self, command: &redis::Cmd) -> String {
-        let answer: redis::Value = command.query_async(&mut self.connection).await.expect("an answer");
+        let answer: redis::Value =
+            command.query_async(&mut self.connection).await.expect("an answer");
         match answer {
             redis::Value::Array(_) | redis::Value::Map(_) => {
                 let texts: Vec<String> = redis::from_redis_value(answer).expect("texts");
@@ -186,7 +217,8 @@ impl Session {
     pub async fn info(&mut self) -> Result<Info, ControlError> {
         let mut ask = redis::pipe();
         ask.cmd("INFO").cmd("CONFIG").arg("GET").arg("min-replicas-*");
-        let (text, config): (String, HashMap<String, String>) = ask.query_async(&mut self.connection).await?;
+        let (text, config): (String, HashMap<String, String>) =
+            ask.query_async(&mut self.connection).await?;
         Ok(Info::parse(&text, &config))
     }
 
@@ -196,8 +228,14 @@ impl Session {
         if info.run_id() == run_id { Ok(info) } else { Err(ControlError::Restarted) }
     }
 
-    /// Becomes master and stays under the fence; [`Session::open_for_writes`] takes it off. Users first, because a replica may come at once.
-    pub async fn lead(&mut self, users: &[ReplicationUser], quorum: Quorum, applied: &mut Applied) -> Result<(), ControlError> {
+    /// Becomes master and stays under the fence; [`Session::open_for_writes`] takes it off. Users
+    /// first, because a replica may come at once.
+    pub async fn lead(
+        &mut self,
+        users: &[ReplicationUser],
+        quorum: Quorum,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         checked(quorum)?;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.replication_users(users, applied).await?;
@@ -208,11 +246,14 @@ impl Session {
         self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await
     }
 
-    /// Takes the fence off. Only a master that was promoted since it started can be without a black hole.
+    /// Takes the fence off. Only a master that was promoted since it started can be without a black
+    /// hole.
     pub async fn open_for_writes(&mut self, quorum: Quorum) -> Result<(), ControlError> {
         let quorum = checked(quorum)?;
         if self.role().await? != Role::Master {
-            return Err(ControlError::Refused("redis is not master, there is nothing to unfence; promote it instead".into()));
+            return Err(ControlError::Refused(
+                "redis is not master, there is nothing to unfence; promote it instead".into(),
+            ));
         }
         self.set(&[
             ("repl-ping-replica-period", PING_PERIOD.to_string()),
@@ -223,23 +264,31 @@ impl Session {
         self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
     }
 
-    /// Takes no more writes, and adds nothing else to its history: no ping to replicas, no expiry of keys. Clients that write are held
-    /// until the fence is taken off, the node is demoted, or they are refused.
+    /// Takes no more writes, and adds nothing else to its history: no ping to replicas, no expiry
+    /// of keys. Clients that write are held until the fence is taken off, the node is demoted, or
+    /// they are refused.
     ///
-    /// The number is not raised here: Redis looks at it before it looks at the pause, so that both together refuse at once.
+    /// The number is not raised here: Redis looks at it before it looks at the pause, so that both
+    /// together refuse at once.
     pub async fn fence(&mut self) -> Result<(), ControlError> {
         self.run(redis::cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE")).await?;
         self.set(&[("repl-ping-replica-period", NO_PING.to_string())]).await
     }
 
-    /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing gets through in between.
+    /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing
+    /// gets through in between.
     pub async fn refuse_writes(&mut self) -> Result<(), ControlError> {
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
     }
 
-    /// Follows a master; a node that is master is demoted. Its replication users go, so that nobody replicates from it.
-    pub async fn follow(&mut self, master: &MasterAddress, applied: &mut Applied) -> Result<(), ControlError> {
+    /// Follows a master; a node that is master is demoted. Its replication users go, so that nobody
+    /// replicates from it.
+    pub async fn follow(
+        &mut self,
+        master: &MasterAddress,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         use secrecy::ExposeSecret as _;
         let demoted = self.step_back(applied).await?;
         self.set(&[
@@ -261,8 +310,9 @@ impl Session {
         self.stand_down(demoted, applied).await
     }
 
-    /// Refuses writes for good. A master's clients go, and what was held of them with them; then the pause goes, while this is a master still: it
-    /// would hold back the stream of the next master too.
+    /// Refuses writes for good. A master's clients go, and what was held of them with them; then
+    /// the pause goes, while this is a master still: it would hold back the stream of the next
+    /// master too.
     async fn step_back(&mut self, applied: &mut Applied) -> Result<bool, ControlError> {
         let demoted = self.role().await? == Role::Master;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
@@ -274,10 +324,18 @@ impl Session {
         Ok(demoted)
     }
 
-    /// What a node that is no master must not keep: replication users, and clients that believe in it.
-    async fn stand_down(&mut self, demoted: bool, applied: &mut Applied) -> Result<(), ControlError> {
+    /// What a node that is no master must not keep: replication users, and clients that believe in
+    /// it.
+    async fn stand_down(
+        &mut self,
+        demoted: bool,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         if self.role().await? != Role::Replica {
-            return Err(ControlError::Refused("redis did not become a replica although it accepted REPLICAOF; it is fenced".into()));
+            return Err(ControlError::Refused(
+                "redis did not become a replica although it accepted REPLICAOF; it is fenced"
+                    .into(),
+            ));
         }
         self.replication_users(&[], applied).await?;
         if demoted {
@@ -286,8 +344,13 @@ impl Session {
         self.set(&[("repl-ping-replica-period", PING_PERIOD.to_string())]).await
     }
 
-    /// Brings the settings to what is wanted; the role does not change. Everything is checked before anything is set.
-    pub async fn configure(&mut self, wanted: &WantedSettings, applied: &mut Applied) -> Result<(), ControlError> {
+    /// Brings the settings to what is wanted; the role does not change. Everything is checked
+    /// before anything is set.
+    pub async fn configure(
+        &mut self,
+        wanted: &WantedSettings,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         for user in &wanted.users {
             acl::check_name(&user.name)?;
             acl::check_rules(&mut self.connection, &user.name, &user.rules).await?;
@@ -298,22 +361,38 @@ impl Session {
         let fenced = info.min_replicas == FENCE || applied.fenced.is_some();
         self.settings(wanted, master && !fenced, applied).await?;
         self.application_users(&wanted.users, applied).await?;
-        // A replica lets nobody replicate: a password that is valid on two nodes could be used against the wrong one.
+        // A replica lets nobody replicate: a password that is valid on two nodes could be used
+        // against the wrong one.
         self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;
         Ok(())
     }
 
-    async fn settings(&mut self, wanted: &WantedSettings, takes_writes: bool, applied: &mut Applied) -> Result<(), ControlError> {
+    async fn settings(
+        &mut self,
+        wanted: &WantedSettings,
+        takes_writes: bool,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         // What the manifest no longer names goes back to what it was.
         for (name, original) in &applied.originals {
             values.insert(name.clone(), original.clone());
         }
         // Two settings have fields of their own, which count.
-        for (name, value) in wanted.redis_config.iter().filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory")) {
+        for (name, value) in wanted
+            .redis_config
+            .iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory"))
+        {
             if !applied.originals.contains_key(name) {
-                let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut self.connection).await?;
-                let now = now.get(name).ok_or_else(|| ControlError::Refused(format!("this redis does not know the setting {name:?}")))?;
+                let now: HashMap<String, String> = redis::cmd("CONFIG")
+                    .arg("GET")
+                    .arg(name)
+                    .query_async(&mut self.connection)
+                    .await?;
+                let now = now.get(name).ok_or_else(|| {
+                    ControlError::Refused(format!("this redis does not know the setting {name:?}"))
+                })?;
                 applied.originals.insert(name.clone(), now.clone());
             }
             values.insert(name.clone(), value.clone());
@@ -329,13 +408,18 @@ impl Session {
                 values.insert("min-replicas-to-write".into(), quorum.min_replicas.to_string());
             }
         }
-        let values: Vec<(&str, String)> = values.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        let values: Vec<(&str, String)> =
+            values.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
         self.set(&values).await?;
         applied.originals.retain(|name, _| wanted.redis_config.contains_key(name));
         Ok(())
     }
 
-    async fn application_users(&mut self, users: &[SettingsUser], applied: &mut Applied) -> Result<(), ControlError> {
+    async fn application_users(
+        &mut self,
+        users: &[SettingsUser],
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         let wanted: BTreeSet<String> = users.iter().map(|u| u.name.clone()).collect();
         for user in users {
             let mut set = redis::cmd("ACL");
@@ -357,13 +441,27 @@ impl Session {
         Ok(())
     }
 
-    async fn replication_users(&mut self, users: &[ReplicationUser], applied: &mut Applied) -> Result<(), ControlError> {
+    async fn replication_users(
+        &mut self,
+        users: &[ReplicationUser],
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
         for user in users {
-            if user.name == AGENT_USER || user.name == "default" || applied.users.contains(&user.name) {
-                return Err(ControlError::Refused(format!("replication user {:?} has the name of another user", user.name)));
+            if user.name == AGENT_USER
+                || user.name == "default"
+                || applied.users.contains(&user.name)
+            {
+                return Err(ControlError::Refused(format!(
+                    "replication user {:?} has the name of another user",
+                    user.name
+                )));
             }
             let mut set = redis::cmd("ACL");
-            set.arg("SETUSER").arg(&user.name).arg("reset").arg("on").arg(format!("#{}", user.password_sha256));
+            set.arg("SETUSER")
+                .arg(&user.name)
+                .arg("reset")
+                .arg("on")
+                .arg(format!("#{}", user.password_sha256));
             set.arg("+psync").arg("+replconf").arg("+ping");
             applied.replication.insert(user.name.clone());
             self.run(&set).await?;
@@ -377,38 +475,60 @@ impl Session {
     }
 
     async fn delete_users(&mut self, names: &[String]) -> Result<(), ControlError> {
-        if names.is_empty() { Ok(()) } else { self.run(redis::cmd("ACL").arg("DELUSER").arg(names)).await }
+        if names.is_empty() {
+            Ok(())
+        } else {
+            self.run(redis::cmd("ACL").arg("DELUSER").arg(names)).await
+        }
     }
 
-    async fn disconnect(&mut self, users: impl Iterator<Item = &String>) -> Result<(), ControlError> {
+    async fn disconnect(
+        &mut self,
+        users: impl Iterator<Item = &String>,
+    ) -> Result<(), ControlError> {
         for user in users {
             self.run(redis::cmd("CLIENT").arg("KILL").arg("USER").arg(user)).await?;
         }
         Ok(())
     }
 
-    /// Switches the append-only file on or off. Off only after a snapshot: what the file held must be on disk in another way.
+    /// Switches the append-only file on or off. Off only after a snapshot: what the file held must
+    /// be on disk in another way.
     ///
     /// Returns whether the file was switched off just now, and is to be removed.
     pub async fn append_only(&mut self, wanted: bool) -> Result<bool, ControlError> {
-        let now: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg("appendonly").query_async(&mut self.connection).await?;
+        let now: HashMap<String, String> = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("appendonly")
+            .query_async(&mut self.connection)
+            .await?;
         let on = now.get("appendonly").is_some_and(|v| v == "yes");
         if wanted && !on {
             self.set(&[("appendonly", "yes".into())]).await?;
         }
         if on && !wanted {
             let info = self.info().await?;
-            self.with_stale_reads(&info, &Applied::default(), async |session| snapshots::write_dump(session).await).await?;
+            self.with_stale_reads(&info, &Applied::default(), async |session| {
+                snapshots::write_dump(session).await
+            })
+            .await?;
             self.set(&[("appendonly", "no".into())]).await?;
         }
         Ok(on && !wanted)
     }
 
-    /// Runs `work`, which needs a replica without a link to answer, while application users are shut out.
+    /// Runs `work`, which needs a replica without a link to answer, while application users are
+    /// shut out.
     ///
-    /// Redis refuses to save as long as it refuses stale reads. The users come back whatever comes of the work, but for a process that does
-    /// not answer any more. `info` is a look at it of just now.
-    pub async fn with_stale_reads<F>(&mut self, info: &Info, applied: &Applied, work: F) -> Result<(), ControlError>
+    /// Redis refuses to save as long as it refuses stale reads. The users come back whatever comes
+    /// of the work, but for a process that does not answer any more. `info` is a look at it of just
+    /// now.
+    pub async fn with_stale_reads<F>(
+        &mut self,
+        info: &Info,
+        applied: &Applied,
+        work: F,
+    ) -> Result<(), ControlError>
     where
         F: AsyncFnOnce(&mut Self) -> Result<(), ControlError>,
     {
@@ -438,7 +558,8 @@ impl Session {
     }
 
     async fn role(&mut self) -> Result<Role, ControlError> {
-        let answer: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut self.connection).await?;
+        let answer: Vec<redis::Value> =
+            redis::cmd("ROLE").query_async(&mut self.connection).await?;
         Ok(match answer.first() {
             Some(redis::Value::BulkString(word)) if word == b"master" => Role::Master,
             Some(redis::Value::BulkString(word)) if word == b"slave" => Role::Replica,
@@ -465,7 +586,8 @@ fn checked(quorum: Quorum) -> Result<Quorum, ControlError> {
 
 fn check_settings(values: &BTreeMap<String, String>) -> Result<(), ControlError> {
     for name in values.keys() {
-        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') && !name.is_empty();
+        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && !name.is_empty();
         let ours = OURS.contains(&name.as_str()) || OURS_PREFIX.iter().any(|p| name.starts_with(p));
         if !plain || ours {
             return Err(ControlError::Refused(format!(

@@ -80,12 +80,21 @@ impl RedisPlace {
         self.write(&config.acl_file(), &acl_text(&self.password))?;
         let file = self.run_dir.join("redis.conf");
         self.write(&file, &config.text())?;
-        let mut program =
-            Program { source: "redis", program: node.settings.redis_server.clone(), run_as: self.run_as, ..Program::default() };
+        let mut program = Program {
+            source: "redis",
+            program: node.settings.redis_server.clone(),
+            run_as: self.run_as,
+            ..Program::default()
+        };
         if node.identity.egress == "proxychains" {
             let proxy = self.run_dir.join("proxychains.conf");
             self.write(&proxy, &proxychains::text(node.settings.socks_port))?;
-            program.args = vec!["-q".into(), "-f".into(), proxy.into(), node.settings.redis_server.clone().into()];
+            program.args = vec![
+                "-q".into(),
+                "-f".into(),
+                proxy.into(),
+                node.settings.redis_server.clone().into(),
+            ];
             program.program.clone_from(&node.settings.proxychains);
         }
         program.args.push(file.into());
@@ -93,7 +102,8 @@ impl RedisPlace {
     }
 
     fn write(&self, path: &Path, text: &str) -> std::io::Result<()> {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         users::give_one(path, self.run_as)
     }
@@ -111,14 +121,18 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
                 run_once(&node, &place, child, &stop).await;
             }
             Err(error) => {
-                node.note("redis", Some(format!("redis-server cannot be started ({error}); it is tried again")));
+                node.note(
+                    "redis",
+                    Some(format!("redis-server cannot be started ({error}); it is tried again")),
+                );
             }
         }
         if stop.is_cancelled() {
             break;
         }
         let pause = delay.after(started.elapsed());
-        node.book.agent(&format!("redis-server is started again, fenced, in {} ms", pause.as_millis()));
+        node.book
+            .agent(&format!("redis-server is started again, fenced, in {} ms", pause.as_millis()));
         tokio::select! {
             () = stop.cancelled() => break,
             () = sleep(pause) => {}
@@ -127,7 +141,12 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
 }
 
 /// One life of one process.
-async fn run_once(node: &Arc<Node>, place: &RedisPlace, mut child: Child, stop: &CancellationToken) {
+async fn run_once(
+    node: &Arc<Node>,
+    place: &RedisPlace,
+    mut child: Child,
+    stop: &CancellationToken,
+) {
     let alive = CancellationToken::new();
     let looking = tokio::spawn(look_on(node.clone(), alive.clone()));
     let exit = loop {
@@ -150,11 +169,15 @@ async fn run_once(node: &Arc<Node>, place: &RedisPlace, mut child: Child, stop: 
     let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
     node.book.agent(&format!("redis-server is gone: {how}"));
     if !stop.is_cancelled() {
-        node.note("redis", Some(format!("redis-server exited ({how}) and was started again, fenced")));
+        node.note(
+            "redis",
+            Some(format!("redis-server exited ({how}) and was started again, fenced")),
+        );
     }
 }
 
-/// Fence, last offset, history, then the stop: what the history says is then exactly what was saved.
+/// Fence, last offset, history, then the stop: what the history says is then exactly what was
+/// saved.
 async fn stop_cleanly(node: &Node, child: &mut Child) {
     let last = async {
         let mut session = node.redis.open(node.settings.stuck_after).await?;
@@ -162,7 +185,10 @@ async fn stop_cleanly(node: &Node, child: &mut Child) {
         let master = info.role() == Role::Master;
         if master {
             session.fence().await?;
-            node.set_applied(Applied { fenced: Some(Instant::now()), ..node.applied() }, info.run_id());
+            node.set_applied(
+                Applied { fenced: Some(Instant::now()), ..node.applied() },
+                info.run_id(),
+            );
         }
         let asked = Instant::now();
         let info = session.info().await?;
@@ -219,10 +245,14 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
     }
 }
 
-/// Clients of a switchover wait for its end; if that does not come, they are told that nobody takes their writes here.
+/// Clients of a switchover wait for its end; if that does not come, they are told that nobody takes
+/// their writes here.
 async fn refuse_what_is_held(node: &Node, session: Option<&mut Session>) {
-    let held = node.applied().fenced.is_some_and(|since| since.elapsed() >= node.settings.hold_writes);
-    let (true, Some(session)) = (held && node.peek().redis.min_replicas != FENCE, session) else { return };
+    let held =
+        node.applied().fenced.is_some_and(|since| since.elapsed() >= node.settings.hold_writes);
+    let (true, Some(session)) = (held && node.peek().redis.min_replicas != FENCE, session) else {
+        return;
+    };
     // A command that takes the fence off must not be overtaken by this; there is a next look.
     let Ok(_turn) = node.accepting.try_lock() else { return };
     if node.applied().fenced.is_some()

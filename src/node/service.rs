@@ -1,4 +1,5 @@
-//! The gRPC service on loopback, for the operator alone: mutual TLS, and the client's certificate must name the role.
+//! The gRPC service on loopback, for the operator alone: mutual TLS, and the client's certificate
+//! must name the role.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -64,7 +65,8 @@ impl AgentService {
             .timeout(Duration::from_secs(5));
         let stop = self.stop.clone();
         // Small answers must not wait for acknowledgements: a failover is a few of them in a row.
-        let incoming = TcpListenerStream::new(listener).map(|stream| stream.inspect(|s| drop(s.set_nodelay(true))));
+        let incoming = TcpListenerStream::new(listener)
+            .map(|stream| stream.inspect(|s| drop(s.set_nodelay(true))));
         Server::builder()
             .tls_config(tls)?
             // A dead link is noticed, so that its streams end.
@@ -78,19 +80,29 @@ impl AgentService {
     fn slot(&self) -> Result<Slot, Status> {
         let taken = self.streams.fetch_add(1, Ordering::Relaxed);
         let slot = Slot(self.streams.clone());
-        if taken < STREAMS { Ok(slot) } else { Err(Status::resource_exhausted(format!("{STREAMS} streams are open already"))) }
+        if taken < STREAMS {
+            Ok(slot)
+        } else {
+            Err(Status::resource_exhausted(format!("{STREAMS} streams are open already")))
+        }
     }
 }
 
-/// Lets in who shows a certificate of the operator's role; that it is of our CA has been checked by TLS.
+/// Lets in who shows a certificate of the operator's role; that it is of our CA has been checked by
+/// TLS.
 fn admit<T>(request: &Request<T>) -> Result<(), Status> {
-    let denied = || Status::permission_denied("only the operator may call: the client's certificate does not carry its role");
+    let denied = || {
+        Status::permission_denied(
+            "only the operator may call: the client's certificate does not carry its role",
+        )
+    };
     let certificates = request.peer_certs().ok_or_else(denied)?;
     let certificate = certificates.first().ok_or_else(denied)?;
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| denied())?;
     let names = parsed.subject_alternative_name().map_err(|_| denied())?.ok_or_else(denied)?;
-    let is_role =
-        |name: &x509_parser::extensions::GeneralName<'_>| matches!(name, x509_parser::extensions::GeneralName::DNSName(OPERATOR_ROLE));
+    let is_role = |name: &x509_parser::extensions::GeneralName<'_>| {
+        matches!(name, x509_parser::extensions::GeneralName::DNSName(OPERATOR_ROLE))
+    };
     if names.value.general_names.iter().any(is_role) { Ok(()) } else { Err(denied()) }
 }
 
@@ -99,7 +111,10 @@ impl Agent for AgentService {
     type WatchStream = Out<wire::NodeState>;
     type LogsStream = Out<wire::LogLine>;
 
-    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         admit(&request)?;
         let slot = self.slot()?;
         let mut changes = self.node.subscribe();
@@ -120,36 +135,46 @@ impl Agent for AgentService {
         Ok(Response::new(states.boxed()))
     }
 
-    async fn command(&self, request: Request<wire::CommandRequest>) -> Result<Response<wire::CommandReply>, Status> {
+    async fn command(
+        &self,
+        request: Request<wire::CommandRequest>,
+    ) -> Result<Response<wire::CommandReply>, Status> {
         admit(&request)?;
         let state = self.obedience.obey(request.into_inner()).await?;
         Ok(Response::new(wire::CommandReply { state: Some(convert::state(state)) }))
     }
 
-    async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<wire::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         admit(&request)?;
         let slot = self.slot()?;
         let wire::LogsRequest { tail, follow } = request.into_inner();
         let (lines, feed) = self.node.book.subscribe(usize::try_from(tail).unwrap_or(usize::MAX));
-        let on_wire = |line: super::logs::Line| Ok(wire::LogLine { source: line.source.to_owned(), text: line.text });
+        let on_wire = |line: super::logs::Line| {
+            Ok(wire::LogLine { source: line.source.to_owned(), text: line.text })
+        };
         let kept = stream::iter(lines).map(on_wire);
         if !follow {
             return Ok(Response::new(kept.boxed()));
         }
-        let to_come = stream::unfold((feed, self.stop.clone(), slot), |(mut feed, stop, slot)| async move {
-            let next = tokio::select! {
-                () = stop.cancelled() => return None,
-                next = feed.recv() => next,
-            };
-            let line = match next {
-                Ok(line) => line,
-                Err(RecvError::Lagged(missed)) => {
-                    super::logs::Line { source: "agent", text: format!("{missed} lines were too fast for this reader") }
-                }
-                Err(RecvError::Closed) => return None,
-            };
-            Some((line, (feed, stop, slot)))
-        });
+        let to_come =
+            stream::unfold((feed, self.stop.clone(), slot), |(mut feed, stop, slot)| async move {
+                let next = tokio::select! {
+                    () = stop.cancelled() => return None,
+                    next = feed.recv() => next,
+                };
+                let line = match next {
+                    Ok(line) => line,
+                    Err(RecvError::Lagged(missed)) => super::logs::Line {
+                        source: "agent",
+                        text: format!("{missed} lines were too fast for this reader"),
+                    },
+                    Err(RecvError::Closed) => return None,
+                };
+                Some((line, (feed, stop, slot)))
+            });
         Ok(Response::new(kept.chain(to_come.map(on_wire)).boxed()))
     }
 }

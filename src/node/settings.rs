@@ -1,4 +1,5 @@
-//! Where things are and how long things may take. Production values by default; tests give their own.
+//! Where things are and how long things may take. Production values by default; tests give their
+//! own.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,7 +39,8 @@ pub struct Settings {
     pub hold_writes: Duration,
     /// Another agent on the same volume has so long to go.
     pub volume_wait: Duration,
-    /// First pause before a process that exited is started again; doubles up to [`Settings::RESTART_MAX`].
+    /// First pause before a process that exited is started again; doubles up to
+    /// [`Settings::RESTART_MAX`].
     pub restart_delay: Duration,
 }
 
@@ -55,7 +57,9 @@ impl Settings {
     /// Production values, each path replaced by its `AKASH_REDIS_*` variable where that is set.
     #[must_use]
     pub fn from_env() -> Self {
-        let path = |name: &str, default: &str| std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
+        let path = |name: &str, default: &str| {
+            std::env::var_os(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
+        };
         Self {
             data_dir: path("AKASH_REDIS_DATA_DIR", "/data"),
             run_dir: path("AKASH_REDIS_RUN_DIR", "/run/akash-redis"),

@@ -1,4 +1,5 @@
-//! Snapshots that are kept by name: hard links to what Redis wrote, so that they cost nothing until the data has changed.
+//! Snapshots that are kept by name: hard links to what Redis wrote, so that they cost nothing until
+//! the data has changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const KEPT: usize = 5;
 /// Beginning of the label of a snapshot that is kept without being asked for.
 pub const AUTOMATIC: &str = "before-epoch-";
-/// Such snapshots kept: the oldest ones make room, because a node that could not keep one could never follow again.
+/// Such snapshots kept: the oldest ones make room, because a node that could not keep one could
+/// never follow again.
 const KEPT_AUTOMATIC: usize = 3;
 
 /// The directory of kept snapshots.
@@ -37,23 +39,32 @@ impl Snapshots {
     #[must_use]
     pub fn labels(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
-        let label = |name: &Path| (name.extension()? == "rdb").then(|| name.file_stem()?.to_str().map(str::to_owned))?;
-        let mut labels: Vec<_> = entries.flatten().filter_map(|entry| label(&entry.path())).collect();
+        let label = |name: &Path| {
+            (name.extension()? == "rdb").then(|| name.file_stem()?.to_str().map(str::to_owned))?
+        };
+        let mut labels: Vec<_> =
+            entries.flatten().filter_map(|entry| label(&entry.path())).collect();
         labels.sort();
         labels
     }
 
-    /// Has Redis write a snapshot and keeps it under the label; one that exists already is left as it is.
+    /// Has Redis write a snapshot and keeps it under the label; one that exists already is left as
+    /// it is.
     pub async fn save(&self, session: &mut Session, label: &str) -> Result<(), ControlError> {
-        let fits = !label.is_empty() && label.len() <= 64 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        let fits = !label.is_empty()
+            && label.len() <= 64
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         if !fits {
-            return Err(ControlError::Refused(format!("label {label:?} is refused: a label is 1 to 64 letters, digits and `-`")));
+            return Err(ControlError::Refused(format!(
+                "label {label:?} is refused: a label is 1 to 64 letters, digits and `-`"
+            )));
         }
         let labels = self.labels();
         if labels.iter().any(|l| l == label) {
             return Ok(());
         }
-        let (automatic, asked): (Vec<_>, Vec<_>) = labels.into_iter().partition(|l| l.starts_with(AUTOMATIC));
+        let (automatic, asked): (Vec<_>, Vec<_>) =
+            labels.into_iter().partition(|l| l.starts_with(AUTOMATIC));
         let by_command = !label.starts_with(AUTOMATIC);
         if by_command && asked.len() >= KEPT {
             return Err(ControlError::Refused(format!(
@@ -63,7 +74,8 @@ impl Snapshots {
         }
         write_dump(session).await?;
         if !by_command {
-            self.make_room(automatic).map_err(|source| ControlError::Keep { path: self.dir.clone(), source })?;
+            self.make_room(automatic)
+                .map_err(|source| ControlError::Keep { path: self.dir.clone(), source })?;
         }
         let kept = self.dir.join(format!("{label}.rdb"));
         fs::hard_link(&self.dump, &kept)
@@ -89,18 +101,27 @@ pub async fn write_dump(session: &mut Session) -> Result<(), ControlError> {
         let idle = !info.flag("rdb_bgsave_in_progress");
         let count = info.number("rdb_saves");
         match started_before {
-            // Another save, or a replica's, must end first. `SCHEDULE` waits for a rewrite of the append-only file.
-            None if idle && session.run(redis::cmd("BGSAVE").arg("SCHEDULE")).await.is_ok() => started_before = Some(count),
+            // Another save, or a replica's, must end first. `SCHEDULE` waits for a rewrite of the
+            // append-only file.
+            None if idle && session.run(redis::cmd("BGSAVE").arg("SCHEDULE")).await.is_ok() => {
+                started_before = Some(count);
+            }
             Some(before) if idle && count > before => {
                 if info.text("rdb_last_bgsave_status") == "ok" {
                     return Ok(());
                 }
-                return Err(ControlError::Refused("redis could not write the snapshot; the volume may be full, see its log".into()));
+                return Err(ControlError::Refused(
+                    "redis could not write the snapshot; the volume may be full, see its log"
+                        .into(),
+                ));
             }
             _ => {}
         }
         if Instant::now() >= deadline {
-            return Err(ControlError::Refused(format!("redis did not write a snapshot within {} s", SAVE_LIMIT.as_secs())));
+            return Err(ControlError::Refused(format!(
+                "redis did not write a snapshot within {} s",
+                SAVE_LIMIT.as_secs()
+            )));
         }
         sleep(LOOK).await;
     }
@@ -117,7 +138,8 @@ mod tests {
             fs::write(dir.path().join(format!("{label}.rdb")), b"x").unwrap();
         }
         let snapshots = Snapshots::new(dir.path().to_owned(), dir.path().join("dump.rdb"));
-        let automatic = snapshots.labels().into_iter().filter(|l| l.starts_with(AUTOMATIC)).collect();
+        let automatic =
+            snapshots.labels().into_iter().filter(|l| l.starts_with(AUTOMATIC)).collect();
         snapshots.make_room(automatic).unwrap();
         assert_eq!(snapshots.labels(), ["before-epoch-10", "before-epoch-11", "mine"]);
     }

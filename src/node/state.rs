@@ -75,7 +75,12 @@ impl Shared {
 
 /// A redis-server before the first look at it: fenced, as each one starts.
 pub(super) fn not_looked_at() -> RedisState {
-    RedisState { fenced: true, min_replicas: FENCE, max_lag_seconds: BOOT_MAX_LAG, ..RedisState::default() }
+    RedisState {
+        fenced: true,
+        min_replicas: FENCE,
+        max_lag_seconds: BOOT_MAX_LAG,
+        ..RedisState::default()
+    }
 }
 
 /// What a redis-server that takes no writes at the moment is about to be.
@@ -110,14 +115,21 @@ pub struct Parts {
 }
 
 impl Node {
-    /// Reads the files and puts the parts together. `joined_before` says that the volume was in use already.
+    /// Reads the files and puts the parts together. `joined_before` says that the volume was in use
+    /// already.
     pub fn new(parts: Parts, joined_before: bool) -> Result<Self, StateFileError> {
-        let Parts { settings, identity, book, files, redis, snapshots, egress, state: shown } = parts;
+        let Parts { settings, identity, book, files, redis, snapshots, egress, state: shown } =
+            parts;
         let found = files.memory()?;
         let lost = found.is_none() && joined_before;
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
         let history = files.history()?.map(|kept| kept.found(UnixMs::now()));
-        let known = history.clone().map(|history| Known { seen: history.offset, history, asked: Instant::now(), open: false });
+        let known = history.clone().map(|history| Known {
+            seen: history.offset,
+            history,
+            asked: Instant::now(),
+            open: false,
+        });
         let state = NodeState {
             incarnation: identity.incarnation.clone(),
             boot_id: random_hex(),
@@ -145,7 +157,8 @@ impl Node {
             looks: watch::Sender::new(0),
             state: shown,
             shared: Mutex::new(Shared { memory, known, ..Shared::default() }),
-            // Not what was found: how long that had been open is decided now, and is the first thing written.
+            // Not what was found: how long that had been open is decided now, and is the first
+            // thing written.
             written: Mutex::default(),
         };
         if lost {
@@ -161,7 +174,8 @@ impl Node {
     /// The present state with a fresh nonce, as it may be sent.
     #[must_use]
     pub fn issue(&self) -> NodeState {
-        // The nonce is issued under the state's lock: it must not vouch for a state that changed in between.
+        // The nonce is issued under the state's lock: it must not vouch for a state that changed in
+        // between.
         let state = self.state.borrow();
         let nonce = self.shared().nonces.issue(Instant::now());
         NodeState { nonce, ..state.clone() }
@@ -250,8 +264,9 @@ impl Node {
         });
     }
 
-    /// Notes where the data of this very process stands, by an answer that was asked for at `asked` while it took no writes; `stand` says what
-    /// it is about to be. `false` when that process is not the one that is shown: then nothing is known of it.
+    /// Notes where the data of this very process stands, by an answer that was asked for at `asked`
+    /// while it took no writes; `stand` says what it is about to be. `false` when that process is
+    /// not the one that is shown: then nothing is known of it.
     pub fn stands(&self, info: &Info, asked: Instant, stand: Stand) -> bool {
         let mut same = false;
         self.state.send_if_modified(|state| {
@@ -260,27 +275,36 @@ impl Node {
                 return false;
             }
             let mut shared = self.shared();
-            (state.redis.role, state.redis.offset, state.redis.fenced) = (info.role(), info.offset(), true);
+            (state.redis.role, state.redis.offset, state.redis.fenced) =
+                (info.role(), info.offset(), true);
             info.replid().clone_into(&mut state.redis.replid);
             if stand == Stand::Replica {
                 shared.advance(state, asked);
                 return true;
             }
             let promoted = shared.memory.promoted().then_some(shared.memory.highest.epoch);
-            let epoch = promoted.or_else(|| shared.known.as_ref().map(|known| known.history.epoch)).unwrap_or(0);
+            let epoch = promoted
+                .or_else(|| shared.known.as_ref().map(|known| known.history.epoch))
+                .unwrap_or(0);
             let offset = history::written(shared.known.as_ref(), info.replid(), info.offset());
             let history = History { replid: info.replid().to_owned(), offset, epoch, gap_ms: 0 };
-            shared.known = Some(Known { history: history.clone(), seen: info.offset(), asked, open: stand == Stand::Opening });
+            shared.known = Some(Known {
+                history: history.clone(),
+                seen: info.offset(),
+                asked,
+                open: stand == Stand::Opening,
+            });
             state.history = Some(history);
             true
         });
         same
     }
 
-    /// The redis process is gone: commands formed before are void, and nothing that was set is true any more. `logged` says that its writes
-    /// are in an append-only file.
+    /// The redis process is gone: commands formed before are void, and nothing that was set is true
+    /// any more. `logged` says that its writes are in an append-only file.
     ///
-    /// What it was stays in the state: whoever asks how many replicas a lost master needed for a write must not read that it needed none.
+    /// What it was stays in the state: whoever asks how many replicas a lost master needed for a
+    /// write must not read that it needed none.
     pub fn redis_exited(&self, died: Instant, logged: bool) {
         self.state.send_modify(|state| {
             let mut shared = self.shared();
@@ -289,7 +313,8 @@ impl Node {
             shared.applied = Applied::default();
             // Without a volume the data are gone with the process.
             let known = shared.known.take().filter(|_| self.identity.persistent);
-            shared.known = known.map(|known| history::ended(known, died, self.settings.probe_interval, logged));
+            shared.known = known
+                .map(|known| history::ended(known, died, self.settings.probe_interval, logged));
             state.history = shared.known.as_ref().map(|known| known.history.clone());
             let old = std::mem::take(&mut state.redis);
             state.redis = RedisState {

@@ -1,4 +1,5 @@
-//! What the agent keeps on disk: the memory of commands and where the data stood. Written whole, synced, then renamed.
+//! What the agent keeps on disk: the memory of commands and where the data stood. Written whole,
+//! synced, then renamed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -15,7 +16,9 @@ use super::history::Kept;
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     /// The file system said no.
-    #[error("cannot {what} {path}: the volume may be full or read-only, no command is obeyed until that is cured")]
+    #[error(
+        "cannot {what} {path}: the volume may be full or read-only, no command is obeyed until that is cured"
+    )]
     Io {
         /// What was tried.
         what: &'static str,
@@ -25,7 +28,9 @@ pub enum StateFileError {
         source: std::io::Error,
     },
     /// It is there but not ours to understand.
-    #[error("{path} cannot be read as the agent's own file: it was damaged or written by a newer version; replace this node")]
+    #[error(
+        "{path} cannot be read as the agent's own file: it was damaged or written by a newer version; replace this node"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -38,7 +43,11 @@ impl StateFileError {
     /// The task that wrote came to a bad end.
     #[must_use]
     pub fn ended(error: &tokio::task::JoinError) -> Self {
-        Self::Io { what: "write below", path: "agent".into(), source: std::io::Error::other(error.to_string()) }
+        Self::Io {
+            what: "write below",
+            path: "agent".into(),
+            source: std::io::Error::other(error.to_string()),
+        }
     }
 }
 
@@ -79,7 +88,8 @@ impl StateFile {
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
     match fs::read(path) {
         // `Option` so that a kept `null` reads as nothing.
-        Ok(text) => serde_json::from_slice::<Option<T>>(&text).map_err(|source| StateFileError::Damaged { path: path.to_owned(), source }),
+        Ok(text) => serde_json::from_slice::<Option<T>>(&text)
+            .map_err(|source| StateFileError::Damaged { path: path.to_owned(), source }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StateFileError::Io { what: "read", path: path.to_owned(), source }),
     }
@@ -92,9 +102,15 @@ fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<(), StateFil
         let path = path.to_owned();
         move |source| StateFileError::Io { what, path, source }
     };
-    let text = serde_json::to_vec(value).map_err(|source| StateFileError::Damaged { path: path.clone(), source })?;
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(io("create", &temporary))?;
+    let text = serde_json::to_vec(value)
+        .map_err(|source| StateFileError::Damaged { path: path.clone(), source })?;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io("create", &temporary))?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write", &temporary))?;
     fs::rename(&temporary, &path).map_err(io("rename", &path))?;
     // The rename itself must outlive a crash of the machine.
@@ -113,18 +129,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = StateFile::new(dir.path().to_owned());
         assert_eq!(file.memory().unwrap(), None);
-        let memory = Memory { highest: Authority { term: 3, epoch: 7 }, target: Target::Other("m".into()), lost: false };
+        let memory = Memory {
+            highest: Authority { term: 3, epoch: 7 },
+            target: Target::Other("m".into()),
+            lost: false,
+        };
         file.keep_memory(&memory).unwrap();
         fs::write(dir.path().join("commands.json.new"), b"{\"high").unwrap();
         assert_eq!(StateFile::new(dir.path().to_owned()).memory().unwrap(), Some(memory.clone()));
         file.keep_memory(&memory).unwrap();
-        let history = History { replid: "r".into(), offset: 4, epoch: 2, gap_ms: History::UNKNOWN_GAP };
+        let history =
+            History { replid: "r".into(), offset: 4, epoch: 2, gap_ms: History::UNKNOWN_GAP };
         let history = Kept { history, open_since: Some(UnixMs(7)) };
         file.keep_history(Some(&history)).unwrap();
         assert_eq!(file.history().unwrap(), Some(history));
-        fs::write(dir.path().join("history.json"), br#"{"replid":"r","offset":4,"epoch":2}"#).unwrap();
+        fs::write(dir.path().join("history.json"), br#"{"replid":"r","offset":4,"epoch":2}"#)
+            .unwrap();
         let older = file.history().unwrap().unwrap();
-        assert_eq!((older.history.gap_ms, older.open_since), (History::UNKNOWN_GAP, None), "written by an agent that knew of no gaps");
+        assert_eq!(
+            (older.history.gap_ms, older.open_since),
+            (History::UNKNOWN_GAP, None),
+            "written by an agent that knew of no gaps"
+        );
         file.keep_history(None).unwrap();
         assert_eq!(file.history().unwrap(), None);
     }

@@ -1,4 +1,5 @@
-//! The one public page: what anybody may know about this node, signed by its key over the time and the caller's nonce.
+//! The one public page: what anybody may know about this node, signed by its key over the time and
+//! the caller's nonce.
 //!
 //! It is a witness when the mesh is down. It takes no commands and holds no secrets.
 
@@ -36,7 +37,8 @@ use crate::model::time::UnixMs;
 pub const SIGNATURE_HEADER: &str = "akash-redis-signature";
 /// Longest nonce of a caller.
 const LONGEST_NONCE: usize = 64;
-/// Complaints of tailscaled on the page, and characters of each: it words them itself, as long as it likes.
+/// Complaints of tailscaled on the page, and characters of each: it words them itself, as long as
+/// it likes.
 const HEALTH_TEXTS: usize = 4;
 const HEALTH_TEXT: usize = 200;
 /// Connections at most; anybody can open them.
@@ -54,10 +56,12 @@ pub struct StatusPage {
     pub nonce: String,
     /// Who speaks.
     pub incarnation: String,
-    /// Which start of its agent speaks; empty while it waits for its volume. A provider may run two containers of one node.
+    /// Which start of its agent speaks; empty while it waits for its volume. A provider may run two
+    /// containers of one node.
     #[serde(default)]
     pub boot_id: String,
-    /// tailscaled's word, or `Down`; with [`KEY_SPENT`] behind a colon when the node cannot join any more.
+    /// tailscaled's word, or `Down`; with [`KEY_SPENT`] behind a colon when the node cannot join
+    /// any more.
     pub mesh: String,
     /// tailscaled's complaints, a few and each cut short.
     #[serde(default)]
@@ -82,7 +86,9 @@ struct Asked {
 
 /// The node's key cannot sign.
 #[derive(Debug, thiserror::Error)]
-#[error("the node's key in its identity is not a P-256 key in PKCS#8 PEM; deliver the manifest anew")]
+#[error(
+    "the node's key in its identity is not a P-256 key in PKCS#8 PEM; deliver the manifest anew"
+)]
 pub struct KeyError;
 
 #[derive(Clone)]
@@ -93,7 +99,8 @@ struct Page {
 
 /// Reads the key out of the identity.
 pub fn signing_key(pem: &str) -> Result<SigningKey, KeyError> {
-    let der = rustls::pki_types::PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError)?;
+    let der = rustls::pki_types::PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|_| KeyError)?;
     SigningKey::from_pkcs8_der(der.secret_pkcs8_der()).map_err(|_| KeyError)
 }
 
@@ -107,7 +114,12 @@ pub fn sign(key: &SigningKey, body: &[u8]) -> String {
 /// Serves the page until `stop`.
 ///
 /// It shows the last value of `states`, from before there is a node on.
-pub async fn serve(states: watch::Receiver<NodeState>, key: SigningKey, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    states: watch::Receiver<NodeState>,
+    key: SigningKey,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let page = Page { states, key: Arc::new(key) };
     let app = Router::new().route("/", get(answer)).with_state(page);
     let listener = Bounded::new(listener, OPEN, LIFE);
@@ -126,14 +138,22 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
         mesh: mesh(&state),
         incarnation: state.incarnation,
         boot_id: state.boot_id,
-        health: state.mesh.health.iter().take(HEALTH_TEXTS).map(|text| text.chars().take(HEALTH_TEXT).collect()).collect(),
+        health: state
+            .mesh
+            .health
+            .iter()
+            .take(HEALTH_TEXTS)
+            .map(|text| text.chars().take(HEALTH_TEXT).collect())
+            .collect(),
         process: state.redis.process,
         role: state.redis.role,
         fenced: state.redis.fenced,
         epoch: state.highest.epoch,
         lacks: state.notes,
     };
-    let Ok(body) = serde_json::to_vec(&content) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let Ok(body) = serde_json::to_vec(&content) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     let Ok(signature) = HeaderValue::from_str(&sign(&page.key, &body)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -154,8 +174,9 @@ fn mesh(state: &NodeState) -> String {
 
 /// A listener with a cap on connections, each of which ends after a while whatever it does.
 ///
-/// Nobody is made to wait at the cap: the oldest connection of whoever holds the most makes room. Behind a provider's ingress everybody has
-/// one address, so that there the oldest goes; an honest question is asked and answered long before it is the oldest.
+/// Nobody is made to wait at the cap: the oldest connection of whoever holds the most makes room.
+/// Behind a provider's ingress everybody has one address, so that there the oldest goes; an honest
+/// question is asked and answered long before it is the oldest.
 struct Bounded {
     listener: TcpListener,
     open: Open,
@@ -235,7 +256,10 @@ impl Places {
         for (number, (from, _)) in &self.taken {
             shares.entry(*from).or_insert((0, *number)).0 += 1;
         }
-        shares.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest))).map(|(_, oldest)| oldest)
+        shares
+            .into_values()
+            .max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)))
+            .map(|(_, oldest)| oldest)
     }
 }
 
@@ -265,19 +289,31 @@ impl Mortal {
         if self.end.as_mut().poll(context).is_ready() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        if self.given_up.as_mut().poll(context).is_ready() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.given_up.as_mut().poll(context).is_ready() {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl AsyncRead for Mortal {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_end(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Mortal {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_end(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -339,7 +375,10 @@ mod tests {
         let mut byte = [0];
         let first = timeout(PATIENCE, idle[0].read(&mut byte)).await.expect("closed");
         assert!(matches!(first, Ok(0) | Err(_)), "{first:?}");
-        assert_eq!(idle.last().unwrap().try_read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            idle.last().unwrap().try_read(&mut byte).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
     }
 
     #[tokio::test]
@@ -350,9 +389,14 @@ mod tests {
         let mut greedy: Vec<_> = (0..3).map(|_| open.take(from(2), 4)).collect();
         greedy.push(open.take(from(2), 4));
         assert!(!quiet.end.is_cancelled(), "it was there first, and holds one");
-        assert_eq!(greedy.iter().map(|place| place.end.is_cancelled()).collect::<Vec<_>>(), [true, false, false, false]);
+        assert_eq!(
+            greedy.iter().map(|place| place.end.is_cancelled()).collect::<Vec<_>>(),
+            [true, false, false, false]
+        );
         let other = open.take(from(3), 4);
-        assert!(greedy[1].end.is_cancelled() && !quiet.end.is_cancelled() && !other.end.is_cancelled());
+        assert!(
+            greedy[1].end.is_cancelled() && !quiet.end.is_cancelled() && !other.end.is_cancelled()
+        );
         drop((quiet, greedy, other));
         assert_eq!(open.places().taken.len(), 0);
     }

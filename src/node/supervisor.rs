@@ -1,7 +1,8 @@
 //! A child process whose output goes to the log book.
 //!
-//! Children lead a process group of their own: the init of the container signals the agent's group, and the agent alone decides in
-//! which order its children stop. When the agent dies without that, the init goes with it and takes the whole container down.
+//! Children lead a process group of their own: the init of the container signals the agent's group,
+//! and the agent alone decides in which order its children stop. When the agent dies without that,
+//! the init goes with it and takes the whole container down.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,7 +50,12 @@ impl Program {
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         // The identity holds this node's secrets: no child needs it.
         command.env_remove(crate::model::identity::NODE_VARIABLE);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
         if let Some((uid, gid)) = self.run_as {
             command.uid(uid).gid(gid);
         }

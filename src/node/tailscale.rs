@@ -18,8 +18,9 @@ use super::supervisor::Program;
 use super::users::{self, Owner};
 use crate::mesh::daemon::{DAEMON_ENV, Daemon, Login};
 
-/// Major and minor number of the oldest tailscaled that will do. Older ones do not know `TS_NETSTACK_KEEPALIVE_IDLE`: they keep connections
-/// of peers that died open for two hours, until there are too many of them.
+/// Major and minor number of the oldest tailscaled that will do. Older ones do not know
+/// `TS_NETSTACK_KEEPALIVE_IDLE`: they keep connections of peers that died open for two hours, until
+/// there are too many of them.
 const OLDEST: (u32, u32) = (1, 98);
 /// tailscaled says its version at once; a machine that is this slow cannot run a node.
 const VERSION: Duration = Duration::from_secs(20);
@@ -39,7 +40,9 @@ pub enum VersionError {
         found: String,
     },
     /// It did not say.
-    #[error("{program} does not say its version ({detail}), so it may be no tailscaled at all; use the image of `node.image`")]
+    #[error(
+        "{program} does not say its version ({detail}), so it may be no tailscaled at all; use the image of `node.image`"
+    )]
     Silent {
         /// The program.
         program: PathBuf,
@@ -51,7 +54,8 @@ pub enum VersionError {
 /// Makes sure that this tailscaled is new enough.
 pub async fn check_version(tailscaled: &Path) -> Result<(), VersionError> {
     let silent = |detail: String| VersionError::Silent { program: tailscaled.to_owned(), detail };
-    let asked = Command::new(tailscaled).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+    let asked =
+        Command::new(tailscaled).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
     let output = match timeout(VERSION, asked).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(silent(error.to_string())),
@@ -61,7 +65,9 @@ pub async fn check_version(tailscaled: &Path) -> Result<(), VersionError> {
     let found = said.lines().next().unwrap_or_default().trim();
     match version(found) {
         None => Err(silent(format!("it said {found:?}"))),
-        Some(version) if version < OLDEST => Err(VersionError::Old { program: tailscaled.to_owned(), found: found.to_owned() }),
+        Some(version) if version < OLDEST => {
+            Err(VersionError::Old { program: tailscaled.to_owned(), found: found.to_owned() })
+        }
         Some(_) => Ok(()),
     }
 }
@@ -129,7 +135,12 @@ impl MeshPlace {
         let file = self.key_file();
         if with_key {
             self.forget_key();
-            File::options().write(true).create_new(true).mode(0o600).open(&file)?.write_all(node.identity.auth_key.as_bytes())?;
+            File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&file)?
+                .write_all(node.identity.auth_key.as_bytes())?;
         }
         let login = Login {
             socket: &node.settings.mesh_socket(),
@@ -141,7 +152,8 @@ impl MeshPlace {
     }
 }
 
-/// Has tailscaled hand connections to the port of Redis over by its own proxy. Done twice it changes nothing.
+/// Has tailscaled hand connections to the port of Redis over by its own proxy. Done twice it
+/// changes nothing.
 #[must_use]
 pub fn serve(settings: &Settings) -> Program {
     let args = [
@@ -156,7 +168,12 @@ pub fn serve(settings: &Settings) -> Program {
 }
 
 fn client(settings: &Settings, args: Vec<OsString>) -> Program {
-    Program { source: "tailscaled", program: settings.tailscale.clone(), args, ..Program::default() }
+    Program {
+        source: "tailscaled",
+        program: settings.tailscale.clone(),
+        args,
+        ..Program::default()
+    }
 }
 
 #[cfg(test)]

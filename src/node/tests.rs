@@ -88,7 +88,12 @@ impl TestNode {
         Self::start_as(dir, settings, identity(), joined_before)
     }
 
-    pub(super) fn start_as(dir: Arc<tempfile::TempDir>, settings: Settings, identity: NodeIdentity, joined_before: bool) -> Self {
+    pub(super) fn start_as(
+        dir: Arc<tempfile::TempDir>,
+        settings: Settings,
+        identity: NodeIdentity,
+        joined_before: bool,
+    ) -> Self {
         let make = |path: PathBuf| {
             std::fs::create_dir_all(&path).unwrap();
             path
@@ -103,7 +108,8 @@ impl TestNode {
         };
         place.prepare().unwrap();
         let parts = Parts {
-            redis: RedisControl::new(&place.run_dir.join(BootConfig::SOCKET), &place.password).unwrap(),
+            redis: RedisControl::new(&place.run_dir.join(BootConfig::SOCKET), &place.password)
+                .unwrap(),
             snapshots: Snapshots::new(make(settings.data_dir.join("saved")), place.dump()),
             files: StateFile::new(make(settings.data_dir.join("agent"))),
             settings,
@@ -125,7 +131,9 @@ impl TestNode {
 
     pub(super) async fn until(&self, what: impl Fn(&NodeState) -> bool) -> NodeState {
         let mut states = self.node.subscribe();
-        let reached = timeout(PATIENCE, states.wait_for(|state| what(state))).await.map(|state| state.unwrap().clone());
+        let reached = timeout(PATIENCE, states.wait_for(|state| what(state)))
+            .await
+            .map(|state| state.unwrap().clone());
         reached.unwrap_or_else(|_| panic!("never reached; last state {:#?}", self.node.peek()))
     }
 
@@ -144,7 +152,9 @@ impl TestNode {
     }
 
     pub(super) async fn client(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port())).unwrap();
+        let client =
+            redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port()))
+                .unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }
 
@@ -181,7 +191,11 @@ fn hash(password: &str) -> String {
 pub(super) fn app_settings(rules: &str, append_only: bool) -> Command {
     Command::Configure(wire::Configure {
         generation: format!("g-{rules}-{append_only}"),
-        users: vec![wire::AclUser { name: "app".into(), password_sha256: vec![hash("app-secret")], rules: rules.into() }],
+        users: vec![wire::AclUser {
+            name: "app".into(),
+            password_sha256: vec![hash("app-secret")],
+            rules: rules.into(),
+        }],
         append_only,
         maxmemory_bytes: 100 * 1024 * 1024,
         quorum: Some(quorum(0)),
@@ -198,13 +212,22 @@ pub(super) fn quorum(min_replicas: u32) -> wire::Quorum {
 }
 
 pub(super) fn promote(min_replicas: u32) -> Command {
-    let users = vec![wire::ReplicationUser { name: "_repl-b".into(), password_sha256: hash("repl-secret") }];
+    let users = vec![wire::ReplicationUser {
+        name: "_repl-b".into(),
+        password_sha256: hash("repl-secret"),
+    }];
     Command::Promote(wire::Promote { replication_users: users, quorum: Some(quorum(min_replicas)) })
 }
 
 pub(super) fn follow(save_first: bool) -> Command {
     let (user, password) = ("_repl-b".into(), "repl-secret".into());
-    Command::Follow(wire::Follow { master_name: "127.0.0.1".into(), user, password, save_first, master_incarnation: "cache-1-m4m4".into() })
+    Command::Follow(wire::Follow {
+        master_name: "127.0.0.1".into(),
+        user,
+        password,
+        save_first,
+        master_incarnation: "cache-1-m4m4".into(),
+    })
 }
 
 /// A promoted node and a replica of it in sync, both under epoch 1.
@@ -225,14 +248,21 @@ pub(super) async fn pair() -> (TestNode, TestNode) {
 async fn boots_fenced_and_lets_nobody_in() {
     let node = TestNode::start(0);
     let state = node.running().await;
-    assert_eq!((state.redis.role, state.redis.fenced, state.redis.min_replicas), (Role::Replica, true, FENCE));
+    assert_eq!(
+        (state.redis.role, state.redis.fenced, state.redis.min_replicas),
+        (Role::Replica, true, FENCE)
+    );
     assert_eq!(state.redis.master_host, "");
     let client = redis::Client::open(format!("redis://127.0.0.1:{}/", node.port())).unwrap();
     let mut anybody = client.get_multiplexed_async_connection().await.unwrap();
     let error = redis::cmd("SET").arg("k").arg("v").exec_async(&mut anybody).await.unwrap_err();
     assert_eq!(error.code(), Some("NOAUTH"));
     node.command(1, usual_settings()).await.unwrap();
-    assert_eq!(node.write("k", "v").await.unwrap_err().code(), Some("READONLY"), "a known user cannot write either");
+    assert_eq!(
+        node.write("k", "v").await.unwrap_err().code(),
+        Some("READONLY"),
+        "a known user cannot write either"
+    );
     node.stop().await;
 }
 
@@ -244,14 +274,26 @@ async fn promoted_it_takes_writes_fenced_it_refuses_and_unfenced_it_goes_on() {
     node.running().await;
     node.command(3, usual_settings()).await.unwrap();
     let state = node.command(3, promote(0)).await.unwrap();
-    assert_eq!((state.redis.role, state.redis.fenced, state.promoted, state.highest.epoch), (Role::Master, false, true, 3));
+    assert_eq!(
+        (state.redis.role, state.redis.fenced, state.promoted, state.highest.epoch),
+        (Role::Master, false, true, 3)
+    );
     node.write("k", "v").await.unwrap();
     let fenced = node.command(4, Command::Fence(wire::Fence {})).await.unwrap();
-    assert_eq!((fenced.redis.role, fenced.redis.fenced, fenced.promoted), (Role::Master, true, false));
-    assert_eq!(node.write("k", "late").await.unwrap_err().code(), Some("NOREPLICAS"), "held for no time at all here, then refused");
-    let settled = node.command(4, app_settings("~* +@all -@admin -@dangerous", true)).await.unwrap();
+    assert_eq!(
+        (fenced.redis.role, fenced.redis.fenced, fenced.promoted),
+        (Role::Master, true, false)
+    );
+    assert_eq!(
+        node.write("k", "late").await.unwrap_err().code(),
+        Some("NOREPLICAS"),
+        "held for no time at all here, then refused"
+    );
+    let settled =
+        node.command(4, app_settings("~* +@all -@admin -@dangerous", true)).await.unwrap();
     assert!(settled.redis.fenced, "new settings do not take the fence off");
-    let open = node.command(5, Command::Unfence(wire::Unfence { quorum: Some(quorum(0)) })).await.unwrap();
+    let open =
+        node.command(5, Command::Unfence(wire::Unfence { quorum: Some(quorum(0)) })).await.unwrap();
     assert_eq!((open.redis.fenced, open.promoted, open.highest.epoch), (false, true, 5));
     node.write("k", "again").await.unwrap();
     node.stop().await;
@@ -272,7 +314,10 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
     master.command(1, promote(1)).await.unwrap();
     master.write("k", "w").await.unwrap();
     let detached = replica.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
-    assert_eq!((detached.redis.master_host.as_str(), detached.redis.link_up, detached.redis.online_epoch), ("", false, 1));
+    assert_eq!(
+        (detached.redis.master_host.as_str(), detached.redis.link_up, detached.redis.online_epoch),
+        ("", false, 1)
+    );
     master.until(|s| s.redis.replicas.is_empty()).await;
     assert_eq!(master.write("k", "x").await.unwrap_err().code(), Some("NOREPLICAS"));
     let promoted = replica.command(2, promote(0)).await.unwrap();
@@ -302,14 +347,30 @@ async fn an_exit_is_shown_and_followed_by_a_fenced_start_with_the_data() {
     let old_nonce = node.node.issue().nonce;
     let exited = async { node.until(|s| s.redis.process == Process::Exited).await };
     let (exited, ()) = tokio::join!(exited, async { node.kill_redis() });
-    assert_eq!((exited.redis.run_id.as_str(), exited.redis.fenced, exited.configured.as_str()), ("", true, ""));
-    assert_eq!((exited.redis.role, exited.redis.replid.as_str()), (Role::Master, before.redis.replid.as_str()), "what it was stays");
+    assert_eq!(
+        (exited.redis.run_id.as_str(), exited.redis.fenced, exited.configured.as_str()),
+        ("", true, "")
+    );
+    assert_eq!(
+        (exited.redis.role, exited.redis.replid.as_str()),
+        (Role::Master, before.redis.replid.as_str()),
+        "what it was stays"
+    );
     let after = node.running().await;
     assert_ne!(after.redis.run_id, before.redis.run_id);
     assert_eq!((after.redis.role, after.redis.fenced, after.redis.keys), (Role::Replica, true, 1));
-    assert_eq!(after.history.as_ref().map(|h| h.epoch), Some(1), "the restart does not overwrite the history");
+    assert_eq!(
+        after.history.as_ref().map(|h| h.epoch),
+        Some(1),
+        "the restart does not overwrite the history"
+    );
     let refused = node.send(old_nonce, 1, promote(0)).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "a promotion decided before the restart: {}", refused.message());
+    assert_eq!(
+        refused.code(),
+        Code::FailedPrecondition,
+        "a promotion decided before the restart: {}",
+        refused.message()
+    );
     node.command(1, usual_settings()).await.unwrap();
     node.command(1, promote(0)).await.unwrap();
     assert_eq!(node.read("k").await.as_deref(), Some("v"));
@@ -326,8 +387,15 @@ async fn a_clean_stop_keeps_data_memory_and_history() {
     let dir = node.stop().await;
     let again = TestNode::start_in(dir, 0);
     let state = again.running().await;
-    assert_eq!((state.redis.keys, state.redis.fenced, state.highest.epoch, state.promoted), (1, true, 7, true));
-    assert_eq!(state.history.map(|h| (h.epoch, h.gap_ms)), Some((7, 0)), "a clean stop leaves no gap");
+    assert_eq!(
+        (state.redis.keys, state.redis.fenced, state.highest.epoch, state.promoted),
+        (1, true, 7, true)
+    );
+    assert_eq!(
+        state.history.map(|h| (h.epoch, h.gap_ms)),
+        Some((7, 0)),
+        "a clean stop leaves no gap"
+    );
     let lower = again.command(6, usual_settings()).await.unwrap_err();
     assert_eq!(lower.code(), Code::FailedPrecondition);
     again.stop().await;
@@ -381,15 +449,33 @@ async fn rules_and_settings_that_undo_the_fence_are_refused() {
     ];
     for command in commands {
         let refused = node.command(1, app_settings(&format!("~* +{command}"), false)).await;
-        assert_eq!(refused.map(|_| ()).map_err(|e| e.code()), Err(Code::InvalidArgument), "+{command}");
+        assert_eq!(
+            refused.map(|_| ()).map_err(|e| e.code()),
+            Err(Code::InvalidArgument),
+            "+{command}"
+        );
     }
     for rules in ["~* +get nopass", "~* +get >secret", "~* (+@all ~*)", "+nonsense"] {
         assert!(node.command(1, app_settings(rules, false)).await.is_err(), "{rules}");
     }
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
-    assert!(session.run(redis::cmd("ACL").arg("DRYRUN").arg("_check").arg("PING")).await.is_err(), "no trial user stays");
-    for name in ["min-replicas-to-write", "replicaof", "dir", "masterauth", "enable-debug-command", "NOT plain", "bind"] {
-        let settings = wire::Configure { redis_config: [(name.to_owned(), "1".to_owned())].into(), ..wire::Configure::default() };
+    assert!(
+        session.run(redis::cmd("ACL").arg("DRYRUN").arg("_check").arg("PING")).await.is_err(),
+        "no trial user stays"
+    );
+    for name in [
+        "min-replicas-to-write",
+        "replicaof",
+        "dir",
+        "masterauth",
+        "enable-debug-command",
+        "NOT plain",
+        "bind",
+    ] {
+        let settings = wire::Configure {
+            redis_config: [(name.to_owned(), "1".to_owned())].into(),
+            ..wire::Configure::default()
+        };
         assert!(node.command(1, Command::Configure(settings)).await.is_err(), "{name}");
     }
     assert_eq!(node.node.peek().configured, "");
@@ -407,18 +493,31 @@ async fn settings_come_and_go_and_so_do_users() {
             redis_config: config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             users: users
                 .iter()
-                .map(|u| wire::AclUser { name: (*u).into(), password_sha256: vec![hash("p")], rules: "+get ~*".into() })
+                .map(|u| wire::AclUser {
+                    name: (*u).into(),
+                    password_sha256: vec![hash("p")],
+                    rules: "+get ~*".into(),
+                })
                 .collect(),
             maxmemory_bytes: 64 * 1024 * 1024,
             ..wire::Configure::default()
         })
     };
-    let first =
-        node.command(1, with(&[("timeout", "77"), ("appendonly", "yes"), ("maxmemory-policy", "allkeys-lru")], &["a", "b"])).await.unwrap();
+    let first = node
+        .command(
+            1,
+            with(
+                &[("timeout", "77"), ("appendonly", "yes"), ("maxmemory-policy", "allkeys-lru")],
+                &["a", "b"],
+            ),
+        )
+        .await
+        .unwrap();
     assert!(first.configured.contains("timeout"));
     node.command(1, with(&[("maxmemory-policy", "allkeys-lfu")], &["b"])).await.unwrap();
     let mut session = node.node.redis.open(PATIENCE).await.unwrap();
-    let text = session.ask(redis::cmd("CONFIG").arg("GET").arg("timeout").arg("maxmemory-policy")).await;
+    let text =
+        session.ask(redis::cmd("CONFIG").arg("GET").arg("timeout").arg("maxmemory-policy")).await;
     assert!(text.contains("\"0\"") && text.contains("allkeys-lfu"), "{text}");
     let users = session.ask(redis::cmd("ACL").arg("USERS")).await;
     assert_eq!(users, r#"["_agent", "b", "default"]"#);
@@ -441,20 +540,32 @@ async fn a_demoted_master_keeps_its_data_aside_and_drops_replication_users() {
     old.command(2, usual_settings()).await.unwrap();
     let state = old.command(2, follow(true)).await.unwrap();
     assert_eq!(state.saved, ["before-epoch-2"]);
-    let size = |label: &str| std::fs::metadata(old.node.settings.data_dir.join(format!("saved/{label}.rdb"))).unwrap().len();
+    let size = |label: &str| {
+        std::fs::metadata(old.node.settings.data_dir.join(format!("saved/{label}.rdb")))
+            .unwrap()
+            .len()
+    };
     assert!(size("before-epoch-2") > 0);
     old.until(|s| s.redis.link_up && s.redis.online_epoch == 2).await;
     assert_eq!(old.read("k").await.as_deref(), Some("both"));
     // Again: the artefact is not overwritten by the new master's data.
-    let before = std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap();
+    let before =
+        std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap();
     old.command(2, follow(true)).await.unwrap();
-    assert_eq!(std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap(), before);
-    let saved = new.command(2, Command::Save(wire::Save { label: "by-hand".into() })).await.unwrap();
+    assert_eq!(
+        std::fs::read(old.node.settings.data_dir.join("saved/before-epoch-2.rdb")).unwrap(),
+        before
+    );
+    let saved =
+        new.command(2, Command::Save(wire::Save { label: "by-hand".into() })).await.unwrap();
     assert_eq!(saved.saved, ["by-hand"]);
     // A running master that is demoted loses its replication users.
     new.command(3, Command::Detach(wire::Detach::default())).await.unwrap();
     let mut session = new.node.redis.open(PATIENCE).await.unwrap();
-    assert_eq!(session.ask(redis::cmd("ACL").arg("USERS")).await, r#"["_agent", "app", "default"]"#);
+    assert_eq!(
+        session.ask(redis::cmd("ACL").arg("USERS")).await,
+        r#"["_agent", "app", "default"]"#
+    );
     old.stop().await;
     new.stop().await;
 }
@@ -483,7 +594,9 @@ async fn a_redis_that_is_busy_for_ever_is_ended_by_a_detach() {
     node.command(1, usual_settings()).await.unwrap();
     node.command(1, promote(0)).await.unwrap();
     let mut client = node.client().await;
-    let busy = tokio::spawn(async move { redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut client).await });
+    let busy = tokio::spawn(async move {
+        redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut client).await
+    });
     node.until(|s| s.redis.process == Process::Stuck).await;
     node.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     assert!(busy.await.unwrap().is_err());

@@ -13,13 +13,18 @@ pub fn system_user(name: &str) -> Option<Owner> {
         return None;
     }
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = passwd.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?.split(':').skip(2);
+    let mut fields = passwd
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?
+        .split(':')
+        .skip(2);
     let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let mapped = |file: &str, id: u32| fs::read_to_string(file).is_ok_and(|map| covers(&map, id));
     (mapped("/proc/self/uid_map", uid) && mapped("/proc/self/gid_map", gid)).then_some((uid, gid))
 }
 
-/// Gives a directory and all that is in it to a user. Files of an earlier start may be another user's: images change.
+/// Gives a directory and all that is in it to a user. Files of an earlier start may be another
+/// user's: images change.
 pub fn give(dir: &Path, owner: Option<Owner>) -> std::io::Result<()> {
     if owner.is_none() {
         return Ok(());
@@ -52,7 +57,10 @@ fn walk(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn covers(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
-        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
+        let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
         (first..first.saturating_add(count)).contains(&u64::from(id))
     })
 }

@@ -1,4 +1,5 @@
-//! One agent per volume. Two would write one tailscaled state and one data set, and each would be right in its own eyes.
+//! One agent per volume. Two would write one tailscaled state and one data set, and each would be
+//! right in its own eyes.
 
 use std::fs::File;
 use std::io;
@@ -41,12 +42,15 @@ pub struct Volume {
     _lock: File,
 }
 
-/// Takes the volume mounted at `dir`, and waits up to `limit` for another agent to leave it. `busy` is called once when there is one.
+/// Takes the volume mounted at `dir`, and waits up to `limit` for another agent to leave it. `busy`
+/// is called once when there is one.
 pub async fn take(dir: &Path, limit: Duration, busy: impl FnOnce()) -> Result<Volume, VolumeError> {
     let lock = dir.join("lock");
     let failed = |source: io::Error| VolumeError::Io { lock: lock.clone(), source };
-    // Children do not inherit it: the lock ends with this process, not with a redis-server that was left behind.
-    let file = File::options().write(true).create(true).truncate(false).open(&lock).map_err(failed)?;
+    // Children do not inherit it: the lock ends with this process, not with a redis-server that was
+    // left behind.
+    let file =
+        File::options().write(true).create(true).truncate(false).open(&lock).map_err(failed)?;
     let begun = Instant::now();
     let mut busy = Some(busy);
     loop {
@@ -76,7 +80,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = take(dir.path(), Duration::ZERO, || panic!("nobody is there")).await.unwrap();
         let told = Cell::new(0);
-        let refused = take(dir.path(), Duration::from_millis(10), || told.set(told.get() + 1)).await.unwrap_err();
+        let refused = take(dir.path(), Duration::from_millis(10), || told.set(told.get() + 1))
+            .await
+            .unwrap_err();
         assert!(refused.to_string().starts_with("another agent uses this volume"), "{refused}");
         assert_eq!(told.get(), 1);
         let next = take(dir.path(), Duration::from_mins(1), || drop(first)).await;

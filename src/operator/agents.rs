@@ -24,13 +24,16 @@ use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use crate::wire::akash_redis::agent::v1::{CommandRequest, LogsRequest, WatchRequest};
 
-/// An agent pushes at least once a second; a stream that is silent for longer than this is taken for dead.
+/// An agent pushes at least once a second; a stream that is silent for longer than this is taken
+/// for dead.
 const SILENCE: Duration = Duration::from_millis(3500);
-/// A command that is not answered in this time may or may not have been carried out. Promotion waits for ROLE, saving for a snapshot.
+/// A command that is not answered in this time may or may not have been carried out. Promotion
+/// waits for ROLE, saving for a snapshot.
 const COMMAND_LIMIT: Duration = Duration::from_secs(8);
 /// Pause before a node is dialled again.
 const REDIAL: Duration = Duration::from_millis(300);
-/// Readers of one node's log at a time: an agent grants a few streams in all, and the one that brings its states must be among them.
+/// Readers of one node's log at a time: an agent grants a few streams in all, and the one that
+/// brings its states must be among them.
 const READERS: usize = 4;
 /// Largest log line that is taken, bytes. Agents cut theirs much earlier.
 const LARGEST_LINE: usize = 64 * 1024;
@@ -59,9 +62,14 @@ struct Watched {
 }
 
 impl MeshAgents {
-    /// Nobody is watched yet. `socks5` is the proxy of a userspace tailscaled, or none where the host itself is on the mesh.
+    /// Nobody is watched yet. `socks5` is the proxy of a userspace tailscaled, or none where the
+    /// host itself is on the mesh.
     #[must_use]
-    pub fn new(socks5: Option<SocketAddr>, identity: AgentTls, now: Arc<dyn Fn() -> UnixMs + Send + Sync>) -> Self {
+    pub fn new(
+        socks5: Option<SocketAddr>,
+        identity: AgentTls,
+        now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 socks5,
@@ -79,7 +87,9 @@ impl Shared {
     fn heard(&self, name: &IncarnationName, state: NodeState) {
         let view = NodeView { heard: (self.now)(), connected: true, state };
         let mut views = lock(&self.views);
-        let news = views.get(name).is_none_or(|old| !old.connected || !same_but_nonce(&old.state, &view.state));
+        let news = views
+            .get(name)
+            .is_none_or(|old| !old.connected || !same_but_nonce(&old.state, &view.state));
         views.insert(name.clone(), view);
         drop(views);
         if news {
@@ -110,19 +120,31 @@ impl Shared {
     async fn stream(&self, name: &IncarnationName, channel: Channel) -> Result<(), String> {
         let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
         let open = tokio::time::timeout(COMMAND_LIMIT, client.watch(WatchRequest {}));
-        let mut states = open.await.map_err(|_| "no answer in time".to_owned())?.map_err(|s| said(&s))?.into_inner();
+        let mut states = open
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|s| said(&s))?
+            .into_inner();
         loop {
-            let next = tokio::time::timeout(SILENCE, states.message()).await.map_err(|_| "no state in time".to_owned())?;
+            let next = tokio::time::timeout(SILENCE, states.message())
+                .await
+                .map_err(|_| "no state in time".to_owned())?;
             match next.map_err(|s| said(&s))? {
                 Some(state) if state.incarnation == name.0 => self.heard(name, node_state(state)),
-                Some(other) => return Err(format!("{} answers in its place", clipped(other.incarnation, SENTENCE))),
+                Some(other) => {
+                    return Err(format!(
+                        "{} answers in its place",
+                        clipped(other.incarnation, SENTENCE)
+                    ));
+                }
                 None => return Ok(()),
             }
         }
     }
 }
 
-/// Nothing that a plan could follow from differs: a nonce is new in each state, and what a path measures changes all the time.
+/// Nothing that a plan could follow from differs: a nonce is new in each state, and what a path
+/// measures changes all the time.
 fn same_but_nonce(a: &NodeState, b: &NodeState) -> bool {
     let plain = |s: &NodeState| {
         let mut plain = NodeState { nonce: String::new(), ..s.clone() };
@@ -145,7 +167,13 @@ impl Agents for MeshAgents {
                 continue;
             }
             let Ok(ip) = ip.parse::<IpAddr>() else { continue };
-            let channel = match agent_channel(self.shared.socks5, ip, AGENT_PORT, &self.shared.identity, &name.0) {
+            let channel = match agent_channel(
+                self.shared.socks5,
+                ip,
+                AGENT_PORT,
+                &self.shared.identity,
+                &name.0,
+            ) {
                 Ok(channel) => channel,
                 Err(error) => {
                     tracing::error!(incarnation = %name, %error, "a node cannot be dialled");
@@ -156,7 +184,8 @@ impl Agents for MeshAgents {
             let task = self.shared.clone().watch(name.clone(), channel.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(task));
             let readers = Arc::new(Semaphore::new(READERS));
-            watched.insert(name.clone(), Watched { ip, channel, readers, _task: stop.drop_guard() });
+            watched
+                .insert(name.clone(), Watched { ip, channel, readers, _task: stop.drop_guard() });
         }
     }
 
@@ -164,12 +193,18 @@ impl Agents for MeshAgents {
         lock(&self.shared.views).clone()
     }
 
-    async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
+    async fn command(
+        &self,
+        incarnation: &IncarnationName,
+        request: CommandRequest,
+    ) -> Result<(), AgentError> {
         let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
         let channel = lock(&self.shared.watched).get(incarnation).map(|w| w.channel.clone());
         let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
-        let reply = tokio::time::timeout(COMMAND_LIMIT, client.command(request)).await.map_err(|_| away("no answer in time".to_owned()))?;
+        let reply = tokio::time::timeout(COMMAND_LIMIT, client.command(request))
+            .await
+            .map_err(|_| away("no answer in time".to_owned()))?;
         match reply {
             Ok(reply) => {
                 if let Some(state) = reply.into_inner().state {
@@ -178,37 +213,61 @@ impl Agents for MeshAgents {
                 Ok(())
             }
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
-                Err(AgentError::Refused { incarnation: incarnation.clone(), reason: clipped(status.message().to_owned(), SENTENCE) })
+                Err(AgentError::Refused {
+                    incarnation: incarnation.clone(),
+                    reason: clipped(status.message().to_owned(), SENTENCE),
+                })
             }
             Err(status) => Err(away(said(&status))),
         }
     }
 
-    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<LogLines, AgentError> {
+    async fn logs(
+        &self,
+        incarnation: &IncarnationName,
+        tail: u32,
+        follow: bool,
+    ) -> Result<LogLines, AgentError> {
         let name = incarnation.clone();
         let failed = move |detail: String| AgentError::NoLog { incarnation: name.clone(), detail };
         let known = lock(&self.shared.watched).get(incarnation).map(|w| (w.ip, w.readers.clone()));
         let (ip, readers) = known.ok_or_else(|| failed("it is not on the mesh".to_owned()))?;
-        let place = readers.try_acquire_owned().map_err(|_| failed(format!("{READERS} readers have it open already")))?;
-        // Not the connection of the states: lines that nobody takes off it would fill its window, and a silent node is replaced.
-        let channel = agent_channel(self.shared.socks5, ip, AGENT_PORT, &self.shared.identity, &incarnation.0);
+        let place = readers
+            .try_acquire_owned()
+            .map_err(|_| failed(format!("{READERS} readers have it open already")))?;
+        // Not the connection of the states: lines that nobody takes off it would fill its window,
+        // and a silent node is replaced.
+        let channel = agent_channel(
+            self.shared.socks5,
+            ip,
+            AGENT_PORT,
+            &self.shared.identity,
+            &incarnation.0,
+        );
         let channel = channel.map_err(|error| failed(error.to_string()))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_LINE);
-        let open = tokio::time::timeout(COMMAND_LIMIT, client.logs(LogsRequest { tail, follow })).await;
-        let lines = open.map_err(|_| failed("no answer in time".to_owned()))?.map_err(|status| failed(said(&status)))?.into_inner();
+        let open =
+            tokio::time::timeout(COMMAND_LIMIT, client.logs(LogsRequest { tail, follow })).await;
+        let lines = open
+            .map_err(|_| failed("no answer in time".to_owned()))?
+            .map_err(|status| failed(said(&status)))?
+            .into_inner();
         let lines = stream::unfold(Some((lines, place)), move |open| {
             let failed = failed.clone();
             async move {
                 let (mut lines, place) = open?;
-                // Nothing may happen for hours while one follows; that the node is there is known by pings.
-                let next = if follow { lines.message().await } else { in_time(lines.message()).await };
+                // Nothing may happen for hours while one follows; that the node is there is known
+                // by pings.
+                let next =
+                    if follow { lines.message().await } else { in_time(lines.message()).await };
                 match next {
                     Ok(line) => line.map(|line| (Ok(line), Some((lines, place)))),
                     Err(status) => Some((Err(failed(said(&status))), None)),
                 }
             }
         });
-        // A node that sends more than it was asked for does not make the operator pass it on for ever.
+        // A node that sends more than it was asked for does not make the operator pass it on for
+        // ever.
         let most = if follow { usize::MAX } else { usize::try_from(tail).unwrap_or(usize::MAX) };
         Ok(lines.take(most).boxed())
     }
@@ -219,7 +278,9 @@ impl Agents for MeshAgents {
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    tokio::time::timeout(SILENCE, answer).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the rest did not come in time")))
+    tokio::time::timeout(SILENCE, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the rest did not come in time")))
 }
 
 fn said(status: &Status) -> String {
@@ -228,9 +289,21 @@ fn said(status: &Status) -> String {
 
 #[async_trait]
 impl NodeLogs for MeshAgents {
-    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<logs::LogLines, String> {
-        let lines = Agents::logs(self, incarnation, tail, follow).await.map_err(|error| error.to_string())?;
-        let text = lines.map(|line| line.map_or_else(|error| format!("operator | {error}"), |l| format!("{} | {}", l.source, l.text)));
+    async fn logs(
+        &self,
+        incarnation: &IncarnationName,
+        tail: u32,
+        follow: bool,
+    ) -> Result<logs::LogLines, String> {
+        let lines = Agents::logs(self, incarnation, tail, follow)
+            .await
+            .map_err(|error| error.to_string())?;
+        let text = lines.map(|line| {
+            line.map_or_else(
+                |error| format!("operator | {error}"),
+                |l| format!("{} | {}", l.source, l.text),
+            )
+        });
         Ok(text.boxed())
     }
 }

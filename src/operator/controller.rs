@@ -1,4 +1,5 @@
-//! The control loop: whenever something changed, plan every cluster, write the record, start what is allowed.
+//! The control loop: whenever something changed, plan every cluster, write the record, start what
+//! is allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -131,7 +132,8 @@ impl Controller {
         let world = &self.hands.world;
         self.take_up_transactions().await?;
         let mut wake = self.wake.subscribe();
-        let (mut store, mut agents, mut own) = (world.store.changes(), world.agents.changes(), world.own_mesh.clone());
+        let (mut store, mut agents, mut own) =
+            (world.store.changes(), world.agents.changes(), world.own_mesh.clone());
         let mut tick = tokio::time::interval(self.hands.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -154,7 +156,8 @@ impl Controller {
         self.stop.cancel();
     }
 
-    /// Transactions of an earlier process may still land: nothing else is signed for their deployments until their end is known.
+    /// Transactions of an earlier process may still land: nothing else is signed for their
+    /// deployments until their end is known.
     async fn take_up_transactions(&self) -> Result<(), StoreError> {
         for (_, tx) in self.hands.world.store.kept_txs().await? {
             self.hands.expect(&tx);
@@ -168,13 +171,17 @@ impl Controller {
         Ok(())
     }
 
-    /// Begins to read chain, gateways and tailnet, each unless it is being read already. Nobody waits for the end: a chain that says nothing
-    /// for its ten seconds must not hold up a failover.
+    /// Begins to read chain, gateways and tailnet, each unless it is being read already. Nobody
+    /// waits for the end: a chain that says nothing for its ten seconds must not hold up a
+    /// failover.
     async fn observe(&self) -> Result<(), StoreError> {
         let clusters = self.hands.world.store.list().await?;
         let [chain, mesh] = &self.turns;
-        let (hands, known, unheard) = (self.hands.clone(), known_dseqs(&clusters), self.unheard(&clusters));
-        self.read(chain, async move { hands.readings.read_chain_and_leases(&hands.world, &known, &unheard).await });
+        let (hands, known, unheard) =
+            (self.hands.clone(), known_dseqs(&clusters), self.unheard(&clusters));
+        self.read(chain, async move {
+            hands.readings.read_chain_and_leases(&hands.world, &known, &unheard).await;
+        });
         let hands = self.hands.clone();
         self.read(mesh, async move {
             hands.readings.read_mesh(&hands.world).await;
@@ -216,8 +223,10 @@ impl Controller {
         inventory.not_minted = self.hands.not_minted();
         inventory.unrecorded = self.hands.readings.unrecorded(&clusters);
         inventory.delivered = self.hands.delivered();
-        inventory.failing = lock(&self.lanes).paused.values().map(|(failing, _)| failing.clone()).collect();
-        inventory.pending = self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
+        inventory.failing =
+            lock(&self.lanes).paused.values().map(|(failing, _)| failing.clone()).collect();
+        inventory.pending =
+            self.hands.unsettled(inventory.chain.value.as_ref().map_or(0, |c| c.height));
         for at in 0..clusters.len() {
             match self.cluster(&clusters[at], &clusters, &inventory).await {
                 // What was committed just now is spoken for when the next one is planned.
@@ -231,7 +240,12 @@ impl Controller {
     }
 
     /// Plans one cluster, commits, starts what is allowed; returns the record as it was committed.
-    async fn cluster(&self, stored: &Stored, all: &[Stored], inventory: &Inventory) -> Result<Record, StoreError> {
+    async fn cluster(
+        &self,
+        stored: &Stored,
+        all: &[Stored],
+        inventory: &Inventory,
+    ) -> Result<Record, StoreError> {
         let store = &self.hands.world.store;
         let name = &stored.cluster.metadata.name;
         let plan = self.plan(stored, all, inventory);
@@ -251,7 +265,10 @@ impl Controller {
             store.set_status(name, &plan.status).await?;
         }
         self.hands.settings.metrics.status(name, &plan.status);
-        self.hands.settings.metrics.paths(name, plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))));
+        self.hands.settings.metrics.paths(
+            name,
+            plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))),
+        );
         self.board.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
             if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
@@ -262,7 +279,8 @@ impl Controller {
         Ok(plan.record)
     }
 
-    /// Under load the lag of a replica changes with every state that it pushes; that alone is written every few seconds.
+    /// Under load the lag of a replica changes with every state that it pushes; that alone is
+    /// written every few seconds.
     fn worth_writing(&self, name: &str, old: Option<&Status>, new: &Status) -> bool {
         let Some(old) = old else { return true };
         if old == new {
@@ -294,7 +312,10 @@ impl Controller {
             constants: &settings.constants,
             timing: &settings.timing,
             limits: &limits,
-            tags: plan::Tags { cluster: settings.tag_of(&stored.cluster), quarantine: &settings.quarantine_tag },
+            tags: plan::Tags {
+                cluster: settings.tag_of(&stored.cluster),
+                quarantine: &settings.quarantine_tag,
+            },
             now: (self.hands.world.now)(),
         })
     }
@@ -307,7 +328,12 @@ impl Controller {
         let events: Vec<_> = plan
             .events
             .iter()
-            .map(|(reason, message)| Event { at, cluster: name.to_owned(), reason: (*reason).to_owned(), message: message.clone() })
+            .map(|(reason, message)| Event {
+                at,
+                cluster: name.to_owned(),
+                reason: (*reason).to_owned(),
+                message: message.clone(),
+            })
             .collect();
         for event in &events {
             tracing::info!(cluster = name, reason = event.reason, "{}", event.message);
@@ -319,12 +345,19 @@ impl Controller {
     fn start(&self, cluster: &RedisCluster, plan: &Plan) {
         let mut by_lane: BTreeMap<Lane, Vec<Step>> = BTreeMap::new();
         for step in &plan.steps {
-            let lane = (cluster.metadata.name.clone(), step.effect.incarnation().clone(), touches(&step.effect));
+            let lane = (
+                cluster.metadata.name.clone(),
+                step.effect.incarnation().clone(),
+                touches(&step.effect),
+            );
             by_lane.entry(lane).or_default().push(step.clone());
         }
         for (lane, steps) in by_lane {
             let mut lanes = lock(&self.lanes);
-            let pausing = lanes.paused.get(&lane).is_some_and(|(_, until)| tokio::time::Instant::now() < *until);
+            let pausing = lanes
+                .paused
+                .get(&lane)
+                .is_some_and(|(_, until)| tokio::time::Instant::now() < *until);
             if pausing || !lanes.busy.insert(lane.clone()) {
                 continue;
             }
@@ -346,10 +379,12 @@ impl Controller {
                     break;
                 }
             }
-            // The lane stays busy until its reading is new: a plan on the old one would do it all again.
+            // The lane stays busy until its reading is new: a plan on the old one would do it all
+            // again.
             match lane.2 {
                 Touches::Chain => {
-                    let own = record.incarnations.get(&lane.1).map(|i| i.dseq).into_iter().collect();
+                    let own =
+                        record.incarnations.get(&lane.1).map(|i| i.dseq).into_iter().collect();
                     hands.read_chain_and_leases(&own).await;
                 }
                 Touches::Mesh => hands.readings.read_mesh(&hands.world).await,
@@ -376,7 +411,9 @@ impl Hands {
         let mut known = dseqs.clone();
         match self.world.store.list().await {
             Ok(clusters) => known.extend(known_dseqs(&clusters)),
-            Err(error) => tracing::warn!(%error, "the store cannot be read; closed deployments are not looked at this time"),
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be read; closed deployments are not looked at this time");
+            }
         }
         self.readings.read_chain_and_leases(&self.world, &known, dseqs).await;
     }
@@ -412,14 +449,20 @@ impl Hands {
         } else {
             tracing::info!(cluster, reason, "{message}");
         }
-        let event = Event { at: (self.world.now)(), cluster: cluster.to_owned(), reason: reason.to_owned(), message };
+        let event = Event {
+            at: (self.world.now)(),
+            cluster: cluster.to_owned(),
+            reason: reason.to_owned(),
+            message,
+        };
         if let Err(error) = self.world.store.add_events(&[event]).await {
             tracing::warn!(cluster, %error, "an event could not be written");
         }
     }
 }
 
-/// Something is new about the operator's own way onto the mesh; never, where nothing is known of it.
+/// Something is new about the operator's own way onto the mesh; never, where nothing is known of
+/// it.
 async fn news(own: &mut Option<watch::Receiver<OwnMesh>>) {
     let ended = match own {
         Some(own) => own.changed().await.is_err(),
@@ -458,7 +501,11 @@ fn report(plan: &Plan) -> PlanReport {
         steps: plan
             .steps
             .iter()
-            .map(|s| PlannedStep { incarnation: s.effect.incarnation().0.clone(), what: describe(&s.effect), reason: s.reason.clone() })
+            .map(|s| PlannedStep {
+                incarnation: s.effect.incarnation().0.clone(),
+                what: describe(&s.effect),
+                reason: s.reason.clone(),
+            })
             .collect(),
         waiting: plan.status.waiting.clone(),
         cost: plan.status.cost.clone(),
@@ -469,7 +516,9 @@ fn report(plan: &Plan) -> PlanReport {
 fn describe(effect: &Effect) -> String {
     use crate::model::step::Command;
     match effect {
-        Effect::CreateDeployment { deposit, .. } => format!("create a deployment with {deposit} for"),
+        Effect::CreateDeployment { deposit, .. } => {
+            format!("create a deployment with {deposit} for")
+        }
         Effect::CreateLease { lease, .. } => format!("lease from {} for", lease.provider),
         Effect::DeliverManifest { .. } => "deliver the manifest of".to_owned(),
         Effect::CloseDeployment { dseq, .. } => format!("close deployment {dseq} of"),

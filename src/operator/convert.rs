@@ -3,14 +3,17 @@
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use crate::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role};
+use crate::model::node::{
+    AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
+    RedisState, Role,
+};
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::model::text::{clipped, few};
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
 
-/// Largest report that is taken, bytes: one of a tailnet with some ten thousand peers. A node that sends more is not heard; leaving peers out
-/// would say that they are gone.
+/// Largest report that is taken, bytes: one of a tailnet with some ten thousand peers. A node that
+/// sends more is not heard; leaving peers out would say that they are gone.
 pub const LARGEST_STATE: usize = 1024 * 1024;
 /// A sentence of a node's own, bytes.
 pub const SENTENCE: usize = 500;
@@ -104,7 +107,12 @@ fn redis(redis: wire::Redis) -> RedisState {
             .replicas
             .into_iter()
             .take(LIST)
-            .map(|r| AttachedReplica { name: name(r.name), state: name(r.state), offset: r.offset, lag_seconds: r.lag_seconds })
+            .map(|r| AttachedReplica {
+                name: name(r.name),
+                state: name(r.state),
+                offset: r.offset,
+                lag_seconds: r.lag_seconds,
+            })
             .collect(),
         min_replicas: quorum.min_replicas,
         max_lag_seconds: quorum.max_lag_seconds,
@@ -113,13 +121,19 @@ fn redis(redis: wire::Redis) -> RedisState {
 }
 
 /// A command with its secrets filled in.
-pub fn command(root: &RootSecret, authority: Authority, nonce: String, command: &Command) -> wire::CommandRequest {
+pub fn command(
+    root: &RootSecret,
+    authority: Authority,
+    nonce: String,
+    command: &Command,
+) -> wire::CommandRequest {
     use wire::command_request::Command as Wire;
     let command = match command {
         Command::Configure(settings) => Wire::Configure(configure(root, settings)),
-        Command::Promote { replicas, quorum: q } => {
-            Wire::Promote(wire::Promote { replication_users: users(root, replicas), quorum: Some(quorum(*q)) })
-        }
+        Command::Promote { replicas, quorum: q } => Wire::Promote(wire::Promote {
+            replication_users: users(root, replicas),
+            quorum: Some(quorum(*q)),
+        }),
         Command::Follow { master, master_name, grant, save_first } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
             Wire::Follow(wire::Follow {
@@ -148,7 +162,11 @@ fn configure(root: &RootSecret, settings: &NodeSettings) -> wire::Configure {
         users: settings
             .users
             .iter()
-            .map(|u| wire::AclUser { name: u.name.clone(), password_sha256: u.password_sha256.clone(), rules: u.rules.clone() })
+            .map(|u| wire::AclUser {
+                name: u.name.clone(),
+                password_sha256: u.password_sha256.clone(),
+                rules: u.rules.clone(),
+            })
             .collect(),
         redis_config: settings.redis_config.iter().cloned().collect(),
         append_only: settings.append_only,
@@ -181,7 +199,11 @@ mod tests {
     fn a_node_that_sends_megabytes_is_cut_to_what_fits() {
         let huge = || "x".repeat(3_000_000);
         let peer = wire::PeerPath { name: huge(), via: huge(), ..wire::PeerPath::default() };
-        let replica = wire::AttachedReplica { name: huge(), state: huge(), ..wire::AttachedReplica::default() };
+        let replica = wire::AttachedReplica {
+            name: huge(),
+            state: huge(),
+            ..wire::AttachedReplica::default()
+        };
         let state = node_state(wire::NodeState {
             incarnation: huge(),
             boot_id: huge(),
@@ -220,7 +242,10 @@ mod tests {
     fn an_agent_that_knows_of_no_gap_leaves_it_unknown() {
         let gap = |gap_ms| {
             let history = Some(wire::History { gap_ms, ..wire::History::default() });
-            node_state(wire::NodeState { history, ..wire::NodeState::default() }).history.unwrap().gap_ms
+            node_state(wire::NodeState { history, ..wire::NodeState::default() })
+                .history
+                .unwrap()
+                .gap_ms
         };
         assert_eq!((gap(None), gap(Some(0)), gap(Some(7))), (History::UNKNOWN_GAP, 0, 7));
     }

@@ -70,15 +70,47 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let ours = registry.sub_registry_with_prefix("akash_redis");
-        ours.register("condition", "Conditions of a cluster: 1 true, 0 false, -1 unknown", metrics.condition.clone());
-        ours.register("epoch", "Epoch of a cluster: goes up with each change of master", metrics.epoch.clone());
-        ours.register("nodes", "Nodes of a cluster that are master or replica in sync", metrics.nodes.clone());
-        ours.register("effects", "Calls that change the outside world, by how they ended", metrics.effects.clone());
+        ours.register(
+            "condition",
+            "Conditions of a cluster: 1 true, 0 false, -1 unknown",
+            metrics.condition.clone(),
+        );
+        ours.register(
+            "epoch",
+            "Epoch of a cluster: goes up with each change of master",
+            metrics.epoch.clone(),
+        );
+        ours.register(
+            "nodes",
+            "Nodes of a cluster that are master or replica in sync",
+            metrics.nodes.clone(),
+        );
+        ours.register(
+            "effects",
+            "Calls that change the outside world, by how they ended",
+            metrics.effects.clone(),
+        );
         let ways = &metrics.ways;
-        ours.register("path_rtt_seconds", "Round trip of the mesh between two nodes, as last measured", ways.rtt.clone());
-        ours.register("path_direct", "Whether two nodes reach each other without a relay", ways.direct.clone());
-        ours.register("path_received_bytes", "Bytes from the peer since the node's tailscaled started", ways.received.clone());
-        ours.register("path_sent_bytes", "Bytes to the peer since the node's tailscaled started", ways.sent.clone());
+        ours.register(
+            "path_rtt_seconds",
+            "Round trip of the mesh between two nodes, as last measured",
+            ways.rtt.clone(),
+        );
+        ours.register(
+            "path_direct",
+            "Whether two nodes reach each other without a relay",
+            ways.direct.clone(),
+        );
+        ours.register(
+            "path_received_bytes",
+            "Bytes from the peer since the node's tailscaled started",
+            ways.received.clone(),
+        );
+        ours.register(
+            "path_sent_bytes",
+            "Bytes to the peer since the node's tailscaled started",
+            ways.sent.clone(),
+        );
         metrics
     }
 
@@ -90,21 +122,34 @@ impl Metrics {
                 "False" => 0,
                 _ => -1,
             };
-            let labels = ClusterCondition { cluster: cluster.to_owned(), condition: condition.kind.clone() };
+            let labels =
+                ClusterCondition { cluster: cluster.to_owned(), condition: condition.kind.clone() };
             self.condition.get_or_create(&labels).set(value);
         }
         let labels = Cluster { cluster: cluster.to_owned() };
         self.epoch.get_or_create(&labels).set(status.epoch);
-        let serving = status.nodes.iter().filter(|n| matches!(n.phase.as_str(), "Master" | "Replica")).count();
+        let serving = status
+            .nodes
+            .iter()
+            .filter(|n| matches!(n.phase.as_str(), "Master" | "Replica"))
+            .count();
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
     }
 
     /// What the connected nodes of a cluster say of the ways to each other.
-    pub fn paths<'a>(&self, cluster: &str, nodes: impl Iterator<Item = (&'a IncarnationName, &'a NodeView)>) {
+    pub fn paths<'a>(
+        &self,
+        cluster: &str,
+        nodes: impl Iterator<Item = (&'a IncarnationName, &'a NodeView)>,
+    ) {
         let mut seen = BTreeSet::new();
         for (node, view) in nodes.filter(|(_, view)| view.connected) {
             for path in view.state.mesh.paths.iter().filter(|path| path.kind != PathKind::Unknown) {
-                let way = Way { cluster: cluster.to_owned(), node: node.0.clone(), peer: path.name.clone() };
+                let way = Way {
+                    cluster: cluster.to_owned(),
+                    node: node.0.clone(),
+                    peer: path.name.clone(),
+                };
                 self.ways.show(&way, path);
                 seen.insert(way);
             }
@@ -114,7 +159,9 @@ impl Metrics {
 
     /// An effect ended.
     pub fn effect(&self, cluster: &str, ok: bool) {
-        self.effects.get_or_create(&EffectEnd { cluster: cluster.to_owned(), ok: ok.to_string() }).inc();
+        self.effects
+            .get_or_create(&EffectEnd { cluster: cluster.to_owned(), ok: ok.to_string() })
+            .inc();
     }
 
     /// A cluster is gone.
@@ -124,7 +171,10 @@ impl Metrics {
         self.nodes.remove(&labels);
         self.ways.keep(cluster, BTreeSet::new());
         for condition in ["Ready", "Progressing", "Degraded", "Funded", "DirectPaths"] {
-            self.condition.remove(&ClusterCondition { cluster: cluster.to_owned(), condition: condition.to_owned() });
+            self.condition.remove(&ClusterCondition {
+                cluster: cluster.to_owned(),
+                condition: condition.to_owned(),
+            });
         }
     }
 }
@@ -137,7 +187,9 @@ impl Ways {
         if path.rtt_us == 0 {
             self.rtt.remove(way);
         } else {
-            self.rtt.get_or_create(way).set(std::time::Duration::from_micros(path.rtt_us).as_secs_f64());
+            self.rtt
+                .get_or_create(way)
+                .set(std::time::Duration::from_micros(path.rtt_us).as_secs_f64());
         }
     }
 
@@ -168,27 +220,51 @@ mod tests {
     fn what_is_published_can_be_read_and_goes_with_the_cluster() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let condition = Condition { kind: "Ready".into(), status: "True".into(), ..Condition::default() };
-        metrics.status("cache", &Status { epoch: 7, conditions: vec![condition], ..Status::default() });
+        let condition =
+            Condition { kind: "Ready".into(), status: "True".into(), ..Condition::default() };
+        metrics.status(
+            "cache",
+            &Status { epoch: 7, conditions: vec![condition], ..Status::default() },
+        );
         let text = |registry: &Registry| {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
             text
         };
         let shown = text(&registry);
-        assert!(shown.contains("akash_redis_condition{cluster=\"cache\",condition=\"Ready\"} 1"), "{shown}");
+        assert!(
+            shown.contains("akash_redis_condition{cluster=\"cache\",condition=\"Ready\"} 1"),
+            "{shown}"
+        );
         assert!(shown.contains("akash_redis_epoch{cluster=\"cache\"} 7"), "{shown}");
-        let path = PeerPath { name: "b".into(), kind: PathKind::Derp, rtt_us: 1500, rx_bytes: 3, ..PeerPath::default() };
+        let path = PeerPath {
+            name: "b".into(),
+            kind: PathKind::Derp,
+            rtt_us: 1500,
+            rx_bytes: 3,
+            ..PeerPath::default()
+        };
         let mut view = NodeView { heard: UnixMs(0), connected: true, state: NodeState::default() };
         view.state.mesh.paths = vec![path];
         let node = IncarnationName("a".into());
         metrics.paths("cache", std::iter::once((&node, &view)));
         let shown = text(&registry);
-        assert!(shown.contains("akash_redis_path_rtt_seconds{cluster=\"cache\",node=\"a\",peer=\"b\"} 0.0015"), "{shown}");
-        assert!(shown.contains("akash_redis_path_direct{cluster=\"cache\",node=\"a\",peer=\"b\"} 0"), "{shown}");
+        assert!(
+            shown.contains(
+                "akash_redis_path_rtt_seconds{cluster=\"cache\",node=\"a\",peer=\"b\"} 0.0015"
+            ),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("akash_redis_path_direct{cluster=\"cache\",node=\"a\",peer=\"b\"} 0"),
+            "{shown}"
+        );
         view.connected = false;
         metrics.paths("cache", std::iter::once((&node, &view)));
-        assert!(!text(&registry).contains("peer="), "a node that is silent says nothing of its paths");
+        assert!(
+            !text(&registry).contains("peer="),
+            "a node that is silent says nothing of its paths"
+        );
         view.connected = true;
         metrics.paths("cache", std::iter::once((&node, &view)));
         metrics.forget("cache");

@@ -58,16 +58,27 @@ impl Readings {
         }
     }
 
-    /// Reads the chain anew; when it is away the old value stays, marked. Asks the providers about the active leases of `unheard`: those whose node does not speak for itself.
+    /// Reads the chain anew; when it is away the old value stays, marked. Asks the providers about
+    /// the active leases of `unheard`: those whose node does not speak for itself.
     ///
-    /// The answers are there before the chain that they belong to: a lease that nobody was asked about looks as if it had no manifest yet.
-    pub async fn read_chain_and_leases(&self, world: &World, known: &BTreeSet<u64>, unheard: &BTreeSet<u64>) {
+    /// The answers are there before the chain that they belong to: a lease that nobody was asked
+    /// about looks as if it had no manifest yet.
+    pub async fn read_chain_and_leases(
+        &self,
+        world: &World,
+        known: &BTreeSet<u64>,
+        unheard: &BTreeSet<u64>,
+    ) {
         let began = (world.now)();
         let result = world.chain.read(known).await;
         let last = || lock(&self.chain).value.clone();
         if let Some(chain) = result.as_ref().ok().cloned().or_else(last) {
-            // Side by side, the pages by the addresses of the last round: neither makes the other late.
-            tokio::join!(self.read_leases(world, &chain, unheard), self.read_pages(world, &chain, unheard));
+            // Side by side, the pages by the addresses of the last round: neither makes the other
+            // late.
+            tokio::join!(
+                self.read_leases(world, &chain, unheard),
+                self.read_pages(world, &chain, unheard)
+            );
         }
         self.take(result, began, world);
     }
@@ -76,16 +87,23 @@ impl Readings {
         let mut reading = lock(&self.chain);
         match result {
             // Two readings may overtake each other: never go back in height.
-            Ok(view) if reading.value.as_ref().is_some_and(|old| old.height > view.height) => reading.error = None,
+            Ok(view) if reading.value.as_ref().is_some_and(|old| old.height > view.height) => {
+                reading.error = None;
+            }
             Ok(view) => *reading = Reading::took(view, began, (world.now)()),
             Err(error) => reading.failed(error.to_string(), false),
         }
     }
 
-    /// Reads the tailnet anew; when it is away the old value stays, marked. A reading that was overtaken by a later one says nothing.
+    /// Reads the tailnet anew; when it is away the old value stays, marked. A reading that was
+    /// overtaken by a later one says nothing.
     pub async fn read_mesh(&self, world: &World) {
         let known = match world.store.list().await {
-            Ok(clusters) => clusters.iter().flat_map(|c| c.record.incarnations.values()).filter_map(|i| i.device.clone()).collect(),
+            Ok(clusters) => clusters
+                .iter()
+                .flat_map(|c| c.record.incarnations.values())
+                .filter_map(|i| i.device.clone())
+                .collect(),
             Err(error) => {
                 tracing::warn!(%error, "the store cannot be read; devices are found by their host names alone this time");
                 BTreeSet::new()
@@ -109,7 +127,11 @@ impl Readings {
             .deployments
             .values()
             .filter(|d| d.active && dseqs.contains(&d.dseq))
-            .flat_map(|d| d.leases.iter().filter(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming)))
+            .flat_map(|d| {
+                d.leases
+                    .iter()
+                    .filter(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming))
+            })
             .filter_map(|l| chain.providers.get(&l.id.provider).map(|p| (l.id.clone(), p.clone())));
         let statuses = join_all(asked.map(|(lease, provider)| async move {
             let status = world.gateway.lease_status(&provider, &lease).await;
@@ -121,15 +143,21 @@ impl Readings {
         leases.extend(statuses);
     }
 
-    /// Asks the pages of the deployments' nodes. One that does not answer is forgotten: what it said before is no news of now.
+    /// Asks the pages of the deployments' nodes. One that does not answer is forgotten: what it
+    /// said before is no news of now.
     async fn read_pages(&self, world: &World, chain: &ChainView, dseqs: &BTreeSet<u64>) {
         let asked: Vec<_> = {
             let leases = lock(&self.leases);
-            let hosts = leases.iter().filter(|(lease, _)| dseqs.contains(&lease.dseq)).filter_map(|(lease, status)| {
-                let LeaseStatus::Deployed { uris, .. } = status else { return None };
-                let group = &chain.deployments.get(&lease.dseq)?.group_name;
-                Some((IncarnationName::from_group_name(group, &self.installation)?, uris.first()?.clone()))
-            });
+            let hosts = leases.iter().filter(|(lease, _)| dseqs.contains(&lease.dseq)).filter_map(
+                |(lease, status)| {
+                    let LeaseStatus::Deployed { uris, .. } = status else { return None };
+                    let group = &chain.deployments.get(&lease.dseq)?.group_name;
+                    Some((
+                        IncarnationName::from_group_name(group, &self.installation)?,
+                        uris.first()?.clone(),
+                    ))
+                },
+            );
             hosts.collect()
         };
         let answers = join_all(asked.into_iter().map(|(name, host)| async move {
@@ -147,8 +175,12 @@ impl Readings {
                 }
             }
         }
-        let live =
-            |name: &IncarnationName| chain.deployments.values().any(|d| d.active && d.group_name == name.group_name(&self.installation));
+        let live = |name: &IncarnationName| {
+            chain
+                .deployments
+                .values()
+                .any(|d| d.active && d.group_name == name.group_name(&self.installation))
+        };
         pages.retain(|name, _| live(name));
     }
 
@@ -159,14 +191,25 @@ impl Readings {
 
     /// Active deployments with our installation id that stand in no record.
     pub fn unrecorded(&self, clusters: &[Stored]) -> BTreeMap<u64, IncarnationName> {
-        let recorded: BTreeSet<u64> = clusters.iter().flat_map(|c| c.record.incarnations.values()).map(|i| i.dseq).collect();
+        let recorded: BTreeSet<u64> =
+            clusters.iter().flat_map(|c| c.record.incarnations.values()).map(|i| i.dseq).collect();
         let chain = lock(&self.chain);
-        let active = chain.value.iter().flat_map(|c| c.deployments.values()).filter(|d| d.active && !recorded.contains(&d.dseq));
-        let ours = active.filter_map(|d| Some((d.dseq, IncarnationName::from_group_name(&d.group_name, &self.installation)?)));
+        let active = chain
+            .value
+            .iter()
+            .flat_map(|c| c.deployments.values())
+            .filter(|d| d.active && !recorded.contains(&d.dseq));
+        let ours = active.filter_map(|d| {
+            Some((d.dseq, IncarnationName::from_group_name(&d.group_name, &self.installation)?))
+        });
         let unrecorded: BTreeMap<u64, IncarnationName> = ours.collect();
         let mut told = lock(&self.told_unrecorded);
         if *told != unrecorded && !unrecorded.is_empty() {
-            let dseqs = unrecorded.iter().map(|(dseq, name)| format!("{dseq} ({name})")).collect::<Vec<_>>().join(", ");
+            let dseqs = unrecorded
+                .iter()
+                .map(|(dseq, name)| format!("{dseq} ({name})"))
+                .collect::<Vec<_>>()
+                .join(", ");
             tracing::warn!(
                 "the wallet pays for deployments of this installation that stand in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
             );
@@ -175,8 +218,9 @@ impl Readings {
         unrecorded
     }
 
-    /// Where these nodes are dialled, given with the device id that each reported and the tags of its cluster. One that nobody lists is still
-    /// dialled where it was: what a list lacks does not make a node silent.
+    /// Where these nodes are dialled, given with the device id that each reported and the tags of
+    /// its cluster. One that nobody lists is still dialled where it was: what a list lacks does not
+    /// make a node silent.
     pub fn addresses<'a>(
         &self,
         world: &World,
@@ -217,17 +261,26 @@ fn own_mesh(world: &World) -> OwnMesh {
     world.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
 }
 
-/// Where both know a node, the control API wins while it answers: it made the devices, and a tailscaled that lost its control server keeps an
-/// old network map. While the API is away, the network map is the younger of the two. A node that either knows is not let go: an operator
-/// that starts while the API is away has the network map alone, one whose tailscaled was just started has the API alone.
-fn address(mesh: &Reading<MeshView>, own: &OwnMesh, hostname: &str, reported: Option<&str>, tags: [&str; 2]) -> Option<String> {
+/// Where both know a node, the control API wins while it answers: it made the devices, and a
+/// tailscaled that lost its control server keeps an old network map. While the API is away, the
+/// network map is the younger of the two. A node that either knows is not let go: an operator that
+/// starts while the API is away has the network map alone, one whose tailscaled was just started
+/// has the API alone.
+fn address(
+    mesh: &Reading<MeshView>,
+    own: &OwnMesh,
+    hostname: &str,
+    reported: Option<&str>,
+    tags: [&str; 2],
+) -> Option<String> {
     let listed = || {
         let devices = mesh.value.as_ref()?.devices_of(hostname, reported, tags);
         let device = devices.iter().find(|d| reported == Some(d.id.as_str())).or(devices.first())?;
         (!device.ip.is_empty()).then(|| device.ip.clone())
     };
     // By its id first: a node that was renamed, or asked for another host name, is the same node.
-    let seen = || reported.and_then(|id| own.by_id.get(id)).or_else(|| own.peers.get(hostname)).cloned();
+    let seen =
+        || reported.and_then(|id| own.by_id.get(id)).or_else(|| own.peers.get(hostname)).cloned();
     if mesh.present().is_some() { listed().or_else(seen) } else { seen().or_else(listed) }
 }
 
@@ -251,7 +304,13 @@ mod tests {
 
     fn found(mesh: &Reading<MeshView>, peers: &[(&str, &str)], hostname: &str) -> Option<String> {
         let peers = peers.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect();
-        address(mesh, &OwnMesh { peers, ..OwnMesh::default() }, hostname, None, ["tag:nodes", "tag:quarantine"])
+        address(
+            mesh,
+            &OwnMesh { peers, ..OwnMesh::default() },
+            hostname,
+            None,
+            ["tag:nodes", "tag:quarantine"],
+        )
     }
 
     #[test]
@@ -273,8 +332,16 @@ mod tests {
         assert_eq!(found(&fresh, &peers, first).as_deref(), Some("100.64.0.1"));
         assert_eq!(found(&fresh, &peers, second).as_deref(), Some("100.64.0.3"));
         assert_eq!(found(&away, &peers, first).as_deref(), Some("100.64.0.2"));
-        assert_eq!(found(&away, &[], first).as_deref(), Some("100.64.0.1"), "the last that was known");
-        assert_eq!(found(&Reading::default(), &peers, second).as_deref(), Some("100.64.0.3"), "the control API never answered");
+        assert_eq!(
+            found(&away, &[], first).as_deref(),
+            Some("100.64.0.1"),
+            "the last that was known"
+        );
+        assert_eq!(
+            found(&Reading::default(), &peers, second).as_deref(),
+            Some("100.64.0.3"),
+            "the control API never answered"
+        );
         assert_eq!(found(&fresh, &[], second), None);
     }
 }

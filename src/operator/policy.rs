@@ -3,21 +3,31 @@
 use crate::mesh::MeshError;
 use crate::mesh::policy::{Policy, Tags, judge};
 
-/// One line for each thing that was found, or one that says that all is well. A policy that may not be read is no fault: the operator
-/// works without reading it.
+/// One line for each thing that was found, or one that says that all is well. A policy that may not
+/// be read is no fault: the operator works without reading it.
 pub(super) fn lines(read: Result<Policy, MeshError>, tags: &Tags) -> Vec<Result<String, String>> {
     let policy = match read {
         Ok(policy) => policy,
-        Err(MeshError::Forbidden { status: 403, remedy, .. }) => return vec![Ok(format!("not looked at: {remedy}"))],
-        Err(MeshError::Refused { status: 404, .. }) => return vec![Ok("not looked at: the control server does not show it".to_owned())],
+        Err(MeshError::Forbidden { status: 403, remedy, .. }) => {
+            return vec![Ok(format!("not looked at: {remedy}"))];
+        }
+        Err(MeshError::Refused { status: 404, .. }) => {
+            return vec![Ok("not looked at: the control server does not show it".to_owned())];
+        }
         Err(error) => return vec![Err(error.to_string())],
     };
     let found = judge(&policy, tags);
     if found.is_empty() {
         let nodes: Vec<&str> = tags.nodes.iter().map(String::as_str).collect();
-        return vec![Ok(format!("nothing is too open and nothing is missing for nodes with {}", nodes.join(", ")))];
+        return vec![Ok(format!(
+            "nothing is too open and nothing is missing for nodes with {}",
+            nodes.join(", ")
+        ))];
     }
-    found.into_iter().map(|found| if found.is_wrong() { Err(found.to_string()) } else { Ok(found.to_string()) }).collect()
+    found
+        .into_iter()
+        .map(|found| if found.is_wrong() { Err(found.to_string()) } else { Ok(found.to_string()) })
+        .collect()
 }
 
 #[cfg(test)]
@@ -42,7 +52,9 @@ mod tests {
     #[test]
     fn a_good_policy_is_one_good_line_and_each_fault_a_bad_one() {
         let good = wanted(&tags());
-        assert!(matches!(&lines(Ok(good.clone()), &tags())[..], [Ok(line)] if line.contains("nodes with tag:a")));
+        assert!(
+            matches!(&lines(Ok(good.clone()), &tags())[..], [Ok(line)] if line.contains("nodes with tag:a"))
+        );
         let open = Policy { grants: None, ..good };
         let found = lines(Ok(open), &tags());
         assert!(found.len() > 1 && found.iter().all(Result::is_err), "{found:?}");
@@ -51,7 +63,10 @@ mod tests {
     #[test]
     fn a_policy_that_may_not_be_read_is_no_fault() {
         for status in [403, 404] {
-            assert!(matches!(&lines(Err(refused(status)), &tags())[..], [Ok(line)] if line.starts_with("not looked at")), "{status}");
+            assert!(
+                matches!(&lines(Err(refused(status)), &tags())[..], [Ok(line)] if line.starts_with("not looked at")),
+                "{status}"
+            );
         }
         assert!(matches!(&lines(Err(refused(401)), &tags())[..], [Err(_)]));
     }

@@ -84,13 +84,21 @@ impl Clients {
             grpc: config.chain.grpc.clone(),
             gas_price: GasPrice(config.chain.gas_price_micro),
             fee_granter: config.wallet.fee_granter.clone(),
-            fee_limits: FeeLimits { per_tx: config.chain.max_fee, per_day: config.chain.max_fee_per_day },
+            fee_limits: FeeLimits {
+                per_tx: config.chain.max_fee,
+                per_day: config.chain.max_fee_per_day,
+            },
         };
         let chain = Arc::new(ChainClient::connect(settings, wallet.clone())?);
         let issuer = wallet.address().to_owned();
         let signer = Arc::new(move |bytes: &[u8]| wallet.sign(bytes));
         let certificates = Arc::new(OnChain(chain.clone()));
-        let gateway = Arc::new(GatewayClient::new(issuer, signer, certificates, config.gateway.allow_private));
+        let gateway = Arc::new(GatewayClient::new(
+            issuer,
+            signer,
+            certificates,
+            config.gateway.allow_private,
+        ));
         let mesh = Arc::new(ControlClient::new((&config.mesh).into())?);
         let own = root.operator_certificate(UnixMs::now());
         let tls = AgentTls { ca: root.ca_pem(), certificate: own.certificate, key: own.key };
@@ -116,10 +124,12 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 
 /// Runs the operator until `shutdown`.
 ///
-/// The chain, gateways and the tailnet may be away: it starts all the same, says so in each cluster's status, and goes on when they are back.
+/// The chain, gateways and the tailnet may be away: it starts all the same, says so in each
+/// cluster's status, and goes on when they are back.
 ///
 /// # Errors
-/// A setting that cannot be used, a store or socket held by somebody else, or a later operator that took over.
+/// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
+/// took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let way = Way::take(&config).await?;
     let clients = Clients::new(&config, way.socks5())?;
@@ -131,7 +141,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let board = Arc::new(Board::default());
     let mut registry = Registry::default();
     let settings = Settings {
-        constants: Constants { installation, owner: clients.chain.owner().to_owned(), term, started: UnixMs::now() },
+        constants: Constants {
+            installation,
+            owner: clients.chain.owner().to_owned(),
+            term,
+            started: UnixMs::now(),
+        },
         root: clients.root,
         image: config.node.image.clone(),
         mesh_tag: config.mesh.tag.clone(),
@@ -162,7 +177,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(world, settings, board.clone());
-    let served = server::serve(&config.api.socket, store, board, Arc::new(registry), problems, logs, shutdown.child_token());
+    let served = server::serve(
+        &config.api.socket,
+        store,
+        board,
+        Arc::new(registry),
+        problems,
+        logs,
+        shutdown.child_token(),
+    );
     let ended = tokio::select! {
         ended = served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
@@ -187,22 +210,38 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let chain = clients.chain.read(&BTreeSet::new()).await;
     let mesh = clients.mesh.read(&installation, &BTreeSet::new()).await;
     let wallet = match &chain {
-        Ok(view) if view.balance < view.min_deposit => {
-            Err(format!("{} holds {}, less than one deposit of {}", clients.chain.owner(), view.balance, view.min_deposit))
-        }
+        Ok(view) if view.balance < view.min_deposit => Err(format!(
+            "{} holds {}, less than one deposit of {}",
+            clients.chain.owner(),
+            view.balance,
+            view.min_deposit
+        )),
         Ok(view) if view.fee_balance == 0 && config.wallet.fee_granter.is_none() => {
             Err(format!("{} holds no uakt, so it cannot pay a fee", clients.chain.owner()))
         }
-        Ok(view) => Ok(format!("{} holds {} and {}uakt for fees", clients.chain.owner(), view.balance, view.fee_balance)),
+        Ok(view) => Ok(format!(
+            "{} holds {} and {}uakt for fees",
+            clients.chain.owner(),
+            view.balance,
+            view.fee_balance
+        )),
         Err(_) => Err("not known while the chain does not answer".to_owned()),
     };
-    let chain = chain
-        .map_err(|e| e.to_string())
-        .map(|view| format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time));
-    let mesh = mesh.map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len())).map_err(|e| e.to_string());
+    let chain = chain.map_err(|e| e.to_string()).map(|view| {
+        format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time)
+    });
+    let mesh = mesh
+        .map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len()))
+        .map_err(|e| e.to_string());
     let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
     let installation = Ok(format!("installation {installation}"));
-    let mut findings = vec![("root secret", installation), ("chain", chain), ("wallet", wallet), ("mesh", mesh), ("way to the nodes", way)];
+    let mut findings = vec![
+        ("root secret", installation),
+        ("chain", chain),
+        ("wallet", wallet),
+        ("mesh", mesh),
+        ("way to the nodes", way),
+    ];
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.clone())));
     Ok(findings)

@@ -1,4 +1,5 @@
-//! The outside world as the controller sees it: real clients in a running operator, an in-memory world in simulations.
+//! The outside world as the controller sees it: real clients in a running operator, an in-memory
+//! world in simulations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +21,11 @@ use crate::wire::akash_redis::agent::v1 as wire;
 /// Why a node did not carry out a command.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// No connection, or it broke: the command may or may not have been carried out; the node's state will tell.
-    #[error("{incarnation} does not answer ({detail}); its state will tell what came of the command")]
+    /// No connection, or it broke: the command may or may not have been carried out; the node's
+    /// state will tell.
+    #[error(
+        "{incarnation} does not answer ({detail}); its state will tell what came of the command"
+    )]
     Away {
         /// Which node.
         incarnation: IncarnationName,
@@ -37,7 +41,9 @@ pub enum AgentError {
         reason: String,
     },
     /// Its log cannot be read, or not any further.
-    #[error("the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back")]
+    #[error(
+        "the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back"
+    )]
     NoLog {
         /// Which node.
         incarnation: IncarnationName,
@@ -59,11 +65,21 @@ pub trait Agents: Send + Sync {
     fn views(&self) -> BTreeMap<IncarnationName, NodeView>;
 
     /// Sends one command; the view holds the state of the reply when this returns.
-    async fn command(&self, incarnation: &IncarnationName, request: wire::CommandRequest) -> Result<(), AgentError>;
+    async fn command(
+        &self,
+        incarnation: &IncarnationName,
+        request: wire::CommandRequest,
+    ) -> Result<(), AgentError>;
 
-    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node goes or the stream is dropped. However
-    /// slowly it is read, it holds up neither the views nor commands.
-    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<LogLines, AgentError>;
+    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node
+    /// goes or the stream is dropped. However slowly it is read, it holds up neither the views nor
+    /// commands.
+    async fn logs(
+        &self,
+        incarnation: &IncarnationName,
+        tail: u32,
+        follow: bool,
+    ) -> Result<LogLines, AgentError>;
 
     /// Ticks whenever a view changed.
     fn changes(&self) -> watch::Receiver<u64>;
@@ -78,7 +94,8 @@ pub struct World {
     pub gateway: Arc<dyn Gateway>,
     /// The tailnet's control API.
     pub mesh: Arc<dyn MeshControl>,
-    /// How the operator itself stands on the mesh; none where it is there by the machine's own tailscaled, of which it knows nothing.
+    /// How the operator itself stands on the mesh; none where it is there by the machine's own
+    /// tailscaled, of which it knows nothing.
     pub own_mesh: Option<watch::Receiver<OwnMesh>>,
     /// The node agents.
     pub agents: Arc<dyn Agents>,

@@ -1,4 +1,5 @@
-//! The operator's way onto the mesh: a tailscaled of its own, the proxy of another one, or the machine's network.
+//! The operator's way onto the mesh: a tailscaled of its own, the proxy of another one, or the
+//! machine's network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,7 +64,9 @@ impl Way {
     pub async fn keep(self, control: Arc<dyn MeshControl>, stop: CancellationToken) {
         match self {
             Self::Own(keeper) => keeper.run(control, stop).await,
-            Self::Proxy(address, facts) => drop(stop.run_until_cancelled_owned(watch_proxy(address, facts)).await),
+            Self::Proxy(address, facts) => {
+                stop.run_until_cancelled_owned(watch_proxy(address, facts)).await;
+            }
             Self::Direct => stop.cancelled().await,
         }
     }
@@ -75,12 +78,18 @@ pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> 
         return Ok(found(&settings).await);
     }
     let Some(address) = config.mesh.socks5.as_deref().map(parse_address).transpose()? else {
-        return Ok(Ok("mesh addresses are dialled directly, by this machine's own tailscaled".to_owned()));
+        return Ok(Ok(
+            "mesh addresses are dialled directly, by this machine's own tailscaled".to_owned()
+        ));
     };
-    let connected = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| "no answer in time".to_owned());
+    let connected = timeout(CONNECT, TcpStream::connect(address))
+        .await
+        .map_err(|_| "no answer in time".to_owned());
     Ok(match connected.and_then(|connected| connected.map_err(|error| error.to_string())) {
         Ok(_) => Ok(format!("the SOCKS5 proxy {address} answers")),
-        Err(why) => Err(format!("the SOCKS5 proxy {address} does not answer ({why}); start its tailscaled, or correct `mesh.socks5`")),
+        Err(why) => Err(format!(
+            "the SOCKS5 proxy {address} does not answer ({why}); start its tailscaled, or correct `mesh.socks5`"
+        )),
     })
 }
 
@@ -97,6 +106,9 @@ fn own(config: &Config) -> Result<Option<OwnSettings>, RunError> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, RunError> {
-    text.parse()
-        .map_err(|_| RunError::Setting(format!("mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055")))
+    text.parse().map_err(|_| {
+        RunError::Setting(format!(
+            "mesh.socks5: `{text}` is not an IP address with a port; write it like 127.0.0.1:1055"
+        ))
+    })
 }

@@ -1,4 +1,5 @@
-//! The second way to see a node: its public page, believed only with the node's own signature over a nonce of ours.
+//! The second way to see a node: its public page, believed only with the node's own signature over
+//! a nonce of ours.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,8 +15,14 @@ use crate::model::witness::PageView;
 use crate::node::status_page::{SIGNATURE_HEADER, StatusPage};
 use crate::secrets::RootSecret;
 
-/// Asks the page at `host`, one of the names that a provider gave the lease of `name`. The error is a sentence for people.
-pub async fn ask(world: &World, root: &RootSecret, name: &IncarnationName, host: &str) -> Result<PageView, String> {
+/// Asks the page at `host`, one of the names that a provider gave the lease of `name`. The error is
+/// a sentence for people.
+pub async fn ask(
+    world: &World,
+    root: &RootSecret,
+    name: &IncarnationName,
+    host: &str,
+) -> Result<PageView, String> {
     // Not the world's numbers: this one has to be new, and is told to everybody on the way.
     let nonce = hex::encode(rand::random::<[u8; 16]>());
     let at = (world.now)();
@@ -36,16 +43,32 @@ pub async fn ask(world: &World, root: &RootSecret, name: &IncarnationName, host:
 }
 
 /// The content, when this node signed it for this question.
-fn believe(root: &RootSecret, name: &IncarnationName, nonce: &str, page: &gateway::StatusPage) -> Result<StatusPage, String> {
-    let forged =
-        || format!("whoever answers at the status page of {name} is not that node: the signature is wrong; it is judged without it");
-    let signature = page.headers.get(SIGNATURE_HEADER).and_then(|value| STANDARD.decode(value).ok()).ok_or_else(forged)?;
+fn believe(
+    root: &RootSecret,
+    name: &IncarnationName,
+    nonce: &str,
+    page: &gateway::StatusPage,
+) -> Result<StatusPage, String> {
+    let forged = || {
+        format!(
+            "whoever answers at the status page of {name} is not that node: the signature is wrong; it is judged without it"
+        )
+    };
+    let signature = page
+        .headers
+        .get(SIGNATURE_HEADER)
+        .and_then(|value| STANDARD.decode(value).ok())
+        .ok_or_else(forged)?;
     let signature = Signature::from_der(&signature).map_err(|_| forged())?;
     root.node_public_key(name).verify(&page.body, &signature).map_err(|_| forged())?;
     let content: StatusPage = serde_json::from_slice(&page.body)
         .map_err(|error| format!("the status page of {name} is not understood ({error}); is its agent of another version?"))?;
     // Signed, but for another question: an old page could be shown for ever.
-    if content.nonce != nonce || content.incarnation != name.0 { Err(forged()) } else { Ok(content) }
+    if content.nonce != nonce || content.incarnation != name.0 {
+        Err(forged())
+    } else {
+        Ok(content)
+    }
 }
 
 #[cfg(test)]
@@ -66,11 +89,20 @@ mod tests {
 
     /// A page of `who` for `nonce`, signed with the key that `signer` derives for it.
     fn page(signer: &RootSecret, who: &str, nonce: &str) -> gateway::StatusPage {
-        let content =
-            StatusPage { nonce: nonce.to_owned(), incarnation: who.to_owned(), mesh: "Running".to_owned(), ..StatusPage::default() };
+        let content = StatusPage {
+            nonce: nonce.to_owned(),
+            incarnation: who.to_owned(),
+            mesh: "Running".to_owned(),
+            ..StatusPage::default()
+        };
         let body = serde_json::to_vec(&content).unwrap();
-        let key = signing_key(signer.node_certificate(&name(who), UnixMs::now()).key.expose_secret()).unwrap();
-        let headers = HeaderMap::from_iter([(SIGNATURE_HEADER.parse().unwrap(), sign(&key, &body).parse().unwrap())]);
+        let key =
+            signing_key(signer.node_certificate(&name(who), UnixMs::now()).key.expose_secret())
+                .unwrap();
+        let headers = HeaderMap::from_iter([(
+            SIGNATURE_HEADER.parse().unwrap(),
+            sign(&key, &body).parse().unwrap(),
+        )]);
         gateway::StatusPage { headers, body }
     }
 
@@ -78,7 +110,10 @@ mod tests {
     fn a_page_is_believed_with_the_nodes_signature_over_our_nonce_only() {
         let ours = root(1);
         let node = name("cache-0-x7k2");
-        assert_eq!(believe(&ours, &node, "n1", &page(&ours, &node.0, "n1")).unwrap().mesh, "Running");
+        assert_eq!(
+            believe(&ours, &node, "n1", &page(&ours, &node.0, "n1")).unwrap().mesh,
+            "Running"
+        );
         for (what, page) in [
             ("an answer to an older question", page(&ours, &node.0, "n0")),
             ("another node of ours", page(&ours, "cache-1-y8m3", "n1")),
@@ -87,8 +122,12 @@ mod tests {
             assert!(believe(&ours, &node, "n1", &page).is_err(), "{what}");
         }
         let mut changed = page(&ours, &node.0, "n1");
-        changed.body = String::from_utf8(changed.body).unwrap().replace("Running", "Stopped").into_bytes();
-        assert!(believe(&ours, &node, "n1", &changed).is_err(), "a body that was changed on its way");
+        changed.body =
+            String::from_utf8(changed.body).unwrap().replace("Running", "Stopped").into_bytes();
+        assert!(
+            believe(&ours, &node, "n1", &changed).is_err(),
+            "a body that was changed on its way"
+        );
         let mut bare = page(&ours, &node.0, "n1");
         bare.headers.clear();
         assert!(believe(&ours, &node, "n1", &bare).is_err(), "no signature at all");

@@ -1,5 +1,5 @@
-//! No text of a plan is longer than a person reads, whatever a node, a provider or a control server said: the status is stored, and read
-//! again at each pass.
+//! No text of a plan is longer than a person reads, whatever a node, a provider or a control server
+//! said: the status is stored, and read again at each pass.
 
 use super::Plan;
 use crate::api::status::{FailoverStatus, NodeStatus, Status};

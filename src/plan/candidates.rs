@@ -1,4 +1,5 @@
-//! Who may take over from a dying master, and who may still be attached to it: counted before anything is touched (safety.md section 4, step 2).
+//! Who may take over from a dying master, and who may still be attached to it: counted before
+//! anything is touched (safety.md section 4, step 2).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::model::node::{NodeView, Process, Role};
 use crate::model::record::{Eligible, Failover, Promotion};
 use crate::model::time::UnixMs;
 
-/// Nobody writes faster for long: what a replica claims beyond what others saw of the master is believed up to this, bytes per second.
+/// Nobody writes faster for long: what a replica claims beyond what others saw of the master is
+/// believed up to this, bytes per second.
 const FASTEST: u64 = 16 << 20;
 
 /// Everybody but the dying master.
@@ -27,7 +29,9 @@ pub struct Count {
 impl Count {
     /// The refused ones in words, with a leading semicolon; nothing when there are none.
     pub fn in_words(&self) -> String {
-        self.refused.iter().fold(String::new(), |all, (name, why)| all + "; " + &name.0 + " may not take over: " + why)
+        self.refused.iter().fold(String::new(), |all, (name, why)| {
+            all + "; " + &name.0 + " may not take over: " + why
+        })
     }
 }
 
@@ -47,12 +51,25 @@ pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
     let saw = witnesses(draft, promotion);
     let max_lag = Duration::from_secs(u64::from(settings::bound(draft, promotion).max_lag_seconds));
     for (name, incarnation) in draft.live().into_iter().filter(|(n, _)| n != old) {
-        let Some(view) = draft.view(&name).filter(|v| v.connected && facts::running(&v.state.redis)) else { continue };
+        let Some(view) =
+            draft.view(&name).filter(|v| v.connected && facts::running(&v.state.redis))
+        else {
+            continue;
+        };
         let redis = &view.state.redis;
-        let eligible = || Eligible { incarnation: name.clone(), run_id: redis.run_id.clone(), offset: redis.offset };
-        // A master that fenced itself for a switchover to `old` holds everything that was acknowledged.
-        let former = draft.record.data_master.as_ref() == Some(&name) && redis.role == Role::Master && redis.fenced;
-        let online = redis.role == Role::Replica && redis.online_epoch == draft.record.data_epoch && draft.record.data_epoch > 0;
+        let eligible = || Eligible {
+            incarnation: name.clone(),
+            run_id: redis.run_id.clone(),
+            offset: redis.offset,
+        };
+        // A master that fenced itself for a switchover to `old` holds everything that was
+        // acknowledged.
+        let former = draft.record.data_master.as_ref() == Some(&name)
+            && redis.role == Role::Master
+            && redis.fenced;
+        let online = redis.role == Role::Replica
+            && redis.online_epoch == draft.record.data_epoch
+            && draft.record.data_epoch > 0;
         if former {
             count.eligible.push(eligible());
         } else if incarnation.member {
@@ -77,59 +94,103 @@ pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
 
 /// Everybody who may be attached to `old`, those included that were given up: they may live.
 pub fn members(draft: &Draft<'_>, old: &IncarnationName) -> Vec<IncarnationName> {
-    draft.record.incarnations.iter().filter(|(n, i)| *n != old && i.member).map(|(n, _)| n.clone()).collect()
+    draft
+        .record
+        .incarnations
+        .iter()
+        .filter(|(n, i)| *n != old && i.member)
+        .map(|(n, _)| n.clone())
+        .collect()
 }
 
-/// Until when a node heard its master, by the operator's clock. One that was detached since does not say.
+/// Until when a node heard its master, by the operator's clock. One that was detached since does
+/// not say.
 fn heard_master(view: &NodeView) -> Option<UnixMs> {
     let redis = &view.state.redis;
     (!redis.master_host.is_empty()).then(|| UnixMs(view.heard.0.saturating_sub(redis.silent_ms)))
 }
 
-/// What the master itself last said, and what each replica had of it: those that do not answer any more included.
+/// What the master itself last said, and what each replica had of it: those that do not answer any
+/// more included.
 fn witnesses(draft: &Draft<'_>, promotion: &Promotion) -> Vec<Saw> {
     let old = &promotion.incarnation;
-    let own = draft.view(old).filter(|_| draft.record.data_epoch == promotion.epoch).and_then(|v| {
-        let redis = &v.state.redis;
-        if redis.process == Process::Running && redis.role == Role::Master {
-            return Some(Saw { who: old.clone(), replid: redis.replid.clone(), offset: redis.offset, until: v.heard });
-        }
-        // Once its redis is gone, its history is the last word.
-        let history = v.state.history.as_ref().filter(|h| h.epoch == promotion.epoch)?;
-        Some(Saw { who: old.clone(), replid: history.replid.clone(), offset: history.offset, until: v.heard })
-    });
+    let own =
+        draft.view(old).filter(|_| draft.record.data_epoch == promotion.epoch).and_then(|v| {
+            let redis = &v.state.redis;
+            if redis.process == Process::Running && redis.role == Role::Master {
+                return Some(Saw {
+                    who: old.clone(),
+                    replid: redis.replid.clone(),
+                    offset: redis.offset,
+                    until: v.heard,
+                });
+            }
+            // Once its redis is gone, its history is the last word.
+            let history = v.state.history.as_ref().filter(|h| h.epoch == promotion.epoch)?;
+            Some(Saw {
+                who: old.clone(),
+                replid: history.replid.clone(),
+                offset: history.offset,
+                until: v.heard,
+            })
+        });
     let replicas = draft.record.incarnations.keys().filter(|n| *n != old).filter_map(|name| {
         let view = draft.view(name)?;
         let redis = &view.state.redis;
-        let online = redis.role == Role::Replica && redis.online_epoch == draft.record.data_epoch && draft.record.data_epoch > 0;
+        let online = redis.role == Role::Replica
+            && redis.online_epoch == draft.record.data_epoch
+            && draft.record.data_epoch > 0;
         let until = heard_master(view).filter(|_| online)?;
         Some(Saw { who: name.clone(), replid: redis.replid.clone(), offset: redis.offset, until })
     });
     own.into_iter().chain(replicas).collect()
 }
 
-/// Why a replica was not online until the master was lost; `None` when it was, or is known to lack nothing.
-fn stale(name: &IncarnationName, view: &NodeView, saw: &[Saw], max_lag: Duration) -> Option<String> {
+/// Why a replica was not online until the master was lost; `None` when it was, or is known to lack
+/// nothing.
+fn stale(
+    name: &IncarnationName,
+    view: &NodeView,
+    saw: &[Saw],
+    max_lag: Duration,
+) -> Option<String> {
     let redis = &view.state.redis;
     let others = || saw.iter().filter(|s| &s.who != name && s.replid == redis.replid);
     let ahead = others().map(|s| s.offset).max().filter(|offset| *offset > redis.offset);
     let Some(lost) = heard_master(view) else {
-        // Detached by an attempt that came to nothing: what others had since then is all there is to go by.
-        return ahead.map(|offset| format!("it was detached at offset {}, and {offset} was reached after that", redis.offset));
+        // Detached by an attempt that came to nothing: what others had since then is all there is
+        // to go by.
+        return ahead.map(|offset| {
+            format!(
+                "it was detached at offset {}, and {offset} was reached after that",
+                redis.offset
+            )
+        });
     };
-    let end = saw.iter().filter(|s| &s.who != name).map(|s| s.until).max().filter(|end| end.since(lost) > max_lag)?;
+    let end = saw
+        .iter()
+        .filter(|s| &s.who != name)
+        .map(|s| s.until)
+        .max()
+        .filter(|end| end.since(lost) > max_lag)?;
     let gap = end.since(lost).as_secs();
     if let Some(offset) = ahead {
-        return Some(format!("it lost the master {gap} s before the others, at offset {} of {offset}", redis.offset));
+        return Some(format!(
+            "it lost the master {gap} s before the others, at offset {} of {offset}",
+            redis.offset
+        ));
     }
     // Somebody who heard the master later had nothing more than it has.
     let nothing_more = others().any(|s| s.until > lost && s.offset <= redis.offset);
     (!nothing_more).then(|| format!("it lost the master {gap} s before it was given up, and nobody can say what was written since"))
 }
 
-/// Two lineages cannot be compared: the master's own decides which is right. Where nobody knows that, nobody is eligible.
+/// Two lineages cannot be compared: the master's own decides which is right. Where nobody knows
+/// that, nobody is eligible.
 fn one_lineage(draft: &Draft<'_>, promotion: &Promotion, count: &mut Count) {
-    let replid = |name: &IncarnationName| draft.connected(name).map(|s| s.redis.replid.clone()).unwrap_or_default();
+    let replid = |name: &IncarnationName| {
+        draft.connected(name).map(|s| s.redis.replid.clone()).unwrap_or_default()
+    };
     let by_lineage = count.eligible.iter().fold(BTreeMap::<String, u32>::new(), |mut all, e| {
         *all.entry(replid(&e.incarnation)).or_default() += 1;
         all
@@ -137,14 +198,20 @@ fn one_lineage(draft: &Draft<'_>, promotion: &Promotion, count: &mut Count) {
     if by_lineage.len() < 2 {
         return;
     }
-    let masters = witnesses(draft, promotion).into_iter().find(|s| s.who == promotion.incarnation).map(|s| s.replid);
-    let (kept, other): (Vec<_>, Vec<_>) = count.eligible.drain(..).partition(|e| Some(replid(&e.incarnation)) == masters);
+    let masters = witnesses(draft, promotion)
+        .into_iter()
+        .find(|s| s.who == promotion.incarnation)
+        .map(|s| s.replid);
+    let (kept, other): (Vec<_>, Vec<_>) =
+        count.eligible.drain(..).partition(|e| Some(replid(&e.incarnation)) == masters);
     count.eligible = kept;
-    count.refused.extend(other.into_iter().map(|e| (e.incarnation, "its history is not the master's".to_owned())));
+    count.refused.extend(
+        other.into_iter().map(|e| (e.incarnation, "its history is not the master's".to_owned())),
+    );
 }
 
-/// The candidate with the highest believable offset; the lower name on a tie. An offset far above what anybody else saw of the master is
-/// refused with a sentence.
+/// The candidate with the highest believable offset; the lower name on a tie. An offset far above
+/// what anybody else saw of the master is refused with a sentence.
 pub fn best<'f>(draft: &Draft<'_>, failover: &'f Failover) -> (Option<&'f Eligible>, Vec<String>) {
     let mut refused = Vec::new();
     let mut best: Option<&Eligible> = None;
@@ -161,7 +228,8 @@ pub fn best<'f>(draft: &Draft<'_>, failover: &'f Failover) -> (Option<&'f Eligib
     (best, refused)
 }
 
-/// The highest offset that `e` can have by the word of the others; `None` when nobody else knows anything.
+/// The highest offset that `e` can have by the word of the others; `None` when nobody else knows
+/// anything.
 fn believable(draft: &Draft<'_>, failover: &Failover, e: &Eligible) -> Option<i64> {
     let promotion = Promotion {
         epoch: failover.old_epoch,
@@ -179,7 +247,8 @@ fn believable(draft: &Draft<'_>, failover: &Failover, e: &Eligible) -> Option<i6
         .filter(|s| s.who != e.incarnation && &s.replid == replid)
         .map(|s| (s.offset, s.until))
         .collect();
-    // Those that were detached do not say any more when they heard the master; they were counted at the beginning.
+    // Those that were detached do not say any more when they heard the master; they were counted at
+    // the beginning.
     let others = failover.eligible.iter().filter(|o| o.incarnation != e.incarnation);
     known.extend(others.map(|o| (o.offset, failover.started)));
     let most = |(offset, until): (i64, UnixMs)| {

@@ -1,4 +1,5 @@
-//! What is left of those given up: deployments are closed, devices deleted, keys revoked, then they are forgotten.
+//! What is left of those given up: deployments are closed, devices deleted, keys revoked, then they
+//! are forgotten.
 
 use std::time::Duration;
 
@@ -14,19 +15,24 @@ const CLEAN_LIMIT: Duration = Duration::from_mins(5);
 
 /// What an earlier process asked the control API for is carried out within this, or never.
 const LATE_CALL: Duration = Duration::from_secs(10);
-/// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a chain or an endpoint that stands still has
-/// nothing new to say, and a clock may be off by some minutes.
+/// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a
+/// chain or an endpoint that stands still has nothing new to say, and a clock may be off by some
+/// minutes.
 const FRESH: Duration = Duration::from_mins(5);
-/// A create that was signed when its incarnation was given up lives for a minute of block time; clocks differ by some seconds.
+/// A create that was signed when its incarnation was given up lives for a minute of block time;
+/// clocks differ by some seconds.
 const LAST_LANDING: Duration = Duration::from_secs(90);
 
-/// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh readings.
+/// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh
+/// readings.
 pub fn clean(draft: &mut Draft<'_>) {
     let condemned: Vec<_> = draft
         .record
         .incarnations
         .iter()
-        .filter_map(|(n, i)| i.condemned.as_ref().map(|c| (n.clone(), i.dseq, c.at, c.reason.clone())))
+        .filter_map(|(n, i)| {
+            i.condemned.as_ref().map(|c| (n.clone(), i.dseq, c.at, c.reason.clone()))
+        })
         .collect();
     for (name, dseq, since, reason) in condemned {
         let deployment = close_deployment(draft, &name, dseq, since, &reason);
@@ -34,17 +40,31 @@ pub fn clean(draft: &mut Draft<'_>) {
         let mesh_gone = leave_mesh(draft, &name);
         if deployment.is_ok() && mesh_gone {
             draft.record.incarnations.remove(&name);
-            draft.event("Gone", format!("nothing of {name} is left: deployment closed, device and key gone"));
+            draft.event(
+                "Gone",
+                format!("nothing of {name} is left: deployment closed, device and key gone"),
+            );
         } else {
             let why = deployment.err().map(|why| format!(": {why}")).unwrap_or_default();
-            draft.watch(format!("{name} to be cleaned up{why}"), since, CLEAN_LIMIT, "CleanUpStuck");
+            draft.watch(
+                format!("{name} to be cleaned up{why}"),
+                since,
+                CLEAN_LIMIT,
+                "CleanUpStuck",
+            );
         }
     }
 }
 
-/// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and no transaction of ours may still make
-/// one; else what is waited for.
-fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, since: UnixMs, reason: &str) -> Result<(), String> {
+/// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and
+/// no transaction of ours may still make one; else what is waited for.
+fn close_deployment(
+    draft: &mut Draft<'_>,
+    name: &IncarnationName,
+    dseq: u64,
+    since: UnixMs,
+    reason: &str,
+) -> Result<(), String> {
     let inventory = draft.input.inventory;
     let chain = inventory.chain.present().ok_or_else(|| "the chain does not answer".to_owned())?;
     if inventory.pending.contains(&dseq) {
@@ -52,16 +72,26 @@ fn close_deployment(draft: &mut Draft<'_>, name: &IncarnationName, dseq: u64, si
     }
     match chain.deployments.get(&dseq) {
         Some(deployment) if deployment.active && !facts::is_own(draft, name, deployment) => {
-            draft.problem("NotOurs", format!("deployment {dseq} is left alone: its group is {}, not {name}'s", deployment.group_name));
+            draft.problem(
+                "NotOurs",
+                format!(
+                    "deployment {dseq} is left alone: its group is {}, not {name}'s",
+                    deployment.group_name
+                ),
+            );
             Ok(())
         }
         Some(deployment) if deployment.active => {
-            draft.step(Effect::CloseDeployment { incarnation: name.clone(), dseq }, format!("{name} was given up: {reason}"));
+            draft.step(
+                Effect::CloseDeployment { incarnation: name.clone(), dseq },
+                format!("{name} was given up: {reason}"),
+            );
             Err(format!("deployment {dseq} is open"))
         }
         Some(_) => Ok(()),
-        None => absent(chain, draft.now(), since)
-            .map_err(|why| format!("the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}")),
+        None => absent(chain, draft.now(), since).map_err(|why| {
+            format!("the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}")
+        }),
     }
 }
 
@@ -74,8 +104,9 @@ fn note_closed(draft: &mut Draft<'_>, name: &IncarnationName, gone: bool) {
     });
 }
 
-/// Whether a reading without a deployment proves that there is none: a node that is behind does not know what was made later. `since` is
-/// when the incarnation was given up; nothing is created for it after that.
+/// Whether a reading without a deployment proves that there is none: a node that is behind does not
+/// know what was made later. `since` is when the incarnation was given up; nothing is created for
+/// it after that.
 fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
     if now.since(chain.block_time) > FRESH {
         return Err(format!(
@@ -84,15 +115,19 @@ fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
         ));
     }
     if !chain.block_time.passed(since, LAST_LANDING) {
-        return Err(format!("a transaction from before may be in a block up to {}", since + LAST_LANDING));
+        return Err(format!(
+            "a transaction from before may be in a block up to {}",
+            since + LAST_LANDING
+        ));
     }
     Ok(())
 }
 
-/// True when the control API, asked after its deployment was closed and after the last mint for it, knows neither a device nor a usable key
-/// of it.
+/// True when the control API, asked after its deployment was closed and after the last mint for it,
+/// knows neither a device nor a usable key of it.
 ///
-/// The container may live a moment longer than its lease, and a key that is minted while a node is given up comes after any earlier reading.
+/// The container may live a moment longer than its lease, and a key that is minted while a node is
+/// given up comes after any earlier reading.
 fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
     let inventory = draft.input.inventory;
     let Some(mesh) = inventory.mesh.present() else { return false };
@@ -100,16 +135,23 @@ fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
     let description = name.key_description(&constants.installation);
     let mut gone = true;
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
-        draft.step(Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() }, "nobody shall use it any more");
+        draft.step(
+            Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
+            "nobody shall use it any more",
+        );
         gone = false;
     }
     for device in facts::devices(draft, mesh, name) {
-        draft.step(Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() }, "its node was given up");
+        draft.step(
+            Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() },
+            "its node was given up",
+        );
         gone = false;
     }
     let began = inventory.mesh.at;
     let closed = draft.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
-    let late_enough = closed.is_some_and(|closed| began > closed) && began.passed(constants.started, LATE_CALL);
+    let late_enough =
+        closed.is_some_and(|closed| began > closed) && began.passed(constants.started, LATE_CALL);
     gone && mesh.all_keys && late_enough && !inventory.minting.contains(name)
 }
 
@@ -121,13 +163,20 @@ mod tests {
     fn what_a_node_lacks_is_believed_only_when_it_is_past_all_that_could_be_in_it() {
         let now = 1_795_000_000_000;
         let lacks = |block: u64, given_up: u64| {
-            let view = ChainView { height: 5, block_time: UnixMs(now - block), ..ChainView::default() };
+            let view =
+                ChainView { height: 5, block_time: UnixMs(now - block), ..ChainView::default() };
             absent(&view, UnixMs(now), UnixMs(now - given_up))
         };
         let minute = 60_000;
         assert_eq!(lacks(6_000, 2 * minute), Ok(()));
-        assert_eq!(lacks(4 * minute, 60 * minute), Ok(()), "a chain that stands still for a moment");
-        for (block, given_up) in [(0, 0), (0, minute), (minute, 2 * minute), (3 * minute, 4 * minute)] {
+        assert_eq!(
+            lacks(4 * minute, 60 * minute),
+            Ok(()),
+            "a chain that stands still for a moment"
+        );
+        for (block, given_up) in
+            [(0, 0), (0, minute), (minute, 2 * minute), (3 * minute, 4 * minute)]
+        {
             let why = lacks(block, given_up).expect_err("a create may be in a later block");
             assert!(why.contains("may be in a block up to"), "{why}");
         }

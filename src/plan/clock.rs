@@ -1,11 +1,14 @@
-//! Time is that of one process: what another one wrote down is counted from the moment at which this one took over.
+//! Time is that of one process: what another one wrote down is counted from the moment at which
+//! this one took over.
 
 use super::draft::Draft;
 use crate::model::record::Change;
 
-/// Brings the times of the record onto the clock of this process, once. Nothing that was noted before proves that time has passed since.
+/// Brings the times of the record onto the clock of this process, once. Nothing that was noted
+/// before proves that time has passed since.
 pub fn take_over(draft: &mut Draft<'_>) {
-    let (term, started, now) = (draft.input.constants.term, draft.input.constants.started, draft.now());
+    let (term, started, now) =
+        (draft.input.constants.term, draft.input.constants.started, draft.now());
     if draft.record.term == term {
         return;
     }

@@ -57,26 +57,41 @@ fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
         return dead;
     }
     if !draft.now().passed(heard, down_after) {
-        draft.wait(format!("the master {name} to be heard again"), heard, Some(down_after), "its replicas are asked whether they hear it");
+        draft.wait(
+            format!("the master {name} to be heard again"),
+            heard,
+            Some(down_after),
+            "its replicas are asked whether they hear it",
+        );
         return Verdict::Suspect;
     }
     by_silence(draft, promotion, heard, down_after)
 }
 
-/// The agent's word is final: it watches its own redis. The word of another start of it is none about the redis that was promoted: its
-/// provider may run a second container.
+/// The agent's word is final: it watches its own redis. The word of another start of it is none
+/// about the redis that was promoted: its provider may run a second container.
 fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) -> Verdict {
     let redis = &state.redis;
     let its_own = promotion.boot_id.is_empty() || state.boot_id == promotion.boot_id;
     let died = |reason: &str, proof: Option<String>| {
         let fenced = proof.filter(|_| its_own);
-        Verdict::Dead(Death { reason: reason.to_owned(), witnesses: vec![format!("agent of {name}")], fenced })
+        Verdict::Dead(Death {
+            reason: reason.to_owned(),
+            witnesses: vec![format!("agent of {name}")],
+            fenced,
+        })
     };
     let started_again = |proof: String| died("its redis was started again", Some(proof));
     match redis.process {
-        Process::Exited => died("its redis exited", Some(format!("{name}'s agent says that its redis exited"))),
+        Process::Exited => {
+            died("its redis exited", Some(format!("{name}'s agent says that its redis exited")))
+        }
         Process::Stuck => died("its redis no longer answers", None),
-        Process::Starting | Process::Running if !promotion.confirmed && !another_process(state, promotion) => Verdict::Alive,
+        Process::Starting | Process::Running
+            if !promotion.confirmed && !another_process(state, promotion) =>
+        {
+            Verdict::Alive
+        }
         Process::Starting => started_again(format!("{name}'s redis starts fenced")),
         Process::Running if redis.loading || redis.role == Role::Replica || redis.fenced => {
             started_again(format!("{name}'s redis is fenced, by its agent's word"))
@@ -91,38 +106,55 @@ pub fn another_process(state: &NodeState, promotion: &Promotion) -> bool {
     !was.is_empty() && was != is && (!is.is_empty() || state.redis.process == Process::Starting)
 }
 
-/// A master whose lease is gone ends soon: who has its data takes over. While nobody has, it is the best there is.
+/// A master whose lease is gone ends soon: who has its data takes over. While nobody has, it is the
+/// best there is.
 fn by_chain(draft: &Draft<'_>, promotion: &Promotion) -> Verdict {
     let name = &promotion.incarnation;
     let another = draft.live().iter().any(|(n, i)| n != name && i.candidate);
     match facts::stage(draft, name) {
-        facts::Stage::Lost(why) if promotion.confirmed && another => {
-            Verdict::Dead(Death { reason: why, witnesses: vec!["the chain".to_owned()], fenced: None })
-        }
+        facts::Stage::Lost(why) if promotion.confirmed && another => Verdict::Dead(Death {
+            reason: why,
+            witnesses: vec!["the chain".to_owned()],
+            fenced: None,
+        }),
         _ => Verdict::Alive,
     }
 }
 
-/// Its agent's word, by its signed page: the mesh is silent and its redis is dead as well. A page that says that redis is well proves
-/// nothing about who reaches it.
+/// Its agent's word, by its signed page: the mesh is silent and its redis is dead as well. A page
+/// that says that redis is well proves nothing about who reaches it.
 fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Option<Verdict> {
     let (reason, fenced) = match page.process {
         Process::Exited => ("its redis exited", true),
         Process::Stuck => ("its redis no longer answers", false),
         Process::Starting | Process::Running if !promotion.confirmed => return None,
         Process::Starting => ("its redis was started again", true),
-        Process::Running if page.role == Role::Replica || page.fenced => ("its redis was started again", true),
+        Process::Running if page.role == Role::Replica || page.fenced => {
+            ("its redis was started again", true)
+        }
         Process::Running => return None,
     };
     let its_own = promotion.boot_id.is_empty() || page.boot_id == promotion.boot_id;
-    let fenced = (fenced && its_own).then(|| format!("{name}'s signed status page says that {reason}"));
-    Some(Verdict::Dead(Death { reason: reason.to_owned(), witnesses: vec![format!("status page of {name}")], fenced }))
+    let fenced =
+        (fenced && its_own).then(|| format!("{name}'s signed status page says that {reason}"));
+    Some(Verdict::Dead(Death {
+        reason: reason.to_owned(),
+        witnesses: vec![format!("status page of {name}")],
+        fenced,
+    }))
 }
 
-/// Silence towards the operator counts only with a majority of the recorded replicas; one that still hears the master vetoes.
-fn by_silence(draft: &mut Draft<'_>, promotion: &Promotion, heard: UnixMs, down_after: Duration) -> Verdict {
+/// Silence towards the operator counts only with a majority of the recorded replicas; one that
+/// still hears the master vetoes.
+fn by_silence(
+    draft: &mut Draft<'_>,
+    promotion: &Promotion,
+    heard: UnixMs,
+    down_after: Duration,
+) -> Verdict {
     let name = &promotion.incarnation;
-    let recorded: Vec<_> = draft.live().into_iter().filter(|(n, i)| n != name && i.member).map(|(n, _)| n).collect();
+    let recorded: Vec<_> =
+        draft.live().into_iter().filter(|(n, i)| n != name && i.member).map(|(n, _)| n).collect();
     let mut witnesses = vec![format!("operator (silent since {heard})")];
     let reason = format!("it has been silent for {} s", draft.now().since(heard).as_secs());
     if draft.record.untouched && candidates::members(draft, name).is_empty() {
@@ -142,7 +174,8 @@ fn by_silence(draft: &mut Draft<'_>, promotion: &Promotion, heard: UnixMs, down_
             lost += 1;
             witnesses.push(format!("{replica} (silent for {} ms)", state.redis.silent_ms));
         } else if state.redis.master_host.is_empty() {
-            // Detached by an earlier attempt, or restarted: it cannot be what keeps the master writable.
+            // Detached by an earlier attempt, or restarted: it cannot be what keeps the master
+            // writable.
             lost += 1;
             witnesses.push(format!("{replica} (not attached to it)"));
         }
@@ -151,7 +184,8 @@ fn by_silence(draft: &mut Draft<'_>, promotion: &Promotion, heard: UnixMs, down_
         witnesses.push(format!("{} of {name} ({said})", way.name()));
     }
     let majority = recorded.len() / 2 + 1;
-    let minority_may = draft.loss_accepted() || (draft.spec().failover.when_minority == WhenMinority::Promote && lost > 0);
+    let minority_may = draft.loss_accepted()
+        || (draft.spec().failover.when_minority == WhenMinority::Promote && lost > 0);
     // A lease that is gone is no silence that may end.
     let gone = matches!(facts::stage(draft, name), facts::Stage::Lost(_));
     if lost >= majority || minority_may || gone {
@@ -169,6 +203,11 @@ fn by_silence(draft: &mut Draft<'_>, promotion: &Promotion, heard: UnixMs, down_
         )
     };
     draft.problem("MasterSilent", message);
-    draft.wait(format!("{majority} replicas to say whether they hear {name}"), heard, None, format!("a person decides: `{command}`"));
+    draft.wait(
+        format!("{majority} replicas to say whether they hear {name}"),
+        heard,
+        None,
+        format!("a person decides: `{command}`"),
+    );
     Verdict::Suspect
 }

@@ -21,7 +21,8 @@ pub enum Blame {
     Attempt,
 }
 
-/// The plan while it is being made: the record is changed here, steps are allowed under the changed record.
+/// The plan while it is being made: the record is changed here, steps are allowed under the changed
+/// record.
 pub struct Draft<'a> {
     pub input: &'a Input<'a>,
     pub record: Record,
@@ -71,8 +72,13 @@ impl<'a> Draft<'a> {
 
     /// Incarnations that were not given up, by ordinal.
     pub fn live(&self) -> Vec<(IncarnationName, Incarnation)> {
-        let mut live: Vec<_> =
-            self.record.incarnations.iter().filter(|(_, i)| i.condemned.is_none()).map(|(n, i)| (n.clone(), i.clone())).collect();
+        let mut live: Vec<_> = self
+            .record
+            .incarnations
+            .iter()
+            .filter(|(_, i)| i.condemned.is_none())
+            .map(|(n, i)| (n.clone(), i.clone()))
+            .collect();
         live.sort_by_key(|(n, i)| (i.ordinal, i.reserved, n.clone()));
         live
     }
@@ -94,7 +100,8 @@ impl<'a> Draft<'a> {
         if incarnation.condemned.is_some() {
             return;
         }
-        incarnation.condemned = Some(Condemned { at: now, reason: reason.to_owned(), closed: None });
+        incarnation.condemned =
+            Some(Condemned { at: now, reason: reason.to_owned(), closed: None });
         incarnation.candidate = false;
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
         if blame == Blame::Attempt {
@@ -121,15 +128,39 @@ impl<'a> Draft<'a> {
         self.step(Effect::Command { incarnation: name.clone(), authority, command }, reason);
     }
 
-    pub fn wait(&mut self, what: impl Into<String>, since: UnixMs, limit: Option<Duration>, then: impl Into<String>) {
-        self.waits.push(Wait { what: what.into(), since, deadline: limit.map(|l| since + l), then: then.into() });
+    pub fn wait(
+        &mut self,
+        what: impl Into<String>,
+        since: UnixMs,
+        limit: Option<Duration>,
+        then: impl Into<String>,
+    ) {
+        self.waits.push(Wait {
+            what: what.into(),
+            since,
+            deadline: limit.map(|l| since + l),
+            then: then.into(),
+        });
     }
 
-    /// Waits for something that is tried on and on; past its limit it is a problem that a person should look at.
-    pub fn watch(&mut self, what: impl Into<String>, since: UnixMs, limit: Duration, reason: &'static str) {
+    /// Waits for something that is tried on and on; past its limit it is a problem that a person
+    /// should look at.
+    pub fn watch(
+        &mut self,
+        what: impl Into<String>,
+        since: UnixMs,
+        limit: Duration,
+        reason: &'static str,
+    ) {
         let what = what.into();
         if self.now().passed(since, limit) {
-            self.problem(reason, format!("waits for {what} since {since}, longer than the {} s it should take", limit.as_secs()));
+            self.problem(
+                reason,
+                format!(
+                    "waits for {what} since {since}, longer than the {} s it should take",
+                    limit.as_secs()
+                ),
+            );
         }
         self.wait(what, since, Some(limit), "it is reported as a problem, and tried on");
     }
@@ -142,7 +173,8 @@ impl<'a> Draft<'a> {
         self.problems.push((reason, message));
     }
 
-    /// A person accepted, in the epoch that the cluster is in, the loss of what nobody who answers holds.
+    /// A person accepted, in the epoch that the cluster is in, the loss of what nobody who answers
+    /// holds.
     pub fn loss_accepted(&self) -> bool {
         let word = self.input.cluster.metadata.annotations.get(ACCEPT_LOSS);
         word.and_then(|epoch| epoch.trim().parse().ok()) == Some(self.input.record.epoch)
@@ -153,7 +185,8 @@ impl<'a> Draft<'a> {
         format!("akash-redis failover {} --accept-loss", self.input.cluster.metadata.name)
     }
 
-    /// A name for a new incarnation and its deployment's sequence, which neither the record nor the chain knows.
+    /// A name for a new incarnation and its deployment's sequence, which neither the record nor the
+    /// chain knows.
     pub fn take_spare(&mut self, ordinal: u32) -> Option<(IncarnationName, u64)> {
         let chain = self.input.inventory.chain.value.as_ref();
         loop {

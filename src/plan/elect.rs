@@ -1,4 +1,5 @@
-//! Nobody was in sync with the master until it was lost: the newest history that is left is promoted, or nobody (safety.md section 4, History).
+//! Nobody was in sync with the master until it was lost: the newest history that is left is
+//! promoted, or nobody (safety.md section 4, History).
 
 use std::time::Duration;
 
@@ -14,8 +15,14 @@ use crate::model::record::{Eligible, Incarnation, Promotion};
 /// A redis that died starts and loads within this, or somebody should look at it.
 const COME_BACK: Duration = Duration::from_mins(2);
 
-/// A master that is given up, and nobody may take over: it is promoted again with its own data, or the newest history of its candidates.
-pub fn without_candidates(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str, count: &Count) {
+/// A master that is given up, and nobody may take over: it is promoted again with its own data, or
+/// the newest history of its candidates.
+pub fn without_candidates(
+    draft: &mut Draft<'_>,
+    promotion: &Promotion,
+    reason: &str,
+    count: &Count,
+) {
     let old = promotion.incarnation.clone();
     let runs = draft.connected(&old).is_some_and(|s| facts::running(&s.redis));
     if draft.record.data_epoch == 0 && runs {
@@ -34,49 +41,98 @@ pub fn without_candidates(draft: &mut Draft<'_>, promotion: &Promotion, reason: 
         leases::lose_master(draft, &old, &why);
         return;
     }
-    // Whoever was in sync in this epoch may hold what the master's own volume lost; nobody else can be newer than the master itself.
-    // Once a person accepted the loss, whoever is left.
+    // Whoever was in sync in this epoch may hold what the master's own volume lost; nobody else can
+    // be newer than the master itself. Once a person accepted the loss, whoever is left.
     let accepted = draft.loss_accepted();
-    let may_hold = |(n, i): &(IncarnationName, Incarnation)| *n != old && (i.candidate || (accepted && i.joined));
-    let asked: Vec<_> = std::iter::once(old.clone()).chain(draft.live().into_iter().filter(may_hold).map(|(n, _)| n)).collect();
+    let may_hold = |(n, i): &(IncarnationName, Incarnation)| {
+        *n != old && (i.candidate || (accepted && i.joined))
+    };
+    let asked: Vec<_> = std::iter::once(old.clone())
+        .chain(draft.live().into_iter().filter(may_hold).map(|(n, _)| n))
+        .collect();
     let epoch = draft.record.epoch;
-    elect(draft, &asked, Some(&old), &format!("{old} is down ({reason}) and no other node has its data in sync{}", count.in_words()));
-    if draft.record.epoch > epoch && draft.record.master.as_ref().is_some_and(|p| p.incarnation == old) {
-        draft.event("PromotedAgain", format!("{old} is promoted again with its own data, epoch {}: {reason}", draft.record.epoch));
+    elect(
+        draft,
+        &asked,
+        Some(&old),
+        &format!(
+            "{old} is down ({reason}) and no other node has its data in sync{}",
+            count.in_words()
+        ),
+    );
+    if draft.record.epoch > epoch
+        && draft.record.master.as_ref().is_some_and(|p| p.incarnation == old)
+    {
+        draft.event(
+            "PromotedAgain",
+            format!(
+                "{old} is promoted again with its own data, epoch {}: {reason}",
+                draft.record.epoch
+            ),
+        );
     }
 }
 
-/// The master's redis died and is there again with all that it acknowledged, before anybody took over: nothing is lost when it goes on.
+/// The master's redis died and is there again with all that it acknowledged, before anybody took
+/// over: nothing is lost when it goes on.
 ///
-/// Its agent saw the death, so that the machine lived and the append-only file is whole; what stands in no history is in that.
-pub fn promote_again(draft: &mut Draft<'_>, promotion: &Promotion, reason: &str, others: &[Eligible]) -> bool {
+/// Its agent saw the death, so that the machine lived and the append-only file is whole; what
+/// stands in no history is in that.
+pub fn promote_again(
+    draft: &mut Draft<'_>,
+    promotion: &Promotion,
+    reason: &str,
+    others: &[Eligible],
+) -> bool {
     let old = &promotion.incarnation;
-    let Some(state) = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.fenced) else { return false };
-    let Some(history) = state.history.as_ref().filter(|h| h.epoch == promotion.epoch && promotion.epoch == draft.record.data_epoch) else {
+    let Some(state) = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.fenced)
+    else {
         return false;
     };
-    let whole = history.gap_ms > 0 && state.boot_id == promotion.boot_id && defaults::append_only(draft.spec());
+    let Some(history) = state
+        .history
+        .as_ref()
+        .filter(|h| h.epoch == promotion.epoch && promotion.epoch == draft.record.data_epoch)
+    else {
+        return false;
+    };
+    let whole = history.gap_ms > 0
+        && state.boot_id == promotion.boot_id
+        && defaults::append_only(draft.spec());
     if !(whole || others.iter().all(|e| e.offset <= history.offset)) || state.redis.keys == 0 {
         return false;
     }
     choose(draft, old);
-    draft.event("PromotedAgain", format!("{old} is promoted again with its own data, epoch {}: {reason}", draft.record.epoch));
+    draft.event(
+        "PromotedAgain",
+        format!(
+            "{old} is promoted again with its own data, epoch {}: {reason}",
+            draft.record.epoch
+        ),
+    );
     roles::promote(draft);
     true
 }
 
 /// No write was ever acknowledged: another node may be the first master as well as this one.
 fn start_over(draft: &mut Draft<'_>, old: &IncarnationName, reason: &str) {
-    draft.event("FirstMasterLost", format!("{old} was the first master and is given up ({reason}): no write was acknowledged yet"));
+    draft.event(
+        "FirstMasterLost",
+        format!(
+            "{old} was the first master and is given up ({reason}): no write was acknowledged yet"
+        ),
+    );
     draft.record.epoch += 1;
     draft.record.master = None;
     (draft.record.data_epoch, draft.record.data_master) = (0, None);
     draft.change(old, |i| (i.member, i.candidate) = (false, false));
 }
 
-/// A cluster with data and without a master that could come back: all recorded nodes that may hold data are asked.
+/// A cluster with data and without a master that could come back: all recorded nodes that may hold
+/// data are asked.
 pub fn cold_start(draft: &mut Draft<'_>) {
-    let joined: Vec<_> = draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+    let joined: Vec<_> =
+        draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
     elect(draft, &joined, None, "the master is lost for good");
 }
 
@@ -91,7 +147,12 @@ fn holding(state: &NodeState) -> Option<History> {
     state.history.clone().filter(|h| h.epoch > 0).or_else(|| (state.redis.keys > 0).then(live))
 }
 
-fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&IncarnationName>, why: &str) {
+fn elect(
+    draft: &mut Draft<'_>,
+    asked: &[IncarnationName],
+    old: Option<&IncarnationName>,
+    why: &str,
+) {
     let accepted = draft.loss_accepted();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for name in asked {
@@ -104,7 +165,8 @@ fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&Incarnat
         wait_for(draft, &unknown, old, why);
         return;
     }
-    let histories: Vec<_> = known.iter().filter_map(|(n, h)| h.clone().map(|h| (n.clone(), h))).collect();
+    let histories: Vec<_> =
+        known.iter().filter_map(|(n, h)| h.clone().map(|h| (n.clone(), h))).collect();
     let Some(highest) = histories.iter().map(|(_, h)| h.epoch).max() else {
         nobody_has_data(draft, &known, old, why, accepted);
         return;
@@ -113,12 +175,19 @@ fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&Incarnat
     let one_lineage = newest.iter().all(|(_, h)| h.replid == newest[0].1.replid);
     if !one_lineage && !accepted {
         let all: Vec<_> = newest.iter().map(|(n, _)| n.clone()).collect();
-        block(draft, "HistoryUnclear", &format!("{why}, and the histories of {} cannot be compared", names(&all)));
+        block(
+            draft,
+            "HistoryUnclear",
+            &format!("{why}, and the histories of {} cannot be compared", names(&all)),
+        );
         return;
     }
-    // What the master wrote last stands in no history when it was killed; its own data are the newest then.
+    // What the master wrote last stands in no history when it was killed; its own data are the
+    // newest then.
     let own = newest.iter().find(|(n, h)| Some(n) == old && h.gap_ms > 0);
-    let best = newest.iter().max_by_key(|(name, h)| (h.offset, Some(name) == old, std::cmp::Reverse(name.clone())));
+    let best = newest
+        .iter()
+        .max_by_key(|(name, h)| (h.offset, Some(name) == old, std::cmp::Reverse(name.clone())));
     let Some((name, history)) = own.or(best).cloned() else { return };
     choose(draft, &name);
     if old != Some(&name) {
@@ -134,7 +203,12 @@ fn elect(draft: &mut Draft<'_>, asked: &[IncarnationName], old: Option<&Incarnat
 }
 
 /// Somebody who may be newer cannot be asked.
-fn wait_for(draft: &mut Draft<'_>, unknown: &[IncarnationName], old: Option<&IncarnationName>, why: &str) {
+fn wait_for(
+    draft: &mut Draft<'_>,
+    unknown: &[IncarnationName],
+    old: Option<&IncarnationName>,
+    why: &str,
+) {
     if let Some(old) = old.filter(|old| unknown == [(*old).clone()]) {
         let command = draft.accept_loss_command();
         draft.problem(
@@ -145,12 +219,21 @@ fn wait_for(draft: &mut Draft<'_>, unknown: &[IncarnationName], old: Option<&Inc
         draft.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
         return;
     }
-    block(draft, "HistoryUnclear", &format!("{why}, and {} may hold newer data and cannot be asked", names(unknown)));
-    draft.wait(format!("{} to be heard", names(unknown)), draft.now(), None, "the newest history is promoted");
+    block(
+        draft,
+        "HistoryUnclear",
+        &format!("{why}, and {} may hold newer data and cannot be asked", names(unknown)),
+    );
+    draft.wait(
+        format!("{} to be heard", names(unknown)),
+        draft.now(),
+        None,
+        "the newest history is promoted",
+    );
 }
 
-/// All that were asked are empty. Where the manifest keeps nothing on disk that is how it must be after a restart; otherwise data that were
-/// there are gone.
+/// All that were asked are empty. Where the manifest keeps nothing on disk that is how it must be
+/// after a restart; otherwise data that were there are gone.
 fn nobody_has_data(
     draft: &mut Draft<'_>,
     known: &[(IncarnationName, Option<History>)],
@@ -165,7 +248,13 @@ fn nobody_has_data(
         return;
     };
     if let Some(old) = old.filter(|_| !nothing_is_kept && !accepted) {
-        block(draft, "NoData", &format!("{why}, and {old} is back without the data it had: an empty node is not promoted"));
+        block(
+            draft,
+            "NoData",
+            &format!(
+                "{why}, and {old} is back without the data it had: an empty node is not promoted"
+            ),
+        );
         return;
     }
     let first = first.clone();
@@ -185,7 +274,10 @@ fn nobody_has_data(
 
 fn data_lost(draft: &mut Draft<'_>, why: &str) {
     (draft.record.data_epoch, draft.record.data_master) = (0, None);
-    draft.event("DataLost", format!("{why}: all that was written is lost; the cluster starts empty"));
+    draft.event(
+        "DataLost",
+        format!("{why}: all that was written is lost; the cluster starts empty"),
+    );
 }
 
 fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
@@ -197,5 +289,10 @@ fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
 fn block(draft: &mut Draft<'_>, reason: &'static str, why: &str) {
     let command = draft.accept_loss_command();
     draft.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
-    draft.wait("data that can be trusted", draft.now(), None, format!("a person decides: `{command}`"));
+    draft.wait(
+        "data that can be trusted",
+        draft.now(),
+        None,
+        format!("a person decides: `{command}`"),
+    );
 }

@@ -33,7 +33,11 @@ pub enum Stage {
 
 /// The active lease of a deployment.
 pub fn active_lease(deployment: &DeploymentView) -> Option<&LeaseView> {
-    deployment.leases.iter().rev().find(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming))
+    deployment
+        .leases
+        .iter()
+        .rev()
+        .find(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming))
 }
 
 /// How far `name` has come.
@@ -49,20 +53,34 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
         };
     };
     let Some(deployment) = chain.deployments.get(&incarnation.dseq) else {
-        // A deployment that once held a node does not vanish from the chain: a reading without it is not believed.
-        return if incarnation.joined { if connected { Stage::Connected } else { Stage::Silent } } else { Stage::Reserved };
+        // A deployment that once held a node does not vanish from the chain: a reading without it
+        // is not believed.
+        return if incarnation.joined {
+            if connected { Stage::Connected } else { Stage::Silent }
+        } else {
+            Stage::Reserved
+        };
     };
     if !is_own(draft, name, deployment) {
-        return Stage::Lost(format!("deployment {} is not its own (group {})", incarnation.dseq, deployment.group_name));
+        return Stage::Lost(format!(
+            "deployment {} is not its own (group {})",
+            incarnation.dseq, deployment.group_name
+        ));
     }
     if !deployment.active {
-        let why = if deployment.group == GroupState::InsufficientFunds { "its escrow ran dry" } else { "its deployment was closed" };
+        let why = if deployment.group == GroupState::InsufficientFunds {
+            "its escrow ran dry"
+        } else {
+            "its deployment was closed"
+        };
         return Stage::Lost(why.to_owned());
     }
     let Some(lease) = active_lease(deployment) else {
         return match (deployment.open_order, deployment.leases.last()) {
             (Some(_), None) => Stage::Bidding,
-            (_, Some(lease)) => Stage::Lost(format!("its lease was closed ({})", close_reason(lease.reason))),
+            (_, Some(lease)) => {
+                Stage::Lost(format!("its lease was closed ({})", close_reason(lease.reason)))
+            }
             (None, None) => Stage::Lost("its order was closed".to_owned()),
         };
     };
@@ -79,7 +97,8 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
     }
 }
 
-/// The deployment carries the name of this very incarnation: whatever a record says, nothing else of it is ever touched.
+/// The deployment carries the name of this very incarnation: whatever a record says, nothing else
+/// of it is ever touched.
 pub fn is_own(draft: &Draft<'_>, name: &IncarnationName, deployment: &DeploymentView) -> bool {
     deployment.group_name == name.group_name(&draft.input.constants.installation)
 }
@@ -104,18 +123,26 @@ pub fn left_by_provider(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     deployment.and_then(|d| d.leases.last()).is_some_and(|l| (10_000..20_000).contains(&l.reason))
 }
 
-/// Since when a node's silence counts against it: when it was last heard, and at the earliest since the operator could hear it, because it
-/// has started and is on the mesh itself.
+/// Since when a node's silence counts against it: when it was last heard, and at the earliest since
+/// the operator could hear it, because it has started and is on the mesh itself.
 pub fn last_heard(draft: &Draft<'_>, name: &IncarnationName) -> UnixMs {
     let able = draft.input.constants.started.max(draft.input.inventory.own_mesh.since);
     draft.view(name).map_or(able, |v| v.heard.max(able))
 }
 
 /// The devices of a node that `mesh` knows.
-pub fn devices<'a>(draft: &Draft<'_>, mesh: &'a MeshView, name: &IncarnationName) -> Vec<&'a Device> {
+pub fn devices<'a>(
+    draft: &Draft<'_>,
+    mesh: &'a MeshView,
+    name: &IncarnationName,
+) -> Vec<&'a Device> {
     let reported = draft.incarnation(name).and_then(|i| i.device.as_deref());
     let tags = draft.input.tags;
-    mesh.devices_of(&name.hostname(&draft.input.constants.installation), reported, [tags.cluster, tags.quarantine])
+    mesh.devices_of(
+        &name.hostname(&draft.input.constants.installation),
+        reported,
+        [tags.cluster, tags.quarantine],
+    )
 }
 
 /// Redis there answers and has its data.

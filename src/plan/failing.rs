@@ -1,8 +1,10 @@
-//! Effects that fail again and again are a problem that a person should know of, not only a line among the events.
+//! Effects that fail again and again are a problem that a person should know of, not only a line
+//! among the events.
 
 use super::draft::Draft;
 
-/// Failures in a row before it is told: less than that passes by itself. With the pauses in between these take a few seconds at least.
+/// Failures in a row before it is told: less than that passes by itself. With the pauses in between
+/// these take a few seconds at least.
 const SEVERAL: u32 = 5;
 /// Characters of an error that are passed on: a provider or the chain may have written parts of it.
 const LONGEST: usize = 500;
@@ -11,10 +13,19 @@ const LONGEST: usize = 500;
 pub fn tell(draft: &mut Draft<'_>) {
     for failing in draft.input.inventory.failing.iter().filter(|failing| failing.times >= SEVERAL) {
         let (kind, name) = (std::mem::discriminant(&failing.effect), failing.effect.incarnation());
-        let wanted = draft.steps.iter().any(|s| std::mem::discriminant(&s.effect) == kind && s.effect.incarnation() == name);
+        let wanted = draft
+            .steps
+            .iter()
+            .any(|s| std::mem::discriminant(&s.effect) == kind && s.effect.incarnation() == name);
         if wanted {
             let error: String = failing.error.chars().take(LONGEST).collect();
-            draft.problem("EffectFails", format!("{name}: {error} ({} times in a row; it is tried on, ever more rarely)", failing.times));
+            draft.problem(
+                "EffectFails",
+                format!(
+                    "{name}: {error} ({} times in a row; it is tried on, ever more rarely)",
+                    failing.times
+                ),
+            );
         }
     }
 }

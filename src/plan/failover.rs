@@ -30,7 +30,8 @@ pub fn start(draft: &mut Draft<'_>, promotion: &Promotion, death: Death) {
         return;
     }
     let quorum = settings::bound(draft, promotion);
-    let loss_accepted = draft.loss_accepted() || draft.spec().failover.when_minority == WhenMinority::Promote;
+    let loss_accepted =
+        draft.loss_accepted() || draft.spec().failover.when_minority == WhenMinority::Promote;
     let few = (count.away.len() as u64) < u64::from(quorum.min_replicas);
     if death.fenced.is_none() && !few && !loss_accepted {
         fence::blocked(draft, &old, &count.away, &death.reason, draft.now());
@@ -54,7 +55,10 @@ pub fn start(draft: &mut Draft<'_>, promotion: &Promotion, death: Death) {
         deaf: Vec::new(),
         old: old.clone(),
     };
-    draft.event("Failover", format!("{old} is dead: {}; epoch {} begins", death.reason, failover.epoch));
+    draft.event(
+        "Failover",
+        format!("{old} is dead: {}; epoch {} begins", death.reason, failover.epoch),
+    );
     for (name, why) in count.refused {
         draft.event("NotEligible", format!("{name} may not take over: {why}"));
     }
@@ -72,13 +76,22 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
     }
     failover.loss_accepted |= draft.loss_accepted();
     // Another process holds other data, and may be attached to whom it likes.
-    failover.eligible.retain(|e| draft.connected(&e.incarnation).is_none_or(|s| s.redis.run_id.is_empty() || s.redis.run_id == e.run_id));
+    failover.eligible.retain(|e| {
+        draft
+            .connected(&e.incarnation)
+            .is_none_or(|s| s.redis.run_id.is_empty() || s.redis.run_id == e.run_id)
+    });
     let answering = failover.eligible.iter().any(|e| answers(draft, &e.incarnation));
     let old_answers = draft.connected(&failover.old).is_some_and(|s| facts::running(&s.redis));
     // Nobody else is looked at while they may come back, unless a person goes on without them.
     let goes_on = old_answers || draft.loss_accepted();
-    if failover.eligible.is_empty() || (!answering && goes_on && draft.now().passed(failover.started, DETACH_LIMIT)) {
-        let message = format!("no candidate of epoch {} is left before a choice; it is looked at again", failover.epoch);
+    if failover.eligible.is_empty()
+        || (!answering && goes_on && draft.now().passed(failover.started, DETACH_LIMIT))
+    {
+        let message = format!(
+            "no candidate of epoch {} is left before a choice; it is looked at again",
+            failover.epoch
+        );
         draft.event("FailoverAbandoned", message);
         draft.record.change = None;
         return;
@@ -92,7 +105,12 @@ pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
             names(&all)
         );
         draft.problem("FailoverWaits", message);
-        draft.wait(format!("one of {} to be heard", names(&all)), failover.started, None, format!("a person decides: `{command}`"));
+        draft.wait(
+            format!("one of {} to be heard", names(&all)),
+            failover.started,
+            None,
+            format!("a person decides: `{command}`"),
+        );
     }
     let arrived = arrived(draft, &failover);
     if arrived {
@@ -109,20 +127,29 @@ fn answers(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     draft.connected(name).is_some_and(|s| facts::running(&s.redis))
 }
 
-/// Nothing of an old master that lives is under way to the candidates any more, or it takes too long. Of one whose redis exited each agent
-/// waits for the rest itself, when it is told to detach.
+/// Nothing of an old master that lives is under way to the candidates any more, or it takes too
+/// long. Of one whose redis exited each agent waits for the rest itself, when it is told to detach.
 fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
     if !failover.detached_at.is_empty() || draft.now().passed(failover.started, IN_FLIGHT) {
         return true;
     }
-    let up = failover.eligible.iter().any(|e| draft.connected(&e.incarnation).is_some_and(|s| s.redis.link_up));
-    let source = draft.connected(&failover.old).filter(|s| facts::running(&s.redis) && s.redis.role == Role::Master);
+    let up = failover
+        .eligible
+        .iter()
+        .any(|e| draft.connected(&e.incarnation).is_some_and(|s| s.redis.link_up));
+    let source = draft
+        .connected(&failover.old)
+        .filter(|s| facts::running(&s.redis) && s.redis.role == Role::Master);
     let waits = match source {
         // It lives and is to go: it stops taking writes first, and what it has is waited for.
         Some(source) if source.redis.fenced && source.highest.epoch >= failover.epoch => {
-            let has_all =
-                |s: &crate::model::node::NodeState| s.redis.replid == source.redis.replid && s.redis.offset >= source.redis.offset;
-            up && !failover.eligible.iter().any(|e| draft.connected(&e.incarnation).is_some_and(has_all))
+            let has_all = |s: &crate::model::node::NodeState| {
+                s.redis.replid == source.redis.replid && s.redis.offset >= source.redis.offset
+            };
+            up && !failover
+                .eligible
+                .iter()
+                .any(|e| draft.connected(&e.incarnation).is_some_and(has_all))
         }
         Some(_) => {
             draft.command(&failover.old, Command::Fence, "it must not take writes any more");
@@ -141,25 +168,38 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
     !waits
 }
 
-/// Detaches every member: an offset must stand still to be compared, and one that is not in sync can keep the old master writable as well.
+/// Detaches every member: an offset must stand still to be compared, and one that is not in sync
+/// can keep the old master writable as well.
 fn detach(draft: &mut Draft<'_>, failover: &mut Failover) {
     // The links of a redis that exited end by themselves; those of another one may not.
     let died = failover.fence.as_ref().is_some_and(|f| f.at == failover.started);
-    let drain = if died { IN_FLIGHT.saturating_sub(draft.now().since(failover.started)) } else { Duration::ZERO };
+    let drain = if died {
+        IN_FLIGHT.saturating_sub(draft.now().since(failover.started))
+    } else {
+        Duration::ZERO
+    };
     let drain_ms = u32::try_from(drain.as_millis()).unwrap_or_default();
     for name in candidates::members(draft, &failover.old) {
         let Some(state) = draft.connected(&name) else { continue };
-        let away = state.redis.process == Process::Exited || (state.redis.role == Role::Replica && state.redis.master_host.is_empty());
+        let away = state.redis.process == Process::Exited
+            || (state.redis.role == Role::Replica && state.redis.master_host.is_empty());
         if state.highest.epoch < failover.epoch || !away {
-            draft.command(&name, Command::Detach { drain_ms }, "its offset must stand still to be compared");
+            draft.command(
+                &name,
+                Command::Detach { drain_ms },
+                "its offset must stand still to be compared",
+            );
         } else {
             failover.detached_at.entry(name).or_insert(draft.now());
         }
     }
-    failover.unaccounted =
-        candidates::members(draft, &failover.old).into_iter().filter(|n| !failover.detached_at.contains_key(n)).collect();
+    failover.unaccounted = candidates::members(draft, &failover.old)
+        .into_iter()
+        .filter(|n| !failover.detached_at.contains_key(n))
+        .collect();
     for e in &mut failover.eligible {
-        if let Some(state) = draft.connected(&e.incarnation).filter(|s| s.redis.run_id == e.run_id) {
+        if let Some(state) = draft.connected(&e.incarnation).filter(|s| s.redis.run_id == e.run_id)
+        {
             e.offset = state.redis.offset;
         }
     }
@@ -193,14 +233,27 @@ fn choose(draft: &mut Draft<'_>, failover: &Failover) {
     }
     draft.record.epoch = failover.epoch;
     roles::choose(draft, &best.incarnation);
-    draft.event("MasterChosen", format!("{} is chosen for epoch {} with offset {}", best.incarnation, failover.epoch, best.offset));
+    draft.event(
+        "MasterChosen",
+        format!(
+            "{} is chosen for epoch {} with offset {}",
+            best.incarnation, failover.epoch, best.offset
+        ),
+    );
     roles::promote(draft);
 }
 
-/// Promotes until it is confirmed, then reports. A choice whose process died or whose node is silent is void: it is looked at again.
+/// Promotes until it is confirmed, then reports. A choice whose process died or whose node is
+/// silent is void: it is looked at again.
 fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
     if let Some(why) = roles::void(draft, chosen) {
-        draft.event("ChoiceVoid", format!("{} was chosen for epoch {} and was not promoted: {why}", chosen.incarnation, chosen.epoch));
+        draft.event(
+            "ChoiceVoid",
+            format!(
+                "{} was chosen for epoch {} and was not promoted: {why}",
+                chosen.incarnation, chosen.epoch
+            ),
+        );
         draft.record.change = None;
         return;
     }
@@ -209,7 +262,8 @@ fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
         return;
     }
     let now = draft.now();
-    let since = |at: UnixMs| u64::try_from(at.since(failover.started).as_millis()).unwrap_or(u64::MAX);
+    let since =
+        |at: UnixMs| u64::try_from(at.since(failover.started).as_millis()).unwrap_or(u64::MAX);
     let mut steps = Vec::new();
     steps.extend(failover.detached_at.values().max().map(|at| ("detached".to_owned(), since(*at))));
     steps.extend(failover.fence.as_ref().map(|f| ("fenced".to_owned(), since(f.at))));
@@ -220,13 +274,23 @@ fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
         witnesses: failover.witnesses.clone(),
         old: failover.old.0.clone(),
         new: chosen.incarnation.0.clone(),
-        candidates: failover.eligible.iter().map(|e| format!("{}: {}", e.incarnation, e.offset)).collect(),
+        candidates: failover
+            .eligible
+            .iter()
+            .map(|e| format!("{}: {}", e.incarnation, e.offset))
+            .collect(),
         fence: fence::in_words(failover),
         steps_ms: steps,
         lost_bytes: None,
         lost_gap_ms: 0,
     });
-    draft.event("FailedOver", format!("{} replaced {} as master, epoch {}", chosen.incarnation, failover.old, failover.epoch));
+    draft.event(
+        "FailedOver",
+        format!(
+            "{} replaced {} as master, epoch {}",
+            chosen.incarnation, failover.old, failover.epoch
+        ),
+    );
     draft.record.change = None;
 }
 

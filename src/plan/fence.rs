@@ -1,4 +1,5 @@
-//! The first proof that a master that was given up takes no more writes: its agent's word, its page, the mesh, or time (safety.md section 4, step 4).
+//! The first proof that a master that was given up takes no more writes: its agent's word, its
+//! page, the mesh, or time (safety.md section 4, step 4).
 
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use crate::model::record::{Failover, Fence};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 
-/// What a cut-off master may exceed max-lag by before it stops taking writes (redis-server 7.0 counts whole seconds, once a second).
+/// What a cut-off master may exceed max-lag by before it stops taking writes (redis-server 7.0
+/// counts whole seconds, once a second).
 const LAG_ERROR: Duration = Duration::from_secs(2);
 /// An agent that answers has demoted its redis within this; one that does not is not waited for.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Looks for a proof, and does what brings one about. The first one counts. An old master that lives is demoted once what it sent has
-/// `arrived`.
+/// Looks for a proof, and does what brings one about. The first one counts. An old master that
+/// lives is demoted once what it sent has `arrived`.
 pub fn fence(draft: &mut Draft<'_>, failover: &mut Failover, arrived: bool) {
     if failover.fence.is_some() {
         return;
@@ -30,7 +32,8 @@ pub fn fence(draft: &mut Draft<'_>, failover: &mut Failover, arrived: bool) {
     failover.fence = proof.map(|how| Fence { how, at });
 }
 
-/// The agent that was promoted speaks for its redis; another start of it may be that of a second container.
+/// The agent that was promoted speaks for its redis; another start of it may be that of a second
+/// container.
 fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option<String> {
     let old = &failover.old;
     let view = draft.view(old)?;
@@ -49,7 +52,8 @@ fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option
     None
 }
 
-/// Only a command takes a fence off, and none is sent to it while this change lasts: what its page said since then stays true.
+/// Only a command takes a fence off, and none is sent to it while this change lasts: what its page
+/// said since then stays true.
 fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
     let page = witness::word(draft, &failover.old)?;
     let its_own = failover.boot_id.is_empty() || page.boot_id == failover.boot_id;
@@ -57,7 +61,8 @@ fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
         .then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
 }
 
-/// Without its agent's word at once the old master is shut off from the others; they say when they have lost it.
+/// Without its agent's word at once the old master is shut off from the others; they say when they
+/// have lost it.
 fn by_mesh(draft: &mut Draft<'_>, failover: &mut Failover) -> Option<String> {
     let answers = draft.connected(&failover.old).is_some_and(|s| s.redis.process != Process::Stuck);
     if !answers || draft.now().passed(failover.started, AT_ONCE) {
@@ -71,8 +76,8 @@ fn by_mesh(draft: &mut Draft<'_>, failover: &mut Failover) -> Option<String> {
     quarantine::proof(draft, failover)
 }
 
-/// A master whose replicas were detached stops by itself after max-lag; until then it may have heard any of them, also over a link that
-/// carries one way only.
+/// A master whose replicas were detached stops by itself after max-lag; until then it may have
+/// heard any of them, also over a link that carries one way only.
 fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
     let old = &failover.old;
     let few = (failover.unaccounted.len() as u64) < u64::from(failover.quorum.min_replicas);
@@ -83,15 +88,30 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
     let last = *failover.detached_at.values().max()?;
     let limit = Duration::from_secs(u64::from(failover.quorum.max_lag_seconds)) + LAG_ERROR;
     if !draft.now().passed(last, limit) {
-        draft.wait(format!("{old} to have stopped taking writes"), last, Some(limit), "the best replica is promoted");
+        draft.wait(
+            format!("{old} to have stopped taking writes"),
+            last,
+            Some(limit),
+            "the best replica is promoted",
+        );
         return None;
     }
     let silence = draft.now().since(last).as_secs();
-    Some(format!("{old} heard no replica for {silence} s and needs {} for a write", failover.quorum.min_replicas))
+    Some(format!(
+        "{old} heard no replica for {silence} s and needs {} for a write",
+        failover.quorum.min_replicas
+    ))
 }
 
-/// Says that the old master may still take writes, because of whom, and which command goes on nevertheless.
-pub fn blocked(draft: &mut Draft<'_>, old: &IncarnationName, attached: &[IncarnationName], reason: &str, since: UnixMs) {
+/// Says that the old master may still take writes, because of whom, and which command goes on
+/// nevertheless.
+pub fn blocked(
+    draft: &mut Draft<'_>,
+    old: &IncarnationName,
+    attached: &[IncarnationName],
+    reason: &str,
+    since: UnixMs,
+) {
     let who = if attached.is_empty() {
         format!("{old} needs no replica for a write and cannot be asked")
     } else {
@@ -102,7 +122,12 @@ pub fn blocked(draft: &mut Draft<'_>, old: &IncarnationName, attached: &[Incarna
         "{old} is given up ({reason}), but {who}, so it may still take writes; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"
     );
     draft.problem("FailoverBlocked", message);
-    draft.wait(format!("proof that {old} takes no writes"), since, None, format!("a person decides: `{command}`"));
+    draft.wait(
+        format!("proof that {old} takes no writes"),
+        since,
+        None,
+        format!("a person decides: `{command}`"),
+    );
 }
 
 /// How the old master was fenced, and who could not say so.
@@ -111,5 +136,8 @@ pub fn in_words(failover: &Failover) -> String {
     if failover.deaf.is_empty() {
         return how;
     }
-    format!("{how}; {} could not confirm the fence of the mesh, which does not hear the control server", names(&failover.deaf))
+    format!(
+        "{how}; {} could not confirm the fence of the mesh, which does not hear the control server",
+        names(&failover.deaf)
+    )
 }

@@ -1,4 +1,5 @@
-//! Who may be given up although he may hold data: one rule for every reason. One node at a time, the others whole, the last copy never.
+//! Who may be given up although he may hold data: one rule for every reason. One node at a time,
+//! the others whole, the last copy never.
 
 use super::draft::{Blame, Draft};
 use super::{facts, roles};
@@ -26,10 +27,13 @@ pub fn obstacle(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
     if draft.record.change.is_some() {
         return Some("the master changes".to_owned());
     }
-    let well = draft.record.master.as_ref().filter(|p| &p.incarnation != name && p.confirmed).filter(|p| {
-        let state = draft.connected(&p.incarnation);
-        state.is_some_and(|s| roles::is_master_of(s, p.epoch))
-    });
+    let well =
+        draft.record.master.as_ref().filter(|p| &p.incarnation != name && p.confirmed).filter(
+            |p| {
+                let state = draft.connected(&p.incarnation);
+                state.is_some_and(|s| roles::is_master_of(s, p.epoch))
+            },
+        );
     if well.is_none() {
         return Some("no other node is master and well: what it holds may be needed".to_owned());
     }
@@ -42,7 +46,9 @@ pub fn obstacle(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
         if here.peek().is_none() {
             return Some(format!("node {other} is being filled"));
         }
-        let whole = |(n, i): &(IncarnationName, Incarnation)| i.candidate && draft.connected(n).is_some_and(|s| facts::running(&s.redis));
+        let whole = |(n, i): &(IncarnationName, Incarnation)| {
+            i.candidate && draft.connected(n).is_some_and(|s| facts::running(&s.redis))
+        };
         if here.clone().any(whole) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! From a reserved incarnation to a node that reports: create, choose, lease, deliver, wait; and when to give up.
+//! From a reserved incarnation to a node that reports: create, choose, lease, deliver, wait; and
+//! when to give up.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use crate::model::step::Effect;
 
 /// A redis that died or was just leased answers within this.
 const START: Duration = Duration::from_secs(30);
-/// The chain is expected back, and a transaction in a block, within this; their own time-out is a minute of block time.
+/// The chain is expected back, and a transaction in a block, within this; their own time-out is a
+/// minute of block time.
 const OUTAGE: Duration = Duration::from_mins(2);
 
-/// A provider's cluster takes a few seconds to show what its gateway took (409 manifests were sent in 35 s of that to a real one).
+/// A provider's cluster takes a few seconds to show what its gateway took (409 manifests were sent
+/// in 35 s of that to a real one).
 const FIRST_REST: Duration = Duration::from_secs(10);
 /// Longest of these, doubled each time.
 const LONGEST_REST: Duration = Duration::from_mins(1);
@@ -54,7 +57,8 @@ fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarn
     }
 }
 
-/// Its agent lives and its redis does not run. A redis that died is there again within seconds; one that cannot start never is.
+/// Its agent lives and its redis does not run. A redis that died is there again within seconds; one
+/// that cannot start never is.
 fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     let (now, limit) = (draft.now(), draft.input.timing.replace_after);
     let since = incarnation.redis_down.unwrap_or(now);
@@ -62,16 +66,28 @@ fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incar
     if !now.passed(since, START) {
         return;
     }
-    let said = draft.connected(name).and_then(|s| s.notes.first().cloned()).map_or(String::new(), |note| format!(" ({note})"));
-    let logs = format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
-    draft.problem("RedisDown", format!("redis of {name} does not run since {since}{said}; `{logs}` says why"));
+    let said = draft
+        .connected(name)
+        .and_then(|s| s.notes.first().cloned())
+        .map_or(String::new(), |note| format!(" ({note})"));
+    let logs =
+        format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
+    draft.problem(
+        "RedisDown",
+        format!("redis of {name} does not run since {since}{said}; `{logs}` says why"),
+    );
     if draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
         // Who may take its place is decided elsewhere; nothing of it is given up before.
         return;
     }
     let why = format!("its redis did not start for {} s{said}", limit.as_secs());
     if !now.passed(since, limit) {
-        draft.wait(format!("redis of {name} to start"), since, Some(limit), "the node is replaced by a new one");
+        draft.wait(
+            format!("redis of {name} to start"),
+            since,
+            Some(limit),
+            "the node is replaced by a new one",
+        );
     } else if incarnation.member {
         give_up::ask(draft, name, &why, Blame::Attempt);
     } else {
@@ -79,7 +95,8 @@ fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incar
     }
 }
 
-/// The volume is gone with the lease. The present master is only given up once a failover chose another, or when nobody can take over from it.
+/// The volume is gone with the lease. The present master is only given up once a failover chose
+/// another, or when nobody can take over from it.
 fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
     let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
@@ -123,12 +140,18 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
     } else if draft.now().passed(heard, limit) {
         give_up::ask(draft, name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
-        draft.wait(format!("{name} to be heard again"), heard, Some(limit), "it is replaced by a new node");
+        draft.wait(
+            format!("{name} to be heard again"),
+            heard,
+            Some(limit),
+            "it is replaced by a new node",
+        );
     }
 }
 
-/// Its device was deleted by somebody else. It cannot come back, so nothing is gained by waiting; but one node at a time, and the next one
-/// only when the cluster is whole again: a list that wrongly lacks devices must not take a cluster apart.
+/// Its device was deleted by somebody else. It cannot come back, so nothing is gained by waiting;
+/// but one node at a time, and the next one only when the cluster is whole again: a list that
+/// wrongly lacks devices must not take a cluster apart.
 fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
     let message = format!(
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
@@ -150,8 +173,19 @@ pub fn advance(draft: &mut Draft<'_>) {
         let pending = draft.input.inventory.pending.contains(&incarnation.dseq);
         match facts::stage(draft, &name) {
             Stage::Unknown => {
-                let why = draft.input.inventory.chain.error.clone().unwrap_or_else(|| "it was not read yet".to_owned());
-                draft.watch(format!("the chain, for {name} ({why})"), draft.input.inventory.chain.at, OUTAGE, "ChainAway");
+                let why = draft
+                    .input
+                    .inventory
+                    .chain
+                    .error
+                    .clone()
+                    .unwrap_or_else(|| "it was not read yet".to_owned());
+                draft.watch(
+                    format!("the chain, for {name} ({why})"),
+                    draft.input.inventory.chain.at,
+                    OUTAGE,
+                    "ChainAway",
+                );
             }
             Stage::Reserved if !pending => {
                 if control::hold(draft) {
@@ -168,7 +202,12 @@ pub fn advance(draft: &mut Draft<'_>) {
             Stage::Leased if !pending => deliver(draft, &name, &incarnation),
             Stage::GatewayAway(why) => {
                 let since = since_choice(&incarnation);
-                wait_for_join(draft, &name, since, &format!("the gateway of {name}'s provider ({why})"));
+                wait_for_join(
+                    draft,
+                    &name,
+                    since,
+                    &format!("the gateway of {name}'s provider ({why})"),
+                );
             }
             Stage::Delivered => {
                 if let Some(why) = devices::key_spent(draft, &name) {
@@ -179,7 +218,12 @@ pub fn advance(draft: &mut Draft<'_>) {
                 wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
             }
             Stage::Reserved | Stage::Bidding | Stage::Leased => {
-                draft.watch(format!("the transaction of {name} to be in a block"), since_choice(&incarnation), OUTAGE, "TransactionStuck");
+                draft.watch(
+                    format!("the transaction of {name} to be in a block"),
+                    since_choice(&incarnation),
+                    OUTAGE,
+                    "TransactionStuck",
+                );
             }
             Stage::Silent | Stage::Connected | Stage::Lost(_) => {}
         }
@@ -196,15 +240,33 @@ fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
     incarnation.lease.as_ref().map_or(incarnation.reserved, |c| c.at)
 }
 
-fn wait_for_join(draft: &mut Draft<'_>, name: &IncarnationName, since: crate::model::time::UnixMs, what: &str) {
+fn wait_for_join(
+    draft: &mut Draft<'_>,
+    name: &IncarnationName,
+    since: crate::model::time::UnixMs,
+    what: &str,
+) {
     let limit = draft.input.timing.join_deadline;
     if draft.now().passed(since, limit) {
         let more = devices::not_joined(draft, name).map_or(String::new(), |why| format!("; {why}"));
         // Without the control server nobody can join: that is no provider's fault.
-        let blame = if draft.input.inventory.mesh.present().is_some() { Blame::Attempt } else { Blame::Nobody };
-        draft.condemn(name, &format!("waited {} s in vain for {what}{more}", limit.as_secs()), blame);
+        let blame = if draft.input.inventory.mesh.present().is_some() {
+            Blame::Attempt
+        } else {
+            Blame::Nobody
+        };
+        draft.condemn(
+            name,
+            &format!("waited {} s in vain for {what}{more}", limit.as_secs()),
+            blame,
+        );
     } else {
-        draft.wait(what, since, Some(limit), "the node is given up and tried with another provider");
+        draft.wait(
+            what,
+            since,
+            Some(limit),
+            "the node is given up and tried with another provider",
+        );
     }
 }
 
@@ -217,7 +279,8 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             if keyless(draft, name) && control::hold(draft) {
                 return;
             }
-            let effect = Effect::CreateLease { incarnation: name.clone(), lease: choice.id.clone() };
+            let effect =
+                Effect::CreateLease { incarnation: name.clone(), lease: choice.id.clone() };
             draft.step(effect, format!("the bid of {} was chosen", choice.id.provider));
             return;
         }
@@ -228,13 +291,22 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     if keyless(draft, name) && control::hold(draft) {
         // A lease would be paid for in vain, and no provider is to blame.
         if draft.now().passed(incarnation.reserved, timing.bid_deadline) {
-            draft.condemn(name, "the mesh control API was away until its bids were old", Blame::Nobody);
+            draft.condemn(
+                name,
+                "the mesh control API was away until its bids were old",
+                Blame::Nobody,
+            );
         }
         return;
     }
     let window_over = draft.now().passed(incarnation.reserved, timing.bid_window);
     let taken = taken(draft, name);
-    let avoid = draft.record.failures.get(&incarnation.ordinal).map(|f| f.providers.clone()).unwrap_or_default();
+    let avoid = draft
+        .record
+        .failures
+        .get(&incarnation.ordinal)
+        .map(|f| f.providers.clone())
+        .unwrap_or_default();
     let choice = placement::Choice {
         placement: &draft.spec().placement,
         providers: &chain.providers,
@@ -248,7 +320,10 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             let chosen = Choice { id: bid.id.clone(), price: bid.price, at: draft.now() };
             let month = bid.price.per_month(super::money::block_ms(draft.input.inventory));
             draft.change(name, |i| i.lease = Some(chosen));
-            draft.event("BidChosen", format!("{name} takes the bid of {} at {month} per month", bid.id.provider));
+            draft.event(
+                "BidChosen",
+                format!("{name} takes the bid of {} at {month} per month", bid.id.provider),
+            );
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
             draft.step(effect, format!("the best of {} bids", deployment.bids.len()));
         }
@@ -262,7 +337,12 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     }
 }
 
-fn no_bid(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, refused: &[String]) {
+fn no_bid(
+    draft: &mut Draft<'_>,
+    name: &IncarnationName,
+    incarnation: &Incarnation,
+    refused: &[String],
+) {
     let limit = draft.input.timing.bid_deadline;
     let month = incarnation.max_price.per_month(super::money::block_ms(draft.input.inventory));
     let why = if refused.is_empty() {
@@ -292,20 +372,31 @@ fn keyless(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     !draft.input.inventory.held.contains_key(name)
 }
 
-/// Providers of the other live incarnations; the one being replaced counts too, or a migration would stay where it is.
+/// Providers of the other live incarnations; the one being replaced counts too, or a migration
+/// would stay where it is.
 fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
-    draft.live().iter().filter(|(n, _)| n != name).filter_map(|(_, i)| i.lease.as_ref()).map(|c| c.id.provider.clone()).collect()
+    draft
+        .live()
+        .iter()
+        .filter(|(n, _)| n != name)
+        .filter_map(|(_, i)| i.lease.as_ref())
+        .map(|c| c.id.provider.clone())
+        .collect()
 }
 
-/// How long a provider that took the manifest so many times may have nothing deployed before it is sent once more. In the end the join
-/// deadline gives the node up.
+/// How long a provider that took the manifest so many times may have nothing deployed before it is
+/// sent once more. In the end the join deadline gives the node up.
 fn pause_after(times: u32) -> Duration {
     FIRST_REST.saturating_mul(2u32.saturating_pow(times.saturating_sub(1).min(8))).min(LONGEST_REST)
 }
 
 fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     let inventory = draft.input.inventory;
-    let Some(deployment) = inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq)) else { return };
+    let Some(deployment) =
+        inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq))
+    else {
+        return;
+    };
     let Some(lease) = facts::active_lease(deployment) else { return };
     if incarnation.lease.as_ref().is_none_or(|c| c.id != lease.id) {
         let chosen = Choice { id: lease.id.clone(), price: lease.price, at: draft.now() };
@@ -316,7 +407,11 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     if keyless(draft, name) && inventory.mesh.present().is_none() {
         let why = inventory.mesh.error.clone().unwrap_or_default();
         if too_late {
-            draft.condemn(name, &format!("no key could be minted for it in time ({why})"), Blame::Nobody);
+            draft.condemn(
+                name,
+                &format!("no key could be minted for it in time ({why})"),
+                Blame::Nobody,
+            );
             return;
         }
         draft.wait(
@@ -348,5 +443,8 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             return;
         }
     }
-    draft.step(Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() }, "its provider waits for the manifest");
+    draft.step(
+        Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() },
+        "its provider waits for the manifest",
+    );
 }

@@ -1,7 +1,9 @@
-//! From what is wanted, remembered and observed to what shall be done. Pure: no I/O, no clock, no randomness.
+//! From what is wanted, remembered and observed to what shall be done. Pure: no I/O, no clock, no
+//! randomness.
 //!
-//! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited for, and the status to publish.
-//! It is level-triggered: run again at any time, it goes on from whatever is there.
+//! [`plan`] returns the record to write first, the steps that are allowed under it, what is waited
+//! for, and the status to publish. It is level-triggered: run again at any time, it goes on from
+//! whatever is there.
 
 mod bounds;
 mod candidates;
@@ -135,7 +137,13 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut draft = draft::Draft::new(input);
     clock::take_over(&mut draft);
     if let Some(error) = &input.inventory.own_mesh.error {
-        draft.problem(status::OFF_MESH, format!("the operator itself is off the mesh since {}: {error}", input.inventory.own_mesh.since));
+        draft.problem(
+            status::OFF_MESH,
+            format!(
+                "the operator itself is off the mesh since {}: {error}",
+                input.inventory.own_mesh.since
+            ),
+        );
     }
     control::tell(&mut draft);
     let deleting = input.cluster.metadata.deletion_timestamp.is_some();
@@ -161,9 +169,17 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     failing::tell(&mut draft);
     paths::tell(&mut draft);
-    let finished = deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
+    let finished =
+        deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
     let status = status::status(&draft);
-    let mut plan = Plan { record: draft.record, steps: draft.steps, waits: draft.waits, status, events: draft.events, finished };
+    let mut plan = Plan {
+        record: draft.record,
+        steps: draft.steps,
+        waits: draft.waits,
+        status,
+        events: draft.events,
+        finished,
+    };
     bounds::bound(&mut plan);
     plan
 }

@@ -6,25 +6,33 @@ use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
 
-/// The longest block time that prices are reckoned with, and the one while none was measured. The public network takes 6.0 to 6.5 s for a
-/// block. Prices are per block and budgets per month: too long a block time would allow too high a price, too short a one is safe.
+/// The longest block time that prices are reckoned with, and the one while none was measured. The
+/// public network takes 6.0 to 6.5 s for a block. Prices are per block and budgets per month: too
+/// long a block time would allow too high a price, too short a one is safe.
 const LONGEST_BLOCK_MS: u64 = 6000;
 /// No chain of the market makes blocks faster; local ones take 200 to 500 ms.
 const SHORTEST_BLOCK_MS: u64 = 100;
 
-/// Block time by which months become blocks, milliseconds: the measured one within bounds, because an endpoint may report anything.
+/// Block time by which months become blocks, milliseconds: the measured one within bounds, because
+/// an endpoint may report anything.
 pub fn block_ms(inventory: &Inventory) -> u64 {
-    inventory.chain.value.as_ref().map_or(LONGEST_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, LONGEST_BLOCK_MS))
+    inventory
+        .chain
+        .value
+        .as_ref()
+        .map_or(LONGEST_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, LONGEST_BLOCK_MS))
 }
 
 /// The most the cluster may cost per month.
 pub fn ceiling(input: &Input<'_>) -> Uact {
-    let own = input.cluster.spec.budget.max_per_month.map_or(input.limits.per_cluster_default, |m| m.0);
+    let own =
+        input.cluster.spec.budget.max_per_month.map_or(input.limits.per_cluster_default, |m| m.0);
     own.min(input.limits.global.saturating_sub(input.limits.others))
 }
 
-/// Price of every incarnation that costs or may come to cost: the lease's where there is one, else the cap of its order.
-/// A condemned one counts until the chain shows its deployment closed, or it is forgotten: a reading without it proves nothing yet.
+/// Price of every incarnation that costs or may come to cost: the lease's where there is one, else
+/// the cap of its order. A condemned one counts until the chain shows its deployment closed, or it
+/// is forgotten: a reading without it proves nothing yet.
 pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
     let chain = inventory.chain.value.as_ref();
     let sum = record
@@ -47,7 +55,8 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
 pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerBlock, String> {
     let block_ms = block_ms(input.inventory);
     let ceiling = ceiling(input);
-    // In whole units of a month: what is rounded up for each node must not add up to more than the ceiling.
+    // In whole units of a month: what is rounded up for each node must not add up to more than the
+    // ceiling.
     let left = ceiling.saturating_sub(committed(input.inventory, record).per_month(block_ms));
     let mut share = PricePerBlock::from_month(Uact(left.0 / u64::from(count.max(1))), block_ms);
     if let Some(max) = input.cluster.spec.placement.max_price {

@@ -27,7 +27,13 @@ fn words(path: &PeerPath) -> String {
 pub fn to_master(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
     let promotion = draft.record.master.as_ref().filter(|p| &p.incarnation != name)?;
     let master = &draft.view(&promotion.incarnation)?.state.mesh.dns_name;
-    draft.connected(name)?.mesh.paths.iter().find(|path| path.name.eq_ignore_ascii_case(master)).map(words)
+    draft
+        .connected(name)?
+        .mesh
+        .paths
+        .iter()
+        .find(|path| path.name.eq_ignore_ascii_case(master))
+        .map(words)
 }
 
 /// The condition's status, reason and message. A relayed path takes nothing from readiness.
@@ -36,16 +42,31 @@ pub fn condition(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
         .live()
         .into_iter()
         .filter_map(|(name, _)| draft.connected(&name).map(|state| (name, &state.mesh.paths)))
-        .map(|(name, paths)| (name, paths.iter().filter(|path| path.kind != PathKind::Unknown).collect::<Vec<_>>()))
+        .map(|(name, paths)| {
+            (name, paths.iter().filter(|path| path.kind != PathKind::Unknown).collect::<Vec<_>>())
+        })
         .filter(|(_, paths)| !paths.is_empty())
         .collect();
-    let relayed: Vec<&str> =
-        known.iter().filter(|(_, paths)| paths.iter().all(|path| path.relayed())).map(|(name, _)| name.0.as_str()).collect();
+    let relayed: Vec<&str> = known
+        .iter()
+        .filter(|(_, paths)| paths.iter().all(|path| path.relayed()))
+        .map(|(name, _)| name.0.as_str())
+        .collect();
     match (known.len(), relayed.len()) {
-        (0, _) => ("Unknown", "NotMeasured", "no node has told of a path to another one yet".to_owned()),
+        (0, _) => {
+            ("Unknown", "NotMeasured", "no node has told of a path to another one yet".to_owned())
+        }
         (_, 0) => ("True", "Direct", "every node has a direct path to another one".to_owned()),
-        (all, some) if all == some => ("False", ALL_RELAYED, format!("all traffic between the nodes goes through relays: {WHAT_TO_DO}")),
-        _ => ("False", "NodeRelayed", format!("all traffic of {} goes through relays: {WHAT_TO_DO}", relayed.join(", "))),
+        (all, some) if all == some => (
+            "False",
+            ALL_RELAYED,
+            format!("all traffic between the nodes goes through relays: {WHAT_TO_DO}"),
+        ),
+        _ => (
+            "False",
+            "NodeRelayed",
+            format!("all traffic of {} goes through relays: {WHAT_TO_DO}", relayed.join(", ")),
+        ),
     }
 }
 
@@ -53,8 +74,11 @@ pub fn condition(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
 pub fn tell(draft: &mut Draft<'_>) {
     let (status, reason, message) = condition(draft);
     let published = draft.input.cluster.status.as_ref();
-    let before = published.and_then(|s| s.conditions.iter().find(|c| c.kind == CONDITION)).map(|c| (c.status.as_str(), c.reason.as_str()));
-    let worse = before.is_none_or(|(was, why)| was != "False" || (why != reason && reason == ALL_RELAYED));
+    let before = published
+        .and_then(|s| s.conditions.iter().find(|c| c.kind == CONDITION))
+        .map(|c| (c.status.as_str(), c.reason.as_str()));
+    let worse =
+        before.is_none_or(|(was, why)| was != "False" || (why != reason && reason == ALL_RELAYED));
     if status == "False" && worse {
         draft.event(reason, message);
     }
@@ -66,7 +90,9 @@ mod tests {
 
     #[test]
     fn a_path_is_told_in_a_few_words() {
-        let path = |kind, via: &str, rtt_us| words(&PeerPath { kind, via: via.into(), rtt_us, ..PeerPath::default() });
+        let path = |kind, via: &str, rtt_us| {
+            words(&PeerPath { kind, via: via.into(), rtt_us, ..PeerPath::default() })
+        };
         assert_eq!(path(PathKind::Direct, "192.0.2.1:41641", 620), "direct, 0.6 ms");
         assert_eq!(path(PathKind::Derp, "fra", 38_000), "DERP(fra), 38.0 ms");
         assert_eq!(path(PathKind::PeerRelay, "192.0.2.9:40000", 0), "peer relay(192.0.2.9:40000)");

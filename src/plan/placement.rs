@@ -18,8 +18,8 @@ pub struct Choice<'a> {
     pub open_order: u32,
 }
 
-/// The best acceptable bid: spread first where it is preferred, then those that never failed us, then the price, then the address.
-/// Otherwise one reason for each bid that was refused.
+/// The best acceptable bid: spread first where it is preferred, then those that never failed us,
+/// then the price, then the address. Otherwise one reason for each bid that was refused.
 pub fn choose<'b>(choice: &Choice<'_>, bids: &'b [BidView]) -> Result<&'b BidView, Vec<String>> {
     let mut refused = Vec::new();
     let mut good: Vec<(bool, bool, &BidView)> = Vec::new();
@@ -29,7 +29,9 @@ pub fn choose<'b>(choice: &Choice<'_>, bids: &'b [BidView]) -> Result<&'b BidVie
             Err(why) => refused.push(format!("{}: {why}", bid.id.provider)),
         }
     }
-    good.sort_by(|a, b| (a.0, a.1, a.2.price, &a.2.id.provider).cmp(&(b.0, b.1, b.2.price, &b.2.id.provider)));
+    good.sort_by(|a, b| {
+        (a.0, a.1, a.2.price, &a.2.id.provider).cmp(&(b.0, b.1, b.2.price, &b.2.id.provider))
+    });
     good.first().map(|(_, _, bid)| *bid).ok_or(refused)
 }
 
@@ -59,7 +61,9 @@ fn judge(choice: &Choice<'_>, bid: &BidView) -> Result<bool, &'static str> {
     if choice.placement.attributes.iter().any(|(k, v)| view.attributes.get(k) != Some(v)) {
         return Err("its attributes are not those of placement.attributes");
     }
-    let spread = choice.taken.iter().all(|other| choice.providers.get(other).is_none_or(|o| differs(choice.placement.spread.by, view, o)));
+    let spread = choice.taken.iter().all(|other| {
+        choice.providers.get(other).is_none_or(|o| differs(choice.placement.spread.by, view, o))
+    });
     if !spread && choice.placement.spread.when == SpreadWhen::Required {
         return Err("it does not keep the nodes apart as placement.spread asks");
     }
@@ -75,7 +79,9 @@ pub fn region(provider: &ProviderView) -> Option<&String> {
 fn differs(by: SpreadBy, a: &ProviderView, b: &ProviderView) -> bool {
     let (x, y) = match by {
         SpreadBy::Provider => return a.address != b.address,
-        SpreadBy::Organization => (a.attributes.get("organization"), b.attributes.get("organization")),
+        SpreadBy::Organization => {
+            (a.attributes.get("organization"), b.attributes.get("organization"))
+        }
         SpreadBy::Region => (region(a), region(b)),
     };
     x.is_some() && y.is_some() && x != y

@@ -1,7 +1,9 @@
-//! The fence through the mesh: the device of a master that was given up gets the quarantine tag, under which the operator alone reaches it
-//! (safety.md section 4, steps 4 and 8; docs/decisions/0009-quarantine.md).
+//! The fence through the mesh: the device of a master that was given up gets the quarantine tag,
+//! under which the operator alone reaches it (safety.md section 4, steps 4 and 8;
+//! docs/decisions/0009-quarantine.md).
 //!
-//! The record says who is in quarantine; the tag follows from that, whenever the tailnet shows otherwise.
+//! The record says who is in quarantine; the tag follows from that, whenever the tailnet shows
+//! otherwise.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,8 +17,9 @@ use crate::model::node::{NodeState, Role};
 use crate::model::record::{Change, Failover, Quarantine};
 use crate::model::step::{Command, Effect};
 
-/// A push of the control server was seen to take up to 1.5 s, an agent looks at its network map each second and reports it at once. Who still
-/// has the old master after this does not hear the control server.
+/// A push of the control server was seen to take up to 1.5 s, an agent looks at its network map
+/// each second and reports it at once. Who still has the old master after this does not hear the
+/// control server.
 const DEAF_AFTER: Duration = Duration::from_secs(5);
 /// The call that gives a tag takes about a second, and a reading of the tailnet follows it.
 const TAG_LIMIT: Duration = Duration::from_secs(5);
@@ -25,10 +28,13 @@ const SAVE_LIMIT: Duration = Duration::from_mins(6);
 /// tailscaled's word for a network map that can be believed.
 const RUNNING: &str = "Running";
 
-/// Shuts the old master of a failover off from everybody but the operator. Nobody else is ever put in quarantine.
+/// Shuts the old master of a failover off from everybody but the operator. Nobody else is ever put
+/// in quarantine.
 pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
     let (old, epoch, at) = (&failover.old, failover.epoch, draft.now());
-    let Some(incarnation) = draft.incarnation(old).filter(|i| i.condemned.is_none()) else { return };
+    let Some(incarnation) = draft.incarnation(old).filter(|i| i.condemned.is_none()) else {
+        return;
+    };
     if draft.input.tags.cluster == draft.input.tags.quarantine {
         return;
     }
@@ -37,26 +43,37 @@ pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
         return;
     }
     if known.is_none() {
-        draft.event("Quarantine", format!("{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"));
+        draft.event(
+            "Quarantine",
+            format!(
+                "{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"
+            ),
+        );
     }
-    let quarantine = known.map_or(Quarantine { epoch, at, in_force: None }, |q| Quarantine { epoch, ..q });
+    let quarantine =
+        known.map_or(Quarantine { epoch, at, in_force: None }, |q| Quarantine { epoch, ..q });
     draft.change(old, |i| i.quarantined = Some(quarantine));
 }
 
-/// Notes since when the tag is seen to be in force. The answer of the call that gave it proves nothing.
+/// Notes since when the tag is seen to be in force. The answer of the call that gave it proves
+/// nothing.
 pub fn notice(draft: &mut Draft<'_>) {
     let reading = &draft.input.inventory.mesh;
     let Some(mesh) = reading.present() else { return };
     for (name, incarnation) in draft.live() {
         let Some(quarantine) = incarnation.quarantined else { continue };
         let devices = facts::devices(draft, mesh, &name);
-        let tagged = !devices.is_empty() && devices.iter().all(|d| is_only(d, draft.input.tags.quarantine));
-        let in_force = tagged.then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.done))).flatten();
+        let tagged =
+            !devices.is_empty() && devices.iter().all(|d| is_only(d, draft.input.tags.quarantine));
+        let in_force = tagged
+            .then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.done)))
+            .flatten();
         draft.change(&name, |i| i.quarantined = Some(Quarantine { in_force, ..quarantine }));
     }
 }
 
-/// Every node that could be attached to the old master was heard after the tag had been in force, and has lost it from its network map.
+/// Every node that could be attached to the old master was heard after the tag had been in force,
+/// and has lost it from its network map.
 pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
     if failover.quorum.min_replicas == 0 {
         // It writes alone: that the others have lost it stops nothing.
@@ -69,34 +86,50 @@ pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
     let survivors: BTreeSet<_> = members.into_iter().chain(eligible).collect();
     let lost = |name: &IncarnationName| {
         let view = draft.view(name).filter(|v| v.connected && v.heard > in_force);
-        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(false))
+        view.is_some_and(|v| {
+            v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(false)
+        })
     };
     let confirmed = !known_as.is_empty() && !survivors.is_empty() && survivors.iter().all(lost);
     let survivors: Vec<_> = survivors.into_iter().collect();
-    confirmed.then(|| format!("{} is in quarantine, and gone from the network maps of {}", failover.old, names(&survivors)))
+    confirmed.then(|| {
+        format!(
+            "{} is in quarantine, and gone from the network maps of {}",
+            failover.old,
+            names(&survivors)
+        )
+    })
 }
 
-/// Nodes that still see a node long after its quarantine: they do not hear the control server, and their links to it go on.
+/// Nodes that still see a node long after its quarantine: they do not hear the control server, and
+/// their links to it go on.
 pub fn deaf(draft: &Draft<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
     let in_force = draft.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
-    let Some(in_force) = in_force.filter(|at| draft.now().passed(*at, DEAF_AFTER)) else { return Vec::new() };
+    let Some(in_force) = in_force.filter(|at| draft.now().passed(*at, DEAF_AFTER)) else {
+        return Vec::new();
+    };
     let known_as = ids_of(draft, shut_off);
     let holds = |name: &IncarnationName| {
         let view = draft.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
-        view.is_some_and(|v| v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(true))
+        view.is_some_and(|v| {
+            v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(true)
+        })
     };
     draft.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()
 }
 
-/// Keeps tags as the record says, lets out who can do no harm, and reports who does not hear the control server.
+/// Keeps tags as the record says, lets out who can do no harm, and reports who does not hear the
+/// control server.
 pub fn keep(draft: &mut Draft<'_>) {
     for (name, incarnation) in draft.live() {
         if let Some(quarantine) = &incarnation.quarantined {
             let_out(draft, &name, quarantine);
             let deaf = deaf(draft, &name);
             if !deaf.is_empty() {
-                let message =
-                    format!("{} cannot hear the control server: {name} was shut off and is still in their network map", names(&deaf));
+                let message = format!(
+                    "{} cannot hear the control server: {name} was shut off and is still in their network map",
+                    names(&deaf)
+                );
                 draft.problem("DeafToControl", message);
             }
         }
@@ -108,14 +141,27 @@ pub fn keep(draft: &mut Draft<'_>) {
     }
 }
 
-/// Gives the device the one of our two tags that it shall have, when it has the other one. A person's own tags are left alone.
+/// Gives the device the one of our two tags that it shall have, when it has the other one. A
+/// person's own tags are left alone.
 fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
     let tags = draft.input.tags;
     let quarantine = draft.incarnation(name).and_then(|i| i.quarantined.clone());
-    let (wanted, other) = if quarantine.is_some() { (tags.quarantine, tags.cluster) } else { (tags.cluster, tags.quarantine) };
+    let (wanted, other) = if quarantine.is_some() {
+        (tags.quarantine, tags.cluster)
+    } else {
+        (tags.cluster, tags.quarantine)
+    };
     if is_only(device, other) {
-        let why = if quarantine.is_some() { "it was given up as master and must reach nobody" } else { "it may be reached again" };
-        let effect = Effect::SetTags { incarnation: name.clone(), device: device.id.clone(), tags: vec![wanted.to_owned()] };
+        let why = if quarantine.is_some() {
+            "it was given up as master and must reach nobody"
+        } else {
+            "it may be reached again"
+        };
+        let effect = Effect::SetTags {
+            incarnation: name.clone(),
+            device: device.id.clone(),
+            tags: vec![wanted.to_owned()],
+        };
         draft.step(effect, why);
         if quarantine.is_some_and(|q| draft.now().passed(q.at, TAG_LIMIT)) {
             let message = format!(
@@ -126,16 +172,23 @@ fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
         return;
     }
     // A further tag beside ours is no harm unless it undoes the quarantine.
-    let fine = if quarantine.is_some() { is_only(device, wanted) } else { device.tags.iter().any(|t| t == wanted) };
+    let fine = if quarantine.is_some() {
+        is_only(device, wanted)
+    } else {
+        device.tags.iter().any(|t| t == wanted)
+    };
     if !fine {
-        let has = if device.tags.is_empty() { "no tags".to_owned() } else { device.tags.join(", ") };
-        let message = format!("the device of {name} has {has}, which is left alone; it should have {wanted} and nothing else");
+        let has =
+            if device.tags.is_empty() { "no tags".to_owned() } else { device.tags.join(", ") };
+        let message = format!(
+            "the device of {name} has {has}, which is left alone; it should have {wanted} and nothing else"
+        );
         draft.problem("ForeignTags", message);
     }
 }
 
-/// Ends a quarantine once redis there was demoted and what only it has is kept: open connections go on where they stopped, late writes
-/// included.
+/// Ends a quarantine once redis there was demoted and what only it has is kept: open connections go
+/// on where they stopped, late writes included.
 fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantine) {
     let failing = matches!(&draft.record.change, Some(Change::Failover(f)) if &f.old == name);
     let master = draft.record.master.clone();
@@ -149,17 +202,34 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
     }
     let new_master = master.filter(|p| p.confirmed).and_then(|p| draft.connected(&p.incarnation));
     let state = draft.connected(name).filter(|s| facts::running(&s.redis));
-    let (Some(new_master), Some(state)) = (new_master.filter(|_| draft.record.change.is_none()), state) else { return };
+    let (Some(new_master), Some(state)) =
+        (new_master.filter(|_| draft.record.change.is_none()), state)
+    else {
+        return;
+    };
     if state.redis.role != Role::Replica || state.highest.epoch < quarantine.epoch {
-        draft.command(name, Command::Detach { drain_ms: 0 }, "it was given up as master and must not take writes");
+        draft.command(
+            name,
+            Command::Detach { drain_ms: 0 },
+            "it was given up as master and must not take writes",
+        );
         return;
     }
     let beyond = roles::beyond_promotion(state, new_master);
     roles::report_loss(draft, name, beyond);
     let label = format!("before-epoch-{}", quarantine.epoch);
     if beyond.may_be_lost() && state.redis.keys > 0 && !state.saved.contains(&label) {
-        draft.command(name, Command::Save { label }, "it may have data that the new master lacks, and will be overwritten");
-        draft.watch(format!("the data of {name} to be kept"), quarantine.at, SAVE_LIMIT, "QuarantineStuck");
+        draft.command(
+            name,
+            Command::Save { label },
+            "it may have data that the new master lacks, and will be overwritten",
+        );
+        draft.watch(
+            format!("the data of {name} to be kept"),
+            quarantine.at,
+            SAVE_LIMIT,
+            "QuarantineStuck",
+        );
         return;
     }
     lift(draft, name, "its redis was demoted and its data is kept");
@@ -167,30 +237,50 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
 
 fn lift(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
     draft.change(name, |i| i.quarantined = None);
-    draft.event("QuarantineEnded", format!("{name} may be reached by the other nodes again: {why}"));
+    draft
+        .event("QuarantineEnded", format!("{name} may be reached by the other nodes again: {why}"));
 }
 
 /// The others do not reach it: it is in quarantine, or its device was last seen with that tag.
 pub fn apart(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let tagged = |mesh: &MeshView| facts::devices(draft, mesh, name).iter().any(|d| is_only(d, draft.input.tags.quarantine));
-    draft.incarnation(name).is_some_and(|i| i.quarantined.is_some()) || draft.input.inventory.mesh.value.as_ref().is_some_and(tagged)
+    let tagged = |mesh: &MeshView| {
+        facts::devices(draft, mesh, name).iter().any(|d| is_only(d, draft.input.tags.quarantine))
+    };
+    draft.incarnation(name).is_some_and(|i| i.quarantined.is_some())
+        || draft.input.inventory.mesh.value.as_ref().is_some_and(tagged)
 }
 
 fn is_only(device: &Device, tag: &str) -> bool {
     device.tags == [tag]
 }
 
-/// Every device that a node is or was: recorded, listed under its name, or reported by its agent. Names prove nothing: they change, and
-/// some control servers give a first label where network maps have the whole name.
+/// Every device that a node is or was: recorded, listed under its name, or reported by its agent.
+/// Names prove nothing: they change, and some control servers give a first label where network maps
+/// have the whole name.
 fn ids_of(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
-    let listed = draft.input.inventory.mesh.value.as_ref().map(|m| facts::devices(draft, m, name)).unwrap_or_default();
+    let listed = draft
+        .input
+        .inventory
+        .mesh
+        .value
+        .as_ref()
+        .map(|m| facts::devices(draft, m, name))
+        .unwrap_or_default();
     let recorded = draft.incarnation(name).and_then(|i| i.device.clone());
     let reported = draft.view(name).map(|v| v.state.mesh.device_id.clone());
-    listed.iter().map(|d| d.id.clone()).chain(recorded).chain(reported).filter(|id| !id.is_empty()).collect()
+    listed
+        .iter()
+        .map(|d| d.id.clone())
+        .chain(recorded)
+        .chain(reported)
+        .filter(|id| !id.is_empty())
+        .collect()
 }
 
-/// Whether a node has one of these devices in its network map; `None` when its word does not tell, because it names peers without their ids.
+/// Whether a node has one of these devices in its network map; `None` when its word does not tell,
+/// because it names peers without their ids.
 fn sees(state: &NodeState, ids: &BTreeSet<String>) -> Option<bool> {
     let mesh = &state.mesh;
-    (mesh.visible_ids.len() >= mesh.visible_peers.len()).then(|| mesh.visible_ids.iter().any(|id| ids.contains(id)))
+    (mesh.visible_ids.len() >= mesh.visible_peers.len())
+        .then(|| mesh.visible_ids.iter().any(|id| ids.contains(id)))
 }

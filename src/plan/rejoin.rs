@@ -1,5 +1,6 @@
-//! A living node whose device is gone from the tailnet joins again: at a person's word it gets a new key by a new manifest. Lease and volume
-//! stay; its container is started anew. One node at a time.
+//! A living node whose device is gone from the tailnet joins again: at a person's word it gets a
+//! new key by a new manifest. Lease and volume stay; its container is started anew. One node at a
+//! time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::record::Rejoin;
 use crate::model::step::Effect;
 
-/// Between two tries to bring the new manifest: a provider that took it starts a container and a login, which takes some seconds.
+/// Between two tries to bring the new manifest: a provider that took it starts a container and a
+/// login, which takes some seconds.
 const AGAIN: Duration = Duration::from_secs(30);
 /// Names in one sentence at most.
 const NAMED: usize = 5;
@@ -31,7 +33,8 @@ pub fn spared(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     }
 }
 
-/// Says that the tailnet has forgotten the nodes, begins what a person asked for, and goes on with what was begun.
+/// Says that the tailnet has forgotten the nodes, begins what a person asked for, and goes on with
+/// what was begun.
 pub fn plan(draft: &mut Draft<'_>) {
     let live: Vec<_> = draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
     let gone: Vec<_> = live.iter().filter(|n| devices::unlisted(draft, n)).cloned().collect();
@@ -41,11 +44,17 @@ pub fn plan(draft: &mut Draft<'_>) {
     for name in &live {
         finish(draft, name);
     }
-    let under_way = live.iter().find(|n| draft.incarnation(n).is_some_and(|i| i.rejoin.is_some())).cloned();
+    let under_way =
+        live.iter().find(|n| draft.incarnation(n).is_some_and(|i| i.rejoin.is_some())).cloned();
     let next = || gone.iter().find(|n| asked(draft).contains(n)).cloned();
     let Some(name) = under_way.or_else(next) else { return };
     if draft.spec().resources.data.is_none() {
-        draft.problem("RejoinStuck", format!("{name} has no data volume: a new key would end what its redis holds in memory"));
+        draft.problem(
+            "RejoinStuck",
+            format!(
+                "{name} has no data volume: a new key would end what its redis holds in memory"
+            ),
+        );
         return;
     }
     if let Some(lease) = lease(draft, &name) {
@@ -73,7 +82,9 @@ fn tell(draft: &mut Draft<'_>, gone: &[IncarnationName]) {
 /// It speaks from a device that is listed.
 fn finish(draft: &mut Draft<'_>, name: &IncarnationName) {
     let Some(rejoin) = draft.incarnation(name).and_then(|i| i.rejoin.clone()) else { return };
-    let view = draft.view(name).filter(|v| v.connected && v.heard > rejoin.at && !v.state.mesh.device_id.is_empty());
+    let view = draft
+        .view(name)
+        .filter(|v| v.connected && v.heard > rejoin.at && !v.state.mesh.device_id.is_empty());
     let Some(device) = view.map(|v| v.state.mesh.device_id.clone()) else { return };
     draft.event("Rejoined", format!("{name} is on the mesh again, as device {device}"));
     draft.change(name, |i| (i.device, i.rejoin) = (Some(device), None));

@@ -32,7 +32,8 @@ pub fn plan(draft: &mut Draft<'_>) {
         return;
     }
     if promotion.epoch < draft.record.epoch {
-        // A change was given up before anybody was chosen, and the master lives: it is master of this epoch too.
+        // A change was given up before anybody was chosen, and the master lives: it is master of
+        // this epoch too.
         let name = promotion.incarnation.clone();
         choose(draft, &name);
         draft.event("MasterStays", format!("{name} stays master, epoch {}", draft.record.epoch));
@@ -56,21 +57,29 @@ fn first_master(draft: &mut Draft<'_>) {
     }
     let ready = draft.live().into_iter().find(|(name, _)| {
         draft.connected(name).is_some_and(|s| {
-            facts::running(&s.redis) && facts::fqdn(s).is_some() && s.configured == settings::for_node(draft, name).generation
+            facts::running(&s.redis)
+                && facts::fqdn(s).is_some()
+                && s.configured == settings::for_node(draft, name).generation
         })
     });
     let Some((name, _)) = ready else { return };
     draft.record.epoch += 1;
     choose(draft, &name);
-    // As long as it needs a replica and nobody may replicate from it, nobody was told that a write is done.
-    draft.record.untouched = draft.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
-        && !draft.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
-    draft.event("MasterChosen", format!("{name} becomes the first master, epoch {}", draft.record.epoch));
+    // As long as it needs a replica and nobody may replicate from it, nobody was told that a write
+    // is done.
+    draft.record.untouched =
+        draft.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
+            && !draft.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
+    draft.event(
+        "MasterChosen",
+        format!("{name} becomes the first master, epoch {}", draft.record.epoch),
+    );
     promote(draft);
 }
 
-/// Writes the choice of the present epoch: the redis process that runs there now, and no other. Who was in sync with the master before stays
-/// a candidate until the choice is confirmed: it may come to nothing.
+/// Writes the choice of the present epoch: the redis process that runs there now, and no other. Who
+/// was in sync with the master before stays a candidate until the choice is confirmed: it may come
+/// to nothing.
 pub fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
     let quorum = settings::quorum_at_promotion(draft, name);
     let state = draft.connected(name);
@@ -95,13 +104,16 @@ pub fn void(draft: &Draft<'_>, chosen: &Promotion) -> Option<String> {
         return Some("its redis exited".to_owned());
     }
     if let Some(state) = draft.connected(name) {
-        return death::another_process(state, chosen).then(|| "its redis was started again, and may lack what it had".to_owned());
+        return death::another_process(state, chosen)
+            .then(|| "its redis was started again, and may lack what it had".to_owned());
     }
-    let silent = draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
+    let silent =
+        draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
     silent.then(|| "it is silent".to_owned())
 }
 
-/// Sends the promotion until the chosen agent reports that it is master of this epoch; then the cluster has data.
+/// Sends the promotion until the chosen agent reports that it is master of this epoch; then the
+/// cluster has data.
 pub fn promote(draft: &mut Draft<'_>) {
     let Some(promotion) = draft.record.master.clone() else { return };
     let Some(state) = draft.connected(&promotion.incarnation) else { return };
@@ -112,15 +124,24 @@ pub fn promote(draft: &mut Draft<'_>) {
         for (name, incarnation) in &mut draft.record.incarnations {
             incarnation.candidate = *name == promotion.incarnation;
         }
-        draft.event("MasterPromoted", format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch));
+        draft.event(
+            "MasterPromoted",
+            format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),
+        );
         return;
     }
     if promotion.epoch != draft.record.epoch || death::another_process(state, &promotion) {
         return;
     }
-    let quorum = promotion.quorum.unwrap_or_else(|| settings::quorum_at_promotion(draft, &promotion.incarnation));
+    let quorum = promotion
+        .quorum
+        .unwrap_or_else(|| settings::quorum_at_promotion(draft, &promotion.incarnation));
     let command = Command::Promote { replicas: settings::grants(draft), quorum };
-    draft.command(&promotion.incarnation, command, format!("it was chosen as master of epoch {}", promotion.epoch));
+    draft.command(
+        &promotion.incarnation,
+        command,
+        format!("it was chosen as master of epoch {}", promotion.epoch),
+    );
 }
 
 /// The agent obeyed the promotion of this epoch, and its redis takes writes.
@@ -145,14 +166,21 @@ fn follow(draft: &mut Draft<'_>) {
             continue;
         }
         if incarnation.candidate && goes_on_without(draft, &promotion, master, &name) {
-            // Writes may only go on without it once it can no longer be taken for one that has them.
+            // Writes may only go on without it once it can no longer be taken for one that has
+            // them.
             draft.change(&name, |i| i.candidate = false);
-            draft.event("ReplicaAway", format!("{name} is away; the master takes writes without it"));
+            draft.event(
+                "ReplicaAway",
+                format!("{name} is away; the master takes writes without it"),
+            );
             continue;
         }
         let attached = draft.connected(&name).is_some_and(|s| attached(master, &name, s));
         let Some(state) = draft.connected(&name) else { continue };
-        if !facts::running(&state.redis) || facts::fqdn(state).is_none() || quarantine::apart(draft, &name) {
+        if !facts::running(&state.redis)
+            || facts::fqdn(state).is_none()
+            || quarantine::apart(draft, &name)
+        {
             continue;
         }
         if !incarnation.member {
@@ -160,12 +188,17 @@ fn follow(draft: &mut Draft<'_>) {
             draft.record.untouched = false;
             draft.event("Member", format!("{name} may replicate from {}", promotion.incarnation));
         }
-        let linked = state.redis.role == Role::Replica && state.redis.master_host == master_name && state.highest.epoch >= promotion.epoch;
+        let linked = state.redis.role == Role::Replica
+            && state.redis.master_host == master_name
+            && state.highest.epoch >= promotion.epoch;
         if !linked {
             if master.configured == settings::for_node(draft, &promotion.incarnation).generation {
                 send_follow(draft, &name, state, master, &master_name, &promotion);
             }
-        } else if state.redis.link_up && !state.redis.sync_in_progress && state.redis.online_epoch == promotion.epoch {
+        } else if state.redis.link_up
+            && !state.redis.sync_in_progress
+            && state.redis.online_epoch == promotion.epoch
+        {
             // The value first: a candidate without which the master takes writes would lack them.
             if !incarnation.candidate && attached && master.redis.min_replicas >= 1 {
                 draft.change(&name, |i| i.candidate = true);
@@ -177,7 +210,12 @@ fn follow(draft: &mut Draft<'_>) {
                 (done, total) => format!(" ({done} of {total} bytes)"),
             };
             let heard = UnixMs(draft.now().0.saturating_sub(state.redis.silent_ms));
-            draft.watch(format!("{name} to be in sync{progress}"), heard, SYNC_SILENCE, "SyncStuck");
+            draft.watch(
+                format!("{name} to be in sync{progress}"),
+                heard,
+                SYNC_SILENCE,
+                "SyncStuck",
+            );
         }
     }
 }
@@ -187,27 +225,45 @@ pub fn attached(master: &NodeState, name: &IncarnationName, replica: &NodeState)
     replica.redis.link_up && counted(master, name, Some(replica))
 }
 
-/// The master counts this replica: it is online there, and was heard within max-lag. It is known by its mesh name, or by the one it had when
-/// it attached, which began with the incarnation's.
+/// The master counts this replica: it is online there, and was heard within max-lag. It is known by
+/// its mesh name, or by the one it had when it attached, which began with the incarnation's.
 fn counted(master: &NodeState, name: &IncarnationName, replica: Option<&NodeState>) -> bool {
-    let known = |announced: &str| replica.is_some_and(|s| s.mesh.dns_name == announced) || announced.starts_with(&name.0);
-    master.redis.replicas.iter().any(|r| known(&r.name) && r.state == "online" && r.lag_seconds <= master.redis.max_lag_seconds)
+    let known = |announced: &str| {
+        replica.is_some_and(|s| s.mesh.dns_name == announced) || announced.starts_with(&name.0)
+    };
+    master.redis.replicas.iter().any(|r| {
+        known(&r.name) && r.state == "online" && r.lag_seconds <= master.redis.max_lag_seconds
+    })
 }
 
-/// By the master's own word it does not count this replica, and others suffice it for a write, or it may do without any.
-fn goes_on_without(draft: &Draft<'_>, promotion: &Promotion, master: &NodeState, name: &IncarnationName) -> bool {
+/// By the master's own word it does not count this replica, and others suffice it for a write, or
+/// it may do without any.
+fn goes_on_without(
+    draft: &Draft<'_>,
+    promotion: &Promotion,
+    master: &NodeState,
+    name: &IncarnationName,
+) -> bool {
     if counted(master, name, draft.connected(name)) {
         return false;
     }
-    let others = draft.live().into_iter().filter(|(n, i)| n != name && n != &promotion.incarnation && i.candidate);
+    let others = draft
+        .live()
+        .into_iter()
+        .filter(|(n, i)| n != name && n != &promotion.incarnation && i.candidate);
     let counts = others.filter(|(n, _)| counted(master, n, draft.connected(n))).count() as u64;
     draft.spec().nodes <= 2 || counts >= u64::from(settings::bound(draft, promotion).min_replicas)
 }
 
-/// Those that were given up may live on. They count as attached until the master confirms that they may not replicate any more.
+/// Those that were given up may live on. They count as attached until the master confirms that they
+/// may not replicate any more.
 fn forget_former_members(draft: &mut Draft<'_>) {
     let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) else { return };
-    let Some(master) = draft.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch)) else { return };
+    let Some(master) =
+        draft.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch))
+    else {
+        return;
+    };
     if master.configured != settings::for_node(draft, &promotion.incarnation).generation {
         return;
     }
@@ -225,7 +281,8 @@ fn send_follow(
     promotion: &Promotion,
 ) {
     let epoch = promotion.epoch;
-    // History past the promotion point exists nowhere else: it is kept as a snapshot before a full sync wipes it.
+    // History past the promotion point exists nowhere else: it is kept as a snapshot before a full
+    // sync wipes it.
     let beyond = beyond_promotion(state, master);
     report_loss(draft, name, beyond);
     let command = Command::Follow {
@@ -240,7 +297,8 @@ fn send_follow(
 /// What a node has that the present master lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beyond {
-    /// At least so many bytes, and what it took in the milliseconds of which its history says nothing.
+    /// At least so many bytes, and what it took in the milliseconds of which its history says
+    /// nothing.
     Bytes(i64, u64),
     /// Its history is none that the master's can be compared with.
     Unknown,
@@ -253,9 +311,12 @@ impl Beyond {
     }
 }
 
-/// What a former master, or a replica of one, has beyond the point where the present master was promoted.
+/// What a former master, or a replica of one, has beyond the point where the present master was
+/// promoted.
 pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Beyond {
-    let Some(history) = state.history.as_ref().filter(|h| !h.replid.is_empty()) else { return Beyond::Unknown };
+    let Some(history) = state.history.as_ref().filter(|h| !h.replid.is_empty()) else {
+        return Beyond::Unknown;
+    };
     if history.replid == master.redis.replid {
         return Beyond::Bytes(0, 0);
     }
@@ -278,7 +339,8 @@ pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, beyond: Beyond
 /// A person asked for another master.
 fn asked_for(draft: &mut Draft<'_>) {
     let Some(asked) = draft.input.cluster.metadata.annotations.get(MASTER) else { return };
-    let (name, epoch) = asked.trim().split_once('@').map_or((asked.trim(), None), |(n, e)| (n, Some(e)));
+    let (name, epoch) =
+        asked.trim().split_once('@').map_or((asked.trim(), None), |(n, e)| (n, Some(e)));
     if epoch.is_some_and(|e| e.parse() != Ok(draft.record.epoch)) {
         return;
     }

@@ -15,7 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
-/// A lease, a join and a full sync take less, or a person should look at it; the old node stays meanwhile.
+/// A lease, a join and a full sync take less, or a person should look at it; the old node stays
+/// meanwhile.
 const MOVE_LIMIT: Duration = Duration::from_mins(30);
 
 /// Gives everything up: the cluster is being deleted.
@@ -49,7 +50,8 @@ pub fn fill(draft: &mut Draft<'_>) {
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
     let deposit = draft.spec().budget.deposit.0.max(chain.min_deposit);
-    let uncreated = draft.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
+    let uncreated =
+        draft.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
     let needed = Uact(deposit.0.saturating_mul(u64::from(count) + uncreated as u64));
     if chain.balance < needed {
         draft.problem(
@@ -75,28 +77,49 @@ pub fn fill(draft: &mut Draft<'_>) {
     }
 }
 
-fn reserve(draft: &mut Draft<'_>, ordinal: u32, replaces: Option<IncarnationName>, max_price: PricePerBlock) {
+fn reserve(
+    draft: &mut Draft<'_>,
+    ordinal: u32,
+    replaces: Option<IncarnationName>,
+    max_price: PricePerBlock,
+) {
     let Some((name, dseq)) = draft.take_spare(ordinal) else { return };
-    let mut incarnation = Incarnation::new(ordinal, dseq, draft.now(), draft.record.epoch, max_price);
+    let mut incarnation =
+        Incarnation::new(ordinal, dseq, draft.now(), draft.record.epoch, max_price);
     incarnation.replaces.clone_from(&replaces);
     draft.record.incarnations.insert(name.clone(), incarnation);
-    let why = replaces.map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
+    let why = replaces
+        .map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
     draft.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
 }
 
-/// What was tried in vain is told as long as nothing runs in its place, also while it is tried again.
+/// What was tried in vain is told as long as nothing runs in its place, also while it is tried
+/// again.
 fn tell_failures(draft: &mut Draft<'_>) {
     let (nodes, leaving, live) = (draft.spec().nodes, asked_to_leave(draft), draft.live());
-    let failed: Vec<_> = draft.record.failures.iter().filter(|(o, f)| **o < nodes && f.count > 0).map(|(o, f)| (*o, f.clone())).collect();
+    let failed: Vec<_> = draft
+        .record
+        .failures
+        .iter()
+        .filter(|(o, f)| **o < nodes && f.count > 0)
+        .map(|(o, f)| (*o, f.clone()))
+        .collect();
     for (ordinal, failures) in failed {
         if live.iter().any(|(n, i)| i.ordinal == ordinal && i.member && !leaving.contains(n)) {
             continue;
         }
-        draft.problem("NodeFailed", format!("node {ordinal} could not be filled ({} tries): {}", failures.count, failures.reason));
+        draft.problem(
+            "NodeFailed",
+            format!(
+                "node {ordinal} could not be filled ({} tries): {}",
+                failures.count, failures.reason
+            ),
+        );
     }
 }
 
-/// Ordinals without an incarnation (`None`) and incarnations to be replaced, whose pause after failures has passed.
+/// Ordinals without an incarnation (`None`) and incarnations to be replaced, whose pause after
+/// failures has passed.
 fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
     let live = draft.live();
     let leaving = asked_to_leave(draft);
@@ -111,17 +134,25 @@ fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
     }
     wanted.retain(|(ordinal, _)| {
         let Some(failures) = draft.record.failures.get(ordinal).cloned() else { return true };
-        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.count.saturating_sub(1).min(10))).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE
+            .saturating_mul(2u32.saturating_pow(failures.count.saturating_sub(1).min(10)))
+            .min(LONGEST_PAUSE);
         if draft.now().passed(failures.last, pause) {
             return true;
         }
-        draft.wait(format!("node {ordinal} to be tried again"), failures.last, Some(pause), "a new deployment is created");
+        draft.wait(
+            format!("node {ordinal} to be tried again"),
+            failures.last,
+            Some(pause),
+            "a new deployment is created",
+        );
         false
     });
     wanted
 }
 
-/// Lets those leave that are replaced or too many: first the master moves away from them, then they are given up.
+/// Lets those leave that are replaced or too many: first the master moves away from them, then they
+/// are given up.
 pub fn let_leave(draft: &mut Draft<'_>) {
     if draft.record.change.is_some() {
         return;
@@ -130,14 +161,22 @@ pub fn let_leave(draft: &mut Draft<'_>) {
     let live = draft.live();
     let nodes = draft.spec().nodes;
     for (name, incarnation) in &live {
-        let successor = live.iter().find(|(_, i)| i.replaces.as_ref() == Some(name)).map(|(n, i)| (n.clone(), i.clone()));
+        let successor = live
+            .iter()
+            .find(|(_, i)| i.replaces.as_ref() == Some(name))
+            .map(|(n, i)| (n.clone(), i.clone()));
         let reason = if incarnation.ordinal >= nodes {
             format!("the cluster has {nodes} nodes now")
         } else if let Some(why) = devices::compromised(draft, name) {
             why
         } else if let Some((new, new_incarnation)) = &successor {
             if !new_incarnation.candidate || !in_sync(draft, new) {
-                draft.watch(format!("{new} to be in sync before {name} leaves"), new_incarnation.reserved, MOVE_LIMIT, "MoveStuck");
+                draft.watch(
+                    format!("{new} to be in sync before {name} leaves"),
+                    new_incarnation.reserved,
+                    MOVE_LIMIT,
+                    "MoveStuck",
+                );
                 continue;
             }
             format!("{new} has taken its place")
@@ -154,13 +193,21 @@ pub fn let_leave(draft: &mut Draft<'_>) {
         if is_master {
             let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, name));
             match target {
-                Some(target) => switchover::start(draft, &target, &format!("{name} is to leave: {reason}")),
-                None => draft.problem("CannotLeave", format!("{name} is master and no other node is in sync to take over")),
+                Some(target) => {
+                    switchover::start(draft, &target, &format!("{name} is to leave: {reason}"));
+                }
+                None => draft.problem(
+                    "CannotLeave",
+                    format!("{name} is master and no other node is in sync to take over"),
+                ),
             }
             return;
         }
         if incarnation.candidate && !others_in_sync(draft, name) {
-            draft.problem("CannotLeave", format!("{name} stays until another replica is in sync with the master"));
+            draft.problem(
+                "CannotLeave",
+                format!("{name} stays until another replica is in sync with the master"),
+            );
             continue;
         }
         if devices::compromised(draft, name).is_some() {
@@ -174,7 +221,9 @@ pub fn let_leave(draft: &mut Draft<'_>) {
 /// A person took the wish to move a node back: its successor goes, unless it is in sync already.
 fn call_back(draft: &mut Draft<'_>) {
     let leaving = asked_to_leave(draft);
-    let stays = |old: &IncarnationName| !leaving.contains(old) && draft.incarnation(old).is_some_and(|i| i.condemned.is_none());
+    let stays = |old: &IncarnationName| {
+        !leaving.contains(old) && draft.incarnation(old).is_some_and(|i| i.condemned.is_none())
+    };
     let idle: Vec<_> = draft
         .live()
         .into_iter()
@@ -186,8 +235,14 @@ fn call_back(draft: &mut Draft<'_>) {
     }
 }
 
-fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], leaver: &IncarnationName) -> Option<IncarnationName> {
-    let stays = |n: &IncarnationName, i: &Incarnation| n != leaver && i.ordinal < draft.spec().nodes && i.candidate;
+fn best_stayer(
+    draft: &Draft<'_>,
+    live: &[(IncarnationName, Incarnation)],
+    leaver: &IncarnationName,
+) -> Option<IncarnationName> {
+    let stays = |n: &IncarnationName, i: &Incarnation| {
+        n != leaver && i.ordinal < draft.spec().nodes && i.candidate
+    };
     live.iter().find(|(n, i)| stays(n, i) && in_sync(draft, n)).map(|(n, _)| n.clone())
 }
 
@@ -195,12 +250,19 @@ fn best_stayer(draft: &Draft<'_>, live: &[(IncarnationName, Incarnation)], leave
 fn in_sync(draft: &Draft<'_>, name: &IncarnationName) -> bool {
     let Some(promotion) = &draft.record.master else { return false };
     &promotion.incarnation == name
-        || draft.connected(name).is_some_and(|s| facts::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch)
+        || draft.connected(name).is_some_and(|s| {
+            facts::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch
+        })
 }
 
 /// With more than one node staying, at least one replica beside `leaver` holds the data.
 fn others_in_sync(draft: &Draft<'_>, leaver: &IncarnationName) -> bool {
     let master = draft.record.master.as_ref().map(|p| &p.incarnation);
-    let staying: Vec<_> = draft.live().into_iter().filter(|(n, i)| n != leaver && i.ordinal < draft.spec().nodes).collect();
-    staying.len() <= 1 || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(draft, n))
+    let staying: Vec<_> = draft
+        .live()
+        .into_iter()
+        .filter(|(n, i)| n != leaver && i.ordinal < draft.spec().nodes)
+        .collect();
+    staying.len() <= 1
+        || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(draft, n))
 }

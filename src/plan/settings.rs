@@ -13,19 +13,22 @@ use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, Settin
 
 /// How many replicas a write needs (safety.md section 2).
 ///
-/// It rises only when it can be met, and falls to 0 only once no other node is taken for one that has all writes: with one or two nodes the
-/// master goes on alone then; with more, a minimum that was in force stays.
+/// It rises only when it can be met, and falls to 0 only once no other node is taken for one that
+/// has all writes: with one or two nodes the master goes on alone then; with more, a minimum that
+/// was in force stays.
 #[must_use]
 pub fn quorum_of(spec: &Spec, record: &Record, replica_attached: bool) -> Quorum {
     let master = record.master.as_ref();
     let other = |n: &IncarnationName| master.is_none_or(|p| &p.incarnation != n);
-    let candidate = record.incarnations.iter().any(|(n, i)| other(n) && i.condemned.is_none() && i.candidate);
+    let candidate =
+        record.incarnations.iter().any(|(n, i)| other(n) && i.condemned.is_none() && i.candidate);
     let in_force = master.and_then(|p| p.quorum).is_none_or(|q| q.min_replicas > 0);
     let needs = candidate || replica_attached || (spec.nodes > 2 && in_force);
     Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(spec) }
 }
 
-/// Seconds after which a master does not count a replica any more that it does not hear: it has stopped when its silence has lasted downAfter.
+/// Seconds after which a master does not count a replica any more that it does not hear: it has
+/// stopped when its silence has lasted downAfter.
 fn max_lag(spec: &Spec) -> u32 {
     u32::try_from(spec.failover.down_after.0.as_secs().saturating_sub(2).max(1)).unwrap_or(u32::MAX)
 }
@@ -34,19 +37,26 @@ fn max_lag(spec: &Spec) -> u32 {
 pub fn quorum(draft: &Draft<'_>) -> Quorum {
     let master = draft.record.master.as_ref().and_then(|p| draft.connected(&p.incarnation));
     let attached = master.is_some_and(|m| {
-        draft.live().iter().any(|(n, _)| draft.connected(n).is_some_and(|s| !s.redis.sync_in_progress && super::roles::attached(m, n, s)))
+        draft.live().iter().any(|(n, _)| {
+            draft
+                .connected(n)
+                .is_some_and(|s| !s.redis.sync_in_progress && super::roles::attached(m, n, s))
+        })
     });
     quorum_of(draft.spec(), &draft.record, attached)
 }
 
-/// The quorum with which `name` is promoted: no weaker than what the others that are there can meet, because a promotion that nobody hears
-/// of must not make a second master.
+/// The quorum with which `name` is promoted: no weaker than what the others that are there can
+/// meet, because a promotion that nobody hears of must not make a second master.
 pub fn quorum_at_promotion(draft: &Draft<'_>, name: &IncarnationName) -> Quorum {
-    let before = draft.record.master.as_ref().filter(|_| draft.record.data_epoch > 0).and_then(|p| p.quorum);
-    let another = draft
-        .live()
-        .iter()
-        .any(|(n, i)| n != name && i.joined && i.quarantined.is_none() && draft.connected(n).is_some_and(|s| facts::running(&s.redis)));
+    let before =
+        draft.record.master.as_ref().filter(|_| draft.record.data_epoch > 0).and_then(|p| p.quorum);
+    let another = draft.live().iter().any(|(n, i)| {
+        n != name
+            && i.joined
+            && i.quarantined.is_none()
+            && draft.connected(n).is_some_and(|s| facts::running(&s.redis))
+    });
     let needs = match draft.spec().nodes {
         0 | 1 => false,
         2 => another && draft.record.data_epoch > 0,
@@ -55,22 +65,35 @@ pub fn quorum_at_promotion(draft: &Draft<'_>, name: &IncarnationName) -> Quorum 
     Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(draft.spec()) }
 }
 
-/// The weakest quorum that may be in force on the master of `promotion`: what the record says, or what the master itself last reported.
+/// The weakest quorum that may be in force on the master of `promotion`: what the record says, or
+/// what the master itself last reported.
 pub fn bound(draft: &Draft<'_>, promotion: &Promotion) -> Quorum {
     let reported = || {
-        let state = &draft.view(&promotion.incarnation).filter(|v| v.state.highest.epoch == promotion.epoch)?.state;
+        let state = &draft
+            .view(&promotion.incarnation)
+            .filter(|v| v.state.highest.epoch == promotion.epoch)?
+            .state;
         (state.redis.role == Role::Master && !state.redis.fenced).then_some(of(state))
     };
     // Without either nothing is known of it: it may write alone.
-    promotion.quorum.or_else(reported).unwrap_or(Quorum { min_replicas: 0, max_lag_seconds: max_lag(draft.spec()) })
+    promotion
+        .quorum
+        .or_else(reported)
+        .unwrap_or(Quorum { min_replicas: 0, max_lag_seconds: max_lag(draft.spec()) })
 }
 
-/// Keeps the record's word about the quorum in force: exact when the master has what it shall have, else the weakest of what it has, what it
-/// is about to be told and what it was told before.
+/// Keeps the record's word about the quorum in force: exact when the master has what it shall have,
+/// else the weakest of what it has, what it is about to be told and what it was told before.
 pub fn note_quorum(draft: &mut Draft<'_>, promotion: &Promotion) {
-    let Some(state) = draft.connected(&promotion.incarnation).filter(|s| super::roles::is_master_of(s, promotion.epoch)) else { return };
+    let Some(state) = draft
+        .connected(&promotion.incarnation)
+        .filter(|s| super::roles::is_master_of(s, promotion.epoch))
+    else {
+        return;
+    };
     let (reported, wanted) = (of(state), quorum(draft));
-    let settled = reported == wanted && state.configured == for_node(draft, &promotion.incarnation).generation;
+    let settled = reported == wanted
+        && state.configured == for_node(draft, &promotion.incarnation).generation;
     let known = promotion.quorum.unwrap_or(reported);
     let next = if settled { reported } else { known.weakest(reported).weakest(wanted) };
     if let Some(master) = draft.record.master.as_mut() {
@@ -109,7 +132,13 @@ pub fn for_node(draft: &Draft<'_>, name: &IncarnationName) -> NodeSettings {
     let mut settings = NodeSettings {
         generation: String::new(),
         users: users.collect(),
-        redis_config: spec.redis.config.iter().filter(|(k, _)| !own.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        redis_config: spec
+            .redis
+            .config
+            .iter()
+            .filter(|(k, _)| !own.contains(&k.as_str()))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         append_only: defaults::append_only(spec),
         maxmemory_bytes: defaults::maxmemory(spec),
         quorum: if is_master { quorum(draft) } else { Quorum { min_replicas: 0, ..quorum(draft) } },
@@ -131,7 +160,11 @@ pub fn configure(draft: &mut Draft<'_>) {
         }
         let settings = for_node(draft, &name);
         if state.configured != settings.generation {
-            draft.command(&name, Command::Configure(settings), "its settings are not those of the manifest");
+            draft.command(
+                &name,
+                Command::Configure(settings),
+                "its settings are not those of the manifest",
+            );
         }
     }
 }

@@ -26,13 +26,18 @@ pub fn status(draft: &Draft<'_>) -> Status {
         waiting: draft
             .waits
             .iter()
-            .map(|w| Waiting { what: w.what.clone(), deadline: w.deadline.map(|d| d.to_string()), then: w.then.clone() })
+            .map(|w| Waiting {
+                what: w.what.clone(),
+                deadline: w.deadline.map(|d| d.to_string()),
+                then: w.then.clone(),
+            })
             .collect(),
         last_failover: draft.record.last_failover.as_ref().map(failover),
     }
 }
 
-/// Where writes go: only a confirmed master that takes them, or took them when it was last heard and nobody else was chosen.
+/// Where writes go: only a confirmed master that takes them, or took them when it was last heard
+/// and nobody else was chosen.
 fn endpoint(draft: &Draft<'_>) -> Option<Endpoint> {
     let promotion = draft.record.master.as_ref().filter(|p| p.confirmed)?;
     let view = draft.view(&promotion.incarnation)?;
@@ -59,7 +64,8 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
     let state = draft.view(name).map(|v| &v.state);
     let (phase, message) = phase(draft, name, incarnation);
     let (known_by, said) = witness::known(draft, name);
-    let message = [message, said].into_iter().flatten().reduce(|all, more| format!("{all}; {more}"));
+    let message =
+        [message, said].into_iter().flatten().reduce(|all, more| format!("{all}; {more}"));
     NodeStatus {
         ordinal: incarnation.ordinal,
         incarnation: name.0.clone(),
@@ -67,7 +73,10 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
         dseq: incarnation.dseq,
         provider_host: registered.map(|p| host(&p.host_uri)),
         region: registered.and_then(placement::region).cloned(),
-        price_per_month: incarnation.lease.as_ref().map(|c| c.price.per_month(money::block_ms(draft.input.inventory)).to_string()),
+        price_per_month: incarnation
+            .lease
+            .as_ref()
+            .map(|c| c.price.per_month(money::block_ms(draft.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
         lag_bytes: lag(draft, name),
         path: paths::to_master(draft, name),
@@ -89,7 +98,11 @@ fn lag(draft: &Draft<'_>, name: &IncarnationName) -> Option<i64> {
     same.then(|| (master.redis.offset - own.redis.offset).max(0))
 }
 
-fn phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
+fn phase(
+    draft: &Draft<'_>,
+    name: &IncarnationName,
+    incarnation: &Incarnation,
+) -> (&'static str, Option<String>) {
     if let Some(condemned) = &incarnation.condemned {
         return ("Leaving", Some(condemned.reason.clone()));
     }
@@ -98,7 +111,9 @@ fn phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -
         Stage::Reserved => ("Reserved", None),
         Stage::Bidding => ("Bidding", None),
         Stage::Leased => ("Leased", None),
-        Stage::GatewayAway(why) => ("Starting", Some(format!("the provider's gateway does not answer: {why}"))),
+        Stage::GatewayAway(why) => {
+            ("Starting", Some(format!("the provider's gateway does not answer: {why}")))
+        }
         Stage::Delivered => ("Starting", None),
         Stage::Silent => ("Silent", silence(draft, name)),
         Stage::Lost(why) => ("Lost", Some(why)),
@@ -112,15 +127,24 @@ fn silence(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
     if draft.input.inventory.own_mesh.error.is_none() {
         return last;
     }
-    Some(format!("nobody can say: the operator itself is off the mesh{}", last.map(|last| format!("; {last}")).unwrap_or_default()))
+    Some(format!(
+        "nobody can say: the operator itself is off the mesh{}",
+        last.map(|last| format!("; {last}")).unwrap_or_default()
+    ))
 }
 
-fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> (&'static str, Option<String>) {
+fn connected_phase(
+    draft: &Draft<'_>,
+    name: &IncarnationName,
+    incarnation: &Incarnation,
+) -> (&'static str, Option<String>) {
     let Some(state) = draft.connected(name) else { return ("Unknown", None) };
     let note = state.notes.first().cloned();
     if let Some(quarantine) = &incarnation.quarantined {
-        let message =
-            format!("given up as master in epoch {}; the operator alone reaches it until its redis was demoted", quarantine.epoch);
+        let message = format!(
+            "given up as master in epoch {}; the operator alone reaches it until its redis was demoted",
+            quarantine.epoch
+        );
         return ("Quarantined", Some(message));
     }
     let master = draft.record.master.as_ref();
@@ -139,10 +163,18 @@ fn connected_phase(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Inca
 /// Price of all active leases, what is in escrow, what was spent.
 fn cost(draft: &Draft<'_>) -> Cost {
     let block_ms = money::block_ms(draft.input.inventory);
-    let ours: Vec<&DeploymentView> = draft.input.inventory.chain.value.as_ref().map_or_else(Vec::new, |chain| {
-        draft.record.incarnations.values().filter_map(|i| chain.deployments.get(&i.dseq)).filter(|d| d.active).collect()
-    });
-    let rate = PricePerBlock(ours.iter().filter_map(|d| facts::active_lease(d)).map(|l| l.price.0).sum());
+    let ours: Vec<&DeploymentView> =
+        draft.input.inventory.chain.value.as_ref().map_or_else(Vec::new, |chain| {
+            draft
+                .record
+                .incarnations
+                .values()
+                .filter_map(|i| chain.deployments.get(&i.dseq))
+                .filter(|d| d.active)
+                .collect()
+        });
+    let rate =
+        PricePerBlock(ours.iter().filter_map(|d| facts::active_lease(d)).map(|l| l.price.0).sum());
     Cost {
         per_month: rate.per_month(block_ms).to_string(),
         max_per_month: money::ceiling(draft.input).to_string(),
@@ -162,8 +194,12 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
         fence: report.fence.clone(),
         steps: report.steps_ms.iter().map(|(what, ms)| format!("{what} after {ms} ms")).collect(),
         lost: match (report.lost_bytes, report.lost_gap_ms) {
-            (Some(0), 0) => "nothing: the old master had nothing that the new one lacked".to_owned(),
-            (Some(bytes), 0) => format!("up to {bytes} bytes of history, kept as a snapshot on {}", report.old),
+            (Some(0), 0) => {
+                "nothing: the old master had nothing that the new one lacked".to_owned()
+            }
+            (Some(bytes), 0) => {
+                format!("up to {bytes} bytes of history, kept as a snapshot on {}", report.old)
+            }
             (Some(bytes), u64::MAX) => {
                 format!(
                     "{bytes} bytes of history, and what was written after its last look, of unknown time; kept as a snapshot on {}",
@@ -171,9 +207,15 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
                 )
             }
             (Some(bytes), gap) => {
-                format!("up to {bytes} bytes of history, and what was written in the last {gap} ms; kept as a snapshot on {}", report.old)
+                format!(
+                    "up to {bytes} bytes of history, and what was written in the last {gap} ms; kept as a snapshot on {}",
+                    report.old
+                )
             }
-            (None, _) => "not known yet: the old master has not come back, or its history cannot be compared".to_owned(),
+            (None, _) => {
+                "not known yet: the old master has not come back, or its history cannot be compared"
+                    .to_owned()
+            }
         },
     }
 }
@@ -186,11 +228,17 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
     let ready = if whole {
         ("True", "AllInSync", format!("1 master and {replicas} replicas in sync"))
     } else {
-        ("False", "Incomplete", format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"))
+        (
+            "False",
+            "Incomplete",
+            format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"),
+        )
     };
     let progressing = match (draft.spec().paused, draft.steps.first(), draft.waits.first()) {
         (true, ..) => ("False", "Paused", "spec.paused is set: nothing is changed".to_owned()),
-        (_, Some(step), _) => ("True", "Working", format!("{}: {}", step.effect.incarnation(), step.reason)),
+        (_, Some(step), _) => {
+            ("True", "Working", format!("{}: {}", step.effect.incarnation(), step.reason))
+        }
         (_, None, Some(wait)) => ("True", "Waiting", format!("waits for {}", wait.what)),
         (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
     };
@@ -208,13 +256,24 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [&str; 9] =
-    [OFF_MESH, "DevicesGone", "NoMaster", "NoData", "HistoryUnclear", "FailoverBlocked", "MasterSilent", "MasterUnreachable", "MasterLost"];
+const NAMED_FIRST: [&str; 9] = [
+    OFF_MESH,
+    "DevicesGone",
+    "NoMaster",
+    "NoData",
+    "HistoryUnclear",
+    "FailoverBlocked",
+    "MasterSilent",
+    "MasterUnreachable",
+    "MasterLost",
+];
 
 /// All problems, the worst one first; its word is the reason.
 fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
     let mut problems: Vec<_> = draft.problems.iter().collect();
-    problems.sort_by_key(|(reason, _)| NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len()));
+    problems.sort_by_key(|(reason, _)| {
+        NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len())
+    });
     let (reason, _) = problems.first()?;
     let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
     Some(("True", *reason, messages.join("; also: ")))
@@ -222,7 +281,9 @@ fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
 
 /// Every escrow pays for at least a day more.
 fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
-    if let Some((reason, message)) = draft.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent")) {
+    if let Some((reason, message)) =
+        draft.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent"))
+    {
         return ("False", reason, message.clone());
     }
     let Some(chain) = draft.input.inventory.chain.present() else {
@@ -235,7 +296,9 @@ fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
         .filter(|i| i.condemned.is_none())
         .filter_map(|i| chain.deployments.get(&i.dseq).and_then(|d| d.escrow.blocks_left))
         .min();
-    let Some(blocks) = least else { return ("True", "NothingOwed", "no lease runs yet".to_owned()) };
+    let Some(blocks) = least else {
+        return ("True", "NothingOwed", "no lease runs yet".to_owned());
+    };
     let hours = blocks.saturating_mul(money::block_ms(draft.input.inventory)) / 3_600_000;
     if hours < 24 {
         return ("False", "RunwayShort", format!("an escrow pays for {hours} h more only"));
@@ -244,8 +307,19 @@ fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
 }
 
 /// The transition time stays while the status does.
-fn condition(draft: &Draft<'_>, kind: &str, status: &str, reason: &str, message: String) -> Condition {
-    let before = draft.input.cluster.status.as_ref().and_then(|s| s.conditions.iter().find(|c| c.kind == kind));
+fn condition(
+    draft: &Draft<'_>,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+) -> Condition {
+    let before = draft
+        .input
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.iter().find(|c| c.kind == kind));
     let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
     Condition {
         kind: kind.to_owned(),

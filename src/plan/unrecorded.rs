@@ -1,5 +1,5 @@
-//! Deployments with our installation id that stand in no record, as after the loss of the store: nothing is bought beside them, and each is
-//! closed at a person's word alone.
+//! Deployments with our installation id that stand in no record, as after the loss of the store:
+//! nothing is bought beside them, and each is closed at a person's word alone.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,15 @@ fn of_cluster(draft: &Draft<'_>) -> BTreeMap<u64, IncarnationName> {
     let own = |name: &IncarnationName| name.cluster() == draft.input.cluster.metadata.name;
     let recorded = |dseq: u64| draft.record.incarnations.values().any(|i| i.dseq == dseq);
     let all = &draft.input.inventory.unrecorded;
-    all.iter().filter(|(dseq, name)| own(name) && !recorded(**dseq)).map(|(dseq, name)| (*dseq, name.clone())).collect()
+    all.iter()
+        .filter(|(dseq, name)| own(name) && !recorded(**dseq))
+        .map(|(dseq, name)| (*dseq, name.clone()))
+        .collect()
 }
 
-/// Says so, and returns whether nothing may be bought beside them. A cluster that never had a node waits for those of other clusters too:
-/// an operator with an empty store and a wallet that pays for deployments of its own has lost its store, and changes nothing.
+/// Says so, and returns whether nothing may be bought beside them. A cluster that never had a node
+/// waits for those of other clusters too: an operator with an empty store and a wallet that pays
+/// for deployments of its own has lost its store, and changes nothing.
 pub fn hold(draft: &mut Draft<'_>) -> bool {
     let own = of_cluster(draft);
     let name = draft.input.cluster.metadata.name.clone();
@@ -38,7 +42,11 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
     if !untouched || others.is_empty() {
         return false;
     }
-    let dseqs = others.iter().map(|(dseq, name)| format!("{dseq} of {}", name.cluster())).collect::<Vec<_>>().join(", ");
+    let dseqs = others
+        .iter()
+        .map(|(dseq, name)| format!("{dseq} of {}", name.cluster()))
+        .collect::<Vec<_>>()
+        .join(", ");
     draft.problem(
         "Unrecorded",
         format!(
@@ -49,7 +57,8 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
     true
 }
 
-/// Those that a person named become given up, by which they are closed and cleaned up after like any other.
+/// Those that a person named become given up, by which they are closed and cleaned up after like
+/// any other.
 pub fn close_at_word(draft: &mut Draft<'_>) {
     let word = draft.input.cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
     let named: Vec<u64> = word.split(',').filter_map(|dseq| dseq.trim().parse().ok()).collect();
@@ -59,18 +68,30 @@ pub fn close_at_word(draft: &mut Draft<'_>) {
             continue;
         }
         let reason = "a person asked for it; it stood in no record".to_owned();
-        let mut incarnation = Incarnation::new(name.ordinal().unwrap_or(0), dseq, now, draft.record.epoch, PricePerBlock(0));
+        let mut incarnation = Incarnation::new(
+            name.ordinal().unwrap_or(0),
+            dseq,
+            now,
+            draft.record.epoch,
+            PricePerBlock(0),
+        );
         incarnation.condemned = Some(Condemned { at: now, reason, closed: None });
         draft.record.incarnations.insert(name.clone(), incarnation);
         draft.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
     }
 }
 
-/// Whether the end of a deletion has to wait: for the chain, or for a person's word about what it still pays for.
+/// Whether the end of a deletion has to wait: for the chain, or for a person's word about what it
+/// still pays for.
 pub fn left(draft: &mut Draft<'_>) -> bool {
     let deleted = draft.now();
     if draft.input.inventory.chain.present().is_none() {
-        draft.wait("the chain, to see that nothing of the cluster is left on it", deleted, None, "the cluster is forgotten");
+        draft.wait(
+            "the chain, to see that nothing of the cluster is left on it",
+            deleted,
+            None,
+            "the cluster is forgotten",
+        );
         return true;
     }
     let own = of_cluster(draft);
@@ -83,7 +104,12 @@ pub fn left(draft: &mut Draft<'_>) -> bool {
         "Unrecorded",
         format!("the wallet pays for deployments of this cluster that stand in no record (dseq {list}), so it is not forgotten: {how}"),
     );
-    draft.wait(format!("a word about the deployments {list}: {how}"), deleted, None, "the cluster is forgotten when they are closed");
+    draft.wait(
+        format!("a word about the deployments {list}: {how}"),
+        deleted,
+        None,
+        "the cluster is forgotten when they are closed",
+    );
     true
 }
 

@@ -1,4 +1,5 @@
-//! What is known of a node that does not speak to the operator: its signed page first, then its provider's word.
+//! What is known of a node that does not speak to the operator: its signed page first, then its
+//! provider's word.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::model::witness::PageView;
 
 /// A page counts for so long: a tick or two, and an ingress that takes its time.
 const FRESH: Duration = Duration::from_secs(15);
-/// A clock that is off by more is worth a word: logs mislead, and certificates are back-dated by a day only.
+/// A clock that is off by more is worth a word: logs mislead, and certificates are back-dated by a
+/// day only.
 const CLOCK_OFF: Duration = Duration::from_mins(2);
 
 /// What a page says is kept in the record as a witness, bytes.
@@ -49,8 +51,9 @@ pub fn page<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageVie
     (news && !draft.now().passed(page.at, FRESH)).then_some(page)
 }
 
-/// What the very agent said on its page that was last heard over the mesh: its word counts for its redis. Another start of the agent may be
-/// that of a second container, which knows nothing of the first one's redis.
+/// What the very agent said on its page that was last heard over the mesh: its word counts for its
+/// redis. Another start of the agent may be that of a second container, which knows nothing of the
+/// first one's redis.
 pub fn word<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageView> {
     let heard = &draft.view(name)?.state.boot_id;
     page(draft, name).filter(|page| !heard.is_empty() && &page.boot_id == heard)
@@ -68,7 +71,9 @@ pub fn known(draft: &Draft<'_>, name: &IncarnationName) -> (Way, Option<String>)
         Some(LeaseStatus::Deployed { ready, .. }) => {
             (Way::Lease, Some(format!("its provider says that {ready} of 1 containers are ready")))
         }
-        Some(LeaseStatus::NoManifest) => (Way::Lease, Some("its provider has no manifest of it".to_owned())),
+        Some(LeaseStatus::NoManifest) => {
+            (Way::Lease, Some("its provider has no manifest of it".to_owned()))
+        }
         Some(LeaseStatus::Away(_)) | None => (Way::None, None),
     }
 }
@@ -85,7 +90,10 @@ fn page_says(page: &PageView) -> String {
         Role::Unknown => "",
     };
     let redis = match page.process {
-        Process::Running => format!("redis runs{role}{}", if page.fenced { " and takes no writes" } else { " and takes writes" }),
+        Process::Running => format!(
+            "redis runs{role}{}",
+            if page.fenced { " and takes no writes" } else { " and takes writes" }
+        ),
         Process::Starting => "redis starts".to_owned(),
         Process::Stuck => "redis does not answer".to_owned(),
         Process::Exited => "redis exited".to_owned(),

@@ -15,12 +15,19 @@ const BUFFER: usize = 64 * 1024;
 /// Between tries to reach a master that does not accept connections.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Connects `client` to the master and moves bytes both ways until one side ends or the master changes.
-pub(super) async fn carry<S>(mut client: S, mut word: watch::Receiver<Option<Target>>, socks5: Option<SocketAddr>, wait: Duration)
-where
+/// Connects `client` to the master and moves bytes both ways until one side ends or the master
+/// changes.
+pub(super) async fn carry<S>(
+    mut client: S,
+    mut word: watch::Receiver<Option<Target>>,
+    socks5: Option<SocketAddr>,
+    wait: Duration,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some((mut server, target)) = reach(&mut word, socks5, Instant::now() + wait).await else { return };
+    let Some((mut server, target)) = reach(&mut word, socks5, Instant::now() + wait).await else {
+        return;
+    };
     tokio::select! {
         // A broken connection ends like a closed one: dropping both ends tells both sides.
         _ = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
@@ -29,7 +36,11 @@ where
 }
 
 /// A connection to whoever is the master when it stands.
-async fn reach(word: &mut watch::Receiver<Option<Target>>, socks5: Option<SocketAddr>, deadline: Instant) -> Option<(TcpStream, Target)> {
+async fn reach(
+    word: &mut watch::Receiver<Option<Target>>,
+    socks5: Option<SocketAddr>,
+    deadline: Instant,
+) -> Option<(TcpStream, Target)> {
     loop {
         let Some(target) = word.borrow_and_update().clone() else {
             timeout_at(deadline, changed(word, None)).await.ok()?;

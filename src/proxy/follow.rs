@@ -24,8 +24,13 @@ pub(super) fn client(operator: &Path) -> Result<reqwest::Client, reqwest::Error>
     http::unix_socket(operator, POLL + GRACE)
 }
 
-/// Keeps `word` at the operator's newest endpoint; never ends. What was said last stays when the operator is away.
-pub(super) async fn follow(operator: reqwest::Client, cluster: String, word: watch::Sender<Option<Target>>) {
+/// Keeps `word` at the operator's newest endpoint; never ends. What was said last stays when the
+/// operator is away.
+pub(super) async fn follow(
+    operator: reqwest::Client,
+    cluster: String,
+    word: watch::Sender<Option<Target>>,
+) {
     let mut pause = FIRST_PAUSE;
     let mut away = false;
     loop {
@@ -47,7 +52,11 @@ pub(super) async fn follow(operator: reqwest::Client, cluster: String, word: wat
             }
             Err(error) => {
                 if !std::mem::replace(&mut away, true) {
-                    let goes_on = if epoch.is_some() { "going on with the last known master" } else { "connections wait" };
+                    let goes_on = if epoch.is_some() {
+                        "going on with the last known master"
+                    } else {
+                        "connections wait"
+                    };
                     tracing::warn!(%error, "the operator does not tell where the master is; {goes_on}");
                 }
                 sleep(pause).await;
@@ -58,9 +67,14 @@ pub(super) async fn follow(operator: reqwest::Client, cluster: String, word: wat
 }
 
 /// The endpoint of an epoch after `epoch`; `None` when there is none yet.
-async fn ask(operator: &reqwest::Client, cluster: &str, epoch: Option<u64>) -> Result<Option<Target>, String> {
+async fn ask(
+    operator: &reqwest::Client,
+    cluster: &str,
+    epoch: Option<u64>,
+) -> Result<Option<Target>, String> {
     // The host is only for the Host header.
-    let mut url = reqwest::Url::parse("http://operator/v1alpha1/clusters").map_err(|error| error.to_string())?;
+    let mut url = reqwest::Url::parse("http://operator/v1alpha1/clusters")
+        .map_err(|error| error.to_string())?;
     if let Ok(mut path) = url.path_segments_mut() {
         path.extend([cluster, "endpoint"]);
     }
@@ -75,9 +89,21 @@ async fn ask(operator: &reqwest::Client, cluster: &str, epoch: Option<u64>) -> R
     }
     let body = http::bounded(&mut response, MAX_BODY).await?;
     if !status.is_success() {
-        return Err(format!("{status}: {}", String::from_utf8_lossy(&body).chars().take(200).collect::<String>()));
+        return Err(format!(
+            "{status}: {}",
+            String::from_utf8_lossy(&body).chars().take(200).collect::<String>()
+        ));
     }
-    let endpoint: Endpoint = serde_json::from_slice(&body).map_err(|error| format!("an endpoint that is not understood: {error}"))?;
-    let ip = endpoint.ip.parse().map_err(|_| format!("an endpoint without an address: {:?}", endpoint.ip))?;
-    Ok(Some(Target { epoch: endpoint.epoch, incarnation: endpoint.incarnation, ip, port: endpoint.port }))
+    let endpoint: Endpoint = serde_json::from_slice(&body)
+        .map_err(|error| format!("an endpoint that is not understood: {error}"))?;
+    let ip = endpoint
+        .ip
+        .parse()
+        .map_err(|_| format!("an endpoint without an address: {:?}", endpoint.ip))?;
+    Ok(Some(Target {
+        epoch: endpoint.epoch,
+        incarnation: endpoint.incarnation,
+        ip,
+        port: endpoint.port,
+    }))
 }

@@ -1,7 +1,9 @@
-//! A local port that always leads to the present master, for applications that know one address only.
+//! A local port that always leads to the present master, for applications that know one address
+//! only.
 //!
-//! It follows the operator's word about the master. When the word changes, every connection to the old master ends at once, so that
-//! applications connect again and land on the new one; the old one would at best be silent.
+//! It follows the operator's word about the master. When the word changes, every connection to the
+//! old master ends at once, so that applications connect again and land on the new one; the old one
+//! would at best be silent.
 
 mod carry;
 mod follow;
@@ -120,21 +122,29 @@ enum Listener {
 }
 
 impl Proxy {
-    /// Takes the place where applications connect. A unix socket that nobody listens on any more is replaced.
+    /// Takes the place where applications connect. A unix socket that nobody listens on any more is
+    /// replaced.
     pub async fn bind(settings: ProxySettings) -> Result<Self, ProxyError> {
         let listener = match &settings.listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Listen::Unix(path) => {
-                // A file of another kind refuses connections too, and is somebody's. Should this fail, binding says so.
-                if is_socket(path) && UnixStream::connect(path).await.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+                // A file of another kind refuses connections too, and is somebody's. Should this
+                // fail, binding says so.
+                if is_socket(path)
+                    && UnixStream::connect(path)
+                        .await
+                        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+                {
                     let _ = std::fs::remove_file(path);
                 }
                 UnixListener::bind(path).map(Listener::Unix)
             }
         };
-        let listener = listener.map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
-        let operator = follow::client(&settings.operator)
-            .map_err(|source| ProxyError::Operator { operator: settings.operator.display().to_string(), source })?;
+        let listener = listener
+            .map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
+        let operator = follow::client(&settings.operator).map_err(|source| {
+            ProxyError::Operator { operator: settings.operator.display().to_string(), source }
+        })?;
         Ok(Self { settings, listener, operator })
     }
 
@@ -142,7 +152,9 @@ impl Proxy {
     #[must_use]
     pub fn listen(&self) -> Listen {
         match &self.listener {
-            Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| self.settings.listen.clone(), Listen::Tcp),
+            Listener::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| self.settings.listen.clone(), Listen::Tcp)
+            }
             Listener::Unix(_) => self.settings.listen.clone(),
         }
     }
@@ -163,7 +175,8 @@ impl Proxy {
                 serve(accept, &self.settings, &target, &stop).await;
             }
             Listener::Unix(listener) => {
-                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &target, &stop).await;
+                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &target, &stop)
+                    .await;
                 if let Listen::Unix(path) = &self.settings.listen
                     && is_socket(path)
                 {
@@ -179,8 +192,12 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-async fn serve<S, F>(accept: impl Fn() -> F, settings: &ProxySettings, target: &watch::Receiver<Option<Target>>, stop: &CancellationToken)
-where
+async fn serve<S, F>(
+    accept: impl Fn() -> F,
+    settings: &ProxySettings,
+    target: &watch::Receiver<Option<Target>>,
+    stop: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = std::io::Result<S>>,
 {
@@ -203,7 +220,10 @@ where
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
             if !std::mem::replace(&mut full, true) {
-                tracing::warn!(limit = settings.max_connections, "too many connections; new ones are closed until others end");
+                tracing::warn!(
+                    limit = settings.max_connections,
+                    "too many connections; new ones are closed until others end"
+                );
             }
             continue;
         };

@@ -19,11 +19,16 @@ const LIMIT: Duration = Duration::from_secs(20);
 type Board = watch::Sender<Option<Endpoint>>;
 
 /// The operator's API, as far as a proxy uses it.
-async fn endpoint(State(board): State<Board>, Query(query): Query<HashMap<String, String>>) -> Response {
+async fn endpoint(
+    State(board): State<Board>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     let after: Option<u64> = query.get("after_epoch").map(|text| text.parse().unwrap());
     assert_eq!(query["wait_s"], "30");
     let mut word = board.subscribe();
-    let news = word.wait_for(|now| now.as_ref().is_some_and(|endpoint| after.is_none_or(|after| endpoint.epoch > after)));
+    let news = word.wait_for(|now| {
+        now.as_ref().is_some_and(|endpoint| after.is_none_or(|after| endpoint.epoch > after))
+    });
     match timeout(Duration::from_secs(30), news).await {
         Ok(Ok(endpoint)) => Json(endpoint.clone()).into_response(),
         _ => StatusCode::NO_CONTENT.into_response(),
@@ -37,14 +42,21 @@ struct Operator {
 
 fn operator(socket: &Path) -> Operator {
     let (board, _) = watch::channel(None);
-    let app = axum::Router::new().route("/v1alpha1/clusters/cache/endpoint", get(endpoint)).with_state(board.clone());
+    let app = axum::Router::new()
+        .route("/v1alpha1/clusters/cache/endpoint", get(endpoint))
+        .with_state(board.clone());
     let listener = UnixListener::bind(socket).unwrap();
     Operator { board, server: tokio::spawn(async move { axum::serve(listener, app).await }) }
 }
 
 impl Operator {
     fn says(&self, epoch: u64, at: SocketAddr) {
-        self.board.send_replace(Some(Endpoint { epoch, ip: at.ip().to_string(), port: at.port(), ..Endpoint::default() }));
+        self.board.send_replace(Some(Endpoint {
+            epoch,
+            ip: at.ip().to_string(),
+            port: at.port(),
+            ..Endpoint::default()
+        }));
     }
 }
 
@@ -109,12 +121,16 @@ impl Running {
 
 async fn reads(stream: &mut (impl AsyncRead + Unpin), text: &str) {
     let mut seen = vec![0; text.len()];
-    timeout(LIMIT, stream.read_exact(&mut seen)).await.expect("nothing came").expect("the connection ended");
+    timeout(LIMIT, stream.read_exact(&mut seen))
+        .await
+        .expect("nothing came")
+        .expect("the connection ended");
     assert_eq!(String::from_utf8(seen).unwrap(), text);
 }
 
 async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
-    let read = timeout(LIMIT, stream.read(&mut [0; 1])).await.expect("the connection is still open");
+    let read =
+        timeout(LIMIT, stream.read(&mut [0; 1])).await.expect("the connection is still open");
     assert!(matches!(read, Ok(0) | Err(_)), "bytes came instead of the end");
 }
 
@@ -155,7 +171,8 @@ async fn a_master_that_is_down_is_waited_for_too() {
 
 #[tokio::test]
 async fn without_a_master_in_time_a_connection_is_closed() {
-    let (proxy, _operator) = proxy(|settings| settings.master_wait = Duration::from_millis(50)).await;
+    let (proxy, _operator) =
+        proxy(|settings| settings.master_wait = Duration::from_millis(50)).await;
     ends(&mut proxy.connect().await).await;
 }
 
@@ -196,7 +213,8 @@ async fn too_many_connections_are_closed_and_places_come_back() {
 
 #[tokio::test]
 async fn a_unix_socket_serves_as_well_and_is_removed_at_the_end() {
-    let (mut proxy, operator) = proxy(|settings| settings.listen = "./redis.sock".parse().unwrap()).await;
+    let (mut proxy, operator) =
+        proxy(|settings| settings.listen = "./redis.sock".parse().unwrap()).await;
     operator.says(1, backend("one").await);
     let Listen::Unix(path) = proxy.at.clone() else { panic!("not a path") };
     let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -1,14 +1,16 @@
 //! The form of a manifest that is hashed, and the reading of it that providers do before they hash.
 //!
-//! A provider decodes what it is sent into known fields, writes it again, sorts the keys and compares the SHA-256 with the
-//! one on the chain. [`Manifest`] does the same: fields nobody knows are dropped, an absent list becomes `null`, an empty one
-//! stays `[]`, and the fields that are left out when empty are left out.
+//! A provider decodes what it is sent into known fields, writes it again, sorts the keys and
+//! compares the SHA-256 with the one on the chain. [`Manifest`] does the same: fields nobody knows
+//! are dropped, an absent list becomes `null`, an empty one stays `[]`, and the fields that are
+//! left out when empty are left out.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Writes a JSON value the way that is hashed: no blanks, keys sorted, and the characters escaped that Go escapes.
+/// Writes a JSON value the way that is hashed: no blanks, keys sorted, and the characters escaped
+/// that Go escapes.
 #[must_use]
 pub fn canonical(value: &Value) -> String {
     let mut out = String::new();
@@ -35,7 +37,8 @@ fn write(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::Object(map) => {
-            // Sorted here and not left to the map type: a feature of serde_json, switched on by anybody, would change its order.
+            // Sorted here and not left to the map type: a feature of serde_json, switched on by
+            // anybody, would change its order.
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
             out.push('{');
@@ -54,7 +57,8 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-/// JSON's own escapes are the same in both languages; Go adds these five so that JSON may stand in a web page.
+/// JSON's own escapes are the same in both languages; Go adds these five so that JSON may stand in
+/// a web page.
 fn write_string(text: &str, out: &mut String) {
     for c in Value::from(text).to_string().chars() {
         match c {
@@ -145,7 +149,10 @@ pub struct Credentials {
 impl std::fmt::Debug for Credentials {
     /// Without the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("host", &self.host).field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("host", &self.host)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
@@ -362,7 +369,9 @@ fn is_zero(n: &u32) -> bool {
 }
 
 /// `null` leaves a plain field at its zero value, as in Go.
-fn null_is_zero<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+fn null_is_zero<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
@@ -384,7 +393,10 @@ mod tests {
     #[test]
     fn keys_are_sorted_and_five_characters_escaped() {
         let value = json!({"b": ["<a>&\u{2028}\u{2029}\u{7f}é\u{1}\n"], "a": {"d": 1, "c": null}});
-        assert_eq!(canonical(&value), "{\"a\":{\"c\":null,\"d\":1},\"b\":[\"\\u003ca\\u003e\\u0026\\u2028\\u2029\u{7f}é\\u0001\\n\"]}");
+        assert_eq!(
+            canonical(&value),
+            "{\"a\":{\"c\":null,\"d\":1},\"b\":[\"\\u003ca\\u003e\\u0026\\u2028\\u2029\u{7f}é\\u0001\\n\"]}"
+        );
     }
 
     #[test]

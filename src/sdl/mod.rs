@@ -1,7 +1,9 @@
-//! One node of a `RedisCluster` as the market sees it: group, manifest, canonical hash, SDL text. Pure.
+//! One node of a `RedisCluster` as the market sees it: group, manifest, canonical hash, SDL text.
+//! Pure.
 //!
-//! A deployment has one group with one service of count 1. The group goes to the chain, the manifest to the provider that
-//! holds the lease, its hash to the chain; [`text()`] is the same in the language of the Akash tools, for people.
+//! A deployment has one group with one service of count 1. The group goes to the chain, the
+//! manifest to the provider that holds the lease, its hash to the chain; [`text()`] is the same in
+//! the language of the Akash tools, for people.
 
 pub mod canonical;
 mod text;
@@ -24,12 +26,14 @@ pub const DATA_MOUNT: &str = "/data";
 
 /// Name of the ephemeral volume, given by Akash.
 const EPHEMERAL: &str = "default";
-/// The status page is HTTP on port 80: this makes it the ingress' business and not a random public port.
+/// The status page is HTTP on port 80: this makes it the ingress' business and not a random public
+/// port.
 const PUBLIC_PORT: u16 = 80;
 /// The chain refuses a higher price for one unit, in uact per block.
 const PRICE_LIMIT: PricePerBlock = PricePerBlock(10_000_000 * DEC_ONE);
 
-/// What the chain is asked for: the group of one node, at `max_price` per block or the chain's own limit if that is lower.
+/// What the chain is asked for: the group of one node, at `max_price` per block or the chain's own
+/// limit if that is lower.
 #[must_use]
 pub fn group(spec: &Spec, group_name: &str, max_price: PricePerBlock) -> GroupSpec {
     GroupSpec {
@@ -64,25 +68,45 @@ pub fn manifest(spec: &Spec, group_name: &str, image: &str, env: &[(String, Stri
         }]),
         image: image.to_owned(),
         name: SERVICE.into(),
-        params: spec.resources.data.is_some().then(|| Params { storage: Some(vec![mount()]), ..Params::default() }),
+        params: spec
+            .resources
+            .data
+            .is_some()
+            .then(|| Params { storage: Some(vec![mount()]), ..Params::default() }),
         resources: manifest_resources(&resources(spec)),
     };
-    Manifest(vec![Group { name: group_name.to_owned(), services: Some(vec![service]) }]).canonical_text()
+    Manifest(vec![Group { name: group_name.to_owned(), services: Some(vec![service]) }])
+        .canonical_text()
 }
 
-/// The same deployment in the Stack Definition Language: the Akash tools make the same group and the same hash of it.
+/// The same deployment in the Stack Definition Language: the Akash tools make the same group and
+/// the same hash of it.
 #[must_use]
-pub fn text(spec: &Spec, group_name: &str, max_price: PricePerBlock, image: &str, env: &[(String, String)]) -> String {
+pub fn text(
+    spec: &Spec,
+    group_name: &str,
+    max_price: PricePerBlock,
+    image: &str,
+    env: &[(String, String)],
+) -> String {
     text::write(&group(spec, group_name, max_price), image, env)
 }
 
 fn resources(spec: &Spec) -> Resources {
-    let mut storage = vec![Storage { name: EPHEMERAL.into(), bytes: defaults::ephemeral(spec), attributes: Vec::new() }];
+    let mut storage = vec![Storage {
+        name: EPHEMERAL.into(),
+        bytes: defaults::ephemeral(spec),
+        attributes: Vec::new(),
+    }];
     if let Some(data) = &spec.resources.data {
-        let attributes = vec![("class".to_owned(), class(data.class).to_owned()), ("persistent".to_owned(), "true".to_owned())];
+        let attributes = vec![
+            ("class".to_owned(), class(data.class).to_owned()),
+            ("persistent".to_owned(), "true".to_owned()),
+        ];
         storage.push(Storage { name: DATA_VOLUME.into(), bytes: data.size.0, attributes });
     }
-    // The order of Akash's Go tools; the sort is stable, so the ephemeral volume comes first when both are of one size.
+    // The order of Akash's Go tools; the sort is stable, so the ephemeral volume comes first when
+    // both are of one size.
     storage.sort_by_key(|volume| volume.bytes);
     Resources {
         id: 1,
@@ -105,7 +129,13 @@ fn class(class: StorageClass) -> &'static str {
 fn manifest_resources(resources: &Resources) -> canonical::Resources {
     use canonical::{Attribute, Quantity, Size, Units, Volume};
     let volume = |storage: &Storage| Volume {
-        attributes: Some(storage.attributes.iter().map(|(k, v)| Attribute { key: k.clone(), value: v.clone() }).collect()),
+        attributes: Some(
+            storage
+                .attributes
+                .iter()
+                .map(|(k, v)| Attribute { key: k.clone(), value: v.clone() })
+                .collect(),
+        ),
         name: storage.name.clone(),
         size: Quantity::new(storage.bytes),
     };

@@ -1,4 +1,5 @@
-//! SDL: YAML for the Akash tools. Strings are written as JSON strings, which YAML reads as they are.
+//! SDL: YAML for the Akash tools. Strings are written as JSON strings, which YAML reads as they
+//! are.
 
 use std::fmt::Write;
 
@@ -14,7 +15,10 @@ pub(super) fn write(group: &GroupSpec, image: &str, env: &[(String, String)]) ->
     compute(&mut out, &group.resources);
     placement(&mut out, group);
     let name = quoted(&group.name);
-    let _ = write!(out, "deployment:\n  {SERVICE}:\n    {name}:\n      profile: {SERVICE}\n      count: 1\n");
+    let _ = write!(
+        out,
+        "deployment:\n  {SERVICE}:\n    {name}:\n      profile: {SERVICE}\n      count: 1\n"
+    );
     out
 }
 
@@ -31,8 +35,10 @@ fn services(out: &mut String, resources: &Resources, image: &str, env: &[(String
         "    expose:\n      - port: {STATUS_PORT}\n        as: {PUBLIC_PORT}\n        proto: tcp\n        to:\n          - global: true\n"
     );
     if resources.storage.iter().any(|volume| volume.name == DATA_VOLUME) {
-        let _ =
-            write!(out, "    params:\n      storage:\n        {DATA_VOLUME}:\n          mount: {DATA_MOUNT}\n          readOnly: false\n");
+        let _ = write!(
+            out,
+            "    params:\n      storage:\n        {DATA_VOLUME}:\n          mount: {DATA_MOUNT}\n          readOnly: false\n"
+        );
     }
 }
 
@@ -72,7 +78,8 @@ fn placement(out: &mut String, group: &GroupSpec) {
     if !(group.signed_by_all_of.is_empty() && group.signed_by_any_of.is_empty()) {
         out.push_str("      signedBy:\n");
     }
-    for (key, auditors) in [("allOf", &group.signed_by_all_of), ("anyOf", &group.signed_by_any_of)] {
+    for (key, auditors) in [("allOf", &group.signed_by_all_of), ("anyOf", &group.signed_by_any_of)]
+    {
         if !auditors.is_empty() {
             let _ = writeln!(out, "        {key}:");
         }
@@ -81,7 +88,10 @@ fn placement(out: &mut String, group: &GroupSpec) {
         }
     }
     let price = decimal(group.price);
-    let _ = write!(out, "      pricing:\n        {SERVICE}:\n          denom: {UACT}\n          amount: {price}\n");
+    let _ = write!(
+        out,
+        "      pricing:\n        {SERVICE}:\n          denom: {UACT}\n          amount: {price}\n"
+    );
 }
 
 /// A JSON string, with the characters escaped that YAML does not let stand in a document.
@@ -90,7 +100,12 @@ fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+            '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{feff}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             other => out.push(other),

@@ -37,10 +37,13 @@ pub(super) fn alive(cluster: &RedisCluster) -> Result<(), Refusal> {
         return Ok(());
     }
     let name = &cluster.metadata.name;
-    Err(Refusal::conflict(format!("{name} is being deleted; wait with `akash-redis delete {name} --wait`, then apply it anew")))
+    Err(Refusal::conflict(format!(
+        "{name} is being deleted; wait with `akash-redis delete {name} --wait`, then apply it anew"
+    )))
 }
 
-/// Whether a new manifest may take the place of the old one; completes it by what other commands wrote.
+/// Whether a new manifest may take the place of the old one; completes it by what other commands
+/// wrote.
 pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), Refusal> {
     alive(old)?;
     // A lease keeps the resources, the placement and the mesh identity that it was made with.
@@ -55,7 +58,8 @@ pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), 
             "spec.{field} of {name} cannot be changed while it runs; apply a second cluster under another name and move the data over"
         )));
     }
-    // A manifest from a file knows nothing of a migration or a switchover that was asked for meanwhile.
+    // A manifest from a file knows nothing of a migration or a switchover that was asked for
+    // meanwhile.
     for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
@@ -69,19 +73,47 @@ pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<S
     let nodes = nodes(cluster)?;
     let ordinal = match (request.ordinal, request.incarnation.as_deref()) {
         (Some(ordinal), None) => ordinal,
-        (None, Some(name)) => nodes.iter().find(|n| n.incarnation == name).ok_or_else(|| no_incarnation(cluster, name))?.ordinal,
-        _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "name either an ordinal or an incarnation")),
+        (None, Some(name)) => {
+            nodes
+                .iter()
+                .find(|n| n.incarnation == name)
+                .ok_or_else(|| no_incarnation(cluster, name))?
+                .ordinal
+        }
+        _ => {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "name either an ordinal or an incarnation",
+            ));
+        }
     };
-    let here = |n: &&NodeStatus| n.phase != "Leaving" && request.incarnation.as_ref().is_none_or(|name| n.incarnation == *name);
-    let fillers: Vec<_> = nodes.iter().filter(|n| n.ordinal == ordinal).filter(here).map(|n| n.incarnation.clone()).collect();
+    let here = |n: &&NodeStatus| {
+        n.phase != "Leaving"
+            && request.incarnation.as_ref().is_none_or(|name| n.incarnation == *name)
+    };
+    let fillers: Vec<_> = nodes
+        .iter()
+        .filter(|n| n.ordinal == ordinal)
+        .filter(here)
+        .map(|n| n.incarnation.clone())
+        .collect();
     if fillers.is_empty() {
         return Err(no_node(cluster, ordinal));
     }
     // Names of incarnations that are gone mean nothing any more.
     let asked = cluster.metadata.annotations.get(MIGRATE).cloned().unwrap_or_default();
-    let mut marked: Vec<&str> = asked.split(',').map(str::trim).filter(|name| nodes.iter().any(|n| n.incarnation == *name)).collect();
-    if let Some(moving) = marked.iter().find(|name| nodes.iter().any(|n| n.ordinal == ordinal && n.incarnation == **name)) {
-        return Err(Refusal::conflict(format!("node {ordinal} is on its way to another provider already ({moving} leaves)")));
+    let mut marked: Vec<&str> = asked
+        .split(',')
+        .map(str::trim)
+        .filter(|name| nodes.iter().any(|n| n.incarnation == *name))
+        .collect();
+    if let Some(moving) = marked
+        .iter()
+        .find(|name| nodes.iter().any(|n| n.ordinal == ordinal && n.incarnation == **name))
+    {
+        return Err(Refusal::conflict(format!(
+            "node {ordinal} is on its way to another provider already ({moving} leaves)"
+        )));
     }
     marked.extend(fillers.iter().map(String::as_str));
     let value = marked.join(",");
@@ -100,21 +132,34 @@ pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<Str
     }
     let asked = cluster.metadata.annotations.get(REJOIN).cloned().unwrap_or_default();
     let nodes = seen(cluster)?;
-    let mut marked: Vec<&str> = asked.split(',').map(str::trim).filter(|n| nodes.iter().any(|node| node.incarnation == *n)).collect();
+    let mut marked: Vec<&str> = asked
+        .split(',')
+        .map(str::trim)
+        .filter(|n| nodes.iter().any(|node| node.incarnation == *n))
+        .collect();
     marked.retain(|n| *n != name);
     marked.push(&name);
     let value = marked.join(",");
     cluster.metadata.annotations.insert(REJOIN.to_owned(), value);
-    Ok(format!("{name} gets a new key and keeps its lease and volume, once it is silent and its device is missing from the tailnet's list"))
+    Ok(format!(
+        "{name} gets a new key and keeps its lease and volume, once it is silent and its device is missing from the tailnet's list"
+    ))
 }
 
-/// Asks for deployments of the cluster that stand in no record to be closed, also while it is being deleted. Returns what to tell.
+/// Asks for deployments of the cluster that stand in no record to be closed, also while it is being
+/// deleted. Returns what to tell.
 pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<String, Refusal> {
     if request.dseqs.is_empty() || request.dseqs.len() > MOST_CLOSED {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("name 1 to {MOST_CLOSED} deployments by their dseq")));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("name 1 to {MOST_CLOSED} deployments by their dseq"),
+        ));
     }
     let before = cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
-    let before = before.split(',').filter_map(|dseq| dseq.trim().parse().ok()).filter(|dseq| !request.dseqs.contains(dseq));
+    let before = before
+        .split(',')
+        .filter_map(|dseq| dseq.trim().parse().ok())
+        .filter(|dseq| !request.dseqs.contains(dseq));
     // What was asked for long ago is closed long since.
     let dseqs: Vec<u64> = request.dseqs.iter().copied().chain(before).take(MOST_CLOSED).collect();
     let list = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
@@ -127,22 +172,35 @@ pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<Strin
 }
 
 /// Asks for another master. Returns what to tell.
-pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Result<String, Refusal> {
+pub(super) fn switchover(
+    cluster: &mut RedisCluster,
+    request: &Switchover,
+) -> Result<String, Refusal> {
     let nodes = nodes(cluster)?;
     let replicas = || nodes.iter().filter(|n| n.phase == "Replica");
     let target = match request.to.as_deref() {
-        None => replicas().min_by_key(|n| (n.lag_bytes.unwrap_or(i64::MAX), n.ordinal)).ok_or_else(|| {
-            Refusal::conflict(format!("no replica of {} is in sync, so none can take over without losing writes", cluster.metadata.name))
-        })?,
+        None => replicas()
+            .min_by_key(|n| (n.lag_bytes.unwrap_or(i64::MAX), n.ordinal))
+            .ok_or_else(|| {
+                Refusal::conflict(format!(
+                    "no replica of {} is in sync, so none can take over without losing writes",
+                    cluster.metadata.name
+                ))
+            })?,
         Some(to) => {
             let named = |n: &&NodeStatus| n.incarnation == to || n.ordinal.to_string() == to;
             // While a node moves, two fill its ordinal: the one in sync is meant.
-            replicas().find(named).or_else(|| nodes.iter().find(named)).ok_or_else(|| no_incarnation(cluster, to))?
+            replicas()
+                .find(named)
+                .or_else(|| nodes.iter().find(named))
+                .ok_or_else(|| no_incarnation(cluster, to))?
         }
     };
     match target.phase.as_str() {
         "Replica" => {}
-        "Master" => return Err(Refusal::conflict(format!("{} is the master already", target.incarnation))),
+        "Master" => {
+            return Err(Refusal::conflict(format!("{} is the master already", target.incarnation)));
+        }
         phase => {
             let name = &target.incarnation;
             return Err(Refusal::conflict(format!(
@@ -152,7 +210,8 @@ pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Re
     }
     let name = target.incarnation.clone();
     let told = format!("{name} becomes master");
-    // The request is for the present epoch: once the master changed for whatever reason it has lapsed.
+    // The request is for the present epoch: once the master changed for whatever reason it has
+    // lapsed.
     let epoch = cluster.status.as_ref().map_or(0, |s| s.epoch);
     cluster.metadata.annotations.insert(MASTER.to_owned(), format!("{name}@{epoch}"));
     Ok(told)
@@ -162,7 +221,11 @@ pub(super) fn switchover(cluster: &mut RedisCluster, request: &Switchover) -> Re
 pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal> {
     alive(cluster)?;
     let name = cluster.metadata.name.clone();
-    let waits = |s: &Status| s.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True" && c.message.contains("--accept-loss"));
+    let waits = |s: &Status| {
+        s.conditions.iter().any(|c| {
+            c.kind == "Degraded" && c.status == "True" && c.message.contains("--accept-loss")
+        })
+    };
     let Some(status) = cluster.status.as_ref().filter(|s| waits(s)) else {
         return Err(Refusal::conflict(format!(
             "{name} waits for no such decision: a dead master is replaced without it, and `akash-redis switchover {name}` moves a living one without loss"
@@ -170,12 +233,17 @@ pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal>
     };
     let epoch = status.epoch;
     cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), epoch.to_string());
-    Ok(format!("{name} goes on with what the nodes that answer hold, in place of epoch {epoch}; what only others hold may be lost"))
+    Ok(format!(
+        "{name} goes on with what the nodes that answer hold, in place of epoch {epoch}; what only others hold may be lost"
+    ))
 }
 
-/// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves, two fill its ordinal: the one that stays
-/// is meant.
-pub(super) fn named_node(cluster: &RedisCluster, node: Option<&str>) -> Result<IncarnationName, Refusal> {
+/// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves,
+/// two fill its ordinal: the one that stays is meant.
+pub(super) fn named_node(
+    cluster: &RedisCluster,
+    node: Option<&str>,
+) -> Result<IncarnationName, Refusal> {
     let (name, nodes) = (&cluster.metadata.name, seen(cluster)?);
     let found = match node {
         None => nodes.iter().find(|n| n.phase == "Master").ok_or_else(|| {
@@ -209,15 +277,22 @@ fn seen(cluster: &RedisCluster) -> Result<&[NodeStatus], Refusal> {
 fn no_node(cluster: &RedisCluster, ordinal: u32) -> Refusal {
     let (name, nodes) = (&cluster.metadata.name, cluster.spec.nodes);
     if ordinal < nodes {
-        Refusal::conflict(format!("node {ordinal} of {name} is empty; the operator is filling it already"))
+        Refusal::conflict(format!(
+            "node {ordinal} of {name} is empty; the operator is filling it already"
+        ))
     } else {
-        Refusal::not_found(format!("{name} has no node {ordinal}; its nodes are 0 to {}", nodes.saturating_sub(1)))
+        Refusal::not_found(format!(
+            "{name} has no node {ordinal}; its nodes are 0 to {}",
+            nodes.saturating_sub(1)
+        ))
     }
 }
 
 fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
     let name = &cluster.metadata.name;
-    Refusal::not_found(format!("{name} has no incarnation {wanted}; `akash-redis describe {name}` lists those there are"))
+    Refusal::not_found(format!(
+        "{name} has no incarnation {wanted}; `akash-redis describe {name}` lists those there are"
+    ))
 }
 
 #[cfg(test)]
@@ -243,7 +318,11 @@ mod tests {
     }
 
     fn running() -> RedisCluster {
-        cluster(&[(0, "cache-0-a", "Master", None), (1, "cache-1-b", "Replica", Some(90)), (2, "cache-2-c", "Replica", Some(10))])
+        cluster(&[
+            (0, "cache-0-a", "Master", None),
+            (1, "cache-1-b", "Replica", Some(90)),
+            (2, "cache-2-c", "Replica", Some(10)),
+        ])
     }
 
     fn node(ordinal: u32) -> Migrate {
@@ -261,7 +340,10 @@ mod tests {
         migrate(&mut cluster, &node(1)).unwrap();
         assert_eq!(cluster.metadata.annotations[MIGRATE], "cache-0-a,cache-1-b");
         let by_name = Migrate { ordinal: None, incarnation: Some("cache-2-c".into()) };
-        assert_eq!(migrate(&mut cluster, &by_name).unwrap(), "node 2 (cache-2-c) moves to another provider");
+        assert_eq!(
+            migrate(&mut cluster, &by_name).unwrap(),
+            "node 2 (cache-2-c) moves to another provider"
+        );
         assert_eq!(migrate(&mut cluster, &node(1)).unwrap_err().status, StatusCode::CONFLICT);
     }
 
@@ -273,23 +355,38 @@ mod tests {
             (1, "cache-1-b", "Master", None),
             (2, "cache-2-c", "Leaving", None),
         ]);
-        for (said, meant) in [(None, "cache-1-b"), (Some("1"), "cache-1-b"), (Some("cache-1-old"), "cache-1-old"), (Some("2"), "cache-2-c")]
-        {
+        for (said, meant) in [
+            (None, "cache-1-b"),
+            (Some("1"), "cache-1-b"),
+            (Some("cache-1-old"), "cache-1-old"),
+            (Some("2"), "cache-2-c"),
+        ] {
             assert_eq!(named_node(&moving, said).unwrap().0, meant, "{said:?}");
         }
         assert_eq!(named_node(&moving, Some("7")).unwrap_err().status, StatusCode::NOT_FOUND);
-        assert_eq!(named_node(&moving, Some("cache-7-x")).unwrap_err().status, StatusCode::NOT_FOUND);
-        let headless = named_node(&cluster(&[(0, "cache-0-a", "Replica", None)]), None).unwrap_err();
+        assert_eq!(
+            named_node(&moving, Some("cache-7-x")).unwrap_err().status,
+            StatusCode::NOT_FOUND
+        );
+        let headless =
+            named_node(&cluster(&[(0, "cache-0-a", "Replica", None)]), None).unwrap_err();
         assert!(headless.message.starts_with("cache has no master now"), "{}", headless.message);
     }
 
     #[test]
     fn a_migration_of_what_is_not_there_is_refused() {
         let missing = migrate(&mut running(), &node(7)).unwrap_err();
-        assert_eq!((missing.status, missing.message.as_str()), (StatusCode::NOT_FOUND, "cache has no node 7; its nodes are 0 to 2"));
-        let empty = migrate(&mut cluster(&[(1, "cache-1-b", "Leaving", None)]), &node(1)).unwrap_err();
+        assert_eq!(
+            (missing.status, missing.message.as_str()),
+            (StatusCode::NOT_FOUND, "cache has no node 7; its nodes are 0 to 2")
+        );
+        let empty =
+            migrate(&mut cluster(&[(1, "cache-1-b", "Leaving", None)]), &node(1)).unwrap_err();
         assert_eq!(empty.status, StatusCode::CONFLICT);
-        assert_eq!(migrate(&mut running(), &Migrate::default()).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            migrate(&mut running(), &Migrate::default()).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
         let unseen = &mut running();
         unseen.status = None;
         assert_eq!(migrate(unseen, &node(0)).unwrap_err().status, StatusCode::CONFLICT);
@@ -298,19 +395,42 @@ mod tests {
     #[test]
     fn a_switchover_goes_to_a_replica_in_sync_only() {
         let mut cluster = running();
-        assert_eq!(switchover(&mut cluster, &Switchover::default()).unwrap(), "cache-2-c becomes master");
+        assert_eq!(
+            switchover(&mut cluster, &Switchover::default()).unwrap(),
+            "cache-2-c becomes master"
+        );
         assert_eq!(cluster.metadata.annotations[MASTER], "cache-2-c@0");
         assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-b becomes master");
-        assert_eq!(switchover(&mut cluster, &to("cache-0-a")).unwrap_err().message, "cache-0-a is the master already");
-        assert_eq!(switchover(&mut cluster, &to("cache-9-z")).unwrap_err().status, StatusCode::NOT_FOUND);
-        let syncing = &mut self::cluster(&[(0, "cache-0-a", "Master", None), (1, "cache-1-b", "Syncing", None)]);
-        assert!(switchover(syncing, &Switchover::default()).unwrap_err().message.contains("no replica of cache is in sync"));
-        assert!(switchover(syncing, &to("1")).unwrap_err().message.contains("is Syncing and not a replica in sync"));
+        assert_eq!(
+            switchover(&mut cluster, &to("cache-0-a")).unwrap_err().message,
+            "cache-0-a is the master already"
+        );
+        assert_eq!(
+            switchover(&mut cluster, &to("cache-9-z")).unwrap_err().status,
+            StatusCode::NOT_FOUND
+        );
+        let syncing = &mut self::cluster(&[
+            (0, "cache-0-a", "Master", None),
+            (1, "cache-1-b", "Syncing", None),
+        ]);
+        assert!(
+            switchover(syncing, &Switchover::default())
+                .unwrap_err()
+                .message
+                .contains("no replica of cache is in sync")
+        );
+        assert!(
+            switchover(syncing, &to("1"))
+                .unwrap_err()
+                .message
+                .contains("is Syncing and not a replica in sync")
+        );
     }
 
     #[test]
     fn a_switchover_to_a_node_that_moves_means_the_one_in_sync() {
-        let mut cluster = cluster(&[(1, "cache-1-new", "Syncing", None), (1, "cache-1-old", "Replica", Some(0))]);
+        let mut cluster =
+            cluster(&[(1, "cache-1-new", "Syncing", None), (1, "cache-1-old", "Replica", Some(0))]);
         assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-old becomes master");
     }
 
@@ -318,7 +438,11 @@ mod tests {
     fn a_loss_is_accepted_only_where_a_cluster_waits_for_it_and_for_one_epoch() {
         let mut cluster = running();
         let refused = accept_loss(&mut cluster).unwrap_err();
-        assert!(refused.message.starts_with("cache waits for no such decision"), "{}", refused.message);
+        assert!(
+            refused.message.starts_with("cache waits for no such decision"),
+            "{}",
+            refused.message
+        );
         let status = cluster.status.as_mut().unwrap();
         status.epoch = 4;
         status.conditions.push(crate::api::status::Condition {
@@ -345,7 +469,12 @@ mod tests {
                 _ => new.spec.mesh.serve = true,
             }
             let field = field.split('.').next().unwrap();
-            assert!(replace(&old, &mut new).unwrap_err().message.starts_with(&format!("spec.{field} of cache cannot be changed")));
+            assert!(
+                replace(&old, &mut new)
+                    .unwrap_err()
+                    .message
+                    .starts_with(&format!("spec.{field} of cache cannot be changed"))
+            );
         }
         let mut new = old.clone();
         new.spec.nodes = 5;
@@ -371,7 +500,8 @@ mod tests {
         let mut cluster = running();
         let node = |n: &str| Rejoin { node: n.to_owned() };
         assert!(rejoin(&mut cluster, &node("1")).unwrap_err().message.contains("no data volume"));
-        cluster.spec.resources.data = Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
+        cluster.spec.resources.data =
+            Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
         cluster.metadata.annotations.insert(REJOIN.into(), "cache-0-old".into());
         rejoin(&mut cluster, &node("1")).unwrap();
         rejoin(&mut cluster, &node("cache-0-a")).unwrap();
@@ -386,7 +516,10 @@ mod tests {
         close(&mut cluster, &Close { dseqs: vec![7] }).unwrap();
         close(&mut cluster, &Close { dseqs: vec![9, 7] }).unwrap();
         assert_eq!(cluster.metadata.annotations[CLOSE], "9,7");
-        assert_eq!(close(&mut cluster, &Close { dseqs: vec![] }).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            close(&mut cluster, &Close { dseqs: vec![] }).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
         close(&mut cluster, &Close { dseqs: (100..164).collect() }).unwrap();
         assert!(!cluster.metadata.annotations[CLOSE].contains("9,7"), "the oldest make room");
     }

@@ -1,4 +1,5 @@
-//! What the operator lets others read of its present state: it writes after every plan, the API reads and waits.
+//! What the operator lets others read of its present state: it writes after every plan, the API
+//! reads and waits.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::api::report::PlanReport;
 use crate::api::status::Endpoint;
 
-/// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the first plan.
+/// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the
+/// first plan.
 #[derive(Debug, Default)]
 pub struct Board {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
@@ -22,7 +24,8 @@ struct Published {
 }
 
 impl Board {
-    /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is one.
+    /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is
+    /// one.
     pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<Endpoint>) {
         let new = Published { plan: Some(plan), endpoint };
         self.entries().entry(name.to_owned()).or_default().send_if_modified(|old| {
@@ -38,13 +41,21 @@ impl Board {
         self.entries().get(name).and_then(|entry| entry.borrow().plan.clone())
     }
 
-    /// Waits until the cluster has an endpoint of an epoch above `after_epoch` (of any epoch when `None`).
+    /// Waits until the cluster has an endpoint of an epoch above `after_epoch` (of any epoch when
+    /// `None`).
     ///
-    /// `None` when there is none at the deadline, or when the cluster is removed meanwhile. Ask only for clusters that exist: the question
-    /// is remembered.
-    pub async fn wait_endpoint(&self, name: &str, after_epoch: Option<u64>, deadline: Instant) -> Option<Endpoint> {
+    /// `None` when there is none at the deadline, or when the cluster is removed meanwhile. Ask
+    /// only for clusters that exist: the question is remembered.
+    pub async fn wait_endpoint(
+        &self,
+        name: &str,
+        after_epoch: Option<u64>,
+        deadline: Instant,
+    ) -> Option<Endpoint> {
         let mut entry = self.entries().entry(name.to_owned()).or_default().subscribe();
-        let is_new = |p: &Published| p.endpoint.as_ref().is_some_and(|e| after_epoch.is_none_or(|after| e.epoch > after));
+        let is_new = |p: &Published| {
+            p.endpoint.as_ref().is_some_and(|e| after_epoch.is_none_or(|after| e.epoch > after))
+        };
         let found = timeout_at(deadline, entry.wait_for(is_new)).await;
         found.ok()?.ok()?.endpoint.clone()
     }
@@ -99,7 +110,11 @@ mod tests {
 
         let waiter = tokio::spawn({
             let board = board.clone();
-            async move { board.wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000)).await }
+            async move {
+                board
+                    .wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000))
+                    .await
+            }
         });
         tokio::task::yield_now().await;
         board.remove("cache");

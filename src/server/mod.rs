@@ -1,6 +1,7 @@
 //! The operator's API on a unix socket: what the command line, the proxy and scripts speak to.
 //!
-//! Whoever can open the socket can spend the wallet's money, so it is for its owner alone, and there is no TCP.
+//! Whoever can open the socket can spend the wallet's money, so it is for its owner alone, and
+//! there is no TCP.
 
 mod actions;
 pub mod board;
@@ -29,26 +30,33 @@ pub type Validate = fn(&RedisCluster) -> Vec<String>;
 
 /// Requests still running at the end get so long to finish.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
-/// A live operator accepts a connection at once; one that does not within this time is taken for alive all the same.
+/// A live operator accepts a connection at once; one that does not within this time is taken for
+/// alive all the same.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// Why the API is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Somebody answers on the socket.
-    #[error("another operator serves {path}; stop it, or give this one a socket of its own (api.socket)")]
+    #[error(
+        "another operator serves {path}; stop it, or give this one a socket of its own (api.socket)"
+    )]
     InUse {
         /// The socket.
         path: String,
     },
     /// There is a file of another kind at that place.
-    #[error("{path} is there and is not a socket, so it was left alone; move it away or choose another api.socket")]
+    #[error(
+        "{path} is there and is not a socket, so it was left alone; move it away or choose another api.socket"
+    )]
     NotASocket {
         /// The file.
         path: String,
     },
     /// The system refused.
-    #[error("the API cannot be served on {path} ({source}); see that its directory exists and can be written")]
+    #[error(
+        "the API cannot be served on {path} ({source}); see that its directory exists and can be written"
+    )]
     Io {
         /// The socket.
         path: String,
@@ -71,8 +79,16 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::Io { path: socket.display().to_string(), source };
     let listener = bind(socket).await?;
-    let router = routes::router(routes::App { store, board, registry, validate, logs, shutdown: shutdown.clone() });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let router = routes::router(routes::App {
+        store,
+        board,
+        registry,
+        validate,
+        logs,
+        shutdown: shutdown.clone(),
+    });
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let result = tokio::select! {
         result = serving.into_future() => result,
         () = async { shutdown.cancelled().await; tokio::time::sleep(LAST_REQUESTS).await } => Ok(()),
@@ -89,12 +105,15 @@ fn remove_socket(path: &Path) {
     }
 }
 
-/// Listens on a socket that only its owner can open, from its first moment: it gets its place once it has its mode.
+/// Listens on a socket that only its owner can open, from its first moment: it gets its place once
+/// it has its mode.
 async fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
     let path = || socket.display().to_string();
     let failed = |source| ServeError::Io { path: path(), source };
     match std::fs::symlink_metadata(socket) {
-        Ok(there) if !there.file_type().is_socket() => return Err(ServeError::NotASocket { path: path() }),
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(ServeError::NotASocket { path: path() });
+        }
         Ok(_) => match tokio::time::timeout(PROBE, UnixStream::connect(socket)).await {
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {}
             Ok(Err(e)) => return Err(failed(e)),

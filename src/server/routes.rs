@@ -19,7 +19,9 @@ use super::Validate;
 use super::actions::{self, Refusal};
 use super::board::Board;
 use super::logs::{self, NodeLogs};
-use super::messages::{Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover};
+use super::messages::{
+    Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
+};
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -29,7 +31,8 @@ use crate::store::{Event, Store, StoreError};
 const MOST_BODY_BYTES: usize = 256 * 1024;
 /// The longest that a request may wait for a new endpoint.
 const LONGEST_WAIT_SECONDS: u64 = 60;
-/// A change is repeated so often when the object moves under it: the operator publishes a status now and then.
+/// A change is repeated so often when the object moves under it: the operator publishes a status
+/// now and then.
 const TRIES: u32 = 10;
 /// Before the second try; each further one waits longer by as much.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -61,7 +64,12 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/events", get(events))
         .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
         .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing at this path; the API is below /v1alpha1/clusters") })
+        .fallback(|| async {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path; the API is below /v1alpha1/clusters",
+            )
+        })
         .layer(DefaultBodyLimit::max(MOST_BODY_BYTES))
         .with_state(app)
 }
@@ -77,7 +85,9 @@ impl From<StoreError> for Refusal {
         let status = match error {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
             StoreError::Conflict { .. } => StatusCode::CONFLICT,
-            StoreError::Locked { .. } | StoreError::Superseded { .. } | StoreError::OfAnother { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Locked { .. }
+            | StoreError::Superseded { .. }
+            | StoreError::OfAnother { .. } => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -88,27 +98,43 @@ type Answer<T> = Result<Json<T>, Refusal>;
 
 async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &app.registry)
-        .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {e}")))?;
-    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    prometheus_client::encoding::text::encode(&mut text, &app.registry).map_err(|e| {
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the metrics cannot be written: {e}"),
+        )
+    })?;
+    Ok((
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        text,
+    )
+        .into_response())
 }
 
 async fn list(State(app): State<App>) -> Answer<ClusterList> {
-    Ok(Json(ClusterList { items: app.store.list().await?.into_iter().map(|s| s.cluster).collect() }))
+    Ok(Json(ClusterList {
+        items: app.store.list().await?.into_iter().map(|s| s.cluster).collect(),
+    }))
 }
 
 async fn read(State(app): State<App>, Path(name): Path<String>) -> Answer<RedisCluster> {
     Ok(Json(app.store.get(&name).await?.cluster))
 }
 
-async fn put(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Result<(StatusCode, Json<Applied>), Refusal> {
+async fn put(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Applied>), Refusal> {
     let wanted: RedisCluster = parse(&body)?;
     if wanted.metadata.name != name {
         return Err(bad(format!("the manifest is named {} and not {name}", wanted.metadata.name)));
     }
     if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.password_from.is_some()) {
         let user = &user.name;
-        return Err(bad(format!("passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256")));
+        return Err(bad(format!(
+            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256"
+        )));
     }
     check(&app, &wanted)?;
     for attempt in 0..TRIES {
@@ -144,9 +170,14 @@ fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode,
     (status, Json(Applied { outcome, cluster }))
 }
 
-async fn delete(State(app): State<App>, Path(name): Path<String>) -> Result<(StatusCode, Json<Message>), Refusal> {
+async fn delete(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<Message>), Refusal> {
     app.store.mark_deleted(&name).await?;
-    let message = format!("{name} is being deleted: the leases in its record are closed and what is left in escrow comes back");
+    let message = format!(
+        "{name} is being deleted: the leases in its record are closed and what is left in escrow comes back"
+    );
     Ok((StatusCode::ACCEPTED, Json(Message { message })))
 }
 
@@ -159,7 +190,11 @@ async fn accept_loss(State(app): State<App>, Path(name): Path<String>) -> Answer
     change(&app, &name, actions::accept_loss).await
 }
 
-async fn switchover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+async fn switchover(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<Message> {
     let request: Switchover = if body.is_empty() { Switchover::default() } else { parse(&body)? };
     change(&app, &name, |cluster| actions::switchover(cluster, &request)).await
 }
@@ -185,7 +220,11 @@ async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) ->
 }
 
 /// Reads, changes and writes an object; repeats when it moved meanwhile.
-async fn change(app: &App, name: &str, change: impl Fn(&mut RedisCluster) -> Result<String, Refusal>) -> Answer<Message> {
+async fn change(
+    app: &App,
+    name: &str,
+    change: impl Fn(&mut RedisCluster) -> Result<String, Refusal>,
+) -> Answer<Message> {
     for attempt in 0..TRIES {
         sleep(PAUSE * attempt).await;
         let mut cluster = app.store.get(name).await?.cluster;
@@ -202,7 +241,12 @@ async fn change(app: &App, name: &str, change: impl Fn(&mut RedisCluster) -> Res
 
 async fn plan(State(app): State<App>, Path(name): Path<String>) -> Answer<PlanReport> {
     app.store.get(&name).await?;
-    let unplanned = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the operator has not made a plan for {name} yet; ask again"));
+    let unplanned = || {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the operator has not made a plan for {name} yet; ask again"),
+        )
+    };
     app.board.plan(&name).map(Json).ok_or_else(unplanned)
 }
 
@@ -212,7 +256,11 @@ struct EventsQuery {
 }
 
 /// Events of a cluster that is gone are there for some time: no look at the object.
-async fn events(State(app): State<App>, Path(name): Path<String>, Query(query): Query<EventsQuery>) -> Answer<Vec<Event>> {
+async fn events(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Answer<Vec<Event>> {
     let mut events = app.store.events(&name).await?;
     if events.is_empty() {
         app.store.get(&name).await?;
@@ -229,19 +277,30 @@ struct EndpointQuery {
 }
 
 /// 204 when there is no (newer) endpoint within the time.
-async fn endpoint(State(app): State<App>, Path(name): Path<String>, Query(query): Query<EndpointQuery>) -> Result<Response, Refusal> {
+async fn endpoint(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Query(query): Query<EndpointQuery>,
+) -> Result<Response, Refusal> {
     app.store.get(&name).await?;
     let deadline = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT_SECONDS));
     let found = tokio::select! {
         found = app.board.wait_endpoint(&name, query.after_epoch, deadline) => found,
         () = app.shutdown.cancelled() => None,
     };
-    Ok(found.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |endpoint| Json(endpoint).into_response()))
+    Ok(found.map_or_else(
+        || StatusCode::NO_CONTENT.into_response(),
+        |endpoint| Json(endpoint).into_response(),
+    ))
 }
 
 fn check(app: &App, cluster: &RedisCluster) -> Result<(), Refusal> {
     let problems = (app.validate)(cluster);
-    if problems.is_empty() { Ok(()) } else { Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, problems.join("\n"))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, problems.join("\n")))
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

@@ -15,7 +15,9 @@ fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeErro
     let shutdown = CancellationToken::new();
     let (store, token) = (SqliteStore::open_in_memory().unwrap(), shutdown.clone());
     let (registry, logs) = (Arc::new(Registry::default()), Arc::new(FakeLogs::default()));
-    let serving = tokio::spawn(async move { serve(&socket, store, Arc::default(), registry, |_| Vec::new(), logs, token).await });
+    let serving = tokio::spawn(async move {
+        serve(&socket, store, Arc::default(), registry, |_| Vec::new(), logs, token).await
+    });
     (shutdown, serving)
 }
 
@@ -86,9 +88,13 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
         logs: Arc::new(FakeLogs::default()),
         shutdown: shutdown.clone(),
     };
-    let request = Request::get("/v1alpha1/clusters/cache/endpoint?wait_s=60").body(Body::empty()).unwrap();
+    let request =
+        Request::get("/v1alpha1/clusters/cache/endpoint?wait_s=60").body(Body::empty()).unwrap();
     let waiting = routes::router(app).oneshot(request);
-    let (answer, ()) =
-        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(waiting, async { shutdown.cancel() }) }).await.unwrap();
+    let (answer, ()) = tokio::time::timeout(Duration::from_secs(30), async {
+        tokio::join!(waiting, async { shutdown.cancel() })
+    })
+    .await
+    .unwrap();
     assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
 }

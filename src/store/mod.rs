@@ -1,4 +1,5 @@
-//! What outlives a process: objects with their record, transactions that may still land, events. No secrets.
+//! What outlives a process: objects with their record, transactions that may still land, events. No
+//! secrets.
 
 pub mod sqlite;
 
@@ -86,10 +87,12 @@ pub struct Event {
 /// Bits of a term below the millisecond in which it began.
 const TERM_RANDOM_BITS: u32 = 10;
 
-/// The term after `last`, which stands in the store: the millisecond in which it begins, and a random part.
+/// The term after `last`, which stands in the store: the millisecond in which it begins, and a
+/// random part.
 ///
-/// Two copies of one store never have the same term (but for one case in a thousand within one millisecond), and a store that was restored
-/// from an earlier copy has a higher one than every process before. Both hold for clocks that are about right; with a clock that was set back it is
+/// Two copies of one store never have the same term (but for one case in a thousand within one
+/// millisecond), and a store that was restored from an earlier copy has a higher one than every
+/// process before. Both hold for clocks that are about right; with a clock that was set back it is
 /// still higher than any of this store. Below 2^53, which JSON tools keep exact.
 #[must_use]
 pub fn next_term(last: u64, now: UnixMs, random: u32) -> u64 {
@@ -101,7 +104,8 @@ pub fn next_term(last: u64, now: UnixMs, random: u32) -> u64 {
 /// The store.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Raises the term and returns it: every later write of a process with a lower term fails with `Superseded`. See [`next_term`].
+    /// Raises the term and returns it: every later write of a process with a lower term fails with
+    /// `Superseded`. See [`next_term`].
     async fn take_over(&self) -> Result<u64, StoreError>;
 
     /// All objects, by name.
@@ -110,14 +114,20 @@ pub trait Store: Send + Sync {
     /// One object.
     async fn get(&self, name: &str) -> Result<Stored, StoreError>;
 
-    /// Creates or replaces the desired part. `metadata.resourceVersion`, when given, must be the present one. Generation goes up when the spec differs.
+    /// Creates or replaces the desired part. `metadata.resourceVersion`, when given, must be the
+    /// present one. Generation goes up when the spec differs.
     async fn apply(&self, cluster: RedisCluster) -> Result<Stored, StoreError>;
 
     /// Marks an object for deletion; it stays until the operator removes it.
     async fn mark_deleted(&self, name: &str) -> Result<(), StoreError>;
 
     /// Replaces the record if its version is still `expected`; returns the new version.
-    async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError>;
+    async fn set_record(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError>;
 
     /// Publishes a status; it does not touch generation.
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError>;

@@ -1,7 +1,8 @@
 //! The store as one SQLite file of one machine.
 //!
-//! Every write is one transaction, on the disk (WAL, `synchronous = FULL`) before the call returns. The file is locked against a second
-//! operator for as long as the store lives, and the operator's own writes are refused once a later operator raised the term.
+//! Every write is one transaction, on the disk (WAL, `synchronous = FULL`) before the call returns.
+//! The file is locked against a second operator for as long as the store lives, and the operator's
+//! own writes are refused once a later operator raised the term.
 
 mod rows;
 mod schema;
@@ -29,7 +30,8 @@ use crate::model::time::UnixMs;
 
 /// Events kept for each cluster.
 const EVENTS_KEPT: i64 = 1000;
-/// Events of a cluster that is gone are kept so long, milliseconds: whoever deleted it can read how it ended.
+/// Events of a cluster that is gone are kept so long, milliseconds: whoever deleted it can read how
+/// it ended.
 const EVENTS_OF_THE_GONE_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// A store in one SQLite file.
@@ -49,11 +51,13 @@ struct Shared {
 }
 
 impl SqliteStore {
-    /// Opens or creates the file at `path`, brings its schema up to date and locks it (`<path>.lock`).
+    /// Opens or creates the file at `path`, brings its schema up to date and locks it
+    /// (`<path>.lock`).
     pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
         let lock = take_lock(path)?;
         create_private(path)?;
-        let connection = Connection::open(path).map_err(|e| StoreError::Failed(format!("{} cannot be opened: {e}", path.display())))?;
+        let connection = Connection::open(path)
+            .map_err(|e| StoreError::Failed(format!("{} cannot be opened: {e}", path.display())))?;
         Self::with(connection, Some(path), Some(lock))
     }
 
@@ -69,11 +73,17 @@ impl SqliteStore {
     pub async fn belong_to(&self, installation: &InstallationId) -> Result<(), StoreError> {
         let ours = installation.0.clone();
         self.run(move |tx| {
-            let theirs: Option<String> = tx.query_row("SELECT id FROM installation", [], |row| row.get(0)).optional().map_err(failed)?;
+            let theirs: Option<String> = tx
+                .query_row("SELECT id FROM installation", [], |row| row.get(0))
+                .optional()
+                .map_err(failed)?;
             match theirs {
                 Some(theirs) if theirs != ours => Err(StoreError::OfAnother { ours, theirs }),
                 Some(_) => Ok(()),
-                None => tx.execute("INSERT INTO installation VALUES (?1)", [&ours]).map(drop).map_err(failed),
+                None => tx
+                    .execute("INSERT INTO installation VALUES (?1)", [&ours])
+                    .map(drop)
+                    .map_err(failed),
             }
         })
         .await
@@ -85,16 +95,27 @@ impl SqliteStore {
         Arc::new(Self { shared: self.shared.clone(), term: AtomicU64::new(0) })
     }
 
-    fn with(mut connection: Connection, path: Option<&Path>, lock: Option<File>) -> Result<Arc<Self>, StoreError> {
+    fn with(
+        mut connection: Connection,
+        path: Option<&Path>,
+        lock: Option<File>,
+    ) -> Result<Arc<Self>, StoreError> {
         // The answer is the mode in force: an in-memory database has no WAL, and needs none.
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(failed)?;
+        connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+            .map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
-        let shared = Shared { connection: Mutex::new(connection), changes: watch::Sender::new(0), _lock: lock };
+        let shared = Shared {
+            connection: Mutex::new(connection),
+            changes: watch::Sender::new(0),
+            _lock: lock,
+        };
         Ok(Arc::new(Self { shared: Arc::new(shared), term: AtomicU64::new(0) }))
     }
 
-    /// Runs `job` in one transaction on the one connection, off the async threads. An error rolls it back.
+    /// Runs `job` in one transaction on the one connection, off the async threads. An error rolls
+    /// it back.
     async fn run<T, F>(&self, job: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -135,7 +156,11 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn take_over(&self) -> Result<u64, StoreError> {
         let random = rand::random();
-        let term = self.run(move |tx| rows::raise_term(tx, |last| super::next_term(last, UnixMs::now(), random))).await?;
+        let term = self
+            .run(move |tx| {
+                rows::raise_term(tx, |last| super::next_term(last, UnixMs::now(), random))
+            })
+            .await?;
         self.term.store(term, Ordering::Release);
         Ok(term)
     }
@@ -166,7 +191,11 @@ impl Store for SqliteStore {
                 }
                 let version = rows::count_up(tx, "resource_version")?;
                 let row = params![name, UnixMs::now().to_string(), rows::int(version)];
-                tx.execute("UPDATE object SET deleted = ?2, resource_version = ?3 WHERE name = ?1", row).map_err(failed)?;
+                tx.execute(
+                    "UPDATE object SET deleted = ?2, resource_version = ?3 WHERE name = ?1",
+                    row,
+                )
+                .map_err(failed)?;
                 Ok(true)
             })
             .await?;
@@ -176,14 +205,20 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError> {
+    async fn set_record(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError> {
         let (name, record) = (name.to_owned(), rows::json(record)?);
         self.run_in_charge(move |tx| {
             if must(tx, &name)?.record_version != expected {
                 return Err(StoreError::Conflict { name });
             }
             let row = params![name, record, rows::int(expected + 1)];
-            tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row).map_err(failed)?;
+            tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row)
+                .map_err(failed)?;
             Ok(expected + 1)
         })
         .await
@@ -192,13 +227,16 @@ impl Store for SqliteStore {
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
         let (name, status) = (name.to_owned(), status.clone());
         self.run_in_charge(move |tx| {
-            // A status that says the same again is no change: readers that watch the version stay quiet, and so does the disk.
+            // A status that says the same again is no change: readers that watch the version stay
+            // quiet, and so does the disk.
             if must(tx, &name)?.cluster.status.as_ref() == Some(&status) {
                 return Ok(());
             }
             let version = rows::count_up(tx, "resource_version")?;
             let row = params![name, rows::json(&status)?, rows::int(version)];
-            tx.execute("UPDATE object SET status = ?2, resource_version = ?3 WHERE name = ?1", row).map(drop).map_err(failed)
+            tx.execute("UPDATE object SET status = ?2, resource_version = ?3 WHERE name = ?1", row)
+                .map(drop)
+                .map_err(failed)
         })
         .await
     }
@@ -210,7 +248,8 @@ impl Store for SqliteStore {
                 return Err(StoreError::NotFound { name });
             }
             let oldest = UnixMs::now().0.saturating_sub(EVENTS_OF_THE_GONE_MS);
-            let stale = "DELETE FROM event WHERE at < ?1 AND cluster NOT IN (SELECT name FROM object)";
+            let stale =
+                "DELETE FROM event WHERE at < ?1 AND cluster NOT IN (SELECT name FROM object)";
             tx.execute(stale, [rows::int(oldest)]).map(drop).map_err(failed)
         })
         .await?;
@@ -229,7 +268,10 @@ impl Store for SqliteStore {
 
     async fn drop_tx(&self, hash: &str) -> Result<(), StoreError> {
         let hash = hash.to_owned();
-        self.run_in_charge(move |tx| tx.execute("DELETE FROM tx WHERE hash = ?1", [&hash]).map(drop).map_err(failed)).await
+        self.run_in_charge(move |tx| {
+            tx.execute("DELETE FROM tx WHERE hash = ?1", [&hash]).map(drop).map_err(failed)
+        })
+        .await
     }
 
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
@@ -268,17 +310,27 @@ fn apply(tx: &Transaction<'_>, wanted: &RedisCluster) -> Result<(Stored, bool), 
     let name = &wanted.metadata.name;
     let present = rows::find(tx, name)?;
     let has = present.as_ref().and_then(|p| p.cluster.metadata.resource_version.as_ref());
-    if wanted.metadata.resource_version.is_some() && wanted.metadata.resource_version.as_ref() != has {
+    if wanted.metadata.resource_version.is_some()
+        && wanted.metadata.resource_version.as_ref() != has
+    {
         return Err(StoreError::Conflict { name: name.clone() });
     }
     if let Some(present) = present {
         let old = &present.cluster;
         let new_spec = old.spec != wanted.spec;
-        if !new_spec && old.metadata.labels == wanted.metadata.labels && old.metadata.annotations == wanted.metadata.annotations {
+        if !new_spec
+            && old.metadata.labels == wanted.metadata.labels
+            && old.metadata.annotations == wanted.metadata.annotations
+        {
             return Ok((present, false));
         }
         let generation = old.metadata.generation.unwrap_or(0) + u64::from(new_spec);
-        write_desired(tx, wanted, generation, old.metadata.creation_timestamp.as_deref().unwrap_or_default())?;
+        write_desired(
+            tx,
+            wanted,
+            generation,
+            old.metadata.creation_timestamp.as_deref().unwrap_or_default(),
+        )?;
     } else {
         // An earlier cluster of this name is somebody else's story.
         tx.execute("DELETE FROM event WHERE cluster = ?1", [name]).map_err(failed)?;
@@ -287,7 +339,12 @@ fn apply(tx: &Transaction<'_>, wanted: &RedisCluster) -> Result<(Stored, bool), 
     Ok((must(tx, name)?, true))
 }
 
-fn write_desired(tx: &Transaction<'_>, wanted: &RedisCluster, generation: u64, created: &str) -> Result<(), StoreError> {
+fn write_desired(
+    tx: &Transaction<'_>,
+    wanted: &RedisCluster,
+    generation: u64,
+    created: &str,
+) -> Result<(), StoreError> {
     let version = rows::count_up(tx, "resource_version")?;
     tx.execute(
         "INSERT INTO object (name, labels, annotations, spec, generation, resource_version, created, record, record_version)
@@ -313,15 +370,20 @@ fn take_lock(path: &Path) -> Result<File, StoreError> {
     let lock = create_private(&path.with_added_extension("lock"))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: path.display().to_string() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(StoreError::Locked { path: path.display().to_string() })
+        }
         Err(e) => Err(StoreError::Failed(format!("{} cannot be locked: {e}", path.display()))),
     }
 }
 
-/// Opens a file for writing and creates it for its owner alone where it is missing; `SQLite` gives its side files the same mode.
+/// Opens a file for writing and creates it for its owner alone where it is missing; `SQLite` gives
+/// its side files the same mode.
 fn create_private(path: &Path) -> Result<File, StoreError> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-    opened.map_err(|e| StoreError::Failed(format!("{} cannot be opened or created: {e}", path.display())))
+    opened.map_err(|e| {
+        StoreError::Failed(format!("{} cannot be opened or created: {e}", path.display()))
+    })
 }
 
 #[allow(clippy::needless_pass_by_value)] // for use in map_err

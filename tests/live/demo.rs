@@ -28,10 +28,20 @@ impl Demo {
     fn start() -> Self {
         let value = format!("{:016x}", rand::thread_rng().next_u64());
         let mut command = Command::new(PROGRAM);
-        command.arg("demo").env("AKASH_REDIS_TEST_MARKER", &value).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .arg("demo")
+            .env("AKASH_REDIS_TEST_MARKER", &value)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, family: Family::new(&format!("AKASH_REDIS_TEST_MARKER={value}")), seen: Vec::new() }
+        Self {
+            child,
+            lines,
+            family: Family::new(&format!("AKASH_REDIS_TEST_MARKER={value}")),
+            seen: Vec::new(),
+        }
     }
 
     /// Reads on until a line with `words`, and looks at the family with every line.
@@ -82,15 +92,28 @@ fn it_shows_failovers_a_move_and_the_refund_and_leaves_nothing() {
 
         let said = demo.seen.join("\n");
         println!("{said}");
-        for words in ["the cluster is ready", "seen by ", "fence: ", "the lost node was replaced by a new one", "0 deployments, 0 devices"]
-        {
+        for words in [
+            "the cluster is ready",
+            "seen by ",
+            "fence: ",
+            "the lost node was replaced by a new one",
+            "0 deployments, 0 devices",
+        ] {
             assert!(said.contains(words), "{words:?} is not in:\n{said}");
         }
-        let reports = demo.seen.iter().filter(|line| line.trim_start().starts_with("epoch ") && line.contains(" -> ")).count();
+        let reports = demo
+            .seen
+            .iter()
+            .filter(|line| line.trim_start().starts_with("epoch ") && line.contains(" -> "))
+            .count();
         assert_eq!(reports, 2, "one report for each failover:\n{said}");
-        let measured: Vec<&String> = demo.seen.iter().filter(|line| line.ends_with("of them lost")).collect();
+        let measured: Vec<&String> =
+            demo.seen.iter().filter(|line| line.ends_with("of them lost")).collect();
         assert_eq!(measured.len(), 3, "{said}");
-        assert!(measured[2].contains("node 1 moved") && measured[2].ends_with(", 0 of them lost"), "a move loses nothing:\n{said}");
+        assert!(
+            measured[2].contains("node 1 moved") && measured[2].ends_with(", 0 of them lost"),
+            "a move loses nothing:\n{said}"
+        );
     });
 }
 

@@ -1,4 +1,5 @@
-//! A front of the control server that makes faults on real connections: requests pass through it to the server, unless they are to fail.
+//! A front of the control server that makes faults on real connections: requests pass through it to
+//! the server, unless they are to fail.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -67,7 +68,13 @@ impl Front {
 
     /// How many requests of this kind came.
     pub fn count(&self, kind: Kind) -> usize {
-        self.state.lock().unwrap().seen.iter().filter(|(method, path)| is(kind, method, path)).count()
+        self.state
+            .lock()
+            .unwrap()
+            .seen
+            .iter()
+            .filter(|(method, path)| is(kind, method, path))
+            .count()
     }
 }
 
@@ -88,11 +95,17 @@ impl State {
 
 /// A path that ends with `/` in the kind names what is below it.
 fn is(kind: Kind, method: &str, path: &str) -> bool {
-    kind.0 == method && if kind.1.ends_with('/') { path.contains(kind.1) } else { path.ends_with(kind.1) }
+    kind.0 == method
+        && if kind.1.ends_with('/') { path.contains(kind.1) } else { path.ends_with(kind.1) }
 }
 
-/// One request: whoever has more opens another connection, because each answer says that this one ends.
-async fn serve(mut client: TcpStream, server: SocketAddr, state: Arc<Mutex<State>>) -> std::io::Result<()> {
+/// One request: whoever has more opens another connection, because each answer says that this one
+/// ends.
+async fn serve(
+    mut client: TcpStream,
+    server: SocketAddr,
+    state: Arc<Mutex<State>>,
+) -> std::io::Result<()> {
     let Some(request) = read_request(&mut client).await? else { return Ok(()) };
     let line = request.line();
     let mut words = line.split(' ');
@@ -113,7 +126,11 @@ async fn serve(mut client: TcpStream, server: SocketAddr, state: Arc<Mutex<State
 
 fn says(status: &str, header: &str) -> Vec<u8> {
     let body = r#"{"message":"by the front"}"#;
-    format!("HTTP/1.1 {status}\r\n{header}Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 {status}\r\n{header}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 async fn deliver(request: &Request, server: SocketAddr) -> std::io::Result<Vec<u8>> {
@@ -145,9 +162,12 @@ async fn read_request(client: &mut TcpStream) -> std::io::Result<Option<Request>
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end + 4]).into_owned();
-            let length =
-                head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-            let length: usize = length.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0);
+            let length = head
+                .lines()
+                .filter_map(|line| line.split_once(": "))
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            let length: usize =
+                length.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0);
             if bytes.len() >= end + 4 + length {
                 return Ok(Some(Request { head, body: bytes.split_off(end + 4) }));
             }

@@ -1,4 +1,5 @@
-//! A container that somebody sets up by hand: its own network, processes and system directories, with the programs on its PATH.
+//! A container that somebody sets up by hand: its own network, processes and system directories,
+//! with the programs on its PATH.
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -11,7 +12,8 @@ use akash_redis::devnet::tailnet::{Tailnet, login_server, node_env};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// DIR ADDRESS GATEWAY: what the programs write to by default is private to this machine. The first process buries the dead.
+/// DIR ADDRESS GATEWAY: what the programs write to by default is private to this machine. The first
+/// process buries the dead.
 const SET_UP: &str = r#"set -eu
 mkdir -p "$1/etc"
 cp -a /etc/. "$1/etc" 2>/dev/null || true
@@ -45,9 +47,22 @@ impl Machine {
         let address = net.take().unwrap();
         std::fs::create_dir_all(&dir).unwrap();
         let mut first = Command::new("unshare");
-        first.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", SET_UP, "sh"]);
+        first.args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+            "sh",
+            "-c",
+            SET_UP,
+            "sh",
+        ]);
         first.arg(&dir).args([address, Net::GATEWAY].map(|ip| ip.to_string()));
-        let mut first = first.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut first =
+            first.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let pid = first.id().unwrap();
         let mut said = BufReader::new(first.stdout.take().unwrap()).lines();
         assert_eq!(said.next_line().await.unwrap().as_deref(), Some("ready"));
@@ -63,14 +78,26 @@ impl Machine {
     pub fn shell(&self, variables: &[(&str, &str)], lines: &str) -> Command {
         let mut command = Command::new("nsenter");
         let namespace = |kind: &str, name: &str| format!("--{kind}=/proc/{}/ns/{name}", self.pid);
-        command.args([namespace("net", "net"), namespace("mount", "mnt"), namespace("pid", "pid_for_children")]);
-        command.args(["--", "bash", "-c", &format!("{LOGIN}{lines}")]).env("PATH", &self.path).env("HOME", "/run");
-        command.envs(node_env()).env("TS_LOGS_DIR", "/run").env("LOGIN_SERVER", login_server()).envs(variables.iter().copied());
+        command.args([
+            namespace("net", "net"),
+            namespace("mount", "mnt"),
+            namespace("pid", "pid_for_children"),
+        ]);
+        command
+            .args(["--", "bash", "-c", &format!("{LOGIN}{lines}")])
+            .env("PATH", &self.path)
+            .env("HOME", "/run");
+        command
+            .envs(node_env())
+            .env("TS_LOGS_DIR", "/run")
+            .env("LOGIN_SERVER", login_server())
+            .envs(variables.iter().copied());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
-    /// Types lines and waits for their end. What stays in the background must not hold the output open.
+    /// Types lines and waits for their end. What stays in the background must not hold the output
+    /// open.
     pub async fn run(&self, lines: &str) -> Output {
         self.shell(&[], lines).output().await.unwrap()
     }

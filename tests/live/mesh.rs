@@ -7,7 +7,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use akash_redis::devnet::sandbox::Sandbox;
-use akash_redis::devnet::tailnet::{CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, Tailnet, login_server, node_env, socks5};
+use akash_redis::devnet::tailnet::{
+    CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, Tailnet, login_server, node_env, socks5,
+};
 use akash_redis::mesh::MeshControl as _;
 use akash_redis::mesh::control::{ControlClient, MeshSettings};
 use akash_redis::mesh::dial::{FIRST_DIAL, dial};
@@ -48,19 +50,28 @@ pub async fn join(tailnet: &Tailnet, dir: &Path, hostname: &str, key: &str) -> C
     std::fs::create_dir_all(dir).unwrap();
     let socket = format!("--socket={}", dir.join("ts.sock").display());
     let mut tailscaled = Command::new(tailnet.peers().join("tailscaled"));
-    tailscaled.args(["--tun=userspace-networking", "--no-logs-no-support", &socket, "--statedir"]).arg(dir);
+    tailscaled
+        .args(["--tun=userspace-networking", "--no-logs-no-support", &socket, "--statedir"])
+        .arg(dir);
     tailscaled.envs(node_env()).env("TS_LOGS_DIR", dir).stdout(Stdio::null()).stderr(Stdio::null());
     let tailscaled = tailscaled.kill_on_drop(true).spawn().unwrap();
     std::fs::write(dir.join("key"), key).unwrap();
     let mut up = Command::new(tailnet.peers().join("tailscale"));
-    up.args([&socket, "up", &format!("--hostname={hostname}"), &format!("--login-server={}", login_server()), "--timeout=30s"]);
+    up.args([
+        &socket,
+        "up",
+        &format!("--hostname={hostname}"),
+        &format!("--login-server={}", login_server()),
+        "--timeout=30s",
+    ]);
     up.arg(format!("--auth-key=file:{}", dir.join("key").display()));
     assert!(up.status().await.unwrap().success());
     tailscaled
 }
 
 async fn scenario(sandbox: Sandbox) {
-    let tailnet = Tailnet::start(&sandbox.dir.join("tailnet"), &["-on-delete", "expire"]).await.unwrap();
+    let tailnet =
+        Tailnet::start(&sandbox.dir.join("tailnet"), &["-on-delete", "expire"]).await.unwrap();
     let own = LocalClient::new(&tailnet.socket()).unwrap();
     assert!(own.status().await.unwrap().running());
 
@@ -74,7 +85,10 @@ async fn scenario(sandbox: Sandbox) {
     })
     .unwrap();
     let key = control.mint(&node.key_description(&ours), CLUSTER_TAG, HOUR).await.unwrap();
-    let spare = control.mint(&IncarnationName::new("cache", 1, "y8m3").key_description(&ours), CLUSTER_TAG, HOUR).await.unwrap();
+    let spare = control
+        .mint(&IncarnationName::new("cache", 1, "y8m3").key_description(&ours), CLUSTER_TAG, HOUR)
+        .await
+        .unwrap();
     assert_eq!(control.read(&ours, &BTreeSet::new()).await.unwrap().keys.len(), 2);
     let error = control.mint("x", "tag:nobodys", HOUR).await.unwrap_err();
     assert!(error.to_string().contains("tagOwners must give tag:nobodys"), "{error}");
@@ -85,8 +99,15 @@ async fn scenario(sandbox: Sandbox) {
     let [device] = &view.devices[..] else { panic!("one device: {view:?}") };
     let local = LocalClient::new(&dir.join("ts.sock")).unwrap();
     let seen = local.status().await.unwrap().own.unwrap();
-    assert_eq!((seen.id.as_str(), seen.fqdn(), device.tags[0].as_str()), (device.id.as_str(), device.name.as_str(), CLUSTER_TAG));
-    assert!(view.keys.iter().all(|left| left.id != key.id), "a one-off key that was used is of no use: {:?}", view.keys);
+    assert_eq!(
+        (seen.id.as_str(), seen.fqdn(), device.tags[0].as_str()),
+        (device.id.as_str(), device.name.as_str(), CLUSTER_TAG)
+    );
+    assert!(
+        view.keys.iter().all(|left| left.id != key.id),
+        "a one-off key that was used is of no use: {:?}",
+        view.keys
+    );
     control.revoke(&spare.id).await.unwrap();
     control.revoke(&spare.id).await.unwrap();
 
@@ -95,7 +116,8 @@ async fn scenario(sandbox: Sandbox) {
     let answers = async || {
         let Ok(mut stream) = dial(Some(socks5()), ip, 9700, FIRST_DIAL).await else { return false };
         let mut word = [0; 5];
-        matches!(timeout(FIRST_DIAL, stream.read_exact(&mut word)).await, Ok(Ok(_))) && &word == b"agent"
+        matches!(timeout(FIRST_DIAL, stream.read_exact(&mut word)).await, Ok(Ok(_)))
+            && &word == b"agent"
     };
     until(answers).await;
     assert!(own.status().await.unwrap().peer_named(&device.name).is_some());

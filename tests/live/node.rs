@@ -1,4 +1,5 @@
-//! What can be seen of the nodes of a running cluster: from outside, from inside, and by the operator's commands.
+//! What can be seen of the nodes of a running cluster: from outside, from inside, and by the
+//! operator's commands.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,25 +37,33 @@ const OBSERVER: &str = r#"users: [{ name: observer, rules: "+info +ping", passwo
 
 #[test]
 fn a_quickstart_cluster_is_what_its_commands_and_pages_say() {
-    sandboxed("node::a_quickstart_cluster_is_what_its_commands_and_pages_say", LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::start(&sandbox).await;
-        let manifest = sandbox.dir.join("quickstart.yaml");
-        let quickstart = include_str!("../../manifests/quickstart.yaml");
-        std::fs::write(&manifest, quickstart.replace("users: [", OBSERVER)).unwrap();
-        let applied = text(&stage.cli(&["apply", "--wait", "--timeout", "1m", "-f", manifest.to_str().unwrap()]).await);
-        assert!(applied.contains("rediscluster/cache created"), "{applied}");
+    sandboxed(
+        "node::a_quickstart_cluster_is_what_its_commands_and_pages_say",
+        LIMIT,
+        async |sandbox: Sandbox| {
+            let stage = Stage::start(&sandbox).await;
+            let manifest = sandbox.dir.join("quickstart.yaml");
+            let quickstart = include_str!("../../manifests/quickstart.yaml");
+            std::fs::write(&manifest, quickstart.replace("users: [", OBSERVER)).unwrap();
+            let applied = text(
+                &stage
+                    .cli(&["apply", "--wait", "--timeout", "1m", "-f", manifest.to_str().unwrap()])
+                    .await,
+            );
+            assert!(applied.contains("rediscluster/cache created"), "{applied}");
 
-        let status = stage.until_ready().await;
-        let master = stage.master().await;
-        let replica = status.nodes.iter().find(|n| n.phase == "Replica").unwrap();
-        endpoint_is_the_master(&stage, &master).await;
-        logs_are_of_every_process(&stage).await;
-        replication_goes_by_the_mesh_name(&stage, &master, replica).await;
-        for node in &status.nodes {
-            redis_answers_inside_only(&stage, node).await;
-            page_is_signed_by_the_node(&stage, node).await;
-        }
-    });
+            let status = stage.until_ready().await;
+            let master = stage.master().await;
+            let replica = status.nodes.iter().find(|n| n.phase == "Replica").unwrap();
+            endpoint_is_the_master(&stage, &master).await;
+            logs_are_of_every_process(&stage).await;
+            replication_goes_by_the_mesh_name(&stage, &master, replica).await;
+            for node in &status.nodes {
+                redis_answers_inside_only(&stage, node).await;
+                page_is_signed_by_the_node(&stage, node).await;
+            }
+        },
+    );
 }
 
 fn text(output: &Output) -> String {
@@ -74,7 +83,10 @@ async fn endpoint_is_the_master(stage: &Stage, master: &NodeStatus) {
 async fn logs_are_of_every_process(stage: &Stage) {
     let said = text(&stage.cli(&["logs", "cache", "--tail", "2000"]).await);
     for source in ["agent", "tailscaled", "redis"] {
-        assert!(said.lines().any(|line| line.starts_with(source)), "nothing of {source} in:\n{said}");
+        assert!(
+            said.lines().any(|line| line.starts_with(source)),
+            "nothing of {source} in:\n{said}"
+        );
     }
     assert!(!said.contains("tskey-auth-"), "the key with which the node joined is a secret");
 }
@@ -84,8 +96,22 @@ async fn inside(stage: &Stage, node: &NodeStatus, words: &[&str]) -> String {
     let (provider, lease) = stage.local.market.find(node.dseq).unwrap();
     let pid = stage.local.market.providers[provider].runner.pid(&lease).unwrap();
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/proc/{pid}/ns/net")).args(["redis-cli", "-h", "127.0.0.1", "--user", "observer"]);
-    text(&command.args(words).env("REDISCLI_AUTH", PASSWORD).kill_on_drop(true).output().await.unwrap())
+    command.arg(format!("--net=/proc/{pid}/ns/net")).args([
+        "redis-cli",
+        "-h",
+        "127.0.0.1",
+        "--user",
+        "observer",
+    ]);
+    text(
+        &command
+            .args(words)
+            .env("REDISCLI_AUTH", PASSWORD)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap(),
+    )
 }
 
 async fn redis_answers_inside_only(stage: &Stage, node: &NodeStatus) {
@@ -94,15 +120,31 @@ async fn redis_answers_inside_only(stage: &Stage, node: &NodeStatus) {
     let address = stage.local.market.providers[provider].runner.address(&lease).unwrap();
     for port in [6379, 9700, 1055] {
         let error = TcpStream::connect(SocketAddr::from((address, port))).await.unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{}:{port}", node.incarnation);
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionRefused,
+            "{}:{port}",
+            node.incarnation
+        );
     }
-    assert!(TcpStream::connect(SocketAddr::from((address, 8080))).await.is_ok(), "the status page is the one public port");
+    assert!(
+        TcpStream::connect(SocketAddr::from((address, 8080))).await.is_ok(),
+        "the status page is the one public port"
+    );
 }
 
-async fn replication_goes_by_the_mesh_name(stage: &Stage, master: &NodeStatus, replica: &NodeStatus) {
+async fn replication_goes_by_the_mesh_name(
+    stage: &Stage,
+    master: &NodeStatus,
+    replica: &NodeStatus,
+) {
     let info = inside(stage, replica, &["info", "replication"]).await;
     let name = master.mesh_name.as_deref().unwrap();
-    for line in [format!("master_host:{name}"), "master_port:6379".to_owned(), "master_link_status:up".to_owned()] {
+    for line in [
+        format!("master_host:{name}"),
+        "master_port:6379".to_owned(),
+        "master_link_status:up".to_owned(),
+    ] {
         assert!(info.lines().any(|found| found.trim() == line), "{line} is not in:\n{info}");
     }
 }
@@ -116,18 +158,26 @@ async fn page_is_signed_by_the_node(stage: &Stage, node: &NodeStatus) {
 
     let signature = STANDARD.decode(page.headers[SIGNATURE_HEADER].as_bytes()).unwrap();
     let signature = Signature::from_der(&signature).unwrap();
-    key_of(config, &node.incarnation).verify(&page.body, &signature).expect("the node's own key signed this body");
+    key_of(config, &node.incarnation)
+        .verify(&page.body, &signature)
+        .expect("the node's own key signed this body");
     let content: StatusPage = serde_json::from_slice(&page.body).unwrap();
     assert_eq!((content.nonce.as_str(), &content.incarnation), (nonce, &node.incarnation));
-    assert_eq!((content.mesh.as_str(), content.fenced), ("Running", node.phase != "Master"), "the master alone takes writes");
+    assert_eq!(
+        (content.mesh.as_str(), content.fenced),
+        ("Running", node.phase != "Master"),
+        "the master alone takes writes"
+    );
 }
 
 /// The key in the certificate that the operator derives for this incarnation.
 fn key_of(config: Config, incarnation: &str) -> VerifyingKey {
     let root = RootSecret::new(config.root_secret).unwrap();
-    let pem = root.node_certificate(&IncarnationName(incarnation.to_owned()), UnixMs::now()).certificate;
+    let pem =
+        root.node_certificate(&IncarnationName(incarnation.to_owned()), UnixMs::now()).certificate;
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
-    VerifyingKey::from_sec1_bytes(&pem.parse_x509().unwrap().public_key().subject_public_key.data).unwrap()
+    VerifyingKey::from_sec1_bytes(&pem.parse_x509().unwrap().public_key().subject_public_key.data)
+        .unwrap()
 }
 
 struct OnChain(Arc<ChainClient>);
@@ -153,7 +203,12 @@ async fn public_name(config: &Config, node: &NodeStatus) -> String {
     let view = chain.read(&BTreeSet::from([node.dseq])).await.unwrap();
     let lease = &view.deployments[&node.dseq].leases[0].id;
     let issuer = wallet.address().to_owned();
-    let gateway = GatewayClient::new(issuer, Arc::new(move |bytes: &[u8]| wallet.sign(bytes)), Arc::new(OnChain(chain)), true);
+    let gateway = GatewayClient::new(
+        issuer,
+        Arc::new(move |bytes: &[u8]| wallet.sign(bytes)),
+        Arc::new(OnChain(chain)),
+        true,
+    );
     match gateway.lease_status(&view.providers[&lease.provider], lease).await {
         LeaseStatus::Deployed { uris, .. } => uris.into_iter().next().unwrap(),
         other => panic!("{other:?}"),

@@ -1,4 +1,5 @@
-//! An operator with a tailscaled of its own: it outlives kills, freezes, lost state and a control server that is away.
+//! An operator with a tailscaled of its own: it outlives kills, freezes, lost state and a control
+//! server that is away.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +30,11 @@ impl Own {
         let text = std::fs::read_to_string(stage.local.config()).unwrap();
         let theirs = format!("socks5: \"{}\"", tailnet::socks5());
         assert!(text.contains(&theirs), "{text}");
-        let ours = format!("tailscaled: {{ stateDir: {}, program: {} }}", own.dir.display(), program.display());
+        let ours = format!(
+            "tailscaled: {{ stateDir: {}, program: {} }}",
+            own.dir.display(),
+            program.display()
+        );
         std::fs::write(stage.local.config(), text.replace(&theirs, &ours)).unwrap();
         own
     }
@@ -49,16 +54,24 @@ impl Own {
     /// Ids and tags of the operator's devices.
     async fn devices(stage: &Stage) -> Vec<(String, String)> {
         let answer = stage.local.tailnet.api(Method::GET, "tailnet/-/devices", None).await.unwrap();
-        let ours =
-            answer["devices"].as_array().unwrap().iter().filter(|d| d["hostname"].as_str().unwrap().starts_with("akash-redis-operator-"));
-        ours.map(|d| (d["nodeId"].as_str().unwrap().to_owned(), d["tags"][0].as_str().unwrap().to_owned())).collect()
+        let ours = answer["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|d| d["hostname"].as_str().unwrap().starts_with("akash-redis-operator-"));
+        ours.map(|d| {
+            (d["nodeId"].as_str().unwrap().to_owned(), d["tags"][0].as_str().unwrap().to_owned())
+        })
+        .collect()
     }
 
     /// Keys with which somebody could still become the operator.
     async fn keys(stage: &Stage) -> usize {
         let answer = stage.local.tailnet.api(Method::GET, "tailnet/-/keys", None).await.unwrap();
         let ours =
-            answer["keys"].as_array().unwrap().iter().filter(|k| k["description"].as_str().is_some_and(|d| d.starts_with("ar-operator ")));
+            answer["keys"].as_array().unwrap().iter().filter(|k| {
+                k["description"].as_str().is_some_and(|d| d.starts_with("ar-operator "))
+            });
         ours.filter(|k| k["invalid"] != true).count()
     }
 }
@@ -93,14 +106,25 @@ fn an_operator_with_its_own_tailscaled_finds_its_nodes_again_whatever_dies() {
         let mut stage = Stage::without_operator(&sandbox).await;
         let own = Own::set_up(&stage, &sandbox);
         let (said, good) = check(&stage).await;
-        assert!(good && said.contains("not logged in yet: a key with tag:operator is minted at the start"), "{said}");
-        assert_eq!((Own::devices(&stage).await, Own::keys(&stage).await, own.dir.exists()), (vec![], 0, false), "a check makes nothing");
+        assert!(
+            good && said
+                .contains("not logged in yet: a key with tag:operator is minted at the start"),
+            "{said}"
+        );
+        assert_eq!(
+            (Own::devices(&stage).await, Own::keys(&stage).await, own.dir.exists()),
+            (vec![], 0, false),
+            "a check makes nothing"
+        );
 
         stage.local.start_operator().await.unwrap();
         stage.client.apply(&cluster(3)).await.unwrap();
         stage.until_ready().await;
         let first = Own::devices(&stage).await;
-        assert_eq!((first.len(), first[0].1.as_str(), Own::keys(&stage).await), (1, OPERATOR_TAG, 0));
+        assert_eq!(
+            (first.len(), first[0].1.as_str(), Own::keys(&stage).await),
+            (1, OPERATOR_TAG, 0)
+        );
         let (said, good) = check(&stage).await;
         assert!(good && said.contains(" runs and sees 3 peers"), "{said}");
 
@@ -110,33 +134,57 @@ fn an_operator_with_its_own_tailscaled_finds_its_nodes_again_whatever_dies() {
         assert_eq!(Own::devices(&stage).await, first, "it was the same device all the time");
         state_lost(&mut stage, &own).await;
         let second = Own::devices(&stage).await;
-        assert_eq!((second.len(), Own::keys(&stage).await), (1, 0), "the device of the lost state is gone: {second:?}");
+        assert_eq!(
+            (second.len(), Own::keys(&stage).await),
+            (1, 0),
+            "the device of the lost state is gone: {second:?}"
+        );
         assert_ne!(second, first);
     });
 }
 
-/// The network map of the tailscaled that was left behind is enough to find the nodes, and to move the master.
+/// The network map of the tailscaled that was left behind is enough to find the nodes, and to move
+/// the master.
 async fn killed_while_the_control_server_is_away(stage: &mut Stage) {
     let old = stage.master().await;
-    let control = stage.local.tailnet.control_pid().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).unwrap();
+    let control = stage
+        .local
+        .tailnet
+        .control_pid()
+        .and_then(|pid| Pid::from_raw(pid.try_into().ok()?))
+        .unwrap();
     kill_process(control, Signal::STOP).unwrap();
     stage.local.kill_operator().await;
     stage.local.start_operator().await.unwrap();
     until("the nodes to be found", async || reaches_all(stage).await).await;
     stage.kill_redis(&old);
-    stage.until_status("another master", |s| s.last_failover.as_ref().is_some_and(|f| f.old == old.incarnation)).await;
+    stage
+        .until_status("another master", |s| {
+            s.last_failover.as_ref().is_some_and(|f| f.old == old.incarnation)
+        })
+        .await;
     kill_process(control, Signal::CONT).unwrap();
     stage.until_ready().await;
 }
 
-/// Longer than a silent node would be waited for: nothing is bought and nobody is promoted, because it is the operator that is blind.
+/// Longer than a silent node would be waited for: nothing is bought and nobody is promoted, because
+/// it is the operator that is blind.
 async fn frozen(stage: &Stage, own: &Own) {
     let before = bought(&stage.until_ready().await);
     let frozen = own.signal(Signal::STOP).await;
-    let status = stage.until_status("the operator to know that it is blind", |s| condition(s, "Degraded").1 == "OperatorOffMesh").await;
-    assert!(condition(&status, "Degraded").2.starts_with("the operator itself is off the mesh"), "{status:#?}");
+    let status = stage
+        .until_status("the operator to know that it is blind", |s| {
+            condition(s, "Degraded").1 == "OperatorOffMesh"
+        })
+        .await;
+    assert!(
+        condition(&status, "Degraded").2.starts_with("the operator itself is off the mesh"),
+        "{status:#?}"
+    );
     until("another tailscaled", async || own.pid().await.is_some_and(|pid| pid != frozen)).await;
-    let status = stage.until_status("the operator to see again", |s| condition(s, "Degraded").1 == "Well").await;
+    let status = stage
+        .until_status("the operator to see again", |s| condition(s, "Degraded").1 == "Well")
+        .await;
     assert_eq!(bought(&status), before);
     until("the nodes to be reached", async || reaches_all(stage).await).await;
 }

@@ -21,7 +21,9 @@ async fn nft(commands: &str) {
 
 /// Every replica reaches the master by such a way, with a round trip.
 fn paths(status: &Status, way: &str) -> bool {
-    let good = |node: &&NodeStatus| node.path.as_ref().is_some_and(|path| path.starts_with(way) && path.ends_with(" ms"));
+    let good = |node: &&NodeStatus| {
+        node.path.as_ref().is_some_and(|path| path.starts_with(way) && path.ends_with(" ms"))
+    };
     status.nodes.iter().filter(|node| node.phase == "Replica").filter(good).count() == 2
 }
 
@@ -42,25 +44,44 @@ fn a_way_through_a_relay_is_told_with_a_warning_and_a_direct_one_without() {
         let stage = Stage::start(&sandbox).await;
         stage.client.apply(&cluster(3)).await.unwrap();
         stage.until_ready().await;
-        stage.until_status("direct paths", |s| paths(s, "direct, ") && condition(s, "DirectPaths").0 == "True").await;
-        until("every path in the metrics", async || direct_in_metrics(&stage).await == ["1"; 6]).await;
+        stage
+            .until_status("direct paths", |s| {
+                paths(s, "direct, ") && condition(s, "DirectPaths").0 == "True"
+            })
+            .await;
+        until("every path in the metrics", async || direct_in_metrics(&stage).await == ["1"; 6])
+            .await;
 
-        // Between nodes, which are on a bridge; not to the control server, which is the bridge's own address.
+        // Between nodes, which are on a bridge; not to the control server, which is the bridge's
+        // own address.
         nft("add table bridge between; add chain bridge between nodes { type filter hook forward priority 0; }").await;
         nft("add rule bridge between nodes meta l4proto udp drop").await;
         let relayed = stage.until("relayed paths", |c| {
-            c.status.as_ref().is_some_and(|s| paths(s, RELAYED) && condition(s, "DirectPaths").1 == "AllRelayed")
+            c.status
+                .as_ref()
+                .is_some_and(|s| paths(s, RELAYED) && condition(s, "DirectPaths").1 == "AllRelayed")
         });
         let relayed = relayed.await;
         assert!(is_ready(&relayed), "a relay works: {relayed:#?}");
         let status = relayed.status.unwrap();
-        assert!(condition(&status, "DirectPaths").2.contains("choose other providers"), "{status:#?}");
+        assert!(
+            condition(&status, "DirectPaths").2.contains("choose other providers"),
+            "{status:#?}"
+        );
         let events = stage.client.events("cache").await.unwrap();
-        assert_eq!(events.iter().filter(|event| event.reason == "AllRelayed").count(), 1, "{events:#?}");
+        assert_eq!(
+            events.iter().filter(|event| event.reason == "AllRelayed").count(),
+            1,
+            "{events:#?}"
+        );
         assert!(direct_in_metrics(&stage).await.contains(&"0".to_owned()));
 
         nft("delete table bridge between").await;
-        let status = stage.until_status("direct paths again", |s| paths(s, "direct, ") && condition(s, "DirectPaths").0 == "True").await;
+        let status = stage
+            .until_status("direct paths again", |s| {
+                paths(s, "direct, ") && condition(s, "DirectPaths").0 == "True"
+            })
+            .await;
         assert_eq!(status.epoch, 1, "the master never moved for it: {status:#?}");
         stage.delete().await;
         assert!(direct_in_metrics(&stage).await.is_empty(), "what is gone is not measured");

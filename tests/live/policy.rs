@@ -1,4 +1,5 @@
-//! The tailnet's policy: the printed one carries a cluster, and the check says what is wrong with the one in force.
+//! The tailnet's policy: the printed one carries a cluster, and the check says what is wrong with
+//! the one in force.
 
 use std::process::Output;
 use std::time::Duration;
@@ -16,7 +17,10 @@ async fn mesh(stage: &Stage, what: &str) -> Output {
 
 /// What it said, and how it ended.
 fn ended(output: Output) -> (String, Option<i32>) {
-    (String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(), output.status.code())
+    (
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        output.status.code(),
+    )
 }
 
 async fn check(stage: &Stage) -> (String, Option<i32>) {
@@ -24,7 +28,11 @@ async fn check(stage: &Stage) -> (String, Option<i32>) {
 }
 
 async fn operator_check(stage: &Stage) -> (String, Option<i32>) {
-    ended(stage.cli(&["operator", "--check", "--config", stage.local.config().to_str().unwrap()]).await)
+    ended(
+        stage
+            .cli(&["operator", "--check", "--config", stage.local.config().to_str().unwrap()])
+            .await,
+    )
 }
 
 #[test]
@@ -39,13 +47,20 @@ fn the_check_is_content_with_the_local_market_and_names_what_a_policy_opens() {
             assert!(said.contains("nothing is too open and nothing is missing"), "{said}");
 
             let (said, code) = operator_check(&stage).await;
-            assert!(code == Some(0) && said.contains("ok      policy: nothing is too open"), "{said}");
+            assert!(
+                code == Some(0) && said.contains("ok      policy: nothing is too open"),
+                "{said}"
+            );
 
             stage.local.tailnet.set_policy(ALLOW_ALL).await.unwrap();
             let (said, code) = check(&stage).await;
             assert_eq!(code, Some(1), "{said}");
-            for words in ["reach port 1055 of nodes with tag:akash-redis", "SOCKS5", "nodes in quarantine", "is not declared in tagOwners"]
-            {
+            for words in [
+                "reach port 1055 of nodes with tag:akash-redis",
+                "SOCKS5",
+                "nodes in quarantine",
+                "is not declared in tagOwners",
+            ] {
                 assert!(said.contains(words), "{words:?} is not in: {said}");
             }
             let (said, code) = operator_check(&stage).await;
@@ -56,21 +71,25 @@ fn the_check_is_content_with_the_local_market_and_names_what_a_policy_opens() {
 
 #[test]
 fn a_cluster_lives_under_the_printed_policy() {
-    sandboxed("policy::a_cluster_lives_under_the_printed_policy", Duration::from_mins(3), async |sandbox: Sandbox| {
-        let mut stage = Stage::without_operator(&sandbox).await;
-        stage.local.tailnet.set_policy("{\"grants\": []}").await.unwrap();
-        assert_eq!(check(&stage).await.1, Some(1), "nobody reaches anybody now");
-        let printed = mesh(&stage, "policy").await;
-        let text = String::from_utf8(printed.stdout).unwrap();
-        assert!(printed.status.success() && text.contains("// "), "{text}");
-        stage.local.tailnet.set_policy(&text).await.unwrap();
-        let (said, code) = check(&stage).await;
-        assert_eq!(code, Some(0), "{said}");
+    sandboxed(
+        "policy::a_cluster_lives_under_the_printed_policy",
+        Duration::from_mins(3),
+        async |sandbox: Sandbox| {
+            let mut stage = Stage::without_operator(&sandbox).await;
+            stage.local.tailnet.set_policy("{\"grants\": []}").await.unwrap();
+            assert_eq!(check(&stage).await.1, Some(1), "nobody reaches anybody now");
+            let printed = mesh(&stage, "policy").await;
+            let text = String::from_utf8(printed.stdout).unwrap();
+            assert!(printed.status.success() && text.contains("// "), "{text}");
+            stage.local.tailnet.set_policy(&text).await.unwrap();
+            let (said, code) = check(&stage).await;
+            assert_eq!(code, Some(0), "{said}");
 
-        stage.local.start_operator().await.unwrap();
-        stage.client.apply(&cluster(3)).await.unwrap();
-        stage.until_ready().await;
-        stage.delete().await;
-        stage.assert_nothing_left().await;
-    });
+            stage.local.start_operator().await.unwrap();
+            stage.client.apply(&cluster(3)).await.unwrap();
+            stage.until_ready().await;
+            stage.delete().await;
+            stage.assert_nothing_left().await;
+        },
+    );
 }

@@ -1,4 +1,5 @@
-//! What must not start or must not be bought is refused with a sentence that says why, before anything is spent.
+//! What must not start or must not be bought is refused with a sentence that says why, before
+//! anything is spent.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -32,13 +33,23 @@ fn changed(stage: &Stage, from: &str, to: &str) -> PathBuf {
 
 async fn operator(config: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
-    command.arg("operator").arg("--config").arg(config).args(more).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg("operator")
+        .arg("--config")
+        .arg(config)
+        .args(more)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command.output().await.unwrap()
 }
 
 /// It ended with 1 and these words in its sentence.
 fn refused(output: &Output, words: &[&str]) {
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(1), "{said}");
     for words in words {
         assert!(said.contains(words), "{words:?} is not in: {said}");
@@ -52,14 +63,24 @@ async fn nothing_was_bought(stage: &Stage) {
 
 #[test]
 fn a_second_operator_on_one_store_or_one_socket() {
-    sandboxed("refusals::a_second_operator_on_one_store_or_one_socket", LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::start(&sandbox).await;
-        let other_socket = changed(&stage, "operator.sock", "other.sock");
-        refused(&operator(&other_socket, &[]).await, &["store.db is in use by another operator"]);
-        let other_store = changed(&stage, "store.db", "other.db");
-        refused(&operator(&other_store, &[]).await, &["another operator serves", "operator.sock"]);
-        assert!(stage.client.list().await.is_ok(), "the first one goes on");
-    });
+    sandboxed(
+        "refusals::a_second_operator_on_one_store_or_one_socket",
+        LIMIT,
+        async |sandbox: Sandbox| {
+            let stage = Stage::start(&sandbox).await;
+            let other_socket = changed(&stage, "operator.sock", "other.sock");
+            refused(
+                &operator(&other_socket, &[]).await,
+                &["store.db is in use by another operator"],
+            );
+            let other_store = changed(&stage, "store.db", "other.db");
+            refused(
+                &operator(&other_store, &[]).await,
+                &["another operator serves", "operator.sock"],
+            );
+            assert!(stage.client.list().await.is_ok(), "the first one goes on");
+        },
+    );
 }
 
 #[test]
@@ -70,35 +91,48 @@ fn a_chain_with_another_id() {
         assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stdout));
         let id = format!("id: {}", stage.local.market.chain_id);
         let output = operator(&changed(&stage, &id, "id: othernet-7"), &["--check"]).await;
-        refused(&output, &["FAILED  chain: ", "othernet-7", &stage.local.market.chain_id, "nothing was spent"]);
+        refused(
+            &output,
+            &["FAILED  chain: ", "othernet-7", &stage.local.market.chain_id, "nothing was spent"],
+        );
         nothing_was_bought(&stage).await;
     });
 }
 
 #[test]
 fn a_phrase_with_a_wrong_checksum_which_is_not_repeated() {
-    sandboxed("refusals::a_phrase_with_a_wrong_checksum_which_is_not_repeated", LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::without_operator(&sandbox).await;
-        std::fs::write(stage.local.config().with_file_name("mnemonic"), ["zoo"; 24].join(" ")).unwrap();
-        for more in [&["--check"][..], &[]] {
-            let output = operator(&stage.local.config(), more).await;
-            refused(&output, &["the checksum of the wallet's phrase is wrong"]);
-            assert!(!String::from_utf8_lossy(&output.stderr).contains("zoo"));
-        }
-        nothing_was_bought(&stage).await;
-    });
+    sandboxed(
+        "refusals::a_phrase_with_a_wrong_checksum_which_is_not_repeated",
+        LIMIT,
+        async |sandbox: Sandbox| {
+            let stage = Stage::without_operator(&sandbox).await;
+            std::fs::write(stage.local.config().with_file_name("mnemonic"), ["zoo"; 24].join(" "))
+                .unwrap();
+            for more in [&["--check"][..], &[]] {
+                let output = operator(&stage.local.config(), more).await;
+                refused(&output, &["the checksum of the wallet's phrase is wrong"]);
+                assert!(!String::from_utf8_lossy(&output.stderr).contains("zoo"));
+            }
+            nothing_was_bought(&stage).await;
+        },
+    );
 }
 
 #[test]
 fn a_secret_that_everybody_can_read() {
     sandboxed("refusals::a_secret_that_everybody_can_read", LIMIT, async |sandbox: Sandbox| {
         let stage = Stage::without_operator(&sandbox).await;
-        for (file, field) in
-            [("mnemonic", "wallet.mnemonicFile"), ("root.secret", "rootSecretFile"), ("oauth.secret", "mesh.oauthSecretFile")]
-        {
+        for (file, field) in [
+            ("mnemonic", "wallet.mnemonicFile"),
+            ("root.secret", "rootSecretFile"),
+            ("oauth.secret", "mesh.oauthSecretFile"),
+        ] {
             let path = stage.local.config().with_file_name(file);
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-            refused(&operator(&stage.local.config(), &[]).await, &[field, "everybody on this machine can open", "chmod o="]);
+            refused(
+                &operator(&stage.local.config(), &[]).await,
+                &[field, "everybody on this machine can open", "chmod o="],
+            );
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
     });
@@ -125,12 +159,16 @@ fn a_demo_without_redis_server() {
         let few = tempfile::tempdir().unwrap();
         let path = std::env::var_os("PATH").unwrap();
         for tool in TOOLS {
-            let found = std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|file| file.is_file()).unwrap();
+            let found = std::env::split_paths(&path)
+                .map(|dir| dir.join(tool))
+                .find(|file| file.is_file())
+                .unwrap();
             symlink(found, few.path().join(tool)).unwrap();
         }
         let mut command = Command::new(PROGRAM);
         command.arg("demo").env("PATH", few.path()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(LIMIT, command.output()).await.expect("it ends at once").unwrap();
+        let output =
+            tokio::time::timeout(LIMIT, command.output()).await.expect("it ends at once").unwrap();
         refused(&output, &["redis-server is not on the PATH", "make deps"]);
     });
 }
@@ -142,8 +180,17 @@ fn a_node_without_tailscaled_or_with_an_old_one() {
         let old = dir.path().join("tailscaled");
         std::fs::write(&old, "#!/bin/sh\necho 1.96.4\n").unwrap();
         std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
-        refused(&node(Path::new("/nowhere/tailscaled")).await, &["/nowhere/tailscaled is not there", "use the image of `node.image`"]);
-        refused(&node(&old).await, &["is of version 1.96.4, and a node needs 1.98 or newer", "use the image of `node.image`"]);
+        refused(
+            &node(Path::new("/nowhere/tailscaled")).await,
+            &["/nowhere/tailscaled is not there", "use the image of `node.image`"],
+        );
+        refused(
+            &node(&old).await,
+            &[
+                "is of version 1.96.4, and a node needs 1.98 or newer",
+                "use the image of `node.image`",
+            ],
+        );
     });
 }
 
@@ -168,7 +215,10 @@ async fn node(tailscaled: &Path) -> Output {
         persistent: false,
     };
     let mut command = Command::new(PROGRAM);
-    command.arg("node").env(NODE_VARIABLE, serde_json::to_string(&identity).unwrap()).env("AKASH_REDIS_TAILSCALED", tailscaled);
+    command
+        .arg("node")
+        .env(NODE_VARIABLE, serde_json::to_string(&identity).unwrap())
+        .env("AKASH_REDIS_TAILSCALED", tailscaled);
     // It needs to find one of these to look any further.
     command.env("AKASH_REDIS_TAILSCALE", "/bin/true").stdin(Stdio::null()).kill_on_drop(true);
     tokio::time::timeout(LIMIT, command.output()).await.expect("it ends at once").unwrap()

@@ -1,5 +1,5 @@
-//! The operator is killed by SIGKILL at a moment of a bring-up or of a deletion, and started again: the end state is always the same,
-//! nothing is bought twice, nothing is left over.
+//! The operator is killed by SIGKILL at a moment of a bring-up or of a deletion, and started again:
+//! the end state is always the same, nothing is bought twice, nothing is left over.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -58,10 +58,15 @@ impl fmt::Display for Seen {
             ("joined", self.joined),
             ("in sync", self.candidates),
         ];
-        let mut words: Vec<String> = counts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
+        let mut words: Vec<String> =
+            counts.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         words.extend(self.master.then(|| "a master".to_owned()));
-        let signed =
-            |purpose: &String| format!("signed: {}", purpose.split_terminator(|c: char| c.is_ascii_digit()).next().unwrap_or_default());
+        let signed = |purpose: &String| {
+            format!(
+                "signed: {}",
+                purpose.split_terminator(|c: char| c.is_ascii_digit()).next().unwrap_or_default()
+            )
+        };
         words.extend(self.kept.iter().map(signed).map(|text| text.trim_end().to_owned()));
         f.write_str(&if words.is_empty() { "nothing".to_owned() } else { words.join(", ") })
     }
@@ -81,7 +86,8 @@ enum Fate {
 }
 
 enum When {
-    /// As soon as the second is seen; from the first on blocks stand still, unless the transaction's fate is free.
+    /// As soon as the second is seen; from the first on blocks stand still, unless the
+    /// transaction's fate is free.
     Seen(fn(&Seen) -> bool, fn(&Seen) -> bool),
     /// As above, after the deletion was asked for.
     Deleting(fn(&Seen) -> bool, fn(&Seen) -> bool),
@@ -94,12 +100,19 @@ struct Moment {
     nodes: u32,
     when: When,
     fate: Fate,
-    /// It was killed before, with a lease and nothing delivered: the secret of the key is lost, and another one is minted.
+    /// It was killed before, with a lease and nothing delivered: the secret of the key is lost, and
+    /// another one is minted.
     again: bool,
 }
 
 fn seen(what: &str, nodes: u32, now: fn(&Seen) -> bool) -> Moment {
-    Moment { what: what.to_owned(), nodes, when: When::Seen(|_| true, now), fate: Fate::Free, again: false }
+    Moment {
+        what: what.to_owned(),
+        nodes,
+        when: When::Seen(|_| true, now),
+        fate: Fate::Free,
+        again: false,
+    }
 }
 
 fn signed(what: &str, fate: Fate, hold: fn(&Seen) -> bool, now: fn(&Seen) -> bool) -> Moment {
@@ -109,7 +122,13 @@ fn signed(what: &str, fate: Fate, hold: fn(&Seen) -> bool, now: fn(&Seen) -> boo
 /// A bring-up takes some five seconds.
 fn later(random: &mut StdRng, nodes: u32) -> Moment {
     let delay = Duration::from_millis(random.gen_range(1000..5000));
-    Moment { what: format!("{} ms after the apply", delay.as_millis()), nodes, when: When::Later(delay), fate: Fate::Free, again: false }
+    Moment {
+        what: format!("{} ms after the apply", delay.as_millis()),
+        nodes,
+        when: When::Later(delay),
+        fate: Fate::Free,
+        again: false,
+    }
 }
 
 fn kept(seen: &Seen, word: &str) -> bool {
@@ -123,13 +142,33 @@ fn early() -> Vec<Moment> {
     vec![
         seen("applied", 1, |_| true),
         seen("the node is reserved in the record", 1, |s| s.recorded.0 > 0),
-        signed("the create is signed; it lands while no operator runs", Fate::LandsAlone, |_| true, creating),
-        signed("the create is signed; it lands when the operator is back", Fate::Waits, |_| true, creating),
+        signed(
+            "the create is signed; it lands while no operator runs",
+            Fate::LandsAlone,
+            |_| true,
+            creating,
+        ),
+        signed(
+            "the create is signed; it lands when the operator is back",
+            Fate::Waits,
+            |_| true,
+            creating,
+        ),
         signed("the create is signed; it never reached the chain", Fate::Lost, |_| true, creating),
         seen("the deployment exists", 1, |s| s.deployments > 0),
         seen("three bids are there, none is chosen", 1, |s| s.bids >= 3),
-        signed("the lease is signed; it lands while no operator runs", Fate::LandsAlone, |s| s.bids >= 3, |s| kept(s, "lease")),
-        signed("the lease is signed; it lands when the operator is back", Fate::Waits, |s| s.bids >= 3, |s| kept(s, "lease")),
+        signed(
+            "the lease is signed; it lands while no operator runs",
+            Fate::LandsAlone,
+            |s| s.bids >= 3,
+            |s| kept(s, "lease"),
+        ),
+        signed(
+            "the lease is signed; it lands when the operator is back",
+            Fate::Waits,
+            |s| s.bids >= 3,
+            |s| kept(s, "lease"),
+        ),
         later(&mut random, 1),
         seen("the first of three leases exists", 3, |s| s.leases > 0),
         later(&mut random, 3),
@@ -140,20 +179,43 @@ fn early() -> Vec<Moment> {
 fn late() -> Vec<Moment> {
     let storing = |seen: &Seen| kept(seen, "store");
     let mut random = StdRng::seed_from_u64(SEED + 1);
-    let deleting =
-        |what: &str, fate, hold, now| Moment { what: what.to_owned(), nodes: 1, when: When::Deleting(hold, now), fate, again: false };
+    let deleting = |what: &str, fate, hold, now| Moment {
+        what: what.to_owned(),
+        nodes: 1,
+        when: When::Deleting(hold, now),
+        fate,
+        again: false,
+    };
     let again = |what: &str, fate| Moment { again: true, ..signed(what, fate, |_| true, storing) };
     vec![
         seen("the lease exists, nothing is delivered", 1, |s| s.leases > 0),
-        again("another key is minted, the manifest's hash is signed; it lands alone", Fate::LandsAlone),
+        again(
+            "another key is minted, the manifest's hash is signed; it lands alone",
+            Fate::LandsAlone,
+        ),
         again("another key is minted, the manifest's hash never reached the chain", Fate::Lost),
         seen("the container is started", 1, |s| s.containers > 0),
         seen("the node has a device on the mesh", 1, |s| s.devices > 0),
         seen("the node was heard", 1, |s| s.joined > 0),
         seen("the master takes writes", 1, |s| s.master),
-        deleting("deleting: the close is signed; it lands alone", Fate::LandsAlone, |_| true, |s| kept(s, "close")),
-        deleting("deleting: the close never reached the chain", Fate::Lost, |_| true, |s| kept(s, "close")),
-        deleting("deleting: the deployment is closed", Fate::Free, |_| true, |s| s.deployments == 0),
+        deleting(
+            "deleting: the close is signed; it lands alone",
+            Fate::LandsAlone,
+            |_| true,
+            |s| kept(s, "close"),
+        ),
+        deleting(
+            "deleting: the close never reached the chain",
+            Fate::Lost,
+            |_| true,
+            |s| kept(s, "close"),
+        ),
+        deleting(
+            "deleting: the deployment is closed",
+            Fate::Free,
+            |_| true,
+            |s| s.deployments == 0,
+        ),
         seen("two of three nodes were heard", 3, |s| s.joined >= 2),
         later(&mut random, 3),
     ]
@@ -161,25 +223,53 @@ fn late() -> Vec<Moment> {
 
 #[test]
 fn an_operator_killed_before_the_lease_ends_in_the_same_state() {
-    sandboxed("sigkill::an_operator_killed_before_the_lease_ends_in_the_same_state", LIMIT, async |sandbox| play(sandbox, early()).await);
+    sandboxed(
+        "sigkill::an_operator_killed_before_the_lease_ends_in_the_same_state",
+        LIMIT,
+        async |sandbox| play(sandbox, early()).await,
+    );
 }
 
 #[test]
 fn an_operator_killed_after_the_lease_ends_in_the_same_state() {
-    sandboxed("sigkill::an_operator_killed_after_the_lease_ends_in_the_same_state", LIMIT, async |sandbox| play(sandbox, late()).await);
+    sandboxed(
+        "sigkill::an_operator_killed_after_the_lease_ends_in_the_same_state",
+        LIMIT,
+        async |sandbox| play(sandbox, late()).await,
+    );
 }
 
 async fn play(sandbox: Sandbox, moments: Vec<Moment>) {
     let mut stage = Stage::start(&sandbox).await;
     let mut table = Table::new();
-    table.set_header(["killed when", "nodes", "what was there", "bought", "end state", "after the deletion", "s"]);
+    table.set_header([
+        "killed when",
+        "nodes",
+        "what was there",
+        "bought",
+        "end state",
+        "after the deletion",
+        "s",
+    ]);
     for moment in moments {
         let begun = Instant::now();
         let round = round(&mut stage, &moment).await;
         let left = stage.left().await;
-        let after = if left == Left::default() { "nothing left, all refunded".to_owned() } else { format!("{left:?}") };
+        let after = if left == Left::default() {
+            "nothing left, all refunded".to_owned()
+        } else {
+            format!("{left:?}")
+        };
         let took = format!("{:.1}", begun.elapsed().as_secs_f64());
-        table.add_row([moment.what, moment.nodes.to_string(), round.there.to_string(), round.bought, round.end, after, took]);
+        table.add_row([
+            moment.what,
+            moment.nodes.to_string(),
+            round.there.to_string(),
+            round.bought,
+            round.end,
+            after,
+            took,
+        ]);
     }
     println!("{table}");
 }
@@ -199,7 +289,10 @@ async fn round(stage: &mut Stage, moment: &Moment) -> Round {
         stage.client.delete(CLUSTER).await.unwrap();
     }
     if moment.again {
-        nft("add table inet away; add chain inet away input { type filter hook input priority 0; }").await;
+        nft(
+            "add table inet away; add chain inet away input { type filter hook input priority 0; }",
+        )
+        .await;
         nft("add rule inet away input tcp dport 8443 reject with tcp reset").await;
         until("a lease", async || look(stage).await.leases > 0).await;
         stage.local.kill_operator().await;
@@ -212,13 +305,22 @@ async fn round(stage: &mut Stage, moment: &Moment) -> Round {
     println!("killed when: {}; there was: {there}", moment.what);
     restart(stage, moment.fate).await;
 
-    let end = if matches!(moment.when, When::Deleting(..)) { "gone".to_owned() } else { bring_to_ready(stage, moment).await };
+    let end = if matches!(moment.when, When::Deleting(..)) {
+        "gone".to_owned()
+    } else {
+        bring_to_ready(stage, moment).await
+    };
     stage.until_deleted().await;
     stage.assert_nothing_left().await;
     let after = stage.local.market.chain.view();
     let nodes = moment.nodes as usize;
     let bought = (after.deployments().count() - before.0, after.leases().count() - before.1);
-    assert_eq!(bought, (nodes, nodes), "deployments and leases made for {nodes} nodes, killed when {}", moment.what);
+    assert_eq!(
+        bought,
+        (nodes, nodes),
+        "deployments and leases made for {nodes} nodes, killed when {}",
+        moment.what
+    );
     Round { there, bought: format!("{} deployments, {} leases", bought.0, bought.1), end }
 }
 
@@ -249,7 +351,10 @@ async fn restart(stage: &mut Stage, fate: Fate) {
     if fate == Fate::LandsAlone {
         let height = stage.local.market.chain.view().block().height;
         stage.local.market.chain.faults().stop_blocks(false);
-        until("the next blocks", async || stage.local.market.chain.view().block().height > height + 1).await;
+        until("the next blocks", async || {
+            stage.local.market.chain.view().block().height > height + 1
+        })
+        .await;
     }
     stage.local.start_operator().await.unwrap();
     stage.local.market.chain.faults().stop_blocks(false);
@@ -260,7 +365,10 @@ async fn bring_to_ready(stage: &Stage, moment: &Moment) -> String {
     let nodes = moment.nodes as usize;
     assert_eq!(status.nodes.len(), nodes, "{status:#?}");
     let whole = Left { deployments: nodes, devices: nodes, workloads: nodes, keys: 0, escrow: 0 };
-    until("exactly what the cluster needs", async || Left { escrow: 0, ..stage.left().await } == whole).await;
+    until("exactly what the cluster needs", async || {
+        Left { escrow: 0, ..stage.left().await } == whole
+    })
+    .await;
     stage.client.delete(CLUSTER).await.unwrap();
     format!("Ready: {nodes} deployments, {nodes} devices, 0 unused keys")
 }
@@ -272,7 +380,10 @@ async fn look(stage: &Stage) -> Seen {
     Seen {
         recorded: (entries().count(), entries().filter(|i| i.lease.is_some()).count()),
         kept,
-        deployments: view.deployments().filter(|d| d.state == i32::from(deployment::State::Active)).count(),
+        deployments: view
+            .deployments()
+            .filter(|d| d.state == i32::from(deployment::State::Active))
+            .count(),
         leases: view.leases().filter(|l| l.state == i32::from(lease::State::Active)).count(),
         bids: view.bids().filter(|b| b.state == i32::from(bid::State::Open)).count(),
         keys: stage.keys().await,
@@ -292,7 +403,10 @@ async fn look(stage: &Stage) -> Seen {
 
 /// The record and the kept transactions as they are on the disk; none while there is no cluster.
 fn notebook(stage: &Stage) -> rusqlite::Result<(Record, Vec<String>)> {
-    let store = Connection::open_with_flags(stage.local.config().with_file_name("store.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let store = Connection::open_with_flags(
+        stage.local.config().with_file_name("store.db"),
+        OpenFlags::SQLITE_OPEN_READ_ONLY,
+    )?;
     let record: String = store.query_row("SELECT record FROM object", [], |row| row.get(0))?;
     let mut txs = store.prepare("SELECT purpose FROM tx")?;
     let kept = txs.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

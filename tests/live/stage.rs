@@ -60,7 +60,9 @@ impl Stage {
     }
 
     async fn set(sandbox: &Sandbox, options: &LocalOptions) -> Self {
-        let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options).await.unwrap();
+        let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options)
+            .await
+            .unwrap();
         let client = local.client().unwrap();
         Self { local, client }
     }
@@ -79,7 +81,8 @@ impl Stage {
         stage
     }
 
-    /// All of it, with an operator that does not replace a node within the time in which it comes back by itself.
+    /// All of it, with an operator that does not replace a node within the time in which it comes
+    /// back by itself.
     pub async fn patient(sandbox: &Sandbox) -> Self {
         let mut stage = Self::without_operator(sandbox).await;
         let (file, replace) = (stage.local.config(), "replaceAfter: 12s");
@@ -116,7 +119,8 @@ impl Stage {
 
     /// The node that is master, once there is one.
     pub async fn master(&self) -> NodeStatus {
-        let status = self.until_status("a master", |s| s.nodes.iter().any(|n| n.phase == "Master")).await;
+        let status =
+            self.until_status("a master", |s| s.nodes.iter().any(|n| n.phase == "Master")).await;
         status.nodes.into_iter().find(|n| n.phase == "Master").unwrap()
     }
 
@@ -136,31 +140,46 @@ impl Stage {
     }
 
     pub async fn until_deleted(&self) {
-        until("the cluster to be gone", async || matches!(self.client.get(CLUSTER).await, Err(CliError::NotFound(_)))).await;
+        until("the cluster to be gone", async || {
+            matches!(self.client.get(CLUSTER).await, Err(CliError::NotFound(_)))
+        })
+        .await;
     }
 
     /// Nothing was left when the operator forgot the cluster; providers hear of it a block later.
     pub async fn assert_nothing_left(&self) {
         let left = Left { workloads: 0, ..self.left().await };
         assert_eq!(left, Left::default());
-        until("the providers to wipe what they ran", async || self.left().await == Left::default()).await;
+        until("the providers to wipe what they ran", async || self.left().await == Left::default())
+            .await;
     }
 
     pub async fn left(&self) -> Left {
         let (_, escrow, deployments) = self.local.market.tenant_books();
         let workloads = self.local.market.providers.iter().map(|p| p.runner.leases().len()).sum();
-        Left { escrow, deployments, devices: self.devices().await, keys: self.keys().await, workloads }
+        Left {
+            escrow,
+            deployments,
+            devices: self.devices().await,
+            keys: self.keys().await,
+            workloads,
+        }
     }
 
     /// Devices of nodes.
     pub async fn devices(&self) -> usize {
-        let ours = |device: &&Value| device["hostname"].as_str().is_some_and(|name| name.starts_with(CLUSTER));
+        let ours = |device: &&Value| {
+            device["hostname"].as_str().is_some_and(|name| name.starts_with(CLUSTER))
+        };
         self.listed("devices").await.iter().filter(ours).count()
     }
 
     /// Keys with which a node could join.
     pub async fn keys(&self) -> usize {
-        let ours = |key: &&Value| key["description"].as_str().is_some_and(|text| text.starts_with("ar ")) && key["invalid"] != true;
+        let ours = |key: &&Value| {
+            key["description"].as_str().is_some_and(|text| text.starts_with("ar "))
+                && key["invalid"] != true
+        };
         self.listed("keys").await.iter().filter(ours).count()
     }
 
@@ -173,7 +192,11 @@ impl Stage {
     /// Runs the program as a user would.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(PROGRAM);
-        command.arg("--socket").arg(self.local.socket()).args(arguments).env("CACHE_APP_PASSWORD", PASSWORD);
+        command
+            .arg("--socket")
+            .arg(self.local.socket())
+            .args(arguments)
+            .env("CACHE_APP_PASSWORD", PASSWORD);
         command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap()
     }
 
@@ -181,9 +204,19 @@ impl Stage {
     pub fn proxy(&self) -> (Child, Access) {
         let mut command = Command::new(PROGRAM);
         command.arg("--socket").arg(self.local.socket()).args(["proxy", "--cluster", CLUSTER]);
-        command.args(["--listen", &format!("{}:{}", PROXY.0, PROXY.1), "--socks5", &tailnet::socks5().to_string()]);
+        command.args([
+            "--listen",
+            &format!("{}:{}", PROXY.0, PROXY.1),
+            "--socks5",
+            &tailnet::socks5().to_string(),
+        ]);
         let proxy = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let access = Access { host: PROXY.0.to_owned(), port: PROXY.1, user: "app".to_owned(), password: PASSWORD.to_owned() };
+        let access = Access {
+            host: PROXY.0.to_owned(),
+            port: PROXY.1,
+            user: "app".to_owned(),
+            password: PASSWORD.to_owned(),
+        };
         (proxy, access)
     }
 }
@@ -207,7 +240,10 @@ pub fn cluster(nodes: u32) -> RedisCluster {
 /// Ready, and by its present manifest.
 pub fn is_ready(cluster: &RedisCluster) -> bool {
     let generation = cluster.metadata.generation.unwrap_or(0);
-    cluster.status.as_ref().is_some_and(|s| s.observed_generation == generation && condition(s, "Ready").0 == "True")
+    cluster
+        .status
+        .as_ref()
+        .is_some_and(|s| s.observed_generation == generation && condition(s, "Ready").0 == "True")
 }
 
 /// Status, reason and message of a condition.

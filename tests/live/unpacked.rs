@@ -44,9 +44,13 @@ impl Drop for Built {
     }
 }
 
-/// Builds the image; to be called outside of the sandbox. The base and the Debian packages are kept for the next time.
+/// Builds the image; to be called outside of the sandbox. The base and the Debian packages are kept
+/// for the next time.
 pub fn build() -> Built {
-    assert!(rustix::process::geteuid().is_root(), "the image is built and unpacked with files of several users; run this test as root");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the image is built and unpacked with files of several users; run this test as root"
+    );
     fs::DirBuilder::new().recursive(true).mode(0o755).create(DIR).unwrap();
     let lock = File::create(Path::new(DIR).join("lock")).unwrap();
     lock.lock().unwrap();
@@ -60,14 +64,19 @@ pub fn build() -> Built {
         fs::write(&file, "FROM scratch\nADD base.tar /\n").unwrap();
         said(buildah.command().args(["build", "--tag", &base_name, "--file"]).arg(file).arg(&base));
     }
-    let programs = name_of("programs", &format!("{base_name}{}", CONTAINERFILE.split_once("\nFROM programs\n").unwrap().0));
+    let programs = name_of(
+        "programs",
+        &format!("{base_name}{}", CONTAINERFILE.split_once("\nFROM programs\n").unwrap().0),
+    );
     if !buildah.has(&programs) {
         said(buildah.script(&base_name, &programs).args(["--target", "programs"]));
     }
     let context = format!("programs=container-image://localhost/{programs}");
     said(buildah.script(&base_name, NAME).args(["--build-context", &context]));
 
-    let config: Value = serde_json::from_str(&said(buildah.command().args(["inspect", "--type", "image", NAME]))).unwrap();
+    let config: Value =
+        serde_json::from_str(&said(buildah.command().args(["inspect", "--type", "image", NAME])))
+            .unwrap();
     said(buildah.command().args(["from", "--name", NAME, NAME]));
     let dir = said(buildah.command().args(["mount", NAME])).into();
     let unpacked = Unpacked { dir, config: config["OCIv1"]["config"].clone() };
@@ -83,7 +92,9 @@ pub fn found() -> Unpacked {
 impl Unpacked {
     /// For nodes that run it as a container runtime would.
     pub fn root(&self) -> ImageRoot {
-        let list = |what: &str| -> Vec<&str> { self.config[what].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect() };
+        let list = |what: &str| -> Vec<&str> {
+            self.config[what].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+        };
         let env = list("Env").into_iter().map(|line| line.split_once('=').unwrap());
         ImageRoot {
             dir: self.dir.clone(),
@@ -96,7 +107,8 @@ impl Unpacked {
     pub fn user(&self, name: &str) -> (u32, u32) {
         let passwd = fs::read_to_string(self.dir.join("etc/passwd")).unwrap();
         let line = passwd.lines().find(|line| line.split(':').next() == Some(name)).unwrap();
-        let numbers: Vec<u32> = line.split(':').skip(2).take(2).map(|n| n.parse().unwrap()).collect();
+        let numbers: Vec<u32> =
+            line.split(':').skip(2).take(2).map(|n| n.parse().unwrap()).collect();
         (numbers[0], numbers[1])
     }
 }
@@ -125,14 +137,24 @@ impl Buildah {
     /// The script that users build with, for the program under test and the tests' tailscaled.
     fn script(&self, base: &str, image: &str) -> Command {
         let mut command = self.with_storage(Command::new("image/build.sh"));
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).env("BUILDER", "buildah").env("CARGO_TARGET_DIR", env!("CARGO_TARGET_TMPDIR"));
-        command.env("AKASH_REDIS", PROGRAM).env("TAILSCALED", peers_dir().unwrap().join("tailscaled"));
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("BUILDER", "buildah")
+            .env("CARGO_TARGET_DIR", env!("CARGO_TARGET_TMPDIR"));
+        command
+            .env("AKASH_REDIS", PROGRAM)
+            .env("TAILSCALED", peers_dir().unwrap().join("tailscaled"));
         command.env("BASE", base).env("IMAGE", image).env("REVISION", REVISION);
         command
     }
 
     fn has(&self, image: &str) -> bool {
-        self.command().args(["inspect", "--type", "image", image]).output().unwrap().status.success()
+        self.command()
+            .args(["inspect", "--type", "image", image])
+            .output()
+            .unwrap()
+            .status
+            .success()
     }
 
     /// An earlier run may have been killed.
@@ -151,7 +173,13 @@ fn name_of(what: &str, content: &str) -> String {
 
 /// What a program printed, without the end of the line.
 fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be started ({error}); run make deps"));
-    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started ({error}); run make deps"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

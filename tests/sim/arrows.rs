@@ -1,13 +1,16 @@
-//! Who may know whom: `docs/architecture.md` draws the arrows, this test reads the source and holds it to them.
+//! Who may know whom: `docs/architecture.md` draws the arrows, this test reads the source and holds
+//! it to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms that anybody outside of the pure ones may use: settings, secrets and repetition know nobody but the model.
+/// Rooms that anybody outside of the pure ones may use: settings, secrets and repetition know
+/// nobody but the model.
 const LEAVES: [&str; 3] = ["config", "retry", "secrets"];
 
-/// What a room may use besides itself; `room::part` allows that part alone, `*` everything but `cli` and `devnet`.
+/// What a room may use besides itself; `room::part` allows that part alone, `*` everything but
+/// `cli` and `devnet`.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let outer = |more: &[&'static str]| [&["model", "wire"], &LEAVES[..], more].concat();
     BTreeMap::from([
@@ -46,7 +49,13 @@ fn rooms_know_only_whom_they_may_know() {
     let mut seen = BTreeSet::new();
     for file in sources(&source) {
         let inside = file.strip_prefix(&source).expect("below src");
-        let room = inside.iter().next().and_then(|part| part.to_str()).expect("a name").trim_end_matches(".rs").to_owned();
+        let room = inside
+            .iter()
+            .next()
+            .and_then(|part| part.to_str())
+            .expect("a name")
+            .trim_end_matches(".rs")
+            .to_owned();
         let Some(may) = allowed.get(room.as_str()) else {
             wrong.insert(format!("{}: the room `{room}` has no arrows; add it to this test and to docs/architecture.md", inside.display()));
             continue;
@@ -68,7 +77,11 @@ fn only_one_room_knows_the_backoff_crate() {
     for file in sources(&source) {
         if file != source.join("retry.rs") && !file.starts_with(source.join("retry")) {
             let text = fs::read_to_string(&file).expect("readable");
-            assert!(!code(&text).contains("backoff::"), "{}: repetition belongs in retry.rs", file.display());
+            assert!(
+                !code(&text).contains("backoff::"),
+                "{}: repetition belongs in retry.rs",
+                file.display()
+            );
         }
     }
 }
@@ -83,7 +96,10 @@ fn paths_are_found_however_they_are_written() {
         use crate::store;
     ";
     let found: Vec<String> = targets(text).into_iter().collect();
-    assert_eq!(found, ["api::status", "api::types", "model::ids", "plan", "sdl::canonical", "store", "wire::X"]);
+    assert_eq!(
+        found,
+        ["api::status", "api::types", "model::ids", "plan", "sdl::canonical", "store", "wire::X"]
+    );
 }
 
 fn permits(may: &[&str], room: &str, target: &str) -> bool {
@@ -91,7 +107,9 @@ fn permits(may: &[&str], room: &str, target: &str) -> bool {
     head == room
         || may.iter().any(|one| match *one {
             "*" => head != "cli" && head != "devnet",
-            part if part.contains("::") => target == part || target.starts_with(&format!("{part}::")),
+            part if part.contains("::") => {
+                target == part || target.starts_with(&format!("{part}::"))
+            }
             whole => whole == head,
         })
 }
@@ -130,7 +148,8 @@ fn targets(text: &str) -> BTreeSet<String> {
 /// Reads one branch of a `use` tree that is below `above`; what is left of the text.
 fn tree<'a>(text: &'a str, above: &str, found: &mut BTreeSet<String>) -> &'a str {
     let text = text.trim_start();
-    let join = |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above}::{name}") };
+    let join =
+        |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above}::{name}") };
     if let Some(mut rest) = text.strip_prefix('{') {
         while !rest.trim_start().is_empty() && !rest.trim_start().starts_with('}') {
             let next = tree(rest, above, found);
@@ -139,7 +158,8 @@ fn tree<'a>(text: &'a str, above: &str, found: &mut BTreeSet<String>) -> &'a str
         }
         return rest.trim_start().strip_prefix('}').unwrap_or("");
     }
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*')).unwrap_or(text.len());
+    let end =
+        text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*')).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     match rest.strip_prefix("::") {
         Some(deeper) if above.is_empty() => tree(deeper, &join(name), found),

@@ -11,7 +11,12 @@ fn a_node_that_says_a_lot_does_not_fill_a_plan() {
     let huge = || "x".repeat(3_000_000);
     let mut scene = Scene::three();
     scene.node(1, |view| {
-        let path = PeerPath { name: format!("{}.mesh", name(0)), kind: PathKind::PeerRelay, via: huge(), ..PeerPath::default() };
+        let path = PeerPath {
+            name: format!("{}.mesh", name(0)),
+            kind: PathKind::PeerRelay,
+            via: huge(),
+            ..PeerPath::default()
+        };
         view.state.mesh.paths = vec![path];
         view.state.notes = vec![huge(), huge()];
     });
@@ -35,7 +40,11 @@ fn a_node_that_says_a_lot_does_not_fill_a_plan() {
     scene.inventory.pages.insert(name(2), page);
     let plan = scene.plan(NOW);
     let status = serde_json::to_string(&plan.status).unwrap();
-    assert!(status.contains("its status page says") && status.contains("xxx"), "{}", &status[..status.len().min(2000)]);
+    assert!(
+        status.contains("its status page says") && status.contains("xxx"),
+        "{}",
+        &status[..status.len().min(2000)]
+    );
     assert!(status.len() < 20_000, "{} bytes of status", status.len());
     let events: usize = plan.events.iter().map(|(_, message)| message.len()).sum();
     let reasons: usize = plan.steps.iter().map(|step| step.reason.len()).sum();

@@ -1,4 +1,5 @@
-//! Promises 1 and 3: who may be promoted. Nobody takes over who lacks what was acknowledged, as far as anybody knows.
+//! Promises 1 and 3: who may be promoted. Nobody takes over who lacks what was acknowledged, as far
+//! as anybody knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::scene::{NOW, Scene, degraded, detached, name, promoted, replica};
 use crate::world::World;
 use crate::world::node::Node;
 
-/// Writes that are acknowledged and reach no replica when a node vanishes at once: replicas copy after each.
+/// Writes that are acknowledged and reach no replica when a node vanishes at once: replicas copy
+/// after each.
 const IN_FLIGHT: usize = 1;
 
 pub async fn running_with(seed: u64, yaml: &str, providers: u32) -> Arc<World> {
@@ -32,15 +34,23 @@ pub async fn running_with(seed: u64, yaml: &str, providers: u32) -> Arc<World> {
 /// Live nodes but `master`.
 pub async fn others(world: &World, master: &IncarnationName) -> Vec<IncarnationName> {
     let record = world.stored("cache").await.record;
-    record.incarnations.into_iter().filter(|(n, i)| n != master && i.condemned.is_none()).map(|(n, _)| n).collect()
+    record
+        .incarnations
+        .into_iter()
+        .filter(|(n, i)| n != master && i.condemned.is_none())
+        .map(|(n, _)| n)
+        .collect()
 }
 
 async fn has_event(world: &World, reason: &str) -> bool {
     world.store.events("cache").await.unwrap().iter().any(|e| e.reason == reason)
 }
 
-/// A cluster with a master, a good replica, and one that has been cut off from the master for ten minutes.
-async fn with_a_stale_replica(seed: u64) -> (Arc<World>, IncarnationName, IncarnationName, IncarnationName) {
+/// A cluster with a master, a good replica, and one that has been cut off from the master for ten
+/// minutes.
+async fn with_a_stale_replica(
+    seed: u64,
+) -> (Arc<World>, IncarnationName, IncarnationName, IncarnationName) {
     let world = running_with(seed, THREE, 5).await;
     let master = world.master("cache").await;
     let mut replicas = others(&world, &master).await;
@@ -51,7 +61,12 @@ async fn with_a_stale_replica(seed: u64) -> (Arc<World>, IncarnationName, Incarn
 }
 
 /// Everybody is reached again after a while, and nothing is lost.
-async fn comes_back_whole(world: &World, master: &IncarnationName, good: &IncarnationName, stale: &IncarnationName) {
+async fn comes_back_whole(
+    world: &World,
+    master: &IncarnationName,
+    good: &IncarnationName,
+    stale: &IncarnationName,
+) {
     tokio::time::sleep(Duration::from_secs(20)).await;
     world.nodes.with(good, |n| n.reachable = true);
     world.nodes.heal(stale, master);
@@ -62,7 +77,8 @@ async fn comes_back_whole(world: &World, master: &IncarnationName, good: &Incarn
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_was_cut_off_for_ten_minutes_is_not_promoted() {
     let (world, master, good, stale) = with_a_stale_replica(9001).await;
-    // The operator misses the good replica for a moment, and the master's redis restarts with its data.
+    // The operator misses the good replica for a moment, and the master's redis restarts with its
+    // data.
     world.nodes.with(&good, |n| n.reachable = false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     world.nodes.with(&master, Node::kill_redis);
@@ -87,9 +103,13 @@ async fn what_two_nodes_wrote_alone_survives_a_scale_to_three() {
     let replica = others(&world, &master).await[0].clone();
     world.nodes.cut(&replica, &master);
     let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
-    world.until("the master to go on alone", Duration::from_mins(1), async || !candidate().await).await;
+    world
+        .until("the master to go on alone", Duration::from_mins(1), async || !candidate().await)
+        .await;
     let alone = world.written();
-    world.until("writes alone", Duration::from_mins(2), async || world.written() > alone + 200).await;
+    world
+        .until("writes alone", Duration::from_mins(2), async || world.written() > alone + 200)
+        .await;
     world.edit("cache", |c| c.spec.nodes = 3).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.nodes.with(&master, Node::kill_redis);
@@ -136,7 +156,12 @@ async fn a_chosen_target_that_dies_before_its_promotion_is_replaced_by_another()
         world.nodes.with(&master, |n| n.powered = false);
         let deadline = world.clock.now() + Duration::from_mins(1);
         let target = loop {
-            let chosen = world.stored("cache").await.record.master.filter(|p| p.incarnation != master && !p.confirmed);
+            let chosen = world
+                .stored("cache")
+                .await
+                .record
+                .master
+                .filter(|p| p.incarnation != master && !p.confirmed);
             if let Some(chosen) = chosen {
                 break chosen.incarnation;
             }
@@ -154,7 +179,8 @@ async fn a_chosen_target_that_dies_before_its_promotion_is_replaced_by_another()
     }
 }
 
-/// Their histories are written at different moments, so that a replica's may look newer than the master's.
+/// Their histories are written at different moments, so that a replica's may look newer than the
+/// master's.
 #[tokio::test(start_paused = true)]
 async fn all_redis_that_die_in_one_moment_come_back_with_what_the_newest_had() {
     for ahead in 0..3 {
@@ -171,7 +197,11 @@ async fn all_redis_that_die_in_one_moment_come_back_with_what_the_newest_had() {
             });
         }
         world.until_ready("cache").await;
-        assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (master, 0), "{replicas:?}");
+        assert_eq!(
+            (world.master("cache").await, world.lost_writes("cache").await),
+            (master, 0),
+            "{replicas:?}"
+        );
     }
 }
 
@@ -196,7 +226,8 @@ async fn all_nodes_that_lose_power_together_come_back() {
     assert_eq!(world.lost_writes("cache").await, 0);
 }
 
-/// The escrow runs dry, or the provider closes the lease: redis ends politely, the agent says so, then everything is gone.
+/// The escrow runs dry, or the provider closes the lease: redis ends politely, the agent says so,
+/// then everything is gone.
 #[tokio::test(start_paused = true)]
 async fn a_master_that_ends_politely_is_replaced_at_once() {
     let world = running_with(9025, THREE, 6).await;
@@ -210,20 +241,32 @@ async fn a_master_that_ends_politely_is_replaced_at_once() {
     world.nodes.with(&master, |n| n.powered = false);
     world.chain.close_lease(dseq);
     let begin = world.clock.now();
-    world.until("another master", Duration::from_mins(1), async || world.master("cache").await != master).await;
-    assert!(world.clock.now().since(begin) < Duration::from_secs(5), "its last word is a fence, nothing else is waited for");
+    world
+        .until("another master", Duration::from_mins(1), async || {
+            world.master("cache").await != master
+        })
+        .await;
+    assert!(
+        world.clock.now().since(begin) < Duration::from_secs(5),
+        "its last word is a fence, nothing else is waited for"
+    );
     world.until_ready("cache").await;
     assert!(world.lost_writes("cache").await <= IN_FLIGHT);
 }
 
-/// The lease ends on the chain while redis still runs: who has the data takes over, and nothing planned is begun.
+/// The lease ends on the chain while redis still runs: who has the data takes over, and nothing
+/// planned is begun.
 #[tokio::test(start_paused = true)]
 async fn a_master_whose_lease_was_closed_is_replaced_without_a_switchover() {
     let world = running_with(9026, THREE, 6).await;
     let master = world.master("cache").await;
     let dseq = world.stored("cache").await.record.incarnations[&master].dseq;
     world.chain.close_lease(dseq);
-    world.until("another master", Duration::from_mins(1), async || world.master("cache").await != master).await;
+    world
+        .until("another master", Duration::from_mins(1), async || {
+            world.master("cache").await != master
+        })
+        .await;
     world.until_ready("cache").await;
     assert!(world.lost_writes("cache").await <= IN_FLIGHT);
     assert!(!has_event(&world, "Switchover").await);
@@ -233,7 +276,9 @@ async fn a_master_whose_lease_was_closed_is_replaced_without_a_switchover() {
 #[tokio::test(start_paused = true)]
 async fn where_nothing_is_kept_an_empty_master_is_right_and_told() {
     for nodes in [1, 3] {
-        let yaml = THREE.replace(", data: { size: 4Gi, class: beta3 }", "").replace("nodes: 3", &format!("nodes: {nodes}"));
+        let yaml = THREE
+            .replace(", data: { size: 4Gi, class: beta3 }", "")
+            .replace("nodes: 3", &format!("nodes: {nodes}"));
         let world = World::new(9027, 5);
         world.start_operator().await;
         world.apply(&yaml).await;
@@ -257,9 +302,17 @@ async fn a_first_master_that_falls_silent_before_anybody_joined_is_not_waited_fo
     let world = World::new(9028, 6);
     world.start_operator().await;
     world.apply(THREE).await;
-    world.until("a master", Duration::from_mins(10), async || world.stored("cache").await.record.master.is_some_and(|p| p.confirmed)).await;
+    world
+        .until("a master", Duration::from_mins(10), async || {
+            world.stored("cache").await.record.master.is_some_and(|p| p.confirmed)
+        })
+        .await;
     let first = world.master("cache").await;
-    if !others(&world, &first).await.iter().any(|n| world.nodes.state.lock().unwrap().nodes.contains_key(n)) {
+    if !others(&world, &first)
+        .await
+        .iter()
+        .any(|n| world.nodes.state.lock().unwrap().nodes.contains_key(n))
+    {
         world.nodes.with(&first, |n| n.powered = false);
     }
     world.until_ready("cache").await;
@@ -274,17 +327,29 @@ async fn a_person_may_accept_the_loss_of_what_cannot_be_asked_for() {
     let replica = others(&world, &master).await[0].clone();
     world.nodes.cut(&replica, &master);
     let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
-    world.until("the master to go on alone", Duration::from_mins(1), async || !candidate().await).await;
+    world
+        .until("the master to go on alone", Duration::from_mins(1), async || !candidate().await)
+        .await;
     world.nodes.with(&master, |n| n.powered = false);
     let waits = async || {
         let status = world.stored("cache").await.cluster.status.unwrap_or_default();
-        status.conditions.iter().any(|c| c.kind == "Degraded" && c.message.contains("akash-redis failover cache --accept-loss"))
+        status.conditions.iter().any(|c| {
+            c.kind == "Degraded" && c.message.contains("akash-redis failover cache --accept-loss")
+        })
     };
     world.until("a command to be named", Duration::from_mins(5), waits).await;
     assert_eq!(world.master("cache").await, master);
     let epoch = world.stored("cache").await.record.epoch;
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), epoch.to_string()))).await;
-    world.until("the replica to be master", Duration::from_mins(5), async || world.master("cache").await == replica).await;
+    world
+        .edit("cache", |c| {
+            drop(c.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), epoch.to_string()));
+        })
+        .await;
+    world
+        .until("the replica to be master", Duration::from_mins(5), async || {
+            world.master("cache").await == replica
+        })
+        .await;
     let before = world.written();
     world.until("writes", Duration::from_mins(5), async || world.written() > before + 20).await;
 }
@@ -303,8 +368,15 @@ fn a_failover_whose_candidates_are_all_silent_names_the_command_that_goes_on() {
     assert!(promoted(&plan).is_empty());
     let (_, message) = degraded(&plan);
     let told = message.find("none of cache-2-aaaa answers").map(|at| &message[at..]);
-    assert!(told.is_some_and(|m| m.contains("akash-redis failover cache --accept-loss")), "{message}");
-    scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
+    assert!(
+        told.is_some_and(|m| m.contains("akash-redis failover cache --accept-loss")),
+        "{message}"
+    );
+    scene
+        .cluster
+        .metadata
+        .annotations
+        .insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
     assert_eq!(promoted(&scene.settle(NOW + 1_000)), [name(1)], "a person decided");
 }
 
@@ -317,7 +389,10 @@ fn an_offset_far_above_what_others_saw_is_refused_and_reported() {
         scene.heard(2, detached(2, |s| s.redis.offset = claim));
         let plan = scene.settle(NOW);
         assert_eq!(promoted(&plan), [name(if believed { 2 } else { 1 })], "claim {claim}");
-        assert!(!degraded(&plan).1.contains("claims offset"), "it is an event once somebody else was chosen");
+        assert!(
+            !degraded(&plan).1.contains("claims offset"),
+            "it is an event once somebody else was chosen"
+        );
     }
 }
 
@@ -332,8 +407,13 @@ fn a_candidate_of_another_lineage_is_not_promoted() {
     scene.heard(1, replica(1, 1, |s| s.redis.replid = "B".into()));
     scene.heard(2, replica(2, 1, |_| {}));
     let plan = scene.settle(NOW);
-    let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else { panic!("{:?}", plan.events) };
-    assert_eq!(failover.eligible.iter().map(|e| e.incarnation.clone()).collect::<Vec<_>>(), [name(2)]);
+    let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else {
+        panic!("{:?}", plan.events)
+    };
+    assert_eq!(
+        failover.eligible.iter().map(|e| e.incarnation.clone()).collect::<Vec<_>>(),
+        [name(2)]
+    );
 }
 
 #[test]
@@ -365,25 +445,38 @@ fn two_histories_that_cannot_be_compared_block_and_name_a_command() {
     scene.record.master = None;
     scene.record.incarnations.values_mut().for_each(|i| i.candidate = false);
     for (n, replid) in [(0, "A"), (1, "B"), (2, "A")] {
-        scene.heard(n, detached(n, |s| s.history = Some(History { replid: replid.into(), offset: 100, epoch: 1, gap_ms: 0 })));
+        scene.heard(
+            n,
+            detached(n, |s| {
+                s.history =
+                    Some(History { replid: replid.into(), offset: 100, epoch: 1, gap_ms: 0 });
+            }),
+        );
     }
     let plan = scene.plan(NOW);
     assert!(promoted(&plan).is_empty());
     let (reason, message) = degraded(&plan);
-    assert!(reason == "HistoryUnclear" && message.contains("akash-redis failover cache --accept-loss"), "{message}");
+    assert!(
+        reason == "HistoryUnclear" && message.contains("akash-redis failover cache --accept-loss"),
+        "{message}"
+    );
     scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), "1".into());
     assert_eq!(promoted(&scene.plan(NOW)).len(), 1, "a person decided");
 }
 
-/// Whether node 2, which comes back with this history and 30 keys, keeps a snapshot before it follows the master of epoch 1.
+/// Whether node 2, which comes back with this history and 30 keys, keeps a snapshot before it
+/// follows the master of epoch 1.
 fn keeps_first(history: Option<History>) -> bool {
     let mut scene = Scene::three();
     scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
     scene.node(0, |v| {
         v.state.redis.replid2 = "Z".into();
         v.state.redis.second_offset = 51;
-        v.state.redis.replicas =
-            vec![AttachedReplica { name: format!("{}.mesh", name(1)), state: "online".into(), ..AttachedReplica::default() }];
+        v.state.redis.replicas = vec![AttachedReplica {
+            name: format!("{}.mesh", name(1)),
+            state: "online".into(),
+            ..AttachedReplica::default()
+        }];
     });
     scene.heard(
         2,
@@ -397,17 +490,22 @@ fn keeps_first(history: Option<History>) -> bool {
     let plan = scene.settle(NOW);
     scene.node(0, |v| v.state.configured = configured(&plan));
     let plan = scene.settle(NOW);
-    let follow = plan.steps.iter().find_map(|s| match &s.effect {
-        Effect::Command { incarnation, command: Command::Follow { save_first, .. }, .. } if *incarnation == name(2) => Some(*save_first),
-        _ => None,
-    });
+    let follow =
+        plan.steps.iter().find_map(|s| match &s.effect {
+            Effect::Command {
+                incarnation, command: Command::Follow { save_first, .. }, ..
+            } if *incarnation == name(2) => Some(*save_first),
+            _ => None,
+        });
     follow.unwrap_or_else(|| panic!("{:?}", plan.steps))
 }
 
 /// The generation that the master is about to be configured with.
 fn configured(plan: &akash_redis::plan::Plan) -> String {
     let generation = plan.steps.iter().find_map(|s| match &s.effect {
-        Effect::Command { incarnation, command: Command::Configure(settings), .. } if *incarnation == name(0) => {
+        Effect::Command { incarnation, command: Command::Configure(settings), .. }
+            if *incarnation == name(0) =>
+        {
             Some(settings.generation.clone())
         }
         _ => None,
@@ -417,10 +515,15 @@ fn configured(plan: &akash_redis::plan::Plan) -> String {
 
 #[test]
 fn whatever_may_be_beyond_the_master_is_kept_before_it_is_wiped() {
-    let history = |replid: &str, offset, gap_ms| Some(History { replid: replid.into(), offset, epoch: 1, gap_ms });
+    let history = |replid: &str, offset, gap_ms| {
+        Some(History { replid: replid.into(), offset, epoch: 1, gap_ms })
+    };
     assert!(keeps_first(history("Z", 80, 0)), "30 bytes past the promotion point");
     assert!(keeps_first(history("Z", 50, 900)), "nobody knows what it wrote in its last 900 ms");
-    assert!(keeps_first(history("Y", 10, 0)), "the master of two epochs ago: it cannot be compared");
+    assert!(
+        keeps_first(history("Y", 10, 0)),
+        "the master of two epochs ago: it cannot be compared"
+    );
     assert!(keeps_first(None), "data without a history");
     assert!(!keeps_first(history("Z", 50, 0)), "it stopped at the promotion point");
     assert!(!keeps_first(history("A", 90, 0)), "a replica of this very master");
@@ -436,7 +539,12 @@ fn a_loss_is_told_as_a_bound() {
     ] {
         let mut scene = Scene::three();
         scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
-        scene.record.last_failover = Some(FailoverReport { epoch: 1, old: name(2).0, new: name(0).0, ..FailoverReport::default() });
+        scene.record.last_failover = Some(FailoverReport {
+            epoch: 1,
+            old: name(2).0,
+            new: name(0).0,
+            ..FailoverReport::default()
+        });
         scene.node(0, |v| (v.state.redis.replid2, v.state.redis.second_offset) = ("Z".into(), 51));
         let history = Some(History { replid: "Z".into(), offset, epoch: 0, gap_ms: gap });
         scene.heard(

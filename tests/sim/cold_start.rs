@@ -1,11 +1,13 @@
-//! Promise 1: an empty node never wins while data is known to exist, or may exist on a recorded node that cannot be asked.
+//! Promise 1: an empty node never wins while data is known to exist, or may exist on a recorded
+//! node that cannot be asked.
 
 use std::time::Duration;
 
 use crate::lifecycle::THREE;
 use crate::world::World;
 
-/// The master's lease is closed while its only replica is away, and a new, empty node joins in its place.
+/// The master's lease is closed while its only replica is away, and a new, empty node joins in its
+/// place.
 #[tokio::test(start_paused = true)]
 async fn the_older_data_of_a_replica_wins_over_a_new_empty_node() {
     let world = World::new(300, 5);
@@ -25,16 +27,25 @@ async fn the_older_data_of_a_replica_wins_over_a_new_empty_node() {
         })
         .await;
     world.chain.close_lease(record.incarnations[&master].dseq);
-    world.until("the master to be given up", Duration::from_mins(2), async || world.stored("cache").await.record.master.is_none()).await;
+    world
+        .until("the master to be given up", Duration::from_mins(2), async || {
+            world.stored("cache").await.record.master.is_none()
+        })
+        .await;
     world
         .until("a new node to be there", Duration::from_mins(4), async || {
             let record = world.stored("cache").await.record;
-            record.incarnations.iter().any(|(n, i)| n != &replica && i.joined && i.condemned.is_none())
+            record
+                .incarnations
+                .iter()
+                .any(|(n, i)| n != &replica && i.joined && i.condemned.is_none())
         })
         .await;
     let stored = world.stored("cache").await;
     assert_eq!(stored.record.master, None, "an empty node won while the replica may hold data");
-    let problem = |c: &akash_redis::api::status::Condition| c.kind == "Degraded" && c.reason == "HistoryUnclear";
+    let problem = |c: &akash_redis::api::status::Condition| {
+        c.kind == "Degraded" && c.reason == "HistoryUnclear"
+    };
     assert!(stored.cluster.status.unwrap().conditions.iter().any(problem));
 
     world.nodes.with(&replica, |n| n.powered = true);

@@ -1,4 +1,5 @@
-//! What the documentation names exists: files, headings, commands, flags, settings; and each reason for trouble has a runbook.
+//! What the documentation names exists: files, headings, commands, flags, settings; and each reason
+//! for trouble has a runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +14,15 @@ fn root() -> &'static Path {
 
 /// Every page with its text.
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<_> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].iter().map(|name| root().join(name)).collect();
+    let mut paths: Vec<_> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+        .iter()
+        .map(|name| root().join(name))
+        .collect();
     files(&root().join("docs"), "md", &mut paths);
-    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("a page"))).collect()
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("a page")))
+        .collect()
 }
 
 fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
@@ -52,7 +59,10 @@ fn anchors(text: &str) -> BTreeSet<String> {
     let headings = lines(text, false).filter(|line| line.starts_with('#'));
     let slug = |heading: &str| {
         let kept = heading.trim_start_matches('#').trim().to_lowercase();
-        kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect()
     };
     headings.map(slug).collect()
 }
@@ -64,9 +74,17 @@ fn links_lead_somewhere() {
         for line in lines(&text, false) {
             let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
             for target in targets.filter(|target| !target.contains("://")) {
-                let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
-                let file = if path.is_empty() { page.clone() } else { page.parent().expect("a directory").join(path) };
-                let heading = |anchor: &str| fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(anchor));
+                let (path, anchor) = target
+                    .split_once('#')
+                    .map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+                let file = if path.is_empty() {
+                    page.clone()
+                } else {
+                    page.parent().expect("a directory").join(path)
+                };
+                let heading = |anchor: &str| {
+                    fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(anchor))
+                };
                 if !file.exists() || anchor.is_some_and(|anchor| !heading(anchor)) {
                     wrong.push(format!("{}: {target}", page.display()));
                 }
@@ -85,11 +103,15 @@ fn judge(call: &str) -> Result<(), String> {
     for word in call[..end].split_whitespace() {
         if let Some(flag) = word.strip_prefix("--") {
             let name = flag.split(['=', ',', ':', ')', ']']).next().unwrap_or(flag);
-            if !command.get_arguments().any(|argument| argument.get_long() == Some(name)) && name != "help" {
+            if !command.get_arguments().any(|argument| argument.get_long() == Some(name))
+                && name != "help"
+            {
                 return Err(format!("`{}` has no flag --{name}", command.get_name()));
             }
         } else if command.has_subcommands() {
-            command = command.find_subcommand(word).ok_or_else(|| format!("there is no command `{word}`"))?;
+            command = command
+                .find_subcommand(word)
+                .ok_or_else(|| format!("there is no command `{word}`"))?;
             if command.get_name() == "exec" {
                 // What follows is another program's.
                 return Ok(());
@@ -113,7 +135,9 @@ fn commands_and_flags_exist() {
                 // Not the words for arguments alone, and not a sentence about the program.
                 if call.starts_with(|c: char| c.is_ascii_lowercase() || c == '-') {
                     seen += 1;
-                    wrong.extend(judge(call).err().map(|why| format!("{}: {code}: {why}", page.display())));
+                    wrong.extend(
+                        judge(call).err().map(|why| format!("{}: {code}: {why}", page.display())),
+                    );
                 }
             }
         }
@@ -124,19 +148,33 @@ fn commands_and_flags_exist() {
 
 #[test]
 fn every_setting_is_documented_with_its_variable() {
-    let source = fs::read_to_string(root().join("src/config/fields.rs")).expect("the list of settings");
-    let list = source.split("FIELDS: &[&str] = &[").nth(1).and_then(|rest| rest.split("];").next()).expect("the list");
+    let source =
+        fs::read_to_string(root().join("src/config/fields.rs")).expect("the list of settings");
+    let list = source
+        .split("FIELDS: &[&str] = &[")
+        .nth(1)
+        .and_then(|rest| rest.split("];").next())
+        .expect("the list");
     let page = fs::read_to_string(root().join("docs/reference/settings.md")).expect("the page");
     let mut count = 0;
     for field in list.split('"').skip(1).step_by(2) {
-        let snake: String = field.chars().flat_map(|c| c.is_ascii_uppercase().then_some('_').into_iter().chain([c])).collect();
+        let snake: String = field
+            .chars()
+            .flat_map(|c| c.is_ascii_uppercase().then_some('_').into_iter().chain([c]))
+            .collect();
         let variable = snake.replace('.', "_").to_uppercase();
         let row = format!("| `{field}` | `AKASH_REDIS_{variable}` |");
         assert!(page.contains(&row), "docs/reference/settings.md lacks a row that begins {row}");
         count += 1;
     }
-    let rows = page.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 5).count();
-    assert_eq!(rows, count, "docs/reference/settings.md has a row for a setting that does not exist");
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.matches('|').count() == 5)
+        .count();
+    assert_eq!(
+        rows, count,
+        "docs/reference/settings.md has a row for a setting that does not exist"
+    );
 }
 
 #[test]
@@ -151,13 +189,16 @@ fn every_problem_that_the_planner_can_tell_has_a_runbook() {
             for (at, _) in text.match_indices(call) {
                 let arguments = text[at..].split(';').next().unwrap_or_default();
                 let words = arguments.split('"').skip(1).step_by(2);
-                let is_reason = |word: &&str| word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic);
+                let is_reason = |word: &&str| {
+                    word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic)
+                };
                 reasons.extend(words.filter(is_reason).map(str::to_owned));
             }
         }
     }
     assert!(reasons.contains("NodeSilent") && reasons.contains("SyncStuck"), "{reasons:?}");
-    let missing: Vec<_> = reasons.iter().filter(|reason| !index.contains(&format!("`{reason}`"))).collect();
+    let missing: Vec<_> =
+        reasons.iter().filter(|reason| !index.contains(&format!("`{reason}`"))).collect();
     assert!(missing.is_empty(), "docs/runbooks/README.md says nothing of {missing:?}");
 }
 
@@ -166,15 +207,28 @@ fn every_claim_about_the_article_has_a_test_that_exists() {
     let page = fs::read_to_string(root().join("docs/article.md")).expect("the page");
     let named: BTreeSet<(&str, &str)> = lines(&page, false)
         .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter_map(|code| code.split_once("::").filter(|(module, test)| !module.contains(' ') && !test.is_empty()))
+        .filter_map(|code| {
+            code.split_once("::").filter(|(module, test)| !module.contains(' ') && !test.is_empty())
+        })
         .collect();
     for (module, test) in &named {
-        let source = fs::read_to_string(root().join(format!("tests/live/{module}.rs"))).unwrap_or_default();
-        assert!(source.contains(&format!("#[test]\nfn {test}()")), "docs/article.md names {module}::{test}, which is no test");
+        let source =
+            fs::read_to_string(root().join(format!("tests/live/{module}.rs"))).unwrap_or_default();
+        assert!(
+            source.contains(&format!("#[test]\nfn {test}()")),
+            "docs/article.md names {module}::{test}, which is no test"
+        );
     }
-    let source = fs::read_to_string(root().join("tests/live/article.rs")).expect("the tests of the article");
-    assert_eq!(named.iter().filter(|(module, _)| *module == "article").count(), source.matches("#[test]").count(), "each is named");
-    let rows = lines(&page, false).filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.ends_with("| test |"));
+    let source =
+        fs::read_to_string(root().join("tests/live/article.rs")).expect("the tests of the article");
+    assert_eq!(
+        named.iter().filter(|(module, _)| *module == "article").count(),
+        source.matches("#[test]").count(),
+        "each is named"
+    );
+    let rows = lines(&page, false).filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| ---") && !line.ends_with("| test |")
+    });
     for row in rows {
         assert!(row.contains("::"), "a claim without a test: {row}");
     }

@@ -1,4 +1,5 @@
-//! Promises 5 and 7: a bad market, outages and too little money end in waiting or in a refusal with a sentence, and leave nothing behind.
+//! Promises 5 and 7: a bad market, outages and too little money end in waiting or in a refusal with
+//! a sentence, and leave nothing behind.
 
 mod chain;
 mod devices;
@@ -36,7 +37,11 @@ async fn running(terms: Terms) -> Arc<World> {
 /// A condition of the published status.
 async fn condition(world: &World, name: &str, kind: &str) -> Condition {
     let status = world.stored(name).await.cluster.status.unwrap_or_default();
-    status.conditions.into_iter().find(|c| c.kind == kind).unwrap_or_else(|| panic!("no condition {kind}"))
+    status
+        .conditions
+        .into_iter()
+        .find(|c| c.kind == kind)
+        .unwrap_or_else(|| panic!("no condition {kind}"))
 }
 
 /// Waits until a condition holds whose message contains all of `words`.
@@ -45,7 +50,9 @@ async fn told(world: &World, name: &str, kind: &str, status: &str, words: &[&str
     world
         .until(&what, Duration::from_mins(30), async || {
             let Some(published) = world.stored(name).await.cluster.status else { return false };
-            published.conditions.iter().any(|c| c.kind == kind && c.status == status && words.iter().all(|w| c.message.contains(w)))
+            published.conditions.iter().any(|c| {
+                c.kind == kind && c.status == status && words.iter().all(|w| c.message.contains(w))
+            })
         })
         .await;
 }
@@ -76,7 +83,12 @@ async fn goes(world: &Arc<World>, name: &str) {
 async fn live(world: &World) -> Vec<IncarnationName> {
     let record = world.stored("cache").await.record;
     let master = record.master.map(|p| p.incarnation);
-    let mut live: Vec<_> = record.incarnations.into_iter().filter(|(_, i)| i.condemned.is_none()).map(|(n, _)| n).collect();
+    let mut live: Vec<_> = record
+        .incarnations
+        .into_iter()
+        .filter(|(_, i)| i.condemned.is_none())
+        .map(|(n, _)| n)
+        .collect();
     live.sort_by_key(|n| Some(n) != master.as_ref());
     live
 }

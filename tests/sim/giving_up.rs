@@ -1,4 +1,5 @@
-//! Who is given up: one node at a time, the others whole, the last copy never. One rule for every reason.
+//! Who is given up: one node at a time, the others whole, the last copy never. One rule for every
+//! reason.
 
 use std::time::Duration;
 
@@ -30,7 +31,10 @@ async fn the_only_replica_in_sync_is_not_given_up_for_silence() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     world.nodes.with(&replicas[1], |n| n.powered = false);
     tokio::time::sleep(Duration::from_mins(20)).await;
-    assert!(!condemned(&world).await.contains(&replicas[1]), "the last copy beside the master was destroyed");
+    assert!(
+        !condemned(&world).await.contains(&replicas[1]),
+        "the last copy beside the master was destroyed"
+    );
     let waiting = world.stored("cache").await.cluster.status.unwrap().waiting;
     assert!(waiting.iter().any(|w| w.what.contains(&replicas[1].0)), "{waiting:?}");
     world.chain.every_provider(|p| p.silent = false);
@@ -72,11 +76,19 @@ async fn a_redis_that_cannot_start_is_told_and_replaced() {
     });
     let told = async || {
         let status = world.stored("cache").await.cluster.status.unwrap();
-        status.conditions.iter().any(|c| c.kind == "Degraded" && c.reason == "RedisDown" && c.message.contains("akash-redis logs cache"))
+        status.conditions.iter().any(|c| {
+            c.kind == "Degraded"
+                && c.reason == "RedisDown"
+                && c.message.contains("akash-redis logs cache")
+        })
     };
     world.until("the status to say so", Duration::from_mins(2), told).await;
     let replaced = async || !world.stored("cache").await.record.incarnations.contains_key(&replica);
-    world.until("a replacement", Duration::from_mins(20), async || replaced().await && world.ready("cache").await).await;
+    world
+        .until("a replacement", Duration::from_mins(20), async || {
+            replaced().await && world.ready("cache").await
+        })
+        .await;
     assert_eq!(world.chain.active_deployments().len(), 3);
 }
 
@@ -97,10 +109,15 @@ async fn nodes_whose_redis_never_starts_are_not_paid_for_without_end() {
     let tries = world.chain.creates();
     assert!((6..=30).contains(&tries), "{tries} deployments in an hour");
     let status = world.stored("cache").await.cluster.status.unwrap();
-    assert!(status.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True"), "{:?}", status.conditions);
+    assert!(
+        status.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True"),
+        "{:?}",
+        status.conditions
+    );
 }
 
-/// Two keys expired at once: the nodes go one after the other, with the same rule as for any other reason.
+/// Two keys expired at once: the nodes go one after the other, with the same rule as for any other
+/// reason.
 #[test]
 fn of_two_nodes_whose_keys_are_spent_one_goes_and_the_other_stays() {
     let mut scene = Scene::three();
@@ -121,7 +138,18 @@ fn of_two_nodes_whose_keys_are_spent_one_goes_and_the_other_stays() {
         scene.inventory.pages.insert(name(n), page);
     }
     let plan = scene.settle(NOW);
-    let gone: Vec<_> = plan.record.incarnations.iter().filter(|(_, i)| i.condemned.is_some()).map(|(n, _)| n.clone()).collect();
+    let gone: Vec<_> = plan
+        .record
+        .incarnations
+        .iter()
+        .filter(|(_, i)| i.condemned.is_some())
+        .map(|(n, _)| n.clone())
+        .collect();
     assert_eq!(gone, [name(1)]);
-    assert!(plan.status.waiting.iter().any(|w| w.what.contains(&name(2).0) && w.then.contains("node 1 is being filled")));
+    assert!(
+        plan.status
+            .waiting
+            .iter()
+            .any(|w| w.what.contains(&name(2).0) && w.then.contains("node 1 is being filled"))
+    );
 }

@@ -1,4 +1,5 @@
-//! Promise 6 and 7: whatever happens on the way, the end state is the same, and nothing is left or bought twice.
+//! Promise 6 and 7: whatever happens on the way, the end state is the same, and nothing is left or
+//! bought twice.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ async fn bring_up_and_delete_leave_nothing() {
     assert_eq!(world.chain.creates(), 3, "something was bought twice");
 }
 
-/// The operator dies before or after its n-th call to the outside. `SIM_STRIDE=1` tries every one, as is wanted after a change of the
-/// planner or the effects; otherwise it is a sample.
+/// The operator dies before or after its n-th call to the outside. `SIM_STRIDE=1` tries every one,
+/// as is wanted after a change of the planner or the effects; otherwise it is a sample.
 #[test]
 fn a_crash_at_any_call_changes_nothing_in_the_end() {
     let calls = in_a_world(async {
@@ -50,13 +51,20 @@ fn a_crash_at_any_call_changes_nothing_in_the_end() {
         one_life(&world).await;
         watcher.abort();
         // The order of calls differs a little from life to life, their number by a few.
-        assert!(world.operator_starts() > 1 || n + 20 > calls, "the fuse at call {n} of {calls} did not blow");
-        assert!(world.chain.creates() <= 3, "crash at call {n}: {} deployments were bought for 3 nodes", world.chain.creates());
+        assert!(
+            world.operator_starts() > 1 || n + 20 > calls,
+            "the fuse at call {n} of {calls} did not blow"
+        );
+        assert!(
+            world.chain.creates() <= 3,
+            "crash at call {n}: {} deployments were bought for 3 nodes",
+            world.chain.creates()
+        );
     });
 }
 
-/// A person changes his mind in the middle of bring-up, half of the time together with a crash: what is on its way to a block then is
-/// waited for and cleaned up.
+/// A person changes his mind in the middle of bring-up, half of the time together with a crash:
+/// what is on its way to a block then is waited for and cleaned up.
 #[test]
 fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
     in_many_worlds(1..=42, setting("SIM_STRIDE", 2), async |n| {
@@ -77,8 +85,8 @@ fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
     });
 }
 
-/// The same with a control API whose list of keys is old when it comes, and whose answers are late: a reading from before a mint or a login
-/// says nothing about what they left.
+/// The same with a control API whose list of keys is old when it comes, and whose answers are late:
+/// a reading from before a mint or a login says nothing about what they left.
 #[test]
 fn a_deletion_during_bring_up_believes_no_old_reading_of_the_tailnet() {
     in_many_worlds(1..=42, setting("SIM_STRIDE", 2), async |n| {

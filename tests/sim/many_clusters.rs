@@ -1,4 +1,5 @@
-//! Promise 7 for several clusters: what one pass reserves for one of them is no other's, and what is not ours is left alone.
+//! Promise 7 for several clusters: what one pass reserves for one of them is no other's, and what
+//! is not ours is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,11 +28,24 @@ async fn clusters_planned_in_one_pass_do_not_share_deployments() {
     // One outage hits both.
     for name in ["cache", "other"] {
         let record = world.stored(name).await.record;
-        let (lost, _) = record.incarnations.iter().find(|(n, _)| record.master.as_ref().is_some_and(|p| &p.incarnation != *n)).unwrap();
+        let (lost, _) = record
+            .incarnations
+            .iter()
+            .find(|(n, _)| record.master.as_ref().is_some_and(|p| &p.incarnation != *n))
+            .unwrap();
         world.chain.close_lease(record.incarnations[lost].dseq);
     }
     tokio::time::sleep(Duration::from_mins(10)).await;
-    let dseqs = async |name: &str| world.stored(name).await.record.incarnations.values().map(|i| i.dseq).collect::<BTreeSet<_>>();
+    let dseqs = async |name: &str| {
+        world
+            .stored(name)
+            .await
+            .record
+            .incarnations
+            .values()
+            .map(|i| i.dseq)
+            .collect::<BTreeSet<_>>()
+    };
     assert!(dseqs("cache").await.is_disjoint(&dseqs("other").await));
     for name in ["cache", "other"] {
         world.until_ready(name).await;
@@ -48,17 +62,32 @@ async fn the_global_budget_holds_for_clusters_planned_in_one_pass() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut promised = 0;
     for name in ["cache", "other"] {
-        promised += world.stored(name).await.record.incarnations.values().map(|i| i.max_price.per_month(6000).0).sum::<u64>();
+        promised += world
+            .stored(name)
+            .await
+            .record
+            .incarnations
+            .values()
+            .map(|i| i.max_price.per_month(6000).0)
+            .sum::<u64>();
     }
     assert!(promised <= 8_000_000, "{promised}uact a month were reserved in one pass");
     tokio::time::sleep(Duration::from_mins(10)).await;
-    assert!(world.rate_per_month() <= 8_000_000, "{}uact a month are leased", world.rate_per_month());
+    assert!(
+        world.rate_per_month() <= 8_000_000,
+        "{}uact a month are leased",
+        world.rate_per_month()
+    );
 }
 
 /// A record that names the deployment of somebody else, however that came about.
 #[test]
 fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
-    for (group, closes) in [("ar-abcdef-cache-2-aaaa", true), ("ar-abcdef-other-2-aaaa", false), ("ar-zzzzzz-cache-2-aaaa", false)] {
+    for (group, closes) in [
+        ("ar-abcdef-cache-2-aaaa", true),
+        ("ar-abcdef-other-2-aaaa", false),
+        ("ar-zzzzzz-cache-2-aaaa", false),
+    ] {
         let mut scene = Scene::three();
         scene.record.incarnations.get_mut(&name(2)).unwrap().condemned =
             Some(Condemned { at: UnixMs(NOW - 1_000), reason: "x".into(), ..Condemned::default() });
@@ -76,11 +105,20 @@ fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
             escrow: EscrowView::default(),
         };
         let deployments = BTreeMap::from([(102, deployment)]);
-        let view = ChainView { height: 5, block_time: UnixMs(NOW), block_ms: 6_000, deployments, ..ChainView::default() };
+        let view = ChainView {
+            height: 5,
+            block_time: UnixMs(NOW),
+            block_ms: 6_000,
+            deployments,
+            ..ChainView::default()
+        };
         scene.inventory.chain = Reading::fresh(view, UnixMs(NOW));
         scene.inventory.mesh = Reading::fresh(MeshView::default(), UnixMs(NOW));
         let plan = scene.plan(NOW);
-        let closed = plan.steps.iter().any(|s| matches!(s.effect, Effect::CloseDeployment { dseq: 102, .. }));
+        let closed = plan
+            .steps
+            .iter()
+            .any(|s| matches!(s.effect, Effect::CloseDeployment { dseq: 102, .. }));
         assert_eq!(closed, closes, "{group}");
     }
 }

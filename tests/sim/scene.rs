@@ -6,8 +6,12 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::inventory::{Constants, Inventory};
 use akash_redis::model::money::{PricePerBlock, Uact};
-use akash_redis::model::node::{Authority, NodeMesh, NodeState, NodeView, Process, RedisState, Role};
-use akash_redis::model::record::{Change, Eligible, Failover, Fence, Incarnation, Promotion, Record};
+use akash_redis::model::node::{
+    Authority, NodeMesh, NodeState, NodeView, Process, RedisState, Role,
+};
+use akash_redis::model::record::{
+    Change, Eligible, Failover, Fence, Incarnation, Promotion, Record,
+};
 use akash_redis::model::step::{Command, Effect, Quorum};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::{Input, Limits, Plan, Tags, Timing, plan};
@@ -32,7 +36,13 @@ pub struct Scene {
 }
 
 fn incarnation(ordinal: u32) -> Incarnation {
-    let reserved = Incarnation::new(ordinal, 100 + u64::from(ordinal), UnixMs(NOW - 3_600_000), 0, PricePerBlock(1));
+    let reserved = Incarnation::new(
+        ordinal,
+        100 + u64::from(ordinal),
+        UnixMs(NOW - 3_600_000),
+        0,
+        PricePerBlock(1),
+    );
     Incarnation { joined: true, member: true, candidate: true, ..reserved }
 }
 
@@ -42,7 +52,11 @@ pub fn replica(n: u32, epoch: u64, edit: impl FnOnce(&mut NodeState)) -> NodeVie
         incarnation: name(n).0,
         boot_id: format!("boot-{n}"),
         highest: Authority { term: TERM, epoch },
-        mesh: NodeMesh { backend_state: "Running".into(), dns_name: format!("{}.mesh", name(n)), ..NodeMesh::default() },
+        mesh: NodeMesh {
+            backend_state: "Running".into(),
+            dns_name: format!("{}.mesh", name(n)),
+            ..NodeMesh::default()
+        },
         redis: RedisState {
             process: Process::Running,
             role: Role::Replica,
@@ -92,7 +106,8 @@ impl Scene {
         let mut nodes: BTreeMap<_, _> = (0..3).map(|n| (name(n), replica(n, 1, |_| {}))).collect();
         let master = &mut nodes.get_mut(&name(0)).unwrap().state;
         master.promoted = true;
-        (master.redis.role, master.redis.fenced, master.redis.link_up) = (Role::Master, false, false);
+        (master.redis.role, master.redis.fenced, master.redis.link_up) =
+            (Role::Master, false, false);
         master.redis.master_host.clear();
         (master.redis.min_replicas, master.redis.max_lag_seconds) = (1, 8);
         let cluster = akash_redis::api::validate::parse(THREE).unwrap().remove(0);
@@ -110,7 +125,8 @@ impl Scene {
 
     /// A failover of epoch 2 goes on since `started`; nodes 1 and 2 were counted.
     pub fn failing(&mut self, started: u64) -> &mut Failover {
-        let eligible = |n: u32| Eligible { incarnation: name(n), run_id: format!("run-{n}"), offset: 100 };
+        let eligible =
+            |n: u32| Eligible { incarnation: name(n), run_id: format!("run-{n}"), offset: 100 };
         self.record.epoch = 2;
         self.record.change = Some(Change::Failover(Failover {
             epoch: 2,
@@ -146,15 +162,23 @@ impl Scene {
 
     /// As an operator process of this term plans, which began at this moment.
     pub fn plan_as(&self, now: u64, term: u64, started: u64) -> Plan {
-        let constants =
-            Constants { installation: InstallationId("abcdef".into()), owner: "akash1me".into(), term, started: UnixMs(started) };
+        let constants = Constants {
+            installation: InstallationId("abcdef".into()),
+            owner: "akash1me".into(),
+            term,
+            started: UnixMs(started),
+        };
         let plan = plan(&Input {
             cluster: &self.cluster,
             record: &self.record,
             inventory: &self.inventory,
             constants: &constants,
             timing: &Timing::default(),
-            limits: &Limits { per_cluster_default: Uact(30_000_000), global: Uact(30_000_000), others: Uact(0) },
+            limits: &Limits {
+                per_cluster_default: Uact(30_000_000),
+                global: Uact(30_000_000),
+                others: Uact(0),
+            },
             tags: Tags { cluster: "tag:a", quarantine: "tag:q" },
             now: UnixMs(now),
         });
@@ -179,7 +203,9 @@ pub fn promoted(plan: &Plan) -> Vec<IncarnationName> {
     plan.steps
         .iter()
         .filter_map(|s| match &s.effect {
-            Effect::Command { incarnation, command: Command::Promote { .. }, .. } => Some(incarnation.clone()),
+            Effect::Command { incarnation, command: Command::Promote { .. }, .. } => {
+                Some(incarnation.clone())
+            }
             _ => None,
         })
         .collect()

@@ -1,4 +1,5 @@
-//! Promises 2 and 4: never two masters that take writes, whoever is cut off from whom, whatever the clocks say.
+//! Promises 2 and 4: never two masters that take writes, whoever is cut off from whom, whatever the
+//! clocks say.
 
 use std::time::Duration;
 
@@ -27,10 +28,16 @@ async fn a_member_that_is_about_to_attach_is_detached_as_well() {
     let replicas = others(&world, &master).await;
     // A migration of a replica: its successor is on its way.
     let moved = replicas[1].clone();
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(MIGRATE.to_owned(), moved.0.clone()))).await;
+    world
+        .edit("cache", |c| drop(c.metadata.annotations.insert(MIGRATE.to_owned(), moved.0.clone())))
+        .await;
     let surge = async || {
         let record = world.stored("cache").await.record;
-        record.incarnations.iter().find(|(_, i)| i.replaces.is_some()).map(|(n, i)| (n.clone(), i.member))
+        record
+            .incarnations
+            .iter()
+            .find(|(_, i)| i.replaces.is_some())
+            .map(|(n, i)| (n.clone(), i.member))
     };
     let mut known = None;
     world
@@ -48,7 +55,8 @@ async fn a_member_that_is_about_to_attach_is_detached_as_well() {
         .await;
     let surge = known.unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
-    // Partition: {master, successor} | {operator, replicas}; the operator still reaches the successor.
+    // Partition: {master, successor} | {operator, replicas}; the operator still reaches the
+    // successor.
     world.nodes.with(&master, |n| n.reachable = false);
     for replica in &replicas {
         world.nodes.cut(replica, &master);
@@ -84,7 +92,12 @@ async fn switchover_cut_at(call: u64) -> bool {
         return false;
     }
     world.kill_operator().await;
-    let unconfirmed = world.stored("cache").await.record.master.is_some_and(|p| p.incarnation == target && !p.confirmed);
+    let unconfirmed = world
+        .stored("cache")
+        .await
+        .record
+        .master
+        .is_some_and(|p| p.incarnation == target && !p.confirmed);
     if !(unconfirmed && world.nodes.with(&target, |n| n.unfenced_master())) {
         return false;
     }
@@ -109,7 +122,11 @@ async fn a_partition_that_carries_one_way_makes_no_second_master() {
             world.nodes.mute(&master, &replica);
         }
         world.nodes.with(&master, |n| n.reachable = false);
-        world.until("another master", Duration::from_mins(2), async || world.master("cache").await != master).await;
+        world
+            .until("another master", Duration::from_mins(2), async || {
+                world.master("cache").await != master
+            })
+            .await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         world.assert_one_writer();
         let report = world.stored("cache").await.record.last_failover.unwrap();
@@ -117,7 +134,8 @@ async fn a_partition_that_carries_one_way_makes_no_second_master() {
     }
 }
 
-/// downAfter was shortened while the master was cut off: it still goes by the longer lag that it was told.
+/// downAfter was shortened while the master was cut off: it still goes by the longer lag that it
+/// was told.
 #[tokio::test(start_paused = true)]
 async fn time_counts_by_the_lag_that_is_in_force_on_the_old_master() {
     let slow = THREE.replace("  nodes: 3", "  nodes: 3\n  failover: { downAfter: 60s }");
@@ -129,7 +147,11 @@ async fn time_counts_by_the_lag_that_is_in_force_on_the_old_master() {
         n.meshed = false;
     });
     world.edit("cache", |c| c.spec.failover.down_after = "10s".parse().unwrap()).await;
-    world.until("another master", Duration::from_mins(5), async || world.master("cache").await != master).await;
+    world
+        .until("another master", Duration::from_mins(5), async || {
+            world.master("cache").await != master
+        })
+        .await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     world.assert_one_writer();
 }
@@ -145,11 +167,16 @@ fn a_new_process_counts_the_time_of_a_fence_from_its_own_start() {
         scene.heard(n, detached(n, |_| {}));
     }
     assert!(promoted(&scene.plan(NOW + 1_000)).is_empty(), "one second is no proof");
-    // The operator was started again a second ago, and the wall clock was set forward by twelve seconds meanwhile.
+    // The operator was started again a second ago, and the wall clock was set forward by twelve
+    // seconds meanwhile.
     let later = scene.plan_as(NOW + 13_000, TERM + 1, NOW + 12_000);
     assert!(promoted(&later).is_empty(), "by the clock of this process a second has passed");
     scene.record = later.record;
-    assert_eq!(promoted(&scene.plan_as(NOW + 24_000, TERM + 1, NOW + 12_000)), [name(1)], "it has now");
+    assert_eq!(
+        promoted(&scene.plan_as(NOW + 24_000, TERM + 1, NOW + 12_000)),
+        [name(1)],
+        "it has now"
+    );
     // It was set back by an hour: nothing waits for an hour.
     let mut scene = Scene::three();
     scene.failing(NOW).detached_at = [(name(1), at), (name(2), at)].into();
@@ -174,7 +201,10 @@ fn another_start_of_the_agent_says_nothing_about_the_redis_that_was_promoted() {
             v.state.redis.run_id = "run-0b".into();
         });
         let plan = scene.plan(NOW);
-        let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else { panic!("{:?}", plan.events) };
+        let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change
+        else {
+            panic!("{:?}", plan.events)
+        };
         assert_eq!(failover.fence.is_some(), fenced, "{boot}");
     }
 }
@@ -191,12 +221,20 @@ fn a_master_that_needs_no_replica_is_not_fenced_by_time() {
     let plan = scene.settle(NOW);
     assert!(promoted(&plan).is_empty());
     let (reason, message) = degraded(&plan);
-    assert!(reason == "FailoverBlocked" && message.contains("needs no replica for a write"), "{message}");
-    scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
+    assert!(
+        reason == "FailoverBlocked" && message.contains("needs no replica for a write"),
+        "{message}"
+    );
+    scene
+        .cluster
+        .metadata
+        .annotations
+        .insert(ACCEPT_LOSS.to_owned(), scene.record.epoch.to_string());
     assert_eq!(promoted(&scene.settle(NOW + 60_000)), [name(1)], "a person knows that it is dead");
 }
 
-/// With a proof and nobody unaccounted for nothing blocks, whatever the dead master last said of its quorum.
+/// With a proof and nobody unaccounted for nothing blocks, whatever the dead master last said of
+/// its quorum.
 #[test]
 fn the_last_word_of_an_agent_is_a_fence() {
     let mut scene = Scene::three();
@@ -209,7 +247,9 @@ fn the_last_word_of_an_agent_is_a_fence() {
         scene.node(n, |v| v.state.redis.link_up = false);
     }
     let plan = scene.settle(NOW);
-    let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else { panic!("{:?}", plan.events) };
+    let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else {
+        panic!("{:?}", plan.events)
+    };
     assert!(matches!(failover.fence, Some(Fence { .. })));
     for n in 1..3 {
         scene.heard(n, detached(n, |_| {}));
@@ -223,7 +263,10 @@ async fn two_copies_of_a_store_have_different_terms() {
     let (a, b) = (dir.path().join("a.db"), dir.path().join("b.db"));
     SqliteStore::open(&a).unwrap().take_over().await.unwrap();
     std::fs::copy(&a, &b).unwrap();
-    let (one, two) = (SqliteStore::open(&a).unwrap().take_over().await.unwrap(), SqliteStore::open(&b).unwrap().take_over().await.unwrap());
+    let (one, two) = (
+        SqliteStore::open(&a).unwrap().take_over().await.unwrap(),
+        SqliteStore::open(&b).unwrap().take_over().await.unwrap(),
+    );
     assert_ne!(one, two, "agents could not tell the two operators apart");
 }
 
@@ -240,15 +283,23 @@ async fn a_restored_store_is_obeyed() {
     }
     let agent = Memory { highest: Authority { term, epoch: 1 }, ..Memory::default() };
     let restored = SqliteStore::open(&copy).unwrap().take_over().await.unwrap();
-    let answer = decide(&agent, 0, Freshness::Fresh, Authority { term: restored, epoch: 1 }, Wish::Other);
+    let answer =
+        decide(&agent, 0, Freshness::Fresh, Authority { term: restored, epoch: 1 }, Wish::Other);
     assert!(answer.is_ok(), "term {restored}: {}", answer.unwrap_err());
 }
 
 #[test]
 fn a_term_is_higher_than_every_one_before_it() {
     let now = UnixMs(NOW);
-    assert!(next_term(7, now, 0) > next_term(7, UnixMs(NOW - 1), u32::MAX), "a later moment, whatever is random");
-    assert_eq!(next_term(u64::MAX >> 12, now, 5), (u64::MAX >> 12) + 6, "a clock that was set back");
+    assert!(
+        next_term(7, now, 0) > next_term(7, UnixMs(NOW - 1), u32::MAX),
+        "a later moment, whatever is random"
+    );
+    assert_eq!(
+        next_term(u64::MAX >> 12, now, 5),
+        (u64::MAX >> 12) + 6,
+        "a clock that was set back"
+    );
     assert!(next_term(7, now, u32::MAX) < 1 << 53);
 }
 

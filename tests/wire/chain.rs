@@ -13,7 +13,9 @@ use akash_redis::model::chain::{ChainMsg, GroupState, LeaseState, SignedTx, TxOu
 use akash_redis::model::group::{Endpoint, GroupSpec, Resources, Storage};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
-use akash_redis::wire::akash::deployment::v1beta4::{QueryDeploymentResponse, QueryDeploymentsRequest, QueryDeploymentsResponse};
+use akash_redis::wire::akash::deployment::v1beta4::{
+    QueryDeploymentResponse, QueryDeploymentsRequest, QueryDeploymentsResponse,
+};
 use akash_redis::wire::akash::market::v1beta5::QueryLeasesRequest;
 use akash_redis::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
 use akash_redis::wire::cosmos::tx::v1beta1::{SimulateRequest, TxBody, TxRaw};
@@ -32,9 +34,11 @@ const DSEQ: u64 = 1_795_517_081;
 
 // ---- the messages
 
-/// Decodes and encodes again: nothing of the request may get lost, and every answer must be readable.
+/// Decodes and encodes again: nothing of the request may get lost, and every answer must be
+/// readable.
 fn passes<Q: Message + Default, A: Message + Default>(case: &Case) {
-    let request = Q::decode(case.request().as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let request =
+        Q::decode(case.request().as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     assert_eq!(hex::encode(request.encode_to_vec()), case.request, "request of {}", case.name);
     if let Ok(answer) = case.answer() {
         A::decode(answer.as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -42,6 +46,7 @@ fn passes<Q: Message + Default, A: Message + Default>(case: &Case) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // one arm for each method that was recorded
 fn every_recorded_exchange_is_understood() {
     use akash::{bme, cert, deployment, discovery, escrow, market, provider};
     use cosmos::base::{node::v1beta1 as node, tendermint::v1beta1 as blocks};
@@ -51,70 +56,140 @@ fn every_recorded_exchange_is_understood() {
         match (service, method) {
             // Not used, not even to look.
             ("akash.bme.v1.Query", "Params") => {}
-            ("akash.bme.v1.Query", "Status") => passes::<bme::v1::QueryStatusRequest, bme::v1::QueryStatusResponse>(&case),
-            ("akash.cert.v1.Query", _) => passes::<cert::v1::QueryCertificatesRequest, cert::v1::QueryCertificatesResponse>(&case),
-            ("akash.deployment.v1beta4.Query", "Deployments") => passes::<QueryDeploymentsRequest, QueryDeploymentsResponse>(&case),
+            ("akash.bme.v1.Query", "Status") => {
+                passes::<bme::v1::QueryStatusRequest, bme::v1::QueryStatusResponse>(&case);
+            }
+            ("akash.cert.v1.Query", _) => passes::<
+                cert::v1::QueryCertificatesRequest,
+                cert::v1::QueryCertificatesResponse,
+            >(&case),
+            ("akash.deployment.v1beta4.Query", "Deployments") => {
+                passes::<QueryDeploymentsRequest, QueryDeploymentsResponse>(&case);
+            }
             ("akash.deployment.v1beta4.Query", "Deployment") => {
-                passes::<deployment::v1beta4::QueryDeploymentRequest, QueryDeploymentResponse>(&case);
+                passes::<deployment::v1beta4::QueryDeploymentRequest, QueryDeploymentResponse>(
+                    &case,
+                );
             }
             ("akash.deployment.v1beta4.Query", "Params") => {
-                passes::<deployment::v1beta4::QueryParamsRequest, deployment::v1beta4::QueryParamsResponse>(&case);
+                passes::<
+                    deployment::v1beta4::QueryParamsRequest,
+                    deployment::v1beta4::QueryParamsResponse,
+                >(&case);
             }
-            ("akash.discovery.v1.Discovery", _) => passes::<discovery::v1::GetInfoRequest, discovery::v1::GetInfoResponse>(&case),
-            ("akash.escrow.v1.Query", "Accounts") => passes::<escrow::v1::QueryAccountsRequest, escrow::v1::QueryAccountsResponse>(&case),
-            ("akash.escrow.v1.Query", _) => passes::<escrow::v1::QueryPaymentsRequest, escrow::v1::QueryPaymentsResponse>(&case),
-            ("akash.market.v1beta5.Query", "Bid") => passes::<market::v1beta5::QueryBidRequest, market::v1beta5::QueryBidResponse>(&case),
+            ("akash.discovery.v1.Discovery", _) => {
+                passes::<discovery::v1::GetInfoRequest, discovery::v1::GetInfoResponse>(&case);
+            }
+            ("akash.escrow.v1.Query", "Accounts") => {
+                passes::<escrow::v1::QueryAccountsRequest, escrow::v1::QueryAccountsResponse>(
+                    &case,
+                );
+            }
+            ("akash.escrow.v1.Query", _) => {
+                passes::<escrow::v1::QueryPaymentsRequest, escrow::v1::QueryPaymentsResponse>(
+                    &case,
+                );
+            }
+            ("akash.market.v1beta5.Query", "Bid") => {
+                passes::<market::v1beta5::QueryBidRequest, market::v1beta5::QueryBidResponse>(
+                    &case,
+                );
+            }
             ("akash.market.v1beta5.Query", "Bids") => {
-                passes::<market::v1beta5::QueryBidsRequest, market::v1beta5::QueryBidsResponse>(&case);
+                passes::<market::v1beta5::QueryBidsRequest, market::v1beta5::QueryBidsResponse>(
+                    &case,
+                );
             }
             ("akash.market.v1beta5.Query", "Lease") => {
-                passes::<market::v1beta5::QueryLeaseRequest, market::v1beta5::QueryLeaseResponse>(&case);
+                passes::<market::v1beta5::QueryLeaseRequest, market::v1beta5::QueryLeaseResponse>(
+                    &case,
+                );
             }
-            ("akash.market.v1beta5.Query", "Leases") => passes::<QueryLeasesRequest, market::v1beta5::QueryLeasesResponse>(&case),
+            ("akash.market.v1beta5.Query", "Leases") => {
+                passes::<QueryLeasesRequest, market::v1beta5::QueryLeasesResponse>(&case);
+            }
             ("akash.market.v1beta5.Query", "Order") => {
-                passes::<market::v1beta5::QueryOrderRequest, market::v1beta5::QueryOrderResponse>(&case);
+                passes::<market::v1beta5::QueryOrderRequest, market::v1beta5::QueryOrderResponse>(
+                    &case,
+                );
             }
             ("akash.market.v1beta5.Query", "Orders") => {
-                passes::<market::v1beta5::QueryOrdersRequest, market::v1beta5::QueryOrdersResponse>(&case);
+                passes::<market::v1beta5::QueryOrdersRequest, market::v1beta5::QueryOrdersResponse>(
+                    &case,
+                );
             }
             ("akash.market.v1beta5.Query", "Params") => {
-                passes::<market::v1beta5::QueryParamsRequest, market::v1beta5::QueryParamsResponse>(&case);
+                passes::<market::v1beta5::QueryParamsRequest, market::v1beta5::QueryParamsResponse>(
+                    &case,
+                );
             }
             ("akash.provider.v1beta4.Query", "Provider") => {
-                passes::<provider::v1beta4::QueryProviderRequest, provider::v1beta4::QueryProviderResponse>(&case);
+                passes::<
+                    provider::v1beta4::QueryProviderRequest,
+                    provider::v1beta4::QueryProviderResponse,
+                >(&case);
             }
             ("akash.provider.v1beta4.Query", _) => {
-                passes::<provider::v1beta4::QueryProvidersRequest, provider::v1beta4::QueryProvidersResponse>(&case);
+                passes::<
+                    provider::v1beta4::QueryProvidersRequest,
+                    provider::v1beta4::QueryProvidersResponse,
+                >(&case);
             }
             ("cosmos.auth.v1beta1.Query", _) => {
-                passes::<auth::v1beta1::QueryAccountInfoRequest, auth::v1beta1::QueryAccountInfoResponse>(&case);
+                passes::<
+                    auth::v1beta1::QueryAccountInfoRequest,
+                    auth::v1beta1::QueryAccountInfoResponse,
+                >(&case);
             }
             ("cosmos.authz.v1beta1.Query", "Grants") => {
-                passes::<authz::v1beta1::QueryGrantsRequest, authz::v1beta1::QueryGrantsResponse>(&case);
+                passes::<authz::v1beta1::QueryGrantsRequest, authz::v1beta1::QueryGrantsResponse>(
+                    &case,
+                );
             }
             ("cosmos.authz.v1beta1.Query", _) => {
-                passes::<authz::v1beta1::QueryGranteeGrantsRequest, authz::v1beta1::QueryGranteeGrantsResponse>(&case);
+                passes::<
+                    authz::v1beta1::QueryGranteeGrantsRequest,
+                    authz::v1beta1::QueryGranteeGrantsResponse,
+                >(&case);
             }
             ("cosmos.bank.v1beta1.Query", "Balance") => {
-                passes::<bank::v1beta1::QueryBalanceRequest, bank::v1beta1::QueryBalanceResponse>(&case);
+                passes::<bank::v1beta1::QueryBalanceRequest, bank::v1beta1::QueryBalanceResponse>(
+                    &case,
+                );
             }
             ("cosmos.bank.v1beta1.Query", _) => {
-                passes::<bank::v1beta1::QuerySpendableBalanceByDenomRequest, bank::v1beta1::QuerySpendableBalanceByDenomResponse>(&case);
+                passes::<
+                    bank::v1beta1::QuerySpendableBalanceByDenomRequest,
+                    bank::v1beta1::QuerySpendableBalanceByDenomResponse,
+                >(&case);
             }
-            ("cosmos.base.node.v1beta1.Service", "Config") => passes::<node::ConfigRequest, node::ConfigResponse>(&case),
-            ("cosmos.base.node.v1beta1.Service", _) => passes::<node::StatusRequest, node::StatusResponse>(&case),
+            ("cosmos.base.node.v1beta1.Service", "Config") => {
+                passes::<node::ConfigRequest, node::ConfigResponse>(&case);
+            }
+            ("cosmos.base.node.v1beta1.Service", _) => {
+                passes::<node::StatusRequest, node::StatusResponse>(&case);
+            }
             ("cosmos.base.tendermint.v1beta1.Service", "GetLatestBlock") => {
                 passes::<blocks::GetLatestBlockRequest, GetLatestBlockResponse>(&case);
             }
-            ("cosmos.base.tendermint.v1beta1.Service", _) => passes::<blocks::GetSyncingRequest, blocks::GetSyncingResponse>(&case),
+            ("cosmos.base.tendermint.v1beta1.Service", _) => {
+                passes::<blocks::GetSyncingRequest, blocks::GetSyncingResponse>(&case);
+            }
             ("cosmos.feegrant.v1beta1.Query", _) => {
-                passes::<feegrant::v1beta1::QueryAllowanceRequest, feegrant::v1beta1::QueryAllowanceResponse>(&case);
+                passes::<
+                    feegrant::v1beta1::QueryAllowanceRequest,
+                    feegrant::v1beta1::QueryAllowanceResponse,
+                >(&case);
             }
             ("cosmos.tx.v1beta1.Service", "BroadcastTx") => {
                 passes::<tx::v1beta1::BroadcastTxRequest, tx::v1beta1::BroadcastTxResponse>(&case);
             }
-            ("cosmos.tx.v1beta1.Service", "GetTx") => passes::<tx::v1beta1::GetTxRequest, tx::v1beta1::GetTxResponse>(&case),
-            ("cosmos.tx.v1beta1.Service", _) => passes::<SimulateRequest, tx::v1beta1::SimulateResponse>(&case),
+            ("cosmos.tx.v1beta1.Service", "GetTx") => {
+                passes::<tx::v1beta1::GetTxRequest, tx::v1beta1::GetTxResponse>(&case);
+            }
+            ("cosmos.tx.v1beta1.Service", _) => {
+                passes::<SimulateRequest, tx::v1beta1::SimulateResponse>(&case);
+            }
             other => panic!("{}: no message known for {other:?}", case.name),
         }
     }
@@ -131,24 +206,42 @@ fn recorded_group() -> GroupSpec {
             id: 1,
             cpu_milli: 500,
             memory_bytes: 512 << 20,
-            storage: vec![Storage { name: "default".into(), bytes: 1 << 30, attributes: Vec::new() }],
+            storage: vec![Storage {
+                name: "default".into(),
+                bytes: 1 << 30,
+                attributes: Vec::new(),
+            }],
             endpoints: vec![Endpoint::SharedHttp],
         },
         price: PricePerBlock(1000 * DEC_ONE),
     }
 }
 
-/// A transaction that a real chain accepted, made again from what it says: every byte and the signature are the same.
+/// A transaction that a real chain accepted, made again from what it says: every byte and the
+/// signature are the same.
 #[test]
 fn an_accepted_transaction_is_reproduced_to_the_byte() {
-    let request = cosmos::tx::v1beta1::BroadcastTxRequest::decode(recorded("BroadcastTx unordered, accepted").request().as_slice());
+    let request = cosmos::tx::v1beta1::BroadcastTxRequest::decode(
+        recorded("BroadcastTx unordered, accepted").request().as_slice(),
+    );
     let sent = request.expect("a request").tx_bytes;
     let raw = TxRaw::decode(sent.as_slice()).expect("a transaction");
-    let timeout = TxBody::decode(raw.body_bytes.as_slice()).expect("a body").timeout_timestamp.expect("a time-out");
-    let msg = ChainMsg::CreateDeployment { dseq: DSEQ + 1, group: recorded_group(), hash: [0x11; 32], deposit: Uact(5_000_000) };
+    let timeout = TxBody::decode(raw.body_bytes.as_slice())
+        .expect("a body")
+        .timeout_timestamp
+        .expect("a time-out");
+    let msg = ChainMsg::CreateDeployment {
+        dseq: DSEQ + 1,
+        group: recorded_group(),
+        hash: [0x11; 32],
+        deposit: Uact(5_000_000),
+    };
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
     let body = tx::body(OWNER, &msg, timeout);
-    let auth_info = tx::auth_info(wallet.public_key(), &tx::FeeOffer { uakt: 10_000, gas: 400_000, granter: None });
+    let auth_info = tx::auth_info(
+        wallet.public_key(),
+        &tx::FeeOffer { uakt: 10_000, gas: 400_000, granter: None },
+    );
     let signature = wallet.sign(&tx::sign_doc(&body, &auth_info, CHAIN_ID, 0));
     let made = tx::raw(body, auth_info, signature.to_vec());
     assert_eq!(hex::encode(&made), hex::encode(&sent));
@@ -186,11 +279,24 @@ async fn bids_are_read_with_their_order_and_providers() {
     let view = script.client().await.read(&BTreeSet::new()).await.expect("a view");
     assert_eq!(view.min_deposit, Uact(500_000));
     assert_eq!(view.block_ms, 6000);
-    let [deployment] = view.deployments.values().collect::<Vec<_>>()[..] else { panic!("one deployment") };
-    assert!(deployment.active && deployment.group == GroupState::Open && deployment.group_name == "dc1");
+    let [deployment] = view.deployments.values().collect::<Vec<_>>()[..] else {
+        panic!("one deployment")
+    };
+    assert!(
+        deployment.active && deployment.group == GroupState::Open && deployment.group_name == "dc1"
+    );
     assert_eq!((deployment.dseq, deployment.open_order, deployment.bids.len()), (DSEQ, Some(1), 3));
-    assert!(deployment.bids.iter().all(|bid| bid.fits && bid.price.0 > 0 && bid.id.oseq == 1 && bid.id.owner == OWNER));
-    assert!(deployment.leases.is_empty() && deployment.escrow.open && deployment.escrow.blocks_left.is_none());
+    assert!(
+        deployment
+            .bids
+            .iter()
+            .all(|bid| bid.fits && bid.price.0 > 0 && bid.id.oseq == 1 && bid.id.owner == OWNER)
+    );
+    assert!(
+        deployment.leases.is_empty()
+            && deployment.escrow.open
+            && deployment.escrow.blocks_left.is_none()
+    );
     assert_eq!(deployment.escrow.left, Uact(5_000_000));
     assert_eq!(view.providers.len(), 3);
     assert!(view.providers.values().all(|p| p.host_uri.starts_with("https://")));
@@ -199,7 +305,10 @@ async fn bids_are_read_with_their_order_and_providers() {
 #[tokio::test]
 async fn a_running_lease_uses_up_the_escrow() {
     let script = quiet();
-    let account = read::<akash::escrow::v1::QueryAccountsResponse>("escrow Accounts of one deployment").accounts.remove(0);
+    let account =
+        read::<akash::escrow::v1::QueryAccountsResponse>("escrow Accounts of one deployment")
+            .accounts
+            .remove(0);
     let settled_at = account.state.as_ref().expect("a state").settled_at;
     let recorded_block: GetLatestBlockResponse = read("GetLatestBlock");
     let height = recorded_block.sdk_block.and_then(|b| b.header).expect("a header").height;
@@ -207,8 +316,16 @@ async fn a_running_lease_uses_up_the_escrow() {
     script.lock().blocks = settled_at - height + 99;
     let mut deployment: QueryDeploymentResponse = read("Deployment just created");
     deployment.escrow_account = Some(account);
-    replace(&script, DEPLOYMENTS, Ok(QueryDeploymentsResponse { deployments: vec![deployment], pagination: None }.encode_to_vec()));
-    script.lock().answers.insert(LEASES, vec![recorded("Leases one active").answer(), Ok(Vec::new())]);
+    replace(
+        &script,
+        DEPLOYMENTS,
+        Ok(QueryDeploymentsResponse { deployments: vec![deployment], pagination: None }
+            .encode_to_vec()),
+    );
+    script
+        .lock()
+        .answers
+        .insert(LEASES, vec![recorded("Leases one active").answer(), Ok(Vec::new())]);
     let view = script.client().await.read(&BTreeSet::new()).await.expect("a view");
     let deployment = &view.deployments[&DSEQ];
     let [lease] = &deployment.leases[..] else { panic!("one lease") };
@@ -218,7 +335,10 @@ async fn a_running_lease_uses_up_the_escrow() {
     assert_eq!(escrow.left + escrow.spent, Uact(5_000_000), "nothing is lost");
     assert!(used > 0 && u128::from(escrow.spent.0) >= used);
     let blocks_left = u128::from(escrow.blocks_left.expect("it is being paid"));
-    assert!((blocks_left..=blocks_left + 1).contains(&(u128::from(escrow.left.0) * DEC_ONE / lease.price.0)));
+    assert!(
+        (blocks_left..=blocks_left + 1)
+            .contains(&(u128::from(escrow.left.0) * DEC_ONE / lease.price.0))
+    );
 }
 
 #[tokio::test]
@@ -231,7 +351,10 @@ async fn a_provider_that_left_is_seen_with_its_reason() {
     let view = script.client().await.read(&BTreeSet::new()).await.expect("a view");
     let deployment = view.deployments.values().next().expect("one");
     assert_eq!(deployment.group, GroupState::Paused);
-    assert_eq!(deployment.leases.iter().map(|l| (l.state, l.reason)).collect::<Vec<_>>(), [(LeaseState::Closed, 10000)]);
+    assert_eq!(
+        deployment.leases.iter().map(|l| (l.state, l.reason)).collect::<Vec<_>>(),
+        [(LeaseState::Closed, 10000)]
+    );
     assert_eq!(deployment.escrow.blocks_left, None);
 }
 
@@ -239,14 +362,25 @@ async fn a_provider_that_left_is_seen_with_its_reason() {
 async fn deployments_that_are_known_are_looked_up_when_they_are_not_active() {
     let script = quiet();
     script.replay("Deployment overdrawn").replay("Deployment not found");
-    script.lock().answers.insert(LEASES, vec![Ok(Vec::new()), Ok(Vec::new()), recorded("Leases insufficient_funds").answer()]);
-    let dseq = read::<QueryDeploymentResponse>("Deployment overdrawn").deployment.and_then(|d| d.id).expect("an id").dseq;
+    script.lock().answers.insert(
+        LEASES,
+        vec![Ok(Vec::new()), Ok(Vec::new()), recorded("Leases insufficient_funds").answer()],
+    );
+    let dseq = read::<QueryDeploymentResponse>("Deployment overdrawn")
+        .deployment
+        .and_then(|d| d.id)
+        .expect("an id")
+        .dseq;
     // The smaller one is asked for first.
     let view = script.client().await.read(&BTreeSet::from([dseq, u64::MAX])).await.expect("a view");
     assert_eq!(view.deployments.keys().copied().collect::<Vec<_>>(), [dseq]);
     let deployment = &view.deployments[&dseq];
     assert!(!deployment.active && deployment.group == GroupState::InsufficientFunds);
-    assert!(!deployment.escrow.open && deployment.escrow.left == Uact(0) && deployment.escrow.spent > Uact(0));
+    assert!(
+        !deployment.escrow.open
+            && deployment.escrow.left == Uact(0)
+            && deployment.escrow.spent > Uact(0)
+    );
     assert_eq!(deployment.leases[0].state, LeaseState::InsufficientFunds);
     assert_eq!(deployment.leases[0].reason, 20000);
 }
@@ -254,18 +388,32 @@ async fn deployments_that_are_known_are_looked_up_when_they_are_not_active() {
 #[tokio::test]
 async fn all_pages_are_read_at_one_height() {
     let script = quiet();
-    let (one, two) = (recorded("Deployments page 1, limit 2"), recorded("Deployments page 2, by key"));
-    let mut second = QueryDeploymentsResponse::decode(two.answer().expect("an answer").as_slice()).expect("a page");
+    let (one, two) =
+        (recorded("Deployments page 1, limit 2"), recorded("Deployments page 2, by key"));
+    let mut second = QueryDeploymentsResponse::decode(two.answer().expect("an answer").as_slice())
+        .expect("a page");
     second.pagination = None;
     script.lock().answers.insert(DEPLOYMENTS, vec![one.answer(), Ok(second.encode_to_vec())]);
     let view = script.client().await.read(&BTreeSet::new()).await.expect("a view");
     assert_eq!(view.deployments.len(), 4);
-    let pages: Vec<_> = script.asked(DEPLOYMENTS).into_iter().map(|(_, bytes)| QueryDeploymentsRequest::decode(&*bytes)).collect();
-    let keys: Vec<_> = pages.into_iter().map(|page| page.expect("a request").pagination.expect("a page").key).collect();
-    let recorded_key = QueryDeploymentsRequest::decode(&*two.request()).expect("a request").pagination.expect("a page").key;
+    let pages: Vec<_> = script
+        .asked(DEPLOYMENTS)
+        .into_iter()
+        .map(|(_, bytes)| QueryDeploymentsRequest::decode(&*bytes))
+        .collect();
+    let keys: Vec<_> = pages
+        .into_iter()
+        .map(|page| page.expect("a request").pagination.expect("a page").key)
+        .collect();
+    let recorded_key = QueryDeploymentsRequest::decode(&*two.request())
+        .expect("a request")
+        .pagination
+        .expect("a page")
+        .key;
     assert_eq!(keys, [Vec::new(), recorded_key]);
     let asked = std::mem::take(&mut script.lock().asked);
-    assert!(asked.iter().all(|(method, height, _)| *height == (![LATEST, BY_HEIGHT].contains(&&**method)).then_some(view.height)));
+    assert!(asked.iter().all(|(method, height, _)| *height
+        == (![LATEST, BY_HEIGHT].contains(&&**method)).then_some(view.height)));
 }
 
 #[tokio::test]
@@ -292,23 +440,39 @@ async fn an_outage_is_no_block_time() {
 async fn the_next_endpoint_is_asked_when_one_is_away_or_of_another_chain() {
     let script = quiet();
     let uri = script.serve().await;
-    client(vec!["http://127.0.0.1:1".into(), uri.clone()]).read(&BTreeSet::new()).await.expect("the second answers");
+    client(vec!["http://127.0.0.1:1".into(), uri.clone()])
+        .read(&BTreeSet::new())
+        .await
+        .expect("the second answers");
     let foreign = Script::default();
     let mut other: GetLatestBlockResponse = read("GetLatestBlock");
-    other.sdk_block.as_mut().and_then(|b| b.header.as_mut()).expect("a header").chain_id = "akashnet-2".into();
+    other.sdk_block.as_mut().and_then(|b| b.header.as_mut()).expect("a header").chain_id =
+        "akashnet-2".into();
     foreign.say(LATEST, Ok(other.encode_to_vec()));
     let wrong = foreign.serve().await;
     client(vec![wrong.clone(), uri]).read(&BTreeSet::new()).await.expect("the second answers");
     let error = client(vec![wrong]).check().await.expect_err("another chain");
     assert!(matches!(&error, ChainError::Odd { .. }), "{error}");
-    assert!(error.to_string().contains("it is a node of akashnet-2") && error.to_string().contains(CHAIN_ID), "{error}");
-    assert!(foreign.lock().asked.iter().all(|(method, ..)| method == LATEST), "a foreign chain is asked for nothing else");
+    assert!(
+        error.to_string().contains("it is a node of akashnet-2")
+            && error.to_string().contains(CHAIN_ID),
+        "{error}"
+    );
+    assert!(
+        foreign.lock().asked.iter().all(|(method, ..)| method == LATEST),
+        "a foreign chain is asked for nothing else"
+    );
     let error = client(vec!["http://127.0.0.1:1".into()]).check().await.expect_err("nobody");
     assert!(matches!(error, ChainError::Away { .. }), "{error}");
-    assert!(error.to_string().contains("Connection refused") && !error.to_string().contains("ConnectError"), "{error}");
+    assert!(
+        error.to_string().contains("Connection refused")
+            && !error.to_string().contains("ConnectError"),
+        "{error}"
+    );
 }
 
-/// An endpoint that stands still answers as readily as any: from the second reading on the one with newer blocks is asked.
+/// An endpoint that stands still answers as readily as any: from the second reading on the one with
+/// newer blocks is asked.
 #[tokio::test]
 async fn an_endpoint_that_is_behind_is_left_for_one_that_is_not() {
     let (behind, ahead) = (quiet(), quiet());
@@ -327,7 +491,10 @@ async fn an_endpoint_that_is_behind_is_left_for_one_that_is_not() {
 async fn half_a_view_is_none() {
     let script = quiet();
     replace(&script, BIDS, Err(Status::unavailable("gone")));
-    assert!(matches!(script.client().await.read(&BTreeSet::new()).await, Err(ChainError::Away { .. })));
+    assert!(matches!(
+        script.client().await.read(&BTreeSet::new()).await,
+        Err(ChainError::Away { .. })
+    ));
     let script = quiet();
     replace(&script, LEASES, recorded("Leases unknown state").answer());
     let error = script.client().await.read(&BTreeSet::new()).await.expect_err("a refusal");
@@ -350,16 +517,34 @@ async fn signing_simulates_without_a_signature_and_signs_what_was_simulated() {
     let first = client.sign(&lease()).await.expect("a transaction");
     let second = client.sign(&lease()).await.expect("a transaction");
     assert_ne!(first.bytes, second.bytes);
-    assert_eq!(script.asked("/cosmos.auth.v1beta1.Query/AccountInfo").len(), 1, "the account number is kept");
+    assert_eq!(
+        script.asked("/cosmos.auth.v1beta1.Query/AccountInfo").len(),
+        1,
+        "the account number is kept"
+    );
     assert_eq!((first.dseq, &first.hash), (DSEQ, &tx::hash(&first.bytes)));
 
     let signed = TxRaw::decode(first.bytes.as_slice()).expect("a transaction");
-    let auth = |raw: &TxRaw| cosmos::tx::v1beta1::AuthInfo::decode(raw.auth_info_bytes.as_slice()).expect("a fee").fee.expect("a fee");
-    let simulated = SimulateRequest::decode(&*script.asked(SIMULATE)[0].1).expect("a request").tx_bytes;
+    let auth = |raw: &TxRaw| {
+        cosmos::tx::v1beta1::AuthInfo::decode(raw.auth_info_bytes.as_slice())
+            .expect("a fee")
+            .fee
+            .expect("a fee")
+    };
+    let simulated =
+        SimulateRequest::decode(&*script.asked(SIMULATE)[0].1).expect("a request").tx_bytes;
     let simulated = TxRaw::decode(simulated.as_slice()).expect("a transaction");
-    assert_eq!((&simulated.body_bytes, &simulated.signatures), (&signed.body_bytes, &vec![Vec::new()]));
-    assert!(auth(&simulated).amount[0].amount.parse::<u64>().expect("a number") > 0, "a fee is taken, as when it is sent");
-    let gas_used = read::<cosmos::tx::v1beta1::SimulateResponse>("Simulate create deployment (ordered, empty signature)");
+    assert_eq!(
+        (&simulated.body_bytes, &simulated.signatures),
+        (&signed.body_bytes, &vec![Vec::new()])
+    );
+    assert!(
+        auth(&simulated).amount[0].amount.parse::<u64>().expect("a number") > 0,
+        "a fee is taken, as when it is sent"
+    );
+    let gas_used = read::<cosmos::tx::v1beta1::SimulateResponse>(
+        "Simulate create deployment (ordered, empty signature)",
+    );
     let gas_used = gas_used.gas_info.expect("gas").gas_used;
     let fee = auth(&signed);
     assert_eq!(fee.gas_limit, (gas_used * 15).div_ceil(10));
@@ -390,12 +575,16 @@ async fn a_refused_simulation_says_which_rule_was_broken() {
 #[tokio::test]
 async fn no_endpoint_sets_the_fee() {
     let liar = Script::default();
-    let mut lie: cosmos::tx::v1beta1::SimulateResponse = read("Simulate create deployment (ordered, empty signature)");
+    let mut lie: cosmos::tx::v1beta1::SimulateResponse =
+        read("Simulate create deployment (ordered, empty signature)");
     lie.gas_info.as_mut().expect("gas").gas_used = 4_000_000_000;
     liar.replay("AccountInfo").say(SIMULATE, Ok(lie.encode_to_vec()));
     let error = liar.client().await.sign(&lease()).await.expect_err("too dear");
     assert!(matches!(&error, ChainError::NotSent { .. }), "{error}");
-    assert!(error.to_string().contains("6000000000 gas") && error.to_string().contains("chain.maxFee"), "{error}");
+    assert!(
+        error.to_string().contains("6000000000 gas") && error.to_string().contains("chain.maxFee"),
+        "{error}"
+    );
     let honest = Script::default();
     honest.replay("AccountInfo").replay("Simulate create deployment (ordered, empty signature)");
     let both = client(vec![liar.serve().await, honest.serve().await]);
@@ -416,7 +605,13 @@ async fn no_endpoint_sets_the_fee() {
 fn sent(script: &Script, blocks: i64) -> SignedTx {
     let block_ms = script.lock().block_ms;
     let timeout = ms(block_time(blocks, block_ms));
-    SignedTx { dseq: 1, purpose: "a test".into(), bytes: vec![1, 2, 3], hash: tx::hash(&[1, 2, 3]), timeout }
+    SignedTx {
+        dseq: 1,
+        purpose: "a test".into(),
+        bytes: vec![1, 2, 3],
+        hash: tx::hash(&[1, 2, 3]),
+        timeout,
+    }
 }
 
 /// Blocks of a fifth of a second: each look at the chain is one block later.
@@ -432,7 +627,10 @@ async fn accepted_and_found_is_landed() {
     script.replay("BroadcastTx create deployment, accepted");
     script.replay("GetTx before inclusion (not found)").replay("GetTx create deployment, included");
     let outcome = script.client().await.settle(&sent(&script, 60)).await.expect("an outcome");
-    let height = read::<cosmos::tx::v1beta1::GetTxResponse>("GetTx create deployment, included").tx_response.expect("an end").height;
+    let height = read::<cosmos::tx::v1beta1::GetTxResponse>("GetTx create deployment, included")
+        .tx_response
+        .expect("an end")
+        .height;
     assert_eq!(outcome, TxOutcome::Landed { height });
 }
 
@@ -455,13 +653,17 @@ async fn a_lost_answer_or_a_repetition_is_looked_up() {
 
 #[tokio::test]
 async fn in_a_block_and_failed_is_failed() {
-    for (case, codespace, code) in
-        [("GetTx failed tx (deployment exists)", "deployment", 3), ("GetTx create lease on a lost bid (failed)", "market", 12)]
-    {
+    for (case, codespace, code) in [
+        ("GetTx failed tx (deployment exists)", "deployment", 3),
+        ("GetTx create lease on a lost bid (failed)", "market", 12),
+    ] {
         let script = fast();
         script.replay("BroadcastTx create lease").replay(case);
         let outcome = script.client().await.settle(&sent(&script, 60)).await.expect("an outcome");
-        assert!(matches!(&outcome, TxOutcome::Failed { codespace: c, code: n, .. } if c == codespace && *n == code), "{outcome:?}");
+        assert!(
+            matches!(&outcome, TxOutcome::Failed { codespace: c, code: n, .. } if c == codespace && *n == code),
+            "{outcome:?}"
+        );
     }
 }
 
@@ -490,7 +692,10 @@ async fn a_refusal_ends_it_only_when_nobody_took_it_before() {
     let script = fast();
     script.replay("BroadcastTx bad signature").replay("GetTx before inclusion (not found)");
     let outcome = script.client().await.settle(&sent(&script, 6)).await.expect("an outcome");
-    assert!(matches!(&outcome, TxOutcome::Failed { codespace, code: 4, .. } if codespace == "sdk"), "{outcome:?}");
+    assert!(
+        matches!(&outcome, TxOutcome::Failed { codespace, code: 4, .. } if codespace == "sdk"),
+        "{outcome:?}"
+    );
     assert!(script.lock().blocks > 6);
     // Signed a moment ago and never sent: nothing to wait for.
     let script = fast();
@@ -499,7 +704,10 @@ async fn a_refusal_ends_it_only_when_nobody_took_it_before() {
     let client = script.client().await;
     let tx = client.sign(&lease()).await.expect("a transaction");
     let outcome = client.settle(&tx).await.expect("an outcome");
-    assert!(matches!(&outcome, TxOutcome::Failed { code: 13, log, .. } if log.contains("chain.gasPrice")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, TxOutcome::Failed { code: 13, log, .. } if log.contains("chain.gasPrice")),
+        "{outcome:?}"
+    );
     assert!(script.asked(GET_TX).is_empty());
 }
 
@@ -511,16 +719,30 @@ async fn a_text_that_is_no_text_does_not_hide_the_refusal() {
     let client = script.client().await;
     let tx = client.sign(&lease()).await.expect("a transaction");
     let outcome = client.settle(&tx).await.expect("an outcome");
-    assert!(matches!(&outcome, TxOutcome::Failed { code: 38, log, .. } if log.contains("wallet.feeGranter")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, TxOutcome::Failed { code: 38, log, .. } if log.contains("wallet.feeGranter")),
+        "{outcome:?}"
+    );
 }
 
-/// With `AKASH_GRPC` naming a running node, its answers are read too; without it there is nothing to see.
+/// With `AKASH_GRPC` naming a running node, its answers are read too; without it there is nothing
+/// to see.
 #[tokio::test]
 async fn a_running_node_is_read() {
     let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
     let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| CHAIN_ID.into());
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
-    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None, fee_limits: FeeLimits::USUAL };
-    let view = ChainClient::connect(settings, Arc::new(wallet)).expect("an endpoint").read(&BTreeSet::new()).await.expect("a view");
+    let settings = ChainSettings {
+        chain_id,
+        grpc: vec![uri],
+        gas_price: GasPrice::USUAL,
+        fee_granter: None,
+        fee_limits: FeeLimits::USUAL,
+    };
+    let view = ChainClient::connect(settings, Arc::new(wallet))
+        .expect("an endpoint")
+        .read(&BTreeSet::new())
+        .await
+        .expect("a view");
     assert!(view.height > 0 && view.block_ms > 0);
 }

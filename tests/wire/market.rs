@@ -13,7 +13,9 @@ use akash_redis::devnet::chain::{ChainConfig, ChainHandle, serve};
 use akash_redis::devnet::ledger::Genesis;
 use akash_redis::devnet::provider::LeaseHost;
 use akash_redis::devnet::provider::market::{ProviderConfig, ProviderHandle, start};
-use akash_redis::model::chain::{ChainMsg, ChainView, DeploymentView, GroupState, LeaseState, TxOutcome};
+use akash_redis::model::chain::{
+    ChainMsg, ChainView, DeploymentView, GroupState, LeaseState, TxOutcome,
+};
 use akash_redis::model::group::{GroupSpec, Resources, Storage};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
@@ -49,19 +51,29 @@ struct Market {
 impl Market {
     async fn open() -> Self {
         let shutdown = CancellationToken::new();
-        let accounts = (0..3).map(|index| Account::from_mnemonic(PHRASE, index).unwrap()).collect::<Vec<_>>();
-        let genesis = Genesis::with_accounts(accounts.iter().map(|account| (account.address().to_owned(), RICH, RICH)).collect(), 1);
+        let accounts =
+            (0..3).map(|index| Account::from_mnemonic(PHRASE, index).unwrap()).collect::<Vec<_>>();
+        let genesis = Genesis::with_accounts(
+            accounts.iter().map(|account| (account.address().to_owned(), RICH, RICH)).collect(),
+            1,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = ChainConfig { genesis, block_every: Some(Duration::from_millis(50)) };
         let chain = serve(config, listener, shutdown.clone()).unwrap();
         let channel = Channel::from_shared(chain.url()).unwrap().connect_lazy();
         let mut providers = Vec::new();
         for (index, permille) in [(1, 1000), (2, 1500)] {
-            let mut config = ProviderConfig::new(&format!("p{index}"), accounts[index].clone(), "https://p.devnet.test:8443", "eu");
+            let mut config = ProviderConfig::new(
+                &format!("p{index}"),
+                accounts[index].clone(),
+                "https://p.devnet.test:8443",
+                "eu",
+            );
             config.price_permille = permille;
             config.round = Duration::from_millis(50);
             config.withdraw_every = Duration::from_millis(200);
-            providers.push(start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap());
+            providers
+                .push(start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap());
         }
         let settings = ChainSettings {
             chain_id: "akash-local".into(),
@@ -77,7 +89,10 @@ impl Market {
 
     async fn lands(&self, msg: ChainMsg) {
         let tx = self.client.sign(&msg).await.unwrap();
-        let outcome = tokio::time::timeout(DEADLINE, self.client.settle(&tx)).await.expect("settles in time").unwrap();
+        let outcome = tokio::time::timeout(DEADLINE, self.client.settle(&tx))
+            .await
+            .expect("settles in time")
+            .unwrap();
         assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
     }
 
@@ -86,7 +101,12 @@ impl Market {
     }
 
     /// Reads until the deployment is as wanted.
-    async fn until(&self, dseq: u64, what: &str, holds: impl Fn(&DeploymentView) -> bool) -> DeploymentView {
+    async fn until(
+        &self,
+        dseq: u64,
+        what: &str,
+        holds: impl Fn(&DeploymentView) -> bool,
+    ) -> DeploymentView {
         let waiting = async {
             loop {
                 let view = self.read(dseq).await;
@@ -100,8 +120,17 @@ impl Market {
     }
 
     async fn leased(&self, dseq: u64, oseq: u32) -> LeaseId {
-        let view = self.until(dseq, "a bid", |view| view.open_order == Some(oseq) && view.bids.iter().any(|bid| bid.id.oseq == oseq)).await;
-        let bid = view.bids.into_iter().filter(|bid| bid.id.oseq == oseq).min_by_key(|bid| bid.price).unwrap();
+        let view = self
+            .until(dseq, "a bid", |view| {
+                view.open_order == Some(oseq) && view.bids.iter().any(|bid| bid.id.oseq == oseq)
+            })
+            .await;
+        let bid = view
+            .bids
+            .into_iter()
+            .filter(|bid| bid.id.oseq == oseq)
+            .min_by_key(|bid| bid.price)
+            .unwrap();
         self.lands(ChainMsg::CreateLease(bid.id.clone())).await;
         bid.id
     }
@@ -136,11 +165,18 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     market.client.check().await.unwrap();
     market.lands(create(7, 2)).await;
     let again = market.client.sign(&create(7, 2)).await;
-    assert!(matches!(&again, Err(ChainError::Refused { codespace, code: 3, .. }) if codespace == "deployment"), "{again:?}");
+    assert!(
+        matches!(&again, Err(ChainError::Refused { codespace, code: 3, .. }) if codespace == "deployment"),
+        "{again:?}"
+    );
     let bids = market.until(7, "two bids", |view| view.bids.len() == 2).await.bids;
     assert!(bids.iter().all(|bid| bid.fits));
     let lease = market.leased(7, 1).await;
-    let view = market.until(7, "an active lease", |view| view.leases.iter().any(|lease| lease.state == LeaseState::Active)).await;
+    let view = market
+        .until(7, "an active lease", |view| {
+            view.leases.iter().any(|lease| lease.state == LeaseState::Active)
+        })
+        .await;
     assert!(view.active && view.escrow.open && view.escrow.blocks_left.is_some());
     assert_eq!(view.hash, [3; 32]);
     market.lands(ChainMsg::UpdateDeployment { dseq: 7, hash: [4; 32] }).await;
@@ -149,7 +185,8 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     assert!(read.providers.contains_key(&lease.provider) && read.min_deposit == Uact(500_000));
 
     // The provider walks out: the group pauses, closing gives the rest back.
-    let provider = market.providers.iter().find(|provider| provider.address() == lease.provider).unwrap();
+    let provider =
+        market.providers.iter().find(|provider| provider.address() == lease.provider).unwrap();
     let theirs = provider.leases().await.unwrap().remove(0);
     provider.close_lease(&theirs, LeaseClosedReason::Decommission).await.unwrap();
     let view = market.until(7, "a paused group", |view| view.group == GroupState::Paused).await;
@@ -169,17 +206,21 @@ impl Market {
     }
 }
 
-/// The gas that a node tells is too little: the next attempts are given more, within a bound, and what they burn is bounded.
+/// The gas that a node tells is too little: the next attempts are given more, within a bound, and
+/// what they burn is bounded.
 #[tokio::test]
 async fn out_of_gas_is_answered_with_more_gas_and_not_for_ever() {
     let market = Market::open().await;
     market.lands(create(11, 2)).await;
     let fees = || RICH - market.chain.view().balance(market.client.owner(), "uakt");
-    // Of 50,430 a node tells 20,172: half more than that is not even let in, half more again is used up in a block.
+    // Of 50,430 a node tells 20,172: half more than that is not even let in, half more again is
+    // used up in a block.
     market.chain.faults().tell_gas(40);
     let update = ChainMsg::UpdateDeployment { dseq: 11, hash: [4; 32] };
     let mut codes = Vec::new();
-    while let TxOutcome::Failed { codespace, code, .. } = market.tries(&update).await.expect("an outcome") {
+    while let TxOutcome::Failed { codespace, code, .. } =
+        market.tries(&update).await.expect("an outcome")
+    {
         codes.push((codespace, code));
     }
     assert_eq!(codes, [("sdk".to_owned(), 11), ("sdk".to_owned(), 11)]);
@@ -192,14 +233,17 @@ async fn out_of_gas_is_answered_with_more_gas_and_not_for_ever() {
     let mut tries = 0;
     let error = loop {
         match market.tries(&update).await {
-            Ok(outcome) => assert!(matches!(outcome, TxOutcome::Failed { code: 11, .. }), "{outcome:?}"),
+            Ok(outcome) => {
+                assert!(matches!(outcome, TxOutcome::Failed { code: 11, .. }), "{outcome:?}");
+            }
             Err(error) => break error,
         }
         tries += 1;
         assert!(tries < 12, "it is tried for ever");
     };
     assert!(
-        matches!(&error, ChainError::NotSent { .. }) && error.to_string().contains("each time for a fee (last: the gas limit"),
+        matches!(&error, ChainError::NotSent { .. })
+            && error.to_string().contains("each time for a fee (last: the gas limit"),
         "{error}"
     );
     assert!(fees() - before < 4 * 2_000, "{} uakt were burnt", fees() - before);
@@ -233,12 +277,17 @@ async fn a_deployment_that_runs_dry_is_read_as_ended() {
     // A bid as dear as can be: three blocks and the deposit is gone.
     let account = Account::from_mnemonic(PHRASE, 1).unwrap();
     let channel = Channel::from_shared(market.chain.url()).unwrap().connect_lazy();
-    let dear = akash_redis::devnet::provider::client::ChainClient::connect(channel, account).await.unwrap();
+    let dear = akash_redis::devnet::provider::client::ChainClient::connect(channel, account)
+        .await
+        .unwrap();
     dear.send(vec![dear_bid(market.client.owner(), dear.account().address())]).await.unwrap();
     market.leased(10, 1).await;
     let view = market.until(10, "run dry", |view| !view.active).await;
     assert_eq!(view.group, GroupState::InsufficientFunds);
-    assert_eq!((view.leases[0].state, view.leases[0].reason), (LeaseState::InsufficientFunds, 20_000));
+    assert_eq!(
+        (view.leases[0].state, view.leases[0].reason),
+        (LeaseState::InsufficientFunds, 20_000)
+    );
 }
 
 fn dear_bid(owner: &str, provider: &str) -> prost_types::Any {
@@ -246,7 +295,14 @@ fn dear_bid(owner: &str, provider: &str) -> prost_types::Any {
     use akash_redis::wire::akash::market::v1::BidId;
     use akash_redis::wire::akash::market::v1beta5::MsgCreateBid;
     use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
-    let id = BidId { owner: owner.into(), dseq: 10, gseq: 1, oseq: 1, provider: provider.into(), bseq: 0 };
+    let id = BidId {
+        owner: owner.into(),
+        dseq: 10,
+        gseq: 1,
+        oseq: 1,
+        provider: provider.into(),
+        bseq: 0,
+    };
     let amount = Some(Coin { denom: "uakt".into(), amount: "500000".into() });
     akash_redis::devnet::account::any(&MsgCreateBid {
         id: Some(id),
@@ -272,8 +328,9 @@ async fn a_chain_of_another_name_is_not_used() {
     assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
 }
 
-/// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a deployment lives there from create to close; the
-/// gas of each transaction is printed. Without it there is nothing to see.
+/// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a
+/// deployment lives there from create to close; the gas of each transaction is printed. Without it
+/// there is nothing to see.
 #[tokio::test]
 async fn a_running_node_carries_a_deployment_from_create_to_close() {
     let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
@@ -283,11 +340,18 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
     let channel = Channel::from_shared(uri.clone()).unwrap().connect_lazy();
     for index in 3..6 {
         let account = Account::from_mnemonic(PHRASE, index).unwrap();
-        let config = ProviderConfig::new(&format!("p{index}"), account, "https://p.devnet.test:8443", "eu");
+        let config =
+            ProviderConfig::new(&format!("p{index}"), account, "https://p.devnet.test:8443", "eu");
         // Handles may go: the providers go on until the end.
         start(config, channel.clone(), Arc::new(NoHost), &shutdown).await.unwrap();
     }
-    let settings = ChainSettings { chain_id, grpc: vec![uri], gas_price: GasPrice::USUAL, fee_granter: None, fee_limits: FeeLimits::USUAL };
+    let settings = ChainSettings {
+        chain_id,
+        grpc: vec![uri],
+        gas_price: GasPrice::USUAL,
+        fee_granter: None,
+        fee_limits: FeeLimits::USUAL,
+    };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
     let client = ChainClient::connect(settings, wallet).unwrap();
     let dseq = rand::random::<u64>() >> 12;
@@ -297,7 +361,11 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
         let outcome = client.settle(&tx).await.unwrap();
         assert!(matches!(outcome, TxOutcome::Landed { .. }), "{msg:?}: {outcome:?}");
         let mut txs = cosmos::tx::v1beta1::service_client::ServiceClient::new(channel.clone());
-        let found = txs.get_tx(cosmos::tx::v1beta1::GetTxRequest { hash: tx.hash }).await.unwrap().into_inner();
+        let found = txs
+            .get_tx(cosmos::tx::v1beta1::GetTxRequest { hash: tx.hash })
+            .await
+            .unwrap()
+            .into_inner();
         let found = found.tx_response.unwrap();
         println!("{}: {} gas of {}", tx.purpose, found.gas_used, found.gas_wanted);
     };
@@ -311,7 +379,9 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(Duration::from_mins(2), waiting).await.unwrap_or_else(|_| panic!("never: {what}"))
+        tokio::time::timeout(Duration::from_mins(2), waiting)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"))
     };
     lands(create(dseq, 100)).await;
     let view = until("three bids", &|view| view.bids.len() == 3).await;
@@ -323,7 +393,11 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
     lands(ChainMsg::CloseDeployment { dseq }).await;
     let view = until("a closed deployment", &|view| !view.active).await;
     let after = client.read(&BTreeSet::new()).await.unwrap();
-    println!("paid {}uakt in fees and {} to the provider", before.fee_balance - after.fee_balance, view.escrow.spent);
+    println!(
+        "paid {}uakt in fees and {} to the provider",
+        before.fee_balance - after.fee_balance,
+        view.escrow.spent
+    );
     assert!(!view.escrow.open && before.balance == after.balance + view.escrow.spent);
 }
 
@@ -335,11 +409,18 @@ async fn a_chain_elsewhere_is_checked_and_its_pace_measured() {
     let foreign = Foreign::new(&market.chain.url()).unwrap();
     foreign.check("akash-local").await.unwrap();
     let error = foreign.check("akashnet-2").await.expect_err("another chain");
-    assert!(matches!(&error, ForeignError::Other { found, .. } if found == "akash-local"), "{error}");
+    assert!(
+        matches!(&error, ForeignError::Other { found, .. } if found == "akash-local"),
+        "{error}"
+    );
     let block = foreign.block_time().await.unwrap();
     assert!(block >= Duration::from_millis(1), "{block:?}");
-    let error = Foreign::new("http://127.0.0.1:1").unwrap().check("akash-local").await.expect_err("nobody");
-    assert!(matches!(&error, ForeignError::Away { .. }) && error.to_string().contains("--grpc"), "{error}");
+    let error =
+        Foreign::new("http://127.0.0.1:1").unwrap().check("akash-local").await.expect_err("nobody");
+    assert!(
+        matches!(&error, ForeignError::Away { .. }) && error.to_string().contains("--grpc"),
+        "{error}"
+    );
     for bad in ["", "a b"] {
         assert!(Foreign::new(bad).is_err(), "{bad}");
     }

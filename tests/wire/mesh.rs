@@ -46,7 +46,8 @@ fn says(status: u16, message: &str) -> ResponseTemplate {
 /// A server that hands out tokens, and a client of it.
 async fn api() -> (MockServer, ControlClient) {
     let server = MockServer::start().await;
-    let form = format!("client_id=some-client-id&client_secret={SECRET}&grant_type=client_credentials");
+    let form =
+        format!("client_id=some-client-id&client_secret={SECRET}&grant_type=client_credentials");
     Mock::given(method("POST"))
         .and(path("/api/v2/oauth/token"))
         .and(body_string(form))
@@ -81,23 +82,43 @@ async fn on(server: &MockServer, verb: &str, at: &str, response: ResponseTemplat
 }
 
 async fn once(server: &MockServer, verb: &str, at: &str, response: ResponseTemplate) {
-    Mock::given(method(verb)).and(path(at)).respond_with(response).up_to_n_times(1).mount(server).await;
+    Mock::given(method(verb))
+        .and(path(at))
+        .respond_with(response)
+        .up_to_n_times(1)
+        .mount(server)
+        .await;
 }
 
 /// How many such requests came.
 async fn count(server: &MockServer, verb: &str, at: &str) -> usize {
-    server.received_requests().await.unwrap().iter().filter(|request| request.method.as_str() == verb && request.url.path() == at).count()
+    server
+        .received_requests()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|request| request.method.as_str() == verb && request.url.path() == at)
+        .count()
 }
 
 #[tokio::test]
 async fn the_token_is_fetched_once_and_sent_with_each_call() {
     let (server, client) = api().await;
     let bearer = header("authorization", "Bearer hskey-oauthtok-1bae7577865f-MASKED");
-    Mock::given(method("GET")).and(path(DEVICES)).and(bearer).respond_with(answer("head-v2-devices")).mount(&server).await;
+    Mock::given(method("GET"))
+        .and(path(DEVICES))
+        .and(bearer)
+        .respond_with(answer("head-v2-devices"))
+        .mount(&server)
+        .await;
     on(&server, "GET", KEYS, answer("head-v2-keys-list")).await;
     for _ in 0..2 {
         let view = client.read(&ours(), &nobody()).await.unwrap();
-        assert_eq!((view.devices, view.keys), (vec![], vec![]), "the recorded key is somebody else's");
+        assert_eq!(
+            (view.devices, view.keys),
+            (vec![], vec![]),
+            "the recorded key is somebody else's"
+        );
     }
     assert_eq!(count(&server, "POST", "/api/v2/oauth/token").await, 1);
 }
@@ -106,16 +127,27 @@ async fn the_token_is_fetched_once_and_sent_with_each_call() {
 async fn a_list_of_bare_ids_is_filled_in_and_strangers_are_not_asked_for_again() {
     let (server, client) = api().await;
     on(&server, "GET", DEVICES, answer("head-v2-devices")).await;
-    on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": [{"id": "k1"}, {"id": "k2"}, {"id": "k3"}]}))).await;
+    on(
+        &server,
+        "GET",
+        KEYS,
+        ResponseTemplate::new(200)
+            .set_body_json(json!({"keys": [{"id": "k1"}, {"id": "k2"}, {"id": "k3"}]})),
+    )
+    .await;
     let (status, mut mine) = recorded("head-v2-key-get-revoked");
     mine["description"] = json!("ar abc123 cache-0-x7k2");
-    on(&server, "GET", &format!("{KEYS}/k1"), ResponseTemplate::new(status).set_body_json(mine)).await;
+    on(&server, "GET", &format!("{KEYS}/k1"), ResponseTemplate::new(status).set_body_json(mine))
+        .await;
     on(&server, "GET", &format!("{KEYS}/k2"), answer("head-v2-key-get")).await;
     on(&server, "GET", &format!("{KEYS}/k3"), says(404, "not found")).await;
     for _ in 0..2 {
         let keys = client.read(&ours(), &nobody()).await.unwrap().keys;
         assert_eq!(keys.len(), 1);
-        assert_eq!((keys[0].id.as_str(), keys[0].description.as_str()), ("k1", "ar abc123 cache-0-x7k2"));
+        assert_eq!(
+            (keys[0].id.as_str(), keys[0].description.as_str()),
+            ("k1", "ar abc123 cache-0-x7k2")
+        );
         assert!(keys[0].invalid, "a revoked key is of no use");
     }
     assert_eq!(count(&server, "GET", &format!("{KEYS}/k1")).await, 2);
@@ -135,10 +167,14 @@ async fn devices_are_ours_by_the_end_of_their_host_name() {
     ]});
     on(&server, "GET", DEVICES, ResponseTemplate::new(200).set_body_json(list)).await;
     let devices = client.read(&ours(), &nobody()).await.unwrap().devices;
-    let seen: Vec<_> = devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
+    let seen: Vec<_> =
+        devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
     assert_eq!(
         seen,
-        [("n1CNTRL", "cache-0-x7k2-abc123-1.tail1234.ts.net", "100.121.200.21"), ("2", "cache-1-y8m3-abc123.mesh.test", "100.64.0.2")]
+        [
+            ("n1CNTRL", "cache-0-x7k2-abc123-1.tail1234.ts.net", "100.121.200.21"),
+            ("2", "cache-1-y8m3-abc123.mesh.test", "100.64.0.2")
+        ]
     );
     assert_eq!(devices[0].created.unwrap().to_string(), "2022-03-05T17:10:27Z");
     assert_eq!((devices[1].created, devices[1].tags.len()), (None, 0));
@@ -154,25 +190,41 @@ async fn a_minted_key_is_one_off_preauthorized_and_tagged() {
         .mount(&server)
         .await;
     let key = client.mint("redis c1 node 0", "tag:redis-c1", HOUR).await.unwrap();
-    assert_eq!((key.id.as_str(), key.secret.expose_secret()), ("1", "hskey-auth-ad9a5f861b49-MASKED"));
+    assert_eq!(
+        (key.id.as_str(), key.secret.expose_secret()),
+        ("1", "hskey-auth-ad9a5f861b49-MASKED")
+    );
     assert!(!format!("{key:?}").contains("hskey-auth"), "a key must not be printed");
 }
 
 #[tokio::test]
 async fn a_tag_that_is_not_ours_to_give_is_named_with_its_remedy() {
-    for refusal in [answer("head-v2-key-create-bad-tag"), says(400, "requested tags [tag:redis-c2] are invalid or not permitted")] {
+    for refusal in [
+        answer("head-v2-key-create-bad-tag"),
+        says(400, "requested tags [tag:redis-c2] are invalid or not permitted"),
+    ] {
         let (server, client) = api().await;
         on(&server, "POST", KEYS, refusal).await;
         let error = client.mint("x", "tag:redis-c2", HOUR).await.unwrap_err();
         let MeshError::Forbidden { remedy, .. } = &error else { panic!("{error}") };
-        assert!(remedy.contains("tagOwners must give tag:redis-c2") && remedy.contains("auth_keys and devices:core"), "{remedy}");
-        assert_eq!(count(&server, "GET", KEYS).await, 0, "a refused mint leaves nothing to look for");
+        assert!(
+            remedy.contains("tagOwners must give tag:redis-c2")
+                && remedy.contains("auth_keys and devices:core"),
+            "{remedy}"
+        );
+        assert_eq!(
+            count(&server, "GET", KEYS).await,
+            0,
+            "a refused mint leaves nothing to look for"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_body_that_the_api_cannot_use_is_refused_in_its_own_words() {
-    for (name, missed) in [("head-v2-key-create-no-tag", "tags"), ("head-v2-key-create-missing-fields", "ephemeral")] {
+    for (name, missed) in
+        [("head-v2-key-create-no-tag", "tags"), ("head-v2-key-create-missing-fields", "ephemeral")]
+    {
         let (server, client) = api().await;
         on(&server, "POST", KEYS, answer(name)).await;
         let error = client.mint("x", "tag:a", HOUR).await.unwrap_err();
@@ -189,8 +241,20 @@ async fn an_oauth_client_is_never_taken_for_a_key_of_ours() {
     for listed in [client_key.clone(), json!({"id": id})] {
         let (server, client) = api().await;
         on(&server, "GET", DEVICES, answer("head-v2-devices")).await;
-        on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": [listed]}))).await;
-        on(&server, "GET", &format!("{KEYS}/{id}"), ResponseTemplate::new(200).set_body_json(client_key.clone())).await;
+        on(
+            &server,
+            "GET",
+            KEYS,
+            ResponseTemplate::new(200).set_body_json(json!({"keys": [listed]})),
+        )
+        .await;
+        on(
+            &server,
+            "GET",
+            &format!("{KEYS}/{id}"),
+            ResponseTemplate::new(200).set_body_json(client_key.clone()),
+        )
+        .await;
         for _ in 0..2 {
             assert_eq!(client.read(&ours(), &nobody()).await.unwrap().keys, []);
         }
@@ -203,9 +267,14 @@ async fn bad_credentials_are_told_without_the_secret() {
     let server = MockServer::start().await;
     on(&server, "POST", "/api/v2/oauth/token", answer("head-v2-oauth-token-bad")).await;
     let error = client(&server.uri(), "-").read(&ours(), &nobody()).await.unwrap_err();
-    let MeshError::Forbidden { status: 401, message, remedy, .. } = &error else { panic!("{error}") };
+    let MeshError::Forbidden { status: 401, message, remedy, .. } = &error else {
+        panic!("{error}")
+    };
     assert_eq!(message, "invalid client credentials");
-    assert!(remedy.contains("oauthSecretFile") && !format!("{error} {error:?}").contains(SECRET), "{error}");
+    assert!(
+        remedy.contains("oauthSecretFile") && !format!("{error} {error:?}").contains(SECRET),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -254,7 +323,8 @@ async fn an_id_cannot_lead_elsewhere() {
 #[tokio::test]
 async fn a_foreign_tailnet_is_an_error_and_not_an_empty_list() {
     let (server, _) = api().await;
-    on(&server, "GET", "/api/v2/tailnet/example.com/devices", answer("head-v2-other-tailnet")).await;
+    on(&server, "GET", "/api/v2/tailnet/example.com/devices", answer("head-v2-other-tailnet"))
+        .await;
     on(&server, "GET", "/api/v2/tailnet/example.com/keys", answer("head-v2-other-tailnet")).await;
     let error = client(&server.uri(), "example.com").read(&ours(), &nobody()).await.unwrap_err();
     assert!(error.to_string().contains("mesh.tailnet"), "{error}");
@@ -272,7 +342,13 @@ async fn too_many_requests_means_a_pause_even_for_a_mint() {
 #[tokio::test]
 async fn a_long_pause_is_kept_by_later_calls_too() {
     let (server, client) = api().await;
-    on(&server, "DELETE", "/api/v2/device/7", says(429, "slow down").insert_header("retry-after", "3600")).await;
+    on(
+        &server,
+        "DELETE",
+        "/api/v2/device/7",
+        says(429, "slow down").insert_header("retry-after", "3600"),
+    )
+    .await;
     for _ in 0..3 {
         let error = client.delete_device("7").await.unwrap_err();
         assert!(matches!(error, MeshError::Refused { status: 429, .. }), "{error}");
@@ -293,10 +369,10 @@ async fn reads_and_deletions_outlast_a_stumbling_server() {
     client.delete_device("7").await.unwrap();
 }
 
-/// The keys that exist after a mint whose answer did not come: one of ours, one of another incarnation.
+/// The keys that exist after a mint whose answer did not come: one of ours, one of another
+/// incarnation.
 async fn with_orphan(server: &MockServer) {
-    let keys =
-        json!({"keys": [{"id": "k1", "description": "ar abc123 cache-0-x7k2"}, {"id": "k2", "description": "ar abc123 cache-1-y8m3"}]});
+    let keys = json!({"keys": [{"id": "k1", "description": "ar abc123 cache-0-x7k2"}, {"id": "k2", "description": "ar abc123 cache-1-y8m3"}]});
     on(server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(keys)).await;
     on(server, "DELETE", &format!("{KEYS}/k1"), answer("head-v2-key-delete")).await;
 }

@@ -29,7 +29,8 @@ pub fn records() -> BTreeMap<String, Value> {
 
 pub fn key(index: u32) -> SigningKey {
     let seed = bip39::Mnemonic::parse(PHRASE).unwrap().to_seed("");
-    SigningKey::derive_from_path(seed, &format!("m/44'/118'/0'/0/{index}").parse().unwrap()).unwrap()
+    SigningKey::derive_from_path(seed, &format!("m/44'/118'/0'/0/{index}").parse().unwrap())
+        .unwrap()
 }
 
 /// A chain and a cluster as the recordings had them.
@@ -56,15 +57,28 @@ impl World {
         Arc::new(world)
     }
 
-    pub fn deploy(&self, owner: &str, dseq: u64, hash: [u8; 32], groups: Vec<GroupSpec>, leased: bool) {
-        self.deployments.lock().unwrap().insert((owner.into(), dseq), Deployment { hash: hash.to_vec(), groups });
+    pub fn deploy(
+        &self,
+        owner: &str,
+        dseq: u64,
+        hash: [u8; 32],
+        groups: Vec<GroupSpec>,
+        leased: bool,
+    ) {
+        self.deployments
+            .lock()
+            .unwrap()
+            .insert((owner.into(), dseq), Deployment { hash: hash.to_vec(), groups });
         if leased {
             self.leases.lock().unwrap().insert((owner.into(), dseq), (1, 1));
         }
     }
 
     pub fn host(self: &Arc<Self>) -> Arc<ProviderHost> {
-        let name = ProviderName { address: PROVIDER.into(), hostname: "ingress.provider.localtest".into() };
+        let name = ProviderName {
+            address: PROVIDER.into(),
+            hostname: "ingress.provider.localtest".into(),
+        };
         ProviderHost::new(name, self.clone(), self.clone())
     }
 }
@@ -78,7 +92,11 @@ impl Facts for World {
         Ok(self.deployments.lock().unwrap().get(&(owner.into(), dseq)).cloned())
     }
     async fn leases(&self, owner: &str, dseq: u64, _: &str) -> Result<Vec<(u32, u32)>, String> {
-        if self.hidden.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+        if self
+            .hidden
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+        {
             return Ok(Vec::new());
         }
         Ok(self.leases.lock().unwrap().get(&(owner.into(), dseq)).copied().into_iter().collect())
@@ -101,7 +119,11 @@ impl Workloads for World {
 /// The group that the recordings' deployments had.
 pub fn group(cpu: u32) -> GroupSpec {
     let value = |digits: String| Some(res::ResourceValue { val: digits.into_bytes() });
-    let storage = res::Storage { name: "default".into(), quantity: value("1073741824".into()), attributes: vec![] };
+    let storage = res::Storage {
+        name: "default".into(),
+        quantity: value("1073741824".into()),
+        attributes: vec![],
+    };
     let resources = res::Resources {
         id: 1,
         cpu: Some(res::Cpu { units: value(cpu.to_string()), attributes: vec![] }),

@@ -26,9 +26,14 @@ fn request_of(record: &Value) -> Request<Body> {
     let asked = &record["request"];
     let query = asked["query"].as_str().unwrap_or_default();
     let target = format!("{}?{query}", asked["path"].as_str().unwrap());
-    let mut request = Request::builder().method(asked["method"].as_str().unwrap()).uri(target.trim_end_matches('?'));
+    let mut request = Request::builder()
+        .method(asked["method"].as_str().unwrap())
+        .uri(target.trim_end_matches('?'));
     for (name, value) in asked["headers"].as_object().unwrap() {
-        if name != "Content-Length" && !name.eq_ignore_ascii_case("upgrade") && !name.eq_ignore_ascii_case("connection") {
+        if name != "Content-Length"
+            && !name.eq_ignore_ascii_case("upgrade")
+            && !name.eq_ignore_ascii_case("connection")
+        {
             request = request.header(name, value.as_str().unwrap());
         }
     }
@@ -56,7 +61,10 @@ async fn running(world: &Arc<World>) -> Arc<ProviderHost> {
 }
 
 fn same_words(name: &str, got: &(u16, String), record: &Value) {
-    let (status, words) = (record["response"]["status"].as_u64().unwrap(), record["response"]["body"].as_str().unwrap_or_default());
+    let (status, words) = (
+        record["response"]["status"].as_u64().unwrap(),
+        record["response"]["body"].as_str().unwrap_or_default(),
+    );
     assert_eq!(u64::from(got.0), status, "{name}: {}", got.1);
     if status != 200 {
         match serde_json::from_str::<Value>(words) {
@@ -72,8 +80,13 @@ async fn every_recorded_token_is_judged_the_same() {
     let host = running(&world).await;
     let mut judged = 0;
     for (name, record) in records() {
-        let about_tokens = name.starts_with("auth-") || name.starts_with("status-with-") || name.starts_with("scope-matrix-");
-        if !about_tokens || name.contains("account-") && name != "auth-other-account" || name == "auth-new-account-after-not-on-chain" {
+        let about_tokens = name.starts_with("auth-")
+            || name.starts_with("status-with-")
+            || name.starts_with("scope-matrix-");
+        if !about_tokens
+            || name.contains("account-") && name != "auth-other-account"
+            || name == "auth-new-account-after-not-on-chain"
+        {
             continue;
         }
         let mut record = record.clone();
@@ -111,7 +124,8 @@ async fn after_an_unknown_account_only_known_ones_are_answered() {
     let issuer = unknown["request"]["token"]["claims"]["iss"].as_str().unwrap();
     world.accounts.lock().unwrap().remove(issuer);
     assert_eq!(ask(routes.clone(), unknown).await.0, 401);
-    let nobody_answers = ask(routes.clone(), &records["auth-new-account-after-not-on-chain"]).now_or_never();
+    let nobody_answers =
+        ask(routes.clone(), &records["auth-new-account-after-not-on-chain"]).now_or_never();
     assert!(nobody_answers.is_none());
     assert_eq!(ask(routes, &known).await, first);
 }
@@ -121,8 +135,11 @@ async fn manifests_of_a_running_lease_are_judged_the_same() {
     let world = World::new();
     let mut judged = 0;
     for (name, record) in records() {
-        let others = ["manifest-put-after-that", "manifest-update-before-tx", "manifest-trailing-slash"];
-        let put = name.starts_with("manifest-put-") || name.starts_with("manifest-dseq-") || name == "manifest-post";
+        let others =
+            ["manifest-put-after-that", "manifest-update-before-tx", "manifest-trailing-slash"];
+        let put = name.starts_with("manifest-put-")
+            || name.starts_with("manifest-dseq-")
+            || name == "manifest-post";
         if !put && !others.contains(&name.as_str()) || name == "manifest-put-after-that" {
             continue;
         }
@@ -148,7 +165,8 @@ async fn a_manifest_must_fit_the_groups_on_the_chain() {
         }
         let world = World::new();
         let manifest = decode(body(&record)).unwrap();
-        let dseq = record["request"]["path"].as_str().unwrap().split('/').nth(2).unwrap().parse().unwrap();
+        let dseq =
+            record["request"]["path"].as_str().unwrap().split('/').nth(2).unwrap().parse().unwrap();
         world.deploy(OWNER, dseq, hash(&manifest), vec![group(100)], false);
         same_words(&name, &ask(router(world.host(), clock_of(&record)), &record).await, &record);
         judged += 1;
@@ -164,7 +182,8 @@ async fn a_manifest_must_fit_the_groups_on_the_chain() {
 async fn a_manifest_before_its_lease_is_refused_and_kept() {
     let records = records();
     let record = &records["manifest-no-lease-with-bid"];
-    let dseq = record["request"]["path"].as_str().unwrap().split('/').nth(2).unwrap().parse().unwrap();
+    let dseq =
+        record["request"]["path"].as_str().unwrap().split('/').nth(2).unwrap().parse().unwrap();
     let world = World::new();
     world.deploy(OWNER, dseq, hash(&decode(body(record)).unwrap()), vec![group(100)], false);
     let host = world.host();
@@ -203,8 +222,11 @@ async fn the_state_of_a_lease_has_the_real_shape() {
         world.ready.store(ready, Ordering::Relaxed);
         let mut record = records[name].clone();
         record["request"]["path"] = format!("/lease/{DSEQ}/1/1/status").into();
-        let got: Value = serde_json::from_str(&ask(router(host.clone(), clock_of(&record)), &record).await.1).unwrap();
-        let mut recorded: Value = serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
+        let got: Value =
+            serde_json::from_str(&ask(router(host.clone(), clock_of(&record)), &record).await.1)
+                .unwrap();
+        let mut recorded: Value =
+            serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
         let uri = got["services"]["redis"]["uris"][0].clone();
         assert!(uri.as_str().unwrap().ends_with(".ingress.provider.localtest"));
         recorded["services"]["redis"]["uris"][0] = uri;
@@ -232,7 +254,11 @@ async fn paths_and_unknown_leases_are_refused_in_the_same_words() {
     let records = records();
     for name in names {
         let record = &records[name];
-        same_words(name, &ask(router(running(&world).await, clock_of(record)), record).await, record);
+        same_words(
+            name,
+            &ask(router(running(&world).await, clock_of(record)), record).await,
+            record,
+        );
     }
 }
 
@@ -246,7 +272,13 @@ async fn a_host_name_belongs_to_one_owner() {
     assert_eq!(ask(router(host.clone(), clock_of(first)), first).await.0, 200);
     let second = &records["manifest-host-in-use-by-other-owner"];
     let other = second["request"]["token"]["claims"]["iss"].as_str().unwrap();
-    world.deploy(other, 1_795_520_028, hash(&decode(body(second)).unwrap()), vec![group(100)], true);
+    world.deploy(
+        other,
+        1_795_520_028,
+        hash(&decode(body(second)).unwrap()),
+        vec![group(100)],
+        true,
+    );
     same_words("host in use", &ask(router(host, clock_of(second)), second).await, second);
 }
 
@@ -255,8 +287,14 @@ async fn status_and_address_name_the_provider() {
     let records = records();
     let record = &records["status-with-leases"];
     let world = World::new();
-    let got: Value = serde_json::from_str(&ask(router(running(&world).await, clock_of(record)), record).await.1).unwrap();
-    let recorded: Value = serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
+    let got: Value =
+        serde_json::from_str(&ask(router(running(&world).await, clock_of(record)), record).await.1)
+            .unwrap();
+    let recorded: Value =
+        serde_json::from_str(record["response"]["body"].as_str().unwrap()).unwrap();
     assert_eq!(got["address"], recorded["address"]);
-    assert_eq!((&got["cluster"]["leases"], &got["manifest"]["deployments"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&got["cluster"]["leases"], &got["manifest"]["deployments"]),
+        (&1.into(), &1.into())
+    );
 }

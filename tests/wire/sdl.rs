@@ -1,6 +1,8 @@
-//! Group, manifest, hash and SDL text agree with what Akash's own tools made of the same deployments.
+//! Group, manifest, hash and SDL text agree with what Akash's own tools made of the same
+//! deployments.
 //!
-//! `sdl-vectors.jsonl` was recorded from the Go SDL library, `gateway-wire.jsonl` from a provider's gateway.
+//! `sdl-vectors.jsonl` was recorded from the Go SDL library, `gateway-wire.jsonl` from a provider's
+//! gateway.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,10 @@ use prost::Message;
 use serde_json::{Value, json};
 
 /// Auditors of the vectors.
-const AUDITORS: [&str; 2] = ["akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63", "akash18qa2a2ltfyvkyj0ggj3hkvuj6twzyumuaru9s4"];
+const AUDITORS: [&str; 2] = [
+    "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",
+    "akash18qa2a2ltfyvkyj0ggj3hkvuj6twzyumuaru9s4",
+];
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
@@ -42,11 +47,16 @@ fn every_accepted_manifest_is_read_and_written_as_it_was() {
             continue;
         }
         seen += 1;
-        let manifest: Manifest = serde_json::from_str(text(&vector, "manifest")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let manifest: Manifest = serde_json::from_str(text(&vector, "manifest"))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(manifest.canonical_text(), text(&vector, "manifest"), "{name}");
         let value: Value = serde_json::from_str(text(&vector, "manifest")).expect("JSON");
         assert_eq!(canonical::canonical(&value), text(&vector, "manifest"), "{name}");
-        assert_eq!(hex::encode(sdl::hash(&manifest.canonical_text())), text(&vector, "hash"), "{name}");
+        assert_eq!(
+            hex::encode(sdl::hash(&manifest.canonical_text())),
+            text(&vector, "hash"),
+            "{name}"
+        );
     }
     assert!(seen > 80, "{seen}");
 }
@@ -55,15 +65,27 @@ fn every_accepted_manifest_is_read_and_written_as_it_was() {
 fn a_body_is_taken_exactly_when_the_provider_took_it() {
     let all = lines(include_str!("../vectors/gateway-wire.jsonl"));
     let read = |name: &str| {
-        let exchange = all.iter().find(|one| one["name"] == format!("manifest-put-{name}")).unwrap_or_else(|| panic!("no {name}"));
+        let exchange = all
+            .iter()
+            .find(|one| one["name"] == format!("manifest-put-{name}"))
+            .unwrap_or_else(|| panic!("no {name}"));
         let manifest = serde_json::from_str::<Manifest>(text(&exchange["request"], "body"));
-        (manifest.map(|manifest| manifest.canonical_text()).ok(), exchange["response"]["status"] == 200)
+        (
+            manifest.map(|manifest| manifest.canonical_text()).ok(),
+            exchange["response"]["status"] == 200,
+        )
     };
     // Its hash is the one on the chain.
     let (expected, _) = read("twice");
     assert!(expected.is_some());
     let same = ["other-key-order", "unknown-field", "proxy-buffer-size", "null-fields-left-out"];
-    let others = ["without-http-options", "empty-list-for-null", "negative-quantity", "group-name-empty", "count-0"];
+    let others = [
+        "without-http-options",
+        "empty-list-for-null",
+        "negative-quantity",
+        "group-name-empty",
+        "count-0",
+    ];
     let unreadable = ["not-json", "empty-object", "string", "wrong-json-type", "bad-quantity"];
     for name in same.iter().chain(&others).chain(&unreadable) {
         let (read, taken) = read(name);
@@ -91,7 +113,14 @@ fn case(name: &'static str, change: impl FnOnce(&mut Case)) -> Case {
     });
     let spec = serde_json::from_value(spec).expect("a spec");
     let price = PricePerBlock(1000 * DEC_ONE);
-    let mut case = Case { name, spec, group: "dc1", image: "ghcr.io/example/redis-agent:8.2.1", env: Vec::new(), price };
+    let mut case = Case {
+        name,
+        spec,
+        group: "dc1",
+        image: "ghcr.io/example/redis-agent:8.2.1",
+        env: Vec::new(),
+        price,
+    };
     change(&mut case);
     case
 }
@@ -131,7 +160,10 @@ fn signed(name: &'static str, all_of: &[&str], any_of: &[&str]) -> Case {
 }
 
 fn attributes_of(name: &'static str, pairs: &[(&str, &str)]) -> Case {
-    case(name, |c| c.spec.placement.attributes = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    case(name, |c| {
+        c.spec.placement.attributes =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    })
 }
 
 /// All deployments of the vectors that a `RedisCluster` can express.
@@ -181,7 +213,10 @@ fn cases() -> Vec<Case> {
         data("persistent-same-size", "1Gi", "1Gi", Beta3),
         data("persistent-same-size-reversed", "1Gi", "1Gi", Beta3),
         env("env-plain", &[("REDIS_ROLE", "replica"), ("A", "1")]),
-        env("env-html-chars", &[("X", "<a href=\"x\">&amp;</a>"), ("AND", "a&b"), ("LT", "<"), ("GT", ">")]),
+        env(
+            "env-html-chars",
+            &[("X", "<a href=\"x\">&amp;</a>"), ("AND", "a&b"), ("LT", "<"), ("GT", ">")],
+        ),
         env("env-control", &[("C", "\u{1}\u{8}\u{c}\u{1f}\u{7f}")]),
         env("env-empty-value", &[("EMPTY", "")]),
         env("env-equals-in-value", &[("CFG", "a=b=c")]),
@@ -190,7 +225,12 @@ fn cases() -> Vec<Case> {
         case("image-quoted", |c| c.image = "redis:8.2"),
         attributes_of(
             "placement-attrs-unsorted",
-            &[("region", "us-west"), ("host", "akash"), ("capabilities/storage/2/class", "beta3"), ("tier", "community")],
+            &[
+                ("region", "us-west"),
+                ("host", "akash"),
+                ("capabilities/storage/2/class", "beta3"),
+                ("tier", "community"),
+            ],
         ),
         no_attributes("placement-no-attrs", "ghcr.io/example/redis-agent:8.2.1"),
         no_attributes("json-as-yaml", "redis:8.2"),
@@ -237,10 +277,14 @@ fn the_text_says_the_same_as_the_deployment_it_was_recorded_from() {
 #[test]
 fn a_price_beyond_the_chains_limit_is_lowered_to_it() {
     let Case { spec, .. } = case("basic-v2.0", |_| {});
-    assert_eq!(sdl::group(&spec, "g", PricePerBlock(u128::MAX)).price, PricePerBlock(10_000_000 * DEC_ONE));
+    assert_eq!(
+        sdl::group(&spec, "g", PricePerBlock(u128::MAX)).price,
+        PricePerBlock(10_000_000 * DEC_ONE)
+    );
 }
 
-/// Deployments that the Akash tools refuse and a manifest can ask for: refused here too, before anything is sent.
+/// Deployments that the Akash tools refuse and a manifest can ask for: refused here too, before
+/// anything is sent.
 #[test]
 fn what_the_akash_tools_refuse_is_refused_before() {
     let vectors = vectors();
@@ -253,17 +297,30 @@ fn what_the_akash_tools_refuse_is_refused_before() {
         ("bad-memory-suffix-gb", "resources: { memory: 1GB }", "spec.resources.memory"),
         ("bad-storage-33Ti", "resources: { ephemeral: 33Ti }", "spec.resources.ephemeral"),
         ("bad-storage-1E", "resources: { ephemeral: 1E }", "spec.resources.ephemeral"),
-        ("bad-class-unknown", "resources: { data: { size: 10Gi, class: beta9 } }", "spec.resources.data.class"),
-        ("bad-ram-persistent", "resources: { data: { size: 10Gi, class: ram } }", "spec.resources.data.class"),
-        ("bad-storage-attr", "resources: { data: { size: 10Gi, foo: x } }", "spec.resources.data.foo"),
+        (
+            "bad-class-unknown",
+            "resources: { data: { size: 10Gi, class: beta9 } }",
+            "spec.resources.data.class",
+        ),
+        (
+            "bad-ram-persistent",
+            "resources: { data: { size: 10Gi, class: ram } }",
+            "spec.resources.data.class",
+        ),
+        (
+            "bad-storage-attr",
+            "resources: { data: { size: 10Gi, foo: x } }",
+            "spec.resources.data.foo",
+        ),
         ("bad-price-zero", "placement: { maxPrice: 0act }", "spec.placement.maxPrice"),
         ("bad-price-negative", "placement: { maxPrice: -1act }", "spec.placement.maxPrice"),
         ("bad-denom-empty", "placement: { maxPrice: 1 }", "spec.placement.maxPrice"),
     ];
     for (name, lines, path) in cases {
         assert_eq!(vectors[name]["ok"], false, "{name}");
-        let manifest =
-            format!("apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: {{ name: x }}\nspec:\n  nodes: 1\n  {lines}\n");
+        let manifest = format!(
+            "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: {{ name: x }}\nspec:\n  nodes: 1\n  {lines}\n"
+        );
         let problems = validate::parse(&manifest).expect_err(name);
         assert!(problems.iter().any(|problem| problem.path == path), "{name}: {problems:?}");
     }
@@ -286,8 +343,8 @@ fn the_examples_are_good_manifests() {
     assert!(seen >= 4, "{seen}");
 }
 
-/// What the quick start's first node is on the market. A change here is a change of every deployment: each node's manifest is
-/// sent anew.
+/// What the quick start's first node is on the market. A change here is a change of every
+/// deployment: each node's manifest is sent anew.
 #[test]
 fn the_quick_start_has_not_changed() {
     let quickstart = include_str!("../../manifests/quickstart.yaml");
@@ -297,7 +354,10 @@ fn the_quick_start_has_not_changed() {
     let manifest = sdl::manifest(spec, group, image, &env);
     golden("quickstart-hash.txt", &format!("{}\n", hex::encode(sdl::hash(&manifest))));
     golden("quickstart-manifest.json", &format!("{manifest}\n"));
-    golden("quickstart-sdl.yaml", &sdl::text(spec, group, PricePerBlock(9 * DEC_ONE + DEC_ONE / 4), image, &env));
+    golden(
+        "quickstart-sdl.yaml",
+        &sdl::text(spec, group, PricePerBlock(9 * DEC_ONE + DEC_ONE / 4), image, &env),
+    );
 }
 
 /// Compares with a file in `tests/wire/golden`; `make reference` writes it anew.
@@ -313,29 +373,45 @@ fn golden(name: &str, text: &str) {
 fn wire(group: &GroupSpec) -> deployment::GroupSpec {
     let value = |n: u64| Some(resources::ResourceValue { val: n.to_string().into_bytes() });
     let pairs = |pairs: &[(String, String)]| -> Vec<attributes::Attribute> {
-        pairs.iter().map(|(key, value)| attributes::Attribute { key: key.clone(), value: value.clone() }).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| attributes::Attribute { key: key.clone(), value: value.clone() })
+            .collect()
     };
     let ours = &group.resources;
     let resource = resources::Resources {
         id: ours.id,
         cpu: Some(resources::Cpu { units: value(ours.cpu_milli), attributes: Vec::new() }),
-        memory: Some(resources::Memory { quantity: value(ours.memory_bytes), attributes: Vec::new() }),
+        memory: Some(resources::Memory {
+            quantity: value(ours.memory_bytes),
+            attributes: Vec::new(),
+        }),
         storage: ours
             .storage
             .iter()
-            .map(|one| resources::Storage { name: one.name.clone(), quantity: value(one.bytes), attributes: pairs(&one.attributes) })
+            .map(|one| resources::Storage {
+                name: one.name.clone(),
+                quantity: value(one.bytes),
+                attributes: pairs(&one.attributes),
+            })
             .collect(),
         gpu: Some(resources::Gpu { units: value(0), attributes: Vec::new() }),
         endpoints: ours
             .endpoints
             .iter()
-            .map(|one| resources::Endpoint { kind: i32::from(*one == Endpoint::RandomPort), sequence_number: 0 })
+            .map(|one| resources::Endpoint {
+                kind: i32::from(*one == Endpoint::RandomPort),
+                sequence_number: 0,
+            })
             .collect(),
     };
     deployment::GroupSpec {
         name: group.name.clone(),
         requirements: Some(attributes::PlacementRequirements {
-            signed_by: Some(attributes::SignedBy { all_of: group.signed_by_all_of.clone(), any_of: group.signed_by_any_of.clone() }),
+            signed_by: Some(attributes::SignedBy {
+                all_of: group.signed_by_all_of.clone(),
+                any_of: group.signed_by_any_of.clone(),
+            }),
             attributes: pairs(&group.attributes),
         }),
         resources: vec![deployment::ResourceUnit {
@@ -365,7 +441,11 @@ fn meaning(sdl: &str) -> Value {
         resources["cpu"]["units"] = json!(units(&resources["cpu"]["units"]));
         resources["memory"]["size"] = json!(size(&resources["memory"]["size"]));
         let volumes = resources["storage"].take();
-        let mut volumes = if volumes.is_array() { volumes.as_array().cloned().unwrap_or_default() } else { vec![volumes] };
+        let mut volumes = if volumes.is_array() {
+            volumes.as_array().cloned().unwrap_or_default()
+        } else {
+            vec![volumes]
+        };
         for volume in &mut volumes {
             volume["size"] = json!(size(&volume["size"]));
             if volume["attributes"].is_object() {

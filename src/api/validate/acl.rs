@@ -1,15 +1,17 @@
-//! Redis ACL rules of application users: which commands they end up with, and whether any of those are the operator's.
+//! Redis ACL rules of application users: which commands they end up with, and whether any of those
+//! are the operator's.
 //!
-//! The rules are followed from left to right as Redis follows them. The node reads them back from Redis once more: what stands
-//! here is so that a person hears of it before anything is paid.
+//! The rules are followed from left to right as Redis follows them. The node reads them back from
+//! Redis once more: what stands here is so that a person hears of it before anything is paid.
 
 use std::collections::BTreeMap;
 
 /// Longest rules that are read.
 const LIMIT: usize = 4096;
 
-/// Commands that are the operator's, with the categories of Redis that hold them. All but the containers themselves are in
-/// `@admin`, `@dangerous` and `@slow`; those of `client` are in `@connection` too.
+/// Commands that are the operator's, with the categories of Redis that hold them. All but the
+/// containers themselves are in `@admin`, `@dangerous` and `@slow`; those of `client` are in
+/// `@connection` too.
 const OURS: [&str; 30] = [
     "replicaof",
     "slaveof",
@@ -44,7 +46,8 @@ const OURS: [&str; 30] = [
 ];
 
 /// Commands whose every subcommand is the operator's, but for these.
-const CONTAINERS: [(&str, &[&str]); 3] = [("config", &["help"]), ("acl", &["whoami", "cat", "genpass", "help"]), ("module", &["help"])];
+const CONTAINERS: [(&str, &[&str]); 3] =
+    [("config", &["help"]), ("acl", &["whoami", "cat", "genpass", "help"]), ("module", &["help"])];
 
 /// Categories of Redis.
 const CATEGORIES: [&str; 21] = [
@@ -74,7 +77,9 @@ const CATEGORIES: [&str; 21] = [
 /// What is wrong with the rules, one sentence each.
 pub(super) fn check(rules: &str) -> Vec<String> {
     if rules.len() > LIMIT || rules.chars().any(char::is_control) {
-        return vec![format!("must be one line of at most {LIMIT} characters, without control characters")];
+        return vec![format!(
+            "must be one line of at most {LIMIT} characters, without control characters"
+        )];
     }
     let mut wrong = Vec::new();
     let mut root = Allowed::default();
@@ -117,24 +122,34 @@ impl Allowed {
         match lower.as_str() {
             "allcommands" => self.category("all", true),
             "nocommands" => self.category("all", false),
-            "allkeys" | "resetkeys" | "allchannels" | "resetchannels" | "sanitize-payload" | "clearselectors" => {}
+            "allkeys" | "resetkeys" | "allchannels" | "resetchannels" | "sanitize-payload"
+            | "clearselectors" => {}
             "on" | "off" | "reset" | "nopass" | "resetpass" => {
-                return Some(format!("`{rule}` is set by the operator; write only what the user may do"));
+                return Some(format!(
+                    "`{rule}` is set by the operator; write only what the user may do"
+                ));
             }
-            "skip-sanitize-payload" => return Some(format!("`{rule}` would let a forged value crash Redis")),
+            "skip-sanitize-payload" => {
+                return Some(format!("`{rule}` would let a forged value crash Redis"));
+            }
             _ => return self.pattern(&lower),
         }
         None
     }
 
     fn pattern(&mut self, lower: &str) -> Option<String> {
-        let keys = lower.strip_prefix("%rw~").or_else(|| lower.strip_prefix("%r~")).or_else(|| lower.strip_prefix("%w~"));
+        let keys = lower
+            .strip_prefix("%rw~")
+            .or_else(|| lower.strip_prefix("%r~"))
+            .or_else(|| lower.strip_prefix("%w~"));
         if keys.is_some() || lower.starts_with(['~', '&']) {
             return None;
         }
         if lower.starts_with(['>', '<', '#', '!']) {
             // The rule may hold a password: it is not repeated.
-            return Some("holds a password; passwords belong in passwordFrom or passwordSha256".into());
+            return Some(
+                "holds a password; passwords belong in passwordFrom or passwordSha256".into(),
+            );
         }
         let (grant, name) = match lower.strip_prefix('+') {
             Some(name) => (true, name),
@@ -144,8 +159,12 @@ impl Allowed {
             return Some(format!("`{lower}` is not an ACL rule of Redis"));
         }
         match name.strip_prefix('@') {
-            Some(category) if category == "all" || CATEGORIES.contains(&category) => self.category(category, grant),
-            Some(category) => return Some(super::shape::unknown("category", category, &CATEGORIES)),
+            Some(category) if category == "all" || CATEGORIES.contains(&category) => {
+                self.category(category, grant);
+            }
+            Some(category) => {
+                return Some(super::shape::unknown("category", category, &CATEGORIES));
+            }
             None => self.command(name, grant),
         }
         None
@@ -155,7 +174,9 @@ impl Allowed {
         let everything = matches!(category, "all" | "admin" | "dangerous" | "slow");
         // Commands named one by one go with the rest: no category holds more of ours than these.
         let names = OURS.iter().map(|name| (*name).to_owned()).chain(self.0.keys().cloned());
-        let hit: Vec<String> = names.filter(|name| everything || (category == "connection" && name.starts_with("client|"))).collect();
+        let hit: Vec<String> = names
+            .filter(|name| everything || (category == "connection" && name.starts_with("client|")))
+            .collect();
         for name in hit {
             self.0.insert(name, grant);
         }
@@ -163,12 +184,18 @@ impl Allowed {
 
     fn command(&mut self, name: &str, grant: bool) {
         let inside = format!("{name}|");
-        let hit: Vec<&str> = OURS.iter().copied().filter(|ours| *ours == name || ours.starts_with(&inside)).collect();
+        let hit: Vec<&str> = OURS
+            .iter()
+            .copied()
+            .filter(|ours| *ours == name || ours.starts_with(&inside))
+            .collect();
         for ours in hit {
             self.0.insert(ours.to_owned(), grant);
         }
         let ours = |(container, free): &(&str, &[&str])| {
-            name.strip_prefix(container).and_then(|rest| rest.strip_prefix('|')).is_some_and(|sub| !free.contains(&sub))
+            name.strip_prefix(container)
+                .and_then(|rest| rest.strip_prefix('|'))
+                .is_some_and(|sub| !free.contains(&sub))
         };
         if CONTAINERS.iter().any(ours) {
             self.0.insert(name.to_owned(), grant);
@@ -182,14 +209,17 @@ impl Allowed {
     }
 
     fn verdict(&self) -> Option<String> {
-        let names: Vec<&str> = self.0.iter().filter(|(_, allowed)| **allowed).map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> =
+            self.0.iter().filter(|(_, allowed)| **allowed).map(|(name, _)| name.as_str()).collect();
         let (first, rest) = names.split_first()?;
         let more = match rest.len() {
             0 => String::new(),
             1 => " and one more command".to_owned(),
             n => format!(" and {n} more commands"),
         };
-        Some(format!("allows `{first}`{more} that only the operator may use; take them away with `-@admin -@dangerous` at the end"))
+        Some(format!(
+            "allows `{first}`{more} that only the operator may use; take them away with `-@admin -@dangerous` at the end"
+        ))
     }
 }
 
@@ -258,7 +288,10 @@ mod tests {
             "+get ( +config )",
         ] {
             let all = check(rules);
-            assert!(all.iter().any(|one| one.contains("only the operator may use")), "{rules}: {all:?}");
+            assert!(
+                all.iter().any(|one| one.contains("only the operator may use")),
+                "{rules}: {all:?}"
+            );
         }
     }
 

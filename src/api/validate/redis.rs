@@ -8,20 +8,65 @@ use crate::api::types::{Redis, User};
 
 /// Settings that are the operator's, by beginning of name, and why.
 const OURS: [(&[&str], &str); 10] = [
-    (&["bind", "port", "unixsocket", "tls-", "protected-mode"], "Redis listens on loopback alone, and the mesh carries the rest"),
-    (&["replica", "slave", "repl-", "master", "min-replicas", "min-slaves"], "replication is the operator's business"),
-    (&["aclfile", "acl-", "user", "requirepass"], "write users in spec.redis.users"),
-    (&["dir", "dbfilename", "appendfilename", "appenddirname", "rdb-del-sync-files"], "the node decides where its data is"),
-    (&["include", "loadmodule", "enable-", "rename-command"], "it would let a setting reach past what is checked here"),
     (
-        &["daemonize", "supervised", "pidfile", "logfile", "syslog", "shutdown-", "set-proc-title", "proc-title"],
+        &["bind", "port", "unixsocket", "tls-", "protected-mode"],
+        "Redis listens on loopback alone, and the mesh carries the rest",
+    ),
+    (
+        &["replica", "slave", "repl-", "master", "min-replicas", "min-slaves"],
+        "replication is the operator's business",
+    ),
+    (&["aclfile", "acl-", "user", "requirepass"], "write users in spec.redis.users"),
+    (
+        &["dir", "dbfilename", "appendfilename", "appenddirname", "rdb-del-sync-files"],
+        "the node decides where its data is",
+    ),
+    (
+        &["include", "loadmodule", "enable-", "rename-command"],
+        "it would let a setting reach past what is checked here",
+    ),
+    (
+        &[
+            "daemonize",
+            "supervised",
+            "pidfile",
+            "logfile",
+            "syslog",
+            "shutdown-",
+            "set-proc-title",
+            "proc-title",
+        ],
         "the node runs the process",
     ),
     (&["cluster-"], "this is one master with replicas, not a Redis Cluster"),
-    (&["propagation-error-behavior", "ignore-warnings", "crash-", "disable-thp", "oom-score-adj"], "the node depends on it"),
-    (&["aof-load-truncated", "aof-disable-auto-gc", "aof-timestamp-enabled", "aof-use-rdb-preamble"], "recovery depends on it"),
     (
-        &["databases", "io-threads", "tcp-backlog", "always-show-logo", "rdbchecksum", "socket-mark-id"],
+        &[
+            "propagation-error-behavior",
+            "ignore-warnings",
+            "crash-",
+            "disable-thp",
+            "oom-score-adj",
+        ],
+        "the node depends on it",
+    ),
+    (
+        &[
+            "aof-load-truncated",
+            "aof-disable-auto-gc",
+            "aof-timestamp-enabled",
+            "aof-use-rdb-preamble",
+        ],
+        "recovery depends on it",
+    ),
+    (
+        &[
+            "databases",
+            "io-threads",
+            "tcp-backlog",
+            "always-show-logo",
+            "rdbchecksum",
+            "socket-mark-id",
+        ],
         "Redis cannot change it while it runs",
     ),
 ];
@@ -105,7 +150,9 @@ pub(super) fn check(redis: &Redis, problems: &mut Problems) {
     let mut names = BTreeSet::new();
     for (i, user) in redis.users.iter().enumerate() {
         let path = format!("spec.redis.users[{i}]");
-        problems.add_if(!names.insert(&user.name), &format!("{path}.name"), || format!("`{}` stands twice", user.name));
+        problems.add_if(!names.insert(&user.name), &format!("{path}.name"), || {
+            format!("`{}` stands twice", user.name)
+        });
         self::user(&path, user, problems);
     }
 }
@@ -117,7 +164,9 @@ fn setting(key: &str, value: &str, problems: &mut Problems) {
     if !KNOWN.contains(&key) {
         if KNOWN.contains(&lower.as_str()) {
             problems.add(path, format!("settings are written in small letters: `{lower}`"));
-        } else if let Some((_, why)) = OURS.iter().find(|(beginnings, _)| beginnings.iter().any(ours)) {
+        } else if let Some((_, why)) =
+            OURS.iter().find(|(beginnings, _)| beginnings.iter().any(ours))
+        {
             problems.add(path, format!("`{key}` cannot be set: {why}"));
         } else {
             problems.add(path, super::shape::unknown("setting", key, &KNOWN));
@@ -132,9 +181,14 @@ fn setting(key: &str, value: &str, problems: &mut Problems) {
         MAXMEMORY => problems.add_if(redis_memory(value).is_none(), &path, || {
             format!("`{value}` is not a size as Redis writes it; write it like 512mb or 1gb")
         }),
-        APPENDONLY => problems.add_if(!matches!(value, "yes" | "no"), &path, || format!("`{value}` is neither yes nor no")),
+        APPENDONLY => problems.add_if(!matches!(value, "yes" | "no"), &path, || {
+            format!("`{value}` is neither yes nor no")
+        }),
         "client-output-buffer-limit" => problems.add_if(
-            value.to_ascii_lowercase().split_whitespace().any(|word| matches!(word, "replica" | "slave" | "master")),
+            value
+                .to_ascii_lowercase()
+                .split_whitespace()
+                .any(|word| matches!(word, "replica" | "slave" | "master")),
             &path,
             || "the limits of replicas are the operator's; write `normal` and `pubsub` only".into(),
         ),
@@ -149,9 +203,17 @@ fn user(path: &str, user: &User, problems: &mut Problems) {
     if name == "default" {
         problems.add(at("name"), "the user `default` stays off, so that nobody comes in without a name; choose another name");
     } else if name.starts_with("repl-") || name.starts_with('_') {
-        problems.add(at("name"), format!("`{name}`: names that begin with repl- or _ are the operator's; choose another name"));
+        problems.add(
+            at("name"),
+            format!(
+                "`{name}`: names that begin with repl- or _ are the operator's; choose another name"
+            ),
+        );
     } else if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        problems.add(at("name"), format!("`{name}` cannot be a user; write 1 to 64 letters, digits or . _ - @ :"));
+        problems.add(
+            at("name"),
+            format!("`{name}` cannot be a user; write 1 to 64 letters, digits or . _ - @ :"),
+        );
     }
     match (&user.password_from, &user.password_sha256) {
         (Some(_), Some(_)) => problems.add(at("passwordSha256"), "stands beside passwordFrom; write one of them"),

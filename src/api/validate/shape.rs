@@ -1,6 +1,8 @@
-//! Whether a document has the form of a manifest at all, by the schema: unknown fields, missing ones, wrong kinds of value.
+//! Whether a document has the form of a manifest at all, by the schema: unknown fields, missing
+//! ones, wrong kinds of value.
 //!
-//! The types refuse all of this as well, but one thing at a time and without saying where or what was meant.
+//! The types refuse all of this as well, but one thing at a time and without saying where or what
+//! was meant.
 
 use serde_json::Value;
 
@@ -15,8 +17,13 @@ const ALIKE: f64 = 0.6;
 const BEGINNING: f64 = 0.25;
 
 /// Words of other operators for fields of this manifest.
-const OTHER_NAMES: [(&str, &str); 5] =
-    [("replicas", "nodes"), ("size", "nodes"), ("instances", "nodes"), ("storage", "data"), ("password", "passwordFrom")];
+const OTHER_NAMES: [(&str, &str); 5] = [
+    ("replicas", "nodes"),
+    ("size", "nodes"),
+    ("instances", "nodes"),
+    ("storage", "data"),
+    ("password", "passwordFrom"),
+];
 
 /// What is wrong with the form of a document.
 pub(super) fn check(document: &Value) -> Vec<Problem> {
@@ -32,7 +39,9 @@ pub(super) fn check(document: &Value) -> Vec<Problem> {
         problems.add_if(!is("apiVersion", API_VERSION), "apiVersion", || {
             format!("{} is not known; write {API_VERSION}", shown(&document["apiVersion"]))
         });
-        problems.add_if(!is("kind", KIND), "kind", || format!("{} is not known; write {KIND}", shown(&document["kind"])));
+        problems.add_if(!is("kind", KIND), "kind", || {
+            format!("{} is not known; write {KIND}", shown(&document["kind"]))
+        });
     }
     problems.0
 }
@@ -41,17 +50,24 @@ pub(super) fn check(document: &Value) -> Vec<Problem> {
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(near) => format!("unknown {what} `{name}`, did you mean `{near}`?"),
-        None if known.len() <= 12 => format!("unknown {what} `{name}`; known here: {}", known.join(", ")),
+        None if known.len() <= 12 => {
+            format!("unknown {what} `{name}`; known here: {}", known.join(", "))
+        }
         None => format!("unknown {what} `{name}`"),
     }
 }
 
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let other = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name).and_then(|(_, ours)| known.iter().find(|one| *one == ours));
-    // The first sees letters that were swapped or left out, the second beginnings that are the same.
+    let other = OTHER_NAMES
+        .iter()
+        .find(|(theirs, _)| *theirs == name)
+        .and_then(|(_, ours)| known.iter().find(|one| *one == ours));
+    // The first sees letters that were swapped or left out, the second beginnings that are the
+    // same.
     let alike = |one: &str| {
         let (name, one) = (name.to_lowercase(), one.to_lowercase());
-        strsim::normalized_damerau_levenshtein(&name, &one).max(strsim::jaro_winkler(&name, &one) - BEGINNING)
+        strsim::normalized_damerau_levenshtein(&name, &one)
+            .max(strsim::jaro_winkler(&name, &one) - BEGINNING)
     };
     let best = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
     other.copied().or_else(|| (alike(best) >= ALIKE).then_some(best))
@@ -63,7 +79,9 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
     if value.is_null() {
         problems.add_if(!optional, path, || "is empty; give it a value or leave it out".into());
     } else if let Some(read) = name.and_then(|name| quantity(name, value)) {
-        problems.0.extend(read.err().map(|error| Problem { path: path.to_owned(), message: error.to_string() }));
+        problems.0.extend(
+            read.err().map(|error| Problem { path: path.to_owned(), message: error.to_string() }),
+        );
     } else if !words(inner).is_empty() {
         let known: Vec<&str> = words(inner).into_iter().map(|(word, _)| word).collect();
         problems.add_if(!value.as_str().is_some_and(|text| known.contains(&text)), path, || {
@@ -80,7 +98,10 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
 fn quantity(name: &str, value: &Value) -> Option<Result<(), QuantityError>> {
     let text = match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) => number.as_f64().filter(|_| number.is_f64()).map_or_else(|| number.to_string(), |n| n.to_string()),
+        Value::Number(number) => number
+            .as_f64()
+            .filter(|_| number.is_f64())
+            .map_or_else(|| number.to_string(), |n| n.to_string()),
         other => shown(other),
     };
     Some(match name {
@@ -108,7 +129,9 @@ fn one_field(root: &Value, schema: &Value, value: &Value, path: &str, problems: 
 
 fn plain(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut Problems) {
     let kind = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null")),
+        Value::Array(kinds) => {
+            kinds.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null"))
+        }
         one => one.as_str(),
     };
     let fits = match kind {
@@ -117,7 +140,9 @@ fn plain(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut
         // A number where text is wanted is the text it was written as.
         Some("string") => value.is_string() || value.is_number() || value.is_boolean(),
         Some("boolean") => value.is_boolean(),
-        Some("integer") => value.as_u64().is_some_and(|n| schema["format"] != "uint32" || u32::try_from(n).is_ok()),
+        Some("integer") => {
+            value.as_u64().is_some_and(|n| schema["format"] != "uint32" || u32::try_from(n).is_ok())
+        }
         _ => true,
     };
     if !fits {
@@ -141,7 +166,13 @@ fn plain(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut
     }
 }
 
-fn fields(root: &Value, schema: &Value, map: &serde_json::Map<String, Value>, path: &str, problems: &mut Problems) {
+fn fields(
+    root: &Value,
+    schema: &Value,
+    map: &serde_json::Map<String, Value>,
+    path: &str,
+    problems: &mut Problems,
+) {
     let known = properties(schema);
     let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for (name, value) in map {
@@ -149,10 +180,15 @@ fn fields(root: &Value, schema: &Value, map: &serde_json::Map<String, Value>, pa
             // The operator's own; an object that was read from it may be written back.
             Some(_) if path.is_empty() && name == "status" => {}
             Some(inner) => walk(root, inner, value, &at(name), problems),
-            None if schema["additionalProperties"].is_object() => walk(root, &schema["additionalProperties"], value, &at(name), problems),
+            None if schema["additionalProperties"].is_object() => {
+                walk(root, &schema["additionalProperties"], value, &at(name), problems);
+            }
             None => {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                problems.add(at(name), elsewhere(name, &names).unwrap_or_else(|| unknown("field", name, &names)));
+                problems.add(
+                    at(name),
+                    elsewhere(name, &names).unwrap_or_else(|| unknown("field", name, &names)),
+                );
             }
         }
     }
@@ -167,7 +203,9 @@ fn elsewhere(name: &str, here: &[&str]) -> Option<String> {
         return None;
     }
     let all = schema::fields();
-    let mut places = all.iter().filter_map(|field| field.path.rsplit_once('.').filter(|(_, last)| *last == name));
+    let mut places = all
+        .iter()
+        .filter_map(|field| field.path.rsplit_once('.').filter(|(_, last)| *last == name));
     let (parent, _) = places.next()?;
     Some(format!("unknown field `{name}` here; it belongs in `{parent}`"))
 }

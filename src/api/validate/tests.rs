@@ -18,16 +18,27 @@ spec:
 /// The good manifest with one thing replaced: what is said about it.
 fn said(from: &str, to: &str) -> Vec<String> {
     assert!(GOOD.contains(from), "{from}");
-    parse(&GOOD.replacen(from, to, 1)).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    parse(&GOOD.replacen(from, to, 1))
+        .err()
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// Adds lines at the end of `spec`.
 fn added(lines: &str) -> Vec<String> {
-    said("  budget: { maxPerMonth: 12act }", &format!("  budget: {{ maxPerMonth: 12act }}\n{lines}"))
+    said(
+        "  budget: { maxPerMonth: 12act }",
+        &format!("  budget: {{ maxPerMonth: 12act }}\n{lines}"),
+    )
 }
 
 fn refused(said: &[String], path: &str, words: &str) {
-    assert!(said.iter().any(|one| one.starts_with(&format!("{path}: ")) && one.contains(words)), "{path} / {words} not in {said:#?}");
+    assert!(
+        said.iter().any(|one| one.starts_with(&format!("{path}: ")) && one.contains(words)),
+        "{path} / {words} not in {said:#?}"
+    );
 }
 
 #[test]
@@ -48,12 +59,24 @@ fn json_and_several_documents_are_read() {
     let two = format!("{GOOD}---\n{}", GOOD.replace("name: cache", "name: other"));
     assert_eq!(parse(&two).expect("two").len(), 2);
     let twice = format!("{GOOD}---{GOOD}");
-    assert_eq!(parse(&twice).expect_err("twice")[0].to_string(), "document 2: metadata.name: `cache` stands twice in this manifest");
+    assert_eq!(
+        parse(&twice).expect_err("twice")[0].to_string(),
+        "document 2: metadata.name: `cache` stands twice in this manifest"
+    );
 }
 
 #[test]
 fn text_that_is_no_manifest_is_refused_whole() {
-    for text in ["", "# nothing\n", "{{{", "hello", "- 1", "a: &a [*a]", "spec: !!binary x", &"x".repeat(TEXT_LIMIT + 1)] {
+    for text in [
+        "",
+        "# nothing\n",
+        "{{{",
+        "hello",
+        "- 1",
+        "a: &a [*a]",
+        "spec: !!binary x",
+        &"x".repeat(TEXT_LIMIT + 1),
+    ] {
         assert!(parse(text).is_err(), "{text:.20}");
     }
     let duplicate = GOOD.replace("  nodes: 3", "  nodes: 3\n  nodes: 5");
@@ -62,12 +85,24 @@ fn text_that_is_no_manifest_is_refused_whole() {
 
 #[test]
 fn unknown_fields_are_told_with_the_nearest() {
-    refused(&said("nodes: 3", "node: 3"), "spec.node", "unknown field `node`, did you mean `nodes`?");
+    refused(
+        &said("nodes: 3", "node: 3"),
+        "spec.node",
+        "unknown field `node`, did you mean `nodes`?",
+    );
     refused(&said("nodes: 3", "node: 3"), "spec.nodes", "is missing");
     refused(&said("nodes: 3", "replicas: 3"), "spec.replicas", "did you mean `nodes`?");
     refused(&added("  memory: 1Gi"), "spec.memory", "it belongs in `spec.resources`");
-    refused(&said("name: app", "name: app\n        pasword: x"), "spec.redis.users[0].pasword", "did you mean");
-    refused(&added("  placement: { spread: { bye: region } }"), "spec.placement.spread.bye", "did you mean `by`?");
+    refused(
+        &said("name: app", "name: app\n        pasword: x"),
+        "spec.redis.users[0].pasword",
+        "did you mean",
+    );
+    refused(
+        &added("  placement: { spread: { bye: region } }"),
+        "spec.placement.spread.bye",
+        "did you mean `by`?",
+    );
 }
 
 #[test]
@@ -91,9 +126,21 @@ fn wrong_kinds_of_value_are_told() {
 
 #[test]
 fn what_is_not_supported_is_told_with_what_is() {
-    refused(&added("  durability: confirmed"), "spec.durability", "`confirmed` is not supported; supported now: async");
-    refused(&added("  mesh: { egress: tor }"), "spec.mesh.egress", "supported now: forwarder, proxychains");
-    refused(&said("class: beta3", "class: ram"), "spec.resources.data.class", "default, beta1, beta2, beta3");
+    refused(
+        &added("  durability: confirmed"),
+        "spec.durability",
+        "`confirmed` is not supported; supported now: async",
+    );
+    refused(
+        &added("  mesh: { egress: tor }"),
+        "spec.mesh.egress",
+        "supported now: forwarder, proxychains",
+    );
+    refused(
+        &said("class: beta3", "class: ram"),
+        "spec.resources.data.class",
+        "default, beta1, beta2, beta3",
+    );
 }
 
 #[test]
@@ -117,13 +164,33 @@ fn sizes_are_within_what_is_sold_and_what_redis_needs() {
     refused(&said("size: 4Gi", "size: 33Ti"), "spec.resources.data.size", "5Mi to 32Ti");
     refused(&said("size: 4Gi", "size: 1Gi"), "spec.resources.data.size", "write at least 1154Mi");
     assert!(said("size: 4Gi", "size: 1154Mi").is_empty());
-    refused(&said("cpu: 500m", "ephemeral: 1Gi, cpu: 500m"), "spec.resources.ephemeral", "write at least 1666Mi");
+    refused(
+        &said("cpu: 500m", "ephemeral: 1Gi, cpu: 500m"),
+        "spec.resources.ephemeral",
+        "write at least 1666Mi",
+    );
     assert!(said("cpu: 500m", "ephemeral: 1666Mi, cpu: 500m").is_empty());
-    refused(&said("cpu: 500m", "ephemeral: 33Ti, cpu: 500m"), "spec.resources.ephemeral", "5Mi to 32Ti");
-    refused(&said("timeout: 300", "maxmemory: 900mb"), "spec.redis.config.maxmemory", "is more than the 824Mi");
-    refused(&said("timeout: 300", "maxmemory: 1mb"), "spec.redis.config.maxmemory", "less than 64Mi");
+    refused(
+        &said("cpu: 500m", "ephemeral: 33Ti, cpu: 500m"),
+        "spec.resources.ephemeral",
+        "5Mi to 32Ti",
+    );
+    refused(
+        &said("timeout: 300", "maxmemory: 900mb"),
+        "spec.redis.config.maxmemory",
+        "is more than the 824Mi",
+    );
+    refused(
+        &said("timeout: 300", "maxmemory: 1mb"),
+        "spec.redis.config.maxmemory",
+        "less than 64Mi",
+    );
     refused(&said("timeout: 300", "maxmemory: 1Gi"), "spec.redis.config.maxmemory", "512mb or 1gb");
-    refused(&said(", data: { size: 4Gi, class: beta3 }", ""), "spec.redis.config.appendonly", "nothing survives");
+    refused(
+        &said(", data: { size: 4Gi, class: beta3 }", ""),
+        "spec.redis.config.appendonly",
+        "nothing survives",
+    );
 }
 
 #[test]
@@ -133,11 +200,19 @@ fn settings_that_are_ours_are_refused_by_name() {
                 loadmodule rename-command enable-debug-command enable-protected-configs tls-port cluster-enabled protected-mode daemonize \
                 shutdown-timeout databases";
     for key in ours.split_whitespace() {
-        refused(&said("timeout: 300", &format!("{key}: x")), &format!("spec.redis.config.{key}"), "cannot be set: ");
+        refused(
+            &said("timeout: 300", &format!("{key}: x")),
+            &format!("spec.redis.config.{key}"),
+            "cannot be set: ",
+        );
     }
     refused(&said("timeout", "BIND"), "spec.redis.config.BIND", "cannot be set");
     refused(&said("timeout", "Timeout"), "spec.redis.config.Timeout", "`timeout`");
-    refused(&said("maxmemory-policy", "maxmemory-polcy"), "spec.redis.config.maxmemory-polcy", "did you mean `maxmemory-policy`?");
+    refused(
+        &said("maxmemory-policy", "maxmemory-polcy"),
+        "spec.redis.config.maxmemory-polcy",
+        "did you mean `maxmemory-policy`?",
+    );
     refused(&said("save: \"\"", "save: \"1 1\\nport 1\""), "spec.redis.config.save", "one line");
     refused(
         &said("timeout: 300", "client-output-buffer-limit: replica 0 0 0"),
@@ -150,15 +225,38 @@ fn settings_that_are_ours_are_refused_by_name() {
 fn users_are_the_applications_own() {
     for name in ["default", "repl-1", "_x", "\"a b\"", "\"\"", "a/b"] {
         let all = said("name: app", &format!("name: {name}"));
-        assert!(all.iter().any(|one| one.starts_with("spec.redis.users[0].name: ")), "{name}: {all:?}");
+        assert!(
+            all.iter().any(|one| one.starts_with("spec.redis.users[0].name: ")),
+            "{name}: {all:?}"
+        );
     }
     let hash = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90";
-    refused(&said(hash, &hash.to_uppercase()), "spec.redis.users[0].passwordSha256", "lower-case hex");
+    refused(
+        &said(hash, &hash.to_uppercase()),
+        "spec.redis.users[0].passwordSha256",
+        "lower-case hex",
+    );
     refused(&said(hash, "abc"), "spec.redis.users[0].passwordSha256", "64 digits");
-    refused(&said(&format!("passwordSha256: {hash}"), "rules: \"+get\""), "spec.redis.users[0]", "has no password");
-    refused(&said("name: app", "name: app\n        passwordFrom: { env: P }"), "spec.redis.users[0].passwordSha256", "one of them");
-    refused(&said("name: app", "name: app\n        passwordSha256: x\n      - name: app"), "spec.redis.users[1].name", "stands twice");
-    refused(&said("name: app", "name: app\n        rules: +@all"), "spec.redis.users[0].rules", "only the operator may use");
+    refused(
+        &said(&format!("passwordSha256: {hash}"), "rules: \"+get\""),
+        "spec.redis.users[0]",
+        "has no password",
+    );
+    refused(
+        &said("name: app", "name: app\n        passwordFrom: { env: P }"),
+        "spec.redis.users[0].passwordSha256",
+        "one of them",
+    );
+    refused(
+        &said("name: app", "name: app\n        passwordSha256: x\n      - name: app"),
+        "spec.redis.users[1].name",
+        "stands twice",
+    );
+    refused(
+        &said("name: app", "name: app\n        rules: +@all"),
+        "spec.redis.users[0].rules",
+        "only the operator may use",
+    );
 }
 
 #[test]
@@ -166,10 +264,16 @@ fn placement_names_what_exists() {
     let good = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63";
     let other = "akash18qa2a2ltfyvkyj0ggj3hkvuj6twzyumuaru9s4";
     assert_eq!(
-        added(&format!("  placement: {{ signedBy: {{ anyOf: [{good}] }}, providers: {{ deny: [{other}] }} }}")),
+        added(&format!(
+            "  placement: {{ signedBy: {{ anyOf: [{good}] }}, providers: {{ deny: [{other}] }} }}"
+        )),
         Vec::<String>::new()
     );
-    let wrong = ["akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx64", "cosmos1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqnrql8a", "x"];
+    let wrong = [
+        "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx64",
+        "cosmos1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqnrql8a",
+        "x",
+    ];
     for address in wrong {
         refused(
             &added(&format!("  placement: {{ providers: {{ deny: [{address}] }} }}")),
@@ -186,10 +290,20 @@ fn placement_names_what_exists() {
     refused(&added(&both), "spec.placement.providers.deny", "only be one");
     for key in ["a", "1ab", "\"a b\"", "ab*c"] {
         let all = added(&format!("  placement: {{ attributes: {{ {key}: x }} }}"));
-        assert!(all.iter().any(|one| one.contains("is not a key that the chain takes")), "{key}: {all:?}");
+        assert!(
+            all.iter().any(|one| one.contains("is not a key that the chain takes")),
+            "{key}: {all:?}"
+        );
     }
-    assert!(added("  placement: { attributes: { capabilities/storage/2/class: beta3, loc-1.x*: y } }").is_empty());
-    refused(&added("  placement: { attributes: { region: \"\" } }"), "spec.placement.attributes.region", "one line of text");
+    assert!(
+        added("  placement: { attributes: { capabilities/storage/2/class: beta3, loc-1.x*: y } }")
+            .is_empty()
+    );
+    refused(
+        &added("  placement: { attributes: { region: \"\" } }"),
+        "spec.placement.attributes.region",
+        "one line of text",
+    );
     refused(&added("  placement: { maxPrice: 0act }"), "spec.placement.maxPrice", "more than 0act");
 }
 
@@ -205,7 +319,11 @@ fn attribute_keys_have_the_length_of_the_chain() {
 
 #[test]
 fn money_time_and_tags_have_their_limits() {
-    refused(&said("maxPerMonth: 12act", "deposit: 0.499999act"), "spec.budget.deposit", "at least 0.5act");
+    refused(
+        &said("maxPerMonth: 12act", "deposit: 0.499999act"),
+        "spec.budget.deposit",
+        "at least 0.5act",
+    );
     assert!(said("maxPerMonth: 12act", "deposit: 0.5act").is_empty());
     refused(&said("12act", "0act"), "spec.budget.maxPerMonth", "more than 0act");
     for span in ["4s", "4999ms", "601s", "600500ms", "5500ms", "11m"] {

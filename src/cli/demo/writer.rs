@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// An answer that takes longer counts as none; the write may still have happened.
@@ -92,8 +94,10 @@ impl Writer {
         let mut lost = 0;
         for batch in written.chunks(BATCH) {
             let keys: Vec<String> = batch.iter().map(|n| key(*n)).collect();
-            let found: Vec<Option<u64>> = redis::cmd("MGET").arg(keys).query_async(&mut connection).await?;
-            lost += batch.iter().zip(found).filter(|(wrote, found)| *found != Some(**wrote)).count();
+            let found: Vec<Option<u64>> =
+                redis::cmd("MGET").arg(keys).query_async(&mut connection).await?;
+            lost +=
+                batch.iter().zip(found).filter(|(wrote, found)| *found != Some(**wrote)).count();
         }
         Ok(Phase { acknowledged: written.len(), longest_gap, lost })
     }
@@ -104,9 +108,16 @@ fn key(n: u64) -> String {
 }
 
 async fn connect(access: &Access) -> redis::RedisResult<MultiplexedConnection> {
-    let settings = RedisConnectionInfo::default().set_username(&access.user).set_password(&access.password).set_skip_set_lib_name();
-    let info = ConnectionAddr::Tcp(access.host.clone(), access.port).into_connection_info()?.set_redis_settings(settings);
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+    let settings = RedisConnectionInfo::default()
+        .set_username(&access.user)
+        .set_password(&access.password)
+        .set_skip_set_lib_name();
+    let info = ConnectionAddr::Tcp(access.host.clone(), access.port)
+        .into_connection_info()?
+        .set_redis_settings(settings);
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(ANSWER))
+        .set_response_timeout(Some(ANSWER));
     Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
@@ -119,7 +130,8 @@ async fn write(access: Access, tally: Arc<Mutex<Tally>>) {
         };
         loop {
             next += 1;
-            let done: redis::RedisResult<()> = redis::cmd("SET").arg(key(next)).arg(next).query_async(&mut connection).await;
+            let done: redis::RedisResult<()> =
+                redis::cmd("SET").arg(key(next)).arg(next).query_async(&mut connection).await;
             match done {
                 Ok(()) => {
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +142,10 @@ async fn write(access: Access, tally: Arc<Mutex<Tally>>) {
                     tally.acknowledged.push(next);
                 }
                 // Refused by a fence: the connection is good, the master may change at any moment.
-                Err(error) if !error.is_io_error() && !error.is_timeout() && !error.is_connection_dropped() => {}
+                Err(error)
+                    if !error.is_io_error()
+                        && !error.is_timeout()
+                        && !error.is_connection_dropped() => {}
                 Err(_) => break,
             }
             tokio::time::sleep(PACE).await;

@@ -11,13 +11,26 @@ fn at(seconds_from_now: i64) -> String {
 
 fn waits_of() -> Vec<Waiting> {
     vec![
-        Waiting { what: "bids on cache-2-m4pq".into(), deadline: Some(at(95)), then: "the best one is taken".into() },
-        Waiting { what: "a word on the lost master".into(), deadline: None, then: "the cluster goes on as told".into() },
+        Waiting {
+            what: "bids on cache-2-m4pq".into(),
+            deadline: Some(at(95)),
+            then: "the best one is taken".into(),
+        },
+        Waiting {
+            what: "a word on the lost master".into(),
+            deadline: None,
+            then: "the cluster goes on as told".into(),
+        },
     ]
 }
 
 fn cost_of() -> Cost {
-    Cost { per_month: "5.4act".into(), max_per_month: "12act".into(), in_escrow: "3.91act".into(), spent: "0.09act".into() }
+    Cost {
+        per_month: "5.4act".into(),
+        max_per_month: "12act".into(),
+        in_escrow: "3.91act".into(),
+        spent: "0.09act".into(),
+    }
 }
 
 fn nodes_of() -> serde_json::Value {
@@ -107,29 +120,52 @@ fn the_plan() {
         what: what.into(),
         reason: reason.into(),
     };
-    let steps = vec![step("cache-2-m4pq", "create a deployment with 2act in escrow", "node 2 is empty")];
-    insta::assert_snapshot!(plan("cache", &PlanReport { steps, waiting: waits_of(), cost: cost_of() }, NOW));
+    let steps =
+        vec![step("cache-2-m4pq", "create a deployment with 2act in escrow", "node 2 is empty")];
+    insta::assert_snapshot!(plan(
+        "cache",
+        &PlanReport { steps, waiting: waits_of(), cost: cost_of() },
+        NOW
+    ));
 }
 
 #[test]
 fn a_plan_with_nothing_to_do() {
-    insta::assert_snapshot!(plan("cache", &PlanReport { cost: cost_of(), ..PlanReport::default() }, NOW));
+    insta::assert_snapshot!(plan(
+        "cache",
+        &PlanReport { cost: cost_of(), ..PlanReport::default() },
+        NOW
+    ));
 }
 
 #[test]
 fn nothing_that_a_terminal_obeys_is_printed() {
-    for text in [describe(&running(), &history(), NOW), topology(&running()), table(&[running()], NOW, true)] {
+    for text in [
+        describe(&running(), &history(), NOW),
+        topology(&running()),
+        table(&[running()], NOW, true),
+    ] {
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }
 }
 
 #[test]
 fn spans_and_sizes_are_short() {
-    let spans = [(0, "0s"), (119, "119s"), (120, "2m"), (3600, "1h"), (12_000, "3h20m"), (90_000, "1d1h"), (900_000, "10d")];
+    let spans = [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (3600, "1h"),
+        (12_000, "3h20m"),
+        (90_000, "1d1h"),
+        (900_000, "10d"),
+    ];
     for (seconds, text) in spans {
         assert_eq!(short(seconds), text);
     }
-    for (bytes, text) in [(-3, "-3B"), (0, "0B"), (1023, "1023B"), (1536, "1.5KiB"), (5 << 30, "5.0GiB")] {
+    for (bytes, text) in
+        [(-3, "-3B"), (0, "0B"), (1023, "1023B"), (1536, "1.5KiB"), (5 << 30, "5.0GiB")]
+    {
         assert_eq!(size(bytes), text);
     }
 }

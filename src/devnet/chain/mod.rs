@@ -1,7 +1,9 @@
-//! A node of the local chain: the ledger behind the gRPC services that clients of the real chain call.
+//! A node of the local chain: the ledger behind the gRPC services that clients of the real chain
+//! call.
 //!
-//! A broadcast transaction waits for the next block; until then nobody finds it. Queries see a whole block or nothing of it, and
-//! those with the header `x-cosmos-block-height` see a height of the recent past.
+//! A broadcast transaction waits for the next block; until then nobody finds it. Queries see a
+//! whole block or nothing of it, and those with the header `x-cosmos-block-height` see a height of
+//! the recent past.
 
 mod faults;
 mod queries;
@@ -66,12 +68,20 @@ struct Api(Arc<Node>);
 ///
 /// # Errors
 /// The socket has no local address.
-pub fn serve(config: ChainConfig, listener: TcpListener, shutdown: CancellationToken) -> io::Result<ChainHandle> {
+pub fn serve(
+    config: ChainConfig,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> io::Result<ChainHandle> {
     let address = listener.local_addr()?;
     let ledger = Ledger::new(config.genesis);
     let views = VecDeque::from([Arc::new(ledger.view().clone())]);
-    let node =
-        Arc::new(Node { ledger: Mutex::new(ledger), views: Mutex::new(views), faults: ChainFaults::default(), shutdown: shutdown.clone() });
+    let node = Arc::new(Node {
+        ledger: Mutex::new(ledger),
+        views: Mutex::new(views),
+        faults: ChainFaults::default(),
+        shutdown: shutdown.clone(),
+    });
     let mut tasks = vec![tokio::spawn(answer(Api(Arc::clone(&node)), listener, shutdown.clone()))];
     if let Some(every) = config.block_every {
         tasks.push(tokio::spawn(make_blocks(Arc::clone(&node), every, shutdown)));
@@ -151,9 +161,14 @@ impl Node {
     fn view(&self, metadata: &MetadataMap) -> Result<Arc<View>, Status> {
         let views = lock(&self.views);
         let latest = views.back().cloned().ok_or_else(|| Status::internal("no block yet"))?;
-        let asked = metadata.get(HEIGHT).and_then(|value| value.to_str().ok()).filter(|value| *value != "0");
+        let asked = metadata
+            .get(HEIGHT)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| *value != "0");
         let height = match asked {
-            Some(height) => height.parse().map_err(|_| Status::invalid_argument(format!("height {height}: invalid request")))?,
+            Some(height) => height.parse().map_err(|_| {
+                Status::invalid_argument(format!("height {height}: invalid request"))
+            })?,
             None => latest.block().height.saturating_sub(self.faults.lag()),
         };
         if asked.is_none() {
@@ -175,7 +190,11 @@ impl Api {
         self.0.shutdown.run_until_cancelled(self.0.faults.speaking()).await.ok_or_else(gone)
     }
 
-    async fn ask<T>(&self, metadata: &MetadataMap, question: impl FnOnce(&View) -> Result<T, QueryError>) -> Result<Response<T>, Status> {
+    async fn ask<T>(
+        &self,
+        metadata: &MetadataMap,
+        question: impl FnOnce(&View) -> Result<T, QueryError>,
+    ) -> Result<Response<T>, Status> {
         self.speak().await?;
         let view = self.0.view(metadata)?;
         let mut response = Response::new(question(&view).map_err(status)?);
@@ -187,7 +206,11 @@ impl Api {
 }
 
 fn status(error: QueryError) -> Status {
-    if error.not_found { Status::not_found(error.text) } else { Status::invalid_argument(error.text) }
+    if error.not_found {
+        Status::not_found(error.text)
+    } else {
+        Status::invalid_argument(error.text)
+    }
 }
 
 impl ChainHandle {

@@ -40,100 +40,168 @@ type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl deployment::query_server::Query for Api {
-    async fn deployments(&self, request: Request<deployment::QueryDeploymentsRequest>) -> Reply<deployment::QueryDeploymentsResponse> {
+    async fn deployments(
+        &self,
+        request: Request<deployment::QueryDeploymentsRequest>,
+    ) -> Reply<deployment::QueryDeploymentsResponse> {
         self.ask(request.metadata(), |view| view.query_deployments(request.get_ref())).await
     }
 
-    async fn deployment(&self, request: Request<deployment::QueryDeploymentRequest>) -> Reply<deployment::QueryDeploymentResponse> {
+    async fn deployment(
+        &self,
+        request: Request<deployment::QueryDeploymentRequest>,
+    ) -> Reply<deployment::QueryDeploymentResponse> {
         let id = request.get_ref().id.clone().unwrap_or_default();
         self.ask(request.metadata(), |view| view.query_deployment(&id)).await
     }
 
-    async fn group(&self, request: Request<deployment::QueryGroupRequest>) -> Reply<deployment::QueryGroupResponse> {
+    async fn group(
+        &self,
+        request: Request<deployment::QueryGroupRequest>,
+    ) -> Reply<deployment::QueryGroupResponse> {
         let id = request.get_ref().id.clone().unwrap_or_default();
-        self.ask(request.metadata(), |view| Ok(deployment::QueryGroupResponse { group: Some(view.query_group(&id)?) })).await
+        self.ask(request.metadata(), |view| {
+            Ok(deployment::QueryGroupResponse { group: Some(view.query_group(&id)?) })
+        })
+        .await
     }
 
-    async fn params(&self, request: Request<deployment::QueryParamsRequest>) -> Reply<deployment::QueryParamsResponse> {
-        self.ask(request.metadata(), |view| Ok(deployment::QueryParamsResponse { params: Some(view.deployment_params()) })).await
+    async fn params(
+        &self,
+        request: Request<deployment::QueryParamsRequest>,
+    ) -> Reply<deployment::QueryParamsResponse> {
+        self.ask(request.metadata(), |view| {
+            Ok(deployment::QueryParamsResponse { params: Some(view.deployment_params()) })
+        })
+        .await
     }
 }
 
 #[tonic::async_trait]
 impl market::query_server::Query for Api {
-    async fn orders(&self, request: Request<market::QueryOrdersRequest>) -> Reply<market::QueryOrdersResponse> {
+    async fn orders(
+        &self,
+        request: Request<market::QueryOrdersRequest>,
+    ) -> Reply<market::QueryOrdersResponse> {
         self.ask(request.metadata(), |view| view.query_orders(request.get_ref())).await
     }
 
-    async fn order(&self, request: Request<market::QueryOrderRequest>) -> Reply<market::QueryOrderResponse> {
+    async fn order(
+        &self,
+        request: Request<market::QueryOrderRequest>,
+    ) -> Reply<market::QueryOrderResponse> {
         let id = request.get_ref().id.clone().unwrap_or_default();
-        self.ask(request.metadata(), |view| Ok(market::QueryOrderResponse { order: Some(view.query_order(&id)?) })).await
+        self.ask(request.metadata(), |view| {
+            Ok(market::QueryOrderResponse { order: Some(view.query_order(&id)?) })
+        })
+        .await
     }
 
-    async fn bids(&self, request: Request<market::QueryBidsRequest>) -> Reply<market::QueryBidsResponse> {
+    async fn bids(
+        &self,
+        request: Request<market::QueryBidsRequest>,
+    ) -> Reply<market::QueryBidsResponse> {
         self.ask(request.metadata(), |view| view.query_bids(request.get_ref())).await
     }
 
-    async fn bid(&self, request: Request<market::QueryBidRequest>) -> Reply<market::QueryBidResponse> {
+    async fn bid(
+        &self,
+        request: Request<market::QueryBidRequest>,
+    ) -> Reply<market::QueryBidResponse> {
         let id = request.get_ref().id.clone().unwrap_or_default();
         self.ask(request.metadata(), |view| view.query_bid(&id)).await
     }
 
-    async fn leases(&self, request: Request<market::QueryLeasesRequest>) -> Reply<market::QueryLeasesResponse> {
+    async fn leases(
+        &self,
+        request: Request<market::QueryLeasesRequest>,
+    ) -> Reply<market::QueryLeasesResponse> {
         self.ask(request.metadata(), |view| view.query_leases(request.get_ref())).await
     }
 
-    async fn lease(&self, request: Request<market::QueryLeaseRequest>) -> Reply<market::QueryLeaseResponse> {
+    async fn lease(
+        &self,
+        request: Request<market::QueryLeaseRequest>,
+    ) -> Reply<market::QueryLeaseResponse> {
         let id = request.get_ref().id.clone().unwrap_or_default();
         self.ask(request.metadata(), |view| view.query_lease(&id)).await
     }
 
-    async fn params(&self, request: Request<market::QueryParamsRequest>) -> Reply<market::QueryParamsResponse> {
-        self.ask(request.metadata(), |view| Ok(market::QueryParamsResponse { params: Some(view.market_params()) })).await
+    async fn params(
+        &self,
+        request: Request<market::QueryParamsRequest>,
+    ) -> Reply<market::QueryParamsResponse> {
+        self.ask(request.metadata(), |view| {
+            Ok(market::QueryParamsResponse { params: Some(view.market_params()) })
+        })
+        .await
     }
 }
 
 #[tonic::async_trait]
 impl escrow::query_server::Query for Api {
-    async fn accounts(&self, request: Request<escrow::QueryAccountsRequest>) -> Reply<escrow::QueryAccountsResponse> {
+    async fn accounts(
+        &self,
+        request: Request<escrow::QueryAccountsRequest>,
+    ) -> Reply<escrow::QueryAccountsResponse> {
         self.ask(request.metadata(), |view| view.query_accounts(request.get_ref())).await
     }
 
-    async fn payments(&self, request: Request<escrow::QueryPaymentsRequest>) -> Reply<escrow::QueryPaymentsResponse> {
+    async fn payments(
+        &self,
+        request: Request<escrow::QueryPaymentsRequest>,
+    ) -> Reply<escrow::QueryPaymentsResponse> {
         self.ask(request.metadata(), |view| view.query_payments(request.get_ref())).await
     }
 }
 
 #[tonic::async_trait]
 impl cert::query_server::Query for Api {
-    async fn certificates(&self, request: Request<cert::QueryCertificatesRequest>) -> Reply<cert::QueryCertificatesResponse> {
+    async fn certificates(
+        &self,
+        request: Request<cert::QueryCertificatesRequest>,
+    ) -> Reply<cert::QueryCertificatesResponse> {
         self.ask(request.metadata(), |view| view.query_certificates(request.get_ref())).await
     }
 }
 
 #[tonic::async_trait]
 impl provider::query_server::Query for Api {
-    async fn providers(&self, request: Request<provider::QueryProvidersRequest>) -> Reply<provider::QueryProvidersResponse> {
+    async fn providers(
+        &self,
+        request: Request<provider::QueryProvidersRequest>,
+    ) -> Reply<provider::QueryProvidersResponse> {
         self.ask(request.metadata(), |view| view.query_providers(request.get_ref())).await
     }
 
-    async fn provider(&self, request: Request<provider::QueryProviderRequest>) -> Reply<provider::QueryProviderResponse> {
+    async fn provider(
+        &self,
+        request: Request<provider::QueryProviderRequest>,
+    ) -> Reply<provider::QueryProviderResponse> {
         let owner = request.get_ref().owner.clone();
-        self.ask(request.metadata(), |view| Ok(provider::QueryProviderResponse { provider: Some(view.query_provider(&owner)?) })).await
+        self.ask(request.metadata(), |view| {
+            Ok(provider::QueryProviderResponse { provider: Some(view.query_provider(&owner)?) })
+        })
+        .await
     }
 }
 
 fn audited(view: &View, owner: &str, auditor: &str) -> audit::QueryProvidersResponse {
     let providers = view.audited(owner, auditor);
     let total = providers.len() as u64;
-    let pagination = Some(crate::wire::cosmos::base::query::v1beta1::PageResponse { next_key: Vec::new(), total });
+    let pagination = Some(crate::wire::cosmos::base::query::v1beta1::PageResponse {
+        next_key: Vec::new(),
+        total,
+    });
     audit::QueryProvidersResponse { providers, pagination }
 }
 
 /// A list about one provider, which the real chain refuses to give empty.
 fn audited_some(answer: audit::QueryProvidersResponse) -> Reply<audit::QueryProvidersResponse> {
     if answer.providers.is_empty() {
-        return Err(Status::not_found("codespace audit code 1: invalid provider: address not found"));
+        return Err(Status::not_found(
+            "codespace audit code 1: invalid provider: address not found",
+        ));
     }
     Ok(Response::new(answer))
 }
@@ -147,8 +215,13 @@ impl audit::query_server::Query for Api {
         self.ask(request.metadata(), |view| Ok(audited(view, "", ""))).await
     }
 
-    async fn provider_attributes(&self, request: Request<audit::QueryProviderAttributesRequest>) -> Reply<audit::QueryProvidersResponse> {
-        let answer = self.ask(request.metadata(), |view| Ok(audited(view, &request.get_ref().owner, ""))).await?;
+    async fn provider_attributes(
+        &self,
+        request: Request<audit::QueryProviderAttributesRequest>,
+    ) -> Reply<audit::QueryProvidersResponse> {
+        let answer = self
+            .ask(request.metadata(), |view| Ok(audited(view, &request.get_ref().owner, "")))
+            .await?;
         audited_some(answer.into_inner())
     }
 
@@ -157,18 +230,26 @@ impl audit::query_server::Query for Api {
         request: Request<audit::QueryProviderAuditorRequest>,
     ) -> Reply<audit::QueryProvidersResponse> {
         let asked = request.get_ref();
-        let answer = self.ask(request.metadata(), |view| Ok(audited(view, &asked.owner, &asked.auditor))).await?;
+        let answer = self
+            .ask(request.metadata(), |view| Ok(audited(view, &asked.owner, &asked.auditor)))
+            .await?;
         audited_some(answer.into_inner())
     }
 
-    async fn auditor_attributes(&self, request: Request<audit::QueryAuditorAttributesRequest>) -> Reply<audit::QueryProvidersResponse> {
+    async fn auditor_attributes(
+        &self,
+        request: Request<audit::QueryAuditorAttributesRequest>,
+    ) -> Reply<audit::QueryProvidersResponse> {
         self.ask(request.metadata(), |view| Ok(audited(view, "", &request.get_ref().auditor))).await
     }
 }
 
 #[tonic::async_trait]
 impl bme::query_server::Query for Api {
-    async fn status(&self, request: Request<bme::QueryStatusRequest>) -> Reply<bme::QueryStatusResponse> {
+    async fn status(
+        &self,
+        request: Request<bme::QueryStatusRequest>,
+    ) -> Reply<bme::QueryStatusResponse> {
         let healthy = bme::QueryStatusResponse {
             status: bme::MintStatus::Healthy.into(),
             collateral_ratio: "1.000000000000000000".into(),
@@ -183,8 +264,14 @@ impl bme::query_server::Query for Api {
 
 #[tonic::async_trait]
 impl discovery::discovery_server::Discovery for Api {
-    async fn get_info(&self, request: Request<discovery::GetInfoRequest>) -> Reply<discovery::GetInfoResponse> {
-        let module = |(module, version): &(&str, &str)| discovery::ModuleVersion { module: (*module).into(), version: (*version).into() };
+    async fn get_info(
+        &self,
+        request: Request<discovery::GetInfoRequest>,
+    ) -> Reply<discovery::GetInfoResponse> {
+        let module = |(module, version): &(&str, &str)| discovery::ModuleVersion {
+            module: (*module).into(),
+            version: (*version).into(),
+        };
         let modules: Vec<_> = MODULES.iter().map(module).collect();
         let supported = ["v1beta4", "v1beta3"].map(|version| discovery::VersionInfo {
             api_version: version.into(),
@@ -198,15 +285,24 @@ impl discovery::discovery_server::Discovery for Api {
             node_version: VERSION.into(),
             min_client_version: String::new(),
         };
-        self.ask(request.metadata(), |view| Ok(discovery::GetInfoResponse { info: Some(info(view)) })).await
+        self.ask(request.metadata(), |view| {
+            Ok(discovery::GetInfoResponse { info: Some(info(view)) })
+        })
+        .await
     }
 }
 
 #[tonic::async_trait]
 impl auth::query_server::Query for Api {
-    async fn account_info(&self, request: Request<auth::QueryAccountInfoRequest>) -> Reply<auth::QueryAccountInfoResponse> {
+    async fn account_info(
+        &self,
+        request: Request<auth::QueryAccountInfoRequest>,
+    ) -> Reply<auth::QueryAccountInfoResponse> {
         let address = &request.get_ref().address;
-        self.ask(request.metadata(), |view| Ok(auth::QueryAccountInfoResponse { info: Some(view.account_info(address)?) })).await
+        self.ask(request.metadata(), |view| {
+            Ok(auth::QueryAccountInfoResponse { info: Some(view.account_info(address)?) })
+        })
+        .await
     }
 }
 
@@ -216,18 +312,29 @@ fn balance(view: &View, address: &str, denom: &str) -> Coin {
 
 #[tonic::async_trait]
 impl bank::query_server::Query for Api {
-    async fn balance(&self, request: Request<bank::QueryBalanceRequest>) -> Reply<bank::QueryBalanceResponse> {
+    async fn balance(
+        &self,
+        request: Request<bank::QueryBalanceRequest>,
+    ) -> Reply<bank::QueryBalanceResponse> {
         let asked = request.get_ref();
-        let answer = |view: &View| bank::QueryBalanceResponse { balance: Some(balance(view, &asked.address, &asked.denom)) };
+        let answer = |view: &View| bank::QueryBalanceResponse {
+            balance: Some(balance(view, &asked.address, &asked.denom)),
+        };
         self.ask(request.metadata(), |view| Ok(answer(view))).await
     }
 
-    async fn all_balances(&self, request: Request<bank::QueryAllBalancesRequest>) -> Reply<bank::QueryAllBalancesResponse> {
+    async fn all_balances(
+        &self,
+        request: Request<bank::QueryAllBalancesRequest>,
+    ) -> Reply<bank::QueryAllBalancesResponse> {
         let address = &request.get_ref().address;
         self.ask(request.metadata(), |view| {
             let balances = view.balances(address);
             let total = balances.len() as u64;
-            let pagination = Some(crate::wire::cosmos::base::query::v1beta1::PageResponse { next_key: Vec::new(), total });
+            let pagination = Some(crate::wire::cosmos::base::query::v1beta1::PageResponse {
+                next_key: Vec::new(),
+                total,
+            });
             Ok(bank::QueryAllBalancesResponse { balances, pagination })
         })
         .await
@@ -238,8 +345,9 @@ impl bank::query_server::Query for Api {
         request: Request<bank::QuerySpendableBalanceByDenomRequest>,
     ) -> Reply<bank::QuerySpendableBalanceByDenomResponse> {
         let asked = request.get_ref();
-        let answer =
-            |view: &View| bank::QuerySpendableBalanceByDenomResponse { balance: Some(balance(view, &asked.address, &asked.denom)) };
+        let answer = |view: &View| bank::QuerySpendableBalanceByDenomResponse {
+            balance: Some(balance(view, &asked.address, &asked.denom)),
+        };
         self.ask(request.metadata(), |view| Ok(answer(view))).await
     }
 }
@@ -247,21 +355,32 @@ impl bank::query_server::Query for Api {
 /// Nobody has granted anything on this chain.
 #[tonic::async_trait]
 impl authz::query_server::Query for Api {
-    async fn grants(&self, request: Request<authz::QueryGrantsRequest>) -> Reply<authz::QueryGrantsResponse> {
+    async fn grants(
+        &self,
+        request: Request<authz::QueryGrantsRequest>,
+    ) -> Reply<authz::QueryGrantsResponse> {
         self.ask(request.metadata(), |_| Ok(authz::QueryGrantsResponse::default())).await
     }
 
-    async fn grantee_grants(&self, request: Request<authz::QueryGranteeGrantsRequest>) -> Reply<authz::QueryGranteeGrantsResponse> {
+    async fn grantee_grants(
+        &self,
+        request: Request<authz::QueryGranteeGrantsRequest>,
+    ) -> Reply<authz::QueryGranteeGrantsResponse> {
         self.ask(request.metadata(), |_| Ok(authz::QueryGranteeGrantsResponse::default())).await
     }
 }
 
 #[tonic::async_trait]
 impl feegrant::query_server::Query for Api {
-    async fn allowance(&self, request: Request<feegrant::QueryAllowanceRequest>) -> Reply<feegrant::QueryAllowanceResponse> {
+    async fn allowance(
+        &self,
+        request: Request<feegrant::QueryAllowanceRequest>,
+    ) -> Reply<feegrant::QueryAllowanceResponse> {
         let feegrant::QueryAllowanceRequest { granter, grantee } = request.get_ref().clone();
         let pair = (granter.clone(), grantee.clone());
-        let answer = self.ask(request.metadata(), |view| Ok(view.genesis().fee_allowances.contains(&pair))).await?;
+        let answer = self
+            .ask(request.metadata(), |view| Ok(view.genesis().fee_allowances.contains(&pair)))
+            .await?;
         if !answer.into_inner() {
             return Err(Status::internal("fee-grant not found: not found"));
         }
@@ -276,8 +395,14 @@ impl node::service_server::Service for Api {
     async fn config(&self, request: Request<node::ConfigRequest>) -> Reply<node::ConfigResponse> {
         self.ask(request.metadata(), |view| {
             let milli = view.genesis().params.min_gas_price_milli;
-            let minimum_gas_price = format!("{}.{:03}000000000000000uakt", milli / 1000, milli % 1000);
-            Ok(node::ConfigResponse { minimum_gas_price, pruning_keep_recent: "0".into(), pruning_interval: "0".into(), halt_height: 0 })
+            let minimum_gas_price =
+                format!("{}.{:03}000000000000000uakt", milli / 1000, milli % 1000);
+            Ok(node::ConfigResponse {
+                minimum_gas_price,
+                pruning_keep_recent: "0".into(),
+                pruning_interval: "0".into(),
+                halt_height: 0,
+            })
         })
         .await
     }
@@ -285,7 +410,11 @@ impl node::service_server::Service for Api {
     async fn status(&self, request: Request<node::StatusRequest>) -> Reply<node::StatusResponse> {
         self.ask(request.metadata(), |view| {
             let block = view.block();
-            Ok(node::StatusResponse { height: block.height, timestamp: Some(timestamp(block.time_ns)), ..node::StatusResponse::default() })
+            Ok(node::StatusResponse {
+                height: block.height,
+                timestamp: Some(timestamp(block.time_ns)),
+                ..node::StatusResponse::default()
+            })
         })
         .await
     }
@@ -293,10 +422,14 @@ impl node::service_server::Service for Api {
 
 #[tonic::async_trait]
 impl tendermint::service_server::Service for Api {
-    async fn get_node_info(&self, request: Request<tendermint::GetNodeInfoRequest>) -> Reply<tendermint::GetNodeInfoResponse> {
+    async fn get_node_info(
+        &self,
+        request: Request<tendermint::GetNodeInfoRequest>,
+    ) -> Reply<tendermint::GetNodeInfoResponse> {
         self.ask(request.metadata(), |view| {
             let network = view.genesis().chain_id.clone();
-            let default_node_info = DefaultNodeInfo { network, moniker: "devnet".into(), ..DefaultNodeInfo::default() };
+            let default_node_info =
+                DefaultNodeInfo { network, moniker: "devnet".into(), ..DefaultNodeInfo::default() };
             let application_version = tendermint::VersionInfo {
                 name: "akash".into(),
                 app_name: "akash".into(),
@@ -311,22 +444,38 @@ impl tendermint::service_server::Service for Api {
         .await
     }
 
-    async fn get_syncing(&self, request: Request<tendermint::GetSyncingRequest>) -> Reply<tendermint::GetSyncingResponse> {
-        self.ask(request.metadata(), |_| Ok(tendermint::GetSyncingResponse { syncing: false })).await
+    async fn get_syncing(
+        &self,
+        request: Request<tendermint::GetSyncingRequest>,
+    ) -> Reply<tendermint::GetSyncingResponse> {
+        self.ask(request.metadata(), |_| Ok(tendermint::GetSyncingResponse { syncing: false }))
+            .await
     }
 
-    async fn get_latest_block(&self, request: Request<tendermint::GetLatestBlockRequest>) -> Reply<tendermint::GetLatestBlockResponse> {
+    async fn get_latest_block(
+        &self,
+        request: Request<tendermint::GetLatestBlockRequest>,
+    ) -> Reply<tendermint::GetLatestBlockResponse> {
         use crate::wire::tendermint::types;
         self.ask(request.metadata(), |view| {
             let (chain_id, block) = (view.genesis().chain_id.clone(), view.block());
             let height = i64::try_from(block.height).unwrap_or(i64::MAX);
             let time = Some(timestamp(block.time_ns));
-            let header = types::Header { chain_id: chain_id.clone(), height, time, ..types::Header::default() };
-            let sdk_header = tendermint::Header { chain_id, height, time, ..tendermint::Header::default() };
+            let header = types::Header {
+                chain_id: chain_id.clone(),
+                height,
+                time,
+                ..types::Header::default()
+            };
+            let sdk_header =
+                tendermint::Header { chain_id, height, time, ..tendermint::Header::default() };
             Ok(tendermint::GetLatestBlockResponse {
                 block_id: Some(types::BlockId::default()),
                 block: Some(types::Block { header: Some(header), ..types::Block::default() }),
-                sdk_block: Some(tendermint::Block { header: Some(sdk_header), ..tendermint::Block::default() }),
+                sdk_block: Some(tendermint::Block {
+                    header: Some(sdk_header),
+                    ..tendermint::Block::default()
+                }),
             })
         })
         .await

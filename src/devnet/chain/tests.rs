@@ -16,10 +16,13 @@ use crate::devnet::provider::LeaseHost;
 use crate::devnet::provider::client::ChainClient;
 use crate::devnet::provider::market::{ProviderConfig, ProviderHandle, start};
 use crate::wire::akash::base::deposit::v1::{Deposit, Source};
-use crate::wire::akash::base::resources::v1beta4::{Cpu, Gpu, Memory, ResourceValue, Resources, Storage};
+use crate::wire::akash::base::resources::v1beta4::{
+    Cpu, Gpu, Memory, ResourceValue, Resources, Storage,
+};
 use crate::wire::akash::deployment::v1::{DeploymentId, GroupId};
 use crate::wire::akash::deployment::v1beta4::{
-    self as deployment, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup, ResourceUnit,
+    self as deployment, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup,
+    ResourceUnit,
 };
 use crate::wire::akash::market::v1::LeaseClosedReason;
 use crate::wire::akash::market::v1::lease::State as LeaseState;
@@ -35,7 +38,8 @@ fn key(n: u8) -> Account {
 }
 
 async fn node(block_every: Option<Duration>) -> (ChainHandle, Channel, CancellationToken) {
-    let accounts = (1..6).map(|n| (key(n).address().to_owned(), 1_000_000_000, 1_000_000_000)).collect();
+    let accounts =
+        (1..6).map(|n| (key(n).address().to_owned(), 1_000_000_000, 1_000_000_000)).collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shutdown = CancellationToken::new();
     let config = ChainConfig { genesis: Genesis::with_accounts(accounts, 1), block_every };
@@ -60,7 +64,11 @@ fn create(owner: &Account, dseq: u64) -> MsgCreateDeployment {
         id: 1,
         cpu: Some(Cpu { units: amount("500"), attributes: vec![] }),
         memory: Some(Memory { quantity: amount("1073741824"), attributes: vec![] }),
-        storage: vec![Storage { name: "default".into(), quantity: amount("1073741824"), attributes: vec![] }],
+        storage: vec![Storage {
+            name: "default".into(),
+            quantity: amount("1073741824"),
+            attributes: vec![],
+        }],
         gpu: Some(Gpu { units: amount("0"), attributes: vec![] }),
         endpoints: vec![],
     };
@@ -78,7 +86,8 @@ fn create(owner: &Account, dseq: u64) -> MsgCreateDeployment {
 
 fn signed_create(owner: &Account, dseq: u64, sequence: u64) -> Vec<u8> {
     let order = Order::Sequence(sequence);
-    let terms = TxTerms { chain_id: "akash-local", account_number: 0, order, gas: 400_000, fee: 10_000 };
+    let terms =
+        TxTerms { chain_id: "akash-local", account_number: 0, order, gas: 400_000, fee: 10_000 };
     owner.sign_tx(vec![any(&create(owner, dseq))], &terms)
 }
 
@@ -92,13 +101,18 @@ async fn a_transaction_is_found_only_once_it_is_in_a_block() {
     let mut service = tx::service_client::ServiceClient::new(channel.clone());
     let bytes = signed_create(&key(1), 7, 0);
     let hash = hash_of(&bytes);
-    let taken = service.broadcast_tx(broadcast(bytes)).await.unwrap().into_inner().tx_response.unwrap();
+    let taken =
+        service.broadcast_tx(broadcast(bytes)).await.unwrap().into_inner().tx_response.unwrap();
     assert_eq!((taken.code, taken.txhash.as_str()), (0, hash.as_str()));
     let early = service.get_tx(tx::GetTxRequest { hash: hash.clone() }).await.unwrap_err();
-    assert_eq!((early.code(), early.message()), (Code::NotFound, format!("tx not found: {hash}").as_str()));
+    assert_eq!(
+        (early.code(), early.message()),
+        (Code::NotFound, format!("tx not found: {hash}").as_str())
+    );
     chain.advance();
     let height = chain.view().block().height;
-    let found = service.get_tx(tx::GetTxRequest { hash }).await.unwrap().into_inner().tx_response.unwrap();
+    let found =
+        service.get_tx(tx::GetTxRequest { hash }).await.unwrap().into_inner().tx_response.unwrap();
     assert_eq!((found.code, u64::try_from(found.height).unwrap()), (0, height));
 
     let mut deployments = deployment::query_client::QueryClient::new(channel);
@@ -111,7 +125,10 @@ async fn a_transaction_is_found_only_once_it_is_in_a_block() {
     let answer = deployments.deployment(ask(height)).await.unwrap();
     assert_eq!(answer.metadata().get(HEIGHT).unwrap().to_str().unwrap(), height.to_string());
     assert_eq!(deployments.deployment(ask(height - 1)).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(deployments.deployment(ask(height + 1)).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        deployments.deployment(ask(height + 1)).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
     chain.faults().set_lag(1);
     let id = Some(DeploymentId { owner: key(1).address().into(), dseq: 7 });
     let stale = deployments.deployment(deployment::QueryDeploymentRequest { id }).await;
@@ -124,15 +141,36 @@ async fn answers_and_requests_get_lost_on_demand() {
     let mut service = tx::service_client::ServiceClient::new(channel);
     chain.faults().lose_next_request();
     let never = signed_create(&key(1), 7, 0);
-    assert_eq!(service.broadcast_tx(broadcast(never.clone())).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        service.broadcast_tx(broadcast(never.clone())).await.unwrap_err().code(),
+        Code::Unavailable
+    );
     chain.advance();
-    assert_eq!(service.get_tx(tx::GetTxRequest { hash: hash_of(&never) }).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        service.get_tx(tx::GetTxRequest { hash: hash_of(&never) }).await.unwrap_err().code(),
+        Code::NotFound
+    );
     chain.faults().lose_next_answer();
-    assert_eq!(service.broadcast_tx(broadcast(never.clone())).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        service.broadcast_tx(broadcast(never.clone())).await.unwrap_err().code(),
+        Code::Unavailable
+    );
     chain.advance();
-    let again = service.broadcast_tx(broadcast(never.clone())).await.unwrap().into_inner().tx_response.unwrap();
+    let again = service
+        .broadcast_tx(broadcast(never.clone()))
+        .await
+        .unwrap()
+        .into_inner()
+        .tx_response
+        .unwrap();
     assert_eq!((again.codespace.as_str(), again.code), ("sdk", 19));
-    let landed = service.get_tx(tx::GetTxRequest { hash: hash_of(&never) }).await.unwrap().into_inner().tx_response.unwrap();
+    let landed = service
+        .get_tx(tx::GetTxRequest { hash: hash_of(&never) })
+        .await
+        .unwrap()
+        .into_inner()
+        .tx_response
+        .unwrap();
     assert_eq!(landed.code, 0);
 
     chain.faults().set_silent(true);
@@ -160,12 +198,20 @@ impl LeaseHost for Seen {
     }
 }
 
-async fn provider(channel: &Channel, n: u8, permille: u32, shutdown: &CancellationToken) -> (ProviderHandle, Arc<Seen>) {
+async fn provider(
+    channel: &Channel,
+    n: u8,
+    permille: u32,
+    shutdown: &CancellationToken,
+) -> (ProviderHandle, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let mut config = ProviderConfig::new(&format!("p{n}"), key(n), "https://p.devnet.test:8443", "eu");
+    let mut config =
+        ProviderConfig::new(&format!("p{n}"), key(n), "https://p.devnet.test:8443", "eu");
     config.price_permille = permille;
     config.round = Duration::from_millis(20);
-    let handle = start(config, channel.clone(), Arc::clone(&seen) as Arc<dyn LeaseHost>, shutdown).await.unwrap();
+    let handle = start(config, channel.clone(), Arc::clone(&seen) as Arc<dyn LeaseHost>, shutdown)
+        .await
+        .unwrap();
     (handle, seen)
 }
 
@@ -185,8 +231,11 @@ async fn providers_bid_win_close_and_hear_of_it() {
         let id = |bid: &crate::wire::akash::market::v1beta5::Bid| bid.id.clone().unwrap();
         view.bids().find(|bid| id(bid).provider == who && id(bid).oseq == oseq).cloned().unwrap()
     };
-    let (low, high) = (bid_of(&chain.view(), cheap.address(), 1), bid_of(&chain.view(), dear.address(), 1));
-    let amount = |bid: &crate::wire::akash::market::v1beta5::Bid| bid.price.clone().unwrap().amount.parse::<u128>().unwrap();
+    let (low, high) =
+        (bid_of(&chain.view(), cheap.address(), 1), bid_of(&chain.view(), dear.address(), 1));
+    let amount = |bid: &crate::wire::akash::market::v1beta5::Bid| {
+        bid.price.clone().unwrap().amount.parse::<u128>().unwrap()
+    };
     assert!(amount(&low) < amount(&high));
     tenant.send(vec![any(&MsgCreateLease { bid_id: low.id })]).await.unwrap();
     let heard = |what: &'static str| {
@@ -200,10 +249,16 @@ async fn providers_bid_win_close_and_hear_of_it() {
     let lease = cheap.leases().await.unwrap().remove(0);
     cheap.close_lease(&lease, LeaseClosedReason::Unstable).await.unwrap();
     eventually(&chain, "closed", heard("closed 7/1/1")).await;
-    assert!(chain.view().leases().any(|lease| lease.state() == LeaseState::Closed && lease.reason == 10_000));
+    assert!(
+        chain
+            .view()
+            .leases()
+            .any(|lease| lease.state() == LeaseState::Closed && lease.reason == 10_000)
+    );
     let group = GroupId { owner: key(1).address().into(), dseq: 7, gseq: 1 };
     tenant.send(vec![any(&MsgStartGroup { id: Some(group) })]).await.unwrap();
-    let bid_again = |view: &View| view.bids().any(|bid| bid.id.as_ref().is_some_and(|id| id.oseq == 2));
+    let bid_again =
+        |view: &View| view.bids().any(|bid| bid.id.as_ref().is_some_and(|id| id.oseq == 2));
     eventually(&chain, "a bid on the new order", bid_again).await;
     let again = bid_of(&chain.view(), cheap.address(), 2);
     tenant.send(vec![any(&MsgCreateLease { bid_id: again.id })]).await.unwrap();
@@ -216,7 +271,9 @@ async fn providers_bid_win_close_and_hear_of_it() {
     cheap.vanish().await;
     dear.set_silent(false);
     tenant.send(vec![any(&create(&key(1), 8))]).await.unwrap();
-    let bids_on_8 = |view: &View| view.bids().filter(|bid| bid.id.as_ref().is_some_and(|id| id.dseq == 8)).count();
+    let bids_on_8 = |view: &View| {
+        view.bids().filter(|bid| bid.id.as_ref().is_some_and(|id| id.dseq == 8)).count()
+    };
     eventually(&chain, "a bid of the one that is left", |view| bids_on_8(view) == 1).await;
     shutdown.cancel();
 }

@@ -11,24 +11,36 @@ use crate::devnet::ledger::{TxRecord, hash_of};
 use crate::wire::cosmos::base::abci::v1beta1::{GasInfo, Result as TxResult, TxResponse};
 use crate::wire::cosmos::tx::v1beta1::service_server::Service;
 use crate::wire::cosmos::tx::v1beta1::{
-    BroadcastMode, BroadcastTxRequest, BroadcastTxResponse, GetTxRequest, GetTxResponse, SimulateRequest, SimulateResponse, Tx,
+    BroadcastMode, BroadcastTxRequest, BroadcastTxResponse, GetTxRequest, GetTxResponse,
+    SimulateRequest, SimulateResponse, Tx,
 };
 
 #[tonic::async_trait]
 impl Service for Api {
-    async fn simulate(&self, request: Request<SimulateRequest>) -> Result<Response<SimulateResponse>, Status> {
+    async fn simulate(
+        &self,
+        request: Request<SimulateRequest>,
+    ) -> Result<Response<SimulateResponse>, Status> {
         self.speak().await?;
         let result = lock(&self.0.ledger).simulate(&request.get_ref().tx_bytes);
         let simulated = result.map_err(|(error, gas)| {
             let text = String::from_utf8_lossy(&error.log).into_owned();
             Status::unknown(format!("{text} [devnet/ledger:1] with gas used: '{gas}'"))
         })?;
-        let result = TxResult { events: simulated.events, msg_responses: simulated.responses, ..TxResult::default() };
-        let gas_info = GasInfo { gas_wanted: u64::MAX, gas_used: self.0.faults.told_gas(simulated.gas_used) };
+        let result = TxResult {
+            events: simulated.events,
+            msg_responses: simulated.responses,
+            ..TxResult::default()
+        };
+        let gas_info =
+            GasInfo { gas_wanted: u64::MAX, gas_used: self.0.faults.told_gas(simulated.gas_used) };
         Ok(Response::new(SimulateResponse { gas_info: Some(gas_info), result: Some(result) }))
     }
 
-    async fn get_tx(&self, request: Request<GetTxRequest>) -> Result<Response<GetTxResponse>, Status> {
+    async fn get_tx(
+        &self,
+        request: Request<GetTxRequest>,
+    ) -> Result<Response<GetTxResponse>, Status> {
         self.speak().await?;
         let hash = &request.get_ref().hash;
         if hash.is_empty() || hex::decode(hash).is_err() {
@@ -37,10 +49,16 @@ impl Service for Api {
         let hash = hash.to_ascii_uppercase();
         let record = lock(&self.0.ledger).tx(&hash).cloned();
         let record = record.ok_or_else(|| Status::not_found(format!("tx not found: {hash}")))?;
-        Ok(Response::new(GetTxResponse { tx: record.tx.clone(), tx_response: Some(included(&record)) }))
+        Ok(Response::new(GetTxResponse {
+            tx: record.tx.clone(),
+            tx_response: Some(included(&record)),
+        }))
     }
 
-    async fn broadcast_tx(&self, request: Request<BroadcastTxRequest>) -> Result<Response<BroadcastTxResponse>, Status> {
+    async fn broadcast_tx(
+        &self,
+        request: Request<BroadcastTxRequest>,
+    ) -> Result<Response<BroadcastTxResponse>, Status> {
         self.speak().await?;
         let lost = || Status::unavailable("connection reset by peer");
         if self.0.faults.take_lost_request() {
@@ -49,7 +67,9 @@ impl Service for Api {
         let request = request.get_ref();
         let mode = request.mode();
         if !matches!(mode, BroadcastMode::Sync | BroadcastMode::Async) {
-            return Err(Status::unknown("unsupported return type unspecified; supported types: sync, async"));
+            return Err(Status::unknown(
+                "unsupported return type unspecified; supported types: sync, async",
+            ));
         }
         let taken = lock(&self.0.ledger).submit(&request.tx_bytes);
         if self.0.faults.take_lost_answer() {
@@ -79,7 +99,10 @@ fn included(record: &TxRecord) -> TxResponse {
         data: hex::encode_upper(&record.data),
         gas_wanted: signed(record.gas_wanted),
         gas_used: signed(record.gas_used),
-        tx: record.tx.as_ref().map(|tx| Any { type_url: Tx::type_url(), value: tx.encode_to_vec() }),
+        tx: record
+            .tx
+            .as_ref()
+            .map(|tx| Any { type_url: Tx::type_url(), value: tx.encode_to_vec() }),
         timestamp: time.format(&Rfc3339).unwrap_or_default(),
         events: record.events.clone(),
         ..TxResponse::default()

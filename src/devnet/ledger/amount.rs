@@ -8,7 +8,8 @@ pub const UACT: &str = "uact";
 pub const UAKT: &str = "uakt";
 /// One whole unit of a decimal amount.
 pub const ONE: i128 = 1_000_000_000_000_000_000;
-/// More than exists of any coin; nothing above it is taken, so that sums of products stay far from overflow.
+/// More than exists of any coin; nothing above it is taken, so that sums of products stay far from
+/// overflow.
 const MOST: u128 = 1_000_000_000_000_000_000;
 
 /// A whole coin as its denomination and amount, `None` when it is none.
@@ -18,11 +19,13 @@ pub(super) fn coin(coin: Option<&Coin>) -> Option<(&str, u128)> {
     (!coin.denom.is_empty()).then_some((coin.denom.as_str(), amount))
 }
 
-/// A decimal coin as its denomination and its amount times 10^18; `None` when it is none or below zero.
+/// A decimal coin as its denomination and its amount times 10^18; `None` when it is none or below
+/// zero.
 pub(super) fn dec(coin: Option<&DecCoin>) -> Option<(&str, i128)> {
     let coin = coin?;
     let amount: i128 = coin.amount.parse().ok()?;
-    (!coin.denom.is_empty() && (0..=ONE * 1_000_000_000_000).contains(&amount)).then_some((coin.denom.as_str(), amount))
+    (!coin.denom.is_empty() && (0..=ONE * 1_000_000_000_000).contains(&amount))
+        .then_some((coin.denom.as_str(), amount))
 }
 
 /// The other way.

@@ -15,10 +15,12 @@ use crate::devnet::account::{address_bytes, address_of};
 use crate::wire::cosmos::crypto::secp256k1::PubKey;
 use crate::wire::cosmos::tx::v1beta1::{AuthInfo, Fee, SignDoc, Tx, TxBody, TxRaw};
 
-// Gas as a real node (v2.1.0-rc12) took it. Seen there for one unordered MsgUpdateDeployment: 32,581 simulated without a fee, 50,431
-// simulated with one, 52,600 in a block. Nothing is rounded up: a limit that is too small there is too small here.
+// Gas as a real node (v2.1.0-rc12) took it. Seen there for one unordered MsgUpdateDeployment:
+// 32,581 simulated without a fee, 50,431 simulated with one, 52,600 in a block. Nothing is rounded
+// up: a limit that is too small there is too small here.
 
-/// Gas of every transaction: what is left of a simulation without a fee when the message and `UNORDERED_GAS` are taken off.
+/// Gas of every transaction: what is left of a simulation without a fee when the message and
+/// `UNORDERED_GAS` are taken off.
 const BASE_GAS: u64 = 20_000;
 /// Gas of taking its fee, whatever its amount: 50,431 - 32,581.
 const FEE_GAS: u64 = 17_850;
@@ -53,8 +55,10 @@ pub(super) struct Decoded {
 impl Decoded {
     pub(super) fn new(bytes: &[u8]) -> Result<Self, TxError> {
         let raw = TxRaw::decode(bytes).map_err(|error| sdk::TX_DECODE.because(error))?;
-        let body = TxBody::decode(raw.body_bytes.as_slice()).map_err(|error| sdk::TX_DECODE.because(error))?;
-        let auth = AuthInfo::decode(raw.auth_info_bytes.as_slice()).map_err(|error| sdk::TX_DECODE.because(error))?;
+        let body = TxBody::decode(raw.body_bytes.as_slice())
+            .map_err(|error| sdk::TX_DECODE.because(error))?;
+        let auth = AuthInfo::decode(raw.auth_info_bytes.as_slice())
+            .map_err(|error| sdk::TX_DECODE.because(error))?;
         let messages = body.messages.iter().map(msg::decode).collect::<Result<Vec<_>, _>>()?;
         let tx = Self { raw, body, auth, messages };
         if tx.messages.is_empty() {
@@ -66,7 +70,11 @@ impl Decoded {
 
     /// The same as one message.
     pub(super) fn tx(&self) -> Tx {
-        Tx { body: Some(self.body.clone()), auth_info: Some(self.auth.clone()), signatures: self.raw.signatures.clone() }
+        Tx {
+            body: Some(self.body.clone()),
+            auth_info: Some(self.auth.clone()),
+            signatures: self.raw.signatures.clone(),
+        }
     }
 
     pub(super) fn gas_limit(&self) -> u64 {
@@ -91,12 +99,20 @@ pub fn hash_of(bytes: &[u8]) -> String {
     hex::encode_upper(Sha256::digest(bytes))
 }
 
-/// Refuses or takes a transaction: its fee is paid and its place in the order used up. Gives the gas that this took.
-/// After an error the caller rolls back.
-pub(super) fn admit(auth: &mut Auth, genesis: &Genesis, block: Block, tx: &Decoded, mode: Mode) -> Result<u64, TxError> {
+/// Refuses or takes a transaction: its fee is paid and its place in the order used up. Gives the
+/// gas that this took. After an error the caller rolls back.
+pub(super) fn admit(
+    auth: &mut Auth,
+    genesis: &Genesis,
+    block: Block,
+    tx: &Decoded,
+    mode: Mode,
+) -> Result<u64, TxError> {
     let memo = tx.body.memo.len();
     if memo > LONGEST_MEMO {
-        let why = format_args!("maximum number of characters is {LONGEST_MEMO} but received {memo} characters");
+        let why = format_args!(
+            "maximum number of characters is {LONGEST_MEMO} but received {memo} characters"
+        );
         return Err(sdk::MEMO_TOO_LARGE.because(why));
     }
     in_time(&tx.body, block)?;
@@ -116,7 +132,11 @@ pub(super) fn admit(auth: &mut Auth, genesis: &Genesis, block: Block, tx: &Decod
         within(gas, fee.gas_limit)?;
     }
     if tx.auth.signer_infos.len() != signers.len() || tx.raw.signatures.len() != signers.len() {
-        let why = format_args!("wrong number of signers; expected {}, got {}", signers.len(), tx.raw.signatures.len());
+        let why = format_args!(
+            "wrong number of signers; expected {}, got {}",
+            signers.len(),
+            tx.raw.signatures.len()
+        );
         return Err(sdk::UNAUTHORIZED.because(why));
     }
     for (index, signer) in signers.iter().enumerate() {
@@ -130,38 +150,59 @@ pub(super) fn within(used: u64, limit: u64) -> Result<(), TxError> {
     if used <= limit {
         return Ok(());
     }
-    let why = format_args!("out of gas in location: WritePerByte; gasWanted: {limit}, gasUsed: {used}");
+    let why =
+        format_args!("out of gas in location: WritePerByte; gasWanted: {limit}, gasUsed: {used}");
     Err(sdk::OUT_OF_GAS.because(why))
 }
 
 fn nanos(time: &Timestamp) -> Option<u64> {
-    u64::try_from(time.seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(time.nanos).ok()?)
+    u64::try_from(time.seconds)
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(u64::try_from(time.nanos).ok()?)
 }
 
 /// A time as Go prints it.
 fn go_time(nanos: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanos)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanos))
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let fraction = format!("{:09}", nanos % 1_000_000_000);
     let fraction = fraction.trim_end_matches('0');
     let point = if fraction.is_empty() { "" } else { "." };
-    format!("{} {:02}:{:02}:{:02}{point}{fraction} +0000 UTC", time.date(), time.hour(), time.minute(), time.second())
+    format!(
+        "{} {:02}:{:02}:{:02}{point}{fraction} +0000 UTC",
+        time.date(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
 }
 
 fn in_time(body: &TxBody, block: Block) -> Result<(), TxError> {
     if body.timeout_height != 0 && block.height > body.timeout_height {
-        let why = format_args!("block height: {}, timeout height: {}", block.height, body.timeout_height);
+        let why =
+            format_args!("block height: {}, timeout height: {}", block.height, body.timeout_height);
         return Err(sdk::TIMEOUT_HEIGHT.because(why));
     }
     let until = body.timeout_timestamp.as_ref().and_then(nanos);
     if let Some(until) = until.filter(|until| block.time_ns > *until) {
-        let why = format_args!("block time: {}, timeout timestamp: {}", go_time(block.time_ns), go_time(until));
+        let why = format_args!(
+            "block time: {}, timeout timestamp: {}",
+            go_time(block.time_ns),
+            go_time(until)
+        );
         return Err(sdk::TIMEOUT.because(why));
     }
     Ok(())
 }
 
 fn paid(fee: &Fee) -> u128 {
-    fee.amount.iter().filter_map(|amount| coin(Some(amount))).filter(|(denom, _)| *denom == UAKT).map(|(_, amount)| amount).sum()
+    fee.amount
+        .iter()
+        .filter_map(|amount| coin(Some(amount)))
+        .filter(|(denom, _)| *denom == UAKT)
+        .map(|(_, amount)| amount)
+        .sum()
 }
 
 fn enough_fee(fee: &Fee, price_milli: u64) -> Result<(), TxError> {
@@ -169,8 +210,12 @@ fn enough_fee(fee: &Fee, price_milli: u64) -> Result<(), TxError> {
     if paid(fee) >= required {
         return Ok(());
     }
-    let got: Vec<_> = fee.amount.iter().map(|amount| format!("{}{}", amount.amount, amount.denom)).collect();
-    Err(sdk::INSUFFICIENT_FEE.because(format_args!("insufficient fees; got: {} required: {required}{UAKT}", got.join(","))))
+    let got: Vec<_> =
+        fee.amount.iter().map(|amount| format!("{}{}", amount.amount, amount.denom)).collect();
+    Err(sdk::INSUFFICIENT_FEE.because(format_args!(
+        "insufficient fees; got: {} required: {required}{UAKT}",
+        got.join(",")
+    )))
 }
 
 /// Takes the fee from the signer or from whoever pays for it; gives whether there was one.
@@ -178,7 +223,10 @@ fn take_fee(auth: &mut Auth, genesis: &Genesis, fee: &Fee, signer: &str) -> Resu
     let amount = paid(fee);
     let mut payer = signer;
     if !fee.granter.is_empty() && fee.granter != signer {
-        let allowed = genesis.fee_allowances.iter().any(|(granter, grantee)| *granter == fee.granter && grantee == signer);
+        let allowed = genesis
+            .fee_allowances
+            .iter()
+            .any(|(granter, grantee)| *granter == fee.granter && grantee == signer);
         if !allowed {
             // The real chain puts the bare bytes of the addresses in its text.
             let mut log = address_bytes(&fee.granter).unwrap_or_default();
@@ -190,21 +238,35 @@ fn take_fee(auth: &mut Auth, genesis: &Genesis, fee: &Fee, signer: &str) -> Resu
         payer = &fee.granter;
     }
     if !auth.accounts.contains(&payer.to_owned()) {
-        return Err(sdk::UNKNOWN_ADDRESS.because(format_args!("fee payer address: {payer} does not exist")));
+        return Err(
+            sdk::UNKNOWN_ADDRESS.because(format_args!("fee payer address: {payer} does not exist"))
+        );
     }
     auth.pay(payer, FEE_POT, UAKT, amount)?;
     Ok(amount > 0)
 }
 
-fn signed(auth: &mut Auth, chain_id: &str, block: Block, tx: &Decoded, (index, signer): (usize, &str), mode: Mode) -> Result<(), TxError> {
+fn signed(
+    auth: &mut Auth,
+    chain_id: &str,
+    block: Block,
+    tx: &Decoded,
+    (index, signer): (usize, &str),
+    mode: Mode,
+) -> Result<(), TxError> {
     let info = tx.auth.signer_infos.get(index).cloned().unwrap_or_default();
     let unknown = || sdk::UNKNOWN_ADDRESS.because(format_args!("account {signer} does not exist"));
     let mut account = auth.accounts.get(&signer.to_owned()).cloned().ok_or_else(unknown)?;
-    let key = info.public_key.and_then(|any| PubKey::decode(any.value.as_slice()).ok()).map(|key| key.key);
+    let key = info
+        .public_key
+        .and_then(|any| PubKey::decode(any.value.as_slice()).ok())
+        .map(|key| key.key);
     let key = key.filter(|key| !key.is_empty()).or_else(|| account.key.clone());
     if let Some(key) = &key {
         if address_of(key).as_deref() != Some(signer) {
-            let why = format_args!("pubKey does not match signer address {signer} with signer index: {index}");
+            let why = format_args!(
+                "pubKey does not match signer address {signer} with signer index: {index}"
+            );
             return Err(sdk::INVALID_PUBKEY.because(why));
         }
     } else if mode != Mode::Simulate {
@@ -215,7 +277,9 @@ fn signed(auth: &mut Auth, chain_id: &str, block: Block, tx: &Decoded, (index, s
     } else {
         let (expected, got) = (account.sequence, info.sequence);
         if got != expected {
-            return Err(sdk::WRONG_SEQUENCE.because(format_args!("account sequence mismatch, expected {expected}, got {got}")));
+            return Err(sdk::WRONG_SEQUENCE.because(format_args!(
+                "account sequence mismatch, expected {expected}, got {got}"
+            )));
         }
         account.sequence += 1;
     }
@@ -242,24 +306,41 @@ fn signed(auth: &mut Auth, chain_id: &str, block: Block, tx: &Decoded, (index, s
 }
 
 fn verifies(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let (Ok(key), Ok(signature)) = (VerifyingKey::from_sec1_bytes(key), Signature::from_slice(signature)) else { return false };
+    let (Ok(key), Ok(signature)) =
+        (VerifyingKey::from_sec1_bytes(key), Signature::from_slice(signature))
+    else {
+        return false;
+    };
     // Only the lower half of s counts: otherwise each transaction would have a twin.
     signature.normalize_s().is_none() && key.verify(message, &signature).is_ok()
 }
 
-fn use_nonce(auth: &mut Auth, block: Block, body: &TxBody, sequence: u64, signer: &str) -> Result<(), TxError> {
+fn use_nonce(
+    auth: &mut Auth,
+    block: Block,
+    body: &TxBody,
+    sequence: u64,
+    signer: &str,
+) -> Result<(), TxError> {
     if sequence != 0 {
-        return Err(sdk::INVALID_REQUEST.because("sequence is not allowed for unordered transactions"));
+        return Err(
+            sdk::INVALID_REQUEST.because("sequence is not allowed for unordered transactions")
+        );
     }
-    let Some(until) = body.timeout_timestamp.as_ref().and_then(nanos).filter(|until| *until > 0) else {
-        return Err(sdk::INVALID_REQUEST.because("unordered transaction must have timeout_timestamp set"));
+    let Some(until) = body.timeout_timestamp.as_ref().and_then(nanos).filter(|until| *until > 0)
+    else {
+        return Err(
+            sdk::INVALID_REQUEST.because("unordered transaction must have timeout_timestamp set")
+        );
     };
     if until > block.time_ns.saturating_add(LONGEST_NS) {
         return Err(sdk::INVALID_REQUEST.because("unordered tx ttl exceeds 10m0s"));
     }
     let nonce = (until, signer.to_owned());
     if auth.nonces.contains(&nonce) {
-        let why = format_args!("failed to add unordered nonce: sender {signer} has already used timeout {until}");
+        let why = format_args!(
+            "failed to add unordered nonce: sender {signer} has already used timeout {until}"
+        );
         return Err(sdk::INVALID_REQUEST.because(why));
     }
     auth.nonces.put(nonce, ());
@@ -268,7 +349,11 @@ fn use_nonce(auth: &mut Auth, block: Block, body: &TxBody, sequence: u64, signer
 
 /// Forgets the times that have passed.
 pub(super) fn forget_nonces(auth: &mut Auth, block: Block) {
-    let past: Vec<_> = auth.nonces.range(..(block.time_ns, String::new())).map(|(nonce, ())| nonce.clone()).collect();
+    let past: Vec<_> = auth
+        .nonces
+        .range(..(block.time_ns, String::new()))
+        .map(|(nonce, ())| nonce.clone())
+        .collect();
     for nonce in &past {
         auth.nonces.remove(nonce);
     }

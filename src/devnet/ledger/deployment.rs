@@ -21,15 +21,20 @@ impl Ctx<'_> {
         if self.state.deployments.contains(&key) {
             return Err(says::EXISTS.into());
         }
-        let (denom, amount) = coin(msg.deposit.as_ref().and_then(|deposit| deposit.amount.as_ref())).unwrap_or_default();
+        let (denom, amount) =
+            coin(msg.deposit.as_ref().and_then(|deposit| deposit.amount.as_ref()))
+                .unwrap_or_default();
         let least = self.params.min_deposit;
         if denom != UACT {
             return Err(says::DEPOSIT_INVALID.into());
         }
         if amount < least {
-            return Err(says::DEPOSIT_INVALID.because(format_args!("Deposit too low - {amount} < {least}{UACT}")));
+            return Err(says::DEPOSIT_INVALID
+                .because(format_args!("Deposit too low - {amount} < {least}{UACT}")));
         }
-        if let Some(window) = msg.reclamation.as_ref().and_then(|reclamation| reclamation.min_window) {
+        if let Some(window) =
+            msg.reclamation.as_ref().and_then(|reclamation| reclamation.min_window)
+        {
             let (least, most) = self.params.reclamation_window;
             if window.seconds != 0 && !(least..=most).contains(&window.seconds) {
                 return Err(says::INVALID_RECLAMATION.into());
@@ -48,14 +53,23 @@ impl Ctx<'_> {
         };
         self.state.deployments.put(key.clone(), deployment);
         let hash = format!("\"{}\"", STANDARD.encode(&msg.hash));
-        self.events.push(about("akash.deployment.v1.EventDeploymentCreated", deployment_json(&key), vec![("hash", hash)]));
+        self.events.push(about(
+            "akash.deployment.v1.EventDeploymentCreated",
+            deployment_json(&key),
+            vec![("hash", hash)],
+        ));
         for (gseq, spec) in (1..).zip(&msg.groups) {
             let group_id = GroupId { owner: id.owner.clone(), dseq: id.dseq, gseq };
             let group = group_key(&group_id);
             let mut spec = spec.clone();
             // The real chain writes the empty list of auditors out.
             spec.requirements.get_or_insert_default().signed_by.get_or_insert_default();
-            let row = Group { id: Some(group_id), state: GroupState::Open.into(), group_spec: Some(spec), created_at };
+            let row = Group {
+                id: Some(group_id),
+                state: GroupState::Open.into(),
+                group_spec: Some(spec),
+                created_at,
+            };
             self.state.groups.put(group.clone(), row);
             self.create_order(&group)?;
         }
@@ -70,7 +84,11 @@ impl Ctx<'_> {
         }
         self.state.deployments.change(&key, |deployment| deployment.hash.clone_from(&msg.hash));
         let hash = format!("\"{}\"", STANDARD.encode(&msg.hash));
-        self.events.push(about("akash.deployment.v1.EventDeploymentUpdated", deployment_json(&key), vec![("hash", hash)]));
+        self.events.push(about(
+            "akash.deployment.v1.EventDeploymentUpdated",
+            deployment_json(&key),
+            vec![("hash", hash)],
+        ));
         Ok(())
     }
 
@@ -95,10 +113,19 @@ impl Ctx<'_> {
         if self.active_deployment(&key).is_err() {
             return;
         }
-        self.state.deployments.change(&key, |deployment| deployment.state = DeploymentState::Closed.into());
-        self.events.push(about("akash.deployment.v1.EventDeploymentClosed", deployment_json(&key), Vec::new()));
-        let (state, end) =
-            if overdrawn { (GroupState::InsufficientFunds, LeaseEnd::RanDry) } else { (GroupState::Closed, LeaseEnd::ByOwner) };
+        self.state
+            .deployments
+            .change(&key, |deployment| deployment.state = DeploymentState::Closed.into());
+        self.events.push(about(
+            "akash.deployment.v1.EventDeploymentClosed",
+            deployment_json(&key),
+            Vec::new(),
+        ));
+        let (state, end) = if overdrawn {
+            (GroupState::InsufficientFunds, LeaseEnd::RanDry)
+        } else {
+            (GroupState::Closed, LeaseEnd::ByOwner)
+        };
         for group in self.state.groups_of(&key) {
             if self.group_state(&group) != Some(GroupState::Closed) {
                 self.set_group(&group, state);
@@ -145,7 +172,8 @@ impl Ctx<'_> {
         }
     }
 
-    /// Does not look at the deployment: after it ran dry this makes an order that nobody can ever lease.
+    /// Does not look at the deployment: after it ran dry this makes an order that nobody can ever
+    /// lease.
     pub(super) fn start_group(&mut self, id: &GroupId) -> Result<(), TxError> {
         let key = group_key(id);
         match self.group_state(&key).ok_or(says::GROUP_NOT_FOUND)? {

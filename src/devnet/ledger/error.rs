@@ -31,7 +31,11 @@ impl Known {
     /// This refusal with words before it.
     #[must_use]
     pub fn because(self, why: impl std::fmt::Display) -> TxError {
-        TxError { codespace: self.codespace, code: self.code, log: format!("{why}: {}", self.text).into_bytes() }
+        TxError {
+            codespace: self.codespace,
+            code: self.code,
+            log: format!("{why}: {}", self.text).into_bytes(),
+        }
     }
 }
 
@@ -51,14 +55,19 @@ impl TxError {
     /// A handler that fell over.
     #[must_use]
     pub fn panic(text: impl std::fmt::Display) -> Self {
-        Self { codespace: "undefined", code: 111_222, log: format!("recovered: {text}\nstack:\ngoroutine 1 [running]: panic").into_bytes() }
+        Self {
+            codespace: "undefined",
+            code: 111_222,
+            log: format!("recovered: {text}\nstack:\ngoroutine 1 [running]: panic").into_bytes(),
+        }
     }
 
     /// The same refusal, said by the message at `index` of its transaction.
     #[must_use]
     pub fn of_message(mut self, index: usize) -> Self {
         if self.code != 111_222 {
-            let mut log = format!("failed to execute message; message index: {index}: ").into_bytes();
+            let mut log =
+                format!("failed to execute message; message index: {index}: ").into_bytes();
             log.append(&mut self.log);
             self.log = log;
         }
@@ -83,7 +92,8 @@ pub(super) mod sdk {
     pub(in super::super) const INVALID_REQUEST: Known = known("sdk", 18, "invalid request");
     pub(in super::super) const IN_CACHE: Known = known("sdk", 19, "");
     pub(in super::super) const TIMEOUT_HEIGHT: Known = known("sdk", 30, "tx timeout height");
-    pub(in super::super) const WRONG_SEQUENCE: Known = known("sdk", 32, "incorrect account sequence");
+    pub(in super::super) const WRONG_SEQUENCE: Known =
+        known("sdk", 32, "incorrect account sequence");
     pub(in super::super) const CONFLICT: Known = known("sdk", 36, "conflict");
     pub(in super::super) const NOT_FOUND: Known = known("sdk", 38, "not found");
     pub(in super::super) const TIMEOUT: Known = known("sdk", 42, "tx timeout");
@@ -97,48 +107,67 @@ pub(super) mod deployment {
     pub(in super::super) const CLOSED: Known = known("deployment", 5, "Deployment closed");
     pub(in super::super) const INVALID_GROUPS: Known = known("deployment", 7, "Invalid groups");
     pub(in super::super) const EMPTY_HASH: Known = known("deployment", 9, "Invalid: empty hash");
-    pub(in super::super) const INVALID_HASH: Known = known("deployment", 10, "Invalid: deployment hash");
+    pub(in super::super) const INVALID_HASH: Known =
+        known("deployment", 10, "Invalid: deployment hash");
     pub(in super::super) const GROUP_NOT_FOUND: Known = known("deployment", 14, "Group not found");
-    pub(in super::super) const GROUP_CLOSED: Known = known("deployment", 15, "Group already closed");
+    pub(in super::super) const GROUP_CLOSED: Known =
+        known("deployment", 15, "Group already closed");
     pub(in super::super) const GROUP_OPEN: Known = known("deployment", 16, "Group open");
     pub(in super::super) const GROUP_PAUSED: Known = known("deployment", 17, "Group paused");
     pub(in super::super) const GROUP_NOT_OPEN: Known = known("deployment", 18, "Group not open");
     pub(in super::super) const DEPOSIT_INVALID: Known = known("deployment", 20, "Deposit invalid");
-    pub(in super::super) const DUPLICATE_GROUP: Known = known("deployment", 25, "duplicate group name");
-    pub(in super::super) const INVALID_RECLAMATION: Known = known("deployment", 26, "invalid reclamation configuration");
+    pub(in super::super) const DUPLICATE_GROUP: Known =
+        known("deployment", 25, "duplicate group name");
+    pub(in super::super) const INVALID_RECLAMATION: Known =
+        known("deployment", 26, "invalid reclamation configuration");
 }
 
 /// Of orders, bids and leases.
 pub(super) mod market {
     use super::{Known, known};
-    pub(in super::super) const BID_OVER_ORDER: Known = known("market", 4, "bid price above max order price");
+    pub(in super::super) const BID_OVER_ORDER: Known =
+        known("market", 4, "bid price above max order price");
     pub(in super::super) const ATTRIBUTE_MISMATCH: Known = known("market", 5, "attribute mismatch");
     pub(in super::super) const UNKNOWN_BID: Known = known("market", 6, "unknown bid");
     pub(in super::super) const UNKNOWN_LEASE: Known = known("market", 7, "unknown lease");
-    pub(in super::super) const UNKNOWN_LEASE_FOR_BID: Known = known("market", 8, "unknown lease for bid");
-    pub(in super::super) const UNKNOWN_ORDER_FOR_BID: Known = known("market", 9, "unknown order for bid");
+    pub(in super::super) const UNKNOWN_LEASE_FOR_BID: Known =
+        known("market", 8, "unknown lease for bid");
+    pub(in super::super) const UNKNOWN_ORDER_FOR_BID: Known =
+        known("market", 9, "unknown order for bid");
     pub(in super::super) const LEASE_NOT_ACTIVE: Known = known("market", 10, "lease not active");
     pub(in super::super) const BID_NOT_ACTIVE: Known = known("market", 11, "bid not active");
     pub(in super::super) const BID_NOT_OPEN: Known = known("market", 12, "bid not open");
     pub(in super::super) const ORDER_NOT_OPEN: Known = known("market", 13, "bid: order not open");
-    pub(in super::super) const ORDER_NOT_FOUND: Known = known("market", 15, "invalid order: order not found");
+    pub(in super::super) const ORDER_NOT_FOUND: Known =
+        known("market", 15, "invalid order: order not found");
     pub(in super::super) const GROUP_NOT_OPEN: Known = known("market", 17, "group not open");
-    pub(in super::super) const BID_NOT_FOUND: Known = known("market", 18, "invalid bid: bid not found");
+    pub(in super::super) const BID_NOT_FOUND: Known =
+        known("market", 18, "invalid bid: bid not found");
     pub(in super::super) const ZERO_PRICE: Known = known("market", 19, "invalid bid: zero price");
-    pub(in super::super) const LEASE_NOT_FOUND: Known = known("market", 20, "invalid lease: lease not found");
-    pub(in super::super) const BID_EXISTS: Known = known("market", 21, "invalid bid: bid exists from provider");
+    pub(in super::super) const LEASE_NOT_FOUND: Known =
+        known("market", 20, "invalid lease: lease not found");
+    pub(in super::super) const BID_EXISTS: Known =
+        known("market", 21, "invalid bid: bid exists from provider");
     pub(in super::super) const ORDER_ACTIVE: Known = known("market", 23, "order active");
     pub(in super::super) const ORDER_CLOSED: Known = known("market", 24, "order closed");
     pub(in super::super) const DEPOSIT_INVALID: Known = known("market", 28, "deposit invalid");
     pub(in super::super) const UNKNOWN_PROVIDER: Known = known("market", 30, "unknown provider");
-    pub(in super::super) const CAPABILITIES_MISMATCH: Known = known("market", 32, "capabilities mismatch");
-    pub(in super::super) const INVALID_REASON: Known = known("market", 33, "invalid lease closed reason");
-    pub(in super::super) const NOT_RECLAIMABLE: Known = known("market", 35, "lease does not have reclamation configured");
-    pub(in super::super) const RECLAIM_NOT_STARTED: Known = known("market", 37, "reclamation not started; call MsgLeaseStartReclaim first");
-    pub(in super::super) const RECLAIM_NOT_ELAPSED: Known = known("market", 38, "reclamation window has not elapsed");
-    pub(in super::super) const RECLAIM_WINDOW: Known = known("market", 39, "reclamation window outside governance bounds");
-    pub(in super::super) const RECLAIM_REQUIRED: Known = known("market", 40, "order requires reclamation but bid does not offer it");
-    pub(in super::super) const RECLAIM_TOO_SHORT: Known = known("market", 41, "reclamation window shorter than order minimum");
+    pub(in super::super) const CAPABILITIES_MISMATCH: Known =
+        known("market", 32, "capabilities mismatch");
+    pub(in super::super) const INVALID_REASON: Known =
+        known("market", 33, "invalid lease closed reason");
+    pub(in super::super) const NOT_RECLAIMABLE: Known =
+        known("market", 35, "lease does not have reclamation configured");
+    pub(in super::super) const RECLAIM_NOT_STARTED: Known =
+        known("market", 37, "reclamation not started; call MsgLeaseStartReclaim first");
+    pub(in super::super) const RECLAIM_NOT_ELAPSED: Known =
+        known("market", 38, "reclamation window has not elapsed");
+    pub(in super::super) const RECLAIM_WINDOW: Known =
+        known("market", 39, "reclamation window outside governance bounds");
+    pub(in super::super) const RECLAIM_REQUIRED: Known =
+        known("market", 40, "order requires reclamation but bid does not offer it");
+    pub(in super::super) const RECLAIM_TOO_SHORT: Known =
+        known("market", 41, "reclamation window shorter than order minimum");
 }
 
 /// Of money held for deployments and bids.
@@ -169,7 +198,10 @@ pub(super) mod cert {
 /// Of the register of providers.
 pub(super) mod provider {
     use super::{Known, known};
-    pub(in super::super) const INVALID_URI: Known = known("provider", 1, "invalid provider: invalid host uri");
-    pub(in super::super) const NOT_FOUND: Known = known("provider", 3, "invalid provider: address not found");
-    pub(in super::super) const EXISTS: Known = known("provider", 4, "invalid provider: already exists");
+    pub(in super::super) const INVALID_URI: Known =
+        known("provider", 1, "invalid provider: invalid host uri");
+    pub(in super::super) const NOT_FOUND: Known =
+        known("provider", 3, "invalid provider: address not found");
+    pub(in super::super) const EXISTS: Known =
+        known("provider", 4, "invalid provider: already exists");
 }

@@ -1,5 +1,5 @@
-//! Money held for deployments and bids. Nothing is done block by block: what a lease owes is worked out when somebody touches the
-//! account, and only then does a dry account show.
+//! Money held for deployments and bids. Nothing is done block by block: what a lease owes is worked
+//! out when somebody touches the account, and only then does a dry account show.
 
 use super::amount::{ONE, UACT, UAKT, scaled, whole};
 use super::error::{TxError, escrow};
@@ -11,8 +11,8 @@ use crate::wire::akash::escrow::types::v1::State;
 struct Settled {
     /// The funds did not reach.
     overdrawn: bool,
-    /// Payments that were brought up to date. Empty when there was a settlement in this block already: that is how a second one in
-    /// the same block goes wrong on the real chain.
+    /// Payments that were brought up to date. Empty when there was a settlement in this block
+    /// already: that is how a second one in the same block goes wrong on the real chain.
     touched: Vec<String>,
 }
 
@@ -46,20 +46,39 @@ impl EscrowAccount {
 
 impl Ctx<'_> {
     fn escrow_account(&self, key: &str) -> Result<EscrowAccount, TxError> {
-        self.state.escrow.get(&key.to_owned()).cloned().ok_or_else(|| escrow::ACCOUNT_NOT_FOUND.into())
+        self.state
+            .escrow
+            .get(&key.to_owned())
+            .cloned()
+            .ok_or_else(|| escrow::ACCOUNT_NOT_FOUND.into())
     }
 
     fn payment(&self, key: &str) -> Result<Payment, TxError> {
-        self.state.payments.get(&key.to_owned()).cloned().ok_or_else(|| escrow::PAYMENT_NOT_FOUND.into())
+        self.state
+            .payments
+            .get(&key.to_owned())
+            .cloned()
+            .ok_or_else(|| escrow::PAYMENT_NOT_FOUND.into())
     }
 
     /// Opens an account with its owner's first deposit.
-    pub(super) fn open_escrow(&mut self, key: &str, owner: &str, denom: &str, amount: u128) -> Result<(), TxError> {
+    pub(super) fn open_escrow(
+        &mut self,
+        key: &str,
+        owner: &str,
+        denom: &str,
+        amount: u128,
+    ) -> Result<(), TxError> {
         if self.state.escrow.contains(&key.to_owned()) {
             return Err(escrow::ACCOUNT_EXISTS.into());
         }
         self.state.auth.pay(owner, ESCROW_POT, denom, amount)?;
-        let deposit = Deposited { owner: owner.to_owned(), height: self.block.height, denom: denom.to_owned(), amount: scaled(amount) };
+        let deposit = Deposited {
+            owner: owner.to_owned(),
+            height: self.block.height,
+            denom: denom.to_owned(),
+            amount: scaled(amount),
+        };
         let account = EscrowAccount {
             owner: owner.to_owned(),
             state: State::Open,
@@ -72,8 +91,15 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    /// Adds to an account; anybody may. An overdrawn account takes it for its debt, gives the rest back and closes.
-    pub(super) fn top_up(&mut self, key: &str, from: &str, denom: &str, amount: u128) -> Result<(), TxError> {
+    /// Adds to an account; anybody may. An overdrawn account takes it for its debt, gives the rest
+    /// back and closes.
+    pub(super) fn top_up(
+        &mut self,
+        key: &str,
+        from: &str,
+        denom: &str,
+        amount: u128,
+    ) -> Result<(), TxError> {
         let mut account = self.escrow_account(key)?;
         if account.state == State::Closed {
             return Err(escrow::ACCOUNT_CLOSED.into());
@@ -82,12 +108,19 @@ impl Ctx<'_> {
             return Err(escrow::INVALID_DENOM.into());
         }
         self.state.auth.pay(from, ESCROW_POT, denom, amount)?;
-        if let Some((_, funds)) = account.funds.iter_mut().find(|(name, funds)| name == denom && *funds < 0) {
+        if let Some((_, funds)) =
+            account.funds.iter_mut().find(|(name, funds)| name == denom && *funds < 0)
+        {
             *funds = 0;
         }
         EscrowAccount::add(&mut account.funds, denom, scaled(amount));
         EscrowAccount::add(&mut account.transferred, denom, 0);
-        let deposit = Deposited { owner: from.to_owned(), height: self.block.height, denom: denom.to_owned(), amount: scaled(amount) };
+        let deposit = Deposited {
+            owner: from.to_owned(),
+            height: self.block.height,
+            denom: denom.to_owned(),
+            amount: scaled(amount),
+        };
         account.deposits.push(deposit);
         let overdrawn = account.state == State::Overdrawn;
         self.state.escrow.put(key.to_owned(), account);
@@ -162,7 +195,12 @@ impl Ctx<'_> {
     fn escrow_ended(&mut self, key: &str) -> Result<(), TxError> {
         let mut account = self.escrow_account(key)?;
         for deposit in std::mem::take(&mut account.deposits) {
-            self.state.auth.pay(ESCROW_POT, &deposit.owner, &deposit.denom, whole(deposit.amount))?;
+            self.state.auth.pay(
+                ESCROW_POT,
+                &deposit.owner,
+                &deposit.denom,
+                whole(deposit.amount),
+            )?;
             EscrowAccount::add(&mut account.funds, &deposit.denom, -deposit.amount);
         }
         let overdrawn = account.state == State::Overdrawn;
@@ -184,7 +222,14 @@ impl Ctx<'_> {
     }
 
     /// Starts to pay `rate` for each block.
-    pub(super) fn create_payment(&mut self, account: &str, name: &str, to: &str, denom: &str, rate: i128) -> Result<(), TxError> {
+    pub(super) fn create_payment(
+        &mut self,
+        account: &str,
+        name: &str,
+        to: &str,
+        denom: &str,
+        rate: i128,
+    ) -> Result<(), TxError> {
         if self.settle(account)?.overdrawn {
             return Err(escrow::ACCOUNT_OVERDRAWN.into());
         }
@@ -197,8 +242,15 @@ impl Ctx<'_> {
         if self.state.payments.contains(&name.to_owned()) {
             return Err(escrow::PAYMENT_EXISTS.into());
         }
-        let payment =
-            Payment { owner: to.to_owned(), state: State::Open, denom: denom.to_owned(), rate, balance: 0, unsettled: 0, withdrawn: 0 };
+        let payment = Payment {
+            owner: to.to_owned(),
+            state: State::Open,
+            denom: denom.to_owned(),
+            rate,
+            balance: 0,
+            unsettled: 0,
+            withdrawn: 0,
+        };
         self.state.payments.put(name.to_owned(), payment);
         Ok(())
     }
@@ -219,7 +271,8 @@ impl Ctx<'_> {
         self.pay_out(name)
     }
 
-    /// Ends a payment. In a block that settled its account already it stays open, as on the real chain.
+    /// Ends a payment. In a block that settled its account already it stays open, as on the real
+    /// chain.
     pub(super) fn close_payment(&mut self, account: &str, name: &str) -> Result<(), TxError> {
         self.escrow_account(account)?;
         if self.payment(name)?.state == State::Closed {

@@ -18,8 +18,11 @@ pub(super) fn about(kind: &str, id: String, more: Vec<(&str, String)>) -> Event 
 /// The event that opens each message of a transaction.
 pub(super) fn action(type_url: &str, sender: &str) -> Event {
     let module = type_url.split('.').nth(1).unwrap_or_default();
-    let attributes =
-        vec![attribute("action", type_url.to_owned()), attribute("sender", sender.to_owned()), attribute("module", module.to_owned())];
+    let attributes = vec![
+        attribute("action", type_url.to_owned()),
+        attribute("sender", sender.to_owned()),
+        attribute("module", module.to_owned()),
+    ];
     Event { r#type: "message".into(), attributes }
 }
 
@@ -42,7 +45,9 @@ pub(super) fn order_json((owner, dseq, gseq, oseq): &OrderKey) -> String {
 }
 
 pub(super) fn bid_json((owner, dseq, gseq, oseq, provider): &BidKey) -> String {
-    format!(r#"{{"owner":"{owner}","dseq":"{dseq}","gseq":{gseq},"oseq":{oseq},"provider":"{provider}","bseq":0}}"#)
+    format!(
+        r#"{{"owner":"{owner}","dseq":"{dseq}","gseq":{gseq},"oseq":{oseq},"provider":"{provider}","bseq":0}}"#
+    )
 }
 
 /// A decimal price as JSON says it.

@@ -12,8 +12,8 @@ use crate::wire::akash::market::v1beta5::bid::State as BidState;
 use crate::wire::akash::provider::v1beta4::Provider;
 use crate::wire::tendermint::abci::Event;
 
-/// Gas of a lost bid, and of an open one that closes with its deployment: a real node took 117,000 to close without and 1.57 million with
-/// 20 of them.
+/// Gas of a lost bid, and of an open one that closes with its deployment: a real node took 117,000
+/// to close without and 1.57 million with 20 of them.
 const GAS_OF_A_BID: u64 = 72_000;
 /// Gas of a lease that ends with its deployment.
 const GAS_OF_A_LEASE: u64 = 173_000;
@@ -67,25 +67,39 @@ impl Ctx<'_> {
                 info: msg.info.clone(),
             }),
             Msg::CreateCertificate(msg) => self.create_certificate(msg),
-            Msg::RevokeCertificate(msg) => self.revoke_certificate(&msg.id.clone().unwrap_or_default()),
+            Msg::RevokeCertificate(msg) => {
+                self.revoke_certificate(&msg.id.clone().unwrap_or_default())
+            }
         }
     }
 }
 
-/// Gas of a message in this state, on top of what every transaction costs: what a real node took in blocks, less that (44,820 with a fee
-/// and unordered, 40,020 ordered). The figures seen are beside each; those of tenants were unordered, the others ordered.
+/// Gas of a message in this state, on top of what every transaction costs: what a real node took in
+/// blocks, less that (44,820 with a fee and unordered, 40,020 ordered). The figures seen are beside
+/// each; those of tenants were unordered, the others ordered.
 pub(super) fn gas(msg: &Msg, state: &State) -> u64 {
     match msg {
         // 135,000 to 148,000 with one group.
-        Msg::CreateDeployment(msg) => 92_000 + GAS_OF_A_GROUP * (msg.groups.len() as u64).saturating_sub(1),
+        Msg::CreateDeployment(msg) => {
+            92_000 + GAS_OF_A_GROUP * (msg.groups.len() as u64).saturating_sub(1)
+        }
         // 52,600.
         Msg::UpdateDeployment(_) => 7_780,
         Msg::CloseDeployment(msg) => {
             let id = msg.id.clone().unwrap_or_default();
             let from: BidKey = (id.owner.clone(), id.dseq, 0, 0, String::new());
             let of = |key: &BidKey| key.0 == id.owner && key.1 == id.dseq;
-            let open = state.bids.range(from.clone()..).take_while(|(key, _)| of(key)).filter(|(_, bid)| is_open(bid)).count() as u64;
-            let leased = state.leases.range(from..).take_while(|(key, _)| of(key)).any(|(_, lease)| is_running(lease));
+            let open = state
+                .bids
+                .range(from.clone()..)
+                .take_while(|(key, _)| of(key))
+                .filter(|(_, bid)| is_open(bid))
+                .count() as u64;
+            let leased = state
+                .leases
+                .range(from..)
+                .take_while(|(key, _)| of(key))
+                .any(|(_, lease)| is_running(lease));
             // 111,000 with neither, 428,000 with a lease and two open bids, 577,000 with four.
             66_200 + GAS_OF_A_BID * open + if leased { GAS_OF_A_LEASE } else { 0 }
         }
@@ -107,8 +121,12 @@ pub(super) fn gas(msg: &Msg, state: &State) -> u64 {
         Msg::WithdrawLease(_) => 52_000,
         // 83,000.
         Msg::Deposit(_) => 43_000,
-        // 55,000 to 69,000 for a provider, by the length of what is registered; the others were not measured.
-        Msg::CreateProvider(_) | Msg::UpdateProvider(_) | Msg::StartReclaim(_) | Msg::RevokeCertificate(_) => 20_000,
+        // 55,000 to 69,000 for a provider, by the length of what is registered; the others were not
+        // measured.
+        Msg::CreateProvider(_)
+        | Msg::UpdateProvider(_)
+        | Msg::StartReclaim(_)
+        | Msg::RevokeCertificate(_) => 20_000,
         // 99,000.
         Msg::CreateCertificate(_) => 59_000,
     }

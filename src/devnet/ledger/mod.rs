@@ -1,7 +1,9 @@
-//! The local chain's ledger: accounts, market and escrow, as the real chain keeps them. It is pure: no clock, no input or output, no
-//! chance. The same transactions in the same blocks give the same state.
+//! The local chain's ledger: accounts, market and escrow, as the real chain keeps them. It is pure:
+//! no clock, no input or output, no chance. The same transactions in the same blocks give the same
+//! state.
 //!
-//! [`Ledger::submit`] is what a node does with a broadcast transaction, [`Ledger::advance`] makes the next block, [`Ledger::view`] reads.
+//! [`Ledger::submit`] is what a node does with a broadcast transaction, [`Ledger::advance`] makes
+//! the next block, [`Ledger::view`] reads.
 
 mod amount;
 mod auth;
@@ -40,9 +42,11 @@ use auth::{Decoded, Mode};
 use handle::Ctx;
 use state::{Auth, State};
 
-/// Gas that a message burns before it fails: 48,000 to 60,000 were seen with what every transaction costs.
+/// Gas that a message burns before it fails: 48,000 to 60,000 were seen with what every transaction
+/// costs.
 const FAILED_GAS: u64 = 10_000;
-/// Gas of a transaction that is turned away by its signature's checks: the figure of a recorded answer.
+/// Gas of a transaction that is turned away by its signature's checks: the figure of a recorded
+/// answer.
 const TURNED_AWAY_GAS: u64 = 34_734;
 
 /// The chain at one height: everything that can be asked.
@@ -145,14 +149,20 @@ impl Ledger {
         let Run { error, gas_used, events, decoded, .. } = self.view.run(tx, Mode::Simulate);
         self.view.state.rollback();
         match (error, decoded) {
-            (None, Some(decoded)) => Ok(Simulated { gas_used, events, responses: responses(&decoded) }),
+            (None, Some(decoded)) => {
+                Ok(Simulated { gas_used, events, responses: responses(&decoded) })
+            }
             (error, _) => Err((error.unwrap_or_else(|| error::sdk::TX_DECODE.into()), gas_used)),
         }
     }
 
-    /// Makes the next block at this time (nanoseconds since 1970; never before the last block's) out of what waits.
+    /// Makes the next block at this time (nanoseconds since 1970; never before the last block's)
+    /// out of what waits.
     pub fn advance(&mut self, time_ns: u64) -> Vec<Arc<TxRecord>> {
-        let block = Block { height: self.view.block.height + 1, time_ns: time_ns.max(self.view.block.time_ns + 1) };
+        let block = Block {
+            height: self.view.block.height + 1,
+            time_ns: time_ns.max(self.view.block.time_ns + 1),
+        };
         self.view.block = block;
         auth::forget_nonces(&mut self.view.state.auth, block);
         self.view.state.commit();
@@ -212,19 +222,28 @@ impl View {
         auth::admit(auth, &self.genesis, self.block, &tx, Mode::Check).map(|_| ())
     }
 
-    /// Runs a transaction. In a block its fee stays when its messages fail; a simulation commits nothing.
+    /// Runs a transaction. In a block its fee stays when its messages fail; a simulation commits
+    /// nothing.
     fn run(&mut self, tx: &[u8], mode: Mode) -> Run {
         let decoded = match Decoded::new(tx) {
             Ok(decoded) => decoded,
-            Err(error) => return Run { error: Some(error), gas_used: 0, events: Vec::new(), decoded: None },
-        };
-        let base = match auth::admit(&mut self.state.auth, &self.genesis, self.block, &decoded, mode) {
-            Ok(gas) => gas,
             Err(error) => {
-                self.state.rollback();
-                return Run { error: Some(error), gas_used: TURNED_AWAY_GAS, events: Vec::new(), decoded: Some(decoded) };
+                return Run { error: Some(error), gas_used: 0, events: Vec::new(), decoded: None };
             }
         };
+        let base =
+            match auth::admit(&mut self.state.auth, &self.genesis, self.block, &decoded, mode) {
+                Ok(gas) => gas,
+                Err(error) => {
+                    self.state.rollback();
+                    return Run {
+                        error: Some(error),
+                        gas_used: TURNED_AWAY_GAS,
+                        events: Vec::new(),
+                        decoded: Some(decoded),
+                    };
+                }
+            };
         if mode == Mode::Deliver {
             self.state.commit();
         }
@@ -243,7 +262,12 @@ impl View {
         }
     }
 
-    fn run_messages(&mut self, tx: &Decoded, base: u64, limit: u64) -> Result<(u64, Vec<Event>), (TxError, u64)> {
+    fn run_messages(
+        &mut self,
+        tx: &Decoded,
+        base: u64,
+        limit: u64,
+    ) -> Result<(u64, Vec<Event>), (TxError, u64)> {
         let mut gas = base;
         let mut events = Vec::new();
         for (index, msg) in tx.messages.iter().enumerate() {
@@ -256,7 +280,8 @@ impl View {
                 events: Vec::new(),
             };
             ctx.execute(msg).map_err(|error| (error.of_message(index), gas + FAILED_GAS))?;
-            let type_url = tx.body.messages.get(index).map(|any| any.type_url.as_str()).unwrap_or_default();
+            let type_url =
+                tx.body.messages.get(index).map(|any| any.type_url.as_str()).unwrap_or_default();
             events.push(event::of_message(event::action(type_url, msg.signer()), index));
             events.extend(ctx.events.into_iter().map(|event| event::of_message(event, index)));
             gas += cost;
@@ -268,7 +293,11 @@ impl View {
 
 /// Answers of a transaction's messages; all are empty.
 fn responses(tx: &Decoded) -> Vec<Any> {
-    tx.body.messages.iter().map(|any| Any { type_url: format!("{}Response", any.type_url), value: Vec::new() }).collect()
+    tx.body
+        .messages
+        .iter()
+        .map(|any| Any { type_url: format!("{}Response", any.type_url), value: Vec::new() })
+        .collect()
 }
 
 /// The answers as a transaction's data carries them: field 2, repeated.

@@ -9,12 +9,14 @@ use crate::devnet::account::address_bytes;
 use crate::wire::akash::cert::v1::{MsgCreateCertificate, MsgRevokeCertificate};
 use crate::wire::akash::deployment::v1::{DeploymentId, GroupId};
 use crate::wire::akash::deployment::v1beta4::{
-    GroupSpec, MsgCloseDeployment, MsgCloseGroup, MsgCreateDeployment, MsgPauseGroup, MsgStartGroup, MsgUpdateDeployment,
+    GroupSpec, MsgCloseDeployment, MsgCloseGroup, MsgCreateDeployment, MsgPauseGroup,
+    MsgStartGroup, MsgUpdateDeployment,
 };
 use crate::wire::akash::escrow::v1::MsgAccountDeposit;
 use crate::wire::akash::market::v1::BidId;
 use crate::wire::akash::market::v1beta5::{
-    MsgCloseBid, MsgCloseLease, MsgCreateBid, MsgCreateLease, MsgLeaseStartReclaim, MsgWithdrawLease,
+    MsgCloseBid, MsgCloseLease, MsgCreateBid, MsgCreateLease, MsgLeaseStartReclaim,
+    MsgWithdrawLease,
 };
 use crate::wire::akash::provider::v1beta4::{MsgCreateProvider, MsgUpdateProvider};
 
@@ -149,17 +151,22 @@ impl Msg {
         address(self.signer())?;
         match self {
             Self::CreateDeployment(msg) => create_deployment(msg),
-            Self::UpdateDeployment(msg) => deployment_id(msg.id.as_ref()).and_then(|()| hash(&msg.hash)),
+            Self::UpdateDeployment(msg) => {
+                deployment_id(msg.id.as_ref()).and_then(|()| hash(&msg.hash))
+            }
             Self::CloseDeployment(msg) => deployment_id(msg.id.as_ref()),
             Self::CloseGroup(msg) => group_id(msg.id.as_ref()),
             Self::PauseGroup(msg) => group_id(msg.id.as_ref()),
             Self::StartGroup(msg) => group_id(msg.id.as_ref()),
             Self::CreateBid(msg) => create_bid(msg),
-            Self::CloseBid(msg) => bid_id(msg.id.as_ref()).and_then(|()| provider_reason(msg.reason)),
+            Self::CloseBid(msg) => {
+                bid_id(msg.id.as_ref()).and_then(|()| provider_reason(msg.reason))
+            }
             Self::CreateLease(msg) => bid_id(msg.bid_id.as_ref()),
             Self::CloseLease(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()),
             Self::WithdrawLease(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()),
-            Self::StartReclaim(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref()).and_then(|()| provider_reason(msg.reason)),
+            Self::StartReclaim(msg) => bid_id(msg.id.as_ref().map(lease_as_bid).as_ref())
+                .and_then(|()| provider_reason(msg.reason)),
             Self::Deposit(msg) => deposit(msg.deposit.as_ref()),
             Self::CreateProvider(msg) => host_uri(&msg.host_uri),
             Self::UpdateProvider(msg) => host_uri(&msg.host_uri),
@@ -175,7 +182,14 @@ impl Msg {
 }
 
 fn lease_as_bid(id: &crate::wire::akash::market::v1::LeaseId) -> BidId {
-    BidId { owner: id.owner.clone(), dseq: id.dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider.clone(), bseq: id.bseq }
+    BidId {
+        owner: id.owner.clone(),
+        dseq: id.dseq,
+        gseq: id.gseq,
+        oseq: id.oseq,
+        provider: id.provider.clone(),
+        bseq: id.bseq,
+    }
 }
 
 fn address(address: &str) -> Result<(), TxError> {
@@ -238,7 +252,9 @@ fn host_uri(uri: &str) -> Result<(), TxError> {
     if host.is_empty() || host.contains('/') { Err(provider::INVALID_URI.into()) } else { Ok(()) }
 }
 
-fn deposit(deposit: Option<&crate::wire::akash::base::deposit::v1::Deposit>) -> Result<(), TxError> {
+fn deposit(
+    deposit: Option<&crate::wire::akash::base::deposit::v1::Deposit>,
+) -> Result<(), TxError> {
     let deposit = deposit.ok_or(sdk::INVALID_COINS)?;
     let (_, amount) = coin(deposit.amount.as_ref()).ok_or(sdk::INVALID_COINS)?;
     if amount == 0 || deposit.sources.is_empty() {
@@ -254,11 +270,13 @@ fn create_deployment(msg: &MsgCreateDeployment) -> Result<(), TxError> {
         return Err(deployment::INVALID_GROUPS.into());
     }
     hash(&msg.hash)?;
-    let (denom, _) = coin(msg.deposit.as_ref().and_then(|deposit| deposit.amount.as_ref())).unwrap_or_default();
+    let (denom, _) =
+        coin(msg.deposit.as_ref().and_then(|deposit| deposit.amount.as_ref())).unwrap_or_default();
     for (at, group) in msg.groups.iter().enumerate() {
         let price_denom = self::group(group)?;
         if price_denom != denom {
-            return Err(deployment::DEPOSIT_INVALID.because(format_args!("Mismatched denominations ({denom} != {price_denom})")));
+            return Err(deployment::DEPOSIT_INVALID
+                .because(format_args!("Mismatched denominations ({denom} != {price_denom})")));
         }
         if msg.groups.iter().take(at).any(|other| other.name == group.name) {
             return Err(deployment::DUPLICATE_GROUP.into());
@@ -274,10 +292,18 @@ fn group(group: &GroupSpec) -> Result<&str, TxError> {
     }
     let mut denom = "";
     for (at, unit) in group.resources.iter().enumerate() {
-        let resource = unit.resource.as_ref().ok_or_else(|| TxError::plain("resources cannot be nil"))?;
-        let id_of = |other: &crate::wire::akash::deployment::v1beta4::ResourceUnit| other.resource.as_ref().map_or(0, |it| it.id);
-        if resource.id == 0 || group.resources.iter().take(at).any(|other| id_of(other) == resource.id) {
-            return Err(TxError::plain(format_args!("invalid resource id {}: must be unique and above 0", resource.id)));
+        let resource =
+            unit.resource.as_ref().ok_or_else(|| TxError::plain("resources cannot be nil"))?;
+        let id_of = |other: &crate::wire::akash::deployment::v1beta4::ResourceUnit| {
+            other.resource.as_ref().map_or(0, |it| it.id)
+        };
+        if resource.id == 0
+            || group.resources.iter().take(at).any(|other| id_of(other) == resource.id)
+        {
+            return Err(TxError::plain(format_args!(
+                "invalid resource id {}: must be unique and above 0",
+                resource.id
+            )));
         }
         for (name, there) in [
             ("CPU", resource.cpu.is_some()),
@@ -290,11 +316,19 @@ fn group(group: &GroupSpec) -> Result<&str, TxError> {
             }
         }
         if unit.count == 0 || unit.count > MAX_COUNT {
-            return Err(TxError::plain(format_args!("invalid unit count (0 < {} <= {MAX_COUNT})", unit.count)));
+            return Err(TxError::plain(format_args!(
+                "invalid unit count (0 < {} <= {MAX_COUNT})",
+                unit.count
+            )));
         }
-        let (unit_denom, price) = dec(unit.price.as_ref()).ok_or_else(|| TxError::plain("invalid price object"))?;
+        let (unit_denom, price) =
+            dec(unit.price.as_ref()).ok_or_else(|| TxError::plain("invalid price object"))?;
         if price > MAX_PRICE {
-            return Err(TxError::plain(format_args!("invalid unit price ({} > {} fails)", price / ONE, MAX_PRICE / ONE)));
+            return Err(TxError::plain(format_args!(
+                "invalid unit price ({} > {} fails)",
+                price / ONE,
+                MAX_PRICE / ONE
+            )));
         }
         denom = unit_denom;
     }

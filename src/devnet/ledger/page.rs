@@ -58,7 +58,9 @@ pub(super) fn page<'a, K: Place + 'a, V: 'a>(
 ) -> Result<Page<'a, K, V>, QueryError> {
     let request = request.cloned().unwrap_or_default();
     if !request.key.is_empty() && request.offset > 0 {
-        return Err(QueryError::invalid("invalid request, either offset or key is expected, got both"));
+        return Err(QueryError::invalid(
+            "invalid request, either offset or key is expected, got both",
+        ));
     }
     let mut rows: Vec<_> = if request.reverse { rows.rev().collect() } else { rows.collect() };
     let skip = if request.key.is_empty() {

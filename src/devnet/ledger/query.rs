@@ -4,15 +4,17 @@ use super::amount::{to_coin, to_dec};
 use super::error::{Known, deployment, market, provider};
 use super::page::page;
 use super::state::{
-    BidKey, Block, DeploymentKey, EscrowAccount, Genesis, OrderKey, Payment, bid_escrow, bid_key, deployment_escrow, deployment_key,
-    group_key, lease_key, lease_payment, order_key,
+    BidKey, Block, DeploymentKey, EscrowAccount, Genesis, OrderKey, Payment, bid_escrow, bid_key,
+    deployment_escrow, deployment_key, group_key, lease_key, lease_payment, order_key,
 };
 use super::{UACT, UAKT, View};
 use crate::devnet::account::address_bytes;
 use crate::wire::akash::audit::v1::AuditedProvider;
 use crate::wire::akash::base::deposit::v1::Source;
 use crate::wire::akash::cert::v1::certificate::State as CertificateState;
-use crate::wire::akash::cert::v1::{CertificateResponse, QueryCertificatesRequest, QueryCertificatesResponse};
+use crate::wire::akash::cert::v1::{
+    CertificateResponse, QueryCertificatesRequest, QueryCertificatesResponse,
+};
 use crate::wire::akash::deployment::v1::deployment::State as DeploymentState;
 use crate::wire::akash::deployment::v1::{Deployment, DeploymentId, GroupId};
 use crate::wire::akash::deployment::v1beta4 as dv;
@@ -46,14 +48,22 @@ impl QueryError {
     }
 
     fn missing(known: Known) -> Self {
-        Self { not_found: true, text: format!("codespace {} code {}: {}", known.codespace, known.code, known.text) }
+        Self {
+            not_found: true,
+            text: format!("codespace {} code {}: {}", known.codespace, known.code, known.text),
+        }
     }
 }
 
 type Answer<T> = Result<T, QueryError>;
 
-/// A filter's state: `None` takes all. States have lower-case names; the invalid one cannot be asked for.
-fn wanted<S: PartialEq>(name: &str, by_name: impl Fn(&str) -> Option<S>, invalid: &S) -> Answer<Option<S>> {
+/// A filter's state: `None` takes all. States have lower-case names; the invalid one cannot be
+/// asked for.
+fn wanted<S: PartialEq>(
+    name: &str,
+    by_name: impl Fn(&str) -> Option<S>,
+    invalid: &S,
+) -> Answer<Option<S>> {
     if name.is_empty() {
         return Ok(None);
     }
@@ -65,7 +75,9 @@ fn wanted<S: PartialEq>(name: &str, by_name: impl Fn(&str) -> Option<S>, invalid
 
 fn offset_needs_state(pagination: Option<&PageRequest>, state: &str) -> Answer<()> {
     if state.is_empty() && pagination.is_some_and(|page| page.offset > 0) {
-        return Err(QueryError::invalid("invalid request parameters. if offset is set, filter.state must be provided"));
+        return Err(QueryError::invalid(
+            "invalid request parameters. if offset is set, filter.state must be provided",
+        ));
     }
     Ok(())
 }
@@ -103,15 +115,29 @@ impl View {
     /// All coins of a denomination that exist, wherever they are.
     #[must_use]
     pub fn supply(&self, denom: &str) -> u128 {
-        self.state.auth.balances.iter().filter(|((_, name), _)| name == denom).map(|(_, amount)| amount).sum()
+        self.state
+            .auth
+            .balances
+            .iter()
+            .filter(|((_, name), _)| name == denom)
+            .map(|(_, amount)| amount)
+            .sum()
     }
 
-    /// What escrow accounts and payments hold by their own word, times 10^18: always as much as [`super::ESCROW_POT`] has.
+    /// What escrow accounts and payments hold by their own word, times 10^18: always as much as
+    /// [`super::ESCROW_POT`] has.
     #[must_use]
     pub fn held_in_escrow(&self, denom: &str) -> i128 {
         let deposits = self.state.escrow.iter().flat_map(|(_, account)| &account.deposits);
-        let deposits: i128 = deposits.filter(|deposit| deposit.denom == denom).map(|deposit| deposit.amount).sum();
-        let earned: i128 = self.state.payments.iter().filter(|(_, it)| it.denom == denom).map(|(_, it)| it.balance).sum();
+        let deposits: i128 =
+            deposits.filter(|deposit| deposit.denom == denom).map(|deposit| deposit.amount).sum();
+        let earned: i128 = self
+            .state
+            .payments
+            .iter()
+            .filter(|(_, it)| it.denom == denom)
+            .map(|(_, it)| it.balance)
+            .sum();
         deposits + earned
     }
 
@@ -163,25 +189,49 @@ impl View {
     /// The account of an address that exists.
     pub fn account_info(&self, address: &str) -> Answer<BaseAccount> {
         let Some(account) = self.state.auth.accounts.get(&address.to_owned()) else {
-            return Err(QueryError { not_found: true, text: format!("account {address} not found") });
+            return Err(QueryError {
+                not_found: true,
+                text: format!("account {address} not found"),
+            });
         };
         let pub_key = account.key.clone().map(|key| crate::devnet::account::any(&PubKey { key }));
-        Ok(BaseAccount { address: address.to_owned(), pub_key, account_number: account.number, sequence: account.sequence })
+        Ok(BaseAccount {
+            address: address.to_owned(),
+            pub_key,
+            account_number: account.number,
+            sequence: account.sequence,
+        })
     }
 
-    fn with_groups(&self, key: &DeploymentKey, deployment: &Deployment) -> dv::QueryDeploymentResponse {
-        let groups = self.state.groups_of(key).iter().filter_map(|key| self.state.groups.get(key)).cloned().collect();
+    fn with_groups(
+        &self,
+        key: &DeploymentKey,
+        deployment: &Deployment,
+    ) -> dv::QueryDeploymentResponse {
+        let groups = self
+            .state
+            .groups_of(key)
+            .iter()
+            .filter_map(|key| self.state.groups.get(key))
+            .cloned()
+            .collect();
         let escrow_account = self.deployment_escrow(&key.0, key.1);
         dv::QueryDeploymentResponse { deployment: Some(deployment.clone()), groups, escrow_account }
     }
 
     /// Deployments with their groups and money.
-    pub fn query_deployments(&self, request: &dv::QueryDeploymentsRequest) -> Answer<dv::QueryDeploymentsResponse> {
+    pub fn query_deployments(
+        &self,
+        request: &dv::QueryDeploymentsRequest,
+    ) -> Answer<dv::QueryDeploymentsResponse> {
         let filters = request.filters.clone().unwrap_or_default();
         offset_needs_state(request.pagination.as_ref(), &filters.state)?;
-        let state = wanted(&filters.state, DeploymentState::from_str_name, &DeploymentState::Invalid)?;
+        let state =
+            wanted(&filters.state, DeploymentState::from_str_name, &DeploymentState::Invalid)?;
         let rows = self.state.deployments.iter().filter(|((owner, dseq), row)| {
-            fits(&filters.owner, owner) && fits(&filters.dseq, dseq) && state.is_none_or(|state| row.state() == state)
+            fits(&filters.owner, owner)
+                && fits(&filters.dseq, dseq)
+                && state.is_none_or(|state| row.state() == state)
         });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
         let deployments = rows.into_iter().map(|(key, row)| self.with_groups(key, row)).collect();
@@ -191,31 +241,53 @@ impl View {
     /// One deployment with its groups and money.
     pub fn query_deployment(&self, id: &DeploymentId) -> Answer<dv::QueryDeploymentResponse> {
         let key = deployment_key(id);
-        let row = self.state.deployments.get(&key).ok_or(QueryError::missing(deployment::NOT_FOUND))?;
+        let row =
+            self.state.deployments.get(&key).ok_or(QueryError::missing(deployment::NOT_FOUND))?;
         Ok(self.with_groups(&key, row))
     }
 
     /// One group.
     pub fn query_group(&self, id: &GroupId) -> Answer<dv::Group> {
-        self.state.groups.get(&group_key(id)).cloned().ok_or(QueryError::missing(deployment::GROUP_NOT_FOUND))
+        self.state
+            .groups
+            .get(&group_key(id))
+            .cloned()
+            .ok_or(QueryError::missing(deployment::GROUP_NOT_FOUND))
     }
 
     /// Orders.
-    pub fn query_orders(&self, request: &mv::QueryOrdersRequest) -> Answer<mv::QueryOrdersResponse> {
+    pub fn query_orders(
+        &self,
+        request: &mv::QueryOrdersRequest,
+    ) -> Answer<mv::QueryOrdersResponse> {
         let filters = request.filters.clone().unwrap_or_default();
         offset_needs_state(request.pagination.as_ref(), &filters.state)?;
         let state = wanted(&filters.state, OrderState::from_str_name, &OrderState::Invalid)?;
         let fit = |key: &OrderKey| {
-            fits(&filters.owner, &key.0) && fits(&filters.dseq, &key.1) && fits(&filters.gseq, &key.2) && fits(&filters.oseq, &key.3)
+            fits(&filters.owner, &key.0)
+                && fits(&filters.dseq, &key.1)
+                && fits(&filters.gseq, &key.2)
+                && fits(&filters.oseq, &key.3)
         };
-        let rows = self.state.orders.iter().filter(|(key, row)| fit(key) && state.is_none_or(|state| row.state() == state));
+        let rows = self
+            .state
+            .orders
+            .iter()
+            .filter(|(key, row)| fit(key) && state.is_none_or(|state| row.state() == state));
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
-        Ok(mv::QueryOrdersResponse { orders: rows.into_iter().map(|(_, row)| row.clone()).collect(), pagination })
+        Ok(mv::QueryOrdersResponse {
+            orders: rows.into_iter().map(|(_, row)| row.clone()).collect(),
+            pagination,
+        })
     }
 
     /// One order.
     pub fn query_order(&self, id: &OrderId) -> Answer<mv::Order> {
-        self.state.orders.get(&order_key(id)).cloned().ok_or(QueryError::missing(market::ORDER_NOT_FOUND))
+        self.state
+            .orders
+            .get(&order_key(id))
+            .cloned()
+            .ok_or(QueryError::missing(market::ORDER_NOT_FOUND))
     }
 
     /// Bids with their deposits.
@@ -224,14 +296,19 @@ impl View {
         offset_needs_state(request.pagination.as_ref(), &filters.state)?;
         let state = wanted(&filters.state, BidState::from_str_name, &BidState::Invalid)?;
         let wants = (filters.owner, filters.dseq, filters.gseq, filters.oseq, filters.provider);
-        let rows = self.state.bids.iter().filter(|(key, row)| fit(&wants, key) && state.is_none_or(|state| row.state() == state));
+        let rows = self.state.bids.iter().filter(|(key, row)| {
+            fit(&wants, key) && state.is_none_or(|state| row.state() == state)
+        });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
         let bids = rows.into_iter().map(|(key, row)| self.with_deposit(key, row)).collect();
         Ok(mv::QueryBidsResponse { bids, pagination })
     }
 
     fn with_deposit(&self, key: &BidKey, bid: &mv::Bid) -> mv::QueryBidResponse {
-        mv::QueryBidResponse { bid: Some(bid.clone()), escrow_account: self.escrow(&bid_escrow(key)) }
+        mv::QueryBidResponse {
+            bid: Some(bid.clone()),
+            escrow_account: self.escrow(&bid_escrow(key)),
+        }
     }
 
     /// One bid with its deposit.
@@ -242,63 +319,114 @@ impl View {
     }
 
     /// Leases with their payments.
-    pub fn query_leases(&self, request: &mv::QueryLeasesRequest) -> Answer<mv::QueryLeasesResponse> {
+    pub fn query_leases(
+        &self,
+        request: &mv::QueryLeasesRequest,
+    ) -> Answer<mv::QueryLeasesResponse> {
         let filters = request.filters.clone().unwrap_or_default();
         offset_needs_state(request.pagination.as_ref(), &filters.state)?;
         let state = wanted(&filters.state, LeaseState::from_str_name, &LeaseState::Invalid)?;
         let wants = (filters.owner, filters.dseq, filters.gseq, filters.oseq, filters.provider);
-        let rows = self.state.leases.iter().filter(|(key, row)| fit(&wants, key) && state.is_none_or(|state| row.state() == state));
+        let rows = self.state.leases.iter().filter(|(key, row)| {
+            fit(&wants, key) && state.is_none_or(|state| row.state() == state)
+        });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
         let leases = rows.into_iter().map(|(key, row)| self.with_payment(key, row)).collect();
         Ok(mv::QueryLeasesResponse { leases, pagination })
     }
 
     fn with_payment(&self, key: &BidKey, lease: &Lease) -> mv::QueryLeaseResponse {
-        mv::QueryLeaseResponse { lease: Some(lease.clone()), escrow_payment: self.lease_payment(key) }
+        mv::QueryLeaseResponse {
+            lease: Some(lease.clone()),
+            escrow_payment: self.lease_payment(key),
+        }
     }
 
     /// One lease with its payment.
     pub fn query_lease(&self, id: &LeaseId) -> Answer<mv::QueryLeaseResponse> {
         let key = lease_key(id);
-        let row = self.state.leases.get(&key).ok_or(QueryError::missing(market::LEASE_NOT_FOUND))?;
+        let row =
+            self.state.leases.get(&key).ok_or(QueryError::missing(market::LEASE_NOT_FOUND))?;
         Ok(self.with_payment(&key, row))
     }
 
     /// Escrow accounts whose key begins with `xid`, scope first.
-    pub fn query_accounts(&self, request: &ev::QueryAccountsRequest) -> Answer<ev::QueryAccountsResponse> {
-        let state = wanted(&request.state, escrow_types::State::from_str_name, &escrow_types::State::Invalid)?;
-        let rows = self.state.escrow.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
+    pub fn query_accounts(
+        &self,
+        request: &ev::QueryAccountsRequest,
+    ) -> Answer<ev::QueryAccountsResponse> {
+        let state = wanted(
+            &request.state,
+            escrow_types::State::from_str_name,
+            &escrow_types::State::Invalid,
+        )?;
+        let rows = self.state.escrow.iter().filter(|(key, row)| {
+            below(key, &request.xid) && state.is_none_or(|state| row.state == state)
+        });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
-        Ok(ev::QueryAccountsResponse { accounts: rows.into_iter().map(|(key, row)| wire_account(key, row)).collect(), pagination })
+        Ok(ev::QueryAccountsResponse {
+            accounts: rows.into_iter().map(|(key, row)| wire_account(key, row)).collect(),
+            pagination,
+        })
     }
 
     /// Payments whose account's key begins with `xid`, scope first.
-    pub fn query_payments(&self, request: &ev::QueryPaymentsRequest) -> Answer<ev::QueryPaymentsResponse> {
-        let state = wanted(&request.state, escrow_types::State::from_str_name, &escrow_types::State::Invalid)?;
-        let rows = self.state.payments.iter().filter(|(key, row)| below(key, &request.xid) && state.is_none_or(|state| row.state == state));
+    pub fn query_payments(
+        &self,
+        request: &ev::QueryPaymentsRequest,
+    ) -> Answer<ev::QueryPaymentsResponse> {
+        let state = wanted(
+            &request.state,
+            escrow_types::State::from_str_name,
+            &escrow_types::State::Invalid,
+        )?;
+        let rows = self.state.payments.iter().filter(|(key, row)| {
+            below(key, &request.xid) && state.is_none_or(|state| row.state == state)
+        });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
-        Ok(ev::QueryPaymentsResponse { payments: rows.into_iter().map(|(key, row)| wire_payment(key, row)).collect(), pagination })
+        Ok(ev::QueryPaymentsResponse {
+            payments: rows.into_iter().map(|(key, row)| wire_payment(key, row)).collect(),
+            pagination,
+        })
     }
 
     /// Certificates.
-    pub fn query_certificates(&self, request: &QueryCertificatesRequest) -> Answer<QueryCertificatesResponse> {
+    pub fn query_certificates(
+        &self,
+        request: &QueryCertificatesRequest,
+    ) -> Answer<QueryCertificatesResponse> {
         let filter = request.filter.clone().unwrap_or_default();
-        let state = wanted(&filter.state, CertificateState::from_str_name, &CertificateState::Invalid)?;
+        let state =
+            wanted(&filter.state, CertificateState::from_str_name, &CertificateState::Invalid)?;
         let rows = self.state.certificates.iter().filter(|((owner, serial), row)| {
-            fits(&filter.owner, owner) && fits(&filter.serial, serial) && state.is_none_or(|state| row.state() == state)
+            fits(&filter.owner, owner)
+                && fits(&filter.serial, serial)
+                && state.is_none_or(|state| row.state() == state)
         });
         let (rows, pagination) = page(rows, request.pagination.as_ref())?;
-        let answer = |((_, serial), row): (&(String, String), &crate::wire::akash::cert::v1::Certificate)| CertificateResponse {
+        let answer = |((_, serial), row): (
+            &(String, String),
+            &crate::wire::akash::cert::v1::Certificate,
+        )| CertificateResponse {
             certificate: Some(row.clone()),
             serial: serial.clone(),
         };
-        Ok(QueryCertificatesResponse { certificates: rows.into_iter().map(answer).collect(), pagination })
+        Ok(QueryCertificatesResponse {
+            certificates: rows.into_iter().map(answer).collect(),
+            pagination,
+        })
     }
 
     /// Providers.
-    pub fn query_providers(&self, request: &pv::QueryProvidersRequest) -> Answer<pv::QueryProvidersResponse> {
+    pub fn query_providers(
+        &self,
+        request: &pv::QueryProvidersRequest,
+    ) -> Answer<pv::QueryProvidersResponse> {
         let (rows, pagination) = page(self.state.providers.iter(), request.pagination.as_ref())?;
-        Ok(pv::QueryProvidersResponse { providers: rows.into_iter().map(|(_, row)| row.clone()).collect(), pagination })
+        Ok(pv::QueryProvidersResponse {
+            providers: rows.into_iter().map(|(_, row)| row.clone()).collect(),
+            pagination,
+        })
     }
 
     /// One provider.
@@ -310,7 +438,10 @@ impl View {
     /// What auditors signed; an empty owner or auditor takes all.
     #[must_use]
     pub fn audited(&self, owner: &str, auditor: &str) -> Vec<AuditedProvider> {
-        let fit = |row: &&AuditedProvider| (owner.is_empty() || row.owner == owner) && (auditor.is_empty() || row.auditor == auditor);
+        let fit = |row: &&AuditedProvider| {
+            (owner.is_empty() || row.owner == owner)
+                && (auditor.is_empty() || row.auditor == auditor)
+        };
         self.genesis.audited.iter().filter(fit).cloned().collect()
     }
 
@@ -329,7 +460,10 @@ impl View {
         mv::Params {
             bid_min_deposit: Some(to_coin(UAKT, params.bid_min_deposit)),
             order_max_bids: params.order_max_bids,
-            bid_min_deposits: vec![to_coin(UACT, params.bid_min_deposit), to_coin(UAKT, params.bid_min_deposit)],
+            bid_min_deposits: vec![
+                to_coin(UACT, params.bid_min_deposit),
+                to_coin(UAKT, params.bid_min_deposit),
+            ],
             min_reclamation_window: seconds(params.reclamation_window.0),
             max_reclamation_window: seconds(params.reclamation_window.1),
         }
@@ -337,12 +471,19 @@ impl View {
 }
 
 fn fit(wants: &BidKey, key: &BidKey) -> bool {
-    fits(&wants.0, &key.0) && fits(&wants.1, &key.1) && fits(&wants.2, &key.2) && fits(&wants.3, &key.3) && fits(&wants.4, &key.4)
+    fits(&wants.0, &key.0)
+        && fits(&wants.1, &key.1)
+        && fits(&wants.2, &key.2)
+        && fits(&wants.3, &key.3)
+        && fits(&wants.4, &key.4)
 }
 
 /// Whether a key is `xid` or below it.
 fn below(key: &str, xid: &str) -> bool {
-    xid.is_empty() || key.strip_prefix(xid).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || xid.ends_with('/'))
+    xid.is_empty()
+        || key
+            .strip_prefix(xid)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || xid.ends_with('/'))
 }
 
 fn wire_id(key: &str) -> escrow_ids::Account {
@@ -358,11 +499,18 @@ fn wire_account(key: &str, account: &EscrowAccount) -> escrow_types::Account {
         source: Source::Balance.into(),
         balance: Some(to_dec(&deposit.denom, deposit.amount)),
     });
-    let funds = account.funds.iter().map(|(denom, amount)| escrow_types::Balance { denom: denom.clone(), amount: amount.to_string() });
+    let funds = account.funds.iter().map(|(denom, amount)| escrow_types::Balance {
+        denom: denom.clone(),
+        amount: amount.to_string(),
+    });
     let state = escrow_types::AccountState {
         owner: account.owner.clone(),
         state: account.state.into(),
-        transferred: account.transferred.iter().map(|(denom, amount)| to_dec(denom, *amount)).collect(),
+        transferred: account
+            .transferred
+            .iter()
+            .map(|(denom, amount)| to_dec(denom, *amount))
+            .collect(),
         settled_at: i64::try_from(account.settled_at).unwrap_or(i64::MAX),
         funds: funds.collect(),
         deposits: deposits.collect(),
@@ -374,7 +522,10 @@ fn wire_payment(name: &str, payment: &Payment) -> escrow_types::Payment {
     // deployment/owner/dseq, then gseq/oseq/provider.
     let at = name.match_indices('/').nth(2).map_or(name.len(), |(at, _)| at);
     let (account, xid) = name.split_at(at);
-    let id = escrow_ids::Payment { aid: Some(wire_id(account)), xid: xid.trim_start_matches('/').to_owned() };
+    let id = escrow_ids::Payment {
+        aid: Some(wire_id(account)),
+        xid: xid.trim_start_matches('/').to_owned(),
+    };
     let state = escrow_types::PaymentState {
         owner: payment.owner.clone(),
         state: payment.state.into(),

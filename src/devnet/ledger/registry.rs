@@ -40,7 +40,11 @@ impl Ctx<'_> {
         if self.state.certificates.contains(&key) {
             return Err(cert::EXISTS.into());
         }
-        let row = Certificate { state: CertificateState::Valid.into(), cert: msg.cert.clone(), pubkey: msg.pubkey.clone() };
+        let row = Certificate {
+            state: CertificateState::Valid.into(),
+            cert: msg.cert.clone(),
+            pubkey: msg.pubkey.clone(),
+        };
         self.state.certificates.put(key, row);
         Ok(())
     }
@@ -51,7 +55,9 @@ impl Ctx<'_> {
             None => Err(cert::NOT_FOUND.into()),
             Some(CertificateState::Revoked) => Err(cert::REVOKED.into()),
             Some(_) => {
-                self.state.certificates.change(&key, |row| row.state = CertificateState::Revoked.into());
+                self.state
+                    .certificates
+                    .change(&key, |row| row.state = CertificateState::Revoked.into());
                 Ok(())
             }
         }
@@ -61,8 +67,10 @@ impl Ctx<'_> {
 /// Serial number of a PEM certificate in decimal digits, if it is one of this owner.
 pub(super) fn serial_of(pem: &[u8], owner: &str) -> Result<String, TxError> {
     let (_, block) = parse_x509_pem(pem).map_err(|_| cert::INVALID_VALUE)?;
-    let (_, certificate) = X509Certificate::from_der(&block.contents).map_err(|_| cert::INVALID_VALUE)?;
-    let subject = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let (_, certificate) =
+        X509Certificate::from_der(&block.contents).map_err(|_| cert::INVALID_VALUE)?;
+    let subject =
+        certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     if subject != Some(owner) {
         return Err(cert::INVALID_VALUE.into());
     }

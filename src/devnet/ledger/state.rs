@@ -70,14 +70,24 @@ impl Auth {
     pub(super) fn coins(&self, address: &str) -> Vec<Coin> {
         let from = (address.to_owned(), String::new());
         let own = self.balances.range(from..).take_while(|((owner, _), _)| owner == address);
-        own.filter(|(_, amount)| **amount > 0).map(|((_, denom), amount)| to_coin(denom, *amount)).collect()
+        own.filter(|(_, amount)| **amount > 0)
+            .map(|((_, denom), amount)| to_coin(denom, *amount))
+            .collect()
     }
 
     /// Moves coins between addresses, or nothing when there are too few.
-    pub(super) fn pay(&mut self, from: &str, to: &str, denom: &str, amount: u128) -> Result<(), TxError> {
+    pub(super) fn pay(
+        &mut self,
+        from: &str,
+        to: &str,
+        denom: &str,
+        amount: u128,
+    ) -> Result<(), TxError> {
         let has = self.balance(from, denom);
         let Some(left) = has.checked_sub(amount) else {
-            return Err(sdk::INSUFFICIENT_FUNDS.because(format_args!("spendable balance {has}{denom} is smaller than {amount}{denom}")));
+            return Err(sdk::INSUFFICIENT_FUNDS.because(format_args!(
+                "spendable balance {has}{denom} is smaller than {amount}{denom}"
+            )));
         };
         self.balances.put((from.to_owned(), denom.to_owned()), left);
         let got = self.balance(to, denom).saturating_add(amount);
@@ -192,7 +202,8 @@ impl State {
     /// Keys of the bids on an order, by address.
     pub(super) fn bids_on(&self, order: &OrderKey) -> Vec<BidKey> {
         let (owner, dseq, gseq, oseq) = order.clone();
-        let of = |key: &BidKey| (&key.0, key.1, key.2, key.3) == (&order.0, order.1, order.2, order.3);
+        let of =
+            |key: &BidKey| (&key.0, key.1, key.2, key.3) == (&order.0, order.1, order.2, order.3);
         let from = (owner, dseq, gseq, oseq, String::new());
         self.bids.range(from..).map(|(key, _)| key.clone()).take_while(of).collect()
     }
@@ -207,7 +218,11 @@ impl State {
     /// Keys of the payments out of an escrow account.
     pub(super) fn payments_of(&self, account: &str) -> Vec<String> {
         let prefix = format!("{account}/");
-        self.payments.range(prefix.clone()..).map(|(key, _)| key.clone()).take_while(|key| key.starts_with(&prefix)).collect()
+        self.payments
+            .range(prefix.clone()..)
+            .map(|(key, _)| key.clone())
+            .take_while(|key| key.starts_with(&prefix))
+            .collect()
     }
 }
 
@@ -319,7 +334,8 @@ impl Genesis {
     /// A chain with nothing but these accounts: address, `uakt`, `uact`.
     #[must_use]
     pub fn with_accounts(accounts: Vec<(String, u128, u128)>, time_ns: u64) -> Self {
-        let account = |(address, uakt, uact)| GenesisAccount { address, uakt, uact, sequence: 0, key: None };
+        let account =
+            |(address, uakt, uact)| GenesisAccount { address, uakt, uact, sequence: 0, key: None };
         Self {
             chain_id: "akash-local".into(),
             params: Params::default(),

@@ -1,4 +1,5 @@
-//! A sorted table whose changes since the last commit can be taken back: what makes a transaction all or nothing.
+//! A sorted table whose changes since the last commit can be taken back: what makes a transaction
+//! all or nothing.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -49,7 +50,10 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.rows.iter()
     }
 
-    pub(super) fn range(&self, range: impl RangeBounds<K>) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+    pub(super) fn range(
+        &self,
+        range: impl RangeBounds<K>,
+    ) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.rows.range(range)
     }
 

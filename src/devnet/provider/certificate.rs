@@ -1,12 +1,14 @@
-//! The certificate of a provider, as odd as the real ones: it may not sign, by its own word, and carries critical name constraints.
+//! The certificate of a provider, as odd as the real ones: it may not sign, by its own word, and
+//! carries critical name constraints.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SerialNumber,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData as _,
+    SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -28,7 +30,8 @@ pub struct ProviderCertificate {
 }
 
 impl ProviderCertificate {
-    /// Makes a self-signed P-256 certificate of a provider account for a host, valid for a year from `now`.
+    /// Makes a self-signed P-256 certificate of a provider account for a host, valid for a year
+    /// from `now`.
     pub fn make(address: &str, host: &str, now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -39,11 +42,15 @@ impl ProviderCertificate {
         name.push(DnType::CustomDnType(MARKET_NAME.to_vec()), "v0.0.1");
         params.distinguished_name = name;
         params.serial_number = Some(SerialNumber::from(serial));
-        params.key_usages = vec![KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::DataEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::DataEncipherment];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.is_ca = IsCa::ExplicitNoCa;
-        params.name_constraints =
-            Some(NameConstraints { permitted_subtrees: vec![GeneralSubtree::DnsName(host.to_owned())], excluded_subtrees: Vec::new() });
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(host.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
         params.not_before = OffsetDateTime::from(now) - Duration::minutes(1);
         params.not_after = params.not_before + Duration::days(365);
         let certificate = params.self_signed(&key)?;
@@ -60,7 +67,8 @@ impl ProviderCertificate {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
@@ -78,12 +86,25 @@ mod tests {
         let (_, parsed) = X509Certificate::from_der(&made.der).unwrap();
         let names: Vec<_> = [parsed.subject(), parsed.issuer()].map(ToString::to_string).to_vec();
         assert_eq!(names[0], names[1]);
-        assert!(names[0].contains("CN=akash1p") && names[0].contains("OID(2.23.133.2.6)=v0.0.1"), "{}", names[0]);
+        assert!(
+            names[0].contains("CN=akash1p") && names[0].contains("OID(2.23.133.2.6)=v0.0.1"),
+            "{}",
+            names[0]
+        );
         assert_eq!(parsed.serial.to_string(), made.serial.to_string());
         let usage = parsed.key_usage().unwrap().unwrap().value;
-        assert!(usage.key_encipherment() && usage.data_encipherment() && !usage.digital_signature());
-        let critical: BTreeMap<String, bool> = parsed.extensions().iter().map(|one| (one.oid.to_id_string(), one.critical)).collect();
-        let recorded = [("2.5.29.15", true), ("2.5.29.37", false), ("2.5.29.19", true), ("2.5.29.17", false), ("2.5.29.30", true)];
+        assert!(
+            usage.key_encipherment() && usage.data_encipherment() && !usage.digital_signature()
+        );
+        let critical: BTreeMap<String, bool> =
+            parsed.extensions().iter().map(|one| (one.oid.to_id_string(), one.critical)).collect();
+        let recorded = [
+            ("2.5.29.15", true),
+            ("2.5.29.37", false),
+            ("2.5.29.19", true),
+            ("2.5.29.17", false),
+            ("2.5.29.30", true),
+        ];
         for (oid, expected) in recorded {
             assert_eq!(critical.get(oid), Some(&expected), "{oid}");
         }

@@ -1,4 +1,5 @@
-//! A provider's own client of the chain: it signs unordered transactions and waits until they are in a block.
+//! A provider's own client of the chain: it signs unordered transactions and waits until they are
+//! in a block.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,7 +44,9 @@ pub enum ClientError {
         log: String,
     },
     /// It took the transaction, but no block did in time.
-    #[error("a transaction of the provider came into no block; it is void now and the next round sends another")]
+    #[error(
+        "a transaction of the provider came into no block; it is void now and the next round sends another"
+    )]
     Lost,
     /// Its answer lacks something.
     #[error("the chain left out {0} of its answer; is it a node of Akash?")]
@@ -64,13 +67,28 @@ impl ChainClient {
     /// Asks the chain for its id and for the account's number.
     pub async fn connect(channel: Channel, account: Account) -> Result<Self, ClientError> {
         let mut blocks = tendermint::service_client::ServiceClient::new(channel.clone());
-        let latest = blocks.get_latest_block(tendermint::GetLatestBlockRequest {}).await?.into_inner();
-        let header = latest.sdk_block.and_then(|block| block.header).ok_or(ClientError::Odd("the header"))?;
+        let latest =
+            blocks.get_latest_block(tendermint::GetLatestBlockRequest {}).await?.into_inner();
+        let header = latest
+            .sdk_block
+            .and_then(|block| block.header)
+            .ok_or(ClientError::Odd("the header"))?;
         let mut accounts = auth::query_client::QueryClient::new(channel.clone());
         let request = auth::QueryAccountInfoRequest { address: account.address().to_owned() };
-        let info = accounts.account_info(request).await?.into_inner().info.ok_or(ClientError::Odd("the account"))?;
+        let info = accounts
+            .account_info(request)
+            .await?
+            .into_inner()
+            .info
+            .ok_or(ClientError::Odd("the account"))?;
         let last_until = AtomicU64::new(0);
-        Ok(Self { channel, account, chain_id: header.chain_id, account_number: info.account_number, last_until })
+        Ok(Self {
+            channel,
+            account,
+            chain_id: header.chain_id,
+            account_number: info.account_number,
+            last_until,
+        })
     }
 
     /// Who signs.
@@ -82,11 +100,22 @@ impl ChainClient {
     /// Sends messages as one transaction, and waits until it did its work.
     pub async fn send(&self, messages: Vec<Any>) -> Result<(), ClientError> {
         let order = Order::Until(self.fresh_until());
-        let terms = TxTerms { chain_id: &self.chain_id, account_number: self.account_number, order, gas: GAS, fee: FEE };
+        let terms = TxTerms {
+            chain_id: &self.chain_id,
+            account_number: self.account_number,
+            order,
+            gas: GAS,
+            fee: FEE,
+        };
         let tx_bytes = self.account.sign_tx(messages, &terms);
         let mut service = tx::service_client::ServiceClient::new(self.channel.clone());
         let request = tx::BroadcastTxRequest { tx_bytes, mode: tx::BroadcastMode::Sync.into() };
-        let answer = service.broadcast_tx(request).await?.into_inner().tx_response.ok_or(ClientError::Odd("the result"))?;
+        let answer = service
+            .broadcast_tx(request)
+            .await?
+            .into_inner()
+            .tx_response
+            .ok_or(ClientError::Odd("the result"))?;
         let hash = answer.txhash.clone();
         accepted(answer.codespace, answer.code, &answer.raw_log)?;
         let deadline = Instant::now() + LIFE;
@@ -94,7 +123,8 @@ impl ChainClient {
             tokio::time::sleep(POLL).await;
             match service.get_tx(tx::GetTxRequest { hash: hash.clone() }).await {
                 Ok(found) => {
-                    let result = found.into_inner().tx_response.ok_or(ClientError::Odd("the result"))?;
+                    let result =
+                        found.into_inner().tx_response.ok_or(ClientError::Odd("the result"))?;
                     return accepted(result.codespace, result.code, &result.raw_log);
                 }
                 Err(status) if status.code() == Code::NotFound => {}
@@ -109,7 +139,8 @@ impl ChainClient {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + LIFE;
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let next = |last: u64| Some(now.max(last + 1));
-        let last = self.last_until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap_or(now);
+        let last =
+            self.last_until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap_or(now);
         now.max(last + 1)
     }
 
@@ -130,9 +161,17 @@ impl ChainClient {
         let mut orders = Vec::new();
         let mut key = Vec::new();
         loop {
-            let filters = Some(market::OrderFilters { state: "open".into(), ..market::OrderFilters::default() });
-            let answer = client.orders(market::QueryOrdersRequest { filters, pagination: Some(page(key)) }).await?.into_inner();
-            orders.extend(answer.orders.into_iter().filter_map(|order| Some((order.id?, order.spec?))));
+            let filters = Some(market::OrderFilters {
+                state: "open".into(),
+                ..market::OrderFilters::default()
+            });
+            let answer = client
+                .orders(market::QueryOrdersRequest { filters, pagination: Some(page(key)) })
+                .await?
+                .into_inner();
+            orders.extend(
+                answer.orders.into_iter().filter_map(|order| Some((order.id?, order.spec?))),
+            );
             key = next(answer.pagination);
             if key.is_empty() {
                 return Ok(orders);
@@ -147,8 +186,15 @@ impl ChainClient {
         let mut key = Vec::new();
         loop {
             let provider = self.account.address().to_owned();
-            let filters = Some(market::BidFilters { provider, state: state.to_owned(), ..market::BidFilters::default() });
-            let answer = client.bids(market::QueryBidsRequest { filters, pagination: Some(page(key)) }).await?.into_inner();
+            let filters = Some(market::BidFilters {
+                provider,
+                state: state.to_owned(),
+                ..market::BidFilters::default()
+            });
+            let answer = client
+                .bids(market::QueryBidsRequest { filters, pagination: Some(page(key)) })
+                .await?
+                .into_inner();
             bids.extend(answer.bids.into_iter().filter_map(|bid| bid.bid));
             key = next(answer.pagination);
             if key.is_empty() {
@@ -158,15 +204,24 @@ impl ChainClient {
     }
 
     /// This provider's leases that are going on, those it reclaims included.
-    pub async fn live_leases(&self) -> Result<Vec<crate::wire::akash::market::v1::LeaseId>, ClientError> {
+    pub async fn live_leases(
+        &self,
+    ) -> Result<Vec<crate::wire::akash::market::v1::LeaseId>, ClientError> {
         let mut client = market::query_client::QueryClient::new(self.channel.clone());
         let mut leases = Vec::new();
         for state in ["active", "reclaiming"] {
             let mut key = Vec::new();
             loop {
                 let provider = self.account.address().to_owned();
-                let filters = Some(LeaseFilters { provider, state: state.to_owned(), ..LeaseFilters::default() });
-                let answer = client.leases(market::QueryLeasesRequest { filters, pagination: Some(page(key)) }).await?.into_inner();
+                let filters = Some(LeaseFilters {
+                    provider,
+                    state: state.to_owned(),
+                    ..LeaseFilters::default()
+                });
+                let answer = client
+                    .leases(market::QueryLeasesRequest { filters, pagination: Some(page(key)) })
+                    .await?
+                    .into_inner();
                 leases.extend(answer.leases.into_iter().filter_map(|lease| lease.lease?.id));
                 key = next(answer.pagination);
                 if key.is_empty() {

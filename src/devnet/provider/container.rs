@@ -1,4 +1,5 @@
-//! One container: a process tree in fresh network, mount and process namespaces with its own root, `/run`, `/proc` and hosts file.
+//! One container: a process tree in fresh network, mount and process namespaces with its own root,
+//! `/run`, `/proc` and hosts file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,8 +20,7 @@ use crate::devnet::net::{Net, NetError};
 /// Builds the inside of a container.
 const SCRIPT: &str = include_str!("node.sh");
 /// What a container runtime leaves a process that runs as root.
-const CAPABILITIES: &str =
-    "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+sys_chroot,+setfcap";
+const CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+sys_chroot,+setfcap";
 /// Namespaces, mounts and addresses take some ten milliseconds.
 const START: Duration = Duration::from_secs(20);
 
@@ -28,7 +28,9 @@ const START: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// `unshare` is missing or may not.
-    #[error("the container cannot be started ({0}); util-linux is needed, and root of an own user namespace")]
+    #[error(
+        "the container cannot be started ({0}); util-linux is needed, and root of an own user namespace"
+    )]
     Spawn(#[source] std::io::Error),
     /// Its inside could not be built; the log has the reason.
     #[error("the inside of the container cannot be built; its log says why")]
@@ -128,7 +130,18 @@ impl Container {
 
 fn command(plan: &Plan<'_>) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--", "sh", "-c", SCRIPT, "node"]);
+    command.args([
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--",
+        "sh",
+        "-c",
+        SCRIPT,
+        "node",
+    ]);
     let root = plan.dir.join("root");
     command.arg(&root).arg(plan.image.unwrap_or(Path::new("")));
     command.args([plan.dir.join("hosts"), plan.dir.join("data")]);
@@ -148,7 +161,9 @@ fn command(plan: &Plan<'_>) -> Command {
 
 /// A program on the PATH.
 fn find(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 fn raw(pid: u32) -> Option<Pid> {
@@ -164,12 +179,15 @@ fn first_process(pid: u32) -> Option<u32> {
 /// Processes with this name in the process namespace that `outermost` made.
 #[must_use]
 pub fn processes(outermost: u32, name: &str) -> Vec<u32> {
-    let Ok(inside) = fs::read_link(format!("/proc/{outermost}/ns/pid_for_children")) else { return Vec::new() };
+    let Ok(inside) = fs::read_link(format!("/proc/{outermost}/ns/pid_for_children")) else {
+        return Vec::new();
+    };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
         let here = fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == inside);
-        here && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+        here && fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|comm| comm.trim_end() == name)
     })
     .collect()
 }

@@ -40,7 +40,12 @@ pub trait Facts: Send + Sync {
     /// A deployment, `None` when there is none.
     async fn deployment(&self, owner: &str, dseq: u64) -> Result<Option<Deployment>, String>;
     /// Group and order of the active leases that a provider has of a deployment.
-    async fn leases(&self, owner: &str, dseq: u64, provider: &str) -> Result<Vec<(u32, u32)>, String>;
+    async fn leases(
+        &self,
+        owner: &str,
+        dseq: u64,
+        provider: &str,
+    ) -> Result<Vec<(u32, u32)>, String>;
 }
 
 /// The chain over gRPC.
@@ -65,28 +70,40 @@ fn text(status: &tonic::Status) -> String {
 impl Facts for ChainFacts {
     async fn account(&self, address: &str) -> Result<Account, String> {
         let mut client = auth::query_client::QueryClient::new(self.channel.clone());
-        let answer = match client.account_info(auth::QueryAccountInfoRequest { address: address.to_owned() }).await {
+        let answer = match client
+            .account_info(auth::QueryAccountInfoRequest { address: address.to_owned() })
+            .await
+        {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(Account::Unknown),
             Err(status) => return Err(text(&status)),
         };
-        let key = answer.info.and_then(|info| info.pub_key).and_then(|any| PubKey::decode(any.value.as_slice()).ok());
+        let key = answer
+            .info
+            .and_then(|info| info.pub_key)
+            .and_then(|any| PubKey::decode(any.value.as_slice()).ok());
         Ok(key.map_or(Account::WithoutKey, |key| Account::Key(key.key)))
     }
 
     async fn deployment(&self, owner: &str, dseq: u64) -> Result<Option<Deployment>, String> {
         let mut client = deployment::query_client::QueryClient::new(self.channel.clone());
         let id = DeploymentId { owner: owner.to_owned(), dseq };
-        let answer = match client.deployment(deployment::QueryDeploymentRequest { id: Some(id) }).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) if status.code() == Code::NotFound => return Ok(None),
-            Err(status) => return Err(text(&status)),
-        };
+        let answer =
+            match client.deployment(deployment::QueryDeploymentRequest { id: Some(id) }).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if status.code() == Code::NotFound => return Ok(None),
+                Err(status) => return Err(text(&status)),
+            };
         let groups = answer.groups.into_iter().filter_map(|group| group.group_spec).collect();
         Ok(answer.deployment.map(|found| Deployment { hash: found.hash, groups }))
     }
 
-    async fn leases(&self, owner: &str, dseq: u64, provider: &str) -> Result<Vec<(u32, u32)>, String> {
+    async fn leases(
+        &self,
+        owner: &str,
+        dseq: u64,
+        provider: &str,
+    ) -> Result<Vec<(u32, u32)>, String> {
         let mut client = market::query_client::QueryClient::new(self.channel.clone());
         let filters = LeaseFilters {
             owner: owner.to_owned(),

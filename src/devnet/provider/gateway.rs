@@ -1,4 +1,5 @@
-//! The REST gateway of a provider: TLS 1.3 with its own certificate, tokens, manifests, the state of leases.
+//! The REST gateway of a provider: TLS 1.3 with its own certificate, tokens, manifests, the state
+//! of leases.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,7 +41,8 @@ struct Gateway {
     keys: Arc<Keys>,
 }
 
-/// Public keys once read, and the oddity of the real look-up: after an unknown account it answers for nobody new.
+/// Public keys once read, and the oddity of the real look-up: after an unknown account it answers
+/// for nobody new.
 #[derive(Default)]
 struct Keys {
     known: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -58,7 +60,8 @@ pub async fn serve(
     serve_tls(router(host, clock), listener, certificate, shutdown).await
 }
 
-/// Serves any routes the way a provider does: TLS 1.3, HTTP/1.1, its own certificate for every name.
+/// Serves any routes the way a provider does: TLS 1.3, HTTP/1.1, its own certificate for every
+/// name.
 pub async fn serve_tls(
     routes: Router,
     listener: TcpListener,
@@ -122,13 +125,24 @@ impl Gateway {
         self.caller(headers).await?.ok_or_else(|| denied(Denied::Unauthorized))
     }
 
-    /// The lease in a path, for a caller whose token covers it; `scope` is `None` where any token will do.
-    async fn lease(&self, headers: &HeaderMap, path: &LeasePath, scope: Option<&str>) -> Result<LeaseKey, Response> {
+    /// The lease in a path, for a caller whose token covers it; `scope` is `None` where any token
+    /// will do.
+    async fn lease(
+        &self,
+        headers: &HeaderMap,
+        path: &LeasePath,
+        scope: Option<&str>,
+    ) -> Result<LeaseKey, Response> {
         let claims = self.somebody(headers).await?;
         let wrong = |words: String| text(400, &words);
         let dseq = number(&path.0).map_err(wrong)?;
         let (gseq, oseq) = (number(&path.1).map_err(wrong)?, number(&path.2).map_err(wrong)?);
-        let need = scope.map(|scope| Need { scope, provider: &self.host.name().address, dseq, order: Some((gseq, oseq)) });
+        let need = scope.map(|scope| Need {
+            scope,
+            provider: &self.host.name().address,
+            dseq,
+            order: Some((gseq, oseq)),
+        });
         if need.is_some_and(|need| !claims.allow(&need)) {
             return Err(denied(Denied::Unauthorized));
         }
@@ -169,10 +183,20 @@ async fn status(State(gateway): State<Gateway>, headers: HeaderMap) -> Answer {
     })))
 }
 
-async fn put_manifest(State(gateway): State<Gateway>, Path(dseq): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+async fn put_manifest(
+    State(gateway): State<Gateway>,
+    Path(dseq): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     let claims = gateway.somebody(&headers).await?;
     let dseq = number(&dseq).map_err(|words| text(400, &words))?;
-    if !claims.allow(&Need { scope: "send-manifest", provider: &gateway.host.name().address, dseq, order: None }) {
+    if !claims.allow(&Need {
+        scope: "send-manifest",
+        provider: &gateway.host.name().address,
+        dseq,
+        order: None,
+    }) {
         return Err(denied(Denied::Unauthorized));
     }
     match gateway.host.put_manifest(&claims.iss, dseq, &body).await {
@@ -182,12 +206,24 @@ async fn put_manifest(State(gateway): State<Gateway>, Path(dseq): Path<String>, 
     }
 }
 
-async fn get_manifest(State(gateway): State<Gateway>, Path(path): Path<LeasePath>, headers: HeaderMap) -> Answer {
+async fn get_manifest(
+    State(gateway): State<Gateway>,
+    Path(path): Path<LeasePath>,
+    headers: HeaderMap,
+) -> Answer {
     let key = gateway.lease(&headers, &path, Some("get-manifest")).await?;
-    gateway.host.manifest_json(&key).map(|manifest| json_answer(&manifest)).ok_or_else(|| text(404, "lease not found"))
+    gateway
+        .host
+        .manifest_json(&key)
+        .map(|manifest| json_answer(&manifest))
+        .ok_or_else(|| text(404, "lease not found"))
 }
 
-async fn lease_status(State(gateway): State<Gateway>, Path(path): Path<LeasePath>, headers: HeaderMap) -> Answer {
+async fn lease_status(
+    State(gateway): State<Gateway>,
+    Path(path): Path<LeasePath>,
+    headers: HeaderMap,
+) -> Answer {
     let key = gateway.lease(&headers, &path, Some("status")).await?;
     let found = gateway.host.service_name(&key).zip(gateway.host.service_json(&key));
     let (name, service) = found.ok_or_else(|| StatusCode::NOT_FOUND.into_response())?;
@@ -200,14 +236,20 @@ async fn service_status(
     headers: HeaderMap,
 ) -> Answer {
     let key = gateway.lease(&headers, &(dseq, gseq, oseq), None).await?;
-    let found = gateway.host.service_name(&key).ok_or_else(|| text(404, "kube: lease not found"))?;
+    let found =
+        gateway.host.service_name(&key).ok_or_else(|| text(404, "kube: lease not found"))?;
     if found != name {
         return Err(text(404, "kube: no service for that lease"));
     }
-    gateway.host.service_json(&key).map(|service| json_answer(&service)).ok_or_else(|| text(404, "kube: lease not found"))
+    gateway
+        .host
+        .service_json(&key)
+        .map(|service| json_answer(&service))
+        .ok_or_else(|| text(404, "kube: lease not found"))
 }
 
-/// Logs, events and shell go over web sockets, which are not served here: callers get as far as the refusal of a plain request.
+/// Logs, events and shell go over web sockets, which are not served here: callers get as far as the
+/// refusal of a plain request.
 async fn stream(
     State(gateway): State<Gateway>,
     Path((dseq, gseq, oseq, name)): Path<(String, String, String, String)>,
@@ -233,7 +275,8 @@ fn number<T: std::str::FromStr>(digits: &str) -> Result<T, String> {
 
 fn text(status: u16, words: &str) -> Response {
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (code, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{words}\n")).into_response()
+    (code, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{words}\n"))
+        .into_response()
 }
 
 fn json_answer(value: &Value) -> Response {
@@ -258,8 +301,13 @@ struct TlsListener {
 }
 
 impl TlsListener {
-    fn start(listener: TcpListener, certificate: &ProviderCertificate, shutdown: CancellationToken) -> std::io::Result<Self> {
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(certificate).map_err(std::io::Error::other)?));
+    fn start(
+        listener: TcpListener,
+        certificate: &ProviderCertificate,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let acceptor =
+            TlsAcceptor::from(Arc::new(server_config(certificate).map_err(std::io::Error::other)?));
         let local = listener.local_addr()?;
         let (done, ready) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -268,14 +316,17 @@ impl TlsListener {
                     () = shutdown.cancelled() => return,
                     accepted = listener.accept() => accepted,
                 };
-                // An accept that fails (too many open files) is tried again, but not in a tight loop.
+                // An accept that fails (too many open files) is tried again, but not in a tight
+                // loop.
                 let Ok((stream, peer)) = accepted else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
                 let (acceptor, done) = (acceptor.clone(), done.clone());
                 tokio::spawn(async move {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    if let Ok(Ok(stream)) =
+                        tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await
+                    {
                         let _ = done.send((stream, peer)).await;
                     }
                 });

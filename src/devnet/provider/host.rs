@@ -36,7 +36,8 @@ impl LeaseKey {
 /// Runs the services of leases.
 #[async_trait]
 pub trait Workloads: Send + Sync {
-    /// Starts the service of a lease, or brings a running one to this form; its data stays. `host` is its public name.
+    /// Starts the service of a lease, or brings a running one to this form; its data stays. `host`
+    /// is its public name.
     async fn deploy(&self, lease: &LeaseKey, service: &Service, host: &str);
     /// Ends it and wipes its data.
     async fn remove(&self, lease: &LeaseKey);
@@ -78,7 +79,11 @@ pub struct ProviderHost {
 impl ProviderHost {
     /// A provider without leases.
     #[must_use]
-    pub fn new(name: ProviderName, facts: Arc<dyn Facts>, workloads: Arc<dyn Workloads>) -> Arc<Self> {
+    pub fn new(
+        name: ProviderName,
+        facts: Arc<dyn Facts>,
+        workloads: Arc<dyn Workloads>,
+    ) -> Arc<Self> {
         Arc::new(Self { name, facts, workloads, state: Mutex::default() })
     }
 
@@ -121,7 +126,10 @@ impl ProviderHost {
         let manifest = manifest::decode(body)?;
         manifest::validate(&manifest)?;
         let Some(deployment) = self.facts.deployment(owner, dseq).await.map_err(chain)? else {
-            return Err(Refusal::Answer(500, "rpc error: code = NotFound desc = Deployment not found: key not found".into()));
+            return Err(Refusal::Answer(
+                500,
+                "rpc error: code = NotFound desc = Deployment not found: key not found".into(),
+            ));
         };
         if deployment.hash != manifest::hash(&manifest) {
             return Err(Refusal::Answer(422, "manifest version validation failed".into()));
@@ -134,29 +142,47 @@ impl ProviderHost {
             return Err(Refusal::Answer(404, "no lease for deployment".into()));
         }
         for (gseq, oseq) in leases {
-            self.deploy(LeaseKey { owner: owner.to_owned(), dseq, gseq, oseq }, manifest.clone()).await;
+            self.deploy(LeaseKey { owner: owner.to_owned(), dseq, gseq, oseq }, manifest.clone())
+                .await;
         }
         Ok(())
     }
 
     fn check_hosts(&self, owner: &str, manifest: &Manifest) -> Result<(), Refusal> {
         let hosts = |service: &Service| -> Vec<String> {
-            service.expose.iter().flatten().flat_map(|expose| expose.hosts.iter().flatten().cloned()).collect()
+            service
+                .expose
+                .iter()
+                .flatten()
+                .flat_map(|expose| expose.hosts.iter().flatten().cloned())
+                .collect()
         };
         let state = self.lock();
-        let taken: Vec<String> =
-            state.live.iter().filter(|(key, _)| key.owner != owner).flat_map(|(_, live)| hosts(&live.service)).collect();
-        let asked = manifest.0.iter().flat_map(|group| group.services.iter().flatten()).flat_map(hosts);
+        let taken: Vec<String> = state
+            .live
+            .iter()
+            .filter(|(key, _)| key.owner != owner)
+            .flat_map(|(_, live)| hosts(&live.service))
+            .collect();
+        let asked =
+            manifest.0.iter().flat_map(|group| group.services.iter().flatten()).flat_map(hosts);
         match asked.into_iter().find(|host| taken.contains(host)) {
-            Some(host) => Err(Refusal::Answer(500, format!("hostname not allowed: host {host:?} in use"))),
+            Some(host) => {
+                Err(Refusal::Answer(500, format!("hostname not allowed: host {host:?} in use")))
+            }
             None => Ok(()),
         }
     }
 
-    /// Brings a lease to a manifest. A service that changed its name is refused without a word, as everywhere in this market.
+    /// Brings a lease to a manifest. A service that changed its name is refused without a word, as
+    /// everywhere in this market.
     async fn deploy(&self, key: LeaseKey, manifest: Manifest) {
-        let group = usize::try_from(key.gseq).ok().and_then(|gseq| manifest.0.get(gseq.checked_sub(1)?));
-        let Some(service) = group.and_then(|group| group.services.as_ref()?.first()).cloned() else { return };
+        let group =
+            usize::try_from(key.gseq).ok().and_then(|gseq| manifest.0.get(gseq.checked_sub(1)?));
+        let Some(service) = group.and_then(|group| group.services.as_ref()?.first()).cloned()
+        else {
+            return;
+        };
         {
             let mut state = self.lock();
             if state.live.get(&key).is_some_and(|live| live.service.name != service.name) {
@@ -201,8 +227,11 @@ impl ProviderHost {
     pub fn service_json(&self, key: &LeaseKey) -> Option<Value> {
         let service = self.lock().live.get(key)?.service.clone();
         let ready = u32::from(self.workloads.ready(key));
-        let stateful = service.params.is_some_and(|params| params.storage.is_some_and(|mounts| !mounts.is_empty()));
-        // A stateful set counts itself available before anything runs: nobody may rely on that number.
+        let stateful = service
+            .params
+            .is_some_and(|params| params.storage.is_some_and(|mounts| !mounts.is_empty()));
+        // A stateful set counts itself available before anything runs: nobody may rely on that
+        // number.
         let started = if stateful { 1 } else { ready };
         Some(json!({
             "name": service.name, "available": started, "total": started, "uris": [self.uri(key)], "observed_generation": started,

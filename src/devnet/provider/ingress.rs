@@ -26,12 +26,18 @@ pub struct Ingress {
 impl Ingress {
     /// Forwards a host name to a node.
     pub fn publish(&self, host: &str, to: SocketAddr) {
-        self.routes.write().unwrap_or_else(PoisonError::into_inner).insert(host.to_ascii_lowercase(), to);
+        self.routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(host.to_ascii_lowercase(), to);
     }
 
     /// Forgets a host name.
     pub fn withdraw(&self, host: &str) {
-        self.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&host.to_ascii_lowercase());
+        self.routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&host.to_ascii_lowercase());
     }
 
     fn find(&self, host: &str) -> Option<SocketAddr> {
@@ -40,7 +46,11 @@ impl Ingress {
     }
 
     /// Serves it until `shutdown`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let http = client().map_err(std::io::Error::other)?;
         let router = Router::new().fallback(forward).with_state((self, http));
         axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
@@ -49,26 +59,49 @@ impl Ingress {
 
 /// Plain HTTP only; no roots, so that nothing else could work.
 fn client() -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let http =
-        reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().http1_only().redirect(reqwest::redirect::Policy::none());
-    Ok(http.connect_timeout(Duration::from_secs(3)).timeout(Duration::from_secs(30)).pool_max_idle_per_host(0).build()?)
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(RootCertStore::empty())
+    .with_no_client_auth();
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none());
+    Ok(http
+        .connect_timeout(Duration::from_secs(3))
+        .timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(0)
+        .build()?)
 }
 
-async fn forward(State((ingress, http)): State<(Arc<Ingress>, reqwest::Client)>, request: Request) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let Some(to) = ingress.find(&host) else { return (StatusCode::NOT_FOUND, "default backend - 404").into_response() };
+async fn forward(
+    State((ingress, http)): State<(Arc<Ingress>, reqwest::Client)>,
+    request: Request,
+) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let Some(to) = ingress.find(&host) else {
+        return (StatusCode::NOT_FOUND, "default backend - 404").into_response();
+    };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let call = http.request(request.method().clone(), format!("http://{to}{path}")).header(header::HOST, host);
+    let call = http
+        .request(request.method().clone(), format!("http://{to}{path}"))
+        .header(header::HOST, host);
     match call.send().await {
         Ok(response) => relay(response).await,
-        Err(error) if error.is_timeout() && !error.is_connect() => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        Err(error) if error.is_timeout() && !error.is_connect() => {
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
         Err(_) => StatusCode::BAD_GATEWAY.into_response(),
     }
 }
@@ -82,7 +115,9 @@ async fn relay(mut response: reqwest::Response) -> Response {
     loop {
         match response.chunk().await {
             Ok(None) => return (status, headers, Bytes::from(body)).into_response(),
-            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_BODY => {
+                body.extend_from_slice(&chunk);
+            }
             Ok(Some(_)) | Err(_) => return StatusCode::BAD_GATEWAY.into_response(),
         }
     }
@@ -96,8 +131,9 @@ mod tests {
     async fn requests_go_to_the_node_behind_their_host_name() {
         let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (front, node, gone) = (bind().await, bind().await, bind().await);
-        let page =
-            Router::new().fallback(|request: Request| async move { format!("{:?} {}", request.headers()[header::HOST], request.uri()) });
+        let page = Router::new().fallback(|request: Request| async move {
+            format!("{:?} {}", request.headers()[header::HOST], request.uri())
+        });
         let ingress = Arc::new(Ingress::default());
         ingress.publish("a.p.test", node.local_addr().unwrap());
         ingress.publish("b.p.test", gone.local_addr().unwrap());
@@ -107,7 +143,12 @@ mod tests {
         tokio::spawn(ingress.clone().serve(front, CancellationToken::new()));
         let http = client().unwrap();
         let get = async |host: &str| {
-            let answer = http.get(format!("http://{at}/x?nonce=1")).header(header::HOST, host).send().await.unwrap();
+            let answer = http
+                .get(format!("http://{at}/x?nonce=1"))
+                .header(header::HOST, host)
+                .send()
+                .await
+                .unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
         };
         assert_eq!(get("A.p.test:80").await, (200, "\"A.p.test:80\" /x?nonce=1".to_owned()));

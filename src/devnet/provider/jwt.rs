@@ -102,7 +102,8 @@ impl Unproven {
         if signature.normalize_s().is_some() {
             return Err(Denied::Token);
         }
-        let signed = if self.amino { amino_document(&self.input, &self.claims.iss) } else { self.input };
+        let signed =
+            if self.amino { amino_document(&self.input, &self.claims.iss) } else { self.input };
         key.verify(signed.as_bytes(), &signature).map_err(|_| Denied::Token)?;
         if self.claims.hold(now) { Ok(self.claims) } else { Err(Denied::Claims) }
     }
@@ -190,16 +191,31 @@ struct Grant {
 
 fn account_or_nothing<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
-    if text.is_empty() || is_account(&text) { Ok(text) } else { Err(D::Error::custom("not an account")) }
+    if text.is_empty() || is_account(&text) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom("not an account"))
+    }
 }
 
-const SCOPES: [&str; 10] =
-    ["send-manifest", "get-manifest", "logs", "shell", "events", "status", "restart", "hostname-migrate", "ip-migrate", "attestation"];
+const SCOPES: [&str; 10] = [
+    "send-manifest",
+    "get-manifest",
+    "logs",
+    "shell",
+    "events",
+    "status",
+    "restart",
+    "hostname-migrate",
+    "ip-migrate",
+    "attestation",
+];
 
 /// Some scopes, all known, none twice.
 fn good(scope: Option<&Vec<String>>) -> bool {
     let Some(scope) = scope else { return false };
-    let known = |(at, one): (usize, &String)| SCOPES.contains(&one.as_str()) && !scope[..at].contains(one);
+    let known =
+        |(at, one): (usize, &String)| SCOPES.contains(&one.as_str()) && !scope[..at].contains(one);
     !scope.is_empty() && scope.iter().enumerate().all(known)
 }
 
@@ -214,7 +230,9 @@ fn has(scope: Option<&Vec<String>>, wanted: &str) -> bool {
 impl Claims {
     /// No leeway on either end; `iat` must be there, and may lie ahead.
     fn hold(&self, now: f64) -> bool {
-        let (Some(_), Some(from), Some(until)) = (self.iat, self.nbf, self.exp) else { return false };
+        let (Some(_), Some(from), Some(until)) = (self.iat, self.nbf, self.exp) else {
+            return false;
+        };
         from.0 <= now && now < until.0 && self.version == "v1" && self.leases.hold()
     }
 
@@ -233,7 +251,9 @@ impl Leases {
             "scoped" => good(self.scope.as_ref()) && self.permissions.is_none(),
             "granular" => {
                 let permissions = self.permissions.as_deref().unwrap_or_default();
-                let once = |(at, one): (usize, &Permission)| permissions[..at].iter().all(|earlier| earlier.provider != one.provider);
+                let once = |(at, one): (usize, &Permission)| {
+                    permissions[..at].iter().all(|earlier| earlier.provider != one.provider)
+                };
                 none(self.scope.as_ref())
                     && !permissions.is_empty()
                     && permissions.iter().all(Permission::holds)
@@ -247,7 +267,11 @@ impl Leases {
         match self.access.as_str() {
             "full" => true,
             "scoped" => has(self.scope.as_ref(), need.scope),
-            _ => self.permissions.iter().flatten().any(|one| one.provider == need.provider && one.allows(need)),
+            _ => self
+                .permissions
+                .iter()
+                .flatten()
+                .any(|one| one.provider == need.provider && one.allows(need)),
         }
     }
 }
@@ -259,7 +283,11 @@ impl Permission {
             && match self.access.as_str() {
                 "full" => none(self.scope.as_ref()) && deployments.is_empty(),
                 "scoped" => good(self.scope.as_ref()) && deployments.is_empty(),
-                "granular" => none(self.scope.as_ref()) && !deployments.is_empty() && deployments.iter().all(Grant::holds),
+                "granular" => {
+                    none(self.scope.as_ref())
+                        && !deployments.is_empty()
+                        && deployments.iter().all(Grant::holds)
+                }
                 _ => false,
             }
     }

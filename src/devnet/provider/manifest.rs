@@ -1,4 +1,5 @@
-//! What a gateway makes of a manifest: reading it, its own rules, its hash, and whether it fits the groups on the chain.
+//! What a gateway makes of a manifest: reading it, its own rules, its hash, and whether it fits the
+//! groups on the chain.
 
 use serde_json::Value;
 
@@ -26,7 +27,8 @@ impl Refusal {
     }
 }
 
-/// Reads a body as the gateway does: unknown fields and whatever follows the first value are dropped.
+/// Reads a body as the gateway does: unknown fields and whatever follows the first value are
+/// dropped.
 pub fn decode(body: &[u8]) -> Result<Manifest, Refusal> {
     let value = match serde_json::Deserializer::from_slice(body).into_iter::<Value>().next() {
         None => return Err(Refusal::unprocessable("EOF")),
@@ -36,17 +38,23 @@ pub fn decode(body: &[u8]) -> Result<Manifest, Refusal> {
     };
     let kind = match &value {
         Value::Null => return Ok(Manifest::default()),
-        Value::Array(_) => return serde_json::from_value(value).map_err(|error| Refusal::unprocessable(wrong_type(&error))),
+        Value::Array(_) => {
+            return serde_json::from_value(value)
+                .map_err(|error| Refusal::unprocessable(wrong_type(&error)));
+        }
         Value::Object(_) => "object",
         Value::String(_) => "string",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
     };
-    Err(Refusal::unprocessable(format!("json: cannot unmarshal {kind} into Go value of type v2beta3.Manifest")))
+    Err(Refusal::unprocessable(format!(
+        "json: cannot unmarshal {kind} into Go value of type v2beta3.Manifest"
+    )))
 }
 
 fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
-    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let line =
+        body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
     let found = line.get(error.column().saturating_sub(1)).copied().map_or('?', char::from);
     format!("invalid character '{found}' looking for beginning of value")
 }
@@ -91,7 +99,10 @@ pub fn validate(Manifest(manifest): &Manifest) -> Result<(), Refusal> {
     if globals == 0 {
         return Err(Refusal::invalid("zero global services"));
     }
-    let ids = manifest.iter().flat_map(|group| group.services.iter().flatten()).map(|service| service.resources.id);
+    let ids = manifest
+        .iter()
+        .flat_map(|group| group.services.iter().flatten())
+        .map(|service| service.resources.id);
     if ids.min() == Some(0) {
         return Err(Refusal::Answer(500, "resources ID must be > 0".into()));
     }
@@ -109,12 +120,17 @@ fn check_service(service: &Service) -> Result<(), Refusal> {
     for variable in service.env.iter().flatten() {
         let key = variable.split('=').next().unwrap_or_default();
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(good) {
-            return Err(Refusal::invalid(format!("service {name:?} defines an env. var. with an invalid name {key:?}")));
+        if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !key.chars().all(good)
+        {
+            return Err(Refusal::invalid(format!(
+                "service {name:?} defines an env. var. with an invalid name {key:?}"
+            )));
         }
     }
     let exposes = service.expose.as_deref().unwrap_or_default();
-    if !exposes.is_sorted_by_key(|expose| (&expose.service, expose.port, &expose.proto, !expose.global)) {
+    if !exposes
+        .is_sorted_by_key(|expose| (&expose.service, expose.port, &expose.proto, !expose.global))
+    {
         return Err(Refusal::invalid(format!("service {name:?}: expose is not sorted")));
     }
     exposes.iter().try_for_each(|expose| check_expose(name, expose))
@@ -122,15 +138,21 @@ fn check_service(service: &Service) -> Result<(), Refusal> {
 
 fn check_expose(service: &str, expose: &Expose) -> Result<(), Refusal> {
     if !(1..=65535).contains(&expose.port) {
-        return Err(Refusal::invalid(format!("service {service:?}: port value must be 0 < value <= 65535 ")));
+        return Err(Refusal::invalid(format!(
+            "service {service:?}: port value must be 0 < value <= 65535 "
+        )));
     }
     let hosts = expose.hosts.as_deref().unwrap_or_default();
     for (at, host) in hosts.iter().enumerate() {
         if host.len() > 253 || !host.split('.').all(is_label) {
-            return Err(Refusal::invalid(format!("service {service:?}: has invalid hostname {host:?}")));
+            return Err(Refusal::invalid(format!(
+                "service {service:?}: has invalid hostname {host:?}"
+            )));
         }
         if hosts[..at].contains(host) {
-            return Err(Refusal::invalid(format!("service {service:?}: hostname {host:?} is duplicated, this is not allowed")));
+            return Err(Refusal::invalid(format!(
+                "service {service:?}: hostname {host:?} is duplicated, this is not allowed"
+            )));
         }
     }
     Ok(())
@@ -138,18 +160,29 @@ fn check_expose(service: &str, expose: &Expose) -> Result<(), Refusal> {
 
 fn is_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+    !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// Whether a manifest, whose hash is right, uses exactly what the groups on the chain hold.
 pub fn fits(Manifest(manifest): &Manifest, groups: &[GroupSpec]) -> Result<(), Refusal> {
     if manifest.len() != groups.len() {
-        let text = format!("invalid manifest: group count mismatch ({} != {})", manifest.len(), groups.len());
+        let text = format!(
+            "invalid manifest: group count mismatch ({} != {})",
+            manifest.len(),
+            groups.len()
+        );
         return Err(Refusal::Answer(500, text));
     }
     for group in manifest {
         let Some(spec) = groups.iter().find(|spec| spec.name == group.name) else {
-            return Err(Refusal::Answer(500, format!("invalid manifest: unknown deployment group ('{}')", group.name)));
+            return Err(Refusal::Answer(
+                500,
+                format!("invalid manifest: unknown deployment group ('{}')", group.name),
+            ));
         };
         group_fits(group, spec)?;
     }
@@ -157,7 +190,12 @@ pub fn fits(Manifest(manifest): &Manifest, groups: &[GroupSpec]) -> Result<(), R
 }
 
 fn group_fits(group: &Group, spec: &GroupSpec) -> Result<(), Refusal> {
-    let wrong = |text: String| Refusal::unprocessable(format!("manifest cross-validation error: group {:?}: {text}", group.name));
+    let wrong = |text: String| {
+        Refusal::unprocessable(format!(
+            "manifest cross-validation error: group {:?}: {text}",
+            group.name
+        ))
+    };
     let mut left: Vec<Left<'_>> = spec.resources.iter().filter_map(Left::of).collect();
     for service in group.services.iter().flatten() {
         let id = service.resources.id;
@@ -172,13 +210,19 @@ fn group_fits(group: &Group, spec: &GroupSpec) -> Result<(), Refusal> {
             return Err(wrong(format!("{what} resources mismatch for ID {id}")));
         }
         if service.count > unit.count {
-            let text = format!("over-utilized replicas ({}) > group spec resources count ({})", service.count, unit.count);
+            let text = format!(
+                "over-utilized replicas ({}) > group spec resources count ({})",
+                service.count, unit.count
+            );
             return Err(wrong(text));
         }
         unit.count -= service.count;
         for expose in service.expose.iter().flatten().filter(|expose| expose.global) {
-            let (room, kind) = if is_http(expose) { (&mut unit.http, "HTTP") } else { (&mut unit.ports, "PORT") };
-            *room = room.checked_sub(1).ok_or_else(|| wrong(format!("resource ID {id}: over-utilized {kind} endpoints")))?;
+            let (room, kind) =
+                if is_http(expose) { (&mut unit.http, "HTTP") } else { (&mut unit.ports, "PORT") };
+            *room = room.checked_sub(1).ok_or_else(|| {
+                wrong(format!("resource ID {id}: over-utilized {kind} endpoints"))
+            })?;
         }
     }
     match left.iter().find(|unit| unit.count > 0 || unit.http > 0 || unit.ports > 0) {
@@ -203,18 +247,31 @@ struct Left<'a> {
 impl<'a> Left<'a> {
     fn of(unit: &'a crate::wire::akash::deployment::v1beta4::ResourceUnit) -> Option<Self> {
         let resources = unit.resource.as_ref()?;
-        let of = |kind: Kind| resources.endpoints.iter().filter(|endpoint| endpoint.kind() == kind).count();
-        Some(Self { resources, count: unit.count, http: of(Kind::SharedHttp), ports: of(Kind::RandomPort) })
+        let of = |kind: Kind| {
+            resources.endpoints.iter().filter(|endpoint| endpoint.kind() == kind).count()
+        };
+        Some(Self {
+            resources,
+            count: unit.count,
+            http: of(Kind::SharedHttp),
+            ports: of(Kind::RandomPort),
+        })
     }
 }
 
 fn mismatch(own: &Resources, chain: &ChainResources) -> Option<&'static str> {
     let digits = |value: Option<&crate::wire::akash::base::resources::v1beta4::ResourceValue>| {
-        value.map_or_else(|| "0".to_owned(), |value| String::from_utf8_lossy(&value.val).into_owned())
+        value.map_or_else(
+            || "0".to_owned(),
+            |value| String::from_utf8_lossy(&value.val).into_owned(),
+        )
     };
-    let units = |own: Option<&Units>| own.map_or_else(|| "0".to_owned(), |units| units.units.val.clone());
-    let same = |own: Option<&Vec<Attribute>>, chain: &[crate::wire::akash::base::attributes::v1::Attribute]| {
-        let own: Vec<(&str, &str)> = own.into_iter().flatten().map(|one| (one.key.as_str(), one.value.as_str())).collect();
+    let units =
+        |own: Option<&Units>| own.map_or_else(|| "0".to_owned(), |units| units.units.val.clone());
+    let same = |own: Option<&Vec<Attribute>>,
+                chain: &[crate::wire::akash::base::attributes::v1::Attribute]| {
+        let own: Vec<(&str, &str)> =
+            own.into_iter().flatten().map(|one| (one.key.as_str(), one.value.as_str())).collect();
         own == chain.iter().map(|one| (one.key.as_str(), one.value.as_str())).collect::<Vec<_>>()
     };
     if units(own.cpu.as_ref()) != digits(chain.cpu.as_ref().and_then(|cpu| cpu.units.as_ref())) {
@@ -230,7 +287,9 @@ fn mismatch(own: &Resources, chain: &ChainResources) -> Option<&'static str> {
     let volumes = own.storage.as_deref().unwrap_or_default();
     let equal = volumes.len() == chain.storage.len()
         && volumes.iter().zip(&chain.storage).all(|(own, chain)| {
-            own.name == chain.name && own.size.val == digits(chain.quantity.as_ref()) && same(own.attributes.as_ref(), &chain.attributes)
+            own.name == chain.name
+                && own.size.val == digits(chain.quantity.as_ref())
+                && same(own.attributes.as_ref(), &chain.attributes)
         });
     (!equal).then_some("Storage")
 }
@@ -243,6 +302,9 @@ mod tests {
     fn the_hash_is_that_of_the_market_s_own_tools() {
         let text = r#"[{"name":"akash","services":[{"args":null,"command":null,"count":1,"credentials":null,"env":null,"expose":[{"endpointSequenceNumber":0,"externalPort":80,"global":true,"hosts":null,"httpOptions":{"maxBodySize":1048576,"nextCases":["error","timeout"],"nextTimeout":0,"nextTries":3,"readTimeout":60000,"sendTimeout":60000},"ip":"","port":80,"proto":"TCP","service":""}],"image":"bsord/tetris","name":"tetris","resources":{"cpu":{"units":{"val":"1000"}},"endpoints":[{"sequence_number":0}],"gpu":{"units":{"val":"0"}},"id":1,"memory":{"size":{"val":"536870912"}},"storage":[{"name":"default","size":{"val":"536870912"}}]}}]}]"#;
         let manifest = decode(text.as_bytes()).unwrap();
-        assert_eq!(hex::encode(hash(&manifest)), "ee52e329aa45b0638c27065d52eb0dc92f6704194bc63c6435c56fb549dded7d");
+        assert_eq!(
+            hex::encode(hash(&manifest)),
+            "ee52e329aa45b0638c27065d52eb0dc92f6704194bc63c6435c56fb549dded7d"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What a provider does on the chain: it registers, bids on orders, follows its leases, takes its money, and takes back bids that
-//! nobody wanted.
+//! What a provider does on the chain: it registers, bids on orders, follows its leases, takes its
+//! money, and takes back bids that nobody wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,9 @@ use crate::wire::akash::base::deposit::v1::{Deposit, Source};
 use crate::wire::akash::cert::v1::MsgCreateCertificate;
 use crate::wire::akash::deployment::v1beta4::GroupSpec;
 use crate::wire::akash::market::v1::{BidId, LeaseClosedReason, LeaseId, OrderId};
-use crate::wire::akash::market::v1beta5::{MsgCloseBid, MsgCreateBid, MsgLeaseStartReclaim, MsgWithdrawLease};
+use crate::wire::akash::market::v1beta5::{
+    MsgCloseBid, MsgCreateBid, MsgLeaseStartReclaim, MsgWithdrawLease,
+};
 use crate::wire::akash::provider::v1beta4::{MsgCreateProvider, MsgUpdateProvider};
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 
@@ -91,7 +93,10 @@ impl ProviderConfig {
             ("capabilities/storage/1/persistent", "true"),
         ];
         let more = self.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        own.into_iter().chain(more).map(|(key, value)| Attribute { key: key.to_owned(), value: value.to_owned() }).collect()
+        own.into_iter()
+            .chain(more)
+            .map(|(key, value)| Attribute { key: key.to_owned(), value: value.to_owned() })
+            .collect()
     }
 }
 
@@ -122,7 +127,8 @@ impl ProviderHandle {
         self.faults.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Stops all it does on the chain, at once and for good. What its host runs is the host's to stop.
+    /// Stops all it does on the chain, at once and for good. What its host runs is the host's to
+    /// stop.
     pub async fn vanish(self) {
         self.stop.cancel();
         // A task that panicked has stopped too.
@@ -130,13 +136,21 @@ impl ProviderHandle {
     }
 
     /// Closes one of its leases; `reason` is one of the provider's.
-    pub async fn close_lease(&self, lease: &LeaseId, reason: LeaseClosedReason) -> Result<(), ClientError> {
+    pub async fn close_lease(
+        &self,
+        lease: &LeaseId,
+        reason: LeaseClosedReason,
+    ) -> Result<(), ClientError> {
         let msg = MsgCloseBid { id: Some(bid_of(lease)), reason: reason.into() };
         self.client.send(vec![any(&msg)]).await
     }
 
     /// Announces that it will close a lease once the notice has passed.
-    pub async fn start_reclaim(&self, lease: &LeaseId, reason: LeaseClosedReason) -> Result<(), ClientError> {
+    pub async fn start_reclaim(
+        &self,
+        lease: &LeaseId,
+        reason: LeaseClosedReason,
+    ) -> Result<(), ClientError> {
         let msg = MsgLeaseStartReclaim { id: Some(lease.clone()), reason: reason.into() };
         self.client.send(vec![any(&msg)]).await
     }
@@ -185,11 +199,16 @@ pub async fn start(
 }
 
 async fn register(client: &ChainClient, config: &ProviderConfig) -> Result<(), ClientError> {
-    let (owner, host_uri, attributes) = (config.account.address().to_owned(), config.host_uri.clone(), config.attributes());
+    let (owner, host_uri, attributes) =
+        (config.account.address().to_owned(), config.host_uri.clone(), config.attributes());
     let messages = match client.registered().await? {
-        None => vec![any(&MsgCreateProvider { owner: owner.clone(), host_uri, attributes, info: None })],
+        None => {
+            vec![any(&MsgCreateProvider { owner: owner.clone(), host_uri, attributes, info: None })]
+        }
         Some(there) if there.host_uri == host_uri && there.attributes == attributes => Vec::new(),
-        Some(_) => vec![any(&MsgUpdateProvider { owner: owner.clone(), host_uri, attributes, info: None })],
+        Some(_) => {
+            vec![any(&MsgUpdateProvider { owner: owner.clone(), host_uri, attributes, info: None })]
+        }
     };
     if !messages.is_empty() {
         client.send(messages).await?;
@@ -262,7 +281,11 @@ impl Business {
     /// Whether the order is one for this provider; auditors it has none.
     fn wants(&self, spec: &GroupSpec) -> bool {
         let own = self.config.attributes();
-        let asked = spec.requirements.as_ref().map(|requirements| requirements.attributes.as_slice()).unwrap_or_default();
+        let asked = spec
+            .requirements
+            .as_ref()
+            .map(|requirements| requirements.attributes.as_slice())
+            .unwrap_or_default();
         asked.iter().all(|attribute| own.contains(attribute))
     }
 
@@ -278,7 +301,9 @@ impl Business {
             match sent {
                 Ok(()) => {}
                 // It was too late, or does not fit: another try would not help.
-                Err(error @ ClientError::Refused { .. }) => tracing::debug!(provider = self.config.name, %error, "no bid"),
+                Err(error @ ClientError::Refused { .. }) => {
+                    tracing::debug!(provider = self.config.name, %error, "no bid");
+                }
                 Err(error) => return Err(error),
             }
             self.bids.insert(key, Instant::now());
@@ -290,7 +315,10 @@ impl Business {
         let OrderId { owner, dseq, gseq, oseq } = order;
         let provider = self.config.account.address().to_owned();
         let price = price::per_block(spec, self.config.price_permille, self.config.block_ms);
-        let seconds = self.config.reclamation_window.map(|window| i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
+        let seconds = self
+            .config
+            .reclamation_window
+            .map(|window| i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
         MsgCreateBid {
             id: Some(BidId { owner, dseq, gseq, oseq, provider, bseq: 0 }),
             price: Some(DecCoin { denom: "uact".into(), amount: price.to_string() }),
@@ -310,7 +338,8 @@ impl Business {
             let key = (id.owner.clone(), id.dseq, id.gseq, id.oseq);
             let since = *self.bids.entry(key).or_insert_with(Instant::now);
             if since.elapsed() >= self.config.bid_timeout {
-                let msg = MsgCloseBid { id: Some(id), reason: LeaseClosedReason::Unspecified.into() };
+                let msg =
+                    MsgCloseBid { id: Some(id), reason: LeaseClosedReason::Unspecified.into() };
                 self.client.send(vec![any(&msg)]).await?;
             }
         }
@@ -319,10 +348,14 @@ impl Business {
 
     /// Takes what was earned; this is when the chain notices that a deployment has run dry.
     async fn withdraw(&self, leases: Vec<LeaseId>) -> Result<(), ClientError> {
-        let sent = leases.into_iter().map(|lease| self.client.send(vec![any(&MsgWithdrawLease { id: Some(lease) })]));
+        let sent = leases
+            .into_iter()
+            .map(|lease| self.client.send(vec![any(&MsgWithdrawLease { id: Some(lease) })]));
         for sent in join_all(sent).await {
             match sent {
-                Err(error @ ClientError::Refused { .. }) => tracing::debug!(provider = self.config.name, %error, "no withdrawal"),
+                Err(error @ ClientError::Refused { .. }) => {
+                    tracing::debug!(provider = self.config.name, %error, "no withdrawal");
+                }
                 sent => sent?,
             }
         }

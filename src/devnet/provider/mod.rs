@@ -1,4 +1,5 @@
-//! A provider of the local market: it bids, wins leases and closes them on the chain, and a host runs what was leased.
+//! A provider of the local market: it bids, wins leases and closes them on the chain, and a host
+//! runs what was leased.
 
 pub mod certificate;
 pub mod client;

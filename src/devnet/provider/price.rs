@@ -16,21 +16,30 @@ const GIB: u128 = 1 << 30;
 const ONE: u128 = 1_000_000_000_000_000_000;
 
 fn amount(value: Option<&ResourceValue>) -> u128 {
-    value.and_then(|value| std::str::from_utf8(&value.val).ok()).and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0).into()
+    value
+        .and_then(|value| std::str::from_utf8(&value.val).ok())
+        .and_then(|digits| digits.parse::<u64>().ok())
+        .unwrap_or(0)
+        .into()
 }
 
 /// Micro-ACT for a month of one such unit.
 fn monthly(resource: &Resources) -> u128 {
     let cpu = amount(resource.cpu.as_ref().and_then(|cpu| cpu.units.as_ref()));
     let memory = amount(resource.memory.as_ref().and_then(|memory| memory.quantity.as_ref()));
-    let storage: u128 = resource.storage.iter().map(|storage| amount(storage.quantity.as_ref())).sum();
+    let storage: u128 =
+        resource.storage.iter().map(|storage| amount(storage.quantity.as_ref())).sum();
     CPU * cpu / 1000 + MEMORY_GIB * memory / GIB + STORAGE_GIB * storage / GIB
 }
 
-/// Price of a group for one block of `block_ms`, in `uact` times 10^18; `permille` of the usual price, never zero.
+/// Price of a group for one block of `block_ms`, in `uact` times 10^18; `permille` of the usual
+/// price, never zero.
 #[must_use]
 pub fn per_block(spec: &GroupSpec, permille: u32, block_ms: u64) -> u128 {
-    let units = spec.resources.iter().filter_map(|unit| Some((unit.resource.as_ref()?, u128::from(unit.count))));
+    let units = spec
+        .resources
+        .iter()
+        .filter_map(|unit| Some((unit.resource.as_ref()?, u128::from(unit.count))));
     let month: u128 = units.map(|(resource, count)| monthly(resource) * count).sum();
     let price = month * ONE / MONTH_MS * u128::from(block_ms) / 1000 * u128::from(permille);
     price.max(1)
@@ -61,8 +70,13 @@ mod tests {
             memory: Some(Memory { quantity: value("1073741824"), attributes: vec![] }),
             ..Resources::default()
         };
-        let spec = GroupSpec { resources: vec![ResourceUnit { resource: Some(resource), count: 2, price: None }], ..GroupSpec::default() };
-        let month = |permille, block_ms| per_block(&spec, permille, block_ms) * (MONTH_MS / u128::from(block_ms)) / ONE;
+        let spec = GroupSpec {
+            resources: vec![ResourceUnit { resource: Some(resource), count: 2, price: None }],
+            ..GroupSpec::default()
+        };
+        let month = |permille, block_ms| {
+            per_block(&spec, permille, block_ms) * (MONTH_MS / u128::from(block_ms)) / ONE
+        };
         assert!((1_999_999..=2_000_000).contains(&month(1000, 500)));
         assert!((1_999_999..=2_000_000).contains(&month(1000, 6000)));
         assert!((2_999_999..=3_000_000).contains(&month(1500, 500)));

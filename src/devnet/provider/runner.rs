@@ -1,5 +1,5 @@
-//! Runs workloads as containers of the poor: each a process tree in own network, mount and process namespaces, started again when it
-//! ends, its data kept until the lease ends.
+//! Runs workloads as containers of the poor: each a process tree in own network, mount and process
+//! namespaces, started again when it ends, its data kept until the lease ends.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,7 +34,8 @@ pub struct RunnerSettings {
     pub dir: PathBuf,
     /// The one image reference that can be run.
     pub image: String,
-    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with `path`.
+    /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
+    /// `path`.
     pub root: Option<ImageRoot>,
     /// The program that this image holds.
     pub program: PathBuf,
@@ -47,11 +48,20 @@ pub struct RunnerSettings {
 }
 
 impl RunnerSettings {
-    /// Runs the present program for `image`, with the present PATH and the pauses of a patient local market.
+    /// Runs the present program for `image`, with the present PATH and the pauses of a patient
+    /// local market.
     pub fn new(dir: PathBuf, image: String) -> std::io::Result<Self> {
         let program = std::env::current_exe()?;
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Ok(Self { dir, image, root: None, program, path, env: Vec::new(), pauses: (Duration::from_millis(500), Duration::from_secs(10)) })
+        Ok(Self {
+            dir,
+            image,
+            root: None,
+            program,
+            path,
+            env: Vec::new(),
+            pauses: (Duration::from_millis(500), Duration::from_secs(10)),
+        })
     }
 }
 
@@ -90,7 +100,13 @@ pub struct Runner {
 impl Runner {
     /// A runner without workloads. `ingress_at` is the address of the provider's ingress.
     #[must_use]
-    pub fn new(settings: RunnerSettings, provider: ProviderName, net: Arc<Net>, ingress: Arc<Ingress>, ingress_at: Ipv4Addr) -> Arc<Self> {
+    pub fn new(
+        settings: RunnerSettings,
+        provider: ProviderName,
+        net: Arc<Net>,
+        ingress: Arc<Ingress>,
+        ingress_at: Ipv4Addr,
+    ) -> Arc<Self> {
         Arc::new(Self { settings, provider, net, ingress, ingress_at, workloads: Mutex::default() })
     }
 
@@ -100,7 +116,8 @@ impl Runner {
         self.lock().keys().cloned().collect()
     }
 
-    /// Pulls the plug of a node: every process of it dies at once and none comes back. Its data stays. `false` when there is no such node.
+    /// Pulls the plug of a node: every process of it dies at once and none comes back. Its data
+    /// stays. `false` when there is no such node.
     pub fn power_off(&self, lease: &LeaseKey) -> bool {
         self.change(lease, |want| match want {
             Want::Run(service) => Some(Want::Off(service.clone())),
@@ -128,10 +145,14 @@ impl Runner {
         self.lock().get(lease).map(|workload| workload.node)
     }
 
-    /// Outermost process of a node; its namespaces are `/proc/<pid>/ns/net` and `/proc/<pid>/ns/mnt`.
+    /// Outermost process of a node; its namespaces are `/proc/<pid>/ns/net` and
+    /// `/proc/<pid>/ns/mnt`.
     #[must_use]
     pub fn pid(&self, lease: &LeaseKey) -> Option<u32> {
-        self.lock().get(lease).map(|workload| workload.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+        self.lock()
+            .get(lease)
+            .map(|workload| workload.pid.load(Ordering::Relaxed))
+            .filter(|pid| *pid != 0)
     }
 
     /// Processes of a node with this name, by their ids in this sandbox.
@@ -157,14 +178,24 @@ impl Runner {
         }
     }
 
-    fn start(&self, lease: &LeaseKey, service: &Service, host: &str) -> Result<Workload, Box<dyn std::error::Error + Send + Sync>> {
+    fn start(
+        &self,
+        lease: &LeaseKey,
+        service: &Service,
+        host: &str,
+    ) -> Result<Workload, Box<dyn std::error::Error + Send + Sync>> {
         let dir = self.settings.dir.join(lease.label());
         fs::create_dir_all(dir.join("data"))?;
         fs::create_dir_all(dir.join("root"))?;
         let log = Arc::new(Log::open(&dir.join("log"))?);
         let node = self.net.take()?;
         self.net.publish(host, self.ingress_at)?;
-        if let Some(port) = service.expose.iter().flatten().find(|expose| expose.global).and_then(|expose| u16::try_from(expose.port).ok())
+        if let Some(port) = service
+            .expose
+            .iter()
+            .flatten()
+            .find(|expose| expose.global)
+            .and_then(|expose| u16::try_from(expose.port).ok())
         {
             self.ingress.publish(host, SocketAddr::from((node, port)));
         }
@@ -224,7 +255,9 @@ impl Workloads for Runner {
             Ok(workload) => {
                 workloads.insert(lease.clone(), workload);
             }
-            Err(error) => tracing::warn!(dseq = lease.dseq, %error, "a workload cannot be started; its lease stays without a container"),
+            Err(error) => {
+                tracing::warn!(dseq = lease.dseq, %error, "a workload cannot be started; its lease stays without a container");
+            }
         }
     }
 
@@ -295,7 +328,8 @@ impl Keeper {
         }
     }
 
-    /// Runs the container until it ends by itself (`false`) or is no longer wanted in this form (`true`).
+    /// Runs the container until it ends by itself (`false`) or is no longer wanted in this form
+    /// (`true`).
     async fn run(&self, service: &Service, wanted: &mut watch::Receiver<Want>) -> bool {
         let mut container = match self.start(service).await {
             Ok(container) => container,
@@ -323,11 +357,21 @@ impl Keeper {
         true
     }
 
-    async fn start(&self, service: &Service) -> Result<Container, Box<dyn std::error::Error + Send + Sync>> {
+    async fn start(
+        &self,
+        service: &Service,
+    ) -> Result<Container, Box<dyn std::error::Error + Send + Sync>> {
         if service.image != self.settings.image {
-            return Err(format!("the image {} cannot be pulled: this market has {} alone", service.image, self.settings.image).into());
+            return Err(format!(
+                "the image {} cannot be pulled: this market has {} alone",
+                service.image, self.settings.image
+            )
+            .into());
         }
-        fs::write(self.dir.join("hosts"), format!("127.0.0.1 localhost\n{} {}\n", self.node, service.name))?;
+        fs::write(
+            self.dir.join("hosts"),
+            format!("127.0.0.1 localhost\n{} {}\n", self.node, service.name),
+        )?;
         let plan = container::Plan {
             dir: &self.dir,
             image: self.settings.root.as_ref().map(|root| root.dir.as_path()),
@@ -354,11 +398,19 @@ impl Keeper {
     }
 
     fn variables(&self, service: &Service) -> Vec<(OsString, OsString)> {
-        let own = service.env.iter().flatten().map(|line| line.split_once('=').unwrap_or((line, "")));
-        let common = self.settings.env.iter().chain(&self.env).map(|(key, value)| (key.as_str(), value.as_str()));
+        let own =
+            service.env.iter().flatten().map(|line| line.split_once('=').unwrap_or((line, "")));
+        let common = self
+            .settings
+            .env
+            .iter()
+            .chain(&self.env)
+            .map(|(key, value)| (key.as_str(), value.as_str()));
         let mut all = match &self.settings.root {
             Some(root) => [vec![("HOME".into(), "/root".into())], root.env.clone()].concat(),
-            None => vec![("PATH".into(), self.settings.path.clone()), ("HOME".into(), "/run".into())],
+            None => {
+                vec![("PATH".into(), self.settings.path.clone()), ("HOME".into(), "/run".into())]
+            }
         };
         all.extend(own.chain(common).map(|(key, value)| (key.into(), value.into())));
         all
@@ -367,7 +419,10 @@ impl Keeper {
 
 /// Volumes as `name:/mountpoint`; a mount point is one new directory below the root.
 fn volumes(service: &Service) -> Result<String, String> {
-    let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
     let mounts = service.params.iter().flat_map(|params| params.storage.iter().flatten());
     let list: Result<Vec<String>, String> = mounts
         .map(|mount| match mount.mount.strip_prefix('/') {

@@ -1,4 +1,5 @@
-//! The sandbox is tried with this test program itself: outside as the command would be, and inside as the local market.
+//! The sandbox is tried with this test program itself: outside as the command would be, and inside
+//! as the local market.
 
 use std::path::Path;
 use std::time::Instant;
@@ -22,7 +23,9 @@ fn player() {
         if inside() {
             play(&role, Path::new(&env::var_os(REPORT).unwrap())).await
         } else {
-            contain(Users::Root, &["--exact", PLAYER, "--nocapture"].map(OsString::from)).await.unwrap()
+            contain(Users::Root, &["--exact", PLAYER, "--nocapture"].map(OsString::from))
+                .await
+                .unwrap()
         }
     });
     // Not a panic: the status itself is under test.
@@ -38,7 +41,12 @@ async fn play(role: &str, report: &Path) -> u8 {
         std::fs::write(sandbox.dir.join("mine"), "").unwrap();
         std::fs::write(
             report,
-            format!("{} {}\n{hosts}{}", std::process::id(), sandbox.dir.display(), String::from_utf8_lossy(&seen.stdout)),
+            format!(
+                "{} {}\n{hosts}{}",
+                std::process::id(),
+                sandbox.dir.display(),
+                String::from_utf8_lossy(&seen.stdout)
+            ),
         )
         .unwrap();
         return 7;
@@ -54,14 +62,21 @@ async fn play(role: &str, report: &Path) -> u8 {
 
 /// Seconds of sleep that tell this test's process from all others on the machine.
 fn marker(report: &Path) -> String {
-    let unique: u32 = report.to_string_lossy().bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let unique: u32 = report
+        .to_string_lossy()
+        .bytes()
+        .fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     format!("{}", 100_000 + unique % 100_000_000)
 }
 
 fn outer(role: &str, report: &Path) -> std::process::Child {
     let own = env::current_exe().unwrap();
     let mut command = std::process::Command::new(own);
-    command.args(["--exact", PLAYER, "--nocapture"]).env(ROLE, role).env(REPORT, report).stdout(Stdio::null());
+    command
+        .args(["--exact", PLAYER, "--nocapture"])
+        .env(ROLE, role)
+        .env(REPORT, report)
+        .stdout(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -81,7 +96,9 @@ fn says(report: &Path, text: &str) -> bool {
 fn runs(report: &Path) -> bool {
     let wanted = format!("sleep\0{}\0", marker(report));
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.map(|process| std::fs::read(process.path().join("cmdline"))).any(|line| line.is_ok_and(|line| line == wanted.as_bytes()))
+    processes
+        .map(|process| std::fs::read(process.path().join("cmdline")))
+        .any(|line| line.is_ok_and(|line| line == wanted.as_bytes()))
 }
 
 fn send(child: &std::process::Child, signal: Signal) {
@@ -125,5 +142,8 @@ fn a_terminated_outer_process_ends_the_inner_one_in_good_order() {
 #[test]
 fn a_missing_tool_is_named_with_its_package() {
     let error = check_tools(std::ffi::OsStr::new("/nowhere")).unwrap_err();
-    assert!(error.to_string().contains("`unshare`") && error.to_string().contains("util-linux"), "{error}");
+    assert!(
+        error.to_string().contains("`unshare`") && error.to_string().contains("util-linux"),
+        "{error}"
+    );
 }

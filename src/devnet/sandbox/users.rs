@@ -1,5 +1,5 @@
-//! More users than root inside a sandbox. A process may map nobody but itself into its new user namespace; root of this machine, from
-//! outside, may map all.
+//! More users than root inside a sandbox. A process may map nobody but itself into its new user
+//! namespace; root of this machine, from outside, may map all.
 
 use std::fs;
 use std::io;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
-/// Arguments of `unshare` before those of the other namespaces: they are made by a second one, once this one's users are there. Root of an
-/// unmapped namespace is nobody, and nobody may not mount.
+/// Arguments of `unshare` before those of the other namespaces: they are made by a second one, once
+/// this one's users are there. Root of an unmapped namespace is nobody, and nobody may not mount.
 pub const MAPPED_FROM_OUTSIDE: [&str; 7] = ["--user", "--", "sh", "-c", WAIT, "sandbox", "unshare"];
 /// It does not wait for ever: who maps may have been killed.
 const WAIT: &str = r#"
@@ -38,5 +38,7 @@ pub async fn map(child: &Child) -> io::Result<()> {
         }
         sleep(PAUSE).await;
     }
-    ["uid_map", "gid_map"].into_iter().try_for_each(|map| fs::write(format!("/proc/{pid}/{map}"), ALL))
+    ["uid_map", "gid_map"]
+        .into_iter()
+        .try_for_each(|map| fs::write(format!("/proc/{pid}/{map}"), ALL))
 }

@@ -25,7 +25,14 @@ impl Facts {
     /// Off the mesh until something else is known, for this reason.
     #[must_use]
     pub fn off(error: &str) -> Self {
-        Self(watch::channel(OwnMesh { error: Some(error.to_owned()), since: UnixMs::now(), ..OwnMesh::default() }).0)
+        Self(
+            watch::channel(OwnMesh {
+                error: Some(error.to_owned()),
+                since: UnixMs::now(),
+                ..OwnMesh::default()
+            })
+            .0,
+        )
     }
 
     /// Follows them.
@@ -34,7 +41,8 @@ impl Facts {
         self.0.subscribe()
     }
 
-    /// On the mesh, or why not. The peers seen last stay: a tailscaled that is away says nothing about who left.
+    /// On the mesh, or why not. The peers seen last stay: a tailscaled that is away says nothing
+    /// about who left.
     pub(super) fn tell(&self, error: Option<String>) {
         if let Some(sentence) = &error
             && self.0.borrow().error != error
@@ -56,7 +64,11 @@ impl Facts {
     /// The peers of a tailscaled that is on the mesh.
     pub(super) fn see(&self, status: &LocalStatus) {
         let map = |key: fn(&LocalPeer) -> &String| -> BTreeMap<_, _> {
-            let peers = status.peer.iter().flatten().filter_map(|(_, peer)| Some((key(peer).clone(), peer.ip()?.to_string())));
+            let peers = status
+                .peer
+                .iter()
+                .flatten()
+                .filter_map(|(_, peer)| Some((key(peer).clone(), peer.ip()?.to_string())));
             peers.filter(|(key, _)| !key.is_empty()).collect()
         };
         let (peers, by_id) = (map(|peer| &peer.host_name), map(|peer| &peer.id));
@@ -68,7 +80,8 @@ impl Facts {
     }
 }
 
-/// Tells whether a proxy that somebody else runs is there; never ends. More cannot be seen from outside.
+/// Tells whether a proxy that somebody else runs is there; never ends. More cannot be seen from
+/// outside.
 pub async fn watch_proxy(proxy: SocketAddr, facts: Facts) {
     loop {
         let there = matches!(timeout(CONNECT, TcpStream::connect(proxy)).await, Ok(Ok(_)));
@@ -88,11 +101,17 @@ mod tests {
     fn a_tailscaled_that_is_away_says_nothing_about_who_left() {
         let facts = Facts::off("not started");
         let mut seen = facts.subscribe();
-        let status: LocalStatus = serde_json::from_str(include_str!("../../../tests/vectors/headscale/localapi-status.json")).unwrap();
+        let status: LocalStatus = serde_json::from_str(include_str!(
+            "../../../tests/vectors/headscale/localapi-status.json"
+        ))
+        .unwrap();
         facts.tell(None);
         facts.see(&status);
         let on = seen.borrow_and_update().clone();
-        assert_eq!((on.error, on.peers.get("redis-0").map(String::as_str)), (None, Some("100.64.0.42")));
+        assert_eq!(
+            (on.error, on.peers.get("redis-0").map(String::as_str)),
+            (None, Some("100.64.0.42"))
+        );
         facts.tell(None);
         facts.see(&status);
         assert!(!seen.has_changed().unwrap(), "nothing new, so nobody wakes");
@@ -109,7 +128,10 @@ mod tests {
         let facts = Facts::off("not looked at yet");
         let mut seen = facts.subscribe();
         let watching = tokio::spawn(watch_proxy(nobody.local_addr().unwrap(), facts));
-        let told = seen.wait_for(|own| own.error.as_ref().is_some_and(|e| e.contains("mesh.socks5"))).await.is_ok();
+        let told = seen
+            .wait_for(|own| own.error.as_ref().is_some_and(|e| e.contains("mesh.socks5")))
+            .await
+            .is_ok();
         assert!(told);
         let _listening = nobody.listen(1).unwrap();
         assert!(seen.wait_for(|own| own.error.is_none()).await.is_ok());

@@ -53,7 +53,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes the directory, a port, and what an earlier operator left running there. Nothing is started yet.
+    /// Takes the directory, a port, and what an earlier operator left running there. Nothing is
+    /// started yet.
     pub async fn take(settings: OwnSettings) -> Result<Self, OwnError> {
         let place = Place::take(&settings.state_dir)?;
         let left = left_behind(&place).await;
@@ -65,7 +66,9 @@ impl Keeper {
             None => (None, Port::any()?),
         };
         let local = LocalClient::new(&place.socket())?;
-        let facts = Facts::off("the operator's tailscaled starts, so no node can be reached from here yet; it takes a few seconds");
+        let facts = Facts::off(
+            "the operator's tailscaled starts, so no node can be reached from here yet; it takes a few seconds",
+        );
         Ok(Self { settings, place, port, left, local, facts })
     }
 
@@ -97,9 +100,13 @@ impl Keeper {
                         "the operator's tailscaled is gone ({how}), so no node can be reached from here; it is started again"
                     )));
                 }
-                Err(error) => self
-                    .facts
-                    .tell(Some(OwnError::Program { program: self.settings.program.clone(), detail: error.to_string() }.to_string())),
+                Err(error) => self.facts.tell(Some(
+                    OwnError::Program {
+                        program: self.settings.program.clone(),
+                        detail: error.to_string(),
+                    }
+                    .to_string(),
+                )),
             }
             failures = if began.elapsed() >= GOOD_RUN { 0 } else { failures + 1 };
             stop.clone().run_until_cancelled_owned(sleep(RESTART.after(failures.max(1) - 1))).await;
@@ -108,11 +115,21 @@ impl Keeper {
 
     fn start(&mut self) -> std::io::Result<Process> {
         self.port.keep();
-        Process::start(&self.settings.program, self.place.dir(), &self.place.socket(), self.port.address)
+        Process::start(
+            &self.settings.program,
+            self.place.dir(),
+            &self.place.socket(),
+            self.port.address,
+        )
     }
 
     /// Looks at it each second until it is gone or `stop`; how it ended.
-    async fn attend(&self, process: &mut Process, control: &dyn MeshControl, stop: &CancellationToken) -> String {
+    async fn attend(
+        &self,
+        process: &mut Process,
+        control: &dyn MeshControl,
+        stop: &CancellationToken,
+    ) -> String {
         let mut pause = LOOK_OFTEN;
         let mut answered = Instant::now();
         let mut logins = Logins { failures: 0, next: Instant::now() };
@@ -126,12 +143,19 @@ impl Keeper {
                 Ok(status) => {
                     answered = Instant::now();
                     pause = if status.running() { LOOK } else { LOOK_OFTEN };
-                    stop.clone().run_until_cancelled_owned(self.heed(&status, control, &mut logins)).await;
+                    stop.clone()
+                        .run_until_cancelled_owned(self.heed(&status, control, &mut logins))
+                        .await;
                 }
-                Err(_) if process.is_gone().await => return "nobody listens on its socket".to_owned(),
+                Err(_) if process.is_gone().await => {
+                    return "nobody listens on its socket".to_owned();
+                }
                 Err(error) if answered.elapsed() > FROZEN => {
                     process.kill().await;
-                    return format!("it was killed after {} s of silence: {error}", FROZEN.as_secs());
+                    return format!(
+                        "it was killed after {} s of silence: {error}",
+                        FROZEN.as_secs()
+                    );
                 }
                 // One that was just started needs a moment before it answers.
                 Err(_) if answered.elapsed() <= 2 * LOOK => {}
@@ -150,7 +174,9 @@ impl Keeper {
             }
             Next::Wait(sentence) => self.facts.tell(Some(sentence)),
             Next::LogIn { with_key } if Instant::now() >= logins.next => {
-                if let Err(sentence) = login::log_in(&self.settings, &self.place, control, with_key).await {
+                if let Err(sentence) =
+                    login::log_in(&self.settings, &self.place, control, with_key).await
+                {
                     self.facts.tell(Some(sentence));
                 }
                 logins.next = Instant::now() + LOGIN.after(logins.failures);
@@ -173,7 +199,8 @@ mod tests {
 
     #[test]
     fn logins_that_fail_become_rare() {
-        let pauses: Vec<_> = [0, 1, 2, 5, 6, 1000].map(|failures| LOGIN.after(failures).as_secs()).to_vec();
+        let pauses: Vec<_> =
+            [0, 1, 2, 5, 6, 1000].map(|failures| LOGIN.after(failures).as_secs()).to_vec();
         assert_eq!(pauses, [5, 10, 20, 160, 300, 300]);
     }
 }

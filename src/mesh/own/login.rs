@@ -57,13 +57,28 @@ pub(super) fn next(status: &LocalStatus) -> Next {
 /// Devices of a lost state: they carry the operator's own host name and tag, and are not this one.
 fn stale<'a>(view: &'a MeshView, settings: &'a OwnSettings) -> impl Iterator<Item = &'a Device> {
     let hostname = settings.hostname();
-    view.devices.iter().filter(move |device| device.hostname == hostname && device.tags.contains(&settings.tag))
+    view.devices
+        .iter()
+        .filter(move |device| device.hostname == hostname && device.tags.contains(&settings.tag))
 }
 
 /// Logs in. An error is a sentence; the key minted for it was revoked, or is by the next attempt.
-pub(super) async fn log_in(settings: &OwnSettings, place: &Place, control: &dyn MeshControl, with_key: bool) -> Result<(), String> {
-    let failed = |why: String| format!("the operator cannot log in to the mesh, so no node can be reached from here: {why}");
-    let key = if with_key { Some(fresh_key(settings, place, control).await.map_err(failed)?) } else { None };
+pub(super) async fn log_in(
+    settings: &OwnSettings,
+    place: &Place,
+    control: &dyn MeshControl,
+    with_key: bool,
+) -> Result<(), String> {
+    let failed = |why: String| {
+        format!(
+            "the operator cannot log in to the mesh, so no node can be reached from here: {why}"
+        )
+    };
+    let key = if with_key {
+        Some(fresh_key(settings, place, control).await.map_err(failed)?)
+    } else {
+        None
+    };
     let ended = run(settings, place, key.is_some()).await;
     let _ = fs::remove_file(place.key_file());
     match (&ended, key) {
@@ -75,15 +90,30 @@ pub(super) async fn log_in(settings: &OwnSettings, place: &Place, control: &dyn 
 }
 
 /// Deletes what a lost state left on the tailnet, so that the host name is free, and mints a key.
-async fn fresh_key(settings: &OwnSettings, place: &Place, control: &dyn MeshControl) -> Result<MintedKey, String> {
+async fn fresh_key(
+    settings: &OwnSettings,
+    place: &Place,
+    control: &dyn MeshControl,
+) -> Result<MintedKey, String> {
     revoke_left(place, control).await;
-    let view = control.read(&settings.installation, &BTreeSet::new()).await.map_err(|error| error.to_string())?;
+    let view = control
+        .read(&settings.installation, &BTreeSet::new())
+        .await
+        .map_err(|error| error.to_string())?;
     for device in stale(&view, settings) {
-        tracing::info!(device = device.id, name = device.name, "the operator's earlier device is deleted: its state is lost");
+        tracing::info!(
+            device = device.id,
+            name = device.name,
+            "the operator's earlier device is deleted: its state is lost"
+        );
         control.delete_device(&device.id).await.map_err(|error| error.to_string())?;
     }
-    let key = control.mint(&settings.key_description(), &settings.tag, KEY_LIFE).await.map_err(|error| error.to_string())?;
-    let written = write(&place.key_id_file(), &key.id).and_then(|()| write(&place.key_file(), key.secret.expose_secret()));
+    let key = control
+        .mint(&settings.key_description(), &settings.tag, KEY_LIFE)
+        .await
+        .map_err(|error| error.to_string())?;
+    let written = write(&place.key_id_file(), &key.id)
+        .and_then(|()| write(&place.key_file(), key.secret.expose_secret()));
     if let Err(error) = written {
         revoke(place, control, &key.id).await;
         return Err(format!("the key cannot be written to {} ({error})", place.dir().display()));
@@ -101,14 +131,21 @@ pub(super) async fn revoke_left(place: &Place, control: &dyn MeshControl) {
 async fn revoke(place: &Place, control: &dyn MeshControl, id: &str) {
     match control.revoke(id).await {
         Ok(()) => drop(fs::remove_file(place.key_id_file())),
-        Err(error) => tracing::warn!(key = id, %error, "a key of the operator that was not used is not revoked yet; it ends by itself"),
+        Err(error) => {
+            tracing::warn!(key = id, %error, "a key of the operator that was not used is not revoked yet; it ends by itself");
+        }
     }
 }
 
 /// A file that nobody else can read.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let _ = fs::remove_file(path);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 async fn run(settings: &OwnSettings, place: &Place, with_key: bool) -> Result<(), String> {
@@ -124,7 +161,10 @@ async fn run(settings: &OwnSettings, place: &Place, with_key: bool) -> Result<()
     match timeout(LOGIN, command.output()).await {
         Ok(Ok(output)) if output.status.success() => Ok(()),
         Ok(Ok(output)) => {
-            let said: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(|line| line.trim().to_owned()).collect();
+            let said: Vec<_> = String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .collect();
             Err(format!("{}, {}", output.status, said.join(" / ")))
         }
         Ok(Err(error)) => Err(format!("{} does not run ({error})", settings.cli().display())),
@@ -139,13 +179,21 @@ mod tests {
 
     #[test]
     fn a_key_is_used_only_where_the_state_is_not_enough() {
-        let status = |state: &str, have_node_key| LocalStatus { backend_state: state.into(), have_node_key, ..LocalStatus::default() };
+        let status = |state: &str, have_node_key| LocalStatus {
+            backend_state: state.into(),
+            have_node_key,
+            ..LocalStatus::default()
+        };
         assert_eq!(next(&status("Running", true)), Next::On);
         assert_eq!(next(&status("NeedsLogin", true)), Next::LogIn { with_key: true });
         assert_eq!(next(&status("Stopped", true)), Next::LogIn { with_key: false });
         assert_eq!(next(&status("Stopped", false)), Next::LogIn { with_key: true });
-        assert!(matches!(next(&status("NeedsMachineAuth", true)), Next::Wait(text) if text.contains("approve it")));
-        assert!(matches!(next(&status("Starting", true)), Next::Wait(text) if text.contains("Starting")));
+        assert!(
+            matches!(next(&status("NeedsMachineAuth", true)), Next::Wait(text) if text.contains("approve it"))
+        );
+        assert!(
+            matches!(next(&status("Starting", true)), Next::Wait(text) if text.contains("Starting"))
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The operator's own tailscaled: started by it, kept running, logged in with a key that it mints itself.
+//! The operator's own tailscaled: started by it, kept running, logged in with a key that it mints
+//! itself.
 //!
-//! Promises: a restart with kept state uses no key; a tailscaled that outlived a killed operator is taken up again with its connections and
-//! its network map; a key that was not used is revoked; nothing waits without a limit.
+//! Promises: a restart with kept state uses no key; a tailscaled that outlived a killed operator is
+//! taken up again with its connections and its network map; a key that was not used is revoked;
+//! nothing waits without a limit.
 
 mod facts;
 mod keeper;
@@ -39,7 +41,8 @@ impl OwnSettings {
         format!("akash-redis-operator-{}", self.installation)
     }
 
-    /// Description of its auth key. It does not begin as those of the nodes do, so it is never taken for one of theirs.
+    /// Description of its auth key. It does not begin as those of the nodes do, so it is never
+    /// taken for one of theirs.
     #[must_use]
     pub fn key_description(&self) -> String {
         format!("ar-operator {}", self.installation)
@@ -68,8 +71,13 @@ mod tests {
             installation: installation.clone(),
         };
         assert_eq!(settings.hostname(), "akash-redis-operator-e9gjv3");
-        assert_eq!(IncarnationName::from_key_description(&settings.key_description(), &installation), None);
-        assert!(settings.key_description().len() <= 50 && settings.key_description().contains("e9gjv3"));
+        assert_eq!(
+            IncarnationName::from_key_description(&settings.key_description(), &installation),
+            None
+        );
+        assert!(
+            settings.key_description().len() <= 50 && settings.key_description().contains("e9gjv3")
+        );
         assert_eq!(settings.cli(), PathBuf::from("/opt/tailscale"));
     }
 }

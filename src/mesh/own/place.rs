@@ -1,4 +1,5 @@
-//! The directory of the operator's tailscaled, held by one operator at a time, and what an earlier operator left running in it.
+//! The directory of the operator's tailscaled, held by one operator at a time, and what an earlier
+//! operator left running in it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,7 +37,9 @@ pub enum OwnError {
         source: std::io::Error,
     },
     /// Another operator has it.
-    #[error("{path} is in use by another operator, and two of them cannot be one device; give each its own `mesh.tailscaled.stateDir`")]
+    #[error(
+        "{path} is in use by another operator, and two of them cannot be one device; give each its own `mesh.tailscaled.stateDir`"
+    )]
     InUse {
         /// Which.
         path: PathBuf,
@@ -72,7 +75,12 @@ impl Place {
     pub(super) fn take(dir: &Path) -> Result<Self, OwnError> {
         let unusable = |source| OwnError::Directory { path: dir.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("operator.lock"));
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(dir.join("operator.lock"));
         let lock = lock.map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
@@ -108,7 +116,8 @@ fn socket(dir: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) address: SocketAddr,
-    /// Bound and never listened on: the system gives the port to nobody, and tailscaled, which shares addresses too, can listen on it.
+    /// Bound and never listened on: the system gives the port to nobody, and tailscaled, which
+    /// shares addresses too, can listen on it.
     held: Option<TcpSocket>,
 }
 
@@ -124,7 +133,8 @@ impl Port {
         Self { address, held: None }
     }
 
-    /// Before tailscaled starts anew. Where it fails somebody was faster, and tailscaled's own words tell.
+    /// Before tailscaled starts anew. Where it fails somebody was faster, and tailscaled's own
+    /// words tell.
     pub(super) fn keep(&mut self) {
         if self.held.is_none() {
             self.held = hold(self.address).ok();
@@ -145,7 +155,8 @@ pub(super) async fn listener(socket: &Path) -> Option<Pid> {
     stream.peer_cred().ok()?.pid().and_then(Pid::from_raw)
 }
 
-/// A tailscaled that an earlier operator left behind, and the proxy that it serves. One whose proxy is not known is of no use.
+/// A tailscaled that an earlier operator left behind, and the proxy that it serves. One whose proxy
+/// is not known is of no use.
 pub(super) async fn left_behind(place: &Place) -> Option<(Adopted, SocketAddr)> {
     let socket = place.socket();
     let pid = listener(&socket).await?;
@@ -166,32 +177,49 @@ pub async fn found(settings: &OwnSettings) -> Result<String, String> {
     let _ = self::version(&settings.cli()).await.map_err(|error| error.to_string())?;
     let socket = socket(&settings.state_dir);
     if listener(&socket).await.is_some() {
-        let status = LocalClient::new(&socket).map_err(|e| e.to_string())?.status().await.map_err(|e| e.to_string())?;
+        let status = LocalClient::new(&socket)
+            .map_err(|e| e.to_string())?
+            .status()
+            .await
+            .map_err(|e| e.to_string())?;
         let peers = status.peer.map_or(0, |peers| peers.len());
         return match status.backend_state.as_str() {
-            "Running" => Ok(format!("the operator's tailscaled {version} runs and sees {peers} peers")),
-            other => Err(format!("the operator's tailscaled {version} runs and is not on the mesh ({other}); its log says why")),
+            "Running" => {
+                Ok(format!("the operator's tailscaled {version} runs and sees {peers} peers"))
+            }
+            other => Err(format!(
+                "the operator's tailscaled {version} runs and is not on the mesh ({other}); its log says why"
+            )),
         };
     }
     if settings.state_dir.join(STATE_FILE).exists() {
         return Ok(format!("tailscaled {version}, logged in before: no key is needed"));
     }
     usable(&settings.state_dir)?;
-    Ok(format!("tailscaled {version}, not logged in yet: a key with {} is minted at the start", settings.tag))
+    Ok(format!(
+        "tailscaled {version}, not logged in yet: a key with {} is minted at the start",
+        settings.tag
+    ))
 }
 
 /// Whether the directory could be made, or is there and ours to write.
 fn usable(dir: &Path) -> Result<(), String> {
     let existing = dir.ancestors().find(|path| path.exists()).unwrap_or(dir);
-    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK)
-        .map_err(|error| OwnError::Directory { path: dir.to_owned(), source: error.into() }.to_string())
+    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).map_err(|error| {
+        OwnError::Directory { path: dir.to_owned(), source: error.into() }.to_string()
+    })
 }
 
 /// First line of `--version`, or why there is none.
 async fn version(program: &Path) -> Result<String, OwnError> {
     let failed = |detail: String| OwnError::Program { program: program.to_owned(), detail };
-    let run = Command::new(program).arg("--version").stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(VERSION_LIMIT, run).await.map_err(|_| failed("no end in time".to_owned()))?;
+    let run = Command::new(program)
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output =
+        timeout(VERSION_LIMIT, run).await.map_err(|_| failed("no end in time".to_owned()))?;
     let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(output.status.to_string()));
@@ -239,7 +267,11 @@ mod tests {
             installation: crate::model::ids::InstallationId("abc123".into()),
         };
         let sentence = found(&settings).await.unwrap_err();
-        assert!(sentence.contains("/nowhere/tailscaled") && sentence.contains("mesh.tailscaled.program"), "{sentence}");
+        assert!(
+            sentence.contains("/nowhere/tailscaled")
+                && sentence.contains("mesh.tailscaled.program"),
+            "{sentence}"
+        );
         assert!(!settings.state_dir.exists());
     }
 }

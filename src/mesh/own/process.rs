@@ -42,10 +42,22 @@ pub(super) enum Process {
 
 impl Process {
     /// Starts one in `dir`.
-    pub(super) fn start(program: &Path, dir: &Path, socket: &Path, socks5: SocketAddr) -> std::io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        dir: &Path,
+        socket: &Path,
+        socks5: SocketAddr,
+    ) -> std::io::Result<Self> {
         let mut command = Command::new(program);
-        command.args(Daemon { state_dir: dir, socket, socks5 }.arguments()).envs(DAEMON_ENV).env("TS_LOGS_DIR", dir);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(Daemon { state_dir: dir, socket, socks5 }.arguments())
+            .envs(DAEMON_ENV)
+            .env("TS_LOGS_DIR", dir);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         // Its own group: a terminal's Ctrl-C is for the operator, which stops it in order.
         let mut child = command.process_group(0).spawn()?;
         let tail = Tail::default();
@@ -58,12 +70,17 @@ impl Process {
         Ok(Self::Ours(Box::new(child), tail))
     }
 
-    /// Waits for the end of a child, and says how it ended. Of another's child only its socket can tell: see [`Self::is_gone`].
+    /// Waits for the end of a child, and says how it ended. Of another's child only its socket can
+    /// tell: see [`Self::is_gone`].
     pub(super) async fn ended(&mut self) -> String {
         match self {
             Self::Ours(child, tail) => {
-                let how = child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
-                let tail: Vec<_> = tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+                let how = child
+                    .wait()
+                    .await
+                    .map_or_else(|error| error.to_string(), |status| status.to_string());
+                let tail: Vec<_> =
+                    tail.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
                 if tail.is_empty() { how } else { format!("{how}; it said: {}", tail.join(" / ")) }
             }
             Self::Adopted(_) => std::future::pending().await,
@@ -92,7 +109,8 @@ impl Process {
         match self {
             Self::Ours(child, _) => {
                 // A child that was not waited for keeps its number, so this is nobody else's.
-                if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+                if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+                {
                     let _ = kill_process(pid, Signal::TERM);
                 }
                 if timeout(STOP, child.wait()).await.is_err() {

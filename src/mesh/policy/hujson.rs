@@ -1,7 +1,7 @@
 //! JSON as people write it: with comments and trailing commas.
 
-/// The same as plain JSON. Comments and trailing commas become spaces, so that lines and columns stay what they are.
-/// What is no JSON otherwise stays so.
+/// The same as plain JSON. Comments and trailing commas become spaces, so that lines and columns
+/// stay what they are. What is no JSON otherwise stays so.
 pub(super) fn plain(text: &str) -> String {
     let mut out: Vec<char> = Vec::with_capacity(text.len());
     let mut rest = text.chars().peekable();

@@ -45,14 +45,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is too open, missing or not understood in the policy in force; the gravest first, nothing when all is well.
+/// What is too open, missing or not understood in the policy in force; the gravest first, nothing
+/// when all is well.
 ///
-/// Only what the policy says is judged, as if every tag were on a device. Narrowing by device posture is not taken into account.
+/// Only what the policy says is judged, as if every tag were on a device. Narrowing by device
+/// posture is not taken into account.
 #[must_use]
 pub fn judge(policy: &Policy, tags: &Tags) -> Vec<Finding> {
     let rules = Rules::of(policy);
     let too_open = rules.all.iter().flat_map(|rule| {
-        let (all, nodes, quarantine) = (allows_all(rule), open_nodes(rule, tags), open_quarantine(rule, tags));
+        let (all, nodes, quarantine) =
+            (allows_all(rule), open_nodes(rule, tags), open_quarantine(rule, tags));
         all.into_iter().chain(nodes).chain(quarantine)
     });
     let missing = missing_owners(policy, tags).into_iter().chain(missing_rules(&rules, tags));
@@ -65,8 +68,11 @@ pub fn judge(policy: &Policy, tags: &Tags) -> Vec<Finding> {
 }
 
 fn allows_all(rule: &Rule) -> Option<String> {
-    let all = rule.src.contains(&Who::Any) && rule.dst.iter().any(|(who, ports)| *who == Who::Any && ports.is_all());
-    all.then(|| format!("{} lets every device reach every port of every other device; delete it", rule.name))
+    let all = rule.src.contains(&Who::Any)
+        && rule.dst.iter().any(|(who, ports)| *who == Who::Any && ports.is_all());
+    all.then(|| {
+        format!("{} lets every device reach every port of every other device; delete it", rule.name)
+    })
 }
 
 /// Ports of nodes that are open to more than those who need them.
@@ -103,7 +109,8 @@ fn across(name: &str, src: &Who, nodes: &[&String], ports: &Ports, tags: &Tags) 
     })
 }
 
-/// Who sees nodes in quarantine. A connection that is open when a node is put there goes on for as long as the two see each other.
+/// Who sees nodes in quarantine. A connection that is open when a node is put there goes on for as
+/// long as the two see each other.
 fn open_quarantine(rule: &Rule, tags: &Tags) -> Option<String> {
     let quarantine = &tags.quarantine;
     let operator = Who::Tag(tags.operator.clone());

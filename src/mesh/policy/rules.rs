@@ -63,7 +63,8 @@ impl Rules {
     /// Whether some rule lets `from` reach `to` for certain.
     pub(super) fn reaches(&self, from: &str, to: &str, port: u16) -> bool {
         self.all.iter().any(|rule| {
-            rule.src.iter().any(|who| who.covers(from)) && rule.dst.iter().any(|(who, ports)| who.covers(to) && ports.has(port))
+            rule.src.iter().any(|who| who.covers(from))
+                && rule.dst.iter().any(|(who, ports)| who.covers(to) && ports.has(port))
         })
     }
 
@@ -76,7 +77,11 @@ impl Rules {
             }
         }
         let src = self.all_named(policy, &grant.src, &name);
-        let dst = self.all_named(policy, &grant.dst, &name).into_iter().map(|who| (who, ports.clone())).collect();
+        let dst = self
+            .all_named(policy, &grant.dst, &name)
+            .into_iter()
+            .map(|who| (who, ports.clone()))
+            .collect();
         self.all.push(Rule { name, src, dst });
     }
 
@@ -87,14 +92,20 @@ impl Rules {
         let src = self.all_named(policy, &acl.src, &name);
         let mut dst = Vec::new();
         for text in &acl.dst {
-            let read = text.rsplit_once(':').and_then(|(whom, ports)| Some((whom, Ports::list(ports)?)));
+            let read =
+                text.rsplit_once(':').and_then(|(whom, ports)| Some((whom, Ports::list(ports)?)));
             let Some((whom, ports)) = read else {
                 self.note(text, &name);
                 continue;
             };
-            let ports = if acl.proto.as_deref().is_none_or(is_tcp) { ports } else { Ports::default() };
+            let ports =
+                if acl.proto.as_deref().is_none_or(is_tcp) { ports } else { Ports::default() };
             let whom = whom.trim_start_matches('[').trim_end_matches(']');
-            dst.extend(self.all_named(policy, &[whom.to_owned()], &name).into_iter().map(|who| (who, ports.clone())));
+            dst.extend(
+                self.all_named(policy, &[whom.to_owned()], &name)
+                    .into_iter()
+                    .map(|who| (who, ports.clone())),
+            );
         }
         self.all.push(Rule { name, src, dst });
     }
@@ -124,9 +135,14 @@ fn who(policy: &Policy, word: &str, depth: usize) -> Option<Vec<Who>> {
         let Some(members) = policy.groups.get(word).filter(|members| !members.is_empty()) else {
             return Some(vec![Who::People(word.to_owned())]);
         };
-        let members = members.iter().map(|member| who(policy, member, depth.checked_sub(1)?)).collect::<Option<Vec<_>>>()?.concat();
+        let members = members
+            .iter()
+            .map(|member| who(policy, member, depth.checked_sub(1)?))
+            .collect::<Option<Vec<_>>>()?
+            .concat();
         // Its name says more than the names of its members.
-        let name = |who| if matches!(who, Who::People(_)) { Who::People(word.to_owned()) } else { who };
+        let name =
+            |who| if matches!(who, Who::People(_)) { Who::People(word.to_owned()) } else { who };
         let mut members: Vec<Who> = members.into_iter().map(name).collect();
         members.dedup();
         return Some(members);
@@ -155,10 +171,12 @@ const TAILNET: [(&str, u32); 2] = [("100.64.0.0", 10), ("fd7a:115c:a1e0::", 48)]
 
 /// `None` for an address that may be any device's, and for what is no address.
 fn by_address(text: &str) -> Option<Who> {
-    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let (address, bits) =
+        text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let address: IpAddr = address.parse().ok()?;
     let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits: u32 = bits.map_or(Some(width), |bits| bits.parse().ok()).filter(|bits| *bits <= width)?;
+    let bits: u32 =
+        bits.map_or(Some(width), |bits| bits.parse().ok()).filter(|bits| *bits <= width)?;
     let (network, shared) = TAILNET.iter().find_map(|(network, shared)| {
         let network: IpAddr = network.parse().ok()?;
         (network.is_ipv4() == address.is_ipv4()).then_some((network, *shared))
@@ -218,7 +236,12 @@ impl Ports {
     fn read(text: &str) -> Option<Self> {
         match text.split_once(':') {
             Some((proto, ports)) if is_tcp(proto) => Self::list(ports),
-            Some((proto, _)) if !proto.is_empty() && proto.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => Some(Self::default()),
+            Some((proto, _))
+                if !proto.is_empty()
+                    && proto.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') =>
+            {
+                Some(Self::default())
+            }
             Some(_) => None,
             None => Self::list(text),
         }
@@ -256,7 +279,11 @@ mod tests {
             ("icmp:*", vec![], vec![1]),
         ] {
             let ports = Ports::read(text).unwrap();
-            assert!(has.iter().all(|port| ports.has(*port)) && !lacks.iter().any(|port| ports.has(*port)), "{text}");
+            assert!(
+                has.iter().all(|port| ports.has(*port))
+                    && !lacks.iter().any(|port| ports.has(*port)),
+                "{text}"
+            );
         }
         for text in ["tcp:redis", "", "80-", "1:2:3", "70000"] {
             assert!(Ports::read(text).is_none_or(|ports| ports == Ports::default()), "{text}");

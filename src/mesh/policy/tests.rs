@@ -14,7 +14,10 @@ fn tags(nodes: &[&str]) -> Tags {
 fn found(sections: &Value) -> Vec<String> {
     let mut policy = json!({"tagOwners": {"tag:a": ["tag:op"], "tag:q": ["tag:op"], "tag:op": []}});
     policy.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
-    judge(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"])).iter().map(ToString::to_string).collect()
+    judge(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]))
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// As [`found`], with these grants besides the wanted ones.
@@ -48,8 +51,18 @@ fn broken(policy: &Policy) -> Vec<String> {
     };
     let mut broken = Vec::new();
     for test in &policy.tests {
-        broken.extend(test.accept.iter().filter(|to| !holds(&test.src, to)).map(|to| format!("{} must reach {to}", test.src)));
-        broken.extend(test.deny.iter().filter(|to| holds(&test.src, to)).map(|to| format!("{} must not reach {to}", test.src)));
+        broken.extend(
+            test.accept
+                .iter()
+                .filter(|to| !holds(&test.src, to))
+                .map(|to| format!("{} must reach {to}", test.src)),
+        );
+        broken.extend(
+            test.deny
+                .iter()
+                .filter(|to| holds(&test.src, to))
+                .map(|to| format!("{} must not reach {to}", test.src)),
+        );
     }
     broken
 }
@@ -80,14 +93,23 @@ fn no_grant_and_no_owner_of_the_wanted_policy_may_be_missing() {
     for at in 0..good.grants.iter().flatten().count() {
         let mut policy = good.clone();
         policy.grants.as_mut().unwrap().remove(at);
-        assert!(judge(&policy, &tags).iter().any(|finding| finding.kind == Kind::Missing), "without grant {at}");
+        assert!(
+            judge(&policy, &tags).iter().any(|finding| finding.kind == Kind::Missing),
+            "without grant {at}"
+        );
         assert!(!broken(&policy).is_empty(), "without grant {at} a test of the policy fails");
     }
     for tag in good.tag_owners.keys() {
         let mut policy = good.clone();
         policy.tag_owners.remove(tag);
         let found = judge(&policy, &tags);
-        assert!(found.iter().any(|f| f.kind == Kind::Missing && f.text.contains(&format!("{tag} is not declared"))), "{tag}: {found:?}");
+        assert!(
+            found
+                .iter()
+                .any(|f| f.kind == Kind::Missing
+                    && f.text.contains(&format!("{tag} is not declared"))),
+            "{tag}: {found:?}"
+        );
     }
 }
 
@@ -97,7 +119,13 @@ fn owners_who_are_not_the_operator_do_not_help() {
         "grants": [{"src": ["tag:a"], "dst": ["tag:a"], "ip": ["6379"]}, {"src": ["tag:op"], "dst": ["tag:a", "tag:q"], "ip": ["9700"]}]});
     let found = judge(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]));
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-    only(&found, &[&["missing: tagOwners does not give tag:a to tag:op", "no key"], &["does not give tag:q", "quarantine"]]);
+    only(
+        &found,
+        &[
+            &["missing: tagOwners does not give tag:a to tag:op", "no key"],
+            &["does not give tag:q", "quarantine"],
+        ],
+    );
 }
 
 #[test]
@@ -110,40 +138,75 @@ fn a_policy_that_allows_all_is_named_with_all_that_it_opens() {
     ];
     only(&found(&json!({"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}]})), opened);
     only(&found(&json!({"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]})), opened);
-    only(&found(&json!({"acls": [{"action": "accept", "users": ["*"], "ports": ["*:*"]}]})), opened);
+    only(
+        &found(&json!({"acls": [{"action": "accept", "users": ["*"], "ports": ["*:*"]}]})),
+        opened,
+    );
     only(&found(&json!({})), opened);
 }
 
 #[test]
 fn an_empty_list_of_rules_allows_nothing() {
     for sections in [json!({"grants": []}), json!({"acls": []}), json!({"grants": null})] {
-        only(&found(&sections), &[&["missing", "replica"], &["missing", "sees none"], &["missing", "quarantine"]]);
+        only(
+            &found(&sections),
+            &[&["missing", "replica"], &["missing", "sees none"], &["missing", "quarantine"]],
+        );
     }
 }
 
 #[test]
 fn applications_may_reach_redis_and_nothing_else_of_a_node() {
-    only(&found_with(json!([{"src": ["tag:app", "group:ops", "a@example.com"], "dst": ["tag:a"], "ip": ["tcp:6379"]}])), &[]);
+    only(
+        &found_with(
+            json!([{"src": ["tag:app", "group:ops", "a@example.com"], "dst": ["tag:a"], "ip": ["tcp:6379"]}]),
+        ),
+        &[],
+    );
     let wide = found_with(json!([{"src": ["tag:app"], "dst": ["tag:a"], "ip": ["tcp:1000-7000"]}]));
     only(&wide, &[&["grant 3 lets devices with tag:app reach port 1055 of nodes with tag:a"]]);
     let wide = found_with(json!([{"src": ["group:ops"], "dst": ["tag:a"], "ip": ["tcp:9700"]}]));
     only(&wide, &[&["devices of group:ops reach port 9700"]]);
     let wide = found_with(json!([{"src": ["tag:op"], "dst": ["tag:a"], "ip": ["*"]}]));
     only(&wide, &[&["devices with tag:op reach port 1055"]]);
-    only(&found_with(json!([{"src": ["tag:app"], "dst": ["tag:a"], "ip": ["udp:*", "icmp:*"]}])), &[]);
+    only(
+        &found_with(json!([{"src": ["tag:app"], "dst": ["tag:a"], "ip": ["udp:*", "icmp:*"]}])),
+        &[],
+    );
 }
 
 #[test]
 fn whoever_sees_the_quarantine_is_named_by_whatever_port() {
     for (grant, words) in [
-        (json!({"src": ["tag:a"], "dst": ["tag:q"], "ip": ["tcp:26379"]}), "(tag:q) and devices with tag:a see each other: "),
-        (json!({"src": ["tag:q"], "dst": ["tag:a"], "ip": ["icmp:*"]}), "(tag:q) and devices with tag:a see each other: "),
-        (json!({"src": ["tag:app"], "dst": ["tag:q"], "app": {"example.com/cap/x": [{}]}}), "devices with tag:app see each other: "),
-        (json!({"src": ["tag:op"], "dst": ["tag:q"], "ip": ["tcp:6379"]}), "devices with tag:op see each other, Redis included"),
-        (json!({"src": ["autogroup:tagged"], "dst": ["autogroup:member"], "ip": ["22"]}), "devices of autogroup:member see each other: "),
-        (json!({"src": ["everything"], "dst": ["tag:q"], "ip": ["22"]}), "every device see each other: "),
+        (
+            json!({"src": ["tag:a"], "dst": ["tag:q"], "ip": ["tcp:26379"]}),
+            "(tag:q) and devices with tag:a see each other: ",
+        ),
+        (
+            json!({"src": ["tag:q"], "dst": ["tag:a"], "ip": ["icmp:*"]}),
+            "(tag:q) and devices with tag:a see each other: ",
+        ),
+        (
+            json!({"src": ["tag:app"], "dst": ["tag:q"], "app": {"example.com/cap/x": [{}]}}),
+            "devices with tag:app see each other: ",
+        ),
+        (
+            json!({"src": ["tag:op"], "dst": ["tag:q"], "ip": ["tcp:6379"]}),
+            "devices with tag:op see each other, Redis included",
+        ),
+        (
+            json!({"src": ["autogroup:tagged"], "dst": ["autogroup:member"], "ip": ["22"]}),
+            "devices of autogroup:member see each other: ",
+        ),
+        (
+            json!({"src": ["everything"], "dst": ["tag:q"], "ip": ["22"]}),
+            "every device see each other: ",
+        ),
     ] {
-        only(&found_with(json!([grant])), &[&["too open: grant 3 lets nodes in quarantine", words]]);
+        only(
+            &found_with(json!([grant])),
+            &[&["too open: grant 3 lets nodes in quarantine", words]],
+        );
     }
 }
 
@@ -163,9 +226,20 @@ fn clusters_with_tags_of_their_own_stay_apart() {
     let tags = tags(&["tag:a", "tag:b"]);
     let mut policy = wanted(&tags);
     let both = || vec!["tag:a".to_owned(), "tag:b".to_owned()];
-    policy.grants.as_mut().unwrap().push(Grant { src: both(), dst: both(), ip: vec!["tcp:6379".to_owned()], why: "" });
+    policy.grants.as_mut().unwrap().push(Grant {
+        src: both(),
+        dst: both(),
+        ip: vec!["tcp:6379".to_owned()],
+        why: "",
+    });
     let found: Vec<_> = judge(&policy, &tags).iter().map(ToString::to_string).collect();
-    only(&found, &[&["nodes with tag:a reach Redis of nodes with tag:b"], &["nodes with tag:b reach Redis of nodes with tag:a"]]);
+    only(
+        &found,
+        &[
+            &["nodes with tag:a reach Redis of nodes with tag:b"],
+            &["nodes with tag:b reach Redis of nodes with tag:a"],
+        ],
+    );
     assert!(!broken(&policy).is_empty());
 }
 
@@ -194,8 +268,17 @@ fn a_word_that_is_not_understood_is_said_and_not_passed_over() {
 
 #[test]
 fn what_is_no_policy_is_an_error_that_quotes_nothing_of_it() {
-    for text in ["", "[]", "{\"grants\": {}}", "{\"tagOwners\": {\"tag:a\": \"tag:op\"}}", "{\"grants\": [{\"src\": \"tag:a\"}]}"] {
+    for text in [
+        "",
+        "[]",
+        "{\"grants\": {}}",
+        "{\"tagOwners\": {\"tag:a\": \"tag:op\"}}",
+        "{\"grants\": [{\"src\": \"tag:a\"}]}",
+    ] {
         let error = Policy::parse(text).unwrap_err().to_string();
-        assert!(error.starts_with("the policy is not understood (line ") && !error.contains("tag:"), "{error}");
+        assert!(
+            error.starts_with("the policy is not understood (line ") && !error.contains("tag:"),
+            "{error}"
+        );
     }
 }

@@ -21,7 +21,13 @@ impl fmt::Display for Policy {
             if !grant.why.is_empty() {
                 writeln!(f, "    // {}", grant.why)?;
             }
-            writeln!(f, "    {{\"src\": {}, \"dst\": {}, \"ip\": {}}},", list(&grant.src), list(&grant.dst), list(&grant.ip))?;
+            writeln!(
+                f,
+                "    {{\"src\": {}, \"dst\": {}, \"ip\": {}}},",
+                list(&grant.src),
+                list(&grant.dst),
+                list(&grant.ip)
+            )?;
         }
         writeln!(f, "  ],\n  // A change that breaks one of these is refused.\n  \"tests\": [")?;
         for test in &self.tests {

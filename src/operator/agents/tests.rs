@@ -22,7 +22,8 @@ const BREAKS: u32 = 7;
 #[derive(Clone, Default)]
 struct Chatty {
     readers: Arc<AtomicUsize>,
-    /// What it says of itself, one after the other; then its stream ends. Nothing at all: it stays open.
+    /// What it says of itself, one after the other; then its stream ends. Nothing at all: it stays
+    /// open.
     states: Vec<wire::NodeState>,
     watchers: Arc<AtomicUsize>,
 }
@@ -40,7 +41,10 @@ impl Agent for Chatty {
     type WatchStream = BoxStream<'static, Result<wire::NodeState, Status>>;
     type LogsStream = BoxStream<'static, Result<wire::LogLine, Status>>;
 
-    async fn watch(&self, _request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         // It speaks once: whoever watches it again hears nothing more of it.
         if self.states.is_empty() || self.watchers.fetch_add(1, Ordering::SeqCst) > 0 {
             return Ok(Response::new(stream::pending().boxed()));
@@ -48,18 +52,27 @@ impl Agent for Chatty {
         Ok(Response::new(stream::iter(self.states.clone()).map(Ok).boxed()))
     }
 
-    async fn command(&self, _request: Request<CommandRequest>) -> Result<Response<wire::CommandReply>, Status> {
+    async fn command(
+        &self,
+        _request: Request<CommandRequest>,
+    ) -> Result<Response<wire::CommandReply>, Status> {
         Err(Status::unimplemented("it only talks"))
     }
 
-    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+    async fn logs(
+        &self,
+        request: Request<LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
         let tail = request.into_inner().tail;
         self.readers.fetch_add(1, Ordering::SeqCst);
         let reader = Reader(self.readers.clone());
         let line = |text: String| Ok(wire::LogLine { source: "redis".into(), text });
         let lines = stream::iter(0..=tail).map(move |n| line(n.to_string()));
         let lines = match tail {
-            BREAKS => lines.take(2).chain(stream::iter([Err(Status::unavailable("it fell over"))])).boxed(),
+            BREAKS => lines
+                .take(2)
+                .chain(stream::iter([Err(Status::unavailable("it fell over"))]))
+                .boxed(),
             _ => lines.chain(stream::pending()).boxed(),
         };
         let all = lines.inspect(move |_| {
@@ -73,26 +86,33 @@ fn incarnation() -> IncarnationName {
     IncarnationName("cache-0-x7k2".to_owned())
 }
 
-/// Serves `agent` at a loopback address of its own, because agents listen on a fixed port; returns who watches it.
+/// Serves `agent` at a loopback address of its own, because agents listen on a fixed port; returns
+/// who watches it.
 async fn watching(agent: Chatty) -> MeshAgents {
     // Another test of this process may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let root = RootSecret::new(vec![7; 32].into()).unwrap();
     let listener = loop {
         let [a, b, c] = rand::random::<[u8; 3]>();
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, a, b, c.clamp(2, 250)), AGENT_PORT)).await {
+        if let Ok(listener) =
+            TcpListener::bind((Ipv4Addr::new(127, a, b, c.clamp(2, 250)), AGENT_PORT)).await
+        {
             break listener;
         }
     };
     let ip = listener.local_addr().unwrap().ip().to_string();
     let own = root.node_certificate(&incarnation(), UnixMs::now());
     let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(&own.certificate, secrecy::ExposeSecret::expose_secret(&own.key)))
+        .identity(Identity::from_pem(
+            &own.certificate,
+            secrecy::ExposeSecret::expose_secret(&own.key),
+        ))
         .client_ca_root(Certificate::from_pem(root.ca_pem()));
     let serving = Server::builder().tls_config(tls).unwrap().add_service(AgentServer::new(agent));
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
     let operator = root.operator_certificate(UnixMs::now());
-    let identity = AgentTls { ca: root.ca_pem(), certificate: operator.certificate, key: operator.key };
+    let identity =
+        AgentTls { ca: root.ca_pem(), certificate: operator.certificate, key: operator.key };
     let agents = MeshAgents::new(None, identity, Arc::new(UnixMs::now));
     agents.watch(&BTreeMap::from([(incarnation(), ip)]));
     agents
@@ -123,7 +143,9 @@ async fn readers_are_few_and_let_go() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the agent has no reader any more");
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .expect("the agent has no reader any more");
     assert!(NodeLogs::logs(&agents, &incarnation(), 0, true).await.is_ok());
 }
 
@@ -131,17 +153,22 @@ async fn readers_are_few_and_let_go() {
 async fn a_log_that_breaks_says_so_in_its_last_line() {
     let agents = watching(Chatty::default()).await;
     for follow in [false, true] {
-        let lines: Vec<_> = NodeLogs::logs(&agents, &incarnation(), BREAKS, follow).await.unwrap().collect().await;
+        let lines: Vec<_> =
+            NodeLogs::logs(&agents, &incarnation(), BREAKS, follow).await.unwrap().collect().await;
         assert_eq!(lines[..2], ["redis | 0", "redis | 1"]);
         assert!(
-            lines[2].starts_with("operator | the log of cache-0-x7k2 cannot be read (") && lines[2].contains("it fell over"),
+            lines[2].starts_with("operator | the log of cache-0-x7k2 cannot be read (")
+                && lines[2].contains("it fell over"),
             "{lines:?}"
         );
         assert_eq!(lines.len(), 3);
     }
     let unknown = IncarnationName("cache-1-none".to_owned());
     let sentence = NodeLogs::logs(&agents, &unknown, 1, false).await.err().unwrap();
-    assert!(sentence.starts_with("the log of cache-1-none cannot be read (it is not on the mesh)"), "{sentence}");
+    assert!(
+        sentence.starts_with("the log of cache-1-none cannot be read (it is not on the mesh)"),
+        "{sentence}"
+    );
 }
 
 fn state(process: wire::Process) -> wire::NodeState {
@@ -152,8 +179,14 @@ fn state(process: wire::Process) -> wire::NodeState {
         fenced: process == wire::Process::Exited,
         ..wire::Redis::default()
     };
-    let history = Some(wire::History { replid: "aa".into(), offset: 42, epoch: 3, gap_ms: Some(0) });
-    wire::NodeState { incarnation: incarnation().0, redis: Some(redis), history, ..wire::NodeState::default() }
+    let history =
+        Some(wire::History { replid: "aa".into(), offset: 42, epoch: 3, gap_ms: Some(0) });
+    wire::NodeState {
+        incarnation: incarnation().0,
+        redis: Some(redis),
+        history,
+        ..wire::NodeState::default()
+    }
 }
 
 /// What is known of the node once its stream has ended.
@@ -161,7 +194,8 @@ async fn after_the_end(agents: &MeshAgents) -> NodeView {
     let mut changes = agents.changes();
     let ended = async {
         loop {
-            if let Some(view) = agents.views().remove(&incarnation()).filter(|view| !view.connected) {
+            if let Some(view) = agents.views().remove(&incarnation()).filter(|view| !view.connected)
+            {
                 return view;
             }
             changes.changed().await.unwrap();
@@ -177,13 +211,19 @@ async fn a_last_word_outlives_the_stream_that_brought_it() {
     let view = after_the_end(&agents).await;
     let redis = &view.state.redis;
     assert_eq!((redis.process, redis.role, redis.fenced), (Process::Exited, Role::Master, true));
-    assert_eq!((redis.min_replicas, view.state.history.map(|h| (h.offset, h.gap_ms))), (1, Some((42, 0))));
+    assert_eq!(
+        (redis.min_replicas, view.state.history.map(|h| (h.offset, h.gap_ms))),
+        (1, Some((42, 0)))
+    );
 }
 
 #[tokio::test]
 async fn a_node_that_sends_more_than_a_state_can_be_is_not_heard_any_more() {
-    let huge = wire::NodeState { notes: vec!["x".repeat(3_000_000)], ..state(wire::Process::Exited) };
-    let agents = watching(Chatty { states: vec![state(wire::Process::Running), huge], ..Chatty::default() }).await;
+    let huge =
+        wire::NodeState { notes: vec!["x".repeat(3_000_000)], ..state(wire::Process::Exited) };
+    let agents =
+        watching(Chatty { states: vec![state(wire::Process::Running), huge], ..Chatty::default() })
+            .await;
     let view = after_the_end(&agents).await;
     assert_eq!((view.state.redis.process, view.state.notes.len()), (Process::Running, 0));
 }

@@ -22,7 +22,12 @@ pub(crate) struct FakeLogs {
 
 #[async_trait]
 impl NodeLogs for FakeLogs {
-    async fn logs(&self, incarnation: &IncarnationName, tail: u32, follow: bool) -> Result<LogLines, String> {
+    async fn logs(
+        &self,
+        incarnation: &IncarnationName,
+        tail: u32,
+        follow: bool,
+    ) -> Result<LogLines, String> {
         if incarnation.0 != CONNECTED {
             return Err(format!("the log of {incarnation} cannot be read (\u{1b}[2J)"));
         }

@@ -42,10 +42,24 @@ impl Api {
         tokio::spawn({
             let (socket, logs, shutdown) = (socket.clone(), logs.clone(), shutdown.clone());
             async move {
-                crate::server::serve(&socket, store, Arc::default(), Arc::new(Registry::default()), |_| Vec::new(), logs, shutdown).await
+                crate::server::serve(
+                    &socket,
+                    store,
+                    Arc::default(),
+                    Arc::new(Registry::default()),
+                    |_| Vec::new(),
+                    logs,
+                    shutdown,
+                )
+                .await
             }
         });
-        let http = reqwest::Client::builder().unix_socket(socket).no_proxy().timeout(SOON).build().unwrap();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .no_proxy()
+            .timeout(SOON)
+            .build()
+            .unwrap();
         let ready = async {
             while http.get("http://operator/healthz").send().await.is_err() {
                 tokio::task::yield_now().await;
@@ -78,18 +92,30 @@ async fn a_line_is_a_line_and_the_master_is_meant() {
     let all = "agent | started\ntailscaled | two lines\nredis | colour\u{1b}[2J\n".to_owned();
     assert_eq!(api.text("cache/logs").await, (200, all.clone()));
     assert_eq!(api.text("cache/logs?node=0&tail=4000000000").await, (200, all));
-    assert_eq!(api.text("cache/logs?node=cache-0-a&tail=1").await, (200, "redis | colour\u{1b}[2J\n".to_owned()));
-    assert_eq!(*api.logs.asked.lock().unwrap(), [(DEFAULT_TAIL, false), (MOST_TAIL, false), (1, false)]);
+    assert_eq!(
+        api.text("cache/logs?node=cache-0-a&tail=1").await,
+        (200, "redis | colour\u{1b}[2J\n".to_owned())
+    );
+    assert_eq!(
+        *api.logs.asked.lock().unwrap(),
+        [(DEFAULT_TAIL, false), (MOST_TAIL, false), (1, false)]
+    );
 }
 
 #[tokio::test]
 async fn a_log_that_cannot_be_read_is_one_sentence() {
     let api = Api::start().await;
-    let sentence = |text: &str| serde_json::from_str::<crate::server::messages::Message>(text).unwrap().message;
+    let sentence = |text: &str| {
+        serde_json::from_str::<crate::server::messages::Message>(text).unwrap().message
+    };
     for (query, status, says) in [
         ("cache/logs?node=1", 503, "the log of cache-1-b cannot be read (?[2J)"),
         ("cache/logs?node=7", 404, "cache has no node 7; its nodes are 0 to 2"),
-        ("cache/logs?node=cache-9-z", 404, "cache has no incarnation cache-9-z; `akash-redis describe cache` lists those there are"),
+        (
+            "cache/logs?node=cache-9-z",
+            404,
+            "cache has no incarnation cache-9-z; `akash-redis describe cache` lists those there are",
+        ),
     ] {
         let (code, text) = api.text(query).await;
         assert_eq!((code, sentence(&text).as_str()), (status, says));
@@ -104,7 +130,11 @@ async fn followed_lines_come_one_by_one_and_a_reader_who_leaves_lets_go() {
     let mut answer = api.ask("cache/logs?tail=0&follow=true").await;
     for line in ["redis | first", "redis | second"] {
         lines.send(line.to_owned()).await.unwrap();
-        assert_eq!(answer.chunk().await.unwrap().unwrap(), format!("{line}\n"), "it came before there was another");
+        assert_eq!(
+            answer.chunk().await.unwrap().unwrap(),
+            format!("{line}\n"),
+            "it came before there was another"
+        );
     }
     drop(answer);
     tokio::time::timeout(SOON, lines.closed()).await.expect("nobody holds the node's log any more");

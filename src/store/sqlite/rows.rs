@@ -24,7 +24,8 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
 }
 
 fn read_json<T: DeserializeOwned>(text: &str, what: &str, name: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|e| StoreError::Failed(format!("the {what} of {name} cannot be read: {e}")))
+    serde_json::from_str(text)
+        .map_err(|e| StoreError::Failed(format!("the {what} of {name} cannot be read: {e}")))
 }
 
 /// Columns of an object as they lie in the table.
@@ -42,8 +43,7 @@ pub(super) struct ObjectRow {
     record_version: i64,
 }
 
-const OBJECT: &str =
-    "SELECT name, labels, annotations, spec, status, generation, resource_version, created, deleted, record, record_version FROM object";
+const OBJECT: &str = "SELECT name, labels, annotations, spec, status, generation, resource_version, created, deleted, record, record_version FROM object";
 
 impl ObjectRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -79,48 +79,85 @@ impl ObjectRow {
             spec: read_json(&self.spec, "spec", &self.name)?,
             status: self.status.map(|text| read_json(&text, "status", &self.name)).transpose()?,
         };
-        Ok(Stored { cluster, record: read_json(&self.record, "record", &self.name)?, record_version: unsigned(self.record_version) })
+        Ok(Stored {
+            cluster,
+            record: read_json(&self.record, "record", &self.name)?,
+            record_version: unsigned(self.record_version),
+        })
     }
 }
 
 pub(super) fn find(tx: &Transaction<'_>, name: &str) -> Result<Option<Stored>, StoreError> {
-    let row = tx.query_row(&format!("{OBJECT} WHERE name = ?1"), [name], ObjectRow::read).optional().map_err(failed)?;
+    let row = tx
+        .query_row(&format!("{OBJECT} WHERE name = ?1"), [name], ObjectRow::read)
+        .optional()
+        .map_err(failed)?;
     row.map(ObjectRow::into_stored).transpose()
 }
 
 pub(super) fn all(tx: &Transaction<'_>) -> Result<Vec<Stored>, StoreError> {
     let mut query = tx.prepare_cached(&format!("{OBJECT} ORDER BY name")).map_err(failed)?;
-    let rows = query.query_map([], ObjectRow::read).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let rows = query
+        .query_map([], ObjectRow::read)
+        .map_err(failed)?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
     rows.into_iter().map(ObjectRow::into_stored).collect()
 }
 
 pub(super) fn counter(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreError> {
-    tx.query_row("SELECT value FROM counter WHERE name = ?1", [name], |row| row.get(0)).map(unsigned).map_err(failed)
-}
-
-pub(super) fn count_up(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreError> {
-    tx.query_row("UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value", [name], |row| row.get(0))
+    tx.query_row("SELECT value FROM counter WHERE name = ?1", [name], |row| row.get(0))
         .map(unsigned)
         .map_err(failed)
 }
 
-pub(super) fn raise_term(tx: &Transaction<'_>, next: impl FnOnce(u64) -> u64) -> Result<u64, StoreError> {
-    let last = tx.query_row("SELECT value FROM counter WHERE name = 'term'", [], |row| row.get(0)).map(unsigned).map_err(failed)?;
+pub(super) fn count_up(tx: &Transaction<'_>, name: &str) -> Result<u64, StoreError> {
+    tx.query_row(
+        "UPDATE counter SET value = value + 1 WHERE name = ?1 RETURNING value",
+        [name],
+        |row| row.get(0),
+    )
+    .map(unsigned)
+    .map_err(failed)
+}
+
+pub(super) fn raise_term(
+    tx: &Transaction<'_>,
+    next: impl FnOnce(u64) -> u64,
+) -> Result<u64, StoreError> {
+    let last = tx
+        .query_row("SELECT value FROM counter WHERE name = 'term'", [], |row| row.get(0))
+        .map(unsigned)
+        .map_err(failed)?;
     let term = next(last);
     tx.execute("UPDATE counter SET value = ?1 WHERE name = 'term'", [int(term)]).map_err(failed)?;
     Ok(term)
 }
 
-pub(super) fn put_tx(tx: &Transaction<'_>, cluster: &str, signed: &SignedTx) -> Result<(), StoreError> {
-    let row = params![signed.hash, cluster, int(signed.dseq), signed.purpose, signed.bytes, int(signed.timeout.0)];
+pub(super) fn put_tx(
+    tx: &Transaction<'_>,
+    cluster: &str,
+    signed: &SignedTx,
+) -> Result<(), StoreError> {
+    let row = params![
+        signed.hash,
+        cluster,
+        int(signed.dseq),
+        signed.purpose,
+        signed.bytes,
+        int(signed.timeout.0)
+    ];
     tx.execute("INSERT INTO tx (hash, cluster, dseq, purpose, bytes, timeout) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING", row)
         .map(drop)
         .map_err(failed)
 }
 
 pub(super) fn txs(tx: &Transaction<'_>) -> Result<Vec<(String, SignedTx)>, StoreError> {
-    let mut query =
-        tx.prepare_cached("SELECT cluster, dseq, purpose, bytes, hash, timeout FROM tx ORDER BY timeout, hash").map_err(failed)?;
+    let mut query = tx
+        .prepare_cached(
+            "SELECT cluster, dseq, purpose, bytes, hash, timeout FROM tx ORDER BY timeout, hash",
+        )
+        .map_err(failed)?;
     let read = |row: &Row<'_>| {
         let signed = SignedTx {
             dseq: unsigned(row.get(1)?),
@@ -144,8 +181,18 @@ pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), Store
 }
 
 pub(super) fn events(tx: &Transaction<'_>, cluster: &str) -> Result<Vec<Event>, StoreError> {
-    let mut query = tx.prepare_cached("SELECT at, cluster, reason, message FROM event WHERE cluster = ?1 ORDER BY id").map_err(failed)?;
-    let read =
-        |row: &Row<'_>| Ok(Event { at: UnixMs(unsigned(row.get(0)?)), cluster: row.get(1)?, reason: row.get(2)?, message: row.get(3)? });
+    let mut query = tx
+        .prepare_cached(
+            "SELECT at, cluster, reason, message FROM event WHERE cluster = ?1 ORDER BY id",
+        )
+        .map_err(failed)?;
+    let read = |row: &Row<'_>| {
+        Ok(Event {
+            at: UnixMs(unsigned(row.get(0)?)),
+            cluster: row.get(1)?,
+            reason: row.get(2)?,
+            message: row.get(3)?,
+        })
+    };
     query.query_map([cluster], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }

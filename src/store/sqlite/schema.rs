@@ -7,7 +7,8 @@ use rusqlite::{Connection, MAIN_DB};
 use super::super::StoreError;
 use super::{create_private, failed};
 
-/// Each entry brings the file from its index to the next version. Entries are never changed once released: add another one.
+/// Each entry brings the file from its index to the next version. Entries are never changed once
+/// released: add another one.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -47,11 +48,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in memory.
+/// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in
+/// memory.
 ///
-/// Each step is one transaction together with its version number, so a crash leaves the file at one version or the next.
-pub(super) fn migrate(connection: &mut Connection, path: Option<&Path>, migrations: &[&str]) -> Result<(), StoreError> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+/// Each step is one transaction together with its version number, so a crash leaves the file at one
+/// version or the next.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    path: Option<&Path>,
+    migrations: &[&str],
+) -> Result<(), StoreError> {
+    let found: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let version = usize::try_from(found).unwrap_or(usize::MAX);
     if version > migrations.len() {
         return Err(StoreError::Failed(format!(
@@ -65,13 +73,16 @@ pub(super) fn migrate(connection: &mut Connection, path: Option<&Path>, migratio
     {
         let copy = path.with_added_extension(format!("v{version}.backup"));
         create_private(&copy)?;
-        connection.backup(MAIN_DB, &copy, None::<fn(rusqlite::backup::Progress)>).map_err(failed)?;
+        connection
+            .backup(MAIN_DB, &copy, None::<fn(rusqlite::backup::Progress)>)
+            .map_err(failed)?;
         tracing::info!(copy = %copy.display(), from = version, to = migrations.len(), "the store is upgraded; a copy of the old one was made");
     }
     for (index, migration) in migrations.iter().enumerate().skip(version) {
         let tx = connection.transaction().map_err(failed)?;
         tx.execute_batch(migration).map_err(failed)?;
-        tx.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX)).map_err(failed)?;
+        tx.pragma_update(None, "user_version", i64::try_from(index + 1).unwrap_or(i64::MAX))
+            .map_err(failed)?;
         tx.commit().map_err(failed)?;
     }
     Ok(())

@@ -14,11 +14,22 @@ fn cluster(name: &str, nodes: u32) -> RedisCluster {
 }
 
 fn signed(hash: &str) -> SignedTx {
-    SignedTx { dseq: 7, purpose: "create".into(), bytes: vec![0, 255, 1], hash: hash.into(), timeout: UnixMs(5) }
+    SignedTx {
+        dseq: 7,
+        purpose: "create".into(),
+        bytes: vec![0, 255, 1],
+        hash: hash.into(),
+        timeout: UnixMs(5),
+    }
 }
 
 fn event(n: u64) -> Event {
-    Event { at: UnixMs(n), cluster: "cache".into(), reason: "Tested".into(), message: format!("number {n}") }
+    Event {
+        at: UnixMs(n),
+        cluster: "cache".into(),
+        reason: "Tested".into(),
+        message: format!("number {n}"),
+    }
 }
 
 #[tokio::test]
@@ -39,7 +50,10 @@ async fn generation_follows_the_spec_and_the_version_follows_every_change() {
 
     store.set_status("cache", &Status { epoch: 4, ..Status::default() }).await.unwrap();
     let grown = store.apply(cluster("cache", 5)).await.unwrap();
-    assert_eq!((grown.cluster.metadata.generation, grown.cluster.metadata.resource_version.as_deref()), (Some(2), Some("4")));
+    assert_eq!(
+        (grown.cluster.metadata.generation, grown.cluster.metadata.resource_version.as_deref()),
+        (Some(2), Some("4"))
+    );
     assert_eq!(grown.cluster.status.unwrap().epoch, 4, "an apply leaves the status alone");
     assert_eq!(grown.cluster.metadata.creation_timestamp, made.creation_timestamp);
 }
@@ -54,7 +68,10 @@ async fn a_change_of_something_that_moved_meanwhile_is_a_conflict() {
 
     let record = Record { epoch: 1, ..Record::default() };
     assert_eq!(store.set_record("cache", 0, &record).await.unwrap(), 1);
-    assert!(matches!(store.set_record("cache", 0, &Record::default()).await, Err(StoreError::Conflict { .. })));
+    assert!(matches!(
+        store.set_record("cache", 0, &Record::default()).await,
+        Err(StoreError::Conflict { .. })
+    ));
     let stored = store.get("cache").await.unwrap();
     assert_eq!((stored.record, stored.record_version, stored.cluster.spec.nodes), (record, 1, 4));
 }
@@ -78,9 +95,10 @@ async fn an_operator_that_was_superseded_writes_nothing() {
     let second = new.take_over().await.unwrap();
     assert!(second > first);
 
-    let superseded =
-        |r: Result<(), StoreError>| matches!(r, Err(StoreError::Superseded { ours, theirs }) if (ours, theirs) == (first, second));
-    assert!(superseded(old.set_record("cache", 1, &Record { epoch: 9, ..Record::default() }).await.map(drop)));
+    let superseded = |r: Result<(), StoreError>| matches!(r, Err(StoreError::Superseded { ours, theirs }) if (ours, theirs) == (first, second));
+    assert!(superseded(
+        old.set_record("cache", 1, &Record { epoch: 9, ..Record::default() }).await.map(drop)
+    ));
     assert!(superseded(old.set_status("cache", &Status::default()).await));
     assert!(superseded(old.keep_tx("cache", &signed("A")).await));
     assert!(superseded(old.drop_tx("A").await));
@@ -89,7 +107,9 @@ async fn an_operator_that_was_superseded_writes_nothing() {
 
     let seen = new.get("cache").await.unwrap();
     assert_eq!((seen.record.epoch, seen.cluster.status), (0, None));
-    assert!(new.kept_txs().await.unwrap().is_empty() && new.events("cache").await.unwrap().is_empty());
+    assert!(
+        new.kept_txs().await.unwrap().is_empty() && new.events("cache").await.unwrap().is_empty()
+    );
     new.set_record("cache", 1, &Record::default()).await.unwrap();
 }
 
@@ -103,12 +123,19 @@ async fn deletion_is_marked_once_and_carried_out_by_the_operator() {
     store.mark_deleted("cache").await.unwrap();
     assert_eq!(store.get("cache").await.unwrap().cluster.metadata, marked);
     let again = store.apply(cluster("cache", 5)).await.unwrap().cluster.metadata;
-    assert_eq!(again.deletion_timestamp, marked.deletion_timestamp, "an apply does not take a deletion back");
+    assert_eq!(
+        again.deletion_timestamp, marked.deletion_timestamp,
+        "an apply does not take a deletion back"
+    );
 
     store.keep_tx("cache", &signed("A")).await.unwrap();
     store.remove("cache").await.unwrap();
     assert!(matches!(store.mark_deleted("cache").await, Err(StoreError::NotFound { .. })));
-    assert_eq!(store.kept_txs().await.unwrap().len(), 1, "a transaction may land after its cluster is gone");
+    assert_eq!(
+        store.kept_txs().await.unwrap().len(),
+        1,
+        "a transaction may land after its cluster is gone"
+    );
 }
 
 #[tokio::test]
@@ -149,7 +176,11 @@ async fn a_store_belongs_to_the_root_secret_that_it_was_first_used_with() {
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     let refused = store.belong_to(&theirs).await.unwrap_err();
-    assert!(refused.to_string().contains("of installation abc123") && refused.to_string().contains("zzz999"), "{refused}");
+    assert!(
+        refused.to_string().contains("of installation abc123")
+            && refused.to_string().contains("zzz999"),
+        "{refused}"
+    );
     store.belong_to(&ours).await.unwrap();
     assert_eq!(store.list().await.unwrap().len(), 1);
 }
@@ -167,7 +198,8 @@ async fn a_store_of_the_first_release_is_taken_over_by_who_uses_it_next() {
     assert!(path.with_added_extension("v1.backup").exists(), "a copy was made before");
 }
 
-/// What a machine that lost its power now would find: the files as they are, with the store still open.
+/// What a machine that lost its power now would find: the files as they are, with the store still
+/// open.
 fn crashed_copy(dir: &TempDir) -> (TempDir, PathBuf) {
     let copy = TempDir::new().unwrap();
     for entry in std::fs::read_dir(dir.path()).unwrap() {
@@ -213,7 +245,12 @@ fn the_file_is_for_its_owner_alone() {
     let _store = SqliteStore::open(&dir.path().join("store.db")).unwrap();
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let entry = entry.unwrap();
-        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", entry.path().display());
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o077,
+            0,
+            "{}",
+            entry.path().display()
+        );
     }
 }
 
@@ -229,10 +266,18 @@ fn an_upgrade_leaves_a_copy_and_a_later_file_is_refused() {
     assert!(!copy.exists(), "nothing to upgrade, nothing to copy");
 
     schema::migrate(&mut connection, Some(&path), &[first, "UPDATE a SET n = 2"]).unwrap();
-    let n = |c: &Connection| c.query_row("SELECT n FROM a", [], |row| row.get::<_, i64>(0)).unwrap();
+    let n =
+        |c: &Connection| c.query_row("SELECT n FROM a", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((n(&connection), n(&Connection::open(&copy).unwrap())), (2, 1));
 
-    assert!(schema::migrate(&mut connection, Some(&path), &[first, "UPDATE a SET n = 2", "UPDATE a SET n = 3; not SQL"]).is_err());
+    assert!(
+        schema::migrate(
+            &mut connection,
+            Some(&path),
+            &[first, "UPDATE a SET n = 2", "UPDATE a SET n = 3; not SQL"]
+        )
+        .is_err()
+    );
     assert_eq!(n(&connection), 2, "a migration that fails changes nothing");
     let later = schema::migrate(&mut connection, Some(&path), &[first]).unwrap_err();
     assert!(later.to_string().contains("later release"), "{later}");

@@ -19,14 +19,16 @@ async fn a_deletion_read_from_an_endpoint_that_is_behind_leaks_nothing() {
     world.apply(THREE).await;
     world.until_ready("cache").await;
     world.kill_operator().await;
-    // The operator starts anew, and the endpoint that answers stopped following the chain some time ago.
+    // The operator starts anew, and the endpoint that answers stopped following the chain some time
+    // ago.
     world.chain.stick(Some(before));
     world.start_operator().await;
     world.store.mark_deleted("cache").await.unwrap();
     waits_for(&world, "cache", "which cannot be believed yet").await;
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert!(world.store.get("cache").await.is_ok(), "it was forgotten while its leases are paid");
-    told(&world, "cache", "Degraded", "True", &["to be cleaned up", "the endpoint is behind"]).await;
+    told(&world, "cache", "Degraded", "True", &["to be cleaned up", "the endpoint is behind"])
+        .await;
     world.chain.stick(None);
     world.until_gone("cache").await;
     world.assert_nothing_left();
@@ -39,7 +41,11 @@ async fn an_endpoint_that_is_a_minute_behind_is_not_believed_about_what_is_young
     world.start_operator().await;
     let before = world.chain.snapshot();
     world.apply(THREE).await;
-    world.until("three orders", Duration::from_mins(1), async || world.chain.active_deployments().len() == 3).await;
+    world
+        .until("three orders", Duration::from_mins(1), async || {
+            world.chain.active_deployments().len() == 3
+        })
+        .await;
     world.kill_operator().await;
     world.chain.stick(Some(before));
     world.start_operator().await;
@@ -79,7 +85,9 @@ async fn fees_that_are_spent_are_told_and_nothing_else_is_hurt() {
     let written = world.written();
     world.until("writes", Duration::from_mins(1), async || world.written() > written + 20).await;
     world.chain.fault(|f| f.fees_spent = false);
-    world.until("the move", Duration::from_mins(20), async || !live(&world).await.contains(&replica)).await;
+    world
+        .until("the move", Duration::from_mins(20), async || !live(&world).await.contains(&replica))
+        .await;
     comes_up_and_goes(&world, "cache").await;
 }
 
@@ -91,10 +99,21 @@ async fn a_block_time_that_is_a_lie_buys_nothing_above_the_budget() {
         world.chain.fault(|f| f.block_ms = Some(block_ms));
         world.apply(&THREE.replace("30act", "12act")).await;
         world.start_operator().await;
-        world.until("orders", Duration::from_mins(1), async || !world.stored("cache").await.record.incarnations.is_empty()).await;
+        world
+            .until("orders", Duration::from_mins(1), async || {
+                !world.stored("cache").await.record.incarnations.is_empty()
+            })
+            .await;
         let record = world.stored("cache").await.record;
-        let promised: u128 = record.incarnations.values().map(|i| i.max_price.0 * BLOCKS_A_MONTH / 1_000_000_000_000_000_000).sum();
-        assert!(promised <= u128::from(Uact(12_000_000).0), "{block_ms} ms a block: orders for {promised}uact a month");
+        let promised: u128 = record
+            .incarnations
+            .values()
+            .map(|i| i.max_price.0 * BLOCKS_A_MONTH / 1_000_000_000_000_000_000)
+            .sum();
+        assert!(
+            promised <= u128::from(Uact(12_000_000).0),
+            "{block_ms} ms a block: orders for {promised}uact a month"
+        );
         world.kill_operator().await;
     }
 }
@@ -121,7 +140,8 @@ async fn a_provider_that_never_starts_what_it_took_is_given_up() {
     world.start_operator().await;
     world.apply(THREE).await;
     waits_for(&world, "cache", "to start what it took").await;
-    let given_up = async || world.store.events("cache").await.unwrap().iter().any(|e| e.reason == "GivenUp");
+    let given_up =
+        async || world.store.events("cache").await.unwrap().iter().any(|e| e.reason == "GivenUp");
     world.until("giving up", Duration::from_mins(7), given_up).await;
     let puts = world.gateway.puts.lock().unwrap().clone();
     assert!(puts.values().all(|n| (2..=9).contains(n)), "in five minutes: {puts:?}");

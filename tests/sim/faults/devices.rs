@@ -29,7 +29,12 @@ fn impersonate(world: &World, name: &IncarnationName, tag: &str) {
     let id = device(world, name);
     let tailnet = &mut *world.tailnet.lock().unwrap();
     let own = tailnet.devices.iter().find(|d| d.id == id).unwrap().clone();
-    let other = Device { id: format!("other-{id}"), name: format!("{}-1.mesh.test", own.hostname), tags: vec![tag.to_owned()], ..own };
+    let other = Device {
+        id: format!("other-{id}"),
+        name: format!("{}-1.mesh.test", own.hostname),
+        tags: vec![tag.to_owned()],
+        ..own
+    };
     tailnet.devices.push(other);
 }
 
@@ -41,7 +46,10 @@ async fn replaced(world: &World, name: &IncarnationName, limit: Duration) {
 
 async fn given_up_because(world: &World, words: &str) {
     let events = world.store.events("cache").await.unwrap();
-    assert!(events.iter().any(|e| e.reason == "GivenUp" && e.message.contains(words)), "nobody was given up because {words}: {events:#?}");
+    assert!(
+        events.iter().any(|e| e.reason == "GivenUp" && e.message.contains(words)),
+        "nobody was given up because {words}: {events:#?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,9 +57,13 @@ async fn a_replica_whose_device_was_deleted_is_replaced_without_the_wait_for_sil
     let world = running(Terms::new(420, 5)).await;
     let nodes = live(&world).await;
     delete_device(&world, &nodes[1]);
-    told(&world, "cache", "Degraded", "True", &["the mesh device of", &nodes[1].0, "was deleted"]).await;
+    told(&world, "cache", "Degraded", "True", &["the mesh device of", &nodes[1].0, "was deleted"])
+        .await;
     replaced(&world, &nodes[1], Duration::from_mins(1)).await;
-    assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (nodes[0].clone(), 0));
+    assert_eq!(
+        (world.master("cache").await, world.lost_writes("cache").await),
+        (nodes[0].clone(), 0)
+    );
     comes_up_and_goes(&world, "cache").await;
 }
 
@@ -60,7 +72,11 @@ async fn a_master_whose_device_was_deleted_fails_over_and_is_replaced() {
     let world = running(Terms::new(421, 5)).await;
     let nodes = live(&world).await;
     delete_device(&world, &nodes[0]);
-    world.until("another master", Duration::from_mins(1), async || world.master("cache").await != nodes[0]).await;
+    world
+        .until("another master", Duration::from_mins(1), async || {
+            world.master("cache").await != nodes[0]
+        })
+        .await;
     replaced(&world, &nodes[0], Duration::from_mins(2)).await;
     world.assert_one_writer();
     comes_up_and_goes(&world, "cache").await;
@@ -79,13 +95,20 @@ async fn both_replicas_devices_deleted_are_replaced_one_after_the_other() {
             let record = world.stored("cache").await.record;
             // The second one goes only once the first one's successor is in sync.
             let old = nodes[1..].iter().filter(|n| now.contains(n)).count();
-            let whole = record.incarnations.iter().filter(|(n, i)| !nodes.contains(n) && i.candidate).count();
+            let whole = record
+                .incarnations
+                .iter()
+                .filter(|(n, i)| !nodes.contains(n) && i.candidate)
+                .count();
             assert!(old >= 1 || whole >= 1, "both replicas were given up at once");
             new == 2 && old == 0
         })
         .await;
     world.until_ready("cache").await;
-    assert_eq!((world.master("cache").await, world.lost_writes("cache").await), (nodes[0].clone(), 0));
+    assert_eq!(
+        (world.master("cache").await, world.lost_writes("cache").await),
+        (nodes[0].clone(), 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,11 +138,22 @@ async fn a_node_whose_key_let_somebody_else_in_is_replaced_with_all_its_devices(
     let nodes = live(&world).await;
     // A replica, then the master, which is moved first.
     for name in [&nodes[1], &nodes[0]] {
-        let hostname = world.tailnet.lock().unwrap().devices.iter().find(|d| d.hostname.starts_with(&name.0)).unwrap().hostname.clone();
+        let hostname = world
+            .tailnet
+            .lock()
+            .unwrap()
+            .devices
+            .iter()
+            .find(|d| d.hostname.starts_with(&name.0))
+            .unwrap()
+            .hostname
+            .clone();
         impersonate(&world, name, CLUSTER_TAG);
         replaced(&world, name, Duration::from_mins(5)).await;
         given_up_because(&world, "the key is compromised").await;
-        let left = |world: &World| world.tailnet.lock().unwrap().devices.iter().filter(|d| d.hostname == hostname).count();
+        let left = |world: &World| {
+            world.tailnet.lock().unwrap().devices.iter().filter(|d| d.hostname == hostname).count()
+        };
         world.until("its devices to go", Duration::from_mins(5), async || left(&world) == 0).await;
     }
     assert_eq!(world.lost_writes("cache").await, 0);
@@ -136,7 +170,8 @@ async fn a_stranger_with_a_nodes_host_name_is_left_alone_and_changes_nothing() {
     tokio::time::sleep(LONG).await;
     assert_eq!((live(&world).await, world.ready("cache").await), (nodes, true));
     goes(&world, "cache").await;
-    let left: Vec<_> = world.tailnet.lock().unwrap().devices.iter().map(|d| d.tags.clone()).collect();
+    let left: Vec<_> =
+        world.tailnet.lock().unwrap().devices.iter().map(|d| d.tags.clone()).collect();
     assert_eq!(left, vec![vec!["tag:somebody-elses".to_owned()]; 3]);
 }
 
@@ -145,7 +180,14 @@ async fn a_mesh_state_in_use_in_two_places_is_told_and_costs_nobody_its_place() 
     let world = running(Terms::new(426, 5)).await;
     let nodes = live(&world).await;
     let id = device(&world, &nodes[1]);
-    world.tailnet.lock().unwrap().devices.iter_mut().filter(|d| d.id == id).for_each(|d| d.multiple_connections = true);
+    world
+        .tailnet
+        .lock()
+        .unwrap()
+        .devices
+        .iter_mut()
+        .filter(|d| d.id == id)
+        .for_each(|d| d.multiple_connections = true);
     told(&world, "cache", "Degraded", "True", &[&nodes[1].0, "in use in two places"]).await;
     tokio::time::sleep(LONG).await;
     assert_eq!(live(&world).await, nodes);
@@ -156,7 +198,11 @@ async fn a_key_that_was_revoked_before_its_use_costs_one_attempt() {
     let world = World::new(427, 5);
     world.start_operator().await;
     world.apply(THREE).await;
-    world.until("a key", Duration::from_mins(5), async || world.tailnet.lock().unwrap().usable_keys() > 0).await;
+    world
+        .until("a key", Duration::from_mins(5), async || {
+            world.tailnet.lock().unwrap().usable_keys() > 0
+        })
+        .await;
     world.tailnet.lock().unwrap().keys[0].invalid = true;
     world.until_ready("cache").await;
     given_up_because(&world, "its key was revoked").await;
@@ -167,8 +213,9 @@ async fn a_key_that_was_revoked_before_its_use_costs_one_attempt() {
 async fn the_provider_of_a_node_that_fell_silent_is_not_chosen_again() {
     let world = running(Terms::new(428, 5)).await;
     let nodes = live(&world).await;
-    let provider =
-        |record: &akash_redis::model::record::Record, name: &IncarnationName| record.incarnations[name].lease.clone().unwrap().id.provider;
+    let provider = |record: &akash_redis::model::record::Record, name: &IncarnationName| {
+        record.incarnations[name].lease.clone().unwrap().id.provider
+    };
     let record = world.stored("cache").await.record;
     // The cheaper of the two: it bids less than anybody who is not taken.
     let price = |n: &&IncarnationName| record.incarnations[*n].lease.as_ref().unwrap().price;
@@ -185,9 +232,17 @@ async fn a_move_that_is_called_off_gives_the_successor_back() {
     let world = running(Terms::new(429, 5)).await;
     let nodes = live(&world).await;
     migrate(&world, &nodes[1]).await;
-    world.until("the successor", Duration::from_mins(2), async || world.chain.active_deployments().len() == 4).await;
+    world
+        .until("the successor", Duration::from_mins(2), async || {
+            world.chain.active_deployments().len() == 4
+        })
+        .await;
     world.edit("cache", |c| c.metadata.annotations.clear()).await;
-    world.until("the refund", Duration::from_mins(2), async || world.chain.active_deployments().len() == 3).await;
+    world
+        .until("the refund", Duration::from_mins(2), async || {
+            world.chain.active_deployments().len() == 3
+        })
+        .await;
     world.until_ready("cache").await;
     assert_eq!(live(&world).await, nodes);
     comes_up_and_goes(&world, "cache").await;
@@ -200,7 +255,14 @@ async fn a_device_that_an_admin_gave_another_host_name_keeps_its_place_and_goes_
     let nodes = live(&world).await;
     for name in &nodes[1..] {
         let id = device(&world, name);
-        world.tailnet.lock().unwrap().devices.iter_mut().filter(|d| d.id == id).for_each(|d| d.hostname = format!("anna-{id}"));
+        world
+            .tailnet
+            .lock()
+            .unwrap()
+            .devices
+            .iter_mut()
+            .filter(|d| d.id == id)
+            .for_each(|d| d.hostname = format!("anna-{id}"));
     }
     tokio::time::sleep(LONG).await;
     assert_eq!((live(&world).await, world.ready("cache").await), (nodes.clone(), true));
@@ -211,8 +273,8 @@ async fn a_device_that_an_admin_gave_another_host_name_keeps_its_place_and_goes_
     comes_up_and_goes(&world, "cache").await;
 }
 
-/// The control server's database was restored to a copy from before the nodes joined. Nobody can be heard, nothing is replaced, and at a
-/// person's word each node joins again with all its data.
+/// The control server's database was restored to a copy from before the nodes joined. Nobody can be
+/// heard, nothing is replaced, and at a person's word each node joins again with all its data.
 #[tokio::test(start_paused = true)]
 async fn nodes_that_the_tailnet_has_forgotten_join_again_at_a_persons_word_and_keep_their_data() {
     let world = running(Terms::new(431, 5)).await;
@@ -222,16 +284,28 @@ async fn nodes_that_the_tailnet_has_forgotten_join_again_at_a_persons_word_and_k
         tailnet.devices.clear();
         tailnet.keys.clear();
     }
-    told(&world, "cache", "Degraded", "True", &["does not list the devices of", "akash-redis rejoin cache"]).await;
+    told(
+        &world,
+        "cache",
+        "Degraded",
+        "True",
+        &["does not list the devices of", "akash-redis rejoin cache"],
+    )
+    .await;
     tokio::time::sleep(LONG).await;
-    assert_eq!((live(&world).await.len(), world.chain.creates()), (3, 3), "nobody is given up for it");
+    assert_eq!(
+        (live(&world).await.len(), world.chain.creates()),
+        (3, 3),
+        "nobody is given up for it"
+    );
     let asked = nodes.iter().map(|n| n.0.as_str()).collect::<Vec<_>>().join(",");
     world.edit("cache", |c| drop(c.metadata.annotations.insert(REJOIN.to_owned(), asked))).await;
     let mut at_once = 0;
     world
         .until("all to be back", Duration::from_mins(20), async || {
             let record = world.stored("cache").await.record;
-            at_once = at_once.max(record.incarnations.values().filter(|i| i.rejoin.is_some()).count());
+            at_once =
+                at_once.max(record.incarnations.values().filter(|i| i.rejoin.is_some()).count());
             world.ready("cache").await
         })
         .await;
@@ -258,8 +332,8 @@ async fn a_node_that_is_heard_gets_no_new_key_whatever_the_list_says() {
     assert_eq!((live(&world).await, world.tailnet.lock().unwrap().keys.len()), (nodes, 3));
 }
 
-/// An admin renames the master's device, then the tailnet gets another suffix: it is the same master under another name, and no epoch is
-/// begun for it.
+/// An admin renames the master's device, then the tailnet gets another suffix: it is the same
+/// master under another name, and no epoch is begun for it.
 #[tokio::test(start_paused = true)]
 async fn renames_of_the_masters_device_and_of_the_whole_tailnet_stop_no_writes() {
     let world = running(Terms::new(433, 5)).await;
@@ -281,6 +355,9 @@ async fn renames_of_the_masters_device_and_of_the_whole_tailnet_stop_no_writes()
     tokio::time::sleep(Duration::from_secs(5)).await;
     goes_on("writes after the tailnet's suffix changed").await;
     let after = world.stored("cache").await.record;
-    assert_eq!((after.epoch, live(&world).await, world.lost_writes("cache").await), (before.epoch, nodes, 0));
+    assert_eq!(
+        (after.epoch, live(&world).await, world.lost_writes("cache").await),
+        (before.epoch, nodes, 0)
+    );
     comes_up_and_goes(&world, "cache").await;
 }

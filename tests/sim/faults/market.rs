@@ -13,7 +13,13 @@ const BLOCK_MS: i64 = 6000;
 
 /// Times between the attempts at node 0, in milliseconds.
 fn gaps(world: &World) -> Vec<i64> {
-    let heights: Vec<_> = world.chain.creations().into_iter().filter(|(_, name)| name.contains("cache-0-")).map(|(at, _)| at).collect();
+    let heights: Vec<_> = world
+        .chain
+        .creations()
+        .into_iter()
+        .filter(|(_, name)| name.contains("cache-0-"))
+        .map(|(at, _)| at)
+        .collect();
     heights.windows(2).map(|pair| (pair[1] - pair[0]) * BLOCK_MS).collect()
 }
 
@@ -28,7 +34,10 @@ async fn is_tried_again_with_growing_pauses(world: &World, times: usize) {
     // The first pause is 10 s, each one twice the one before; a block more or less is chance.
     let grows = |pair: &[i64]| pair[1] >= pair[0] - BLOCK_MS;
     let total = 10_000 * ((1 << (times - 1)) - 1) - 2 * BLOCK_MS;
-    assert!(gaps.windows(2).all(grows) && gaps[times - 1] - gaps[0] >= total, "pauses do not grow: {gaps:?}");
+    assert!(
+        gaps.windows(2).all(grows) && gaps[times - 1] - gaps[0] >= total,
+        "pauses do not grow: {gaps:?}"
+    );
     assert!(world.chain.active_deployments().len() <= 3, "failed attempts stay open");
     world.until("the refund", Duration::from_mins(30), async || world.chain.in_escrow() == 0).await;
     world.chain.assert_coins_are_conserved(world.seed);
@@ -41,7 +50,8 @@ async fn a_budget_below_any_bid() {
     world.start_operator().await;
     // A third of 2act a month is 1.5uact a block; the cheapest provider wants 3.
     world.apply(&THREE.replace("30act", "2act")).await;
-    told(&world, "cache", "Degraded", "True", &["nobody bid at 0.6", "raise budget.maxPerMonth"]).await;
+    told(&world, "cache", "Degraded", "True", &["nobody bid at 0.6", "raise budget.maxPerMonth"])
+        .await;
     is_tried_again_with_growing_pauses(&world, 6).await;
     world.edit("cache", |c| c.spec.budget.max_per_month = Some("30act".parse().unwrap())).await;
     comes_up_and_goes(&world, "cache").await;
@@ -83,7 +93,10 @@ async fn a_bid_vanishes_between_choice_and_lease() {
     world.apply(THREE).await;
     world.until_ready("cache").await;
     let events = world.store.events("cache").await.unwrap();
-    assert!(events.iter().any(|e| e.reason == "EffectFailed" && e.message.contains("lease from")), "{events:?}");
+    assert!(
+        events.iter().any(|e| e.reason == "EffectFailed" && e.message.contains("lease from")),
+        "{events:?}"
+    );
     comes_up_and_goes(&world, "cache").await;
 }
 
@@ -93,10 +106,17 @@ async fn the_provider_of_a_replica_closes_its_lease() {
     let nodes = live(&world).await;
     world.chain.close_lease(dseq_of(&world, &nodes[1]).await);
     world
-        .until("a replacement", Duration::from_mins(20), async || world.ready("cache").await && !live(&world).await.contains(&nodes[1]))
+        .until("a replacement", Duration::from_mins(20), async || {
+            world.ready("cache").await && !live(&world).await.contains(&nodes[1])
+        })
         .await;
     let events = world.store.events("cache").await.unwrap();
-    assert!(events.iter().any(|e| e.reason == "GivenUp" && e.message.contains("by the provider: unstable")), "{events:?}");
+    assert!(
+        events
+            .iter()
+            .any(|e| e.reason == "GivenUp" && e.message.contains("by the provider: unstable")),
+        "{events:?}"
+    );
     assert_eq!(world.master("cache").await, nodes[0]);
     assert_eq!(world.lost_writes("cache").await, 0);
     comes_up_and_goes(&world, "cache").await;
@@ -108,7 +128,9 @@ async fn the_provider_of_the_master_closes_its_lease() {
     let nodes = live(&world).await;
     world.chain.close_lease(dseq_of(&world, &nodes[0]).await);
     world
-        .until("a replacement", Duration::from_mins(20), async || world.ready("cache").await && !live(&world).await.contains(&nodes[0]))
+        .until("a replacement", Duration::from_mins(20), async || {
+            world.ready("cache").await && !live(&world).await.contains(&nodes[0])
+        })
         .await;
     assert!(nodes[1..].contains(&world.master("cache").await), "the new master had no data");
     let written = world.written();
@@ -127,7 +149,11 @@ async fn a_migration_without_a_provider_to_go_to_changes_nothing() {
     assert!(world.ready("cache").await, "three nodes serve all the time");
     // The wish is taken back.
     world.edit("cache", |c| c.metadata.annotations.clear()).await;
-    world.until("one too many to go", Duration::from_mins(30), async || world.chain.active_deployments().len() == 3).await;
+    world
+        .until("one too many to go", Duration::from_mins(30), async || {
+            world.chain.active_deployments().len() == 3
+        })
+        .await;
     assert!(live(&world).await.contains(&nodes[1]));
     comes_up_and_goes(&world, "cache").await;
 }

@@ -14,7 +14,8 @@ async fn deposits_above_the_wallet() {
     let world = World::on(Terms { wallet: Uact(1_400_000), ..Terms::new(110, 4) });
     world.start_operator().await;
     world.apply(&THREE.replace("maxPerMonth: 30act", "maxPerMonth: 30act, deposit: 1act")).await;
-    let words = ["holds 1.4act", "3 nodes need 3act", "nothing was created", "lower budget.deposit"];
+    let words =
+        ["holds 1.4act", "3 nodes need 3act", "nothing was created", "lower budget.deposit"];
     told(&world, "cache", "Funded", "False", &words).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.chain.creates(), 0, "something was created that the wallet cannot pay");
@@ -43,7 +44,11 @@ async fn two_clusters_share_a_budget_for_one() {
     tokio::time::sleep(Duration::from_mins(6)).await;
     assert!(!world.ready("other").await);
     assert!(world.ready("cache").await, "the other cluster's wish hurt the first");
-    assert!(world.rate_per_month() <= 8_000_000, "{} a month were promised", world.rate_per_month());
+    assert!(
+        world.rate_per_month() <= 8_000_000,
+        "{} a month were promised",
+        world.rate_per_month()
+    );
     goes(&world, "cache").await;
     comes_up_and_goes(&world, "other").await;
 }
@@ -51,7 +56,8 @@ async fn two_clusters_share_a_budget_for_one() {
 #[tokio::test(start_paused = true)]
 async fn a_scale_that_the_budget_does_not_allow() {
     let world = running(Terms::new(112, 8)).await;
-    // Three nodes cost 3 + 4 + 5 uact a block, 5.184act a month; the next one would ask 6, 2.6act a month.
+    // Three nodes cost 3 + 4 + 5 uact a block, 5.184act a month; the next one would ask 6, 2.6act a
+    // month.
     world
         .edit("cache", |c| {
             c.spec.budget.max_per_month = Some("5.5act".parse().unwrap());
@@ -60,7 +66,11 @@ async fn a_scale_that_the_budget_does_not_allow() {
         .await;
     told(&world, "cache", "Degraded", "True", &["budget.maxPerMonth"]).await;
     tokio::time::sleep(Duration::from_mins(6)).await;
-    assert!(world.rate_per_month() <= 5_500_000, "{} a month were promised", world.rate_per_month());
+    assert!(
+        world.rate_per_month() <= 5_500_000,
+        "{} a month were promised",
+        world.rate_per_month()
+    );
     let ready = condition(&world, "cache", "Ready").await;
     assert!(ready.message.contains("5 nodes wanted"), "{ready:?}");
     let written = world.written();

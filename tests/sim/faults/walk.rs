@@ -1,4 +1,5 @@
-//! A cluster through a row of random faults: once all is well again it becomes Ready, and deleted it leaves nothing.
+//! A cluster through a row of random faults: once all is well again it becomes Ready, and deleted
+//! it leaves nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ const STEPS: u32 = 8;
 /// Providers of one walk.
 const PROVIDERS: usize = 6;
 
-/// `SIM_SEEDS=200` walks as many ways, as is wanted after a change of the planner or the effects; `SIM_FIRST=17 SIM_SEEDS=1` walks the
-/// way of a seed that failed.
+/// `SIM_SEEDS=200` walks as many ways, as is wanted after a change of the planner or the effects;
+/// `SIM_FIRST=17 SIM_SEEDS=1` walks the way of a seed that failed.
 #[test]
 fn a_market_that_misbehaves_at_random() {
     let (first, count) = (setting("SIM_FIRST", 1), setting("SIM_SEEDS", 8));
@@ -61,7 +62,12 @@ async fn misbehave(world: &Arc<World>, random: &mut StdRng) {
         }
         7 => world.fuse.set(random.gen_range(1..12)),
         8 => {
-            let leased: Vec<_> = world.chain.active_deployments().into_iter().filter(|dseq| world.chain.leased(*dseq)).collect();
+            let leased: Vec<_> = world
+                .chain
+                .active_deployments()
+                .into_iter()
+                .filter(|dseq| world.chain.leased(*dseq))
+                .collect();
             if let Some(dseq) = leased.get(who % leased.len().max(1)) {
                 world.chain.close_lease(*dseq);
             }

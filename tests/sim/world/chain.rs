@@ -1,5 +1,5 @@
-//! The chain of a simulation: the local market's ledger under the virtual clock, with a block every six seconds. Every change goes
-//! through signed bytes, ours as those of the providers.
+//! The chain of a simulation: the local market's ledger under the virtual clock, with a block every
+//! six seconds. Every change goes through signed bytes, ours as those of the providers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -47,7 +47,8 @@ const RICH: u128 = 1_000_000_000_000;
 const PHRASE: &str = "addict worth drip violin note olive final pelican perfect feel goat game horror brass fence deposit dutch improve \
                       setup stuff frost spirit smart alien";
 
-static WALLET: LazyLock<Arc<Wallet>> = LazyLock::new(|| Arc::new(Wallet::from_phrase(&PHRASE.into(), 0).unwrap()));
+static WALLET: LazyLock<Arc<Wallet>> =
+    LazyLock::new(|| Arc::new(Wallet::from_phrase(&PHRASE.into(), 0).unwrap()));
 
 /// What the wallet holds where money is no matter.
 pub const USUAL: Uact = Uact(100_000_000);
@@ -57,7 +58,8 @@ static MARKET: LazyLock<Ledger> = LazyLock::new(|| market(USUAL));
 fn market(wallet: Uact) -> Ledger {
     let accounts = std::iter::once((WALLET.address().to_owned(), RICH, u128::from(wallet.0)));
     let accounts = accounts.chain(ALL.iter().map(|p| (p.address().to_owned(), RICH, 0)));
-    let mut ledger = Ledger::new(Genesis::with_accounts(accounts.collect(), (BEGIN - 6000) * 1_000_000));
+    let mut ledger =
+        Ledger::new(Genesis::with_accounts(accounts.collect(), (BEGIN - 6000) * 1_000_000));
     for index in 0..ALL.len() {
         let index = u32::try_from(index).unwrap();
         ledger.submit(&providers::registration(ledger.view(), &Provider::new(index))).unwrap();
@@ -112,8 +114,22 @@ impl SimChain {
         let Terms { providers, wallet, .. } = terms;
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
         let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
-        let state = State { before: ledger.view().clone(), stuck: None, ledger, providers, signed: 0, taken: BTreeSet::new() };
-        Arc::new(Self { clock, fuse, witness, state: Mutex::new(state), faults: Mutex::default(), wallet_before: u128::from(wallet.0) })
+        let state = State {
+            before: ledger.view().clone(),
+            stuck: None,
+            ledger,
+            providers,
+            signed: 0,
+            taken: BTreeSet::new(),
+        };
+        Arc::new(Self {
+            clock,
+            fuse,
+            witness,
+            state: Mutex::new(state),
+            faults: Mutex::default(),
+            wallet_before: u128::from(wallet.0),
+        })
     }
 
     /// Makes blocks for ever; before each one the providers bid.
@@ -124,7 +140,8 @@ impl SimChain {
             let state = &mut *self.state.lock().unwrap();
             for provider in &state.providers {
                 if let Some(tx) = provider.bids(state.ledger.view(), &mut state.signed) {
-                    // A second transaction of the same moment is refused: the bid comes a block later.
+                    // A second transaction of the same moment is refused: the bid comes a block
+                    // later.
                     let _ = state.ledger.submit(&tx);
                 }
             }
@@ -166,15 +183,21 @@ impl SimChain {
         self.state.lock().unwrap().providers.iter_mut().for_each(change);
     }
 
-    /// The provider closes the active lease of a deployment because it is unstable; it is so in the next block.
+    /// The provider closes the active lease of a deployment because it is unstable; it is so in the
+    /// next block.
     pub fn close_lease(&self, dseq: u64) {
         let state = &mut *self.state.lock().unwrap();
-        let tx = providers::end_lease(state.ledger.view(), dseq, &mut state.signed).expect("an active lease");
+        let tx = providers::end_lease(state.ledger.view(), dseq, &mut state.signed)
+            .expect("an active lease");
         state.ledger.submit(&tx).unwrap();
     }
 
     pub fn leased(&self, dseq: u64) -> bool {
-        self.see(|v| v.leases().any(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)))
+        self.see(|v| {
+            v.leases().any(|l| {
+                l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
+            })
+        })
     }
 
     pub fn hash_of(&self, dseq: u64) -> Option<[u8; 32]> {
@@ -184,11 +207,21 @@ impl SimChain {
 
     pub fn active_deployments(&self) -> BTreeSet<u64> {
         use akash_redis::wire::akash::deployment::v1::deployment::State;
-        self.see(|v| v.deployments().filter(|d| d.state() == State::Active).filter_map(|d| Some(d.id.as_ref()?.dseq)).collect())
+        self.see(|v| {
+            v.deployments()
+                .filter(|d| d.state() == State::Active)
+                .filter_map(|d| Some(d.id.as_ref()?.dseq))
+                .collect()
+        })
     }
 
     pub fn providers_in_use(&self) -> BTreeSet<String> {
-        self.see(|v| v.leases().filter(|l| l.state() == LeaseState::Active).filter_map(|l| Some(l.id.as_ref()?.provider.clone())).collect())
+        self.see(|v| {
+            v.leases()
+                .filter(|l| l.state() == LeaseState::Active)
+                .filter_map(|l| Some(l.id.as_ref()?.provider.clone()))
+                .collect()
+        })
     }
 
     /// What all active leases together cost, in whole uact.
@@ -199,22 +232,29 @@ impl SimChain {
     fn rate_of(&self, dseq: impl Fn(u64) -> bool) -> u128 {
         let price = |amount: &str| amount.parse::<u128>().unwrap() / ONE.unsigned_abs();
         self.see(|v| {
-            let active = v.leases().filter(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| dseq(id.dseq)));
+            let active = v.leases().filter(|l| {
+                l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| dseq(id.dseq))
+            });
             active.filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum()
         })
     }
 
-    /// Promises 7: only what stands in the record is touched, only what is condemned is closed, no lease goes above the budget.
+    /// Promises 7: only what stands in the record is touched, only what is condemned is closed, no
+    /// lease goes above the budget.
     async fn judge(&self, msg: &ChainMsg) {
         match msg {
             ChainMsg::CloseDeployment { dseq } => self.witness.closes(*dseq).await,
-            ChainMsg::CreateDeployment { dseq, .. } | ChainMsg::UpdateDeployment { dseq, .. } => self.witness.touches(*dseq).await,
+            ChainMsg::CreateDeployment { dseq, .. } | ChainMsg::UpdateDeployment { dseq, .. } => {
+                self.witness.touches(*dseq).await;
+            }
             ChainMsg::CreateLease(lease) => {
                 self.witness.touches(lease.dseq).await;
                 let Some((own, budget)) = self.witness.budget(lease.dseq).await else { return };
                 let bid = self.see(|v| providers::price_of(v, lease)) / ONE.unsigned_abs();
                 let month = (self.rate_of(|dseq| own.contains(&dseq)) + bid) * BLOCKS_A_MONTH;
-                self.witness.expect(month <= u128::from(budget.0), || format!("{month}uact a month are leased, the budget is {budget}"));
+                self.witness.expect(month <= u128::from(budget.0), || {
+                    format!("{month}uact a month are leased, the budget is {budget}")
+                });
             }
         }
     }
@@ -226,7 +266,10 @@ impl SimChain {
                 let group = v.groups().find(|g| g.id.as_ref().is_some_and(|id| id.dseq == dseq));
                 group.and_then(|g| Some(g.group_spec.as_ref()?.name.clone())).unwrap_or_default()
             };
-            let mut all: Vec<_> = v.deployments().map(|d| (d.created_at, name(d.id.as_ref().map_or(0, |id| id.dseq)))).collect();
+            let mut all: Vec<_> = v
+                .deployments()
+                .map(|d| (d.created_at, name(d.id.as_ref().map_or(0, |id| id.dseq))))
+                .collect();
             all.sort();
             all
         })
@@ -237,7 +280,8 @@ impl SimChain {
         self.see(|v| v.deployments().count())
     }
 
-    /// What lies in escrow for our deployments and for what providers have not taken yet, in uact, a started unit as a whole one.
+    /// What lies in escrow for our deployments and for what providers have not taken yet, in uact,
+    /// a started unit as a whole one.
     pub fn in_escrow(&self) -> u128 {
         self.see(|v| v.balance(ESCROW_POT, UACT))
     }
@@ -249,18 +293,30 @@ impl SimChain {
     /// Every coin is somewhere: what the wallet lacks, providers have earned or escrow holds.
     pub fn assert_coins_are_conserved(&self, seed: u64) {
         let earned: u128 = self.see(|v| ALL.iter().map(|p| v.balance(p.address(), UACT)).sum());
-        assert_eq!(self.wallet_before - self.wallet(), earned + self.in_escrow(), "seed {seed}: coins were made or lost");
+        assert_eq!(
+            self.wallet_before - self.wallet(),
+            earned + self.in_escrow(),
+            "seed {seed}: coins were made or lost"
+        );
         self.see(|v| {
             let own_word = v.held_in_escrow(UACT);
-            let pot = i128::try_from(v.balance(ESCROW_POT, UACT)).unwrap() * 1_000_000_000_000_000_000;
+            let pot =
+                i128::try_from(v.balance(ESCROW_POT, UACT)).unwrap() * 1_000_000_000_000_000_000;
             assert_eq!(own_word, pot, "seed {seed}: escrow accounts do not add up to the pot");
-            assert_eq!(v.supply(UAKT), RICH * (1 + ALL.len() as u128), "seed {seed}: fees were made or lost");
+            assert_eq!(
+                v.supply(UAKT),
+                RICH * (1 + ALL.len() as u128),
+                "seed {seed}: fees were made or lost"
+            );
         });
     }
 
     fn away(&self) -> Result<(), ChainError> {
         if self.faults().away {
-            return Err(ChainError::Away { endpoint: "http://chain.test".to_owned(), source: "connection refused".into() });
+            return Err(ChainError::Away {
+                endpoint: "http://chain.test".to_owned(),
+                source: "connection refused".into(),
+            });
         }
         Ok(())
     }
@@ -276,18 +332,34 @@ impl SimChain {
     fn sign_now(&self, msg: &ChainMsg) -> Result<SignedTx, TxError> {
         let state = &mut *self.state.lock().unwrap();
         state.signed += 1;
-        let timeout = state.ledger.view().block().time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
+        let timeout =
+            state.ledger.view().block().time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
         let body = tx::body(WALLET.address(), msg, timestamp(timeout));
         let offer = fees::for_simulation(GasPrice::USUAL, None);
         let draft = tx::raw(body.clone(), tx::auth_info(WALLET.public_key(), &offer), Vec::new());
-        let gas = fees::limit(state.ledger.simulate(&draft).map_err(|(error, _)| error)?.gas_used, msg, 0);
+        let gas = fees::limit(
+            state.ledger.simulate(&draft).map_err(|(error, _)| error)?.gas_used,
+            msg,
+            0,
+        );
         let fee = FeeOffer { uakt: GasPrice::USUAL.fee(gas), gas, granter: None };
         let auth = tx::auth_info(WALLET.public_key(), &fee);
         let number = state.ledger.view().account_info(WALLET.address()).unwrap().account_number;
-        let signature = WALLET.sign(&tx::sign_doc(&body, &auth, &state.ledger.view().genesis().chain_id, number));
+        let signature = WALLET.sign(&tx::sign_doc(
+            &body,
+            &auth,
+            &state.ledger.view().genesis().chain_id,
+            number,
+        ));
         let bytes = tx::raw(body, auth, signature.to_vec());
         let timeout = UnixMs(timeout.div_ceil(1_000_000));
-        Ok(SignedTx { dseq: msg.dseq(), purpose: tx::purpose(msg), hash: tx::hash(&bytes), bytes, timeout })
+        Ok(SignedTx {
+            dseq: msg.dseq(),
+            purpose: tx::purpose(msg),
+            hash: tx::hash(&bytes),
+            bytes,
+            timeout,
+        })
     }
 
     /// The provider of a bid that is about to be leased changes its mind just before.
@@ -302,7 +374,8 @@ impl SimChain {
         }
     }
 
-    /// Sends the bytes. A refusal is the end of those that were never taken; of others only a look-up tells.
+    /// Sends the bytes. A refusal is the end of those that were never taken; of others only a
+    /// look-up tells.
     fn submit(&self, tx: &SignedTx) -> Option<TxOutcome> {
         let state = &mut *self.state.lock().unwrap();
         match state.ledger.submit(&tx.bytes) {
@@ -339,19 +412,44 @@ fn text(error: &TxError) -> String {
 /// All answers about one owner, as the client asks for them.
 fn parts(v: &View, owner: &str, known: &BTreeSet<u64>) -> BTreeMap<u64, Parts> {
     let owner = owner.to_owned();
-    let ids = v.deployments().filter_map(|d| Some((d.id.as_ref()?.dseq, d.state().as_str_name() == "active")));
+    let ids = v
+        .deployments()
+        .filter_map(|d| Some((d.id.as_ref()?.dseq, d.state().as_str_name() == "active")));
     let wanted = ids.filter(|(dseq, active)| *active || known.contains(dseq)).map(|(dseq, _)| dseq);
-    let orders = market::OrderFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
-    let orders = v.query_orders(&market::QueryOrdersRequest { filters: Some(orders), pagination: None }).unwrap().orders;
-    let bids = market::BidFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
-    let bids = v.query_bids(&market::QueryBidsRequest { filters: Some(bids), pagination: None }).unwrap().bids;
+    let orders =
+        market::OrderFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
+    let orders = v
+        .query_orders(&market::QueryOrdersRequest { filters: Some(orders), pagination: None })
+        .unwrap()
+        .orders;
+    let bids =
+        market::BidFilters { owner: owner.clone(), state: "open".into(), ..Default::default() };
+    let bids = v
+        .query_bids(&market::QueryBidsRequest { filters: Some(bids), pagination: None })
+        .unwrap()
+        .bids;
     wanted
         .map(|dseq| {
-            let deployment = v.query_deployment(&DeploymentId { owner: owner.clone(), dseq }).unwrap();
+            let deployment =
+                v.query_deployment(&DeploymentId { owner: owner.clone(), dseq }).unwrap();
             let filters = LeaseFilters { owner: owner.clone(), dseq, ..Default::default() };
-            let leases = v.query_leases(&market::QueryLeasesRequest { filters: Some(filters), pagination: None }).unwrap().leases;
-            let orders = orders.iter().filter(|o| o.id.as_ref().is_some_and(|id| id.dseq == dseq)).cloned().collect();
-            let bids = bids.iter().filter_map(|b| b.bid.clone()).filter(|b| b.id.as_ref().is_some_and(|id| id.dseq == dseq)).collect();
+            let leases = v
+                .query_leases(&market::QueryLeasesRequest {
+                    filters: Some(filters),
+                    pagination: None,
+                })
+                .unwrap()
+                .leases;
+            let orders = orders
+                .iter()
+                .filter(|o| o.id.as_ref().is_some_and(|id| id.dseq == dseq))
+                .cloned()
+                .collect();
+            let bids = bids
+                .iter()
+                .filter_map(|b| b.bid.clone())
+                .filter(|b| b.id.as_ref().is_some_and(|id| id.dseq == dseq))
+                .collect();
             (dseq, Parts { deployment, orders, bids, leases })
         })
         .collect()
@@ -359,12 +457,25 @@ fn parts(v: &View, owner: &str, known: &BTreeSet<u64>) -> BTreeMap<u64, Parts> {
 
 fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
     let height = i64::try_from(v.block().height).unwrap();
-    let deployments = parts(v, owner, known).into_iter().map(|(dseq, parts)| (dseq, view::deployment(parts, height).unwrap())).collect();
+    let deployments = parts(v, owner, known)
+        .into_iter()
+        .map(|(dseq, parts)| (dseq, view::deployment(parts, height).unwrap()))
+        .collect();
     let providers = v.providers().map(|p| {
         let attributes = p.attributes.iter().map(|a| (a.key.clone(), a.value.clone())).collect();
-        (p.owner.clone(), ProviderView { address: p.owner.clone(), host_uri: p.host_uri.clone(), attributes, audited_by: Vec::new() })
+        (
+            p.owner.clone(),
+            ProviderView {
+                address: p.owner.clone(),
+                host_uri: p.host_uri.clone(),
+                attributes,
+                audited_by: Vec::new(),
+            },
+        )
     });
-    let least = |params: deployment::Params| params.min_deposits.iter().find(|c| c.denom == UACT).map(|c| c.amount.parse().unwrap());
+    let least = |params: deployment::Params| {
+        params.min_deposits.iter().find(|c| c.denom == UACT).map(|c| c.amount.parse().unwrap())
+    };
     ChainView {
         height,
         block_time: UnixMs(v.block().time_ns / 1_000_000),
@@ -388,7 +499,8 @@ impl Chain for SimChain {
         self.patiently_away().await?;
         let late = self.faults().stale;
         let state = self.state.lock().unwrap();
-        let shown = state.stuck.as_ref().unwrap_or(if late { &state.before } else { state.ledger.view() });
+        let shown =
+            state.stuck.as_ref().unwrap_or(if late { &state.before } else { state.ledger.view() });
         let mut view = read(shown, WALLET.address(), known);
         view.block_ms = self.faults().block_ms.unwrap_or(view.block_ms);
         Ok(view)
@@ -399,7 +511,8 @@ impl Chain for SimChain {
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
         if self.faults().fees_spent {
-            let why = "the fees of the last 24 hours would be more than chain.maxFeePerDay".to_owned();
+            let why =
+                "the fees of the last 24 hours would be more than chain.maxFeePerDay".to_owned();
             return Err(ChainError::NotSent { what: tx::purpose(msg), why });
         }
         let signed = self.sign_now(msg).map_err(|error| ChainError::Refused {

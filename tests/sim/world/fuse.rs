@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the operator's calls; when the set one is reached, that call never returns and the crash is reported.
+/// Counts the operator's calls; when the set one is reached, that call never returns and the crash
+/// is reported.
 #[derive(Default)]
 pub struct Fuse {
     calls: AtomicU64,
@@ -14,7 +15,8 @@ pub struct Fuse {
 }
 
 impl Fuse {
-    /// The operator dies at this call from now on (each effect counts twice: before and after it happened).
+    /// The operator dies at this call from now on (each effect counts twice: before and after it
+    /// happened).
     pub fn set(&self, calls_from_now: u64) {
         *self.at.lock().unwrap() = Some(self.calls.load(Ordering::SeqCst) + calls_from_now);
     }

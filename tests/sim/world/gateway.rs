@@ -69,7 +69,8 @@ impl SimGateway {
         }
     }
 
-    /// Another manifest: the container is started anew on its volume. Its mesh state serves while the tailnet knows it, the key otherwise.
+    /// Another manifest: the container is started anew on its volume. Its mesh state serves while
+    /// the tailnet knows it, the key otherwise.
     fn start_anew(&self, name: IncarnationName, identity: NodeIdentity) {
         let (tailnet, nodes) = (self.tailnet.clone(), self.nodes.clone());
         nodes.with(&name, |n| n.powered = false);
@@ -78,7 +79,11 @@ impl SimGateway {
             let known = nodes.with(&name, |n| n.device.clone());
             let mut tailnet = tailnet.lock().unwrap();
             let kept = tailnet.devices.iter().find(|d| d.id == known).cloned();
-            let Some(device) = kept.or_else(|| tailnet.join(&identity.auth_key, &identity.hostname)) else { return };
+            let Some(device) =
+                kept.or_else(|| tailnet.join(&identity.auth_key, &identity.hostname))
+            else {
+                return;
+            };
             nodes.with(&name, |n| {
                 (n.device, n.ip, n.fqdn) = (device.id, device.ip, device.name);
                 n.powered = true;
@@ -94,11 +99,18 @@ impl SimGateway {
         }
         let json: serde_json::Value = serde_json::from_str(manifest).map_err(|e| e.to_string())?;
         let env = json[0]["services"][0]["env"][0].as_str().ok_or("no identity in the manifest")?;
-        let identity = env.strip_prefix(&format!("{NODE_VARIABLE}=")).ok_or("no identity in the manifest")?;
+        let identity =
+            env.strip_prefix(&format!("{NODE_VARIABLE}=")).ok_or("no identity in the manifest")?;
         let identity: NodeIdentity = serde_json::from_str(identity).map_err(|e| e.to_string())?;
         *self.puts.lock().unwrap().entry(lease.dseq).or_default() += 1;
         let name = IncarnationName(identity.incarnation.clone());
-        if self.keys.lock().unwrap().insert(lease.dseq, identity.auth_key.clone()).is_some_and(|key| key == identity.auth_key) {
+        if self
+            .keys
+            .lock()
+            .unwrap()
+            .insert(lease.dseq, identity.auth_key.clone())
+            .is_some_and(|key| key == identity.auth_key)
+        {
             return Ok(());
         }
         if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_some() {
@@ -107,14 +119,19 @@ impl SimGateway {
         }
         let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();
         self.shown.lock().unwrap().insert(lease.dseq, shown);
-        let (tailnet, nodes, chain, dseq) = (self.tailnet.clone(), self.nodes.clone(), self.chain.clone(), lease.dseq);
+        let (tailnet, nodes, chain, dseq) =
+            (self.tailnet.clone(), self.nodes.clone(), self.chain.clone(), lease.dseq);
         tokio::spawn(async move {
             tokio::time::sleep_until(shown + START).await;
             if !chain.leased(dseq) {
                 return;
             }
-            let Some(device) = tailnet.lock().unwrap().join(&identity.auth_key, &identity.hostname) else { return };
-            let node = Node::new(&name.0, &device.name, &device.ip, &device.id, identity.epoch_floor);
+            let Some(device) = tailnet.lock().unwrap().join(&identity.auth_key, &identity.hostname)
+            else {
+                return;
+            };
+            let node =
+                Node::new(&name.0, &device.name, &device.ip, &device.id, identity.epoch_floor);
             nodes.state.lock().unwrap().nodes.insert(name, node);
         });
         Ok(())
@@ -123,11 +140,19 @@ impl SimGateway {
 
 #[async_trait]
 impl Gateway for SimGateway {
-    async fn put_manifest(&self, provider: &ProviderView, lease: &LeaseId, manifest: &str) -> Result<(), GatewayError> {
+    async fn put_manifest(
+        &self,
+        provider: &ProviderView,
+        lease: &LeaseId,
+        manifest: &str,
+    ) -> Result<(), GatewayError> {
         self.fuse.before().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         let result = if self.away.lock().unwrap().contains(&provider.address) {
-            Err(GatewayError::Away { provider: provider.address.clone(), detail: "away".to_owned() })
+            Err(GatewayError::Away {
+                provider: provider.address.clone(),
+                detail: "away".to_owned(),
+            })
         } else {
             self.take(lease, manifest).map_err(|body| GatewayError::Refused {
                 provider: provider.address.clone(),
@@ -144,8 +169,17 @@ impl Gateway for SimGateway {
     async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError> {
         let name = IncarnationName(host.to_owned());
         let (now, cut) = (self.nodes.clock.now(), self.pages_away.load(Ordering::SeqCst));
-        let state = self.nodes.state.lock().unwrap().nodes.get(&name).filter(|n| n.powered && !cut).map(|n| n.state(now.0));
-        let state = state.ok_or_else(|| WitnessError { host: host.to_owned(), detail: "away".to_owned() })?;
+        let state = self
+            .nodes
+            .state
+            .lock()
+            .unwrap()
+            .nodes
+            .get(&name)
+            .filter(|n| n.powered && !cut)
+            .map(|n| n.state(now.0));
+        let state = state
+            .ok_or_else(|| WitnessError { host: host.to_owned(), detail: "away".to_owned() })?;
         let content = page::StatusPage {
             time: now.0,
             nonce: nonce.to_owned(),
@@ -160,8 +194,12 @@ impl Gateway for SimGateway {
             lacks: state.notes,
         };
         let body = serde_json::to_vec(&content).unwrap();
-        let key = page::signing_key(self.root.node_certificate(&name, now).key.expose_secret()).unwrap();
-        let headers = HeaderMap::from_iter([(page::SIGNATURE_HEADER.parse().unwrap(), page::sign(&key, &body).parse().unwrap())]);
+        let key =
+            page::signing_key(self.root.node_certificate(&name, now).key.expose_secret()).unwrap();
+        let headers = HeaderMap::from_iter([(
+            page::SIGNATURE_HEADER.parse().unwrap(),
+            page::sign(&key, &body).parse().unwrap(),
+        )]);
         Ok(StatusPage { headers, body })
     }
 
@@ -170,7 +208,14 @@ impl Gateway for SimGateway {
             return LeaseStatus::Away("away".to_owned());
         }
         match self.delivered.lock().unwrap().get(&lease.dseq) {
-            Some(_) if self.shown.lock().unwrap().get(&lease.dseq).is_some_and(|at| *at > tokio::time::Instant::now()) => {
+            Some(_)
+                if self
+                    .shown
+                    .lock()
+                    .unwrap()
+                    .get(&lease.dseq)
+                    .is_some_and(|at| *at > tokio::time::Instant::now()) =>
+            {
                 LeaseStatus::NoManifest
             }
             Some(name) => LeaseStatus::Deployed { ready: 1, uris: vec![name.0.clone()] },

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs one simulation for each number of `range`, as many at a time as there are processors. The first that fails fails the test.
+/// Runs one simulation for each number of `range`, as many at a time as there are processors. The
+/// first that fails fails the test.
 pub fn in_many_worlds<F, Fut>(range: std::ops::RangeInclusive<u64>, stride: u64, simulation: F)
 where
     F: Fn(u64) -> Fut + Sync,
@@ -28,11 +29,17 @@ where
 
 /// Runs one simulation under a paused clock of its own.
 pub fn in_a_world<T>(simulation: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(simulation)
 }
 
 /// A number from the environment, for longer runs than usual.
 pub fn setting(name: &str, usual: u64) -> u64 {
-    std::env::var(name).ok().map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is not a number")))
+    std::env::var(name).ok().map_or(usual, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is not a number"))
+    })
 }

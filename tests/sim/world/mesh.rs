@@ -46,7 +46,8 @@ pub struct Tailnet {
 impl Tailnet {
     /// A node logs in with a key; a spent or revoked one is refused.
     pub fn join(&mut self, secret: &str, hostname: &str) -> Option<Device> {
-        let key = self.keys.iter_mut().find(|k| secret == format!("secret-{}", k.id) && !k.invalid)?;
+        let key =
+            self.keys.iter_mut().find(|k| secret == format!("secret-{}", k.id) && !k.invalid)?;
         key.invalid = true;
         self.joined += 1;
         let device = Device {
@@ -62,10 +63,13 @@ impl Tailnet {
         Some(device)
     }
 
-    /// Whom a device sees: those with the cluster's tag see each other, the operator alone sees the others. `None` when it was deleted.
+    /// Whom a device sees: those with the cluster's tag see each other, the operator alone sees the
+    /// others. `None` when it was deleted.
     pub fn netmap(&self, device: &str) -> Option<Vec<String>> {
         let own = self.devices.iter().find(|d| d.id == device)?;
-        let meets = |d: &&Device| d.id != own.id && d.tags.iter().any(|t| t == CLUSTER_TAG && own.tags.contains(t));
+        let meets = |d: &&Device| {
+            d.id != own.id && d.tags.iter().any(|t| t == CLUSTER_TAG && own.tags.contains(t))
+        };
         Some(self.devices.iter().filter(meets).map(|d| d.name.clone()).collect())
     }
 
@@ -77,7 +81,10 @@ impl Tailnet {
 
     /// An admin gives a device another name.
     pub fn rename(&mut self, device: &str, name: &str) {
-        self.devices.iter_mut().filter(|d| d.id == device).for_each(|d| name.clone_into(&mut d.name));
+        self.devices
+            .iter_mut()
+            .filter(|d| d.id == device)
+            .for_each(|d| name.clone_into(&mut d.name));
     }
 
     /// Keys that could still be used.
@@ -118,19 +125,33 @@ impl SimMesh {
 
 fn forbidden(status: u16, what: &str) -> MeshError {
     let remedy = "make another OAuth client".to_owned();
-    MeshError::Forbidden { what: what.to_owned(), status, message: "the OAuth client is not valid".to_owned(), remedy }
+    MeshError::Forbidden {
+        what: what.to_owned(),
+        status,
+        message: "the OAuth client is not valid".to_owned(),
+        remedy,
+    }
 }
 
 #[async_trait]
 impl MeshControl for SimMesh {
     /// Keys, then devices, as the real client does.
-    async fn read(&self, installation: &InstallationId, known: &BTreeSet<String>) -> Result<MeshView, MeshError> {
+    async fn read(
+        &self,
+        installation: &InstallationId,
+        known: &BTreeSet<String>,
+    ) -> Result<MeshView, MeshError> {
         tokio::time::sleep(Duration::from_millis(25)).await;
         let slow = self.tailnet.lock().unwrap().slow_keys;
-        let keys = self.with(|t| t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect())?;
+        let keys = self.with(|t| {
+            t.keys.iter().filter(|k| k.description.contains(&installation.0)).cloned().collect()
+        })?;
         tokio::time::sleep(slow + Duration::from_millis(25)).await;
         self.with(|t| {
-            let ours = |d: &&Device| (d.hostname.ends_with(&installation.0) || known.contains(&d.id)) && !t.hidden.contains(&d.id);
+            let ours = |d: &&Device| {
+                (d.hostname.ends_with(&installation.0) || known.contains(&d.id))
+                    && !t.hidden.contains(&d.id)
+            };
             let mut devices: Vec<Device> = t.devices.iter().filter(ours).cloned().collect();
             if t.short_names {
                 for device in &mut devices {
@@ -141,46 +162,64 @@ impl MeshControl for SimMesh {
         })
     }
 
-    async fn mint(&self, description: &str, _tag: &str, _life: Duration) -> Result<MintedKey, MeshError> {
+    async fn mint(
+        &self,
+        description: &str,
+        _tag: &str,
+        _life: Duration,
+    ) -> Result<MintedKey, MeshError> {
         let minted = self.effect(|t| {
             if t.refuses_keys {
                 return Err(forbidden(403, "an auth key"));
             }
             t.minted += 1;
             let id = format!("k{}", t.minted);
-            t.keys.push(AuthKey { id: id.clone(), description: description.to_owned(), invalid: false });
+            t.keys.push(AuthKey {
+                id: id.clone(),
+                description: description.to_owned(),
+                invalid: false,
+            });
             Ok(MintedKey { secret: SecretString::from(format!("secret-{id}")), id })
         });
         minted.await?
     }
 
     async fn revoke(&self, key: &str) -> Result<(), MeshError> {
-        let usable = self.with(|t| t.keys.iter().find(|k| k.id == key && !k.invalid).map(|k| k.description.clone()))?;
+        let usable = self.with(|t| {
+            t.keys.iter().find(|k| k.id == key && !k.invalid).map(|k| k.description.clone())
+        })?;
         if let Some(description) = usable {
             self.witness.revokes(&description).await;
         }
-        self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true)).await
+        self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true))
+            .await
     }
 
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
-        let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
+        let there =
+            self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
         if let Some(hostname) = there.filter(|_| tags == [QUARANTINE_TAG]) {
             self.witness.quarantines(&hostname).await;
         }
         let done = self.effect(|t| {
             let refused = t.refuses_tags;
-            t.devices.iter_mut().filter(|d| d.id == device && !refused).for_each(|d| d.tags = tags.to_vec());
+            t.devices
+                .iter_mut()
+                .filter(|d| d.id == device && !refused)
+                .for_each(|d| d.tags = tags.to_vec());
             refused
         });
         if done.await? {
-            let message = format!("requested tags [{}] are invalid or not permitted", tags.join(" "));
+            let message =
+                format!("requested tags [{}] are invalid or not permitted", tags.join(" "));
             return Err(MeshError::Refused { what: "tags".to_owned(), status: 400, message });
         }
         Ok(())
     }
 
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
-        let there = self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
+        let there =
+            self.with(|t| t.devices.iter().find(|d| d.id == device).map(|d| d.hostname.clone()))?;
         if let Some(hostname) = there {
             self.witness.deletes_device(&hostname, device).await;
         }

@@ -1,4 +1,5 @@
-//! An in-memory world under a virtual clock: the real controller, planner, store and ledger; simulated providers, tailnet and nodes.
+//! An in-memory world under a virtual clock: the real controller, planner, store and ledger;
+//! simulated providers, tailnet and nodes.
 
 pub mod chain;
 pub mod clock;
@@ -46,7 +47,8 @@ use witness::Witness;
 /// The image that simulated nodes are asked for.
 const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// How long a condition is left alone between two looks, in virtual time: each look reads the store.
+/// How long a condition is left alone between two looks, in virtual time: each look reads the
+/// store.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What a simulation begins with.
@@ -152,15 +154,28 @@ impl World {
         let outside = Outside {
             chain: self.chain.clone(),
             gateway: self.gateway.clone(),
-            mesh: Arc::new(SimMesh { tailnet: self.tailnet.clone(), fuse: self.fuse.clone(), witness: self.witness.clone() }),
+            mesh: Arc::new(SimMesh {
+                tailnet: self.tailnet.clone(),
+                fuse: self.fuse.clone(),
+                witness: self.witness.clone(),
+            }),
             own_mesh: Some(self.own_mesh.subscribe()),
             agents: Arc::new(SimAgents(self.nodes.clone())),
-            store: Arc::new(FusedStore { inner: store, fuse: self.fuse.clone(), witness: self.witness.clone() }),
+            store: Arc::new(FusedStore {
+                inner: store,
+                fuse: self.fuse.clone(),
+                witness: self.witness.clone(),
+            }),
             now: Arc::new(move || clock.now()),
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };
         let settings = Settings {
-            constants: Constants { installation: root.installation_id(), owner: self.chain.owner().to_owned(), term, started: clock.now() },
+            constants: Constants {
+                installation: root.installation_id(),
+                owner: self.chain.owner().to_owned(),
+                term,
+                started: clock.now(),
+            },
             root,
             image: IMAGE.to_owned(),
             mesh_tag: mesh::CLUSTER_TAG.to_owned(),
@@ -236,7 +251,12 @@ impl World {
     }
 
     /// Waits in virtual time; on a time-out it prints what the operator knew.
-    pub async fn until(&self, what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    pub async fn until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl AsyncFnMut() -> bool,
+    ) {
         let begin = self.clock.now();
         while !condition().await {
             if self.clock.now().since(begin) > limit {
@@ -247,7 +267,10 @@ impl World {
                         println!("{} {} {}", event.at, event.reason, event.message);
                     }
                 }
-                panic!("seed {}: {what} did not happen within {limit:?} of virtual time", self.seed);
+                panic!(
+                    "seed {}: {what} did not happen within {limit:?} of virtual time",
+                    self.seed
+                );
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -256,10 +279,10 @@ impl World {
     pub async fn ready(&self, name: &str) -> bool {
         let Ok(stored) = self.store.get(name).await else { return false };
         let generation = stored.cluster.metadata.generation.unwrap_or(0);
-        stored
-            .cluster
-            .status
-            .is_some_and(|s| s.observed_generation == generation && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"))
+        stored.cluster.status.is_some_and(|s| {
+            s.observed_generation == generation
+                && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
+        })
     }
 
     pub async fn until_ready(&self, name: &str) {
@@ -267,7 +290,10 @@ impl World {
     }
 
     pub async fn until_gone(&self, name: &str) {
-        self.until("deletion", Duration::from_mins(20), async || self.store.get(name).await.is_err()).await;
+        self.until("deletion", Duration::from_mins(20), async || {
+            self.store.get(name).await.is_err()
+        })
+        .await;
     }
 
     pub async fn master(&self, name: &str) -> IncarnationName {
@@ -277,7 +303,11 @@ impl World {
     /// Promises 1, 4 and 7 at the end of every simulation that deleted everything.
     pub fn assert_nothing_left(&self) {
         let seed = self.seed;
-        assert_eq!(self.chain.active_deployments(), BTreeSet::new(), "seed {seed}: deployments are left");
+        assert_eq!(
+            self.chain.active_deployments(),
+            BTreeSet::new(),
+            "seed {seed}: deployments are left"
+        );
         let tailnet = self.tailnet.lock().unwrap();
         assert!(tailnet.devices.is_empty(), "seed {seed}: devices are left: {:?}", tailnet.devices);
         assert_eq!(tailnet.usable_keys(), 0, "seed {seed}: usable keys are left");
@@ -289,7 +319,12 @@ impl World {
     /// No split brain, and nothing that the witness forbids.
     pub fn assert_one_writer(&self) {
         let state = self.nodes.state.lock().unwrap();
-        assert!(state.application.split.is_empty(), "seed {}: two masters took writes: {:?}", self.seed, state.application.split);
+        assert!(
+            state.application.split.is_empty(),
+            "seed {}: two masters took writes: {:?}",
+            self.seed,
+            state.application.split
+        );
         assert_eq!(self.witness.broken(), Vec::<String>::new(), "seed {}", self.seed);
     }
 

@@ -1,6 +1,8 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
-use akash_redis::model::node::{AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role};
+use akash_redis::model::node::{
+    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role,
+};
 use akash_redis::node::commands::{Memory, Wish, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::wire::akash_redis::agent::v1 as wire;
@@ -191,12 +193,19 @@ impl Node {
     }
 
     pub fn unfenced_master(&self) -> bool {
-        self.powered && self.process == Process::Running && self.role == Role::Master && self.min_replicas != FENCED
+        self.powered
+            && self.process == Process::Running
+            && self.role == Role::Master
+            && self.min_replicas != FENCED
     }
 
     /// Whether a write sent now is acknowledged.
     pub fn takes_writes(&self, now: u64) -> bool {
-        let good = self.acks.iter().filter(|(_, at)| now.saturating_sub(*at) <= u64::from(self.max_lag_s) * 1000).count();
+        let good = self
+            .acks
+            .iter()
+            .filter(|(_, at)| now.saturating_sub(*at) <= u64::from(self.max_lag_s) * 1000)
+            .count();
         self.unfenced_master() && good >= self.min_replicas as usize
     }
 
@@ -266,11 +275,18 @@ impl Node {
         let command = request.command.ok_or("no command")?;
         let wish = match &command {
             Command::Promote(_) | Command::Unfence(_) => Wish::Lead,
-            Command::Follow(f) => Wish::Follow { incarnation: &f.master_incarnation, name: &f.master_name },
+            Command::Follow(f) => {
+                Wish::Follow { incarnation: &f.master_incarnation, name: &f.master_name }
+            }
             _ => Wish::Other,
         };
-        let fresh = if request.nonce == self.nonce.to_string() { Freshness::Fresh } else { Freshness::Stale };
-        self.memory = decide(&self.memory, self.floor, fresh, authority, wish).map_err(|e| e.to_string())?;
+        let fresh = if request.nonce == self.nonce.to_string() {
+            Freshness::Fresh
+        } else {
+            Freshness::Stale
+        };
+        self.memory =
+            decide(&self.memory, self.floor, fresh, authority, wish).map_err(|e| e.to_string())?;
         if self.process != Process::Running {
             return Err("redis does not run".to_owned());
         }
@@ -285,7 +301,10 @@ impl Node {
             Command::Promote(p) => {
                 self.users = p.replication_users.into_iter().map(|u| u.name).collect();
                 if self.role != Role::Master {
-                    self.replid2 = std::mem::replace(&mut self.replid, format!("replid-{}-{}", self.name, authority.epoch));
+                    self.replid2 = std::mem::replace(
+                        &mut self.replid,
+                        format!("replid-{}-{}", self.name, authority.epoch),
+                    );
                     self.second_offset = self.offset() + 1;
                 }
                 self.role = Role::Master;

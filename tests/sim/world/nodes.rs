@@ -68,8 +68,20 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn new(clock: Clock, fuse: Arc<Fuse>, witness: Arc<Witness>, tailnet: Arc<Mutex<Tailnet>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), clock, fuse, witness, tailnet, changes: watch::channel(0).0 })
+    pub fn new(
+        clock: Clock,
+        fuse: Arc<Fuse>,
+        witness: Arc<Witness>,
+        tailnet: Arc<Mutex<Tailnet>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            clock,
+            fuse,
+            witness,
+            tailnet,
+            changes: watch::channel(0).0,
+        })
     }
 
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
@@ -135,7 +147,10 @@ impl State {
         for node in self.nodes.values_mut().filter(|_| !tailnet.away) {
             let netmap = tailnet.netmap(&node.device);
             node.listed = netmap.is_some();
-            node.open = tailnet.devices.iter().any(|d| d.id == node.device && d.tags.iter().any(|t| t == CLUSTER_TAG));
+            node.open = tailnet
+                .devices
+                .iter()
+                .any(|d| d.id == node.device && d.tags.iter().any(|t| t == CLUSTER_TAG));
             if let Some(netmap) = netmap.filter(|_| node.hears_control) {
                 (node.netmap, node.netmap_ids) = (netmap, tailnet.netmap_ids(&node.device));
                 if let Some(own) = tailnet.devices.iter().find(|d| d.id == node.device) {
@@ -150,15 +165,24 @@ impl State {
         let names: Vec<_> = self.nodes.keys().cloned().collect();
         for name in names {
             let replica = &self.nodes[&name];
-            if replica.role != Role::Replica || !replica.powered || replica.process != Process::Running {
+            if replica.role != Role::Replica
+                || !replica.powered
+                || replica.process != Process::Running
+            {
                 continue;
             }
-            let source = self.nodes.iter().find(|(_, n)| n.fqdn == replica.master_host).map(|(n, _)| n.clone());
+            let source = self
+                .nodes
+                .iter()
+                .find(|(_, n)| n.fqdn == replica.master_host)
+                .map(|(n, _)| n.clone());
             let linked = source.as_ref().is_some_and(|s| {
                 let m = &self.nodes[s];
                 let sighted = m.netmap.contains(&replica.fqdn) && replica.netmap.contains(&m.fqdn);
-                let granted = m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
-                let cut = self.cut.contains(&(name.clone(), s.clone())) || self.cut.contains(&(s.clone(), name.clone()));
+                let granted =
+                    m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
+                let cut = self.cut.contains(&(name.clone(), s.clone()))
+                    || self.cut.contains(&(s.clone(), name.clone()));
                 let reached = m.powered && m.meshed && replica.meshed && sighted && !cut;
                 reached && m.process == Process::Running && m.role == Role::Master && granted
             });
@@ -187,13 +211,20 @@ impl State {
             master.acks.retain(|(n, _)| n != &fqdn);
             master.acks.push((fqdn, now));
         }
-        // A link that is cut is noticed by its master only by its age; one that was closed is gone at once.
-        let attached: Vec<_> =
-            self.nodes.values().filter(|n| n.powered && n.meshed).map(|n| (n.fqdn.clone(), n.master_host.clone(), n.process)).collect();
+        // A link that is cut is noticed by its master only by its age; one that was closed is gone
+        // at once.
+        let attached: Vec<_> = self
+            .nodes
+            .values()
+            .filter(|n| n.powered && n.meshed)
+            .map(|n| (n.fqdn.clone(), n.master_host.clone(), n.process))
+            .collect();
         let pairs: BTreeSet<(String, String)> = self
             .cut
             .iter()
-            .filter_map(|(a, b)| Some((self.nodes.get(a)?.fqdn.clone(), self.nodes.get(b)?.fqdn.clone())))
+            .filter_map(|(a, b)| {
+                Some((self.nodes.get(a)?.fqdn.clone(), self.nodes.get(b)?.fqdn.clone()))
+            })
             .flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)])
             .collect();
         for master in self.nodes.values_mut() {
@@ -204,19 +235,36 @@ impl State {
                 if !meshed || pairs.contains(&(own.clone(), name.clone())) {
                     return true;
                 }
-                attached.iter().find(|(n, ..)| n == name).is_none_or(|(_, host, process)| host == &own && *process == Process::Running)
+                attached
+                    .iter()
+                    .find(|(n, ..)| n == name)
+                    .is_none_or(|(_, host, process)| host == &own && *process == Process::Running)
             });
         }
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
-            let epoch = if node.role == Role::Master || node.link_up { node.memory.highest.epoch } else { continue };
-            node.history = Some(History { replid: node.replid.clone(), offset: node.offset(), epoch, gap_ms: 0 });
+            let epoch = if node.role == Role::Master || node.link_up {
+                node.memory.highest.epoch
+            } else {
+                continue;
+            };
+            node.history = Some(History {
+                replid: node.replid.clone(),
+                offset: node.offset(),
+                epoch,
+                gap_ms: 0,
+            });
         }
     }
 
-    /// One write to every master that takes it and is reached by applications, which hear the control server: two of them at one moment is
-    /// the split brain that must not be.
+    /// One write to every master that takes it and is reached by applications, which hear the
+    /// control server: two of them at one moment is the split brain that must not be.
     fn write(&mut self, now: u64) {
-        let takers: Vec<_> = self.nodes.iter().filter(|(_, n)| n.takes_writes(now) && n.open).map(|(n, _)| n.clone()).collect();
+        let takers: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| n.takes_writes(now) && n.open)
+            .map(|(n, _)| n.clone())
+            .collect();
         if takers.len() > 1 {
             self.application.split.push(format!("at {now}: {takers:?}"));
         }
@@ -238,8 +286,12 @@ impl State {
         // All hearts beat together: one plan takes all of it.
         let beat = now % HEARTBEAT < STEP;
         for name in self.targets.keys() {
-            let lost = |views: &mut BTreeMap<_, NodeView>| views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false));
-            let Some(node) = self.nodes.get_mut(name).filter(|n| n.powered && n.reachable && n.listed) else {
+            let lost = |views: &mut BTreeMap<_, NodeView>| {
+                views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false))
+            };
+            let Some(node) =
+                self.nodes.get_mut(name).filter(|n| n.powered && n.reachable && n.listed)
+            else {
                 news |= lost(&mut self.views);
                 self.faces.remove(name);
                 continue;
@@ -250,7 +302,10 @@ impl State {
                 continue;
             }
             node.nonce += 1;
-            self.views.insert(name.clone(), NodeView { heard: UnixMs(now), connected: true, state: node.state(now) });
+            self.views.insert(
+                name.clone(),
+                NodeView { heard: UnixMs(now), connected: true, state: node.state(now) },
+            );
             self.faces.insert(name.clone(), face);
             news = true;
         }
@@ -258,8 +313,8 @@ impl State {
     }
 }
 
-/// Makes `log` equal to `source`; only what is new is copied when the one goes on where the other ends. Writes are numbered, so equal
-/// last entries mean equal logs.
+/// Makes `log` equal to `source`; only what is new is copied when the one goes on where the other
+/// ends. Writes are numbered, so equal last entries mean equal logs.
 fn catch_up(log: &mut Vec<u64>, source: &[u64]) {
     let shared = log.len();
     if shared <= source.len() && (shared == 0 || log[shared - 1] == source[shared - 1]) {
@@ -284,21 +339,35 @@ impl Agents for SimAgents {
         self.0.state.lock().unwrap().views.clone()
     }
 
-    async fn command(&self, incarnation: &IncarnationName, request: CommandRequest) -> Result<(), AgentError> {
+    async fn command(
+        &self,
+        incarnation: &IncarnationName,
+        request: CommandRequest,
+    ) -> Result<(), AgentError> {
         self.0.fuse.before().await;
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let promotion = matches!(request.command, Some(Command::Promote(_))).then_some(request.authority).flatten();
-        let record = if promotion.is_some() { self.0.witness.record(incarnation).await } else { None };
+        let promotion = matches!(request.command, Some(Command::Promote(_)))
+            .then_some(request.authority)
+            .flatten();
+        let record =
+            if promotion.is_some() { self.0.witness.record(incarnation).await } else { None };
         let now = self.0.clock.now();
         let result = {
             let mut state = self.0.state.lock().unwrap();
-            match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable && n.listed) {
-                None => Err(AgentError::Away { incarnation: incarnation.clone(), detail: "no route".to_owned() }),
+            match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable && n.listed)
+            {
+                None => Err(AgentError::Away {
+                    incarnation: incarnation.clone(),
+                    detail: "no route".to_owned(),
+                }),
                 Some(node) => {
                     let result = node.command(request);
                     let view = NodeView { heard: now, connected: true, state: node.state(now.0) };
                     state.views.insert(incarnation.clone(), view);
-                    result.map_err(|reason| AgentError::Refused { incarnation: incarnation.clone(), reason })
+                    result.map_err(|reason| AgentError::Refused {
+                        incarnation: incarnation.clone(),
+                        reason,
+                    })
                 }
             }
         };
@@ -310,7 +379,12 @@ impl Agents for SimAgents {
     }
 
     /// Simulated processes print nothing.
-    async fn logs(&self, _incarnation: &IncarnationName, _tail: u32, _follow: bool) -> Result<LogLines, AgentError> {
+    async fn logs(
+        &self,
+        _incarnation: &IncarnationName,
+        _tail: u32,
+        _follow: bool,
+    ) -> Result<LogLines, AgentError> {
         Ok(stream::empty().boxed())
     }
 

@@ -1,4 +1,5 @@
-//! The providers of a simulation on the chain: they bid on open orders, take bids back and close leases, with signed bytes.
+//! The providers of a simulation on the chain: they bid on open orders, take bids back and close
+//! leases, with signed bytes.
 
 use std::sync::LazyLock;
 
@@ -18,7 +19,8 @@ use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 use prost_types::Any;
 
 /// Accounts of all providers there can be.
-pub static ALL: LazyLock<Vec<Account>> = LazyLock::new(|| (0..8).map(|n| Account::from_bytes(&[100 + n; 32]).unwrap()).collect());
+pub static ALL: LazyLock<Vec<Account>> =
+    LazyLock::new(|| (0..8).map(|n| Account::from_bytes(&[100 + n; 32]).unwrap()).collect());
 
 /// Enough for a block's worth of messages.
 const GAS: u64 = 20_000_000;
@@ -46,7 +48,8 @@ impl Provider {
         self.account.address()
     }
 
-    /// Bids on every open order that has none of it and pays its price, in one transaction; `None` when there are none.
+    /// Bids on every open order that has none of it and pays its price, in one transaction; `None`
+    /// when there are none.
     pub fn bids(&self, view: &View, signed: &mut u64) -> Option<Vec<u8>> {
         if self.silent {
             return None;
@@ -92,21 +95,31 @@ fn limit(spec: &GroupSpec) -> u128 {
 
 /// The transaction by which a provider registers.
 pub fn registration(view: &View, provider: &Provider) -> Vec<u8> {
-    let attribute = |key: &str, value: &str| Attribute { key: key.to_owned(), value: value.to_owned() };
+    let attribute =
+        |key: &str, value: &str| Attribute { key: key.to_owned(), value: value.to_owned() };
     let attributes = vec![
         attribute("region", &format!("region-{}", provider.price)),
         attribute("capabilities/storage/1/class", "beta3"),
         attribute("capabilities/storage/1/persistent", "true"),
     ];
-    let (owner, host_uri) = (provider.address().to_owned(), "https://provider.test:8443".to_owned());
-    sign(view, provider.account, vec![any(&MsgCreateProvider { owner, host_uri, attributes, info: None })], &mut 0)
+    let (owner, host_uri) =
+        (provider.address().to_owned(), "https://provider.test:8443".to_owned());
+    sign(
+        view,
+        provider.account,
+        vec![any(&MsgCreateProvider { owner, host_uri, attributes, info: None })],
+        &mut 0,
+    )
 }
 
 /// The transaction by which a provider closes its lease of a deployment: it is unstable.
 pub fn end_lease(view: &View, dseq: u64, signed: &mut u64) -> Option<Vec<u8>> {
-    let lease = view.leases().find(|l| l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq))?;
+    let lease = view.leases().find(|l| {
+        l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
+    })?;
     let id = lease.id.clone()?;
-    let lease = LeaseId { owner: id.owner, dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider };
+    let lease =
+        LeaseId { owner: id.owner, dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider };
     Some(close_bid(view, &lease, LeaseClosedReason::Unstable, signed))
 }
 
@@ -117,7 +130,12 @@ pub fn take_back(view: &View, bid: &LeaseId, signed: &mut u64) -> Vec<u8> {
 
 fn close_bid(view: &View, of: &LeaseId, reason: LeaseClosedReason, signed: &mut u64) -> Vec<u8> {
     let account = ALL.iter().find(|p| p.address() == of.provider).expect("one of ours");
-    sign(view, account, vec![any(&MsgCloseBid { id: Some(bid_id(of)), reason: reason.into() })], signed)
+    sign(
+        view,
+        account,
+        vec![any(&MsgCloseBid { id: Some(bid_id(of)), reason: reason.into() })],
+        signed,
+    )
 }
 
 fn sign(view: &View, who: &Account, messages: Vec<Any>, signed: &mut u64) -> Vec<u8> {

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use super::fuse::Fuse;
 use super::witness::Witness;
 
-/// The store of one operator process. Status and events decide nothing, so nothing can be lost between their writes.
+/// The store of one operator process. Status and events decide nothing, so nothing can be lost
+/// between their writes.
 pub struct FusedStore {
     pub inner: Arc<SqliteStore>,
     pub fuse: Arc<Fuse>,
@@ -52,7 +53,12 @@ impl Store for FusedStore {
         self.inner.mark_deleted(name).await
     }
 
-    async fn set_record(&self, name: &str, expected: u64, record: &Record) -> Result<u64, StoreError> {
+    async fn set_record(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError> {
         let flaws = record.flaws();
         self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
         self.around(self.inner.set_record(name, expected, record)).await

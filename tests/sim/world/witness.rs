@@ -1,5 +1,5 @@
-//! Looks at every effect as it happens and at the record under which it happens: what must never be done is written down, in every
-//! simulation, whatever it is about.
+//! Looks at every effect as it happens and at the record under which it happens: what must never be
+//! done is written down, in every simulation, whatever it is about.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -35,10 +35,17 @@ impl Witness {
         }
     }
 
-    async fn find(&self, which: impl Fn(&IncarnationName, &Incarnation) -> bool) -> Option<(Stored, IncarnationName, Incarnation)> {
+    async fn find(
+        &self,
+        which: impl Fn(&IncarnationName, &Incarnation) -> bool,
+    ) -> Option<(Stored, IncarnationName, Incarnation)> {
         let all = self.store.list().await.unwrap();
         all.into_iter().find_map(|stored| {
-            let found = stored.record.incarnations.iter().find(|(name, incarnation)| which(name, incarnation));
+            let found = stored
+                .record
+                .incarnations
+                .iter()
+                .find(|(name, incarnation)| which(name, incarnation));
             let (name, incarnation) = found.map(|(n, i)| (n.clone(), i.clone()))?;
             Some((stored, name, incarnation))
         })
@@ -52,7 +59,8 @@ impl Witness {
 
     /// An active deployment is about to be closed: only a condemned one may be.
     pub async fn closes(&self, dseq: u64) {
-        let condemned = self.find(|_, i| i.dseq == dseq).await.is_some_and(|(_, _, i)| i.condemned.is_some());
+        let condemned =
+            self.find(|_, i| i.dseq == dseq).await.is_some_and(|(_, _, i)| i.condemned.is_some());
         self.expect(condemned, || format!("deployment {dseq} is closed and was not condemned"));
     }
 
@@ -70,26 +78,33 @@ impl Witness {
             .find(|n, i| Some(n) == name.as_ref() || i.device.as_deref() == Some(id))
             .await
             .is_some_and(|(_, _, i)| i.condemned.is_some());
-        self.expect(condemned, || format!("the device {hostname} is deleted and was not condemned"));
+        self.expect(condemned, || {
+            format!("the device {hostname} is deleted and was not condemned")
+        });
     }
 
-    /// A device is about to be shut off: only that of a master that is being given up, or was, may be.
+    /// A device is about to be shut off: only that of a master that is being given up, or was, may
+    /// be.
     pub async fn quarantines(&self, hostname: &str) {
         let name = IncarnationName::from_hostname(hostname, &self.installation);
         let found = self.find(|n, _| Some(n) == name.as_ref()).await;
         let may = found.is_some_and(|(stored, name, _)| {
-            let failing = matches!(&stored.record.change, Some(Change::Failover(f)) if f.old == name);
+            let failing =
+                matches!(&stored.record.change, Some(Change::Failover(f)) if f.old == name);
             failing || stored.record.master.is_none_or(|p| p.incarnation != name)
         });
         self.expect(may, || format!("the device {hostname} of the only master is shut off"));
     }
 
-    /// A usable key is about to be revoked: only that of a condemned incarnation may be, or of one that never joined.
+    /// A usable key is about to be revoked: only that of a condemned incarnation may be, or of one
+    /// that never joined.
     pub async fn revokes(&self, description: &str) {
         let name = IncarnationName::from_key_description(description, &self.installation);
         let found = self.find(|n, _| Some(n) == name.as_ref()).await;
         let may = found.is_some_and(|(_, _, i)| i.condemned.is_some() || !i.joined);
-        self.expect(may, || format!("the key `{description}` is revoked and its node may still need it"));
+        self.expect(may, || {
+            format!("the key `{description}` is revoked and its node may still need it")
+        });
     }
 
     /// The record of an incarnation's cluster, as it is when a command sets out.
@@ -97,12 +112,24 @@ impl Witness {
         self.store.get(name.cluster()).await.ok().map(|stored| stored.record)
     }
 
-    /// A node was promoted: its choice was durable before, and nobody else is ever promoted in that epoch.
+    /// A node was promoted: its choice was durable before, and nobody else is ever promoted in that
+    /// epoch.
     pub fn promoted(&self, name: &IncarnationName, epoch: u64, record: Option<&Record>) {
         let chosen = record.and_then(|r| r.master.as_ref());
-        let durable = chosen.is_some_and(|p| (&p.incarnation == name && p.epoch == epoch) || p.epoch > epoch);
-        self.expect(durable, || format!("{name} was promoted in epoch {epoch}, the record says {chosen:?}"));
-        let first = self.promoted.lock().unwrap().entry((name.cluster().to_owned(), epoch)).or_insert_with(|| name.clone()).clone();
-        self.expect(&first == name, || format!("{first} and {name} were both promoted in epoch {epoch}"));
+        let durable =
+            chosen.is_some_and(|p| (&p.incarnation == name && p.epoch == epoch) || p.epoch > epoch);
+        self.expect(durable, || {
+            format!("{name} was promoted in epoch {epoch}, the record says {chosen:?}")
+        });
+        let first = self
+            .promoted
+            .lock()
+            .unwrap()
+            .entry((name.cluster().to_owned(), epoch))
+            .or_insert_with(|| name.clone())
+            .clone();
+        self.expect(&first == name, || {
+            format!("{first} and {name} were both promoted in epoch {epoch}")
+        });
     }
 }

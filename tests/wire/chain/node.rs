@@ -49,19 +49,25 @@ impl Case {
 
     pub fn answer(&self) -> Answer {
         match (&self.response, self.grpc_code) {
-            (_, Some(code)) if code != 0 => Err(Status::new(Code::from(code), self.grpc_message.clone().unwrap_or_default())),
+            (_, Some(code)) if code != 0 => {
+                Err(Status::new(Code::from(code), self.grpc_message.clone().unwrap_or_default()))
+            }
             (response, _) => Ok(hex::decode(response.as_deref().unwrap_or_default()).expect("hex")),
         }
     }
 }
 
 pub fn cases() -> Vec<Case> {
-    let lines = include_str!("../../vectors/akash-wire.jsonl").lines().filter(|line| !line.is_empty());
+    let lines =
+        include_str!("../../vectors/akash-wire.jsonl").lines().filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_str(line).expect("a recorded exchange")).collect()
 }
 
 pub fn recorded(name: &str) -> Case {
-    cases().into_iter().find(|case| case.name == name).unwrap_or_else(|| panic!("{name} is not recorded"))
+    cases()
+        .into_iter()
+        .find(|case| case.name == name)
+        .unwrap_or_else(|| panic!("{name} is not recorded"))
 }
 
 pub fn read<M: Message + Default>(name: &str) -> M {
@@ -81,7 +87,8 @@ pub struct State {
     pub answers: HashMap<&'static str, Vec<Answer>>,
     /// Requests that came, with the height they were pinned to.
     pub asked: Vec<(String, Option<i64>, Vec<u8>)>,
-    /// Blocks since the recorded one, and the time between them; each question for the newest block makes one.
+    /// Blocks since the recorded one, and the time between them; each question for the newest block
+    /// makes one.
     pub blocks: i64,
     pub block_ms: i64,
 }
@@ -99,14 +106,27 @@ impl Script {
     /// The next answer is that of a recorded case.
     pub fn replay(&self, name: &str) -> &Self {
         let case = recorded(name);
-        let methods = [LATEST, DEPLOYMENT, ORDERS, BIDS, LEASES, PROVIDER, SPENDABLE, SIMULATE, BROADCAST, GET_TX];
-        let more = ["/akash.deployment.v1beta4.Query/Params", "/cosmos.auth.v1beta1.Query/AccountInfo"];
-        let method = methods.into_iter().chain(more).find(|m| *m == case.method).expect("a method the client uses");
+        let methods = [
+            LATEST, DEPLOYMENT, ORDERS, BIDS, LEASES, PROVIDER, SPENDABLE, SIMULATE, BROADCAST,
+            GET_TX,
+        ];
+        let more =
+            ["/akash.deployment.v1beta4.Query/Params", "/cosmos.auth.v1beta1.Query/AccountInfo"];
+        let method = methods
+            .into_iter()
+            .chain(more)
+            .find(|m| *m == case.method)
+            .expect("a method the client uses");
         self.say(method, case.answer())
     }
 
     pub fn asked(&self, method: &str) -> Vec<(Option<i64>, Vec<u8>)> {
-        self.lock().asked.iter().filter(|(m, ..)| m == method).map(|(_, height, bytes)| (*height, bytes.clone())).collect()
+        self.lock()
+            .asked
+            .iter()
+            .filter(|(m, ..)| m == method)
+            .map(|(_, height, bytes)| (*height, bytes.clone()))
+            .collect()
     }
 
     fn answer(&self, method: &str, height: Option<i64>, request: Vec<u8>) -> Answer {
@@ -116,7 +136,9 @@ impl Script {
             state.blocks += 1;
             return Ok(block(state.blocks, state.block_ms));
         }
-        let Some(answers) = state.answers.get_mut(method) else { return Err(Status::unimplemented(format!("unknown method {method}"))) };
+        let Some(answers) = state.answers.get_mut(method) else {
+            return Err(Status::unimplemented(format!("unknown method {method}")));
+        };
         if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
     }
 
@@ -129,16 +151,24 @@ impl Script {
             let script = script.clone();
             async move {
                 let method = request.uri().path().to_owned();
-                let height = request.headers().get("x-cosmos-block-height").map(|h| h.to_str().expect("text").parse().expect("a height"));
+                let height = request
+                    .headers()
+                    .get("x-cosmos-block-height")
+                    .map(|h| h.to_str().expect("text").parse().expect("a height"));
                 let service = tower::service_fn(move |request: tonic::Request<Vec<u8>>| {
-                    let answer = script.answer(&method, height, request.into_inner()).map(tonic::Response::new);
+                    let answer = script
+                        .answer(&method, height, request.into_inner())
+                        .map(tonic::Response::new);
                     std::future::ready(answer)
                 });
                 tonic::server::Grpc::new(Raw).unary(service, request).await
             }
         });
-        let server = tonic::transport::Server::builder().add_routes(tonic::service::Routes::from(router));
-        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
+        let server =
+            tonic::transport::Server::builder().add_routes(tonic::service::Routes::from(router));
+        tokio::spawn(
+            server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
+        );
         uri
     }
 
@@ -153,7 +183,13 @@ pub fn client(grpc: Vec<String>) -> ChainClient {
 
 pub fn limited(grpc: Vec<String>, fee_limits: FeeLimits) -> ChainClient {
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
-    let settings = ChainSettings { chain_id: CHAIN_ID.into(), grpc, gas_price: GasPrice::USUAL, fee_granter: None, fee_limits };
+    let settings = ChainSettings {
+        chain_id: CHAIN_ID.into(),
+        grpc,
+        gas_price: GasPrice::USUAL,
+        fee_granter: None,
+        fee_limits,
+    };
     ChainClient::connect(settings, Arc::new(wallet)).expect("endpoints")
 }
 
@@ -170,12 +206,16 @@ pub fn block(blocks: i64, block_ms: i64) -> Vec<u8> {
 }
 
 pub fn block_time(blocks: i64, block_ms: i64) -> Timestamp {
-    let answer = GetLatestBlockResponse::decode(block(blocks, block_ms).as_slice()).expect("a block");
+    let answer =
+        GetLatestBlockResponse::decode(block(blocks, block_ms).as_slice()).expect("a block");
     answer.sdk_block.and_then(|b| b.header).and_then(|h| h.time).expect("a time")
 }
 
 pub fn ms(time: Timestamp) -> UnixMs {
-    UnixMs(u64::try_from(time.seconds).expect("after 1970") * 1000 + u64::try_from(time.nanos / 1_000_000).expect("positive"))
+    UnixMs(
+        u64::try_from(time.seconds).expect("after 1970") * 1000
+            + u64::try_from(time.nanos / 1_000_000).expect("positive"),
+    )
 }
 
 /// Messages as the bytes they are.

@@ -5,7 +5,13 @@ use super::*;
 async fn listing(keys: Value, devices: Value) -> (MockServer, ControlClient) {
     let (server, client) = api().await;
     on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": keys}))).await;
-    on(&server, "GET", DEVICES, ResponseTemplate::new(200).set_body_json(json!({"devices": devices}))).await;
+    on(
+        &server,
+        "GET",
+        DEVICES,
+        ResponseTemplate::new(200).set_body_json(json!({"devices": devices})),
+    )
+    .await;
     (server, client)
 }
 
@@ -27,7 +33,11 @@ async fn a_listed_key_without_a_description_is_nobodys_of_ours_and_is_not_asked_
 #[tokio::test]
 async fn a_long_list_of_bare_ids_is_looked_at_bit_by_bit_and_the_devices_do_not_wait() {
     let ids: Vec<Value> = (0..1000).map(|id| json!({"id": format!("k{id}")})).collect();
-    let (server, client) = listing(json!(ids), json!([{"id": "2", "hostname": "cache-1-y8m3-abc123", "addresses": ["100.64.0.2"]}])).await;
+    let (server, client) = listing(
+        json!(ids),
+        json!([{"id": "2", "hostname": "cache-1-y8m3-abc123", "addresses": ["100.64.0.2"]}]),
+    )
+    .await;
     let of_others = json!({"description": "somebody else's"});
     Mock::given(method("GET"))
         .and(wiremock::matchers::path_regex(format!("^{KEYS}/k")))
@@ -35,13 +45,23 @@ async fn a_long_list_of_bare_ids_is_looked_at_bit_by_bit_and_the_devices_do_not_
         .mount(&server)
         .await;
     let first = client.read(&ours(), &nobody()).await.unwrap();
-    assert_eq!((first.devices.len(), first.all_keys), (1, false), "what was not looked at is not known to be nobody's");
+    assert_eq!(
+        (first.devices.len(), first.all_keys),
+        (1, false),
+        "what was not looked at is not known to be nobody's"
+    );
     let mut readings = 1;
     while !client.read(&ours(), &nobody()).await.unwrap().all_keys {
         readings += 1;
         assert!(readings < 20, "it never comes to an end");
     }
-    let asked = server.received_requests().await.unwrap().iter().filter(|r| r.url.path().starts_with(&format!("{KEYS}/k"))).count();
+    let asked = server
+        .received_requests()
+        .await
+        .unwrap()
+        .iter()
+        .filter(|r| r.url.path().starts_with(&format!("{KEYS}/k")))
+        .count();
     assert_eq!(asked, 1000, "each is asked for once");
 }
 
@@ -55,7 +75,11 @@ async fn names_addresses_and_tags_are_what_they_should_be_or_are_left_out() {
     ]);
     let (_server, client) = listing(json!([]), forged).await;
     let devices = client.read(&ours(), &nobody()).await.unwrap().devices;
-    assert_eq!(devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["1", "4"], "one without an id cannot be acted on");
+    assert_eq!(
+        devices.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(),
+        ["1", "4"],
+        "one without an id cannot be acted on"
+    );
     assert_eq!((devices[0].name.as_str(), devices[0].ip.as_str()), ("", "100.64.0.9"));
     assert_eq!(devices[0].tags.len(), 2, "a tag that is none is one more tag");
     assert_eq!((devices[1].hostname.as_str(), devices[1].ip.as_str()), ("", ""));
@@ -63,7 +87,8 @@ async fn names_addresses_and_tags_are_what_they_should_be_or_are_left_out() {
 
 #[tokio::test]
 async fn a_device_that_was_renamed_is_ours_by_its_id() {
-    let renamed = json!([{"id": "7", "hostname": "anna", "name": "anna", "addresses": ["100.64.0.7"]}]);
+    let renamed =
+        json!([{"id": "7", "hostname": "anna", "name": "anna", "addresses": ["100.64.0.7"]}]);
     let (_server, client) = listing(json!([]), renamed).await;
     assert_eq!(client.read(&ours(), &nobody()).await.unwrap().devices.len(), 0);
     let known = BTreeSet::from(["7".to_owned()]);
@@ -76,9 +101,17 @@ async fn a_token_with_too_small_a_scope_is_refused_and_not_read_as_an_empty_tail
     for scope in ["devices:core", "auth_keys:read devices:core", "auth_keys"] {
         let server = MockServer::start().await;
         let token = json!({"access_token": "t", "token_type": "Bearer", "expires_in": 3600, "scope": scope});
-        on(&server, "POST", "/api/v2/oauth/token", ResponseTemplate::new(200).set_body_json(token)).await;
-        on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": []}))).await;
-        on(&server, "GET", DEVICES, ResponseTemplate::new(200).set_body_json(json!({"devices": []}))).await;
+        on(&server, "POST", "/api/v2/oauth/token", ResponseTemplate::new(200).set_body_json(token))
+            .await;
+        on(&server, "GET", KEYS, ResponseTemplate::new(200).set_body_json(json!({"keys": []})))
+            .await;
+        on(
+            &server,
+            "GET",
+            DEVICES,
+            ResponseTemplate::new(200).set_body_json(json!({"devices": []})),
+        )
+        .await;
         let error = client(&server.uri(), "-").read(&ours(), &nobody()).await.unwrap_err();
         let MeshError::Forbidden { status: 403, remedy, .. } = &error else { panic!("{error}") };
         assert!(remedy.contains("auth_keys and devices:core"), "{remedy}");
@@ -89,11 +122,13 @@ async fn a_token_with_too_small_a_scope_is_refused_and_not_read_as_an_empty_tail
 async fn the_keys_are_listed_before_the_devices() {
     let (server, client) = listing(json!([]), json!([])).await;
     client.read(&ours(), &nobody()).await.unwrap();
-    let paths: Vec<String> = server.received_requests().await.unwrap().iter().map(|r| r.url.path().to_owned()).collect();
+    let paths: Vec<String> =
+        server.received_requests().await.unwrap().iter().map(|r| r.url.path().to_owned()).collect();
     assert_eq!(paths, ["/api/v2/oauth/token", KEYS, DEVICES]);
 }
 
-/// As headscale gives them after an admin renamed a device and somebody minted a key without a description.
+/// As headscale gives them after an admin renamed a device and somebody minted a key without a
+/// description.
 #[tokio::test]
 async fn recorded_lists_of_headscale_are_read_by_ids_and_descriptions() {
     let (server, client) = api().await;
@@ -101,9 +136,17 @@ async fn recorded_lists_of_headscale_are_read_by_ids_and_descriptions() {
     on(&server, "GET", DEVICES, answer("head-v2-devices-renamed")).await;
     let view = client.read(&ours(), &nobody()).await.unwrap();
     let keys: Vec<_> = view.keys.iter().map(|k| (k.description.as_str(), k.invalid)).collect();
-    assert_eq!(keys, [("ar abc123 cache-0-x7k2", true), ("ar abc123 cache-1-y8m3", true)], "spent keys stay in the list");
-    let mut devices: Vec<_> = view.devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
+    assert_eq!(
+        keys,
+        [("ar abc123 cache-0-x7k2", true), ("ar abc123 cache-1-y8m3", true)],
+        "spent keys stay in the list"
+    );
+    let mut devices: Vec<_> =
+        view.devices.iter().map(|d| (d.id.as_str(), d.name.as_str(), d.ip.as_str())).collect();
     devices.sort_unstable();
-    assert_eq!(devices, [("1", "grandmaster", "100.64.0.1"), ("2", "cache-1-y8m3-abc123", "100.64.0.2")]);
+    assert_eq!(
+        devices,
+        [("1", "grandmaster", "100.64.0.1"), ("2", "cache-1-y8m3-abc123", "100.64.0.2")]
+    );
     assert_eq!(server.received_requests().await.unwrap().len(), 3, "no key is asked for by itself");
 }

@@ -24,8 +24,14 @@ fn ordered_transactions_follow_each_other_in_one_block() {
     let text = "account sequence mismatch, expected 3, got 1: incorrect account sequence";
     assert_eq!(code(market.ledger.submit(&late)), ("sdk", 32, text.into()));
     assert!(market.blocks(1).iter().all(|record| record.error.is_none()));
-    let simulated = market.ledger.simulate(&tenant.sign_tx(vec![msg], &terms(Order::Sequence(9999)))).unwrap_err();
-    assert!(String::from_utf8_lossy(&simulated.0.log).starts_with("account sequence mismatch, expected 3, got 9999"));
+    let simulated = market
+        .ledger
+        .simulate(&tenant.sign_tx(vec![msg], &terms(Order::Sequence(9999))))
+        .unwrap_err();
+    assert!(
+        String::from_utf8_lossy(&simulated.0.log)
+            .starts_with("account sequence mismatch, expected 3, got 9999")
+    );
 }
 
 #[test]
@@ -36,7 +42,10 @@ fn fee_signature_and_chain_must_be_right() {
     let poor = tenant.sign_tx(vec![msg.clone()], &TxTerms { fee: 1, ..terms(Order::Sequence(0)) });
     let text = "insufficient fees; got: 1uakt required: 10000uakt: insufficient fee";
     assert_eq!(code(market.ledger.submit(&poor)), ("sdk", 13, text.into()));
-    let foreign = tenant.sign_tx(vec![msg.clone()], &TxTerms { chain_id: "akashnet-2", ..terms(Order::Sequence(0)) });
+    let foreign = tenant.sign_tx(
+        vec![msg.clone()],
+        &TxTerms { chain_id: "akashnet-2", ..terms(Order::Sequence(0)) },
+    );
     let text = "signature verification failed; please verify account number (0) and chain-id (akash-local): (unable to verify single \
                 signer signature): unauthorized";
     assert_eq!(code(market.ledger.submit(&foreign)), ("sdk", 4, text.into()));
@@ -55,7 +64,10 @@ fn unordered_transactions_need_a_fresh_time_ahead() {
     let mut market = Market::new(0);
     let tenant = market.tenant();
     let now = market.now();
-    let sign = |market: &Market, dseq, until| tenant.sign_tx(vec![any(&market.create_msg(dseq, 30, 500_000))], &terms(Order::Until(until)));
+    let sign = |market: &Market, dseq, until| {
+        tenant
+            .sign_tx(vec![any(&market.create_msg(dseq, 30, 500_000))], &terms(Order::Until(until)))
+    };
     let first = sign(&market, 1, now + 30_000_000_000);
     market.ledger.submit(&first).unwrap();
     assert_eq!(code(market.ledger.submit(&first)), ("sdk", 19, String::new()));
@@ -64,14 +76,27 @@ fn unordered_transactions_need_a_fresh_time_ahead() {
         tenant.address(),
         now + 30_000_000_000
     );
-    assert_eq!(code(market.ledger.submit(&sign(&market, 2, now + 30_000_000_000))), ("sdk", 18, used));
+    assert_eq!(
+        code(market.ledger.submit(&sign(&market, 2, now + 30_000_000_000))),
+        ("sdk", 18, used)
+    );
     let past = "block time: 2026-11-24 10:44:40 +0000 UTC, timeout timestamp: 2026-11-24 10:44:39.5 +0000 UTC: tx timeout";
-    assert_eq!(code(market.ledger.submit(&sign(&market, 2, now - 500_000_000))), ("sdk", 42, past.into()));
+    assert_eq!(
+        code(market.ledger.submit(&sign(&market, 2, now - 500_000_000))),
+        ("sdk", 42, past.into())
+    );
     let far = "unordered tx ttl exceeds 10m0s: invalid request";
-    assert_eq!(code(market.ledger.submit(&sign(&market, 2, now + 601_000_000_000))), ("sdk", 18, far.into()));
+    assert_eq!(
+        code(market.ledger.submit(&sign(&market, 2, now + 601_000_000_000))),
+        ("sdk", 18, far.into())
+    );
     market.blocks(1);
     assert!(market.ledger.tx(&hash_of(&first)).is_some());
-    assert_eq!(code(market.ledger.submit(&first)), ("sdk", 19, String::new()), "in a block is in the cache too");
+    assert_eq!(
+        code(market.ledger.submit(&first)),
+        ("sdk", 19, String::new()),
+        "in a block is in the cache too"
+    );
     assert_eq!(market.ledger.view().account_info(tenant.address()).unwrap().sequence, 0);
     assert!(market.ledger.view().account_info(tenant.address()).unwrap().pub_key.is_some());
 }
@@ -87,18 +112,25 @@ fn a_simulation_leaves_nothing_behind() {
     assert_eq!(market.blocks(1)[0].gas_used - simulated.gas_used, 2_170, "the signature");
 }
 
-/// The figures of a real node: whoever simulates without the fee that is taken later gets a limit that is too small.
+/// The figures of a real node: whoever simulates without the fee that is taken later gets a limit
+/// that is too small.
 #[test]
 fn an_update_takes_the_gas_that_it_takes_on_a_real_node() {
     let mut market = Market::new(0);
     let tenant = market.tenant();
     market.create(1, 30, 500_000);
     let id = Some(market.dep_id(1));
-    let msg = any(&crate::wire::akash::deployment::v1beta4::MsgUpdateDeployment { id, hash: vec![9; 32] });
+    let msg = any(&crate::wire::akash::deployment::v1beta4::MsgUpdateDeployment {
+        id,
+        hash: vec![9; 32],
+    });
     let number = market.ledger.view().account_info(tenant.address()).unwrap().account_number;
     let sign = |market: &Market, fee: u64, gas: u64| {
         let order = Order::Until(market.ledger.view().block().time_ns + 60_000_000_000 + fee);
-        tenant.sign_tx(vec![msg.clone()], &TxTerms { chain_id: "akash-local", account_number: number, order, gas, fee })
+        tenant.sign_tx(
+            vec![msg.clone()],
+            &TxTerms { chain_id: "akash-local", account_number: number, order, gas, fee },
+        )
     };
     let free = market.ledger.simulate(&sign(&market, 0, 0)).unwrap().gas_used;
     let paid = market.ledger.simulate(&sign(&market, 1, 0)).unwrap().gas_used;
@@ -106,7 +138,10 @@ fn an_update_takes_the_gas_that_it_takes_on_a_real_node() {
     let tx = sign(&market, 1_250, free * 3 / 2);
     market.ledger.submit(&tx).unwrap();
     let record = market.blocks(1).remove(0);
-    assert_eq!((record.gas_used, record.error.as_ref().map(|e| (e.codespace, e.code))), (52_600, Some(("sdk", 11))));
+    assert_eq!(
+        (record.gas_used, record.error.as_ref().map(|e| (e.codespace, e.code))),
+        (52_600, Some(("sdk", 11)))
+    );
     let tx = sign(&market, 1_900, paid * 3 / 2);
     market.ledger.submit(&tx).unwrap();
     assert!(market.blocks(1)[0].error.is_none());
@@ -121,7 +156,8 @@ fn a_fee_granter_without_an_allowance_is_named_in_bare_bytes() {
 
     let mut market = Market::new(1);
     let (tenant, granter) = (market.tenant(), market.provider(0));
-    let signed = tenant.sign_tx(vec![any(&market.create_msg(9, 30, 500_000))], &terms(Order::Sequence(0)));
+    let signed =
+        tenant.sign_tx(vec![any(&market.create_msg(9, 30, 500_000))], &terms(Order::Sequence(0)));
     let mut raw = TxRaw::decode(signed.as_slice()).unwrap();
     let mut auth = AuthInfo::decode(raw.auth_info_bytes.as_slice()).unwrap();
     auth.fee.as_mut().unwrap().granter = granter.address().into();

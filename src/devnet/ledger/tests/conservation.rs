@@ -20,20 +20,27 @@ enum Deed {
 fn deed() -> impl Strategy<Value = Deed> {
     let place = || (1..3_u64, 1..4_u32, 0..3_usize);
     prop_oneof![
-        (1..3_u64, 1..200_000_u128, 500_000..900_000_u128).prop_map(|(dseq, price, amount)| Deed::Create { dseq, price, amount }),
-        (place(), 1..200_000_u128).prop_map(|((dseq, oseq, at), price)| Deed::Bid { dseq, oseq, at, price }),
-        (place(), 1..200_000_u128).prop_map(|((dseq, oseq, at), price)| Deed::Bid { dseq, oseq, at, price }),
+        (1..3_u64, 1..200_000_u128, 500_000..900_000_u128)
+            .prop_map(|(dseq, price, amount)| Deed::Create { dseq, price, amount }),
+        (place(), 1..200_000_u128).prop_map(|((dseq, oseq, at), price)| Deed::Bid {
+            dseq,
+            oseq,
+            at,
+            price
+        }),
+        (place(), 1..200_000_u128).prop_map(|((dseq, oseq, at), price)| Deed::Bid {
+            dseq,
+            oseq,
+            at,
+            price
+        }),
         place().prop_map(|(dseq, oseq, at)| Deed::Lease { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::Lease { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::CloseLease { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::CloseBid { dseq, oseq, at }),
         place().prop_map(|(dseq, oseq, at)| Deed::Withdraw { dseq, oseq, at }),
-        (1..3_u64, 0..3_usize, proptest::bool::ANY, 1..600_000_u128).prop_map(|(dseq, at, uakt, amount)| Deed::Deposit {
-            dseq,
-            at,
-            uakt,
-            amount
-        }),
+        (1..3_u64, 0..3_usize, proptest::bool::ANY, 1..600_000_u128)
+            .prop_map(|(dseq, at, uakt, amount)| Deed::Deposit { dseq, at, uakt, amount }),
         (1..3_u64).prop_map(|dseq| Deed::Start { dseq }),
         (1..3_u64).prop_map(|dseq| Deed::Close { dseq }),
         (1..8_u64).prop_map(|count| Deed::Blocks { count }),
@@ -43,12 +50,20 @@ fn deed() -> impl Strategy<Value = Deed> {
 fn act(market: &mut Market, deed: &Deed) {
     let tenant = market.tenant();
     let (who, msg) = match *deed {
-        Deed::Create { dseq, price, amount } => (tenant, any(&market.create_msg(dseq, price, amount))),
-        Deed::Bid { dseq, oseq, at, price } => (market.provider(at), market.bid_msg(dseq, oseq, at, price)),
+        Deed::Create { dseq, price, amount } => {
+            (tenant, any(&market.create_msg(dseq, price, amount)))
+        }
+        Deed::Bid { dseq, oseq, at, price } => {
+            (market.provider(at), market.bid_msg(dseq, oseq, at, price))
+        }
         Deed::Lease { dseq, oseq, at } => (tenant, market.lease_msg(dseq, oseq, at)),
         Deed::CloseLease { dseq, oseq, at } => (tenant, market.close_lease_msg(dseq, oseq, at)),
-        Deed::CloseBid { dseq, oseq, at } => (market.provider(at), market.close_bid_msg(dseq, oseq, at, 10_001)),
-        Deed::Withdraw { dseq, oseq, at } => (market.provider(at), market.withdraw_msg(dseq, oseq, at)),
+        Deed::CloseBid { dseq, oseq, at } => {
+            (market.provider(at), market.close_bid_msg(dseq, oseq, at, 10_001))
+        }
+        Deed::Withdraw { dseq, oseq, at } => {
+            (market.provider(at), market.withdraw_msg(dseq, oseq, at))
+        }
         Deed::Deposit { dseq, at, uakt, amount } => {
             let who = market.provider(at);
             let msg = market.deposit_msg(dseq, &who, if uakt { UAKT } else { UACT }, amount);

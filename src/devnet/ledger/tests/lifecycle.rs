@@ -27,7 +27,8 @@ fn a_lease_loses_only_the_first_of_the_other_bids() {
     let winner = market.bid_id(7, 1, 0).provider;
     let lease = market.lease_msg(7, 1, 0);
     market.must(&market.tenant(), &[lease]);
-    let mut expected: Vec<_> = market.providers.iter().map(|provider| provider.address().to_owned()).collect();
+    let mut expected: Vec<_> =
+        market.providers.iter().map(|provider| provider.address().to_owned()).collect();
     expected.sort();
     let lost_at = expected.iter().position(|address| *address != winner).unwrap();
     for (at, (address, state)) in expected.iter().zip(market.bid_states(7, 1)).enumerate() {
@@ -47,7 +48,12 @@ fn a_lease_loses_only_the_first_of_the_other_bids() {
     assert_eq!(market.fails(&market.tenant(), &[market.lease_msg(7, 1, lost)]), ("market", 12));
     let close = market.close_msg(7);
     market.must(&market.tenant(), &[close]);
-    assert!(market.bid_states(7, 1).iter().all(|state| matches!(state, BidState::Closed | BidState::Lost)));
+    assert!(
+        market
+            .bid_states(7, 1)
+            .iter()
+            .all(|state| matches!(state, BidState::Closed | BidState::Lost))
+    );
 }
 
 #[test]
@@ -62,7 +68,12 @@ fn a_tenants_close_orders_again_and_leftovers_of_the_old_order_stay() {
     market.must(&market.tenant(), &[close]);
     let lease = market.lease(7, 1, 0);
     assert_eq!((lease.state(), lease.reason), (LeaseState::Closed, 1));
-    let orders: Vec<_> = market.ledger.view().orders().map(|order| (order.id.clone().unwrap().oseq, order.state())).collect();
+    let orders: Vec<_> = market
+        .ledger
+        .view()
+        .orders()
+        .map(|order| (order.id.clone().unwrap().oseq, order.state()))
+        .collect();
     assert_eq!(orders, [(1, OrderState::Closed), (2, OrderState::Open)]);
     let close = market.close_msg(7);
     market.must(&market.tenant(), &[close]);
@@ -77,7 +88,10 @@ fn a_providers_close_pauses_the_group_until_it_is_started() {
     market.must(&market.provider(0), &[close]);
     assert_eq!(market.group(7).state(), GroupState::Paused);
     assert_eq!(market.deployment(7).state(), DeploymentState::Active);
-    assert_eq!((market.lease(7, 1, 0).state(), market.lease(7, 1, 0).reason), (LeaseState::Closed, 10_000));
+    assert_eq!(
+        (market.lease(7, 1, 0).state(), market.lease(7, 1, 0).reason),
+        (LeaseState::Closed, 10_000)
+    );
     let start = market.start_msg(7);
     market.must(&market.tenant(), std::slice::from_ref(&start));
     assert_eq!(market.fails(&market.tenant(), std::slice::from_ref(&start)), ("deployment", 16));
@@ -99,7 +113,9 @@ fn only_so_many_bids_fit_on_an_order() {
     let record = market.send(&market.provider(21), &[market.bid_msg(7, 1, 21, 500)]);
     let error = record.error.clone().unwrap();
     assert_eq!((error.codespace, error.code), ("undefined", 1));
-    assert!(String::from_utf8_lossy(&error.log).ends_with("invalid bid: too many existing bids (20)"));
+    assert!(
+        String::from_utf8_lossy(&error.log).ends_with("invalid bid: too many existing bids (20)")
+    );
 }
 
 #[test]
@@ -119,7 +135,8 @@ fn a_bid_must_fit_its_order() {
     assert_eq!(market.fails(&market.provider(1), &[market.bid_msg(8, 1, 1, 30)]), ("market", 5));
 
     let mut other_class = market.create_msg(9, 30, 5_000_000);
-    other_class.groups[0].resources[0].resource.as_mut().unwrap().storage[1].attributes[0].value = "beta2".into();
+    other_class.groups[0].resources[0].resource.as_mut().unwrap().storage[1].attributes[0].value =
+        "beta2".into();
     market.must(&market.tenant(), &[any(&other_class)]);
     assert_eq!(market.fails(&market.provider(1), &[market.bid_msg(9, 1, 1, 30)]), ("market", 32));
 }
@@ -139,8 +156,14 @@ fn what_is_wrong_at_a_glance_is_not_taken() {
     };
     assert_eq!(market.refused(&market.tenant(), &[any(&msg)]), ("sdk", 36));
     market.bid(7, 1, 0, 30);
-    assert_eq!(market.refused(&market.provider(0), &[market.close_bid_msg(7, 1, 0, 0)]), ("market", 33));
-    assert_eq!(market.refused(&market.tenant(), &[any(&market.create_msg(0, 30, 5_000_000))]), ("sdk", 3));
+    assert_eq!(
+        market.refused(&market.provider(0), &[market.close_bid_msg(7, 1, 0, 0)]),
+        ("market", 33)
+    );
+    assert_eq!(
+        market.refused(&market.tenant(), &[any(&market.create_msg(0, 30, 5_000_000))]),
+        ("sdk", 3)
+    );
     let mut no_gpu = market.create_msg(8, 30, 5_000_000);
     no_gpu.groups[0].resources[0].resource.as_mut().unwrap().gpu = None;
     let tx = market.sign(&market.tenant(), &[any(&no_gpu)]);
@@ -151,10 +174,15 @@ fn what_is_wrong_at_a_glance_is_not_taken() {
 fn an_update_needs_another_hash() {
     let mut market = Market::new(0);
     market.create(7, 30, 5_000_000);
-    let update = |hash: Vec<u8>, market: &Market| any(&MsgUpdateDeployment { id: Some(market.dep_id(7)), hash });
+    let update = |hash: Vec<u8>, market: &Market| {
+        any(&MsgUpdateDeployment { id: Some(market.dep_id(7)), hash })
+    };
     let msg = update(vec![17; 32], &market);
     assert_eq!(market.fails(&market.tenant(), &[msg]), ("deployment", 10));
-    assert_eq!(market.refused(&market.tenant(), &[update(vec![1; 31], &market)]), ("deployment", 10));
+    assert_eq!(
+        market.refused(&market.tenant(), &[update(vec![1; 31], &market)]),
+        ("deployment", 10)
+    );
     assert_eq!(market.refused(&market.tenant(), &[update(vec![], &market)]), ("deployment", 9));
     let msg = update(vec![18; 32], &market);
     market.must(&market.tenant(), &[msg]);
@@ -166,7 +194,8 @@ fn messages_of_one_transaction_happen_all_or_not_at_all() {
     let mut market = Market::new(0);
     market.create(7, 30, 5_000_000);
     let before = market.has(&market.tenant(), UACT);
-    let both = [any(&market.create_msg(8, 30, 5_000_000)), any(&market.create_msg(7, 30, 5_000_000))];
+    let both =
+        [any(&market.create_msg(8, 30, 5_000_000)), any(&market.create_msg(7, 30, 5_000_000))];
     let record = market.send(&market.tenant(), &both);
     let error = record.error.clone().unwrap();
     assert_eq!(error.log, b"failed to execute message; message index: 1: Deployment exists");

@@ -13,15 +13,21 @@ use super::{Genesis, Ledger, TxRecord, UACT, UAKT};
 use crate::devnet::account::{Account, Order, TxTerms, any};
 use crate::wire::akash::base::attributes::v1::{Attribute, PlacementRequirements};
 use crate::wire::akash::base::deposit::v1::{Deposit, Source};
-use crate::wire::akash::base::resources::v1beta4::{Cpu, Gpu, Memory, ResourceValue, Resources, Storage};
+use crate::wire::akash::base::resources::v1beta4::{
+    Cpu, Gpu, Memory, ResourceValue, Resources, Storage,
+};
 use crate::wire::akash::deployment::v1::{Deployment, DeploymentId, GroupId};
-use crate::wire::akash::deployment::v1beta4::{Group, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup, ResourceUnit};
+use crate::wire::akash::deployment::v1beta4::{
+    Group, GroupSpec, MsgCloseDeployment, MsgCreateDeployment, MsgStartGroup, ResourceUnit,
+};
 use crate::wire::akash::escrow::id::v1 as escrow_id;
 use crate::wire::akash::escrow::types::v1::{Account as EscrowAccount, AccountState};
 use crate::wire::akash::escrow::v1::MsgAccountDeposit;
 use crate::wire::akash::market::v1::{BidId, Lease, LeaseId};
 use crate::wire::akash::market::v1beta5::bid::State as BidState;
-use crate::wire::akash::market::v1beta5::{MsgCloseBid, MsgCloseLease, MsgCreateBid, MsgCreateLease, MsgWithdrawLease};
+use crate::wire::akash::market::v1beta5::{
+    MsgCloseBid, MsgCloseLease, MsgCreateBid, MsgCreateLease, MsgWithdrawLease,
+};
 use crate::wire::akash::provider::v1beta4::MsgCreateProvider;
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 
@@ -70,8 +76,15 @@ pub(super) fn group(price: u128) -> GroupSpec {
     };
     GroupSpec {
         name: "dc1".into(),
-        requirements: Some(PlacementRequirements { signed_by: None, attributes: vec![attribute("region", "us-west")] }),
-        resources: vec![ResourceUnit { resource: Some(resource), count: 1, price: Some(uact(price)) }],
+        requirements: Some(PlacementRequirements {
+            signed_by: None,
+            attributes: vec![attribute("region", "us-west")],
+        }),
+        resources: vec![ResourceUnit {
+            resource: Some(resource),
+            count: 1,
+            price: Some(uact(price)),
+        }],
     }
 }
 
@@ -88,7 +101,8 @@ impl Market {
         let tenant = key(1);
         let providers: Vec<_> = (0..providers).map(|n| key(100 + n)).collect();
         let mut accounts = vec![(tenant.address().to_owned(), RICH, RICH)];
-        accounts.extend(providers.iter().map(|provider| (provider.address().to_owned(), RICH, RICH)));
+        accounts
+            .extend(providers.iter().map(|provider| (provider.address().to_owned(), RICH, RICH)));
         let ledger = Ledger::new(Genesis::with_accounts(accounts, START_NS));
         let mut market = Self { ledger, tenant, providers, nonce: 0 };
         for provider in market.providers.clone() {
@@ -108,7 +122,13 @@ impl Market {
         self.nonce += 1;
         let account_number = self.ledger.view().account_info(who.address()).unwrap().account_number;
         let until = self.now() + 60_000_000_000 + self.nonce;
-        let terms = TxTerms { chain_id: "akash-local", account_number, order: Order::Until(until), gas: 3_000_000, fee: 75_000 };
+        let terms = TxTerms {
+            chain_id: "akash-local",
+            account_number,
+            order: Order::Until(until),
+            gas: 3_000_000,
+            fee: 75_000,
+        };
         who.sign_tx(messages.to_vec(), &terms)
     }
 
@@ -219,7 +239,9 @@ impl Market {
     }
 
     pub(super) fn start_msg(&self, dseq: u64) -> Any {
-        any(&MsgStartGroup { id: Some(GroupId { owner: self.tenant.address().into(), dseq, gseq: 1 }) })
+        any(&MsgStartGroup {
+            id: Some(GroupId { owner: self.tenant.address().into(), dseq, gseq: 1 }),
+        })
     }
 
     pub(super) fn close_lease_msg(&self, dseq: u64, oseq: u32, at: usize) -> Any {
@@ -256,7 +278,8 @@ impl Market {
     }
 
     pub(super) fn escrow(&self, dseq: u64) -> AccountState {
-        let account: EscrowAccount = self.ledger.view().deployment_escrow(self.tenant.address(), dseq).unwrap();
+        let account: EscrowAccount =
+            self.ledger.view().deployment_escrow(self.tenant.address(), dseq).unwrap();
         account.state.unwrap()
     }
 

@@ -1,4 +1,5 @@
-//! Real containers, inside a sandbox that this test makes for itself: user, network, mount and process namespaces.
+//! Real containers, inside a sandbox that this test makes for itself: user, network, mount and
+//! process namespaces.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,10 +17,25 @@ const NAME: &str = "devnet::provider::runner::tests::workloads_are_contained_and
 #[test]
 fn workloads_are_contained_and_kept_running() {
     if std::env::var_os(INSIDE).is_none() {
-        let sandbox = ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+        let sandbox = [
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ];
         let own = std::env::current_exe().unwrap();
-        let status =
-            Command::new("unshare").args(sandbox).arg(own).args(["--exact", NAME, "--nocapture"]).env(INSIDE, "1").status().unwrap();
+        let status = Command::new("unshare")
+            .args(sandbox)
+            .arg(own)
+            .args(["--exact", NAME, "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
         assert!(status.success());
         return;
     }
@@ -65,12 +81,21 @@ async fn answers(node: Ipv4Addr) -> bool {
 async fn sandbox(dir: &TempDir) -> (Arc<Net>, Arc<Runner>) {
     let hosts = dir.path().join("hosts");
     fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
-    assert!(Command::new("mount").arg("--bind").arg(&hosts).arg("/etc/hosts").status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .arg("--bind")
+            .arg(&hosts)
+            .arg("/etc/hosts")
+            .status()
+            .unwrap()
+            .success()
+    );
     let net = Net::set_up("/etc/hosts".into()).await.unwrap();
     let ingress_at = net.add_address(10).await.unwrap();
     let mut settings = RunnerSettings::new(dir.path().join("leases"), "image".into()).unwrap();
     settings.pauses.0 = Duration::from_millis(50);
-    let provider = ProviderName { address: "akash1provider".into(), hostname: "p.devnet.test".into() };
+    let provider =
+        ProviderName { address: "akash1provider".into(), hostname: "p.devnet.test".into() };
     (net.clone(), Runner::new(settings, provider, net, Arc::default(), ingress_at))
 }
 
@@ -112,9 +137,15 @@ async fn scenario() {
     // Power off: nothing of it is left and nothing comes back until power on.
     let outermost = runner.pid(&one).unwrap();
     assert!(runner.power_off(&one));
-    until(async || !runner.ready(&one) && !std::path::Path::new(&format!("/proc/{outermost}")).exists()).await;
+    until(async || {
+        !runner.ready(&one) && !std::path::Path::new(&format!("/proc/{outermost}")).exists()
+    })
+    .await;
     assert!(!answers(node).await);
-    assert!(!Command::new("pgrep").args(["-x", "redis-server"]).status().unwrap().success(), "a process survived");
+    assert!(
+        !Command::new("pgrep").args(["-x", "redis-server"]).status().unwrap().success(),
+        "a process survived"
+    );
     assert!(runner.power_on(&one));
     until(async || count() == 3 && answers(node).await).await;
 
