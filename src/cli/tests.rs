@@ -15,9 +15,9 @@ use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::{Endpoint, Status};
 use crate::api::types::{MASTER, MIGRATE, RedisCluster};
 use crate::model::time::UnixMs;
-use crate::server::board::Board;
 use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
+use crate::server::status_cache::StatusCache;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Event, Store};
 
@@ -25,7 +25,7 @@ use crate::store::{Event, Store};
 struct Operator {
     dir: TempDir,
     store: Arc<SqliteStore>,
-    board: Arc<Board>,
+    status_cache: Arc<StatusCache>,
     logs: Arc<FakeLogs>,
     client: Client,
     _stop: DropGuard,
@@ -46,18 +46,21 @@ impl Operator {
         let dir = TempDir::new().unwrap();
         let socket = dir.path().join("operator.sock");
         let store = SqliteStore::open(&dir.path().join("store.db")).unwrap();
-        let (board, logs, stop) =
-            (Arc::new(Board::default()), Arc::new(FakeLogs::default()), CancellationToken::new());
+        let (status_cache, logs, stop) = (
+            Arc::new(StatusCache::default()),
+            Arc::new(FakeLogs::default()),
+            CancellationToken::new(),
+        );
         let mut registry = Registry::default();
         registry.register("ticks", "Ticks of the control loop", Counter::<u64>::default());
         tokio::spawn({
-            let (store, board, logs, socket, stop) =
-                (store.clone(), board.clone(), logs.clone(), socket.clone(), stop.clone());
+            let (store, status_cache, logs, socket, stop) =
+                (store.clone(), status_cache.clone(), logs.clone(), socket.clone(), stop.clone());
             async move {
                 crate::server::serve(
                     &socket,
                     store,
-                    board,
+                    status_cache,
                     Arc::new(registry),
                     validate,
                     logs,
@@ -73,7 +76,7 @@ impl Operator {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("the API answers");
-        Self { dir, store, board, logs, client, _stop: stop.drop_guard() }
+        Self { dir, store, status_cache, logs, client, _stop: stop.drop_guard() }
     }
 
     /// Runs a command line; the output, or the sentence of the error.
@@ -345,7 +348,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         ip: "100.64.0.1".into(),
         port: 6379,
     };
-    operator.board.publish(
+    operator.status_cache.publish(
         "cache",
         PlanReport { steps: vec![step], ..PlanReport::default() },
         Some(endpoint.clone()),
@@ -381,7 +384,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
     let next = Endpoint { epoch: 2, ..endpoint.clone() };
     let wait = Duration::from_secs(30);
     let (found, ()) = tokio::join!(operator.client.endpoint("cache", Some(1), wait), async {
-        operator.board.publish("cache", PlanReport::default(), Some(next.clone()));
+        operator.status_cache.publish("cache", PlanReport::default(), Some(next.clone()));
     });
     assert_eq!(found.unwrap(), Some(next));
     assert_eq!(operator.client.endpoint("cache", Some(2), Duration::ZERO).await.unwrap(), None);

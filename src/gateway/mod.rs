@@ -3,8 +3,8 @@
 pub mod address;
 pub mod client;
 pub mod jwt;
+pub mod status_page;
 pub mod tls;
-pub mod witness;
 
 use async_trait::async_trait;
 
@@ -13,7 +13,7 @@ use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
 
 pub use client::GatewayClient;
-pub use witness::{StatusPage, WitnessError, fetch_status_page};
+pub use status_page::{StatusPage, WitnessError, fetch_status_page};
 
 /// Why a gateway did not do what was asked.
 #[derive(Debug, thiserror::Error)]

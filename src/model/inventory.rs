@@ -6,9 +6,9 @@ use super::chain::ChainView;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::{MeshView, OwnMesh};
 use super::node::NodeView;
+use super::status_page::PageView;
 use super::step::Effect;
 use super::time::UnixMs;
-use super::witness::PageView;
 
 /// A source that may be away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub struct Inventory {
     /// be signed or land, or landed after it.
     pub pending: BTreeSet<u64>,
     /// Suffixes, picked at random.
-    pub spare: Spare,
+    pub id_pool: IdPool,
 }
 
 /// A lease by its provider's word.
@@ -136,7 +136,7 @@ pub struct Failing {
 
 /// Names for things to come; the planner takes from the front.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spare {
+pub struct IdPool {
     /// Suffixes of incarnations.
     pub suffixes: Vec<String>,
 }

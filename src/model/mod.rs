@@ -12,7 +12,7 @@ pub mod mesh;
 pub mod money;
 pub mod node;
 pub mod record;
+pub mod status_page;
 pub mod step;
 pub mod text;
 pub mod time;
-pub mod witness;

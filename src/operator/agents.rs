@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use super::convert::{LARGEST_STATE, SENTENCE, node_state};
 use super::observe::lock;
-use super::seams::{AgentError, Agents, LogLines};
+use super::ports::{AgentError, Agents, LogLines};
 use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};

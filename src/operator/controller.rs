@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::effects::{Hands, Touches, touches};
 use super::metrics::Metrics;
 use super::observe::{Readings, lock};
-use super::seams::World;
+use super::ports::Ports;
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
@@ -24,7 +24,7 @@ use crate::model::record::Record;
 use crate::model::step::{Effect, Step};
 use crate::plan::{self, Input, Limits, Plan, Timing};
 use crate::secrets::RootSecret;
-use crate::server::Board;
+use crate::server::StatusCache;
 use crate::store::{Event, StoreError, Stored};
 
 /// First pause after a failed effect, doubled up to the longest.
@@ -81,7 +81,7 @@ struct Lanes {
 /// The controller.
 pub struct Controller {
     hands: Arc<Hands>,
-    board: Arc<Board>,
+    status_cache: Arc<StatusCache>,
     lanes: Arc<Mutex<Lanes>>,
     /// One turn each to read the chain (with the gateways) and the tailnet.
     turns: [Arc<Semaphore>; 2],
@@ -99,12 +99,12 @@ impl Drop for Controller {
 }
 
 impl Controller {
-    /// A controller over `world`; nothing is read or done before [`Self::run`].
+    /// A controller over `ports`; nothing is read or done before [`Self::run`].
     #[must_use]
-    pub fn new(world: World, settings: Settings, board: Arc<Board>) -> Self {
+    pub fn new(ports: Ports, settings: Settings, status_cache: Arc<StatusCache>) -> Self {
         let readings = Arc::new(Readings::new(settings.root.clone()));
         let hands = Hands {
-            world,
+            ports,
             settings,
             readings,
             held: Mutex::default(),
@@ -114,7 +114,7 @@ impl Controller {
         };
         Self {
             hands: Arc::new(hands),
-            board,
+            status_cache,
             lanes: Arc::default(),
             turns: [(); 2].map(|()| Arc::new(Semaphore::new(1))),
             wake: watch::channel(0).0,
@@ -129,11 +129,11 @@ impl Controller {
     /// # Errors
     /// The store failed for good, or belongs to somebody else now.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let world = &self.hands.world;
+        let ports = &self.hands.ports;
         self.take_up_transactions().await?;
         let mut wake = self.wake.subscribe();
         let (mut store, mut agents, mut own) =
-            (world.store.changes(), world.agents.changes(), world.own_mesh.clone());
+            (ports.store.changes(), ports.agents.changes(), ports.own_mesh.clone());
         let mut tick = tokio::time::interval(self.hands.settings.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -159,7 +159,7 @@ impl Controller {
     /// Transactions of an earlier process may still land: nothing else is signed for their
     /// deployments until their end is known.
     async fn take_up_transactions(&self) -> Result<(), StoreError> {
-        for (_, tx) in self.hands.world.store.kept_txs().await? {
+        for (_, tx) in self.hands.ports.store.kept_txs().await? {
             self.hands.expect(&tx);
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
             self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
@@ -175,16 +175,16 @@ impl Controller {
     /// waits for the end: a chain that says nothing for its ten seconds must not hold up a
     /// failover.
     async fn observe(&self) -> Result<(), StoreError> {
-        let clusters = self.hands.world.store.list().await?;
+        let clusters = self.hands.ports.store.list().await?;
         let [chain, mesh] = &self.turns;
         let (hands, known, unheard) =
             (self.hands.clone(), known_dseqs(&clusters), self.unheard(&clusters));
         self.read(chain, async move {
-            hands.readings.read_chain_and_leases(&hands.world, &known, &unheard).await;
+            hands.readings.read_chain_and_leases(&hands.ports, &known, &unheard).await;
         });
         let hands = self.hands.clone();
         self.read(mesh, async move {
-            hands.readings.read_mesh(&hands.world).await;
+            hands.readings.read_mesh(&hands.ports).await;
             if let Err(error) = hands.watch_nodes().await {
                 tracing::warn!(%error, "the store cannot be read; the same nodes are watched as before");
             }
@@ -204,7 +204,7 @@ impl Controller {
 
     /// Deployments whose node does not speak for itself.
     fn unheard(&self, clusters: &[Stored]) -> BTreeSet<u64> {
-        let views = self.hands.world.agents.views();
+        let views = self.hands.ports.agents.views();
         clusters
             .iter()
             .flat_map(|c| &c.record.incarnations)
@@ -215,8 +215,8 @@ impl Controller {
 
     /// Plans every cluster once and starts what its lanes allow.
     async fn pass(&self) -> Result<(), StoreError> {
-        let mut clusters = self.hands.world.store.list().await?;
-        let mut inventory = self.hands.readings.inventory(&self.hands.world);
+        let mut clusters = self.hands.ports.store.list().await?;
+        let mut inventory = self.hands.readings.inventory(&self.hands.ports);
         // After the reading of the tailnet: a key that is in it is in these as well if it is ours.
         inventory.held = self.hands.own_keys();
         inventory.minting = self.hands.minted_since(inventory.mesh.at);
@@ -246,7 +246,7 @@ impl Controller {
         all: &[Stored],
         inventory: &Inventory,
     ) -> Result<Record, StoreError> {
-        let store = &self.hands.world.store;
+        let store = &self.hands.ports.store;
         let name = &stored.cluster.metadata.name;
         let plan = self.plan(stored, all, inventory);
         if plan.record != stored.record {
@@ -257,7 +257,7 @@ impl Controller {
         self.tell(name, &plan).await?;
         if plan.finished {
             store.remove(name).await?;
-            self.board.remove(name);
+            self.status_cache.remove(name);
             self.hands.settings.metrics.forget(name);
             return Ok(plan.record);
         }
@@ -269,7 +269,7 @@ impl Controller {
             name,
             plan.record.incarnations.keys().filter_map(|n| Some((n, inventory.nodes.get(n)?))),
         );
-        self.board.publish(name, report(&plan), plan.status.master.clone());
+        self.status_cache.publish(name, report(&plan), plan.status.master.clone());
         for (incarnation, entry) in &plan.record.incarnations {
             if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
                 self.hands.forget_manifest(incarnation);
@@ -316,7 +316,7 @@ impl Controller {
                 cluster: settings.tag_of(&stored.cluster),
                 quarantine: &settings.quarantine_tag,
             },
-            now: (self.hands.world.now)(),
+            now: (self.hands.ports.now)(),
         })
     }
 
@@ -324,7 +324,7 @@ impl Controller {
         if plan.events.is_empty() {
             return Ok(());
         }
-        let at = (self.hands.world.now)();
+        let at = (self.hands.ports.now)();
         let events: Vec<_> = plan
             .events
             .iter()
@@ -338,7 +338,7 @@ impl Controller {
         for event in &events {
             tracing::info!(cluster = name, reason = event.reason, "{}", event.message);
         }
-        self.hands.world.store.add_events(&events).await
+        self.hands.ports.store.add_events(&events).await
     }
 
     /// Starts the steps of each lane that is neither busy nor pausing.
@@ -387,7 +387,7 @@ impl Controller {
                         record.incarnations.get(&lane.1).map(|i| i.dseq).into_iter().collect();
                     hands.read_chain_and_leases(&own).await;
                 }
-                Touches::Mesh => hands.readings.read_mesh(&hands.world).await,
+                Touches::Mesh => hands.readings.read_mesh(&hands.ports).await,
                 Touches::Node => {}
             }
             drop(creating);
@@ -409,25 +409,25 @@ impl Hands {
     /// Reads the chain anew for all clusters, and asks the providers about `dseqs`.
     async fn read_chain_and_leases(&self, dseqs: &BTreeSet<u64>) {
         let mut known = dseqs.clone();
-        match self.world.store.list().await {
+        match self.ports.store.list().await {
             Ok(clusters) => known.extend(known_dseqs(&clusters)),
             Err(error) => {
                 tracing::warn!(%error, "the store cannot be read; closed deployments are not looked at this time");
             }
         }
-        self.readings.read_chain_and_leases(&self.world, &known, dseqs).await;
+        self.readings.read_chain_and_leases(&self.ports, &known, dseqs).await;
     }
 
     /// Tells the agents' room whom to watch.
     async fn watch_nodes(&self) -> Result<(), StoreError> {
-        let clusters = self.world.store.list().await?;
+        let clusters = self.ports.store.list().await?;
         let settings = &self.settings;
         let nodes = clusters.iter().flat_map(|c| {
             let tags = [settings.tag_of(&c.cluster), &settings.quarantine_tag];
             c.record.incarnations.iter().map(move |(name, i)| (name, i.device.as_deref(), tags))
         });
-        let targets = self.readings.addresses(&self.world, nodes);
-        self.world.agents.watch(&targets);
+        let targets = self.readings.addresses(&self.ports, nodes);
+        self.ports.agents.watch(&targets);
         Ok(())
     }
 
@@ -450,12 +450,12 @@ impl Hands {
             tracing::info!(cluster, reason, "{message}");
         }
         let event = Event {
-            at: (self.world.now)(),
+            at: (self.ports.now)(),
             cluster: cluster.to_owned(),
             reason: reason.to_owned(),
             message,
         };
-        if let Err(error) = self.world.store.add_events(&[event]).await {
+        if let Err(error) = self.ports.store.add_events(&[event]).await {
             tracing::warn!(cluster, %error, "an event could not be written");
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::observe::{Readings, lock};
-use super::seams::World;
+use super::ports::Ports;
 use super::{controller::Settings, convert};
 use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
@@ -64,7 +64,7 @@ pub type Pending = Mutex<BTreeMap<String, Kept>>;
 
 /// What effects need beside the step.
 pub struct Hands {
-    pub world: World,
+    pub ports: Ports,
     pub settings: Settings,
     pub readings: Arc<Readings>,
     pub held: Held,
@@ -149,20 +149,20 @@ impl Hands {
                 self.transact(cluster, &ChainMsg::CloseDeployment { dseq: *dseq }).await
             }
             Effect::DeleteDevice { device, .. } => {
-                self.world.mesh.delete_device(device).await.map_err(|e| e.to_string())
+                self.ports.mesh.delete_device(device).await.map_err(|e| e.to_string())
             }
             Effect::SetTags { device, tags, .. } => {
-                self.world.mesh.set_tags(device, tags).await.map_err(|e| e.to_string())
+                self.ports.mesh.set_tags(device, tags).await.map_err(|e| e.to_string())
             }
             Effect::RevokeKey { key, .. } => {
-                self.world.mesh.revoke(key).await.map_err(|e| e.to_string())
+                self.ports.mesh.revoke(key).await.map_err(|e| e.to_string())
             }
             Effect::Command { incarnation, authority, command } => {
-                let views = self.world.agents.views();
+                let views = self.ports.agents.views();
                 let nonce =
                     views.get(incarnation).map(|v| v.state.nonce.clone()).unwrap_or_default();
                 let request = convert::command(&self.settings.root, *authority, nonce, command);
-                self.world.agents.command(incarnation, request).await.map_err(|e| e.to_string())
+                self.ports.agents.command(incarnation, request).await.map_err(|e| e.to_string())
             }
         }
     }
@@ -235,8 +235,8 @@ impl Hands {
 
     /// Signs, keeps the bytes, sends them, and waits for their end.
     async fn transact(&self, cluster: &RedisCluster, msg: &ChainMsg) -> Result<(), String> {
-        let tx = self.world.chain.sign(msg).await.map_err(|e| e.to_string())?;
-        self.world.store.keep_tx(&cluster.metadata.name, &tx).await.map_err(|e| e.to_string())?;
+        let tx = self.ports.chain.sign(msg).await.map_err(|e| e.to_string())?;
+        self.ports.store.keep_tx(&cluster.metadata.name, &tx).await.map_err(|e| e.to_string())?;
         self.expect(&tx);
         match self.settle(&tx).await {
             TxOutcome::Landed { .. } => Ok(()),
@@ -253,7 +253,7 @@ impl Hands {
     /// deployment be signed.
     pub async fn settle(&self, tx: &SignedTx) -> TxOutcome {
         let outcome = loop {
-            match self.world.chain.settle(tx).await {
+            match self.ports.chain.settle(tx).await {
                 Ok(outcome) => break outcome,
                 Err(error) => {
                     tracing::warn!(tx = %tx.hash, purpose = %tx.purpose, %error, "the end of a transaction is not known yet");
@@ -261,7 +261,7 @@ impl Hands {
             }
             tokio::time::sleep(SETTLE_PAUSE).await;
         };
-        if let Err(error) = self.world.store.drop_tx(&tx.hash).await {
+        if let Err(error) = self.ports.store.drop_tx(&tx.hash).await {
             tracing::warn!(tx = %tx.hash, %error, "a settled transaction stays in the store; it is looked up again at the next start");
         }
         let mut pending = lock(&self.pending);
@@ -315,14 +315,14 @@ impl Hands {
             )
             .await?;
         }
-        self.world
+        self.ports
             .gateway
             .put_manifest(provider, lease, &held.text)
             .await
             .map_err(|e| e.to_string())?;
         if let Some(held) = lock(&self.held).get_mut(incarnation) {
             let times = held.delivered.map_or(0, |d| d.times).saturating_add(1);
-            held.delivered = Some(Delivered { at: (self.world.now)(), times });
+            held.delivered = Some(Delivered { at: (self.ports.now)(), times });
         }
         Ok(())
     }
@@ -337,17 +337,17 @@ impl Hands {
     ) -> Result<HeldManifest, String> {
         let held = lock(&self.held).get(incarnation).cloned();
         if let Some(held) = held {
-            if !(self.world.now)().passed(held.minted, KEY_GOOD_FOR) {
+            if !(self.ports.now)().passed(held.minted, KEY_GOOD_FOR) {
                 return Ok(held);
             }
-            self.world.mesh.revoke(&held.key).await.map_err(|e| e.to_string())?;
+            self.ports.mesh.revoke(&held.key).await.map_err(|e| e.to_string())?;
             lock(&self.held).remove(incarnation);
         }
         lock(&self.minting).insert(incarnation.clone(), Mint::default());
         let made = self.make_manifest(cluster, record, incarnation).await;
         let refused = made.as_ref().err().cloned();
         lock(&self.minting)
-            .insert(incarnation.clone(), Mint { ended: Some((self.world.now)()), refused });
+            .insert(incarnation.clone(), Mint { ended: Some((self.ports.now)()), refused });
         made
     }
 
@@ -364,18 +364,18 @@ impl Hands {
         // The plan that asked for this may be old. Whoever was given up gets no key any more: its
         // tailnet is being cleaned up.
         let now =
-            self.world.store.get(&cluster.metadata.name).await.map_err(|e| e.to_string())?.record;
+            self.ports.store.get(&cluster.metadata.name).await.map_err(|e| e.to_string())?.record;
         if now.incarnations.get(incarnation).is_none_or(|i| i.condemned.is_some()) {
             return Err("it was given up meanwhile, so no key is minted for it".to_owned());
         }
         let key = self
-            .world
+            .ports
             .mesh
             .mint(&incarnation.key_description(installation), tag, KEY_LIFE)
             .await
             .map_err(|e| e.to_string())?;
-        let minted = (self.world.now)();
-        let certificate = settings.root.node_certificate(incarnation, (self.world.now)());
+        let minted = (self.ports.now)();
+        let certificate = settings.root.node_certificate(incarnation, (self.ports.now)());
         let identity = NodeIdentity {
             installation: installation.0.clone(),
             incarnation: incarnation.0.clone(),

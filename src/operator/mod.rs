@@ -7,13 +7,13 @@ mod effects;
 mod metrics;
 mod observe;
 mod policy;
+mod ports;
 mod run;
-mod seams;
+mod status_pages;
 mod way;
-mod witness;
 
 pub use agents::MeshAgents;
 pub use controller::{Controller, Settings};
 pub use metrics::Metrics;
+pub use ports::{AgentError, Agents, LogLines, Ports};
 pub use run::{Finding, RunError, check, run};
-pub use seams::{AgentError, Agents, LogLines, World};

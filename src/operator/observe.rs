@@ -5,16 +5,16 @@ use std::sync::Mutex;
 
 use futures::future::join_all;
 
-use super::seams::World;
-use super::witness;
+use super::ports::Ports;
+use super::status_pages;
 use crate::chain::ChainError;
 use crate::mesh::MeshError;
 use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
-use crate::model::inventory::{Inventory, LeaseStatus, Reading, Spare};
+use crate::model::inventory::{IdPool, Inventory, LeaseStatus, Reading};
 use crate::model::mesh::{MeshView, OwnMesh};
+use crate::model::status_page::PageView;
 use crate::model::time::UnixMs;
-use crate::model::witness::PageView;
 use crate::secrets::RootSecret;
 use crate::store::Stored;
 
@@ -65,40 +65,40 @@ impl Readings {
     /// about looks as if it had no manifest yet.
     pub async fn read_chain_and_leases(
         &self,
-        world: &World,
+        ports: &Ports,
         known: &BTreeSet<u64>,
         unheard: &BTreeSet<u64>,
     ) {
-        let began = (world.now)();
-        let result = world.chain.read(known).await;
+        let began = (ports.now)();
+        let result = ports.chain.read(known).await;
         let last = || lock(&self.chain).value.clone();
         if let Some(chain) = result.as_ref().ok().cloned().or_else(last) {
             // Side by side, the pages by the addresses of the last round: neither makes the other
             // late.
             tokio::join!(
-                self.read_leases(world, &chain, unheard),
-                self.read_pages(world, &chain, unheard)
+                self.read_leases(ports, &chain, unheard),
+                self.read_pages(ports, &chain, unheard)
             );
         }
-        self.take(result, began, world);
+        self.take(result, began, ports);
     }
 
-    fn take(&self, result: Result<ChainView, ChainError>, began: UnixMs, world: &World) {
+    fn take(&self, result: Result<ChainView, ChainError>, began: UnixMs, ports: &Ports) {
         let mut reading = lock(&self.chain);
         match result {
             // Two readings may overtake each other: never go back in height.
             Ok(view) if reading.value.as_ref().is_some_and(|old| old.height > view.height) => {
                 reading.error = None;
             }
-            Ok(view) => *reading = Reading::took(view, began, (world.now)()),
+            Ok(view) => *reading = Reading::took(view, began, (ports.now)()),
             Err(error) => reading.failed(error.to_string(), false),
         }
     }
 
     /// Reads the tailnet anew; when it is away the old value stays, marked. A reading that was
     /// overtaken by a later one says nothing.
-    pub async fn read_mesh(&self, world: &World) {
-        let known = match world.store.list().await {
+    pub async fn read_mesh(&self, ports: &Ports) {
+        let known = match ports.store.list().await {
             Ok(clusters) => clusters
                 .iter()
                 .flat_map(|c| c.record.incarnations.values())
@@ -109,12 +109,12 @@ impl Readings {
                 BTreeSet::new()
             }
         };
-        let began = (world.now)();
-        let result = world.mesh.read(&self.installation, &known).await;
+        let began = (ports.now)();
+        let result = ports.mesh.read(&self.installation, &known).await;
         let mut reading = lock(&self.mesh);
         match result {
             _ if began < reading.at => {}
-            Ok(view) => *reading = Reading::took(view, began, (world.now)()),
+            Ok(view) => *reading = Reading::took(view, began, (ports.now)()),
             Err(error) => {
                 let refused = !matches!(error, MeshError::Away { .. });
                 reading.failed(error.to_string(), refused);
@@ -122,7 +122,7 @@ impl Readings {
         }
     }
 
-    async fn read_leases(&self, world: &World, chain: &ChainView, dseqs: &BTreeSet<u64>) {
+    async fn read_leases(&self, ports: &Ports, chain: &ChainView, dseqs: &BTreeSet<u64>) {
         let asked = chain
             .deployments
             .values()
@@ -134,7 +134,7 @@ impl Readings {
             })
             .filter_map(|l| chain.providers.get(&l.id.provider).map(|p| (l.id.clone(), p.clone())));
         let statuses = join_all(asked.map(|(lease, provider)| async move {
-            let status = world.gateway.lease_status(&provider, &lease).await;
+            let status = ports.gateway.lease_status(&provider, &lease).await;
             (lease, status)
         }))
         .await;
@@ -145,7 +145,7 @@ impl Readings {
 
     /// Asks the pages of the deployments' nodes. One that does not answer is forgotten: what it
     /// said before is no news of now.
-    async fn read_pages(&self, world: &World, chain: &ChainView, dseqs: &BTreeSet<u64>) {
+    async fn read_pages(&self, ports: &Ports, chain: &ChainView, dseqs: &BTreeSet<u64>) {
         let asked: Vec<_> = {
             let leases = lock(&self.leases);
             let hosts = leases.iter().filter(|(lease, _)| dseqs.contains(&lease.dseq)).filter_map(
@@ -161,7 +161,7 @@ impl Readings {
             hosts.collect()
         };
         let answers = join_all(asked.into_iter().map(|(name, host)| async move {
-            let page = witness::ask(world, &self.root, &name, &host).await;
+            let page = status_pages::ask(ports, &self.root, &name, &host).await;
             (name, page)
         }))
         .await;
@@ -223,10 +223,10 @@ impl Readings {
     /// make a node silent.
     pub fn addresses<'a>(
         &self,
-        world: &World,
+        ports: &Ports,
         nodes: impl Iterator<Item = (&'a IncarnationName, Option<&'a str>, [&'a str; 2])>,
     ) -> BTreeMap<IncarnationName, String> {
-        let (mesh, own) = (lock(&self.mesh), own_mesh(world));
+        let (mesh, own) = (lock(&self.mesh), own_mesh(ports));
         let mut last = lock(&self.addresses);
         let found = nodes.filter_map(|(name, reported, tags)| {
             let known = address(&mesh, &own, &name.hostname(&self.installation), reported, tags);
@@ -237,14 +237,14 @@ impl Readings {
     }
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.
-    pub fn inventory(&self, world: &World) -> Inventory {
+    pub fn inventory(&self, ports: &Ports) -> Inventory {
         Inventory {
             chain: lock(&self.chain).clone(),
             mesh: lock(&self.mesh).clone(),
-            own_mesh: own_mesh(world),
+            own_mesh: own_mesh(ports),
             leases: lock(&self.leases).clone(),
             pages: lock(&self.pages).clone(),
-            nodes: world.agents.views(),
+            nodes: ports.agents.views(),
             held: BTreeMap::new(),
             minting: BTreeSet::new(),
             not_minted: BTreeMap::new(),
@@ -252,13 +252,13 @@ impl Readings {
             delivered: BTreeMap::new(),
             failing: Vec::new(),
             pending: BTreeSet::new(),
-            spare: spare(world),
+            id_pool: spare(ports),
         }
     }
 }
 
-fn own_mesh(world: &World) -> OwnMesh {
-    world.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
+fn own_mesh(ports: &Ports) -> OwnMesh {
+    ports.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
 }
 
 /// Where both know a node, the control API wins while it answers: it made the devices, and a
@@ -284,9 +284,9 @@ fn address(
     if mesh.present().is_some() { listed().or_else(seen) } else { seen().or_else(listed) }
 }
 
-fn spare(world: &World) -> Spare {
+fn spare(ports: &Ports) -> IdPool {
     let suffix = || {
-        let mut bits = (world.random)();
+        let mut bits = (ports.random)();
         let characters = std::iter::repeat_with(|| {
             let at = usize::try_from(bits % SUFFIX_CHARACTERS.len() as u64).unwrap_or(0);
             bits /= SUFFIX_CHARACTERS.len() as u64;
@@ -294,7 +294,7 @@ fn spare(world: &World) -> Spare {
         });
         characters.take(4).collect()
     };
-    Spare { suffixes: std::iter::repeat_with(suffix).take(SPARES).collect() }
+    IdPool { suffixes: std::iter::repeat_with(suffix).take(SPARES).collect() }
 }
 
 #[cfg(test)]

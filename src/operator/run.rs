@@ -12,7 +12,7 @@ use super::agents::MeshAgents;
 use super::controller::{Controller, Settings};
 use super::metrics::Metrics;
 use super::policy;
-use super::seams::World;
+use super::ports::Ports;
 use super::way::Way;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
@@ -32,7 +32,7 @@ use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
 use crate::plan::Timing;
 use crate::secrets::{RootSecret, TooShort};
-use crate::server::{self, Board, ServeError};
+use crate::server::{self, ServeError, StatusCache};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -138,7 +138,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     store.belong_to(&installation).await?;
     let term = store.take_over().await?;
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
-    let board = Arc::new(Board::default());
+    let status_cache = Arc::new(StatusCache::default());
     let mut registry = Registry::default();
     let settings = Settings {
         constants: Constants {
@@ -166,7 +166,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let logs = Arc::new(clients.agents.clone());
     let (own_mesh, stop_way) = (way.facts(), CancellationToken::new());
     let on_the_way = tokio::spawn(way.keep(clients.mesh.clone(), stop_way.clone()));
-    let world = World {
+    let ports = Ports {
         chain: clients.chain,
         gateway: clients.gateway,
         mesh: clients.mesh,
@@ -176,11 +176,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         now: Arc::new(UnixMs::now),
         random: Arc::new(rand::random),
     };
-    let controller = Controller::new(world, settings, board.clone());
+    let controller = Controller::new(ports, settings, status_cache.clone());
     let served = server::serve(
         &config.api.socket,
         store,
-        board,
+        status_cache,
         Arc::new(registry),
         problems,
         logs,
@@ -199,7 +199,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 /// One line of a check: what was looked at, and what is wrong with it.
 pub type Finding = (&'static str, Result<String, String>);
 
-/// Verifies the settings against the outside world; nothing is created and nothing is spent.
+/// Verifies the settings against the outside clients; nothing is created and nothing is spent.
 ///
 /// # Errors
 /// A setting that cannot be used at all.

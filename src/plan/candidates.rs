@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::{facts, settings};
+use super::builder::PlanBuilder;
+use super::{derived, settings};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, Process, Role};
 use crate::model::record::{Eligible, Failover, Promotion};
@@ -45,14 +45,15 @@ struct Saw {
 }
 
 /// Counts everybody but `old`, the master that is given up.
-pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
+pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
     let old = &promotion.incarnation;
     let mut count = Count::default();
-    let saw = witnesses(draft, promotion);
-    let max_lag = Duration::from_secs(u64::from(settings::bound(draft, promotion).max_lag_seconds));
-    for (name, incarnation) in draft.live().into_iter().filter(|(n, _)| n != old) {
+    let saw = witnesses(builder, promotion);
+    let max_lag =
+        Duration::from_secs(u64::from(settings::bound(builder, promotion).max_lag_seconds));
+    for (name, incarnation) in builder.live().into_iter().filter(|(n, _)| n != old) {
         let Some(view) =
-            draft.view(&name).filter(|v| v.connected && facts::running(&v.state.redis))
+            builder.view(&name).filter(|v| v.connected && derived::running(&v.state.redis))
         else {
             continue;
         };
@@ -64,12 +65,12 @@ pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
         };
         // A master that fenced itself for a switchover to `old` holds everything that was
         // acknowledged.
-        let former = draft.record.data_master.as_ref() == Some(&name)
+        let former = builder.record.data_master.as_ref() == Some(&name)
             && redis.role == Role::Master
             && redis.fenced;
         let online = redis.role == Role::Replica
-            && redis.online_epoch == draft.record.data_epoch
-            && draft.record.data_epoch > 0;
+            && redis.online_epoch == builder.record.data_epoch
+            && builder.record.data_epoch > 0;
         if former {
             count.eligible.push(eligible());
         } else if incarnation.member {
@@ -86,15 +87,15 @@ pub fn count(draft: &Draft<'_>, promotion: &Promotion) -> Count {
             }
         }
     }
-    let attached = |n: &IncarnationName| draft.connected(n).is_none();
-    count.away = members(draft, old).into_iter().filter(attached).collect();
-    one_lineage(draft, promotion, &mut count);
+    let attached = |n: &IncarnationName| builder.connected(n).is_none();
+    count.away = members(builder, old).into_iter().filter(attached).collect();
+    one_lineage(builder, promotion, &mut count);
     count
 }
 
 /// Everybody who may be attached to `old`, those included that were given up: they may live.
-pub fn members(draft: &Draft<'_>, old: &IncarnationName) -> Vec<IncarnationName> {
-    draft
+pub fn members(builder: &PlanBuilder<'_>, old: &IncarnationName) -> Vec<IncarnationName> {
+    builder
         .record
         .incarnations
         .iter()
@@ -112,10 +113,10 @@ fn heard_master(view: &NodeView) -> Option<UnixMs> {
 
 /// What the master itself last said, and what each replica had of it: those that do not answer any
 /// more included.
-fn witnesses(draft: &Draft<'_>, promotion: &Promotion) -> Vec<Saw> {
+fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<Saw> {
     let old = &promotion.incarnation;
     let own =
-        draft.view(old).filter(|_| draft.record.data_epoch == promotion.epoch).and_then(|v| {
+        builder.view(old).filter(|_| builder.record.data_epoch == promotion.epoch).and_then(|v| {
             let redis = &v.state.redis;
             if redis.process == Process::Running && redis.role == Role::Master {
                 return Some(Saw {
@@ -134,12 +135,12 @@ fn witnesses(draft: &Draft<'_>, promotion: &Promotion) -> Vec<Saw> {
                 until: v.heard,
             })
         });
-    let replicas = draft.record.incarnations.keys().filter(|n| *n != old).filter_map(|name| {
-        let view = draft.view(name)?;
+    let replicas = builder.record.incarnations.keys().filter(|n| *n != old).filter_map(|name| {
+        let view = builder.view(name)?;
         let redis = &view.state.redis;
         let online = redis.role == Role::Replica
-            && redis.online_epoch == draft.record.data_epoch
-            && draft.record.data_epoch > 0;
+            && redis.online_epoch == builder.record.data_epoch
+            && builder.record.data_epoch > 0;
         let until = heard_master(view).filter(|_| online)?;
         Some(Saw { who: name.clone(), replid: redis.replid.clone(), offset: redis.offset, until })
     });
@@ -187,9 +188,9 @@ fn stale(
 
 /// Two lineages cannot be compared: the master's own decides which is right. Where nobody knows
 /// that, nobody is eligible.
-fn one_lineage(draft: &Draft<'_>, promotion: &Promotion, count: &mut Count) {
+fn one_lineage(builder: &PlanBuilder<'_>, promotion: &Promotion, count: &mut Count) {
     let replid = |name: &IncarnationName| {
-        draft.connected(name).map(|s| s.redis.replid.clone()).unwrap_or_default()
+        builder.connected(name).map(|s| s.redis.replid.clone()).unwrap_or_default()
     };
     let by_lineage = count.eligible.iter().fold(BTreeMap::<String, u32>::new(), |mut all, e| {
         *all.entry(replid(&e.incarnation)).or_default() += 1;
@@ -198,7 +199,7 @@ fn one_lineage(draft: &Draft<'_>, promotion: &Promotion, count: &mut Count) {
     if by_lineage.len() < 2 {
         return;
     }
-    let masters = witnesses(draft, promotion)
+    let masters = witnesses(builder, promotion)
         .into_iter()
         .find(|s| s.who == promotion.incarnation)
         .map(|s| s.replid);
@@ -212,11 +213,14 @@ fn one_lineage(draft: &Draft<'_>, promotion: &Promotion, count: &mut Count) {
 
 /// The candidate with the highest believable offset; the lower name on a tie. An offset far above
 /// what anybody else saw of the master is refused with a sentence.
-pub fn best<'f>(draft: &Draft<'_>, failover: &'f Failover) -> (Option<&'f Eligible>, Vec<String>) {
+pub fn best<'f>(
+    builder: &PlanBuilder<'_>,
+    failover: &'f Failover,
+) -> (Option<&'f Eligible>, Vec<String>) {
     let mut refused = Vec::new();
     let mut best: Option<&Eligible> = None;
     for e in &failover.eligible {
-        if let Some(most) = believable(draft, failover, e).filter(|most| e.offset > *most) {
+        if let Some(most) = believable(builder, failover, e).filter(|most| e.offset > *most) {
             refused.push(format!(
                 "{} claims offset {}, and nobody saw more than {most} of {}: it is not promoted, look at that node",
                 e.incarnation, e.offset, failover.old
@@ -230,7 +234,7 @@ pub fn best<'f>(draft: &Draft<'_>, failover: &'f Failover) -> (Option<&'f Eligib
 
 /// The highest offset that `e` can have by the word of the others; `None` when nobody else knows
 /// anything.
-fn believable(draft: &Draft<'_>, failover: &Failover, e: &Eligible) -> Option<i64> {
+fn believable(builder: &PlanBuilder<'_>, failover: &Failover, e: &Eligible) -> Option<i64> {
     let promotion = Promotion {
         epoch: failover.old_epoch,
         incarnation: failover.old.clone(),
@@ -239,10 +243,10 @@ fn believable(draft: &Draft<'_>, failover: &Failover, e: &Eligible) -> Option<i6
         confirmed: true,
         quorum: None,
     };
-    let own = draft.view(&e.incarnation)?;
+    let own = builder.view(&e.incarnation)?;
     let lost = heard_master(own).unwrap_or(failover.started).min(failover.started);
     let replid = &own.state.redis.replid;
-    let mut known: Vec<_> = witnesses(draft, &promotion)
+    let mut known: Vec<_> = witnesses(builder, &promotion)
         .into_iter()
         .filter(|s| s.who != e.incarnation && &s.replid == replid)
         .map(|s| (s.offset, s.until))

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::facts;
+use super::builder::PlanBuilder;
+use super::derived;
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
@@ -25,8 +25,8 @@ const LAST_LANDING: Duration = Duration::from_secs(90);
 
 /// Cleans up after every condemned incarnation; forgets it when nothing of it is left by fresh
 /// readings.
-pub fn clean(draft: &mut Draft<'_>) {
-    let condemned: Vec<_> = draft
+pub fn clean(builder: &mut PlanBuilder<'_>) {
+    let condemned: Vec<_> = builder
         .record
         .incarnations
         .iter()
@@ -35,18 +35,18 @@ pub fn clean(draft: &mut Draft<'_>) {
         })
         .collect();
     for (name, dseq, since, reason) in condemned {
-        let deployment = close_deployment(draft, &name, dseq, since, &reason);
-        note_closed(draft, &name, deployment.is_ok());
-        let mesh_gone = leave_mesh(draft, &name);
+        let deployment = close_deployment(builder, &name, dseq, since, &reason);
+        note_closed(builder, &name, deployment.is_ok());
+        let mesh_gone = leave_mesh(builder, &name);
         if deployment.is_ok() && mesh_gone {
-            draft.record.incarnations.remove(&name);
-            draft.event(
+            builder.record.incarnations.remove(&name);
+            builder.event(
                 "Gone",
                 format!("nothing of {name} is left: deployment closed, device and key gone"),
             );
         } else {
             let why = deployment.err().map(|why| format!(": {why}")).unwrap_or_default();
-            draft.watch(
+            builder.watch(
                 format!("{name} to be cleaned up{why}"),
                 since,
                 CLEAN_LIMIT,
@@ -59,20 +59,20 @@ pub fn clean(draft: &mut Draft<'_>) {
 /// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and
 /// no transaction of ours may still make one; else what is waited for.
 fn close_deployment(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     dseq: u64,
     since: UnixMs,
     reason: &str,
 ) -> Result<(), String> {
-    let inventory = draft.input.inventory;
+    let inventory = builder.input.inventory;
     let chain = inventory.chain.present().ok_or_else(|| "the chain does not answer".to_owned())?;
     if inventory.pending.contains(&dseq) {
         return Err(format!("a transaction of deployment {dseq} is on its way"));
     }
     match chain.deployments.get(&dseq) {
-        Some(deployment) if deployment.active && !facts::is_own(draft, name, deployment) => {
-            draft.problem(
+        Some(deployment) if deployment.active && !derived::is_own(builder, name, deployment) => {
+            builder.problem(
                 "NotOurs",
                 format!(
                     "deployment {dseq} is left alone: its group is {}, not {name}'s",
@@ -82,22 +82,22 @@ fn close_deployment(
             Ok(())
         }
         Some(deployment) if deployment.active => {
-            draft.step(
+            builder.step(
                 Effect::CloseDeployment { incarnation: name.clone(), dseq },
                 format!("{name} was given up: {reason}"),
             );
             Err(format!("deployment {dseq} is open"))
         }
         Some(_) => Ok(()),
-        None => absent(chain, draft.now(), since).map_err(|why| {
+        None => absent(chain, builder.now(), since).map_err(|why| {
             format!("the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}")
         }),
     }
 }
 
-fn note_closed(draft: &mut Draft<'_>, name: &IncarnationName, gone: bool) {
-    let now = draft.now();
-    draft.change(name, |i| {
+fn note_closed(builder: &mut PlanBuilder<'_>, name: &IncarnationName, gone: bool) {
+    let now = builder.now();
+    builder.change(name, |i| {
         if let Some(condemned) = &mut i.condemned {
             condemned.closed = gone.then(|| condemned.closed.unwrap_or(now));
         }
@@ -128,28 +128,28 @@ fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
 ///
 /// The container may live a moment longer than its lease, and a key that is minted while a node is
 /// given up comes after any earlier reading.
-fn leave_mesh(draft: &mut Draft<'_>, name: &IncarnationName) -> bool {
-    let inventory = draft.input.inventory;
+fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let inventory = builder.input.inventory;
     let Some(mesh) = inventory.mesh.present() else { return false };
-    let constants = draft.input.constants;
+    let constants = builder.input.constants;
     let description = name.key_description(&constants.installation);
     let mut gone = true;
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
-        draft.step(
+        builder.step(
             Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
             "nobody shall use it any more",
         );
         gone = false;
     }
-    for device in facts::devices(draft, mesh, name) {
-        draft.step(
+    for device in derived::devices(builder, mesh, name) {
+        builder.step(
             Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() },
             "its node was given up",
         );
         gone = false;
     }
     let began = inventory.mesh.at;
-    let closed = draft.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
+    let closed = builder.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
     let late_enough =
         closed.is_some_and(|closed| began > closed) && began.passed(constants.started, LATE_CALL);
     gone && mesh.all_keys && late_enough && !inventory.minting.contains(name)

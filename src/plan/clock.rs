@@ -1,21 +1,21 @@
 //! Time is that of one process: what another one wrote down is counted from the moment at which
 //! this one took over.
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::model::record::Change;
 
 /// Brings the times of the record onto the clock of this process, once. Nothing that was noted
 /// before proves that time has passed since.
-pub fn take_over(draft: &mut Draft<'_>) {
+pub fn take_over(builder: &mut PlanBuilder<'_>) {
     let (term, started, now) =
-        (draft.input.constants.term, draft.input.constants.started, draft.now());
-    if draft.record.term == term {
+        (builder.input.constants.term, builder.input.constants.started, builder.now());
+    if builder.record.term == term {
         return;
     }
-    draft.record.term = term;
+    builder.record.term = term;
     // A moment that lies ahead is of a clock that was set back.
     let past = |at: &mut crate::model::time::UnixMs| *at = (*at).min(now);
-    for incarnation in draft.record.incarnations.values_mut() {
+    for incarnation in builder.record.incarnations.values_mut() {
         past(&mut incarnation.reserved);
         incarnation.redis_down.iter_mut().for_each(past);
         incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
@@ -33,8 +33,8 @@ pub fn take_over(draft: &mut Draft<'_>) {
             quarantine.in_force = None;
         }
     }
-    draft.record.failures.values_mut().for_each(|failures| past(&mut failures.last));
-    match &mut draft.record.change {
+    builder.record.failures.values_mut().for_each(|failures| past(&mut failures.last));
+    match &mut builder.record.change {
         Some(Change::Failover(failover)) => {
             failover.started = started.min(now);
             failover.detached_at.values_mut().for_each(|at| *at = now);

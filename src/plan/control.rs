@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
 
@@ -12,8 +12,8 @@ const AWAY_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the control API is of no use now; `None` when it is there. A key that it would not mint is
 /// told beside each node that waits for one.
-fn error<'a>(draft: &Draft<'a>) -> Option<&'a str> {
-    let reading = &draft.input.inventory.mesh;
+fn error<'a>(builder: &PlanBuilder<'a>) -> Option<&'a str> {
+    let reading = &builder.input.inventory.mesh;
     if reading.present().is_some() {
         None
     } else {
@@ -22,38 +22,38 @@ fn error<'a>(draft: &Draft<'a>) -> Option<&'a str> {
 }
 
 /// Says what is wrong with it.
-pub fn tell(draft: &mut Draft<'_>) {
-    let reading = &draft.input.inventory.mesh;
-    let refused: Vec<_> = draft
+pub fn report(builder: &mut PlanBuilder<'_>) {
+    let reading = &builder.input.inventory.mesh;
+    let refused: Vec<_> = builder
         .input
         .inventory
         .not_minted
         .iter()
-        .filter(|(n, _)| draft.record.incarnations.contains_key(n))
+        .filter(|(n, _)| builder.record.incarnations.contains_key(n))
         .collect();
     if let Some((name, why)) = refused.first() {
-        draft.problem(
+        builder.problem(
             "MeshApiRefused",
             format!("no key can be had for {name}, so nothing is bought for it: {why}"),
         );
     }
-    let Some(error) = error(draft) else { return };
-    let since = reading.done.max(draft.input.constants.started);
+    let Some(error) = error(builder) else { return };
+    let since = reading.done.max(builder.input.constants.started);
     if reading.refused {
-        draft.problem(
+        builder.problem(
             "MeshApiRefused",
             format!("{error}; until then nobody can join, nothing is bought, and no device is fenced or deleted"),
         );
-    } else if draft.now().passed(since, AWAY_AFTER) {
-        draft.problem("MeshApiAway", format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
+    } else if builder.now().passed(since, AWAY_AFTER) {
+        builder.problem("MeshApiAway", format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
     }
 }
 
 /// Whether nothing may be bought now; says what is waited for.
-pub fn hold(draft: &mut Draft<'_>) -> bool {
-    let Some(why) = error(draft) else { return false };
-    let since = draft.input.inventory.mesh.done.max(draft.input.constants.started);
-    draft.wait(
+pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
+    let Some(why) = error(builder) else { return false };
+    let since = builder.input.inventory.mesh.done.max(builder.input.constants.started);
+    builder.wait(
         format!("the mesh control API, before anything is bought ({why})"),
         since,
         None,
@@ -64,14 +64,14 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
 
 /// Revokes usable keys of a node whose secret died with an earlier operator process: they are of no
 /// use to anybody.
-pub fn revoke_lost(draft: &mut Draft<'_>, name: &IncarnationName) {
-    let inventory = draft.input.inventory;
+pub fn revoke_lost(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    let inventory = builder.input.inventory;
     let Some(mesh) = inventory.mesh.present().filter(|_| !inventory.held.contains_key(name)) else {
         return;
     };
-    let description = name.key_description(&draft.input.constants.installation);
+    let description = name.key_description(&builder.input.constants.installation);
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
         let effect = Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() };
-        draft.step(effect, "its secret was lost with an earlier operator process");
+        builder.step(effect, "its secret was lost with an earlier operator process");
     }
 }

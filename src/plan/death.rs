@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::witness::{self, Way};
-use super::{candidates, facts, failover};
+use super::builder::PlanBuilder;
+use super::evidence::{self, Source};
+use super::{candidates, derived, failover};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
 use crate::model::record::Promotion;
+use crate::model::status_page::PageView;
 use crate::model::time::UnixMs;
-use crate::model::witness::PageView;
 
 /// A master that is given up.
 pub struct Death {
@@ -29,35 +29,37 @@ enum Verdict {
 }
 
 /// Looks at the master; starts a failover when it is dead. True when it may not be counted on.
-pub fn watch(draft: &mut Draft<'_>, promotion: &Promotion) -> bool {
-    match verdict(draft, promotion) {
+pub fn watch(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> bool {
+    match verdict(builder, promotion) {
         Verdict::Alive => false,
         Verdict::Suspect => true,
         Verdict::Dead(death) => {
-            failover::start(draft, promotion, death);
+            failover::start(builder, promotion, death);
             true
         }
     }
 }
 
-fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
+fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     let name = &promotion.incarnation;
-    let view = draft.view(name);
+    let view = builder.view(name);
     // The last word of an agent that is gone: its redis had exited, and a start is fenced.
     if let Some(view) = view.filter(|v| v.connected || v.state.redis.process == Process::Exited) {
         let verdict = by_agent(name, &view.state, promotion);
         return match verdict {
-            Verdict::Alive => by_chain(draft, promotion),
+            Verdict::Alive => by_chain(builder, promotion),
             other => other,
         };
     }
-    let heard = facts::last_heard(draft, name);
-    let down_after = draft.spec().failover.down_after.0;
-    if let Some(dead) = witness::word(draft, name).and_then(|page| by_page(name, page, promotion)) {
+    let heard = derived::last_heard(builder, name);
+    let down_after = builder.spec().failover.down_after.0;
+    if let Some(dead) =
+        evidence::word(builder, name).and_then(|page| by_page(name, page, promotion))
+    {
         return dead;
     }
-    if !draft.now().passed(heard, down_after) {
-        draft.wait(
+    if !builder.now().passed(heard, down_after) {
+        builder.wait(
             format!("the master {name} to be heard again"),
             heard,
             Some(down_after),
@@ -65,7 +67,7 @@ fn verdict(draft: &mut Draft<'_>, promotion: &Promotion) -> Verdict {
         );
         return Verdict::Suspect;
     }
-    by_silence(draft, promotion, heard, down_after)
+    by_silence(builder, promotion, heard, down_after)
 }
 
 /// The agent's word is final: it watches its own redis. The word of another start of it is none
@@ -108,11 +110,11 @@ pub fn another_process(state: &NodeState, promotion: &Promotion) -> bool {
 
 /// A master whose lease is gone ends soon: who has its data takes over. While nobody has, it is the
 /// best there is.
-fn by_chain(draft: &Draft<'_>, promotion: &Promotion) -> Verdict {
+fn by_chain(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     let name = &promotion.incarnation;
-    let another = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    match facts::stage(draft, name) {
-        facts::Stage::Lost(why) if promotion.confirmed && another => Verdict::Dead(Death {
+    let another = builder.live().iter().any(|(n, i)| n != name && i.candidate);
+    match derived::stage(builder, name) {
+        derived::Stage::Lost(why) if promotion.confirmed && another => Verdict::Dead(Death {
             reason: why,
             witnesses: vec!["the chain".to_owned()],
             fenced: None,
@@ -147,24 +149,24 @@ fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Op
 /// Silence towards the operator counts only with a majority of the recorded replicas; one that
 /// still hears the master vetoes.
 fn by_silence(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     promotion: &Promotion,
     heard: UnixMs,
     down_after: Duration,
 ) -> Verdict {
     let name = &promotion.incarnation;
     let recorded: Vec<_> =
-        draft.live().into_iter().filter(|(n, i)| n != name && i.member).map(|(n, _)| n).collect();
+        builder.live().into_iter().filter(|(n, i)| n != name && i.member).map(|(n, _)| n).collect();
     let mut witnesses = vec![format!("operator (silent since {heard})")];
-    let reason = format!("it has been silent for {} s", draft.now().since(heard).as_secs());
-    if draft.record.untouched && candidates::members(draft, name).is_empty() {
+    let reason = format!("it has been silent for {} s", builder.now().since(heard).as_secs());
+    if builder.record.untouched && candidates::members(builder, name).is_empty() {
         return Verdict::Dead(Death { reason, witnesses, fenced: None });
     }
     let mut lost = 0usize;
     for replica in &recorded {
-        let Some(state) = draft.connected(replica) else { continue };
+        let Some(state) = builder.connected(replica) else { continue };
         if state.redis.link_up && u128::from(state.redis.silent_ms) < down_after.as_millis() {
-            draft.problem(
+            builder.problem(
                 "MasterUnreachable",
                 format!("the operator cannot reach {name}, but {replica} still hears it; nothing is changed"),
             );
@@ -180,18 +182,18 @@ fn by_silence(
             witnesses.push(format!("{replica} (not attached to it)"));
         }
     }
-    if let (way @ (Way::Page | Way::Lease), Some(said)) = witness::known(draft, name) {
+    if let (way @ (Source::Page | Source::Lease), Some(said)) = evidence::known(builder, name) {
         witnesses.push(format!("{} of {name} ({said})", way.name()));
     }
     let majority = recorded.len() / 2 + 1;
-    let minority_may = draft.loss_accepted()
-        || (draft.spec().failover.when_minority == WhenMinority::Promote && lost > 0);
+    let minority_may = builder.loss_accepted()
+        || (builder.spec().failover.when_minority == WhenMinority::Promote && lost > 0);
     // A lease that is gone is no silence that may end.
-    let gone = matches!(facts::stage(draft, name), facts::Stage::Lost(_));
+    let gone = matches!(derived::stage(builder, name), derived::Stage::Lost(_));
     if lost >= majority || minority_may || gone {
         return Verdict::Dead(Death { reason, witnesses, fenced: None });
     }
-    let command = draft.accept_loss_command();
+    let command = builder.accept_loss_command();
     let message = if recorded.is_empty() {
         format!(
             "{name} is silent, and no other node has its data; it is waited for: bring it back, or, when it is known to be lost, `{command}`"
@@ -202,8 +204,8 @@ fn by_silence(
             recorded.len()
         )
     };
-    draft.problem("MasterSilent", message);
-    draft.wait(
+    builder.problem("MasterSilent", message);
+    builder.wait(
         format!("{majority} replicas to say whether they hear {name}"),
         heard,
         None,

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
-use super::draft::Draft;
 use super::failover::names;
-use super::{facts, leases, roles};
+use super::{derived, leases, roles};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{History, NodeState};
@@ -18,41 +18,41 @@ const COME_BACK: Duration = Duration::from_mins(2);
 /// A master that is given up, and nobody may take over: it is promoted again with its own data, or
 /// the newest history of its candidates.
 pub fn without_candidates(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     promotion: &Promotion,
     reason: &str,
     count: &Count,
 ) {
     let old = promotion.incarnation.clone();
-    let runs = draft.connected(&old).is_some_and(|s| facts::running(&s.redis));
-    if draft.record.data_epoch == 0 && runs {
+    let runs = builder.connected(&old).is_some_and(|s| derived::running(&s.redis));
+    if builder.record.data_epoch == 0 && runs {
         // It was to be the first master; whatever it may have taken meanwhile it has itself.
-        choose(draft, &old);
-        roles::promote(draft);
+        choose(builder, &old);
+        roles::promote(builder);
         return;
     }
-    if draft.record.untouched && candidates::members(draft, &old).is_empty() {
-        start_over(draft, &old, reason);
+    if builder.record.untouched && candidates::members(builder, &old).is_empty() {
+        start_over(builder, &old, reason);
         return;
     }
-    if let facts::Stage::Lost(why) = facts::stage(draft, &old)
-        && draft.connected(&old).is_none()
+    if let derived::Stage::Lost(why) = derived::stage(builder, &old)
+        && builder.connected(&old).is_none()
     {
-        leases::lose_master(draft, &old, &why);
+        leases::lose_master(builder, &old, &why);
         return;
     }
     // Whoever was in sync in this epoch may hold what the master's own volume lost; nobody else can
     // be newer than the master itself. Once a person accepted the loss, whoever is left.
-    let accepted = draft.loss_accepted();
+    let accepted = builder.loss_accepted();
     let may_hold = |(n, i): &(IncarnationName, Incarnation)| {
         *n != old && (i.candidate || (accepted && i.joined))
     };
     let asked: Vec<_> = std::iter::once(old.clone())
-        .chain(draft.live().into_iter().filter(may_hold).map(|(n, _)| n))
+        .chain(builder.live().into_iter().filter(may_hold).map(|(n, _)| n))
         .collect();
-    let epoch = draft.record.epoch;
+    let epoch = builder.record.epoch;
     elect(
-        draft,
+        builder,
         &asked,
         Some(&old),
         &format!(
@@ -60,14 +60,14 @@ pub fn without_candidates(
             count.in_words()
         ),
     );
-    if draft.record.epoch > epoch
-        && draft.record.master.as_ref().is_some_and(|p| p.incarnation == old)
+    if builder.record.epoch > epoch
+        && builder.record.master.as_ref().is_some_and(|p| p.incarnation == old)
     {
-        draft.event(
+        builder.event(
             "PromotedAgain",
             format!(
                 "{old} is promoted again with its own data, epoch {}: {reason}",
-                draft.record.epoch
+                builder.record.epoch
             ),
         );
     }
@@ -79,61 +79,62 @@ pub fn without_candidates(
 /// Its agent saw the death, so that the machine lived and the append-only file is whole; what
 /// stands in no history is in that.
 pub fn promote_again(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     promotion: &Promotion,
     reason: &str,
     others: &[Eligible],
 ) -> bool {
     let old = &promotion.incarnation;
-    let Some(state) = draft.connected(old).filter(|s| facts::running(&s.redis) && s.redis.fenced)
+    let Some(state) =
+        builder.connected(old).filter(|s| derived::running(&s.redis) && s.redis.fenced)
     else {
         return false;
     };
     let Some(history) = state
         .history
         .as_ref()
-        .filter(|h| h.epoch == promotion.epoch && promotion.epoch == draft.record.data_epoch)
+        .filter(|h| h.epoch == promotion.epoch && promotion.epoch == builder.record.data_epoch)
     else {
         return false;
     };
     let whole = history.gap_ms > 0
         && state.boot_id == promotion.boot_id
-        && defaults::append_only(draft.spec());
+        && defaults::append_only(builder.spec());
     if !(whole || others.iter().all(|e| e.offset <= history.offset)) || state.redis.keys == 0 {
         return false;
     }
-    choose(draft, old);
-    draft.event(
+    choose(builder, old);
+    builder.event(
         "PromotedAgain",
         format!(
             "{old} is promoted again with its own data, epoch {}: {reason}",
-            draft.record.epoch
+            builder.record.epoch
         ),
     );
-    roles::promote(draft);
+    roles::promote(builder);
     true
 }
 
 /// No write was ever acknowledged: another node may be the first master as well as this one.
-fn start_over(draft: &mut Draft<'_>, old: &IncarnationName, reason: &str) {
-    draft.event(
+fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str) {
+    builder.event(
         "FirstMasterLost",
         format!(
             "{old} was the first master and is given up ({reason}): no write was acknowledged yet"
         ),
     );
-    draft.record.epoch += 1;
-    draft.record.master = None;
-    (draft.record.data_epoch, draft.record.data_master) = (0, None);
-    draft.change(old, |i| (i.member, i.candidate) = (false, false));
+    builder.record.epoch += 1;
+    builder.record.master = None;
+    (builder.record.data_epoch, builder.record.data_master) = (0, None);
+    builder.change(old, |i| (i.member, i.candidate) = (false, false));
 }
 
 /// A cluster with data and without a master that could come back: all recorded nodes that may hold
 /// data are asked.
-pub fn cold_start(draft: &mut Draft<'_>) {
+pub fn cold_start(builder: &mut PlanBuilder<'_>) {
     let joined: Vec<_> =
-        draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
-    elect(draft, &joined, None, "the master is lost for good");
+        builder.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+    elect(builder, &joined, None, "the master is lost for good");
 }
 
 /// What a node holds: by what its agent wrote down, or else by what its redis has in memory.
@@ -148,27 +149,27 @@ fn holding(state: &NodeState) -> Option<History> {
 }
 
 fn elect(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     asked: &[IncarnationName],
     old: Option<&IncarnationName>,
     why: &str,
 ) {
-    let accepted = draft.loss_accepted();
+    let accepted = builder.loss_accepted();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for name in asked {
-        match draft.connected(name).filter(|s| facts::running(&s.redis)) {
+        match builder.connected(name).filter(|s| derived::running(&s.redis)) {
             None => unknown.push(name.clone()),
             Some(state) => known.push((name.clone(), holding(state))),
         }
     }
     if !unknown.is_empty() && (!accepted || known.is_empty()) {
-        wait_for(draft, &unknown, old, why);
+        wait_for(builder, &unknown, old, why);
         return;
     }
     let histories: Vec<_> =
         known.iter().filter_map(|(n, h)| h.clone().map(|h| (n.clone(), h))).collect();
     let Some(highest) = histories.iter().map(|(_, h)| h.epoch).max() else {
-        nobody_has_data(draft, &known, old, why, accepted);
+        nobody_has_data(builder, &known, old, why, accepted);
         return;
     };
     let newest: Vec<_> = histories.into_iter().filter(|(_, h)| h.epoch == highest).collect();
@@ -176,7 +177,7 @@ fn elect(
     if !one_lineage && !accepted {
         let all: Vec<_> = newest.iter().map(|(n, _)| n.clone()).collect();
         block(
-            draft,
+            builder,
             "HistoryUnclear",
             &format!("{why}, and the histories of {} cannot be compared", names(&all)),
         );
@@ -189,44 +190,44 @@ fn elect(
         .iter()
         .max_by_key(|(name, h)| (h.offset, Some(name) == old, std::cmp::Reverse(name.clone())));
     let Some((name, history)) = own.or(best).cloned() else { return };
-    choose(draft, &name);
+    choose(builder, &name);
     if old != Some(&name) {
-        draft.event(
+        builder.event(
             "ColdStart",
             format!(
                 "{name} has the newest history that is left (epoch {}, offset {}) and is chosen for epoch {}: {why}; what others have beyond it is kept before they follow",
-                history.epoch, history.offset, draft.record.epoch
+                history.epoch, history.offset, builder.record.epoch
             ),
         );
     }
-    roles::promote(draft);
+    roles::promote(builder);
 }
 
 /// Somebody who may be newer cannot be asked.
 fn wait_for(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     unknown: &[IncarnationName],
     old: Option<&IncarnationName>,
     why: &str,
 ) {
     if let Some(old) = old.filter(|old| unknown == [(*old).clone()]) {
-        let command = draft.accept_loss_command();
-        draft.problem(
+        let command = builder.accept_loss_command();
+        builder.problem(
             "NoMaster",
             format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"),
         );
-        let since = draft.view(old).map_or(draft.input.constants.started, |v| v.heard);
-        draft.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
+        let since = builder.view(old).map_or(builder.input.constants.started, |v| v.heard);
+        builder.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
         return;
     }
     block(
-        draft,
+        builder,
         "HistoryUnclear",
         &format!("{why}, and {} may hold newer data and cannot be asked", names(unknown)),
     );
-    draft.wait(
+    builder.wait(
         format!("{} to be heard", names(unknown)),
-        draft.now(),
+        builder.now(),
         None,
         "the newest history is promoted",
     );
@@ -235,21 +236,21 @@ fn wait_for(
 /// All that were asked are empty. Where the manifest keeps nothing on disk that is how it must be
 /// after a restart; otherwise data that were there are gone.
 fn nobody_has_data(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     known: &[(IncarnationName, Option<History>)],
     old: Option<&IncarnationName>,
     why: &str,
     accepted: bool,
 ) {
-    let nothing_is_kept = draft.spec().resources.data.is_none();
+    let nothing_is_kept = builder.spec().resources.data.is_none();
     let Some((first, _)) = known.first() else {
         // A cold start without any node: the next one that joins begins anew.
-        data_lost(draft, "no node is left");
+        data_lost(builder, "no node is left");
         return;
     };
     if let Some(old) = old.filter(|_| !nothing_is_kept && !accepted) {
         block(
-            draft,
+            builder,
             "NoData",
             &format!(
                 "{why}, and {old} is back without the data it had: an empty node is not promoted"
@@ -259,7 +260,7 @@ fn nobody_has_data(
     }
     let first = first.clone();
     data_lost(
-        draft,
+        builder,
         if nothing_is_kept {
             "the manifest keeps no data on disk, and every redis was restarted"
         } else {
@@ -267,31 +268,31 @@ fn nobody_has_data(
         },
     );
     if old.is_some() {
-        choose(draft, &first);
-        roles::promote(draft);
+        choose(builder, &first);
+        roles::promote(builder);
     }
 }
 
-fn data_lost(draft: &mut Draft<'_>, why: &str) {
-    (draft.record.data_epoch, draft.record.data_master) = (0, None);
-    draft.event(
+fn data_lost(builder: &mut PlanBuilder<'_>, why: &str) {
+    (builder.record.data_epoch, builder.record.data_master) = (0, None);
+    builder.event(
         "DataLost",
         format!("{why}: all that was written is lost; the cluster starts empty"),
     );
 }
 
-fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
-    draft.record.epoch += 1;
-    roles::choose(draft, name);
+fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    builder.record.epoch += 1;
+    roles::choose(builder, name);
 }
 
 /// Nothing is changed; a person may decide.
-fn block(draft: &mut Draft<'_>, reason: &'static str, why: &str) {
-    let command = draft.accept_loss_command();
-    draft.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
-    draft.wait(
+fn block(builder: &mut PlanBuilder<'_>, reason: &'static str, why: &str) {
+    let command = builder.accept_loss_command();
+    builder.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
+    builder.wait(
         "data that can be trusted",
-        draft.now(),
+        builder.now(),
         None,
         format!("a person decides: `{command}`"),
     );

@@ -1,7 +1,7 @@
 //! Effects that fail again and again are a problem that a person should know of, not only a line
 //! among the events.
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 
 /// Failures in a row before it is told: less than that passes by itself. With the pauses in between
 /// these take a few seconds at least.
@@ -10,16 +10,17 @@ const SEVERAL: u32 = 5;
 const LONGEST: usize = 500;
 
 /// Tells of every effect that is wanted now and failed several times in a row.
-pub fn tell(draft: &mut Draft<'_>) {
-    for failing in draft.input.inventory.failing.iter().filter(|failing| failing.times >= SEVERAL) {
+pub fn report(builder: &mut PlanBuilder<'_>) {
+    for failing in builder.input.inventory.failing.iter().filter(|failing| failing.times >= SEVERAL)
+    {
         let (kind, name) = (std::mem::discriminant(&failing.effect), failing.effect.incarnation());
-        let wanted = draft
+        let wanted = builder
             .steps
             .iter()
             .any(|s| std::mem::discriminant(&s.effect) == kind && s.effect.incarnation() == name);
         if wanted {
             let error: String = failing.error.chars().take(LONGEST).collect();
-            draft.problem(
+            builder.problem(
                 "EffectFails",
                 format!(
                     "{name}: {error} ({} times in a row; it is tried on, ever more rarely)",

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::builder::PlanBuilder;
 use super::death::Death;
-use super::draft::Draft;
-use super::{candidates, elect, facts, fence, roles, settings};
+use super::{candidates, derived, elect, fence, roles, settings};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -19,28 +19,28 @@ const DETACH_LIMIT: Duration = Duration::from_secs(3);
 const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// Counts before anything is touched, then writes the epoch; or changes nothing and says why.
-pub fn start(draft: &mut Draft<'_>, promotion: &Promotion, death: Death) {
+pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death) {
     let old = promotion.incarnation.clone();
-    let count = candidates::count(draft, promotion);
+    let count = candidates::count(builder, promotion);
     if count.eligible.is_empty() {
-        elect::without_candidates(draft, promotion, &death.reason, &count);
+        elect::without_candidates(builder, promotion, &death.reason, &count);
         return;
     }
-    if elect::promote_again(draft, promotion, &death.reason, &count.eligible) {
+    if elect::promote_again(builder, promotion, &death.reason, &count.eligible) {
         return;
     }
-    let quorum = settings::bound(draft, promotion);
+    let quorum = settings::bound(builder, promotion);
     let loss_accepted =
-        draft.loss_accepted() || draft.spec().failover.when_minority == WhenMinority::Promote;
+        builder.loss_accepted() || builder.spec().failover.when_minority == WhenMinority::Promote;
     let few = (count.away.len() as u64) < u64::from(quorum.min_replicas);
     if death.fenced.is_none() && !few && !loss_accepted {
-        fence::blocked(draft, &old, &count.away, &death.reason, draft.now());
+        fence::blocked(builder, &old, &count.away, &death.reason, builder.now());
         return;
     }
-    let now = draft.now();
-    draft.record.epoch += 1;
+    let now = builder.now();
+    builder.record.epoch += 1;
     let failover = Failover {
-        epoch: draft.record.epoch,
+        epoch: builder.record.epoch,
         old_epoch: promotion.epoch,
         reason: death.reason.clone(),
         witnesses: death.witnesses,
@@ -55,91 +55,91 @@ pub fn start(draft: &mut Draft<'_>, promotion: &Promotion, death: Death) {
         deaf: Vec::new(),
         old: old.clone(),
     };
-    draft.event(
+    builder.event(
         "Failover",
         format!("{old} is dead: {}; epoch {} begins", death.reason, failover.epoch),
     );
     for (name, why) in count.refused {
-        draft.event("NotEligible", format!("{name} may not take over: {why}"));
+        builder.event("NotEligible", format!("{name} may not take over: {why}"));
     }
-    draft.record.change = Some(Change::Failover(failover.clone()));
-    advance(draft, &failover);
+    builder.record.change = Some(Change::Failover(failover.clone()));
+    advance(builder, &failover);
 }
 
 /// One step further: let arrive what is in flight, detach, fence, choose, promote, report.
-pub fn advance(draft: &mut Draft<'_>, failover: &Failover) {
+pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     let mut failover = failover.clone();
-    let chosen = draft.record.master.clone().filter(|p| p.epoch == failover.epoch);
+    let chosen = builder.record.master.clone().filter(|p| p.epoch == failover.epoch);
     if let Some(chosen) = chosen {
-        finish(draft, &failover, &chosen);
+        finish(builder, &failover, &chosen);
         return;
     }
-    failover.loss_accepted |= draft.loss_accepted();
+    failover.loss_accepted |= builder.loss_accepted();
     // Another process holds other data, and may be attached to whom it likes.
     failover.eligible.retain(|e| {
-        draft
+        builder
             .connected(&e.incarnation)
             .is_none_or(|s| s.redis.run_id.is_empty() || s.redis.run_id == e.run_id)
     });
-    let answering = failover.eligible.iter().any(|e| answers(draft, &e.incarnation));
-    let old_answers = draft.connected(&failover.old).is_some_and(|s| facts::running(&s.redis));
+    let answering = failover.eligible.iter().any(|e| answers(builder, &e.incarnation));
+    let old_answers = builder.connected(&failover.old).is_some_and(|s| derived::running(&s.redis));
     // Nobody else is looked at while they may come back, unless a person goes on without them.
-    let goes_on = old_answers || draft.loss_accepted();
+    let goes_on = old_answers || builder.loss_accepted();
     if failover.eligible.is_empty()
-        || (!answering && goes_on && draft.now().passed(failover.started, DETACH_LIMIT))
+        || (!answering && goes_on && builder.now().passed(failover.started, DETACH_LIMIT))
     {
         let message = format!(
             "no candidate of epoch {} is left before a choice; it is looked at again",
             failover.epoch
         );
-        draft.event("FailoverAbandoned", message);
-        draft.record.change = None;
+        builder.event("FailoverAbandoned", message);
+        builder.record.change = None;
         return;
     }
     if !answering {
         let all: Vec<_> = failover.eligible.iter().map(|e| e.incarnation.clone()).collect();
-        let command = draft.accept_loss_command();
+        let command = builder.accept_loss_command();
         let message = format!(
             "{} is given up, and none of {} answers, which have its data: bring one of them back, or, to go on with what is left, `{command}`",
             failover.old,
             names(&all)
         );
-        draft.problem("FailoverWaits", message);
-        draft.wait(
+        builder.problem("FailoverWaits", message);
+        builder.wait(
             format!("one of {} to be heard", names(&all)),
             failover.started,
             None,
             format!("a person decides: `{command}`"),
         );
     }
-    let arrived = arrived(draft, &failover);
+    let arrived = arrived(builder, &failover);
     if arrived {
-        detach(draft, &mut failover);
+        detach(builder, &mut failover);
     }
-    fence::fence(draft, &mut failover, arrived);
-    if failover.fence.is_some() && all_stand_still(draft, &failover) {
-        choose(draft, &failover);
+    fence::fence(builder, &mut failover, arrived);
+    if failover.fence.is_some() && all_stand_still(builder, &failover) {
+        choose(builder, &failover);
     }
-    draft.record.change = Some(Change::Failover(failover));
+    builder.record.change = Some(Change::Failover(failover));
 }
 
-fn answers(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    draft.connected(name).is_some_and(|s| facts::running(&s.redis))
+fn answers(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    builder.connected(name).is_some_and(|s| derived::running(&s.redis))
 }
 
 /// Nothing of an old master that lives is under way to the candidates any more, or it takes too
 /// long. Of one whose redis exited each agent waits for the rest itself, when it is told to detach.
-fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
-    if !failover.detached_at.is_empty() || draft.now().passed(failover.started, IN_FLIGHT) {
+fn arrived(builder: &mut PlanBuilder<'_>, failover: &Failover) -> bool {
+    if !failover.detached_at.is_empty() || builder.now().passed(failover.started, IN_FLIGHT) {
         return true;
     }
     let up = failover
         .eligible
         .iter()
-        .any(|e| draft.connected(&e.incarnation).is_some_and(|s| s.redis.link_up));
-    let source = draft
+        .any(|e| builder.connected(&e.incarnation).is_some_and(|s| s.redis.link_up));
+    let source = builder
         .connected(&failover.old)
-        .filter(|s| facts::running(&s.redis) && s.redis.role == Role::Master);
+        .filter(|s| derived::running(&s.redis) && s.redis.role == Role::Master);
     let waits = match source {
         // It lives and is to go: it stops taking writes first, and what it has is waited for.
         Some(source) if source.redis.fenced && source.highest.epoch >= failover.epoch => {
@@ -149,16 +149,16 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
             up && !failover
                 .eligible
                 .iter()
-                .any(|e| draft.connected(&e.incarnation).is_some_and(has_all))
+                .any(|e| builder.connected(&e.incarnation).is_some_and(has_all))
         }
         Some(_) => {
-            draft.command(&failover.old, Command::Fence, "it must not take writes any more");
+            builder.command(&failover.old, Command::Fence, "it must not take writes any more");
             up
         }
         None => false,
     };
     if waits {
-        draft.wait(
+        builder.wait(
             format!("what {} sent last to arrive", failover.old),
             failover.started,
             Some(IN_FLIGHT),
@@ -170,35 +170,36 @@ fn arrived(draft: &mut Draft<'_>, failover: &Failover) -> bool {
 
 /// Detaches every member: an offset must stand still to be compared, and one that is not in sync
 /// can keep the old master writable as well.
-fn detach(draft: &mut Draft<'_>, failover: &mut Failover) {
+fn detach(builder: &mut PlanBuilder<'_>, failover: &mut Failover) {
     // The links of a redis that exited end by themselves; those of another one may not.
     let died = failover.fence.as_ref().is_some_and(|f| f.at == failover.started);
     let drain = if died {
-        IN_FLIGHT.saturating_sub(draft.now().since(failover.started))
+        IN_FLIGHT.saturating_sub(builder.now().since(failover.started))
     } else {
         Duration::ZERO
     };
     let drain_ms = u32::try_from(drain.as_millis()).unwrap_or_default();
-    for name in candidates::members(draft, &failover.old) {
-        let Some(state) = draft.connected(&name) else { continue };
+    for name in candidates::members(builder, &failover.old) {
+        let Some(state) = builder.connected(&name) else { continue };
         let away = state.redis.process == Process::Exited
             || (state.redis.role == Role::Replica && state.redis.master_host.is_empty());
         if state.highest.epoch < failover.epoch || !away {
-            draft.command(
+            builder.command(
                 &name,
                 Command::Detach { drain_ms },
                 "its offset must stand still to be compared",
             );
         } else {
-            failover.detached_at.entry(name).or_insert(draft.now());
+            failover.detached_at.entry(name).or_insert(builder.now());
         }
     }
-    failover.unaccounted = candidates::members(draft, &failover.old)
+    failover.unaccounted = candidates::members(builder, &failover.old)
         .into_iter()
         .filter(|n| !failover.detached_at.contains_key(n))
         .collect();
     for e in &mut failover.eligible {
-        if let Some(state) = draft.connected(&e.incarnation).filter(|s| s.redis.run_id == e.run_id)
+        if let Some(state) =
+            builder.connected(&e.incarnation).filter(|s| s.redis.run_id == e.run_id)
         {
             e.offset = state.redis.offset;
         }
@@ -206,12 +207,12 @@ fn detach(draft: &mut Draft<'_>, failover: &mut Failover) {
 }
 
 /// Every candidate that answers is detached; one that does not answer is waited for a moment.
-fn all_stand_still(draft: &Draft<'_>, failover: &Failover) -> bool {
-    let patience_over = draft.now().passed(failover.started, DETACH_LIMIT);
+fn all_stand_still(builder: &PlanBuilder<'_>, failover: &Failover) -> bool {
+    let patience_over = builder.now().passed(failover.started, DETACH_LIMIT);
     let mut some = false;
     for e in &failover.eligible {
         let detached = failover.detached_at.contains_key(&e.incarnation);
-        match answers(draft, &e.incarnation) {
+        match answers(builder, &e.incarnation) {
             true if detached => some = true,
             false if patience_over => {}
             _ => return false,
@@ -220,55 +221,55 @@ fn all_stand_still(draft: &Draft<'_>, failover: &Failover) -> bool {
     some
 }
 
-fn choose(draft: &mut Draft<'_>, failover: &Failover) {
+fn choose(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     let mut answering = failover.clone();
-    answering.eligible.retain(|e| answers(draft, &e.incarnation));
-    let (best, refused) = candidates::best(draft, &answering);
+    answering.eligible.retain(|e| answers(builder, &e.incarnation));
+    let (best, refused) = candidates::best(builder, &answering);
     for sentence in &refused {
-        draft.problem("OffsetRefused", sentence.clone());
+        builder.problem("OffsetRefused", sentence.clone());
     }
     let Some(best) = best.cloned() else { return };
     for sentence in refused {
-        draft.event("OffsetRefused", sentence);
+        builder.event("OffsetRefused", sentence);
     }
-    draft.record.epoch = failover.epoch;
-    roles::choose(draft, &best.incarnation);
-    draft.event(
+    builder.record.epoch = failover.epoch;
+    roles::choose(builder, &best.incarnation);
+    builder.event(
         "MasterChosen",
         format!(
             "{} is chosen for epoch {} with offset {}",
             best.incarnation, failover.epoch, best.offset
         ),
     );
-    roles::promote(draft);
+    roles::promote(builder);
 }
 
 /// Promotes until it is confirmed, then reports. A choice whose process died or whose node is
 /// silent is void: it is looked at again.
-fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
-    if let Some(why) = roles::void(draft, chosen) {
-        draft.event(
+fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion) {
+    if let Some(why) = roles::void(builder, chosen) {
+        builder.event(
             "ChoiceVoid",
             format!(
                 "{} was chosen for epoch {} and was not promoted: {why}",
                 chosen.incarnation, chosen.epoch
             ),
         );
-        draft.record.change = None;
+        builder.record.change = None;
         return;
     }
-    roles::promote(draft);
-    if !draft.record.master.as_ref().is_some_and(|p| p.confirmed) {
+    roles::promote(builder);
+    if !builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
         return;
     }
-    let now = draft.now();
+    let now = builder.now();
     let since =
         |at: UnixMs| u64::try_from(at.since(failover.started).as_millis()).unwrap_or(u64::MAX);
     let mut steps = Vec::new();
     steps.extend(failover.detached_at.values().max().map(|at| ("detached".to_owned(), since(*at))));
     steps.extend(failover.fence.as_ref().map(|f| ("fenced".to_owned(), since(f.at))));
     steps.push(("promoted".to_owned(), since(now)));
-    draft.record.last_failover = Some(FailoverReport {
+    builder.record.last_failover = Some(FailoverReport {
         epoch: failover.epoch,
         reason: failover.reason.clone(),
         witnesses: failover.witnesses.clone(),
@@ -284,14 +285,14 @@ fn finish(draft: &mut Draft<'_>, failover: &Failover, chosen: &Promotion) {
         lost_bytes: None,
         lost_gap_ms: 0,
     });
-    draft.event(
+    builder.event(
         "FailedOver",
         format!(
             "{} replaced {} as master, epoch {}",
             chosen.incarnation, failover.old, failover.epoch
         ),
     );
-    draft.record.change = None;
+    builder.record.change = None;
 }
 
 pub(super) fn names(list: &[IncarnationName]) -> String {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use super::failover::names;
-use super::{quarantine, witness};
+use super::{evidence, quarantine};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Failover, Fence};
@@ -20,42 +20,42 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Looks for a proof, and does what brings one about. The first one counts. An old master that
 /// lives is demoted once what it sent has `arrived`.
-pub fn fence(draft: &mut Draft<'_>, failover: &mut Failover, arrived: bool) {
+pub fn fence(builder: &mut PlanBuilder<'_>, failover: &mut Failover, arrived: bool) {
     if failover.fence.is_some() {
         return;
     }
-    let at = draft.now();
-    let proof = by_agent(draft, failover, arrived)
-        .or_else(|| by_page(draft, failover))
-        .or_else(|| by_mesh(draft, failover))
-        .or_else(|| by_time(draft, failover));
+    let at = builder.now();
+    let proof = by_agent(builder, failover, arrived)
+        .or_else(|| by_page(builder, failover))
+        .or_else(|| by_mesh(builder, failover))
+        .or_else(|| by_time(builder, failover));
     failover.fence = proof.map(|how| Fence { how, at });
 }
 
 /// The agent that was promoted speaks for its redis; another start of it may be that of a second
 /// container.
-fn by_agent(draft: &mut Draft<'_>, failover: &Failover, arrived: bool) -> Option<String> {
+fn by_agent(builder: &mut PlanBuilder<'_>, failover: &Failover, arrived: bool) -> Option<String> {
     let old = &failover.old;
-    let view = draft.view(old)?;
+    let view = builder.view(old)?;
     let its_own = failover.boot_id.is_empty() || view.state.boot_id == failover.boot_id;
     // Its last word is as good as a present one: every start is fenced.
     if view.state.redis.process == Process::Exited && its_own {
         return Some(format!("{old}'s agent confirms that its redis exited"));
     }
-    let state = draft.connected(old)?;
+    let state = builder.connected(old)?;
     if state.highest.epoch >= failover.epoch && its_own && state.redis.role == Role::Replica {
         return Some(format!("{old}'s agent confirms that its redis was demoted"));
     }
     if arrived && (state.highest.epoch < failover.epoch || state.redis.role != Role::Replica) {
-        draft.command(old, Command::Detach { drain_ms: 0 }, "it must not take writes any more");
+        builder.command(old, Command::Detach { drain_ms: 0 }, "it must not take writes any more");
     }
     None
 }
 
 /// Only a command takes a fence off, and none is sent to it while this change lasts: what its page
 /// said since then stays true.
-fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
-    let page = witness::word(draft, &failover.old)?;
+fn by_page(builder: &PlanBuilder<'_>, failover: &Failover) -> Option<String> {
+    let page = evidence::word(builder, &failover.old)?;
     let its_own = failover.boot_id.is_empty() || page.boot_id == failover.boot_id;
     (page.fenced && its_own && page.at >= failover.started)
         .then(|| format!("{}'s signed status page says that it takes no writes", failover.old))
@@ -63,32 +63,33 @@ fn by_page(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
 
 /// Without its agent's word at once the old master is shut off from the others; they say when they
 /// have lost it.
-fn by_mesh(draft: &mut Draft<'_>, failover: &mut Failover) -> Option<String> {
-    let answers = draft.connected(&failover.old).is_some_and(|s| s.redis.process != Process::Stuck);
-    if !answers || draft.now().passed(failover.started, AT_ONCE) {
-        quarantine::begin(draft, failover);
+fn by_mesh(builder: &mut PlanBuilder<'_>, failover: &mut Failover) -> Option<String> {
+    let answers =
+        builder.connected(&failover.old).is_some_and(|s| s.redis.process != Process::Stuck);
+    if !answers || builder.now().passed(failover.started, AT_ONCE) {
+        quarantine::begin(builder, failover);
     }
-    for name in quarantine::deaf(draft, &failover.old) {
+    for name in quarantine::stale_netmap(builder, &failover.old) {
         if !failover.deaf.contains(&name) {
             failover.deaf.push(name);
         }
     }
-    quarantine::proof(draft, failover)
+    quarantine::proof(builder, failover)
 }
 
 /// A master whose replicas were detached stops by itself after max-lag; until then it may have
 /// heard any of them, also over a link that carries one way only.
-fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
+fn by_time(builder: &mut PlanBuilder<'_>, failover: &Failover) -> Option<String> {
     let old = &failover.old;
     let few = (failover.unaccounted.len() as u64) < u64::from(failover.quorum.min_replicas);
     if !few && !failover.loss_accepted {
-        blocked(draft, old, &failover.unaccounted, &failover.reason, failover.started);
+        blocked(builder, old, &failover.unaccounted, &failover.reason, failover.started);
         return None;
     }
     let last = *failover.detached_at.values().max()?;
     let limit = Duration::from_secs(u64::from(failover.quorum.max_lag_seconds)) + LAG_ERROR;
-    if !draft.now().passed(last, limit) {
-        draft.wait(
+    if !builder.now().passed(last, limit) {
+        builder.wait(
             format!("{old} to have stopped taking writes"),
             last,
             Some(limit),
@@ -96,7 +97,7 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
         );
         return None;
     }
-    let silence = draft.now().since(last).as_secs();
+    let silence = builder.now().since(last).as_secs();
     Some(format!(
         "{old} heard no replica for {silence} s and needs {} for a write",
         failover.quorum.min_replicas
@@ -106,7 +107,7 @@ fn by_time(draft: &mut Draft<'_>, failover: &Failover) -> Option<String> {
 /// Says that the old master may still take writes, because of whom, and which command goes on
 /// nevertheless.
 pub fn blocked(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     old: &IncarnationName,
     attached: &[IncarnationName],
     reason: &str,
@@ -117,12 +118,12 @@ pub fn blocked(
     } else {
         format!("{} may still be attached to it", names(attached))
     };
-    let command = draft.accept_loss_command();
+    let command = builder.accept_loss_command();
     let message = format!(
         "{old} is given up ({reason}), but {who}, so it may still take writes; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"
     );
-    draft.problem("FailoverBlocked", message);
-    draft.wait(
+    builder.problem("FailoverBlocked", message);
+    builder.wait(
         format!("proof that {old} takes no writes"),
         since,
         None,

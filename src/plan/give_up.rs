@@ -1,20 +1,20 @@
 //! Who may be given up although he may hold data: one rule for every reason. One node at a time,
 //! the others whole, the last copy never.
 
-use super::draft::{Blame, Draft};
-use super::{facts, roles};
+use super::builder::{Blame, PlanBuilder};
+use super::{derived, roles};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::Incarnation;
 
 /// Gives a node up that joined, or says what that waits for.
-pub fn ask(draft: &mut Draft<'_>, name: &IncarnationName, reason: &str, blame: Blame) {
-    match obstacle(draft, name) {
-        None => draft.condemn(name, reason, blame),
+pub fn ask(builder: &mut PlanBuilder<'_>, name: &IncarnationName, reason: &str, blame: Blame) {
+    match obstacle(builder, name) {
+        None => builder.condemn(name, reason, blame),
         Some(why) => {
-            draft.wait(
+            builder.wait(
                 format!("{name} to be replaced ({reason})"),
-                facts::last_heard(draft, name),
+                derived::last_heard(builder, name),
                 None,
                 format!("it stays as long as {why}"),
             );
@@ -23,39 +23,39 @@ pub fn ask(draft: &mut Draft<'_>, name: &IncarnationName, reason: &str, blame: B
 }
 
 /// Why a node stays for now.
-pub fn obstacle(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
-    if draft.record.change.is_some() {
+pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> {
+    if builder.record.change.is_some() {
         return Some("the master changes".to_owned());
     }
     let well =
-        draft.record.master.as_ref().filter(|p| &p.incarnation != name && p.confirmed).filter(
+        builder.record.master.as_ref().filter(|p| &p.incarnation != name && p.confirmed).filter(
             |p| {
-                let state = draft.connected(&p.incarnation);
+                let state = builder.connected(&p.incarnation);
                 state.is_some_and(|s| roles::is_master_of(s, p.epoch))
             },
         );
     if well.is_none() {
         return Some("no other node is master and well: what it holds may be needed".to_owned());
     }
-    let own = draft.incarnation(name)?;
+    let own = builder.incarnation(name)?;
     let rank = (own.candidate, own.ordinal);
     let ordinal = own.ordinal;
-    let live = draft.live();
-    for other in (0..draft.spec().nodes).filter(|o| *o != ordinal) {
+    let live = builder.live();
+    for other in (0..builder.spec().nodes).filter(|o| *o != ordinal) {
         let mut here = live.iter().filter(|(_, i)| i.ordinal == other).peekable();
         if here.peek().is_none() {
             return Some(format!("node {other} is being filled"));
         }
         let whole = |(n, i): &(IncarnationName, Incarnation)| {
-            i.candidate && draft.connected(n).is_some_and(|s| facts::running(&s.redis))
+            i.candidate && builder.connected(n).is_some_and(|s| derived::running(&s.redis))
         };
         if here.clone().any(whole) {
             continue;
         }
         // Several are in the same case: first those that were not in sync, then by number.
         let gone = |n: &IncarnationName| {
-            let runs = draft.connected(n).is_some_and(|s| s.redis.process == Process::Running);
-            !runs && draft.incarnation(n).is_some_and(|i| i.joined)
+            let runs = builder.connected(n).is_some_and(|s| s.redis.process == Process::Running);
+            !runs && builder.incarnation(n).is_some_and(|i| i.joined)
         };
         if here.clone().all(|(n, i)| gone(n) && (i.candidate, i.ordinal) > rank) {
             continue;

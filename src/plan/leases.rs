@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::{Blame, Draft};
-use super::facts::{self, Stage};
+use super::builder::{Blame, PlanBuilder};
+use super::derived::{self, Stage};
 use super::{control, devices, give_up, placement, rejoin};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
@@ -25,122 +25,128 @@ const FIRST_REST: Duration = Duration::from_secs(10);
 const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
-pub fn give_up_lost(draft: &mut Draft<'_>) {
-    for (name, incarnation) in draft.live() {
-        match facts::stage(draft, &name) {
-            Stage::Lost(why) => lost(draft, &name, &incarnation, &why),
-            Stage::Silent if devices::deleted(draft, &name) => deleted(draft, &name),
-            Stage::Silent => silent(draft, &name),
-            Stage::Connected => connected(draft, &name, &incarnation),
+pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
+    for (name, incarnation) in builder.live() {
+        match derived::stage(builder, &name) {
+            Stage::Lost(why) => lost(builder, &name, &incarnation, &why),
+            Stage::Silent if devices::deleted(builder, &name) => deleted(builder, &name),
+            Stage::Silent => silent(builder, &name),
+            Stage::Connected => connected(builder, &name, &incarnation),
             _ => {}
         }
     }
 }
 
-fn connected(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     if !incarnation.joined {
-        draft.change(name, |i| i.joined = true);
-        draft.event("Joined", format!("{name} is on the mesh and reports"));
+        builder.change(name, |i| i.joined = true);
+        builder.event("Joined", format!("{name} is on the mesh and reports"));
     }
-    let reported = draft.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
+    let reported = builder.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
     if let (None, Some(id)) = (&incarnation.device, reported) {
-        draft.change(name, |i| i.device = Some(id.clone()));
+        builder.change(name, |i| i.device = Some(id.clone()));
     }
-    if draft.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
-        draft.change(name, |i| i.redis_down = None);
+    if builder.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
+        builder.change(name, |i| i.redis_down = None);
         if !incarnation.member {
             // What was tried in its place before is over: it runs.
-            draft.record.failures.remove(&incarnation.ordinal);
+            builder.record.failures.remove(&incarnation.ordinal);
         }
     } else {
-        redis_down(draft, name, incarnation);
+        redis_down(builder, name, incarnation);
     }
 }
 
 /// Its agent lives and its redis does not run. A redis that died is there again within seconds; one
 /// that cannot start never is.
-fn redis_down(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
-    let (now, limit) = (draft.now(), draft.input.timing.replace_after);
+fn redis_down(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let (now, limit) = (builder.now(), builder.input.timing.replace_after);
     let since = incarnation.redis_down.unwrap_or(now);
-    draft.change(name, |i| i.redis_down = Some(since));
+    builder.change(name, |i| i.redis_down = Some(since));
     if !now.passed(since, START) {
         return;
     }
-    let said = draft
+    let said = builder
         .connected(name)
         .and_then(|s| s.notes.first().cloned())
         .map_or(String::new(), |note| format!(" ({note})"));
     let logs =
-        format!("akash-redis logs {} {}", draft.input.cluster.metadata.name, incarnation.ordinal);
-    draft.problem(
+        format!("akash-redis logs {} {}", builder.input.cluster.metadata.name, incarnation.ordinal);
+    builder.problem(
         "RedisDown",
         format!("redis of {name} does not run since {since}{said}; `{logs}` says why"),
     );
-    if draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
+    if builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
         // Who may take its place is decided elsewhere; nothing of it is given up before.
         return;
     }
     let why = format!("its redis did not start for {} s{said}", limit.as_secs());
     if !now.passed(since, limit) {
-        draft.wait(
+        builder.wait(
             format!("redis of {name} to start"),
             since,
             Some(limit),
             "the node is replaced by a new one",
         );
     } else if incarnation.member {
-        give_up::ask(draft, name, &why, Blame::Attempt);
+        give_up::ask(builder, name, &why, Blame::Attempt);
     } else {
-        draft.condemn(name, &why, Blame::Attempt);
+        builder.condemn(name, &why, Blame::Attempt);
     }
 }
 
 /// The volume is gone with the lease. The present master is only given up once a failover chose
 /// another, or when nobody can take over from it.
-fn lost(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation, why: &str) {
-    let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
-    let others = draft.live().iter().any(|(n, i)| n != name && i.candidate);
-    let lives = draft.connected(name).is_some();
-    if is_master && (others || lives || draft.record.change.is_some()) {
-        draft.problem("MasterLost", format!("{name} was master and is lost: {why}"));
+fn lost(
+    builder: &mut PlanBuilder<'_>,
+    name: &IncarnationName,
+    incarnation: &Incarnation,
+    why: &str,
+) {
+    let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+    let others = builder.live().iter().any(|(n, i)| n != name && i.candidate);
+    let lives = builder.connected(name).is_some();
+    if is_master && (others || lives || builder.record.change.is_some()) {
+        builder.problem("MasterLost", format!("{name} was master and is lost: {why}"));
         return;
     }
     if is_master {
-        lose_master(draft, name, why);
+        lose_master(builder, name, why);
     }
-    let blame = match (incarnation.joined, facts::left_by_provider(draft, name)) {
+    let blame = match (incarnation.joined, derived::left_by_provider(builder, name)) {
         (false, _) => Blame::Attempt,
         (true, true) => Blame::Provider,
         (true, false) => Blame::Nobody,
     };
-    draft.condemn(name, why, blame);
+    builder.condemn(name, why, blame);
 }
 
 /// The master is gone for good, and nobody follows it in: from here on it is a cold start.
-pub fn lose_master(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
-    draft.record.master = None;
-    draft.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
-    let blame = if facts::left_by_provider(draft, name) { Blame::Provider } else { Blame::Nobody };
-    draft.condemn(name, why, blame);
+pub fn lose_master(builder: &mut PlanBuilder<'_>, name: &IncarnationName, why: &str) {
+    builder.record.master = None;
+    builder.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
+    let blame =
+        if derived::left_by_provider(builder, name) { Blame::Provider } else { Blame::Nobody };
+    builder.condemn(name, why, blame);
 }
 
-fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
-    if draft.input.inventory.own_mesh.error.is_some() {
+fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    if builder.input.inventory.own_mesh.error.is_some() {
         // The operator itself hears nobody, which is told once and is no news of any node.
         return;
     }
-    let heard = facts::last_heard(draft, name);
-    let limit = draft.input.timing.replace_after;
-    draft.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
-    if rejoin::spared(draft, name) {
+    let heard = derived::last_heard(builder, name);
+    let limit = builder.input.timing.replace_after;
+    builder.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
+    if rejoin::spared(builder, name) {
         return;
     }
-    if let Some(why) = devices::key_spent(draft, name) {
-        give_up::ask(draft, name, &why, Blame::Provider);
-    } else if draft.now().passed(heard, limit) {
-        give_up::ask(draft, name, &format!("it has been silent since {heard}"), Blame::Provider);
+    if let Some(why) = devices::key_spent(builder, name) {
+        give_up::ask(builder, name, &why, Blame::Provider);
+    } else if builder.now().passed(heard, limit) {
+        give_up::ask(builder, name, &format!("it has been silent since {heard}"), Blame::Provider);
     } else {
-        draft.wait(
+        builder.wait(
             format!("{name} to be heard again"),
             heard,
             Some(limit),
@@ -152,73 +158,74 @@ fn silent(draft: &mut Draft<'_>, name: &IncarnationName) {
 /// Its device was deleted by somebody else. It cannot come back, so nothing is gained by waiting;
 /// but one node at a time, and the next one only when the cluster is whole again: a list that
 /// wrongly lacks devices must not take a cluster apart.
-fn deleted(draft: &mut Draft<'_>, name: &IncarnationName) {
+fn deleted(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     let message = format!(
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
     );
-    draft.problem("DeviceGone", message);
-    if rejoin::spared(draft, name) || !devices::others_whole(draft, name) {
-        silent(draft, name);
+    builder.problem("DeviceGone", message);
+    if rejoin::spared(builder, name) || !devices::others_whole(builder, name) {
+        silent(builder, name);
         return;
     }
-    let (heard, down_after) = (facts::last_heard(draft, name), draft.spec().failover.down_after.0);
-    if draft.now().passed(heard, down_after) {
-        give_up::ask(draft, name, "its mesh device was deleted", Blame::Nobody);
+    let (heard, down_after) =
+        (derived::last_heard(builder, name), builder.spec().failover.down_after.0);
+    if builder.now().passed(heard, down_after) {
+        give_up::ask(builder, name, "its mesh device was deleted", Blame::Nobody);
     }
 }
 
 /// The next step of each incarnation on its way to the mesh.
-pub fn advance(draft: &mut Draft<'_>) {
-    for (name, incarnation) in draft.live() {
-        let pending = draft.input.inventory.pending.contains(&incarnation.dseq);
-        match facts::stage(draft, &name) {
+pub fn advance(builder: &mut PlanBuilder<'_>) {
+    for (name, incarnation) in builder.live() {
+        let pending = builder.input.inventory.pending.contains(&incarnation.dseq);
+        match derived::stage(builder, &name) {
             Stage::Unknown => {
-                let why = draft
+                let why = builder
                     .input
                     .inventory
                     .chain
                     .error
                     .clone()
                     .unwrap_or_else(|| "it was not read yet".to_owned());
-                draft.watch(
+                builder.watch(
                     format!("the chain, for {name} ({why})"),
-                    draft.input.inventory.chain.at,
+                    builder.input.inventory.chain.at,
                     OUTAGE,
                     "ChainAway",
                 );
             }
             Stage::Reserved if !pending => {
-                if control::hold(draft) {
+                if control::hold(builder) {
                     continue;
                 }
-                control::revoke_lost(draft, &name);
-                let deposit = deposit(draft);
-                draft.step(
+                control::revoke_lost(builder, &name);
+                let deposit = deposit(builder);
+                builder.step(
                     Effect::CreateDeployment { incarnation: name.clone(), deposit },
                     format!("node {} needs a lease", incarnation.ordinal),
                 );
             }
-            Stage::Bidding if !pending => bidding(draft, &name, &incarnation),
-            Stage::Leased if !pending => deliver(draft, &name, &incarnation),
+            Stage::Bidding if !pending => bidding(builder, &name, &incarnation),
+            Stage::Leased if !pending => deliver(builder, &name, &incarnation),
             Stage::GatewayAway(why) => {
                 let since = since_choice(&incarnation);
                 wait_for_join(
-                    draft,
+                    builder,
                     &name,
                     since,
                     &format!("the gateway of {name}'s provider ({why})"),
                 );
             }
             Stage::Delivered => {
-                if let Some(why) = devices::key_spent(draft, &name) {
-                    draft.condemn(&name, &why, Blame::Attempt);
+                if let Some(why) = devices::key_spent(builder, &name) {
+                    builder.condemn(&name, &why, Blame::Attempt);
                     continue;
                 }
                 let since = since_choice(&incarnation);
-                wait_for_join(draft, &name, since, &format!("{name} to start and join the mesh"));
+                wait_for_join(builder, &name, since, &format!("{name} to start and join the mesh"));
             }
             Stage::Reserved | Stage::Bidding | Stage::Leased => {
-                draft.watch(
+                builder.watch(
                     format!("the transaction of {name} to be in a block"),
                     since_choice(&incarnation),
                     OUTAGE,
@@ -231,9 +238,9 @@ pub fn advance(draft: &mut Draft<'_>) {
 }
 
 /// Paid into the escrow of each node.
-fn deposit(draft: &Draft<'_>) -> crate::model::money::Uact {
-    let least = draft.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
-    draft.spec().budget.deposit.0.max(least)
+fn deposit(builder: &PlanBuilder<'_>) -> crate::model::money::Uact {
+    let least = builder.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
+    builder.spec().budget.deposit.0.max(least)
 }
 
 fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
@@ -241,27 +248,28 @@ fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
 }
 
 fn wait_for_join(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     since: crate::model::time::UnixMs,
     what: &str,
 ) {
-    let limit = draft.input.timing.join_deadline;
-    if draft.now().passed(since, limit) {
-        let more = devices::not_joined(draft, name).map_or(String::new(), |why| format!("; {why}"));
+    let limit = builder.input.timing.join_deadline;
+    if builder.now().passed(since, limit) {
+        let more =
+            devices::not_joined(builder, name).map_or(String::new(), |why| format!("; {why}"));
         // Without the control server nobody can join: that is no provider's fault.
-        let blame = if draft.input.inventory.mesh.present().is_some() {
+        let blame = if builder.input.inventory.mesh.present().is_some() {
             Blame::Attempt
         } else {
             Blame::Nobody
         };
-        draft.condemn(
+        builder.condemn(
             name,
             &format!("waited {} s in vain for {what}{more}", limit.as_secs()),
             blame,
         );
     } else {
-        draft.wait(
+        builder.wait(
             what,
             since,
             Some(limit),
@@ -270,28 +278,28 @@ fn wait_for_join(
     }
 }
 
-fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
-    let Some(chain) = draft.input.inventory.chain.present() else { return };
+fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let Some(chain) = builder.input.inventory.chain.present() else { return };
     let Some(deployment) = chain.deployments.get(&incarnation.dseq) else { return };
     let Some(open_order) = deployment.open_order else { return };
     if let Some(choice) = &incarnation.lease {
         if deployment.bids.iter().any(|b| b.id == choice.id && b.id.oseq == open_order) {
-            if keyless(draft, name) && control::hold(draft) {
+            if keyless(builder, name) && control::hold(builder) {
                 return;
             }
             let effect =
                 Effect::CreateLease { incarnation: name.clone(), lease: choice.id.clone() };
-            draft.step(effect, format!("the bid of {} was chosen", choice.id.provider));
+            builder.step(effect, format!("the bid of {} was chosen", choice.id.provider));
             return;
         }
         // The provider withdrew its bid before the lease was made: choose again.
-        draft.change(name, |i| i.lease = None);
+        builder.change(name, |i| i.lease = None);
     }
-    let timing = draft.input.timing;
-    if keyless(draft, name) && control::hold(draft) {
+    let timing = builder.input.timing;
+    if keyless(builder, name) && control::hold(builder) {
         // A lease would be paid for in vain, and no provider is to blame.
-        if draft.now().passed(incarnation.reserved, timing.bid_deadline) {
-            draft.condemn(
+        if builder.now().passed(incarnation.reserved, timing.bid_deadline) {
+            builder.condemn(
                 name,
                 "the mesh control API was away until its bids were old",
                 Blame::Nobody,
@@ -299,16 +307,16 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
         }
         return;
     }
-    let window_over = draft.now().passed(incarnation.reserved, timing.bid_window);
-    let taken = taken(draft, name);
-    let avoid = draft
+    let window_over = builder.now().passed(incarnation.reserved, timing.bid_window);
+    let taken = taken(builder, name);
+    let avoid = builder
         .record
         .failures
         .get(&incarnation.ordinal)
         .map(|f| f.providers.clone())
         .unwrap_or_default();
     let choice = placement::Choice {
-        placement: &draft.spec().placement,
+        placement: &builder.spec().placement,
         providers: &chain.providers,
         taken: &taken,
         avoid: &avoid,
@@ -317,34 +325,34 @@ fn bidding(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
     };
     match placement::choose(&choice, &deployment.bids) {
         Ok(bid) if window_over => {
-            let chosen = Choice { id: bid.id.clone(), price: bid.price, at: draft.now() };
-            let month = bid.price.per_month(super::money::block_ms(draft.input.inventory));
-            draft.change(name, |i| i.lease = Some(chosen));
-            draft.event(
+            let chosen = Choice { id: bid.id.clone(), price: bid.price, at: builder.now() };
+            let month = bid.price.per_month(super::money::block_ms(builder.input.inventory));
+            builder.change(name, |i| i.lease = Some(chosen));
+            builder.event(
                 "BidChosen",
                 format!("{name} takes the bid of {} at {month} per month", bid.id.provider),
             );
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
-            draft.step(effect, format!("the best of {} bids", deployment.bids.len()));
+            builder.step(effect, format!("the best of {} bids", deployment.bids.len()));
         }
-        Ok(_) => draft.wait(
+        Ok(_) => builder.wait(
             format!("bids for {name} ({} so far)", deployment.bids.len()),
             incarnation.reserved,
             Some(timing.bid_window),
             "the best one is taken",
         ),
-        Err(refused) => no_bid(draft, name, incarnation, &refused),
+        Err(refused) => no_bid(builder, name, incarnation, &refused),
     }
 }
 
 fn no_bid(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
     refused: &[String],
 ) {
-    let limit = draft.input.timing.bid_deadline;
-    let month = incarnation.max_price.per_month(super::money::block_ms(draft.input.inventory));
+    let limit = builder.input.timing.bid_deadline;
+    let month = incarnation.max_price.per_month(super::money::block_ms(builder.input.inventory));
     let why = if refused.is_empty() {
         format!(
             "nobody bid at {month} per month or less; raise budget.maxPerMonth or placement.maxPrice, or ask for less in placement and resources"
@@ -352,13 +360,13 @@ fn no_bid(
     } else {
         format!("no bid could be taken at {month} per month or less ({})", refused.join("; "))
     };
-    if draft.now().passed(incarnation.reserved, limit) {
-        draft.condemn(name, &why, Blame::Attempt);
+    if builder.now().passed(incarnation.reserved, limit) {
+        builder.condemn(name, &why, Blame::Attempt);
     } else {
         if !refused.is_empty() {
-            draft.problem("NoAcceptableBid", format!("{name}: {why}"));
+            builder.problem("NoAcceptableBid", format!("{name}: {why}"));
         }
-        draft.wait(
+        builder.wait(
             format!("a bid for {name}"),
             incarnation.reserved,
             Some(limit),
@@ -368,14 +376,14 @@ fn no_bid(
 }
 
 /// The secret of its key died with an earlier process, so that the control API is needed once more.
-fn keyless(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    !draft.input.inventory.held.contains_key(name)
+fn keyless(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    !builder.input.inventory.held.contains_key(name)
 }
 
 /// Providers of the other live incarnations; the one being replaced counts too, or a migration
 /// would stay where it is.
-fn taken(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
-    draft
+fn taken(builder: &PlanBuilder<'_>, name: &IncarnationName) -> BTreeSet<String> {
+    builder
         .live()
         .iter()
         .filter(|(n, _)| n != name)
@@ -390,34 +398,34 @@ fn pause_after(times: u32) -> Duration {
     FIRST_REST.saturating_mul(2u32.saturating_pow(times.saturating_sub(1).min(8))).min(LONGEST_REST)
 }
 
-fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) {
-    let inventory = draft.input.inventory;
+fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
+    let inventory = builder.input.inventory;
     let Some(deployment) =
         inventory.chain.present().and_then(|c| c.deployments.get(&incarnation.dseq))
     else {
         return;
     };
-    let Some(lease) = facts::active_lease(deployment) else { return };
+    let Some(lease) = derived::active_lease(deployment) else { return };
     if incarnation.lease.as_ref().is_none_or(|c| c.id != lease.id) {
-        let chosen = Choice { id: lease.id.clone(), price: lease.price, at: draft.now() };
-        draft.change(name, |i| i.lease = Some(chosen));
+        let chosen = Choice { id: lease.id.clone(), price: lease.price, at: builder.now() };
+        builder.change(name, |i| i.lease = Some(chosen));
     }
     let since = since_choice(incarnation);
-    let too_late = draft.now().passed(since, draft.input.timing.join_deadline);
-    if keyless(draft, name) && inventory.mesh.present().is_none() {
+    let too_late = builder.now().passed(since, builder.input.timing.join_deadline);
+    if keyless(builder, name) && inventory.mesh.present().is_none() {
         let why = inventory.mesh.error.clone().unwrap_or_default();
         if too_late {
-            draft.condemn(
+            builder.condemn(
                 name,
                 &format!("no key could be minted for it in time ({why})"),
                 Blame::Nobody,
             );
             return;
         }
-        draft.wait(
+        builder.wait(
             format!("the mesh control API, to mint a key for {name} ({why})"),
             since,
-            Some(draft.input.timing.join_deadline),
+            Some(builder.input.timing.join_deadline),
             "the node is given up",
         );
         return;
@@ -427,14 +435,14 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             Some(why) => (format!("no key could be minted for it in time ({why})"), Blame::Nobody),
             None => ("its provider did not take the manifest in time".to_owned(), Blame::Attempt),
         };
-        draft.condemn(name, &why, blame);
+        builder.condemn(name, &why, blame);
         return;
     }
-    control::revoke_lost(draft, name);
+    control::revoke_lost(builder, name);
     if let Some(delivered) = inventory.delivered.get(name) {
         let pause = pause_after(delivered.times);
-        if !draft.now().passed(delivered.at, pause) {
-            draft.wait(
+        if !builder.now().passed(delivered.at, pause) {
+            builder.wait(
                 format!("the provider of {name} to start what it took"),
                 delivered.at,
                 Some(pause),
@@ -443,7 +451,7 @@ fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, incarnation: &Incarnat
             return;
         }
     }
-    draft.step(
+    builder.step(
         Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() },
         "its provider waits for the manifest",
     );

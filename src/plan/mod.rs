@@ -6,15 +6,16 @@
 //! whatever is there.
 
 mod bounds;
+mod builder;
 mod candidates;
 mod cleanup;
 mod clock;
 mod control;
 mod death;
+mod derived;
 mod devices;
-mod draft;
 mod elect;
-mod facts;
+mod evidence;
 mod failing;
 mod failover;
 mod fence;
@@ -31,7 +32,6 @@ mod settings;
 mod status;
 mod switchover;
 mod unrecorded;
-mod witness;
 
 use std::time::Duration;
 
@@ -134,10 +134,10 @@ pub fn committed_per_month(inventory: &Inventory, record: &Record) -> Uact {
 /// Plans one cluster.
 #[must_use]
 pub fn plan(input: &Input<'_>) -> Plan {
-    let mut draft = draft::Draft::new(input);
-    clock::take_over(&mut draft);
+    let mut builder = builder::PlanBuilder::new(input);
+    clock::take_over(&mut builder);
     if let Some(error) = &input.inventory.own_mesh.error {
-        draft.problem(
+        builder.problem(
             status::OFF_MESH,
             format!(
                 "the operator itself is off the mesh since {}: {error}",
@@ -145,39 +145,39 @@ pub fn plan(input: &Input<'_>) -> Plan {
             ),
         );
     }
-    control::tell(&mut draft);
+    control::report(&mut builder);
     let deleting = input.cluster.metadata.deletion_timestamp.is_some();
     if deleting || !input.cluster.spec.paused {
-        unrecorded::close_at_word(&mut draft);
+        unrecorded::close_at_word(&mut builder);
     }
     if deleting {
-        rollout::tear_down(&mut draft);
+        rollout::tear_down(&mut builder);
     } else if !input.cluster.spec.paused {
-        leases::give_up_lost(&mut draft);
-        rollout::fill(&mut draft);
-        leases::advance(&mut draft);
-        rejoin::plan(&mut draft);
-        quarantine::notice(&mut draft);
-        roles::plan(&mut draft);
-        quarantine::keep(&mut draft);
-        devices::report(&mut draft);
-        rollout::let_leave(&mut draft);
-        settings::configure(&mut draft);
+        leases::give_up_lost(&mut builder);
+        rollout::fill(&mut builder);
+        leases::advance(&mut builder);
+        rejoin::plan(&mut builder);
+        quarantine::notice(&mut builder);
+        roles::plan(&mut builder);
+        quarantine::keep(&mut builder);
+        devices::report(&mut builder);
+        rollout::retire(&mut builder);
+        settings::configure(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
-        cleanup::clean(&mut draft);
+        cleanup::clean(&mut builder);
     }
-    failing::tell(&mut draft);
-    paths::tell(&mut draft);
+    failing::report(&mut builder);
+    paths::report(&mut builder);
     let finished =
-        deleting && draft.record.incarnations.is_empty() && !unrecorded::left(&mut draft);
-    let status = status::status(&draft);
+        deleting && builder.record.incarnations.is_empty() && !unrecorded::left(&mut builder);
+    let status = status::status(&builder);
     let mut plan = Plan {
-        record: draft.record,
-        steps: draft.steps,
-        waits: draft.waits,
+        record: builder.record,
+        steps: builder.steps,
+        waits: builder.waits,
         status,
-        events: draft.events,
+        events: builder.events,
         finished,
     };
     bounds::bound(&mut plan);

@@ -1,7 +1,7 @@
 //! What is promised already, and what the next node may cost.
 
 use super::Input;
-use super::facts::active_lease;
+use super::derived::active_lease;
 use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{PathKind, PeerPath};
 
@@ -24,10 +24,10 @@ fn words(path: &PeerPath) -> String {
 }
 
 /// The way of a node to the master.
-pub fn to_master(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
-    let promotion = draft.record.master.as_ref().filter(|p| &p.incarnation != name)?;
-    let master = &draft.view(&promotion.incarnation)?.state.mesh.dns_name;
-    draft
+pub fn to_master(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> {
+    let promotion = builder.record.master.as_ref().filter(|p| &p.incarnation != name)?;
+    let master = &builder.view(&promotion.incarnation)?.state.mesh.dns_name;
+    builder
         .connected(name)?
         .mesh
         .paths
@@ -37,11 +37,11 @@ pub fn to_master(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
 }
 
 /// The condition's status, reason and message. A relayed path takes nothing from readiness.
-pub fn condition(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
-    let known: Vec<_> = draft
+pub fn condition(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, String) {
+    let known: Vec<_> = builder
         .live()
         .into_iter()
-        .filter_map(|(name, _)| draft.connected(&name).map(|state| (name, &state.mesh.paths)))
+        .filter_map(|(name, _)| builder.connected(&name).map(|state| (name, &state.mesh.paths)))
         .map(|(name, paths)| {
             (name, paths.iter().filter(|path| path.kind != PathKind::Unknown).collect::<Vec<_>>())
         })
@@ -71,16 +71,16 @@ pub fn condition(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
 }
 
 /// Tells once when it becomes so, and once more when it comes to be all of them.
-pub fn tell(draft: &mut Draft<'_>) {
-    let (status, reason, message) = condition(draft);
-    let published = draft.input.cluster.status.as_ref();
+pub fn report(builder: &mut PlanBuilder<'_>) {
+    let (status, reason, message) = condition(builder);
+    let published = builder.input.cluster.status.as_ref();
     let before = published
         .and_then(|s| s.conditions.iter().find(|c| c.kind == CONDITION))
         .map(|c| (c.status.as_str(), c.reason.as_str()));
     let worse =
         before.is_none_or(|(was, why)| was != "False" || (why != reason && reason == ALL_RELAYED));
     if status == "False" && worse {
-        draft.event(reason, message);
+        builder.event(reason, message);
     }
 }
 

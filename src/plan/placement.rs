@@ -24,7 +24,7 @@ pub fn choose<'b>(choice: &Choice<'_>, bids: &'b [BidView]) -> Result<&'b BidVie
     let mut refused = Vec::new();
     let mut good: Vec<(bool, bool, &BidView)> = Vec::new();
     for bid in bids {
-        match judge(choice, bid) {
+        match evaluate(choice, bid) {
             Ok(spread) => good.push((!spread, choice.avoid.contains(&bid.id.provider), bid)),
             Err(why) => refused.push(format!("{}: {why}", bid.id.provider)),
         }
@@ -36,7 +36,7 @@ pub fn choose<'b>(choice: &Choice<'_>, bids: &'b [BidView]) -> Result<&'b BidVie
 }
 
 /// Whether a bid may be taken, and if so whether it keeps nodes apart.
-fn judge(choice: &Choice<'_>, bid: &BidView) -> Result<bool, &'static str> {
+fn evaluate(choice: &Choice<'_>, bid: &BidView) -> Result<bool, &'static str> {
     let provider = &bid.id.provider;
     if bid.id.oseq != choice.open_order {
         return Err("its order is no longer open");

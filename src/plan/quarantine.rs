@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use super::failover::names;
-use super::{candidates, facts, roles};
+use super::{candidates, derived, roles};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::{Device, MeshView};
 use crate::model::node::{NodeState, Role};
@@ -30,12 +30,12 @@ const RUNNING: &str = "Running";
 
 /// Shuts the old master of a failover off from everybody but the operator. Nobody else is ever put
 /// in quarantine.
-pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
-    let (old, epoch, at) = (&failover.old, failover.epoch, draft.now());
-    let Some(incarnation) = draft.incarnation(old).filter(|i| i.condemned.is_none()) else {
+pub fn begin(builder: &mut PlanBuilder<'_>, failover: &Failover) {
+    let (old, epoch, at) = (&failover.old, failover.epoch, builder.now());
+    let Some(incarnation) = builder.incarnation(old).filter(|i| i.condemned.is_none()) else {
         return;
     };
-    if draft.input.tags.cluster == draft.input.tags.quarantine {
+    if builder.input.tags.cluster == builder.input.tags.quarantine {
         return;
     }
     let known = incarnation.quarantined.clone();
@@ -43,7 +43,7 @@ pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
         return;
     }
     if known.is_none() {
-        draft.event(
+        builder.event(
             "Quarantine",
             format!(
                 "{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"
@@ -52,40 +52,40 @@ pub fn begin(draft: &mut Draft<'_>, failover: &Failover) {
     }
     let quarantine =
         known.map_or(Quarantine { epoch, at, in_force: None }, |q| Quarantine { epoch, ..q });
-    draft.change(old, |i| i.quarantined = Some(quarantine));
+    builder.change(old, |i| i.quarantined = Some(quarantine));
 }
 
 /// Notes since when the tag is seen to be in force. The answer of the call that gave it proves
 /// nothing.
-pub fn notice(draft: &mut Draft<'_>) {
-    let reading = &draft.input.inventory.mesh;
+pub fn notice(builder: &mut PlanBuilder<'_>) {
+    let reading = &builder.input.inventory.mesh;
     let Some(mesh) = reading.present() else { return };
-    for (name, incarnation) in draft.live() {
+    for (name, incarnation) in builder.live() {
         let Some(quarantine) = incarnation.quarantined else { continue };
-        let devices = facts::devices(draft, mesh, &name);
-        let tagged =
-            !devices.is_empty() && devices.iter().all(|d| is_only(d, draft.input.tags.quarantine));
+        let devices = derived::devices(builder, mesh, &name);
+        let tagged = !devices.is_empty()
+            && devices.iter().all(|d| is_only(d, builder.input.tags.quarantine));
         let in_force = tagged
             .then(|| quarantine.in_force.or((reading.at > quarantine.at).then_some(reading.done)))
             .flatten();
-        draft.change(&name, |i| i.quarantined = Some(Quarantine { in_force, ..quarantine }));
+        builder.change(&name, |i| i.quarantined = Some(Quarantine { in_force, ..quarantine }));
     }
 }
 
 /// Every node that could be attached to the old master was heard after the tag had been in force,
 /// and has lost it from its network map.
-pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
+pub fn proof(builder: &PlanBuilder<'_>, failover: &Failover) -> Option<String> {
     if failover.quorum.min_replicas == 0 {
         // It writes alone: that the others have lost it stops nothing.
         return None;
     }
-    let in_force = draft.incarnation(&failover.old)?.quarantined.as_ref()?.in_force?;
-    let known_as = ids_of(draft, &failover.old);
-    let members = candidates::members(draft, &failover.old);
+    let in_force = builder.incarnation(&failover.old)?.quarantined.as_ref()?.in_force?;
+    let known_as = ids_of(builder, &failover.old);
+    let members = candidates::members(builder, &failover.old);
     let eligible = failover.eligible.iter().map(|e| e.incarnation.clone());
     let survivors: BTreeSet<_> = members.into_iter().chain(eligible).collect();
     let lost = |name: &IncarnationName| {
-        let view = draft.view(name).filter(|v| v.connected && v.heard > in_force);
+        let view = builder.view(name).filter(|v| v.connected && v.heard > in_force);
         view.is_some_and(|v| {
             v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(false)
         })
@@ -103,39 +103,40 @@ pub fn proof(draft: &Draft<'_>, failover: &Failover) -> Option<String> {
 
 /// Nodes that still see a node long after its quarantine: they do not hear the control server, and
 /// their links to it go on.
-pub fn deaf(draft: &Draft<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
-    let in_force = draft.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
-    let Some(in_force) = in_force.filter(|at| draft.now().passed(*at, DEAF_AFTER)) else {
+pub fn stale_netmap(builder: &PlanBuilder<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
+    let in_force = builder.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
+    let Some(in_force) = in_force.filter(|at| builder.now().passed(*at, DEAF_AFTER)) else {
         return Vec::new();
     };
-    let known_as = ids_of(draft, shut_off);
+    let known_as = ids_of(builder, shut_off);
     let holds = |name: &IncarnationName| {
-        let view = draft.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
+        let view =
+            builder.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
         view.is_some_and(|v| {
             v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(true)
         })
     };
-    draft.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()
+    builder.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()
 }
 
 /// Keeps tags as the record says, lets out who can do no harm, and reports who does not hear the
 /// control server.
-pub fn keep(draft: &mut Draft<'_>) {
-    for (name, incarnation) in draft.live() {
+pub fn keep(builder: &mut PlanBuilder<'_>) {
+    for (name, incarnation) in builder.live() {
         if let Some(quarantine) = &incarnation.quarantined {
-            let_out(draft, &name, quarantine);
-            let deaf = deaf(draft, &name);
+            let_out(builder, &name, quarantine);
+            let deaf = stale_netmap(builder, &name);
             if !deaf.is_empty() {
                 let message = format!(
                     "{} cannot hear the control server: {name} was shut off and is still in their network map",
                     names(&deaf)
                 );
-                draft.problem("DeafToControl", message);
+                builder.problem("DeafToControl", message);
             }
         }
-        if let Some(mesh) = draft.input.inventory.mesh.present() {
-            for device in facts::devices(draft, mesh, &name) {
-                tag(draft, &name, device);
+        if let Some(mesh) = builder.input.inventory.mesh.present() {
+            for device in derived::devices(builder, mesh, &name) {
+                tag(builder, &name, device);
             }
         }
     }
@@ -143,9 +144,9 @@ pub fn keep(draft: &mut Draft<'_>) {
 
 /// Gives the device the one of our two tags that it shall have, when it has the other one. A
 /// person's own tags are left alone.
-fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
-    let tags = draft.input.tags;
-    let quarantine = draft.incarnation(name).and_then(|i| i.quarantined.clone());
+fn tag(builder: &mut PlanBuilder<'_>, name: &IncarnationName, device: &Device) {
+    let tags = builder.input.tags;
+    let quarantine = builder.incarnation(name).and_then(|i| i.quarantined.clone());
     let (wanted, other) = if quarantine.is_some() {
         (tags.quarantine, tags.cluster)
     } else {
@@ -162,12 +163,12 @@ fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
             device: device.id.clone(),
             tags: vec![wanted.to_owned()],
         };
-        draft.step(effect, why);
-        if quarantine.is_some_and(|q| draft.now().passed(q.at, TAG_LIMIT)) {
+        builder.step(effect, why);
+        if quarantine.is_some_and(|q| builder.now().passed(q.at, TAG_LIMIT)) {
             let message = format!(
                 "{name} does not get the tag {wanted}, so that the mesh does not fence it and time has to: the policy's tagOwners must give {wanted} to a tag of the OAuth client, which needs the scope devices:core"
             );
-            draft.problem("QuarantineRefused", message);
+            builder.problem("QuarantineRefused", message);
         }
         return;
     }
@@ -183,32 +184,32 @@ fn tag(draft: &mut Draft<'_>, name: &IncarnationName, device: &Device) {
         let message = format!(
             "the device of {name} has {has}, which is left alone; it should have {wanted} and nothing else"
         );
-        draft.problem("ForeignTags", message);
+        builder.problem("ForeignTags", message);
     }
 }
 
 /// Ends a quarantine once redis there was demoted and what only it has is kept: open connections go
 /// on where they stopped, late writes included.
-fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantine) {
-    let failing = matches!(&draft.record.change, Some(Change::Failover(f)) if &f.old == name);
-    let master = draft.record.master.clone();
+fn let_out(builder: &mut PlanBuilder<'_>, name: &IncarnationName, quarantine: &Quarantine) {
+    let failing = matches!(&builder.record.change, Some(Change::Failover(f)) if &f.old == name);
+    let master = builder.record.master.clone();
     if failing {
         return;
     }
     if master.as_ref().is_some_and(|p| &p.incarnation == name) {
         // Nobody was chosen in its place: late writes reach the master that they were meant for.
-        lift(draft, name, "nobody took its place");
+        end_quarantine(builder, name, "nobody took its place");
         return;
     }
-    let new_master = master.filter(|p| p.confirmed).and_then(|p| draft.connected(&p.incarnation));
-    let state = draft.connected(name).filter(|s| facts::running(&s.redis));
+    let new_master = master.filter(|p| p.confirmed).and_then(|p| builder.connected(&p.incarnation));
+    let state = builder.connected(name).filter(|s| derived::running(&s.redis));
     let (Some(new_master), Some(state)) =
-        (new_master.filter(|_| draft.record.change.is_none()), state)
+        (new_master.filter(|_| builder.record.change.is_none()), state)
     else {
         return;
     };
     if state.redis.role != Role::Replica || state.highest.epoch < quarantine.epoch {
-        draft.command(
+        builder.command(
             name,
             Command::Detach { drain_ms: 0 },
             "it was given up as master and must not take writes",
@@ -216,15 +217,15 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
         return;
     }
     let beyond = roles::beyond_promotion(state, new_master);
-    roles::report_loss(draft, name, beyond);
+    roles::report_loss(builder, name, beyond);
     let label = format!("before-epoch-{}", quarantine.epoch);
     if beyond.may_be_lost() && state.redis.keys > 0 && !state.saved.contains(&label) {
-        draft.command(
+        builder.command(
             name,
             Command::Save { label },
             "it may have data that the new master lacks, and will be overwritten",
         );
-        draft.watch(
+        builder.watch(
             format!("the data of {name} to be kept"),
             quarantine.at,
             SAVE_LIMIT,
@@ -232,22 +233,24 @@ fn let_out(draft: &mut Draft<'_>, name: &IncarnationName, quarantine: &Quarantin
         );
         return;
     }
-    lift(draft, name, "its redis was demoted and its data is kept");
+    end_quarantine(builder, name, "its redis was demoted and its data is kept");
 }
 
-fn lift(draft: &mut Draft<'_>, name: &IncarnationName, why: &str) {
-    draft.change(name, |i| i.quarantined = None);
-    draft
+fn end_quarantine(builder: &mut PlanBuilder<'_>, name: &IncarnationName, why: &str) {
+    builder.change(name, |i| i.quarantined = None);
+    builder
         .event("QuarantineEnded", format!("{name} may be reached by the other nodes again: {why}"));
 }
 
 /// The others do not reach it: it is in quarantine, or its device was last seen with that tag.
-pub fn apart(draft: &Draft<'_>, name: &IncarnationName) -> bool {
+pub fn isolated(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let tagged = |mesh: &MeshView| {
-        facts::devices(draft, mesh, name).iter().any(|d| is_only(d, draft.input.tags.quarantine))
+        derived::devices(builder, mesh, name)
+            .iter()
+            .any(|d| is_only(d, builder.input.tags.quarantine))
     };
-    draft.incarnation(name).is_some_and(|i| i.quarantined.is_some())
-        || draft.input.inventory.mesh.value.as_ref().is_some_and(tagged)
+    builder.incarnation(name).is_some_and(|i| i.quarantined.is_some())
+        || builder.input.inventory.mesh.value.as_ref().is_some_and(tagged)
 }
 
 fn is_only(device: &Device, tag: &str) -> bool {
@@ -257,17 +260,17 @@ fn is_only(device: &Device, tag: &str) -> bool {
 /// Every device that a node is or was: recorded, listed under its name, or reported by its agent.
 /// Names prove nothing: they change, and some control servers give a first label where network maps
 /// have the whole name.
-fn ids_of(draft: &Draft<'_>, name: &IncarnationName) -> BTreeSet<String> {
-    let listed = draft
+fn ids_of(builder: &PlanBuilder<'_>, name: &IncarnationName) -> BTreeSet<String> {
+    let listed = builder
         .input
         .inventory
         .mesh
         .value
         .as_ref()
-        .map(|m| facts::devices(draft, m, name))
+        .map(|m| derived::devices(builder, m, name))
         .unwrap_or_default();
-    let recorded = draft.incarnation(name).and_then(|i| i.device.clone());
-    let reported = draft.view(name).map(|v| v.state.mesh.device_id.clone());
+    let recorded = builder.incarnation(name).and_then(|i| i.device.clone());
+    let reported = builder.view(name).map(|v| v.state.mesh.device_id.clone());
     listed
         .iter()
         .map(|d| d.id.clone())

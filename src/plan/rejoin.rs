@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::{control, devices, facts};
+use super::builder::PlanBuilder;
+use super::{control, derived, devices};
 use crate::api::types::REJOIN;
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::record::Rejoin;
@@ -19,37 +19,38 @@ const AGAIN: Duration = Duration::from_secs(30);
 const NAMED: usize = 5;
 
 /// Those that a person named.
-fn asked(draft: &Draft<'_>) -> BTreeSet<IncarnationName> {
-    let word = draft.input.cluster.metadata.annotations.get(REJOIN).map_or("", String::as_str);
+fn asked(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
+    let word = builder.input.cluster.metadata.annotations.get(REJOIN).map_or("", String::as_str);
     word.split(',').map(|n| IncarnationName(n.trim().to_owned())).collect()
 }
 
 /// It is about to be heard again: it is not given up for its silence meanwhile.
-pub fn spared(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let under_way = draft.incarnation(name).and_then(|i| i.rejoin.as_ref()).map(|r| r.at);
+pub fn spared(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let under_way = builder.incarnation(name).and_then(|i| i.rejoin.as_ref()).map(|r| r.at);
     match under_way {
-        Some(at) => !draft.now().passed(at, draft.input.timing.join_deadline),
-        None => asked(draft).contains(name) && devices::unlisted(draft, name),
+        Some(at) => !builder.now().passed(at, builder.input.timing.join_deadline),
+        None => asked(builder).contains(name) && devices::unlisted(builder, name),
     }
 }
 
 /// Says that the tailnet has forgotten the nodes, begins what a person asked for, and goes on with
 /// what was begun.
-pub fn plan(draft: &mut Draft<'_>) {
-    let live: Vec<_> = draft.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
-    let gone: Vec<_> = live.iter().filter(|n| devices::unlisted(draft, n)).cloned().collect();
-    if !gone.is_empty() && live.iter().all(|n| gone.contains(n) || draft.connected(n).is_none()) {
-        tell(draft, &gone);
+pub fn plan(builder: &mut PlanBuilder<'_>) {
+    let live: Vec<_> =
+        builder.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+    let gone: Vec<_> = live.iter().filter(|n| devices::unlisted(builder, n)).cloned().collect();
+    if !gone.is_empty() && live.iter().all(|n| gone.contains(n) || builder.connected(n).is_none()) {
+        tell(builder, &gone);
     }
     for name in &live {
-        finish(draft, name);
+        finish(builder, name);
     }
     let under_way =
-        live.iter().find(|n| draft.incarnation(n).is_some_and(|i| i.rejoin.is_some())).cloned();
-    let next = || gone.iter().find(|n| asked(draft).contains(n)).cloned();
+        live.iter().find(|n| builder.incarnation(n).is_some_and(|i| i.rejoin.is_some())).cloned();
+    let next = || gone.iter().find(|n| asked(builder).contains(n)).cloned();
     let Some(name) = under_way.or_else(next) else { return };
-    if draft.spec().resources.data.is_none() {
-        draft.problem(
+    if builder.spec().resources.data.is_none() {
+        builder.problem(
             "RejoinStuck",
             format!(
                 "{name} has no data volume: a new key would end what its redis holds in memory"
@@ -57,16 +58,16 @@ pub fn plan(draft: &mut Draft<'_>) {
         );
         return;
     }
-    if let Some(lease) = lease(draft, &name) {
-        deliver(draft, &name, lease);
+    if let Some(lease) = lease(builder, &name) {
+        deliver(builder, &name, lease);
     }
 }
 
 /// The API's words about an empty list do not tell why it is empty: a person has to look.
-fn tell(draft: &mut Draft<'_>, gone: &[IncarnationName]) {
-    let (cluster, first) = (&draft.input.cluster.metadata.name, &gone[0]);
+fn tell(builder: &mut PlanBuilder<'_>, gone: &[IncarnationName]) {
+    let (cluster, first) = (&builder.input.cluster.metadata.name, &gone[0]);
     let names = gone.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let how = if draft.spec().resources.data.is_some() {
+    let how = if builder.spec().resources.data.is_some() {
         format!(
             "`akash-redis rejoin {cluster} {first}`, then the others one by one, gives each a new key and keeps its lease and its volume"
         )
@@ -76,40 +77,41 @@ fn tell(draft: &mut Draft<'_>, gone: &[IncarnationName]) {
     let message = format!(
         "the tailnet does not list the devices of {names}, and none of the nodes is heard: its database was restored to an old copy, the devices were deleted, or the OAuth client does not see them; their leases run and their data is there: {how}"
     );
-    draft.problem("DevicesGone", message);
+    builder.problem("DevicesGone", message);
 }
 
 /// It speaks from a device that is listed.
-fn finish(draft: &mut Draft<'_>, name: &IncarnationName) {
-    let Some(rejoin) = draft.incarnation(name).and_then(|i| i.rejoin.clone()) else { return };
-    let view = draft
+fn finish(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    let Some(rejoin) = builder.incarnation(name).and_then(|i| i.rejoin.clone()) else { return };
+    let view = builder
         .view(name)
         .filter(|v| v.connected && v.heard > rejoin.at && !v.state.mesh.device_id.is_empty());
     let Some(device) = view.map(|v| v.state.mesh.device_id.clone()) else { return };
-    draft.event("Rejoined", format!("{name} is on the mesh again, as device {device}"));
-    draft.change(name, |i| (i.device, i.rejoin) = (Some(device), None));
+    builder.event("Rejoined", format!("{name} is on the mesh again, as device {device}"));
+    builder.change(name, |i| (i.device, i.rejoin) = (Some(device), None));
 }
 
-fn lease(draft: &Draft<'_>, name: &IncarnationName) -> Option<LeaseId> {
-    let chain = draft.input.inventory.chain.present()?;
-    let deployment = chain.deployments.get(&draft.incarnation(name)?.dseq).filter(|d| d.active)?;
-    facts::active_lease(deployment).map(|l| l.id.clone())
+fn lease(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<LeaseId> {
+    let chain = builder.input.inventory.chain.present()?;
+    let deployment =
+        chain.deployments.get(&builder.incarnation(name)?.dseq).filter(|d| d.active)?;
+    derived::active_lease(deployment).map(|l| l.id.clone())
 }
 
-fn deliver(draft: &mut Draft<'_>, name: &IncarnationName, lease: LeaseId) {
-    let now = draft.now();
-    let known = draft.incarnation(name).and_then(|i| i.rejoin.clone());
+fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lease: LeaseId) {
+    let now = builder.now();
+    let known = builder.incarnation(name).and_then(|i| i.rejoin.clone());
     let at = known.as_ref().map_or(now, |r| r.at);
-    let limit = draft.input.timing.join_deadline;
-    draft.watch(format!("{name} to join again with its new key"), at, limit, "RejoinStuck");
-    if control::hold(draft) || known.as_ref().is_some_and(|r| !now.passed(r.sent, AGAIN)) {
+    let limit = builder.input.timing.join_deadline;
+    builder.watch(format!("{name} to join again with its new key"), at, limit, "RejoinStuck");
+    if control::hold(builder) || known.as_ref().is_some_and(|r| !now.passed(r.sent, AGAIN)) {
         return;
     }
     if known.is_none() {
-        draft.event("Rejoining", format!("{name} gets a new key, because its device is gone from the tailnet and a person asked for it"));
+        builder.event("Rejoining", format!("{name} gets a new key, because its device is gone from the tailnet and a person asked for it"));
     }
-    draft.change(name, |i| (i.device, i.rejoin) = (None, Some(Rejoin { at, sent: now })));
-    control::revoke_lost(draft, name);
+    builder.change(name, |i| (i.device, i.rejoin) = (None, Some(Rejoin { at, sent: now })));
+    control::revoke_lost(builder, name);
     let effect = Effect::DeliverManifest { incarnation: name.clone(), lease };
-    draft.step(effect, "its device is gone from the tailnet, and a person asked for a new key");
+    builder.step(effect, "its device is gone from the tailnet, and a person asked for a new key");
 }

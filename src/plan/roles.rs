@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::{death, elect, facts, failover, quarantine, settings, switchover};
+use super::builder::PlanBuilder;
+use super::{death, derived, elect, failover, quarantine, settings, switchover};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -15,129 +15,131 @@ use crate::model::time::UnixMs;
 const SYNC_SILENCE: Duration = Duration::from_mins(2);
 
 /// Goes on with a change of master in progress, or keeps the present roles, or starts a change.
-pub fn plan(draft: &mut Draft<'_>) {
-    match draft.record.change.clone() {
-        Some(Change::Failover(failover)) => failover::advance(draft, &failover),
-        Some(Change::Switchover(switchover)) => switchover::advance(draft, &switchover),
+pub fn plan(builder: &mut PlanBuilder<'_>) {
+    match builder.record.change.clone() {
+        Some(Change::Failover(failover)) => failover::advance(builder, &failover),
+        Some(Change::Switchover(switchover)) => switchover::advance(builder, &switchover),
         None => {}
     }
-    if draft.record.change.is_some() {
+    if builder.record.change.is_some() {
         return;
     }
-    let Some(promotion) = draft.record.master.clone() else {
-        first_master(draft);
+    let Some(promotion) = builder.record.master.clone() else {
+        first_master(builder);
         return;
     };
-    if death::watch(draft, &promotion) {
+    if death::watch(builder, &promotion) {
         return;
     }
-    if promotion.epoch < draft.record.epoch {
+    if promotion.epoch < builder.record.epoch {
         // A change was given up before anybody was chosen, and the master lives: it is master of
         // this epoch too.
         let name = promotion.incarnation.clone();
-        choose(draft, &name);
-        draft.event("MasterStays", format!("{name} stays master, epoch {}", draft.record.epoch));
+        choose(builder, &name);
+        builder
+            .event("MasterStays", format!("{name} stays master, epoch {}", builder.record.epoch));
     }
-    if !draft.record.master.as_ref().is_some_and(|p| p.confirmed) {
-        promote(draft);
+    if !builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
+        promote(builder);
     }
-    if let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) {
-        settings::note_quorum(draft, &promotion);
+    if let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) {
+        settings::note_quorum(builder, &promotion);
     }
-    forget_former_members(draft);
-    follow(draft);
-    asked_for(draft);
+    forget_former_members(builder);
+    follow(builder);
+    asked_for(builder);
 }
 
 /// A cluster without a master. Without data the first node that is ready becomes it.
-fn first_master(draft: &mut Draft<'_>) {
-    if draft.record.data_epoch > 0 {
-        elect::cold_start(draft);
+fn first_master(builder: &mut PlanBuilder<'_>) {
+    if builder.record.data_epoch > 0 {
+        elect::cold_start(builder);
         return;
     }
-    let ready = draft.live().into_iter().find(|(name, _)| {
-        draft.connected(name).is_some_and(|s| {
-            facts::running(&s.redis)
-                && facts::fqdn(s).is_some()
-                && s.configured == settings::for_node(draft, name).generation
+    let ready = builder.live().into_iter().find(|(name, _)| {
+        builder.connected(name).is_some_and(|s| {
+            derived::running(&s.redis)
+                && derived::fqdn(s).is_some()
+                && s.configured == settings::for_node(builder, name).generation
         })
     });
     let Some((name, _)) = ready else { return };
-    draft.record.epoch += 1;
-    choose(draft, &name);
+    builder.record.epoch += 1;
+    choose(builder, &name);
     // As long as it needs a replica and nobody may replicate from it, nobody was told that a write
     // is done.
-    draft.record.untouched =
-        draft.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
-            && !draft.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
-    draft.event(
+    builder.record.untouched =
+        builder.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
+            && !builder.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
+    builder.event(
         "MasterChosen",
-        format!("{name} becomes the first master, epoch {}", draft.record.epoch),
+        format!("{name} becomes the first master, epoch {}", builder.record.epoch),
     );
-    promote(draft);
+    promote(builder);
 }
 
 /// Writes the choice of the present epoch: the redis process that runs there now, and no other. Who
 /// was in sync with the master before stays a candidate until the choice is confirmed: it may come
 /// to nothing.
-pub fn choose(draft: &mut Draft<'_>, name: &IncarnationName) {
-    let quorum = settings::quorum_at_promotion(draft, name);
-    let state = draft.connected(name);
-    draft.record.master = Some(Promotion {
-        epoch: draft.record.epoch,
+pub fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    let quorum = settings::quorum_at_promotion(builder, name);
+    let state = builder.connected(name);
+    builder.record.master = Some(Promotion {
+        epoch: builder.record.epoch,
         incarnation: name.clone(),
         run_id: state.map(|s| s.redis.run_id.clone()).unwrap_or_default(),
         boot_id: state.map(|s| s.boot_id.clone()).unwrap_or_default(),
         confirmed: false,
         quorum: Some(quorum),
     });
-    draft.change(name, |i| {
+    builder.change(name, |i| {
         i.member = true;
         i.candidate = true;
     });
 }
 
 /// Why a choice that is not confirmed comes to nothing: its process, or its node, is gone.
-pub fn void(draft: &Draft<'_>, chosen: &Promotion) -> Option<String> {
+pub fn void(builder: &PlanBuilder<'_>, chosen: &Promotion) -> Option<String> {
     let name = &chosen.incarnation;
-    if draft.view(name).is_some_and(|v| v.state.redis.process == Process::Exited) {
+    if builder.view(name).is_some_and(|v| v.state.redis.process == Process::Exited) {
         return Some("its redis exited".to_owned());
     }
-    if let Some(state) = draft.connected(name) {
+    if let Some(state) = builder.connected(name) {
         return death::another_process(state, chosen)
             .then(|| "its redis was started again, and may lack what it had".to_owned());
     }
-    let silent =
-        draft.now().passed(facts::last_heard(draft, name), draft.spec().failover.down_after.0);
+    let silent = builder
+        .now()
+        .passed(derived::last_heard(builder, name), builder.spec().failover.down_after.0);
     silent.then(|| "it is silent".to_owned())
 }
 
 /// Sends the promotion until the chosen agent reports that it is master of this epoch; then the
 /// cluster has data.
-pub fn promote(draft: &mut Draft<'_>) {
-    let Some(promotion) = draft.record.master.clone() else { return };
-    let Some(state) = draft.connected(&promotion.incarnation) else { return };
+pub fn promote(builder: &mut PlanBuilder<'_>) {
+    let Some(promotion) = builder.record.master.clone() else { return };
+    let Some(state) = builder.connected(&promotion.incarnation) else { return };
     if is_master_of(state, promotion.epoch) {
-        draft.record.data_epoch = promotion.epoch;
-        draft.record.data_master = Some(promotion.incarnation.clone());
-        draft.record.master = Some(Promotion { confirmed: true, ..promotion.clone() });
-        for (name, incarnation) in &mut draft.record.incarnations {
+        builder.record.data_epoch = promotion.epoch;
+        builder.record.data_master = Some(promotion.incarnation.clone());
+        builder.record.master = Some(Promotion { confirmed: true, ..promotion.clone() });
+        for (name, incarnation) in &mut builder.record.incarnations {
             incarnation.candidate = *name == promotion.incarnation;
         }
-        draft.event(
+        builder.event(
             "MasterPromoted",
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),
         );
         return;
     }
-    if promotion.epoch != draft.record.epoch || death::another_process(state, &promotion) {
+    if promotion.epoch != builder.record.epoch || death::another_process(state, &promotion) {
         return;
     }
     let quorum = promotion
         .quorum
-        .unwrap_or_else(|| settings::quorum_at_promotion(draft, &promotion.incarnation));
-    let command = Command::Promote { replicas: settings::grants(draft), quorum };
-    draft.command(
+        .unwrap_or_else(|| settings::quorum_at_promotion(builder, &promotion.incarnation));
+    let command = Command::Promote { replicas: settings::grants(builder), quorum };
+    builder.command(
         &promotion.incarnation,
         command,
         format!("it was chosen as master of epoch {}", promotion.epoch),
@@ -146,7 +148,7 @@ pub fn promote(draft: &mut Draft<'_>) {
 
 /// The agent obeyed the promotion of this epoch, and its redis takes writes.
 pub fn is_master_of(state: &NodeState, epoch: u64) -> bool {
-    facts::running(&state.redis)
+    derived::running(&state.redis)
         && state.promoted
         && state.highest.epoch == epoch
         && state.redis.role == Role::Master
@@ -154,46 +156,46 @@ pub fn is_master_of(state: &NodeState, epoch: u64) -> bool {
 }
 
 /// Makes everybody else replicate from the master, and records who is in sync.
-fn follow(draft: &mut Draft<'_>) {
-    let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) else { return };
-    let Some(master) = draft.connected(&promotion.incarnation) else { return };
-    let Some(master_name) = facts::fqdn(master).map(str::to_owned) else { return };
+fn follow(builder: &mut PlanBuilder<'_>) {
+    let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) else { return };
+    let Some(master) = builder.connected(&promotion.incarnation) else { return };
+    let Some(master_name) = derived::fqdn(master).map(str::to_owned) else { return };
     if !is_master_of(master, promotion.epoch) {
         return;
     }
-    for (name, incarnation) in draft.live() {
+    for (name, incarnation) in builder.live() {
         if name == promotion.incarnation {
             continue;
         }
-        if incarnation.candidate && goes_on_without(draft, &promotion, master, &name) {
+        if incarnation.candidate && goes_on_without(builder, &promotion, master, &name) {
             // Writes may only go on without it once it can no longer be taken for one that has
             // them.
-            draft.change(&name, |i| i.candidate = false);
-            draft.event(
+            builder.change(&name, |i| i.candidate = false);
+            builder.event(
                 "ReplicaAway",
                 format!("{name} is away; the master takes writes without it"),
             );
             continue;
         }
-        let attached = draft.connected(&name).is_some_and(|s| attached(master, &name, s));
-        let Some(state) = draft.connected(&name) else { continue };
-        if !facts::running(&state.redis)
-            || facts::fqdn(state).is_none()
-            || quarantine::apart(draft, &name)
+        let attached = builder.connected(&name).is_some_and(|s| attached(master, &name, s));
+        let Some(state) = builder.connected(&name) else { continue };
+        if !derived::running(&state.redis)
+            || derived::fqdn(state).is_none()
+            || quarantine::isolated(builder, &name)
         {
             continue;
         }
         if !incarnation.member {
-            draft.change(&name, |i| i.member = true);
-            draft.record.untouched = false;
-            draft.event("Member", format!("{name} may replicate from {}", promotion.incarnation));
+            builder.change(&name, |i| i.member = true);
+            builder.record.untouched = false;
+            builder.event("Member", format!("{name} may replicate from {}", promotion.incarnation));
         }
         let linked = state.redis.role == Role::Replica
             && state.redis.master_host == master_name
             && state.highest.epoch >= promotion.epoch;
         if !linked {
-            if master.configured == settings::for_node(draft, &promotion.incarnation).generation {
-                send_follow(draft, &name, state, master, &master_name, &promotion);
+            if master.configured == settings::for_node(builder, &promotion.incarnation).generation {
+                send_follow(builder, &name, state, master, &master_name, &promotion);
             }
         } else if state.redis.link_up
             && !state.redis.sync_in_progress
@@ -201,16 +203,16 @@ fn follow(draft: &mut Draft<'_>) {
         {
             // The value first: a candidate without which the master takes writes would lack them.
             if !incarnation.candidate && attached && master.redis.min_replicas >= 1 {
-                draft.change(&name, |i| i.candidate = true);
-                draft.event("InSync", format!("{name} is in sync and may be promoted"));
+                builder.change(&name, |i| i.candidate = true);
+                builder.event("InSync", format!("{name} is in sync and may be promoted"));
             }
         } else {
             let progress = match (state.redis.sync_done_bytes, state.redis.sync_total_bytes) {
                 (_, 0) => String::new(),
                 (done, total) => format!(" ({done} of {total} bytes)"),
             };
-            let heard = UnixMs(draft.now().0.saturating_sub(state.redis.silent_ms));
-            draft.watch(
+            let heard = UnixMs(builder.now().0.saturating_sub(state.redis.silent_ms));
+            builder.watch(
                 format!("{name} to be in sync{progress}"),
                 heard,
                 SYNC_SILENCE,
@@ -239,41 +241,42 @@ fn counted(master: &NodeState, name: &IncarnationName, replica: Option<&NodeStat
 /// By the master's own word it does not count this replica, and others suffice it for a write, or
 /// it may do without any.
 fn goes_on_without(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     promotion: &Promotion,
     master: &NodeState,
     name: &IncarnationName,
 ) -> bool {
-    if counted(master, name, draft.connected(name)) {
+    if counted(master, name, builder.connected(name)) {
         return false;
     }
-    let others = draft
+    let others = builder
         .live()
         .into_iter()
         .filter(|(n, i)| n != name && n != &promotion.incarnation && i.candidate);
-    let counts = others.filter(|(n, _)| counted(master, n, draft.connected(n))).count() as u64;
-    draft.spec().nodes <= 2 || counts >= u64::from(settings::bound(draft, promotion).min_replicas)
+    let counts = others.filter(|(n, _)| counted(master, n, builder.connected(n))).count() as u64;
+    builder.spec().nodes <= 2
+        || counts >= u64::from(settings::bound(builder, promotion).min_replicas)
 }
 
 /// Those that were given up may live on. They count as attached until the master confirms that they
 /// may not replicate any more.
-fn forget_former_members(draft: &mut Draft<'_>) {
-    let Some(promotion) = draft.record.master.clone().filter(|p| p.confirmed) else { return };
+fn forget_former_members(builder: &mut PlanBuilder<'_>) {
+    let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) else { return };
     let Some(master) =
-        draft.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch))
+        builder.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch))
     else {
         return;
     };
-    if master.configured != settings::for_node(draft, &promotion.incarnation).generation {
+    if master.configured != settings::for_node(builder, &promotion.incarnation).generation {
         return;
     }
-    for incarnation in draft.record.incarnations.values_mut().filter(|i| i.condemned.is_some()) {
+    for incarnation in builder.record.incarnations.values_mut().filter(|i| i.condemned.is_some()) {
         incarnation.member = false;
     }
 }
 
 fn send_follow(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     state: &NodeState,
     master: &NodeState,
@@ -284,14 +287,14 @@ fn send_follow(
     // History past the promotion point exists nowhere else: it is kept as a snapshot before a full
     // sync wipes it.
     let beyond = beyond_promotion(state, master);
-    report_loss(draft, name, beyond);
+    report_loss(builder, name, beyond);
     let command = Command::Follow {
         master: promotion.incarnation.clone(),
         master_name: master_name.to_owned(),
         grant: ReplicationGrant { incarnation: name.clone(), epoch },
         save_first: beyond.may_be_lost() && state.redis.keys > 0,
     };
-    draft.command(name, command, format!("the master of epoch {epoch} is {master_name}"));
+    builder.command(name, command, format!("the master of epoch {epoch} is {master_name}"));
 }
 
 /// What a node has that the present master lacks.
@@ -327,8 +330,9 @@ pub fn beyond_promotion(state: &NodeState, master: &NodeState) -> Beyond {
 }
 
 /// Completes the report of the failover in which this node was given up.
-pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, beyond: Beyond) {
-    if let (Beyond::Bytes(bytes, gap), Some(report)) = (beyond, draft.record.last_failover.as_mut())
+pub fn report_loss(builder: &mut PlanBuilder<'_>, name: &IncarnationName, beyond: Beyond) {
+    if let (Beyond::Bytes(bytes, gap), Some(report)) =
+        (beyond, builder.record.last_failover.as_mut())
         && report.old == name.0
         && report.lost_bytes.is_none()
     {
@@ -337,16 +341,16 @@ pub fn report_loss(draft: &mut Draft<'_>, name: &IncarnationName, beyond: Beyond
 }
 
 /// A person asked for another master.
-fn asked_for(draft: &mut Draft<'_>) {
-    let Some(asked) = draft.input.cluster.metadata.annotations.get(MASTER) else { return };
+fn asked_for(builder: &mut PlanBuilder<'_>) {
+    let Some(asked) = builder.input.cluster.metadata.annotations.get(MASTER) else { return };
     let (name, epoch) =
         asked.trim().split_once('@').map_or((asked.trim(), None), |(n, e)| (n, Some(e)));
-    if epoch.is_some_and(|e| e.parse() != Ok(draft.record.epoch)) {
+    if epoch.is_some_and(|e| e.parse() != Ok(builder.record.epoch)) {
         return;
     }
     let target = IncarnationName(name.to_owned());
-    let is_master = draft.record.master.as_ref().is_some_and(|p| p.incarnation == target);
-    if !is_master && draft.incarnation(&target).is_some_and(|i| i.candidate) {
-        switchover::start(draft, &target, "a person asked for it");
+    let is_master = builder.record.master.as_ref().is_some_and(|p| p.incarnation == target);
+    if !is_master && builder.incarnation(&target).is_some_and(|i| i.candidate) {
+        switchover::start(builder, &target, "a person asked for it");
     }
 }

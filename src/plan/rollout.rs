@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::draft::{Blame, Draft};
-use super::{control, devices, facts, give_up, money, switchover, unrecorded};
+use super::builder::{Blame, PlanBuilder};
+use super::{control, derived, devices, give_up, money, switchover, unrecorded};
 use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
@@ -20,84 +20,84 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 const MOVE_LIMIT: Duration = Duration::from_mins(30);
 
 /// Gives everything up: the cluster is being deleted.
-pub fn tear_down(draft: &mut Draft<'_>) {
-    for (name, _) in draft.live() {
-        draft.condemn(&name, "the cluster is being deleted", Blame::Nobody);
+pub fn tear_down(builder: &mut PlanBuilder<'_>) {
+    for (name, _) in builder.live() {
+        builder.condemn(&name, "the cluster is being deleted", Blame::Nobody);
     }
-    (draft.record.change, draft.record.master) = (None, None);
+    (builder.record.change, builder.record.master) = (None, None);
 }
 
 /// Incarnations that a person asked to leave, as far as they are still there.
-fn asked_to_leave(draft: &Draft<'_>) -> BTreeSet<IncarnationName> {
-    let asked = draft.input.cluster.metadata.annotations.get(MIGRATE).map_or("", String::as_str);
+fn asked_to_leave(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
+    let asked = builder.input.cluster.metadata.annotations.get(MIGRATE).map_or("", String::as_str);
     asked
         .split(',')
         .map(|n| IncarnationName(n.trim().to_owned()))
-        .filter(|n| draft.incarnation(n).is_some_and(|i| i.condemned.is_none()))
+        .filter(|n| builder.incarnation(n).is_some_and(|i| i.condemned.is_none()))
         .collect()
 }
 
 /// Reserves an incarnation for every node that lacks one, as far as budget and wallet allow.
-pub fn fill(draft: &mut Draft<'_>) {
-    tell_failures(draft);
-    let missing = missing(draft);
+pub fn fill(builder: &mut PlanBuilder<'_>) {
+    tell_failures(builder);
+    let missing = missing(builder);
     if missing.is_empty() {
         return;
     }
-    let Some(chain) = draft.input.inventory.chain.present() else { return };
-    if unrecorded::hold(draft) || control::hold(draft) {
+    let Some(chain) = builder.input.inventory.chain.present() else { return };
+    if unrecorded::hold(builder) || control::hold(builder) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
-    let deposit = draft.spec().budget.deposit.0.max(chain.min_deposit);
+    let deposit = builder.spec().budget.deposit.0.max(chain.min_deposit);
     let uncreated =
-        draft.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
+        builder.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
     let needed = Uact(deposit.0.saturating_mul(u64::from(count) + uncreated as u64));
     if chain.balance < needed {
-        draft.problem(
+        builder.problem(
             "WalletTooLow",
             format!(
                 "the wallet {} holds {} and the deposits of {} nodes need {needed}; nothing was created: fund the wallet or lower budget.deposit",
-                draft.input.constants.owner,
+                builder.input.constants.owner,
                 chain.balance,
                 u64::from(count) + uncreated as u64
             ),
         );
         return;
     }
-    let share = match money::share(draft.input, &draft.record, count) {
+    let share = match money::share(builder.input, &builder.record, count) {
         Ok(share) => share,
         Err(why) => {
-            draft.problem("BudgetSpent", why);
+            builder.problem("BudgetSpent", why);
             return;
         }
     };
     for (ordinal, replaces) in missing {
-        reserve(draft, ordinal, replaces, share);
+        reserve(builder, ordinal, replaces, share);
     }
 }
 
 fn reserve(
-    draft: &mut Draft<'_>,
+    builder: &mut PlanBuilder<'_>,
     ordinal: u32,
     replaces: Option<IncarnationName>,
     max_price: PricePerBlock,
 ) {
-    let Some((name, dseq)) = draft.take_spare(ordinal) else { return };
+    let Some((name, dseq)) = builder.take_id(ordinal) else { return };
     let mut incarnation =
-        Incarnation::new(ordinal, dseq, draft.now(), draft.record.epoch, max_price);
+        Incarnation::new(ordinal, dseq, builder.now(), builder.record.epoch, max_price);
     incarnation.replaces.clone_from(&replaces);
-    draft.record.incarnations.insert(name.clone(), incarnation);
+    builder.record.incarnations.insert(name.clone(), incarnation);
     let why = replaces
         .map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
-    draft.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
+    builder.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
 }
 
 /// What was tried in vain is told as long as nothing runs in its place, also while it is tried
 /// again.
-fn tell_failures(draft: &mut Draft<'_>) {
-    let (nodes, leaving, live) = (draft.spec().nodes, asked_to_leave(draft), draft.live());
-    let failed: Vec<_> = draft
+fn tell_failures(builder: &mut PlanBuilder<'_>) {
+    let (nodes, leaving, live) = (builder.spec().nodes, asked_to_leave(builder), builder.live());
+    let failed: Vec<_> = builder
         .record
         .failures
         .iter()
@@ -108,7 +108,7 @@ fn tell_failures(draft: &mut Draft<'_>) {
         if live.iter().any(|(n, i)| i.ordinal == ordinal && i.member && !leaving.contains(n)) {
             continue;
         }
-        draft.problem(
+        builder.problem(
             "NodeFailed",
             format!(
                 "node {ordinal} could not be filled ({} tries): {}",
@@ -120,11 +120,11 @@ fn tell_failures(draft: &mut Draft<'_>) {
 
 /// Ordinals without an incarnation (`None`) and incarnations to be replaced, whose pause after
 /// failures has passed.
-fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
-    let live = draft.live();
-    let leaving = asked_to_leave(draft);
+fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)> {
+    let live = builder.live();
+    let leaving = asked_to_leave(builder);
     let mut wanted = Vec::new();
-    for ordinal in 0..draft.spec().nodes {
+    for ordinal in 0..builder.spec().nodes {
         let here: Vec<_> = live.iter().filter(|(_, i)| i.ordinal == ordinal).collect();
         match here.as_slice() {
             [] => wanted.push((ordinal, None)),
@@ -133,14 +133,14 @@ fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
         }
     }
     wanted.retain(|(ordinal, _)| {
-        let Some(failures) = draft.record.failures.get(ordinal).cloned() else { return true };
+        let Some(failures) = builder.record.failures.get(ordinal).cloned() else { return true };
         let pause = FIRST_PAUSE
             .saturating_mul(2u32.saturating_pow(failures.count.saturating_sub(1).min(10)))
             .min(LONGEST_PAUSE);
-        if draft.now().passed(failures.last, pause) {
+        if builder.now().passed(failures.last, pause) {
             return true;
         }
-        draft.wait(
+        builder.wait(
             format!("node {ordinal} to be tried again"),
             failures.last,
             Some(pause),
@@ -153,13 +153,13 @@ fn missing(draft: &mut Draft<'_>) -> Vec<(u32, Option<IncarnationName>)> {
 
 /// Lets those leave that are replaced or too many: first the master moves away from them, then they
 /// are given up.
-pub fn let_leave(draft: &mut Draft<'_>) {
-    if draft.record.change.is_some() {
+pub fn retire(builder: &mut PlanBuilder<'_>) {
+    if builder.record.change.is_some() {
         return;
     }
-    call_back(draft);
-    let live = draft.live();
-    let nodes = draft.spec().nodes;
+    cancel_migration(builder);
+    let live = builder.live();
+    let nodes = builder.spec().nodes;
     for (name, incarnation) in &live {
         let successor = live
             .iter()
@@ -167,11 +167,11 @@ pub fn let_leave(draft: &mut Draft<'_>) {
             .map(|(n, i)| (n.clone(), i.clone()));
         let reason = if incarnation.ordinal >= nodes {
             format!("the cluster has {nodes} nodes now")
-        } else if let Some(why) = devices::compromised(draft, name) {
+        } else if let Some(why) = devices::compromised(builder, name) {
             why
         } else if let Some((new, new_incarnation)) = &successor {
-            if !new_incarnation.candidate || !in_sync(draft, new) {
-                draft.watch(
+            if !new_incarnation.candidate || !in_sync(builder, new) {
+                builder.watch(
                     format!("{new} to be in sync before {name} leaves"),
                     new_incarnation.reserved,
                     MOVE_LIMIT,
@@ -180,89 +180,89 @@ pub fn let_leave(draft: &mut Draft<'_>) {
                 continue;
             }
             format!("{new} has taken its place")
-        } else if let facts::Stage::Lost(why) = facts::stage(draft, name) {
+        } else if let derived::Stage::Lost(why) = derived::stage(builder, name) {
             why
         } else {
             continue;
         };
-        let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
-        if is_master && matches!(facts::stage(draft, name), facts::Stage::Lost(_)) {
+        let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+        if is_master && matches!(derived::stage(builder, name), derived::Stage::Lost(_)) {
             // Its end is a failover: nothing planned is begun from a master that goes.
             continue;
         }
         if is_master {
-            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(draft, &live, name));
+            let target = successor.map(|(n, _)| n).or_else(|| best_stayer(builder, &live, name));
             match target {
                 Some(target) => {
-                    switchover::start(draft, &target, &format!("{name} is to leave: {reason}"));
+                    switchover::start(builder, &target, &format!("{name} is to leave: {reason}"));
                 }
-                None => draft.problem(
+                None => builder.problem(
                     "CannotLeave",
                     format!("{name} is master and no other node is in sync to take over"),
                 ),
             }
             return;
         }
-        if incarnation.candidate && !others_in_sync(draft, name) {
-            draft.problem(
+        if incarnation.candidate && !others_in_sync(builder, name) {
+            builder.problem(
                 "CannotLeave",
                 format!("{name} stays until another replica is in sync with the master"),
             );
             continue;
         }
-        if devices::compromised(draft, name).is_some() {
-            give_up::ask(draft, name, &reason, Blame::Provider);
+        if devices::compromised(builder, name).is_some() {
+            give_up::ask(builder, name, &reason, Blame::Provider);
         } else {
-            draft.condemn(name, &reason, Blame::Nobody);
+            builder.condemn(name, &reason, Blame::Nobody);
         }
     }
 }
 
 /// A person took the wish to move a node back: its successor goes, unless it is in sync already.
-fn call_back(draft: &mut Draft<'_>) {
-    let leaving = asked_to_leave(draft);
+fn cancel_migration(builder: &mut PlanBuilder<'_>) {
+    let leaving = asked_to_leave(builder);
     let stays = |old: &IncarnationName| {
-        !leaving.contains(old) && draft.incarnation(old).is_some_and(|i| i.condemned.is_none())
+        !leaving.contains(old) && builder.incarnation(old).is_some_and(|i| i.condemned.is_none())
     };
-    let idle: Vec<_> = draft
+    let idle: Vec<_> = builder
         .live()
         .into_iter()
         .filter(|(_, i)| !i.candidate)
         .filter_map(|(name, i)| i.replaces.filter(|old| stays(old)).map(|old| (name, old)))
         .collect();
     for (name, old) in idle {
-        draft.condemn(&name, &format!("{old} is not to leave any more"), Blame::Nobody);
+        builder.condemn(&name, &format!("{old} is not to leave any more"), Blame::Nobody);
     }
 }
 
 fn best_stayer(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     live: &[(IncarnationName, Incarnation)],
     leaver: &IncarnationName,
 ) -> Option<IncarnationName> {
     let stays = |n: &IncarnationName, i: &Incarnation| {
-        n != leaver && i.ordinal < draft.spec().nodes && i.candidate
+        n != leaver && i.ordinal < builder.spec().nodes && i.candidate
     };
-    live.iter().find(|(n, i)| stays(n, i) && in_sync(draft, n)).map(|(n, _)| n.clone())
+    live.iter().find(|(n, i)| stays(n, i) && in_sync(builder, n)).map(|(n, _)| n.clone())
 }
 
 /// A replica that is attached to the present master now.
-fn in_sync(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let Some(promotion) = &draft.record.master else { return false };
+fn in_sync(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let Some(promotion) = &builder.record.master else { return false };
     &promotion.incarnation == name
-        || draft.connected(name).is_some_and(|s| {
-            facts::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch
+        || builder.connected(name).is_some_and(|s| {
+            derived::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch
         })
 }
 
 /// With more than one node staying, at least one replica beside `leaver` holds the data.
-fn others_in_sync(draft: &Draft<'_>, leaver: &IncarnationName) -> bool {
-    let master = draft.record.master.as_ref().map(|p| &p.incarnation);
-    let staying: Vec<_> = draft
+fn others_in_sync(builder: &PlanBuilder<'_>, leaver: &IncarnationName) -> bool {
+    let master = builder.record.master.as_ref().map(|p| &p.incarnation);
+    let staying: Vec<_> = builder
         .live()
         .into_iter()
-        .filter(|(n, i)| n != leaver && i.ordinal < draft.spec().nodes)
+        .filter(|(n, i)| n != leaver && i.ordinal < builder.spec().nodes)
         .collect();
     staying.len() <= 1
-        || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(draft, n))
+        || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(builder, n))
 }

@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::draft::Draft;
-use super::facts;
+use super::builder::PlanBuilder;
+use super::derived;
 use crate::api::defaults;
 use crate::api::types::Spec;
 use crate::model::ids::IncarnationName;
@@ -34,42 +34,46 @@ fn max_lag(spec: &Spec) -> u32 {
 }
 
 /// The quorum now.
-pub fn quorum(draft: &Draft<'_>) -> Quorum {
-    let master = draft.record.master.as_ref().and_then(|p| draft.connected(&p.incarnation));
+pub fn quorum(builder: &PlanBuilder<'_>) -> Quorum {
+    let master = builder.record.master.as_ref().and_then(|p| builder.connected(&p.incarnation));
     let attached = master.is_some_and(|m| {
-        draft.live().iter().any(|(n, _)| {
-            draft
+        builder.live().iter().any(|(n, _)| {
+            builder
                 .connected(n)
                 .is_some_and(|s| !s.redis.sync_in_progress && super::roles::attached(m, n, s))
         })
     });
-    quorum_of(draft.spec(), &draft.record, attached)
+    quorum_of(builder.spec(), &builder.record, attached)
 }
 
 /// The quorum with which `name` is promoted: no weaker than what the others that are there can
 /// meet, because a promotion that nobody hears of must not make a second master.
-pub fn quorum_at_promotion(draft: &Draft<'_>, name: &IncarnationName) -> Quorum {
-    let before =
-        draft.record.master.as_ref().filter(|_| draft.record.data_epoch > 0).and_then(|p| p.quorum);
-    let another = draft.live().iter().any(|(n, i)| {
+pub fn quorum_at_promotion(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Quorum {
+    let before = builder
+        .record
+        .master
+        .as_ref()
+        .filter(|_| builder.record.data_epoch > 0)
+        .and_then(|p| p.quorum);
+    let another = builder.live().iter().any(|(n, i)| {
         n != name
             && i.joined
             && i.quarantined.is_none()
-            && draft.connected(n).is_some_and(|s| facts::running(&s.redis))
+            && builder.connected(n).is_some_and(|s| derived::running(&s.redis))
     });
-    let needs = match draft.spec().nodes {
+    let needs = match builder.spec().nodes {
         0 | 1 => false,
-        2 => another && draft.record.data_epoch > 0,
+        2 => another && builder.record.data_epoch > 0,
         _ => before.is_none_or(|q| q.min_replicas > 0) || another,
     };
-    Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(draft.spec()) }
+    Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(builder.spec()) }
 }
 
 /// The weakest quorum that may be in force on the master of `promotion`: what the record says, or
 /// what the master itself last reported.
-pub fn bound(draft: &Draft<'_>, promotion: &Promotion) -> Quorum {
+pub fn bound(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Quorum {
     let reported = || {
-        let state = &draft
+        let state = &builder
             .view(&promotion.incarnation)
             .filter(|v| v.state.highest.epoch == promotion.epoch)?
             .state;
@@ -79,24 +83,24 @@ pub fn bound(draft: &Draft<'_>, promotion: &Promotion) -> Quorum {
     promotion
         .quorum
         .or_else(reported)
-        .unwrap_or(Quorum { min_replicas: 0, max_lag_seconds: max_lag(draft.spec()) })
+        .unwrap_or(Quorum { min_replicas: 0, max_lag_seconds: max_lag(builder.spec()) })
 }
 
 /// Keeps the record's word about the quorum in force: exact when the master has what it shall have,
 /// else the weakest of what it has, what it is about to be told and what it was told before.
-pub fn note_quorum(draft: &mut Draft<'_>, promotion: &Promotion) {
-    let Some(state) = draft
+pub fn note_quorum(builder: &mut PlanBuilder<'_>, promotion: &Promotion) {
+    let Some(state) = builder
         .connected(&promotion.incarnation)
         .filter(|s| super::roles::is_master_of(s, promotion.epoch))
     else {
         return;
     };
-    let (reported, wanted) = (of(state), quorum(draft));
+    let (reported, wanted) = (of(state), quorum(builder));
     let settled = reported == wanted
-        && state.configured == for_node(draft, &promotion.incarnation).generation;
+        && state.configured == for_node(builder, &promotion.incarnation).generation;
     let known = promotion.quorum.unwrap_or(reported);
     let next = if settled { reported } else { known.weakest(reported).weakest(wanted) };
-    if let Some(master) = draft.record.master.as_mut() {
+    if let Some(master) = builder.record.master.as_mut() {
         master.quorum = Some(next);
     }
 }
@@ -106,9 +110,9 @@ fn of(state: &NodeState) -> Quorum {
 }
 
 /// Who may replicate from the master of the present choice.
-pub fn grants(draft: &Draft<'_>) -> Vec<ReplicationGrant> {
-    let Some(promotion) = &draft.record.master else { return Vec::new() };
-    let mut grants: Vec<_> = draft
+pub fn grants(builder: &PlanBuilder<'_>) -> Vec<ReplicationGrant> {
+    let Some(promotion) = &builder.record.master else { return Vec::new() };
+    let mut grants: Vec<_> = builder
         .live()
         .into_iter()
         .filter(|(n, i)| i.member && n != &promotion.incarnation)
@@ -119,9 +123,9 @@ pub fn grants(draft: &Draft<'_>) -> Vec<ReplicationGrant> {
 }
 
 /// The settings of one node; replication users exist on the master only.
-pub fn for_node(draft: &Draft<'_>, name: &IncarnationName) -> NodeSettings {
-    let spec = draft.spec();
-    let is_master = draft.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
+pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettings {
+    let spec = builder.spec();
+    let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     // These two are values of their own: they have defaults that follow from the resources.
     let own = [defaults::MAXMEMORY, defaults::APPENDONLY];
     let users = spec.redis.users.iter().map(|u| SettingsUser {
@@ -141,26 +145,30 @@ pub fn for_node(draft: &Draft<'_>, name: &IncarnationName) -> NodeSettings {
             .collect(),
         append_only: defaults::append_only(spec),
         maxmemory_bytes: defaults::maxmemory(spec),
-        quorum: if is_master { quorum(draft) } else { Quorum { min_replicas: 0, ..quorum(draft) } },
-        replicas: if is_master { grants(draft) } else { Vec::new() },
+        quorum: if is_master {
+            quorum(builder)
+        } else {
+            Quorum { min_replicas: 0, ..quorum(builder) }
+        },
+        replicas: if is_master { grants(builder) } else { Vec::new() },
     };
     settings.generation = hex::encode(&Sha256::digest(format!("{settings:?}"))[..8]);
     settings
 }
 
 /// Brings the settings of every node that differs up to date; not while the master changes.
-pub fn configure(draft: &mut Draft<'_>) {
-    if draft.record.change.is_some() {
+pub fn configure(builder: &mut PlanBuilder<'_>) {
+    if builder.record.change.is_some() {
         return;
     }
-    for (name, _) in draft.live() {
-        let Some(state) = draft.connected(&name) else { continue };
-        if !facts::running(&state.redis) {
+    for (name, _) in builder.live() {
+        let Some(state) = builder.connected(&name) else { continue };
+        if !derived::running(&state.redis) {
             continue;
         }
-        let settings = for_node(draft, &name);
+        let settings = for_node(builder, &name);
         if state.configured != settings.generation {
-            draft.command(
+            builder.command(
                 &name,
                 Command::Configure(settings),
                 "its settings are not those of the manifest",

@@ -1,8 +1,8 @@
 //! What is published about a cluster.
 
-use super::draft::Draft;
-use super::facts::{self, Stage};
-use super::{money, paths, placement, witness};
+use super::builder::PlanBuilder;
+use super::derived::{self, Stage};
+use super::{evidence, money, paths, placement};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
@@ -13,17 +13,17 @@ use crate::model::record::{FailoverReport, Incarnation};
 pub const OFF_MESH: &str = "OperatorOffMesh";
 
 /// The status as of this plan.
-pub fn status(draft: &Draft<'_>) -> Status {
-    let nodes = nodes(draft);
-    let cost = cost(draft);
+pub fn status(builder: &PlanBuilder<'_>) -> Status {
+    let nodes = nodes(builder);
+    let cost = cost(builder);
     Status {
-        observed_generation: draft.input.cluster.metadata.generation.unwrap_or(0),
-        conditions: conditions(draft, &nodes),
-        epoch: draft.record.epoch,
-        master: endpoint(draft),
+        observed_generation: builder.input.cluster.metadata.generation.unwrap_or(0),
+        conditions: conditions(builder, &nodes),
+        epoch: builder.record.epoch,
+        master: endpoint(builder),
         nodes,
         cost,
-        waiting: draft
+        waiting: builder
             .waits
             .iter()
             .map(|w| Waiting {
@@ -32,15 +32,15 @@ pub fn status(draft: &Draft<'_>) -> Status {
                 then: w.then.clone(),
             })
             .collect(),
-        last_failover: draft.record.last_failover.as_ref().map(failover),
+        last_failover: builder.record.last_failover.as_ref().map(failover),
     }
 }
 
 /// Where writes go: only a confirmed master that takes them, or took them when it was last heard
 /// and nobody else was chosen.
-fn endpoint(draft: &Draft<'_>) -> Option<Endpoint> {
-    let promotion = draft.record.master.as_ref().filter(|p| p.confirmed)?;
-    let view = draft.view(&promotion.incarnation)?;
+fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
+    let promotion = builder.record.master.as_ref().filter(|p| p.confirmed)?;
+    let view = builder.view(&promotion.incarnation)?;
     let mesh = &view.state.mesh;
     Some(Endpoint {
         epoch: promotion.epoch,
@@ -51,19 +51,23 @@ fn endpoint(draft: &Draft<'_>) -> Option<Endpoint> {
     })
 }
 
-fn nodes(draft: &Draft<'_>) -> Vec<NodeStatus> {
-    let mut list: Vec<_> = draft.record.incarnations.iter().collect();
+fn nodes(builder: &PlanBuilder<'_>) -> Vec<NodeStatus> {
+    let mut list: Vec<_> = builder.record.incarnations.iter().collect();
     list.sort_by_key(|(n, i)| (i.ordinal, i.reserved, (*n).clone()));
-    list.into_iter().map(|(name, incarnation)| node(draft, name, incarnation)).collect()
+    list.into_iter().map(|(name, incarnation)| node(builder, name, incarnation)).collect()
 }
 
-fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) -> NodeStatus {
-    let chain = draft.input.inventory.chain.value.as_ref();
+fn node(
+    builder: &PlanBuilder<'_>,
+    name: &IncarnationName,
+    incarnation: &Incarnation,
+) -> NodeStatus {
+    let chain = builder.input.inventory.chain.value.as_ref();
     let provider = incarnation.lease.as_ref().map(|c| c.id.provider.clone());
     let registered = chain.zip(provider.as_ref()).and_then(|(c, p)| c.providers.get(p));
-    let state = draft.view(name).map(|v| &v.state);
-    let (phase, message) = phase(draft, name, incarnation);
-    let (known_by, said) = witness::known(draft, name);
+    let state = builder.view(name).map(|v| &v.state);
+    let (phase, message) = phase(builder, name, incarnation);
+    let (known_by, said) = evidence::known(builder, name);
     let message =
         [message, said].into_iter().flatten().reduce(|all, more| format!("{all}; {more}"));
     NodeStatus {
@@ -76,10 +80,10 @@ fn node(draft: &Draft<'_>, name: &IncarnationName, incarnation: &Incarnation) ->
         price_per_month: incarnation
             .lease
             .as_ref()
-            .map(|c| c.price.per_month(money::block_ms(draft.input.inventory)).to_string()),
+            .map(|c| c.price.per_month(money::block_ms(builder.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
-        lag_bytes: lag(draft, name),
-        path: paths::to_master(draft, name),
+        lag_bytes: lag(builder, name),
+        path: paths::to_master(builder, name),
         message,
         provider,
         known_by: known_by.name().to_owned(),
@@ -91,22 +95,22 @@ fn host(uri: &str) -> String {
 }
 
 /// Bytes behind the master, when both speak of one history.
-fn lag(draft: &Draft<'_>, name: &IncarnationName) -> Option<i64> {
-    let promotion = draft.record.master.as_ref()?;
-    let (master, own) = (draft.connected(&promotion.incarnation)?, draft.connected(name)?);
+fn lag(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<i64> {
+    let promotion = builder.record.master.as_ref()?;
+    let (master, own) = (builder.connected(&promotion.incarnation)?, builder.connected(name)?);
     let same = master.redis.replid == own.redis.replid && &promotion.incarnation != name;
     same.then(|| (master.redis.offset - own.redis.offset).max(0))
 }
 
 fn phase(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
 ) -> (&'static str, Option<String>) {
     if let Some(condemned) = &incarnation.condemned {
         return ("Leaving", Some(condemned.reason.clone()));
     }
-    match facts::stage(draft, name) {
+    match derived::stage(builder, name) {
         Stage::Unknown => ("Unknown", Some("neither the chain nor the node answers".to_owned())),
         Stage::Reserved => ("Reserved", None),
         Stage::Bidding => ("Bidding", None),
@@ -115,16 +119,16 @@ fn phase(
             ("Starting", Some(format!("the provider's gateway does not answer: {why}")))
         }
         Stage::Delivered => ("Starting", None),
-        Stage::Silent => ("Silent", silence(draft, name)),
+        Stage::Silent => ("Silent", silence(builder, name)),
         Stage::Lost(why) => ("Lost", Some(why)),
-        Stage::Connected => connected_phase(draft, name, incarnation),
+        Stage::Connected => connected_phase(builder, name, incarnation),
     }
 }
 
 /// Whose fault it may be that a node is not heard.
-fn silence(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
-    let last = draft.view(name).map(|v| format!("last heard {}", v.heard));
-    if draft.input.inventory.own_mesh.error.is_none() {
+fn silence(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> {
+    let last = builder.view(name).map(|v| format!("last heard {}", v.heard));
+    if builder.input.inventory.own_mesh.error.is_none() {
         return last;
     }
     Some(format!(
@@ -134,11 +138,11 @@ fn silence(draft: &Draft<'_>, name: &IncarnationName) -> Option<String> {
 }
 
 fn connected_phase(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
 ) -> (&'static str, Option<String>) {
-    let Some(state) = draft.connected(name) else { return ("Unknown", None) };
+    let Some(state) = builder.connected(name) else { return ("Unknown", None) };
     let note = state.notes.first().cloned();
     if let Some(quarantine) = &incarnation.quarantined {
         let message = format!(
@@ -147,7 +151,7 @@ fn connected_phase(
         );
         return ("Quarantined", Some(message));
     }
-    let master = draft.record.master.as_ref();
+    let master = builder.record.master.as_ref();
     if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
         return ("Master", note);
     }
@@ -161,11 +165,11 @@ fn connected_phase(
 }
 
 /// Price of all active leases, what is in escrow, what was spent.
-fn cost(draft: &Draft<'_>) -> Cost {
-    let block_ms = money::block_ms(draft.input.inventory);
+fn cost(builder: &PlanBuilder<'_>) -> Cost {
+    let block_ms = money::block_ms(builder.input.inventory);
     let ours: Vec<&DeploymentView> =
-        draft.input.inventory.chain.value.as_ref().map_or_else(Vec::new, |chain| {
-            draft
+        builder.input.inventory.chain.value.as_ref().map_or_else(Vec::new, |chain| {
+            builder
                 .record
                 .incarnations
                 .values()
@@ -173,11 +177,12 @@ fn cost(draft: &Draft<'_>) -> Cost {
                 .filter(|d| d.active)
                 .collect()
         });
-    let rate =
-        PricePerBlock(ours.iter().filter_map(|d| facts::active_lease(d)).map(|l| l.price.0).sum());
+    let rate = PricePerBlock(
+        ours.iter().filter_map(|d| derived::active_lease(d)).map(|l| l.price.0).sum(),
+    );
     Cost {
         per_month: rate.per_month(block_ms).to_string(),
-        max_per_month: money::ceiling(draft.input).to_string(),
+        max_per_month: money::ceiling(builder.input).to_string(),
         in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
         spent: ours.iter().map(|d| d.escrow.spent).sum::<Uact>().to_string(),
     }
@@ -220,11 +225,11 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
     }
 }
 
-fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
-    let wanted = draft.spec().nodes as usize;
+fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
+    let wanted = builder.spec().nodes as usize;
     let masters = nodes.iter().filter(|n| n.phase == "Master").count();
     let replicas = nodes.iter().filter(|n| n.phase == "Replica").count();
-    let whole = masters == 1 && replicas + 1 >= wanted && draft.record.change.is_none();
+    let whole = masters == 1 && replicas + 1 >= wanted && builder.record.change.is_none();
     let ready = if whole {
         ("True", "AllInSync", format!("1 master and {replicas} replicas in sync"))
     } else {
@@ -234,7 +239,7 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
             format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"),
         )
     };
-    let progressing = match (draft.spec().paused, draft.steps.first(), draft.waits.first()) {
+    let progressing = match (builder.spec().paused, builder.steps.first(), builder.waits.first()) {
         (true, ..) => ("False", "Paused", "spec.paused is set: nothing is changed".to_owned()),
         (_, Some(step), _) => {
             ("True", "Working", format!("{}: {}", step.effect.incarnation(), step.reason))
@@ -242,16 +247,16 @@ fn conditions(draft: &Draft<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
         (_, None, Some(wait)) => ("True", "Waiting", format!("waits for {}", wait.what)),
         (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
     };
-    let degraded = degraded(draft).unwrap_or(("False", "Well", "no problem is known".to_owned()));
+    let degraded = degraded(builder).unwrap_or(("False", "Well", "no problem is known".to_owned()));
     [
         ("Ready", ready),
         ("Progressing", progressing),
         ("Degraded", degraded),
-        ("Funded", funded(draft)),
-        (paths::CONDITION, paths::condition(draft)),
+        ("Funded", funded(builder)),
+        (paths::CONDITION, paths::condition(builder)),
     ]
     .into_iter()
-    .map(|(kind, (status, reason, message))| condition(draft, kind, status, reason, message))
+    .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()
 }
 
@@ -269,8 +274,8 @@ const NAMED_FIRST: [&str; 9] = [
 ];
 
 /// All problems, the worst one first; its word is the reason.
-fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
-    let mut problems: Vec<_> = draft.problems.iter().collect();
+fn degraded(builder: &PlanBuilder<'_>) -> Option<(&'static str, &'static str, String)> {
+    let mut problems: Vec<_> = builder.problems.iter().collect();
     problems.sort_by_key(|(reason, _)| {
         NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len())
     });
@@ -280,16 +285,16 @@ fn degraded(draft: &Draft<'_>) -> Option<(&'static str, &'static str, String)> {
 }
 
 /// Every escrow pays for at least a day more.
-fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
+fn funded(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, String) {
     if let Some((reason, message)) =
-        draft.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent"))
+        builder.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent"))
     {
         return ("False", reason, message.clone());
     }
-    let Some(chain) = draft.input.inventory.chain.present() else {
+    let Some(chain) = builder.input.inventory.chain.present() else {
         return ("Unknown", "ChainAway", "the chain does not answer".to_owned());
     };
-    let least = draft
+    let least = builder
         .record
         .incarnations
         .values()
@@ -299,7 +304,7 @@ fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
     let Some(blocks) = least else {
         return ("True", "NothingOwed", "no lease runs yet".to_owned());
     };
-    let hours = blocks.saturating_mul(money::block_ms(draft.input.inventory)) / 3_600_000;
+    let hours = blocks.saturating_mul(money::block_ms(builder.input.inventory)) / 3_600_000;
     if hours < 24 {
         return ("False", "RunwayShort", format!("an escrow pays for {hours} h more only"));
     }
@@ -308,13 +313,13 @@ fn funded(draft: &Draft<'_>) -> (&'static str, &'static str, String) {
 
 /// The transition time stays while the status does.
 fn condition(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     kind: &str,
     status: &str,
     reason: &str,
     message: String,
 ) -> Condition {
-    let before = draft
+    let before = builder
         .input
         .cluster
         .status
@@ -326,6 +331,6 @@ fn condition(
         status: status.to_owned(),
         reason: reason.to_owned(),
         message,
-        last_transition_time: since.unwrap_or_else(|| draft.now().to_string()),
+        last_transition_time: since.unwrap_or_else(|| builder.now().to_string()),
     }
 }

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::api::types::CLOSE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Condemned, Incarnation};
 
 /// Those of this cluster, by dseq.
-fn of_cluster(draft: &Draft<'_>) -> BTreeMap<u64, IncarnationName> {
-    let own = |name: &IncarnationName| name.cluster() == draft.input.cluster.metadata.name;
-    let recorded = |dseq: u64| draft.record.incarnations.values().any(|i| i.dseq == dseq);
-    let all = &draft.input.inventory.unrecorded;
+fn of_cluster(builder: &PlanBuilder<'_>) -> BTreeMap<u64, IncarnationName> {
+    let own = |name: &IncarnationName| name.cluster() == builder.input.cluster.metadata.name;
+    let recorded = |dseq: u64| builder.record.incarnations.values().any(|i| i.dseq == dseq);
+    let all = &builder.input.inventory.unrecorded;
     all.iter()
         .filter(|(dseq, name)| own(name) && !recorded(**dseq))
         .map(|(dseq, name)| (*dseq, name.clone()))
@@ -23,12 +23,12 @@ fn of_cluster(draft: &Draft<'_>) -> BTreeMap<u64, IncarnationName> {
 /// Says so, and returns whether nothing may be bought beside them. A cluster that never had a node
 /// waits for those of other clusters too: an operator with an empty store and a wallet that pays
 /// for deployments of its own has lost its store, and changes nothing.
-pub fn hold(draft: &mut Draft<'_>) -> bool {
-    let own = of_cluster(draft);
-    let name = draft.input.cluster.metadata.name.clone();
+pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
+    let own = of_cluster(builder);
+    let name = builder.input.cluster.metadata.name.clone();
     if !own.is_empty() {
         let list = list(own.keys());
-        draft.problem(
+        builder.problem(
             "Unrecorded",
             format!(
                 "the wallet pays for deployments of this cluster that stand in no record (dseq {list}), as after the loss of the store; \
@@ -37,8 +37,8 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
         );
         return true;
     }
-    let untouched = draft.record.incarnations.is_empty() && draft.record.epoch == 0;
-    let others = &draft.input.inventory.unrecorded;
+    let untouched = builder.record.incarnations.is_empty() && builder.record.epoch == 0;
+    let others = &builder.input.inventory.unrecorded;
     if !untouched || others.is_empty() {
         return false;
     }
@@ -47,7 +47,7 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
         .map(|(dseq, name)| format!("{dseq} of {}", name.cluster()))
         .collect::<Vec<_>>()
         .join(", ");
-    draft.problem(
+    builder.problem(
         "Unrecorded",
         format!(
             "the wallet pays for deployments of this installation that stand in no record ({dseqs}), as after the loss of the store; no new \
@@ -59,12 +59,12 @@ pub fn hold(draft: &mut Draft<'_>) -> bool {
 
 /// Those that a person named become given up, by which they are closed and cleaned up after like
 /// any other.
-pub fn close_at_word(draft: &mut Draft<'_>) {
-    let word = draft.input.cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
+pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
+    let word = builder.input.cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
     let named: Vec<u64> = word.split(',').filter_map(|dseq| dseq.trim().parse().ok()).collect();
-    let now = draft.now();
-    for (dseq, name) in of_cluster(draft).into_iter().filter(|(dseq, _)| named.contains(dseq)) {
-        if draft.record.incarnations.contains_key(&name) {
+    let now = builder.now();
+    for (dseq, name) in of_cluster(builder).into_iter().filter(|(dseq, _)| named.contains(dseq)) {
+        if builder.record.incarnations.contains_key(&name) {
             continue;
         }
         let reason = "a person asked for it; it stood in no record".to_owned();
@@ -72,21 +72,21 @@ pub fn close_at_word(draft: &mut Draft<'_>) {
             name.ordinal().unwrap_or(0),
             dseq,
             now,
-            draft.record.epoch,
+            builder.record.epoch,
             PricePerBlock(0),
         );
         incarnation.condemned = Some(Condemned { at: now, reason, closed: None });
-        draft.record.incarnations.insert(name.clone(), incarnation);
-        draft.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
+        builder.record.incarnations.insert(name.clone(), incarnation);
+        builder.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
     }
 }
 
 /// Whether the end of a deletion has to wait: for the chain, or for a person's word about what it
 /// still pays for.
-pub fn left(draft: &mut Draft<'_>) -> bool {
-    let deleted = draft.now();
-    if draft.input.inventory.chain.present().is_none() {
-        draft.wait(
+pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
+    let deleted = builder.now();
+    if builder.input.inventory.chain.present().is_none() {
+        builder.wait(
             "the chain, to see that nothing of the cluster is left on it",
             deleted,
             None,
@@ -94,17 +94,17 @@ pub fn left(draft: &mut Draft<'_>) -> bool {
         );
         return true;
     }
-    let own = of_cluster(draft);
+    let own = of_cluster(builder);
     if own.is_empty() {
         return false;
     }
-    let (list, name) = (list(own.keys()), draft.input.cluster.metadata.name.clone());
+    let (list, name) = (list(own.keys()), builder.input.cluster.metadata.name.clone());
     let how = format!("`akash-redis close {name} DSEQ` for each, which ends its data");
-    draft.problem(
+    builder.problem(
         "Unrecorded",
         format!("the wallet pays for deployments of this cluster that stand in no record (dseq {list}), so it is not forgotten: {how}"),
     );
-    draft.wait(
+    builder.wait(
         format!("a word about the deployments {list}: {how}"),
         deleted,
         None,

@@ -16,16 +16,16 @@ use crate::api::status::Endpoint;
 /// Nothing here takes this long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(20);
 
-type Board = watch::Sender<Option<Endpoint>>;
+type StatusCache = watch::Sender<Option<Endpoint>>;
 
 /// The operator's API, as far as a proxy uses it.
 async fn endpoint(
-    State(board): State<Board>,
+    State(status_cache): State<StatusCache>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
     let after: Option<u64> = query.get("after_epoch").map(|text| text.parse().unwrap());
     assert_eq!(query["wait_s"], "30");
-    let mut word = board.subscribe();
+    let mut word = status_cache.subscribe();
     let news = word.wait_for(|now| {
         now.as_ref().is_some_and(|endpoint| after.is_none_or(|after| endpoint.epoch > after))
     });
@@ -36,22 +36,22 @@ async fn endpoint(
 }
 
 struct Operator {
-    board: Board,
+    status_cache: StatusCache,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 fn operator(socket: &Path) -> Operator {
-    let (board, _) = watch::channel(None);
+    let (status_cache, _) = watch::channel(None);
     let app = axum::Router::new()
         .route("/v1alpha1/clusters/cache/endpoint", get(endpoint))
-        .with_state(board.clone());
+        .with_state(status_cache.clone());
     let listener = UnixListener::bind(socket).unwrap();
-    Operator { board, server: tokio::spawn(async move { axum::serve(listener, app).await }) }
+    Operator { status_cache, server: tokio::spawn(async move { axum::serve(listener, app).await }) }
 }
 
 impl Operator {
     fn says(&self, epoch: u64, at: SocketAddr) {
-        self.board.send_replace(Some(Endpoint {
+        self.status_cache.send_replace(Some(Endpoint {
             epoch,
             ip: at.ip().to_string(),
             port: at.port(),

@@ -4,10 +4,10 @@
 //! there is no TCP.
 
 mod actions;
-pub mod board;
 pub mod logs;
 pub mod messages;
 mod routes;
+pub mod status_cache;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::types::RedisCluster;
 use crate::store::Store;
-pub use board::Board;
 pub use logs::NodeLogs;
+pub use status_cache::StatusCache;
 
 /// Says what is wrong with a manifest, one sentence each; nothing when it is good.
 pub type Validate = fn(&RedisCluster) -> Vec<String>;
@@ -71,7 +71,7 @@ pub enum ServeError {
 pub async fn serve(
     socket: &Path,
     store: Arc<dyn Store>,
-    board: Arc<Board>,
+    status_cache: Arc<StatusCache>,
     registry: Arc<Registry>,
     validate: Validate,
     logs: Arc<dyn NodeLogs>,
@@ -81,7 +81,7 @@ pub async fn serve(
     let listener = bind(socket).await?;
     let router = routes::router(routes::App {
         store,
-        board,
+        status_cache,
         registry,
         validate,
         logs,

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Validate;
 use super::actions::{self, Refusal};
-use super::board::Board;
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
 };
+use super::status_cache::StatusCache;
 use crate::api::report::PlanReport;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(super) struct App {
     pub(super) store: Arc<dyn Store>,
-    pub(super) board: Arc<Board>,
+    pub(super) status_cache: Arc<StatusCache>,
     pub(super) registry: Arc<Registry>,
     pub(super) validate: Validate,
     pub(super) logs: Arc<dyn NodeLogs>,
@@ -247,7 +247,7 @@ async fn plan(State(app): State<App>, Path(name): Path<String>) -> Answer<PlanRe
             format!("the operator has not made a plan for {name} yet; ask again"),
         )
     };
-    app.board.plan(&name).map(Json).ok_or_else(unplanned)
+    app.status_cache.plan(&name).map(Json).ok_or_else(unplanned)
 }
 
 #[derive(Deserialize)]
@@ -285,7 +285,7 @@ async fn endpoint(
     app.store.get(&name).await?;
     let deadline = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT_SECONDS));
     let found = tokio::select! {
-        found = app.board.wait_endpoint(&name, query.after_epoch, deadline) => found,
+        found = app.status_cache.wait_endpoint(&name, query.after_epoch, deadline) => found,
         () = app.shutdown.cancelled() => None,
     };
     Ok(found.map_or_else(

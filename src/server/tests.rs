@@ -82,7 +82,7 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
     let shutdown = CancellationToken::new();
     let app = routes::App {
         store,
-        board: Arc::default(),
+        status_cache: Arc::default(),
         registry: Arc::new(Registry::default()),
         validate: |_| Vec::new(),
         logs: Arc::new(FakeLogs::default()),

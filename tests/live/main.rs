@@ -22,6 +22,6 @@ mod refusals;
 mod sandboxed;
 mod sigkill;
 mod stage;
+mod status_page;
 mod unpacked;
-mod witness;
 mod writing;

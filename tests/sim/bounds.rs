@@ -1,8 +1,8 @@
 //! What others say is bounded wherever a plan repeats it.
 
 use akash_redis::model::node::{PathKind, PeerPath, Process, Role};
+use akash_redis::model::status_page::PageView;
 use akash_redis::model::time::UnixMs;
-use akash_redis::model::witness::PageView;
 
 use crate::scene::{NOW, Scene, name};
 

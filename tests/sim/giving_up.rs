@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{KEY_SPENT, Process, Role};
+use akash_redis::model::status_page::PageView;
 use akash_redis::model::time::UnixMs;
-use akash_redis::model::witness::PageView;
 
 use crate::candidates::{others, running_with};
 use crate::lifecycle::THREE;

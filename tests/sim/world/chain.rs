@@ -27,7 +27,7 @@ use super::Terms;
 use super::clock::{BEGIN, Clock};
 use super::fuse::Fuse;
 use super::providers::{self, ALL, Provider};
-use super::witness::Witness;
+use super::status_page::Witness;
 
 /// Time between blocks, as on the public network.
 const BLOCK: Duration = Duration::from_secs(6);

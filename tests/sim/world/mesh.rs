@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::fuse::Fuse;
-use super::witness::Witness;
+use super::status_page::Witness;
 
 /// Tag of the nodes.
 pub const CLUSTER_TAG: &str = "tag:akash-redis";

@@ -10,8 +10,8 @@ pub mod mesh;
 pub mod node;
 pub mod nodes;
 pub mod providers;
+pub mod status_page;
 pub mod store;
-pub mod witness;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,10 +24,10 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::money::Uact;
-use akash_redis::operator::{Controller, Metrics, Settings, World as Outside};
+use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
-use akash_redis::server::Board;
+use akash_redis::server::StatusCache;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Store, Stored};
 use rand::rngs::StdRng;
@@ -41,8 +41,8 @@ use fuse::Fuse;
 use gateway::SimGateway;
 use mesh::{SimMesh, Tailnet};
 use nodes::{Nodes, SimAgents};
+use status_page::Witness;
 use store::FusedStore;
-use witness::Witness;
 
 /// The image that simulated nodes are asked for.
 const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -151,7 +151,7 @@ impl World {
         let term = store.take_over().await.unwrap();
         let clock = self.clock;
         let random = self.random.clone();
-        let outside = Outside {
+        let outside = Ports {
             chain: self.chain.clone(),
             gateway: self.gateway.clone(),
             mesh: Arc::new(SimMesh {
@@ -187,7 +187,7 @@ impl World {
             timing: Timing::default(),
             tick: Duration::from_secs(5),
         };
-        let controller = Controller::new(outside, settings, Arc::new(Board::default()));
+        let controller = Controller::new(outside, settings, Arc::new(StatusCache::default()));
         let stop = CancellationToken::new();
         let token = stop.clone();
         let task = tokio::spawn(async move {

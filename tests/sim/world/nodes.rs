@@ -18,7 +18,7 @@ use super::clock::Clock;
 use super::fuse::Fuse;
 use super::mesh::{CLUSTER_TAG, Tailnet};
 use super::node::{Face, Node};
-use super::witness::Witness;
+use super::status_page::Witness;
 
 /// Nodes move so often, virtual milliseconds.
 const STEP: u64 = 100;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::fuse::Fuse;
-use super::witness::Witness;
+use super::status_page::Witness;
 
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost
 /// between their writes.

@@ -87,7 +87,7 @@ pub trait Agents: Send + Sync {
 
 /// Everything outside the controller.
 #[derive(Clone)]
-pub struct World {
+pub struct Ports {
     /// The chain, for our wallet.
     pub chain: Arc<dyn Chain>,
     /// The providers' gateways.

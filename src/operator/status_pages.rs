@@ -7,26 +7,26 @@ use p256::ecdsa::Signature;
 use p256::ecdsa::signature::Verifier as _;
 
 use super::convert::{SENTENCE, SENTENCES};
-use super::seams::World;
+use super::ports::Ports;
 use crate::gateway;
 use crate::model::ids::IncarnationName;
+use crate::model::status_page::PageView;
 use crate::model::text::{clipped, few};
-use crate::model::witness::PageView;
 use crate::node::status_page::{SIGNATURE_HEADER, StatusPage};
 use crate::secrets::RootSecret;
 
 /// Asks the page at `host`, one of the names that a provider gave the lease of `name`. The error is
 /// a sentence for people.
 pub async fn ask(
-    world: &World,
+    ports: &Ports,
     root: &RootSecret,
     name: &IncarnationName,
     host: &str,
 ) -> Result<PageView, String> {
-    // Not the world's numbers: this one has to be new, and is told to everybody on the way.
+    // Not the numbers of `Ports`: this one has to be new, and is told to everybody on the way.
     let nonce = hex::encode(rand::random::<[u8; 16]>());
-    let at = (world.now)();
-    let page = world.gateway.status_page(host, &nonce).await.map_err(|error| error.to_string())?;
+    let at = (ports.now)();
+    let page = ports.gateway.status_page(host, &nonce).await.map_err(|error| error.to_string())?;
     let content = believe(root, name, &nonce, &page)?;
     Ok(PageView {
         at,

@@ -13,7 +13,7 @@ use crate::api::status::Endpoint;
 /// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the
 /// first plan.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
 }
 
@@ -23,7 +23,7 @@ struct Published {
     endpoint: Option<Endpoint>,
 }
 
-impl Board {
+impl StatusCache {
     /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is
     /// one.
     pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<Endpoint>) {
@@ -87,37 +87,40 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiter_sees_the_next_epoch_and_not_the_present_one() {
-        let board = Arc::new(Board::default());
-        board.publish("cache", PlanReport::default(), Some(endpoint(4)));
-        assert_eq!(board.wait_endpoint("cache", None, Instant::now()).await, Some(endpoint(4)));
-        assert_eq!(board.wait_endpoint("cache", Some(3), later()).await, Some(endpoint(4)));
+        let status_cache = Arc::new(StatusCache::default());
+        status_cache.publish("cache", PlanReport::default(), Some(endpoint(4)));
+        assert_eq!(
+            status_cache.wait_endpoint("cache", None, Instant::now()).await,
+            Some(endpoint(4))
+        );
+        assert_eq!(status_cache.wait_endpoint("cache", Some(3), later()).await, Some(endpoint(4)));
 
         let waiter = tokio::spawn({
-            let board = board.clone();
-            async move { board.wait_endpoint("cache", Some(4), later()).await }
+            let status_cache = status_cache.clone();
+            async move { status_cache.wait_endpoint("cache", Some(4), later()).await }
         });
         tokio::task::yield_now().await;
-        board.publish("cache", PlanReport::default(), None);
-        board.publish("cache", PlanReport::default(), Some(endpoint(5)));
+        status_cache.publish("cache", PlanReport::default(), None);
+        status_cache.publish("cache", PlanReport::default(), Some(endpoint(5)));
         assert_eq!(waiter.await.unwrap(), Some(endpoint(5)));
     }
 
     #[tokio::test]
     async fn waiting_ends_at_the_deadline_and_with_the_cluster() {
-        let board = Arc::new(Board::default());
-        assert_eq!(board.wait_endpoint("cache", None, Instant::now()).await, None);
-        assert_eq!(board.plan("cache"), None, "a question publishes nothing");
+        let status_cache = Arc::new(StatusCache::default());
+        assert_eq!(status_cache.wait_endpoint("cache", None, Instant::now()).await, None);
+        assert_eq!(status_cache.plan("cache"), None, "a question publishes nothing");
 
         let waiter = tokio::spawn({
-            let board = board.clone();
+            let status_cache = status_cache.clone();
             async move {
-                board
+                status_cache
                     .wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000))
                     .await
             }
         });
         tokio::task::yield_now().await;
-        board.remove("cache");
+        status_cache.remove("cache");
         assert_eq!(waiter.await.unwrap(), None);
     }
 }

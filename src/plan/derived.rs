@@ -1,6 +1,6 @@
 //! What the inventory says about one incarnation.
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::model::chain::{DeploymentView, GroupState, LeaseState, LeaseView};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::LeaseStatus;
@@ -41,10 +41,10 @@ pub fn active_lease(deployment: &DeploymentView) -> Option<&LeaseView> {
 }
 
 /// How far `name` has come.
-pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
-    let Some(incarnation) = draft.incarnation(name) else { return Stage::Unknown };
-    let inventory = draft.input.inventory;
-    let connected = draft.connected(name).is_some();
+pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
+    let Some(incarnation) = builder.incarnation(name) else { return Stage::Unknown };
+    let inventory = builder.input.inventory;
+    let connected = builder.connected(name).is_some();
     let Some(chain) = inventory.chain.present() else {
         return match (connected, incarnation.joined) {
             (true, _) => Stage::Connected,
@@ -61,7 +61,7 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
             Stage::Reserved
         };
     };
-    if !is_own(draft, name, deployment) {
+    if !is_own(builder, name, deployment) {
         return Stage::Lost(format!(
             "deployment {} is not its own (group {})",
             incarnation.dseq, deployment.group_name
@@ -99,8 +99,12 @@ pub fn stage(draft: &Draft<'_>, name: &IncarnationName) -> Stage {
 
 /// The deployment carries the name of this very incarnation: whatever a record says, nothing else
 /// of it is ever touched.
-pub fn is_own(draft: &Draft<'_>, name: &IncarnationName, deployment: &DeploymentView) -> bool {
-    deployment.group_name == name.group_name(&draft.input.constants.installation)
+pub fn is_own(
+    builder: &PlanBuilder<'_>,
+    name: &IncarnationName,
+    deployment: &DeploymentView,
+) -> bool {
+    deployment.group_name == name.group_name(&builder.input.constants.installation)
 }
 
 /// The chain's reason numbers in words (market/v1 `LeaseClosedReason`).
@@ -117,29 +121,29 @@ fn close_reason(reason: u32) -> &'static str {
 }
 
 /// The lease was closed by the provider, not by its owner and not for want of money.
-pub fn left_by_provider(draft: &Draft<'_>, name: &IncarnationName) -> bool {
-    let chain = draft.input.inventory.chain.value.as_ref();
-    let deployment = draft.incarnation(name).and_then(|i| chain?.deployments.get(&i.dseq));
+pub fn left_by_provider(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let chain = builder.input.inventory.chain.value.as_ref();
+    let deployment = builder.incarnation(name).and_then(|i| chain?.deployments.get(&i.dseq));
     deployment.and_then(|d| d.leases.last()).is_some_and(|l| (10_000..20_000).contains(&l.reason))
 }
 
 /// Since when a node's silence counts against it: when it was last heard, and at the earliest since
 /// the operator could hear it, because it has started and is on the mesh itself.
-pub fn last_heard(draft: &Draft<'_>, name: &IncarnationName) -> UnixMs {
-    let able = draft.input.constants.started.max(draft.input.inventory.own_mesh.since);
-    draft.view(name).map_or(able, |v| v.heard.max(able))
+pub fn last_heard(builder: &PlanBuilder<'_>, name: &IncarnationName) -> UnixMs {
+    let able = builder.input.constants.started.max(builder.input.inventory.own_mesh.since);
+    builder.view(name).map_or(able, |v| v.heard.max(able))
 }
 
 /// The devices of a node that `mesh` knows.
 pub fn devices<'a>(
-    draft: &Draft<'_>,
+    builder: &PlanBuilder<'_>,
     mesh: &'a MeshView,
     name: &IncarnationName,
 ) -> Vec<&'a Device> {
-    let reported = draft.incarnation(name).and_then(|i| i.device.as_deref());
-    let tags = draft.input.tags;
+    let reported = builder.incarnation(name).and_then(|i| i.device.as_deref());
+    let tags = builder.input.tags;
     mesh.devices_of(
-        &name.hostname(&draft.input.constants.installation),
+        &name.hostname(&builder.input.constants.installation),
         reported,
         [tags.cluster, tags.quarantine],
     )

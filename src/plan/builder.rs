@@ -23,7 +23,7 @@ pub enum Blame {
 
 /// The plan while it is being made: the record is changed here, steps are allowed under the changed
 /// record.
-pub struct Draft<'a> {
+pub struct PlanBuilder<'a> {
     pub input: &'a Input<'a>,
     pub record: Record,
     pub steps: Vec<Step>,
@@ -31,10 +31,10 @@ pub struct Draft<'a> {
     pub events: Vec<(&'static str, String)>,
     /// Why the cluster is less than it should be: a word and a sentence each.
     pub problems: Vec<(&'static str, String)>,
-    used_spares: usize,
+    used_ids: usize,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> PlanBuilder<'a> {
     pub fn new(input: &'a Input<'a>) -> Self {
         Self {
             input,
@@ -43,7 +43,7 @@ impl<'a> Draft<'a> {
             waits: Vec::new(),
             events: Vec::new(),
             problems: Vec::new(),
-            used_spares: 0,
+            used_ids: 0,
         }
     }
 
@@ -187,11 +187,11 @@ impl<'a> Draft<'a> {
 
     /// A name for a new incarnation and its deployment's sequence, which neither the record nor the
     /// chain knows.
-    pub fn take_spare(&mut self, ordinal: u32) -> Option<(IncarnationName, u64)> {
+    pub fn take_id(&mut self, ordinal: u32) -> Option<(IncarnationName, u64)> {
         let chain = self.input.inventory.chain.value.as_ref();
         loop {
-            let suffix = self.input.inventory.spare.suffixes.get(self.used_spares)?;
-            self.used_spares += 1;
+            let suffix = self.input.inventory.id_pool.suffixes.get(self.used_ids)?;
+            self.used_ids += 1;
             let name = IncarnationName::new(&self.input.cluster.metadata.name, ordinal, suffix);
             let dseq = name.dseq(&self.input.constants.installation);
             let on_chain = chain.is_some_and(|c| c.deployments.contains_key(&dseq));

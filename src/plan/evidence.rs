@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::draft::Draft;
+use super::builder::PlanBuilder;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::LeaseStatus;
 use crate::model::node::{Process, Role};
+use crate::model::status_page::PageView;
 use crate::model::text::clipped;
-use crate::model::witness::PageView;
 
 /// A page counts for so long: a tick or two, and an ingress that takes its time.
 const FRESH: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ const SAID: usize = 600;
 
 /// A way to know something of a node, as the status names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Source {
     /// Its agent speaks to the operator over the mesh.
     Agent,
     /// Its public page, signed by it.
@@ -32,7 +32,7 @@ pub enum Way {
     None,
 }
 
-impl Way {
+impl Source {
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
@@ -45,42 +45,43 @@ impl Way {
 }
 
 /// The page of a node that is silent, when it was asked for after the node was last heard.
-pub fn page<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageView> {
-    let page = draft.input.inventory.pages.get(name)?;
-    let news = draft.view(name).is_none_or(|view| !view.connected && view.heard <= page.at);
-    (news && !draft.now().passed(page.at, FRESH)).then_some(page)
+pub fn page<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a PageView> {
+    let page = builder.input.inventory.pages.get(name)?;
+    let news = builder.view(name).is_none_or(|view| !view.connected && view.heard <= page.at);
+    (news && !builder.now().passed(page.at, FRESH)).then_some(page)
 }
 
 /// What the very agent said on its page that was last heard over the mesh: its word counts for its
 /// redis. Another start of the agent may be that of a second container, which knows nothing of the
 /// first one's redis.
-pub fn word<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a PageView> {
-    let heard = &draft.view(name)?.state.boot_id;
-    page(draft, name).filter(|page| !heard.is_empty() && &page.boot_id == heard)
+pub fn word<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a PageView> {
+    let heard = &builder.view(name)?.state.boot_id;
+    page(builder, name).filter(|page| !heard.is_empty() && &page.boot_id == heard)
 }
 
 /// The best way to know of a node now, and what is known by it when it is not the agent.
-pub fn known(draft: &Draft<'_>, name: &IncarnationName) -> (Way, Option<String>) {
-    if draft.connected(name).is_some() {
-        return (Way::Agent, None);
+pub fn known(builder: &PlanBuilder<'_>, name: &IncarnationName) -> (Source, Option<String>) {
+    if builder.connected(name).is_some() {
+        return (Source::Agent, None);
     }
-    if let Some(page) = page(draft, name) {
-        return (Way::Page, Some(page_says(page)));
+    if let Some(page) = page(builder, name) {
+        return (Source::Page, Some(page_says(page)));
     }
-    match lease(draft, name) {
-        Some(LeaseStatus::Deployed { ready, .. }) => {
-            (Way::Lease, Some(format!("its provider says that {ready} of 1 containers are ready")))
-        }
+    match lease(builder, name) {
+        Some(LeaseStatus::Deployed { ready, .. }) => (
+            Source::Lease,
+            Some(format!("its provider says that {ready} of 1 containers are ready")),
+        ),
         Some(LeaseStatus::NoManifest) => {
-            (Way::Lease, Some("its provider has no manifest of it".to_owned()))
+            (Source::Lease, Some("its provider has no manifest of it".to_owned()))
         }
-        Some(LeaseStatus::Away(_)) | None => (Way::None, None),
+        Some(LeaseStatus::Away(_)) | None => (Source::None, None),
     }
 }
 
-fn lease<'a>(draft: &Draft<'a>, name: &IncarnationName) -> Option<&'a LeaseStatus> {
-    let choice = draft.incarnation(name)?.lease.as_ref()?;
-    draft.input.inventory.leases.get(&choice.id)
+fn lease<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a LeaseStatus> {
+    let choice = builder.incarnation(name)?.lease.as_ref()?;
+    builder.input.inventory.leases.get(&choice.id)
 }
 
 fn page_says(page: &PageView) -> String {
