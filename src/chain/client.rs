@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use prost_types::Timestamp;
 use rand::Rng;
 
+use super::block_time::BlockTime;
+use super::broadcast::{self, Unsent};
 use super::endpoint::{Node, Nodes};
 use super::fees::{self, FeeLimits, Fees};
-use super::pace::Pace;
 use super::read::{self, Providers};
-use super::settle::{self, Unsent};
 use super::tx::{self, FeeOffer};
 use super::wallet::Wallet;
 use super::{Chain, ChainError};
@@ -95,7 +95,7 @@ pub struct ChainClient {
     wallet: Arc<Wallet>,
     nodes: Nodes,
     account: OnceLock<u64>,
-    pace: Pace,
+    block_time: BlockTime,
     providers: Providers,
     unsent: Unsent,
     fees: Fees,
@@ -121,7 +121,7 @@ impl ChainClient {
             settings,
             wallet,
             account: OnceLock::new(),
-            pace: Pace::default(),
+            block_time: BlockTime::default(),
             providers: Providers::default(),
             unsent: Unsent::default(),
             fees: Fees::default(),
@@ -194,7 +194,7 @@ impl ChainClient {
         raises: u32,
     ) -> Result<(SignedTx, u64), ChainError> {
         let block = node.latest().await?;
-        self.pace.see(block);
+        self.block_time.see(block);
         let account = self.account_number(&node).await?;
         let timeout = self.next_timeout(block.nanos);
         let body = tx::body(self.wallet.address(), msg, timestamp(timeout));
@@ -235,7 +235,7 @@ impl Chain for ChainClient {
             .nodes
             .ask(|node| async move {
                 let block = node.latest().await?;
-                self.pace.measure(&node, block).await?;
+                self.block_time.measure(&node, block).await?;
                 // On the heap: two dozen requests are under way at once.
                 let once = || {
                     Box::pin(read::view(
@@ -243,7 +243,7 @@ impl Chain for ChainClient {
                         self.wallet.address(),
                         known,
                         block,
-                        self.pace.block_ms(),
+                        self.block_time.block_ms(),
                         &self.providers,
                     ))
                 };
@@ -259,7 +259,7 @@ impl Chain for ChainClient {
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         let raises = self.fees.raises(msg).map_err(|why| unsent(msg, why))?;
-        let (signed, fee) = retry(crate::retry::MAX_RETRY, settle::is_away, || {
+        let (signed, fee) = retry(crate::retry::MAX_RETRY, broadcast::is_away, || {
             self.nodes.ask(|node| self.prepare(node, msg, raises))
         })
         .await?;
@@ -270,8 +270,10 @@ impl Chain for ChainClient {
         Ok(signed)
     }
 
-    async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
-        let (outcome, paid) = settle::settle(&self.nodes, &self.pace, &self.unsent, tx).await?;
+    async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
+        let (outcome, paid) =
+            broadcast::broadcast_and_confirm(&self.nodes, &self.block_time, &self.unsent, tx)
+                .await?;
         self.fees.ended(&tx.hash, &outcome, paid);
         Ok(outcome)
     }

@@ -216,7 +216,7 @@ impl Node {
     }
 
     pub fn odd(&self, detail: impl Into<String>) -> ChainError {
-        ChainError::Odd {
+        ChainError::InvalidResponse {
             endpoint: self.uri.to_string(),
             chain_id: self.chain_id.to_string(),
             detail: detail.into(),
@@ -306,7 +306,7 @@ impl Nodes {
             match answer {
                 Err(
                     error @ (ChainError::Away { .. }
-                    | ChainError::Odd { .. }
+                    | ChainError::InvalidResponse { .. }
                     | ChainError::NotSent { .. }),
                 ) => {
                     tracing::debug!(endpoint = %node.uri, %error, "the next endpoint is asked");

@@ -1,13 +1,13 @@
 //! The Akash chain over gRPC: reading everything of one owner, signing, sending, confirming.
 
+mod block_time;
+mod broadcast;
 mod certificates;
 pub mod client;
 mod codes;
 mod endpoint;
 pub mod fees;
-mod pace;
 mod read;
-mod settle;
 pub mod tx;
 pub mod view;
 pub mod wallet;
@@ -55,7 +55,7 @@ pub enum ChainError {
     #[error(
         "the chain at {endpoint} answered something that cannot be used ({detail}); check that `chain.grpc` is a node of {chain_id}"
     )]
-    Odd {
+    InvalidResponse {
         /// Which endpoint.
         endpoint: String,
         /// Chain id of the configuration.
@@ -81,5 +81,5 @@ pub trait Chain: Send + Sync {
 
     /// Sends these bytes (again) and waits until they landed, failed, or can no longer land.
     /// An error means that the outcome is not known yet: call again with the same bytes.
-    async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError>;
+    async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError>;
 }

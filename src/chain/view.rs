@@ -15,9 +15,6 @@ use crate::wire::akash::market::v1::lease::State as LeaseStatus;
 use crate::wire::akash::market::v1beta5::{Bid, Order, QueryLeaseResponse, ResourceOffer};
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 
-/// What an answer lacks or says wrong.
-pub type Flaw = String;
-
 /// Everything that hangs on one deployment, as the chain answered it.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
@@ -32,7 +29,7 @@ pub struct Parts {
 }
 
 /// Puts a deployment together as it stands at `height`.
-pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, Flaw> {
+pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, String> {
     let Parts { deployment, orders, bids, mut leases } = parts;
     let main = deployment.deployment.ok_or("a deployment without itself")?;
     let dseq = main.id.ok_or("a deployment without an id")?.dseq;
@@ -88,7 +85,7 @@ fn bid(bid: Bid, spec: &GroupSpec) -> Option<BidView> {
     })
 }
 
-fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, Flaw> {
+fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, String> {
     let lease = answer.lease.ok_or("a lease without itself")?;
     let id = lease.id.ok_or("a lease without an id")?;
     let state = match LeaseStatus::try_from(lease.state) {
@@ -127,7 +124,7 @@ fn escrow(
     account: Option<Account>,
     leases: &[QueryLeaseResponse],
     height: i64,
-) -> Result<EscrowView, Flaw> {
+) -> Result<EscrowView, String> {
     let state = account.and_then(|a| a.state).ok_or("no escrow account")?;
     let open_payments = leases.iter().filter_map(|l| l.escrow_payment.as_ref()?.state.as_ref());
     let open_payments = open_payments.filter(|p| p.state == i32::from(EscrowStatus::Open));
@@ -149,7 +146,7 @@ fn escrow(
 }
 
 /// Sum of the uact among scaled amounts; amounts of funds may be negative.
-fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, Flaw> {
+fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, String> {
     coins.filter(|(denom, _)| *denom == UACT).try_fold(0i128, |sum, (_, amount)| {
         let amount: i128 =
             amount.parse().map_err(|_| format!("the amount {}", super::codes::shorten(amount)))?;
@@ -158,7 +155,7 @@ fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, Flaw
 }
 
 /// The whole amount of one coin; zero when it is not there.
-pub(super) fn coins(coins: &[Coin], denom: &str) -> Result<u64, Flaw> {
+pub(super) fn coins(coins: &[Coin], denom: &str) -> Result<u64, String> {
     let Some(coin) = coins.iter().find(|coin| coin.denom == denom) else { return Ok(0) };
     // More than 2^64 units of a coin are more than anybody needs, and still a number.
     coin.amount

@@ -45,7 +45,7 @@ pub enum ForeignError {
     #[error(
         "{0} answers, but not as a node of a chain does; give its gRPC address with --grpc, not its RPC address"
     )]
-    Odd(String),
+    InvalidResponse(String),
     /// Another chain.
     #[error(
         "{url} is a node of {found}, not of {wanted}; give the right --chain-id or another --grpc"
@@ -80,7 +80,7 @@ impl Foreign {
     pub fn new(url: &str) -> Result<Self, ForeignError> {
         let bad = |source| ForeignError::Url { url: url.to_owned(), source };
         let mut endpoint = Channel::from_shared(url.to_owned())
-            .map_err(|_| ForeignError::Odd(url.to_owned()))?
+            .map_err(|_| ForeignError::InvalidResponse(url.to_owned()))?
             .timeout(CALL)
             .connect_timeout(CALL);
         if url.starts_with("https://") {
@@ -138,7 +138,7 @@ impl Foreign {
             .into_inner();
         let header = answer.sdk_block.and_then(|block| block.header);
         let header = header.and_then(|h| Some((h.chain_id, h.height, nanos(h.time?))));
-        header.ok_or_else(|| ForeignError::Odd(self.url.clone()))
+        header.ok_or_else(|| ForeignError::InvalidResponse(self.url.clone()))
     }
 }
 

@@ -163,7 +163,7 @@ impl Controller {
             self.hands.expect(&tx);
             let (hands, wake) = (self.hands.clone(), self.wake.clone());
             self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-                hands.settle(&tx).await;
+                hands.broadcast_and_confirm(&tx).await;
                 hands.read_chain_and_leases(&BTreeSet::from([tx.dseq])).await;
                 wake.send_modify(|n| *n += 1);
             }));

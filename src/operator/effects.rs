@@ -238,7 +238,7 @@ impl Hands {
         let tx = self.ports.chain.sign(msg).await.map_err(|e| e.to_string())?;
         self.ports.store.keep_tx(&cluster.metadata.name, &tx).await.map_err(|e| e.to_string())?;
         self.expect(&tx);
-        match self.settle(&tx).await {
+        match self.broadcast_and_confirm(&tx).await {
             TxOutcome::Landed { .. } => Ok(()),
             TxOutcome::Failed { codespace, code, log } => {
                 Err(format!("{} failed: {codespace} code {code}: {log}", tx.purpose))
@@ -251,9 +251,9 @@ impl Hands {
 
     /// Sends these bytes until their end is known; only then may another transaction of that
     /// deployment be signed.
-    pub async fn settle(&self, tx: &SignedTx) -> TxOutcome {
+    pub async fn broadcast_and_confirm(&self, tx: &SignedTx) -> TxOutcome {
         let outcome = loop {
-            match self.ports.chain.settle(tx).await {
+            match self.ports.chain.broadcast_and_confirm(tx).await {
                 Ok(outcome) => break outcome,
                 Err(error) => {
                     tracing::warn!(tx = %tx.hash, purpose = %tx.purpose, %error, "the end of a transaction is not known yet");

@@ -452,7 +452,7 @@ async fn the_next_endpoint_is_asked_when_one_is_away_or_of_another_chain() {
     let wrong = foreign.serve().await;
     client(vec![wrong.clone(), uri]).read(&BTreeSet::new()).await.expect("the second answers");
     let error = client(vec![wrong]).check().await.expect_err("another chain");
-    assert!(matches!(&error, ChainError::Odd { .. }), "{error}");
+    assert!(matches!(&error, ChainError::InvalidResponse { .. }), "{error}");
     assert!(
         error.to_string().contains("it is a node of akashnet-2")
             && error.to_string().contains(CHAIN_ID),
@@ -626,7 +626,8 @@ async fn accepted_and_found_is_landed() {
     let script = fast();
     script.replay("BroadcastTx create deployment, accepted");
     script.replay("GetTx before inclusion (not found)").replay("GetTx create deployment, included");
-    let outcome = script.client().await.settle(&sent(&script, 60)).await.expect("an outcome");
+    let outcome =
+        script.client().await.broadcast_and_confirm(&sent(&script, 60)).await.expect("an outcome");
     let height = read::<cosmos::tx::v1beta1::GetTxResponse>("GetTx create deployment, included")
         .tx_response
         .expect("an end")
@@ -646,7 +647,12 @@ async fn a_lost_answer_or_a_repetition_is_looked_up() {
     ] {
         let script = fast();
         script.say(BROADCAST, broadcast).replay("GetTx create deployment, included");
-        let outcome = script.client().await.settle(&sent(&script, 60)).await.expect("an outcome");
+        let outcome = script
+            .client()
+            .await
+            .broadcast_and_confirm(&sent(&script, 60))
+            .await
+            .expect("an outcome");
         assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
     }
 }
@@ -659,7 +665,12 @@ async fn in_a_block_and_failed_is_failed() {
     ] {
         let script = fast();
         script.replay("BroadcastTx create lease").replay(case);
-        let outcome = script.client().await.settle(&sent(&script, 60)).await.expect("an outcome");
+        let outcome = script
+            .client()
+            .await
+            .broadcast_and_confirm(&sent(&script, 60))
+            .await
+            .expect("an outcome");
         assert!(
             matches!(&outcome, TxOutcome::Failed { codespace: c, code: n, .. } if c == codespace && *n == code),
             "{outcome:?}"
@@ -672,7 +683,10 @@ async fn it_is_expired_only_when_it_can_no_longer_be_in_a_block() {
     let script = fast();
     script.replay("BroadcastTx unordered, accepted").replay("GetTx before inclusion (not found)");
     let tx = sent(&script, 6);
-    assert_eq!(script.client().await.settle(&tx).await.expect("an outcome"), TxOutcome::Expired);
+    assert_eq!(
+        script.client().await.broadcast_and_confirm(&tx).await.expect("an outcome"),
+        TxOutcome::Expired
+    );
     assert!(script.lock().blocks > 6 + 2, "the time-out has passed, and a few blocks");
 
     // Its block was the last possible one, and the index of transactions was late.
@@ -682,7 +696,8 @@ async fn it_is_expired_only_when_it_can_no_longer_be_in_a_block() {
         script.replay("GetTx before inclusion (not found)");
     }
     script.replay("GetTx create deployment, included");
-    let outcome = script.client().await.settle(&sent(&script, 6)).await.expect("an outcome");
+    let outcome =
+        script.client().await.broadcast_and_confirm(&sent(&script, 6)).await.expect("an outcome");
     assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
 }
 
@@ -691,7 +706,8 @@ async fn a_refusal_ends_it_only_when_nobody_took_it_before() {
     // These bytes may have been sent by an earlier process: another node may still hold them.
     let script = fast();
     script.replay("BroadcastTx bad signature").replay("GetTx before inclusion (not found)");
-    let outcome = script.client().await.settle(&sent(&script, 6)).await.expect("an outcome");
+    let outcome =
+        script.client().await.broadcast_and_confirm(&sent(&script, 6)).await.expect("an outcome");
     assert!(
         matches!(&outcome, TxOutcome::Failed { codespace, code: 4, .. } if codespace == "sdk"),
         "{outcome:?}"
@@ -703,7 +719,7 @@ async fn a_refusal_ends_it_only_when_nobody_took_it_before() {
     script.replay("BroadcastTx fee too low").replay("GetTx before inclusion (not found)");
     let client = script.client().await;
     let tx = client.sign(&lease()).await.expect("a transaction");
-    let outcome = client.settle(&tx).await.expect("an outcome");
+    let outcome = client.broadcast_and_confirm(&tx).await.expect("an outcome");
     assert!(
         matches!(&outcome, TxOutcome::Failed { code: 13, log, .. } if log.contains("chain.gasPrice")),
         "{outcome:?}"
@@ -718,7 +734,7 @@ async fn a_text_that_is_no_text_does_not_hide_the_refusal() {
     script.replay("BroadcastTx fee granter without an allowance (raw_log is NOT valid UTF-8)");
     let client = script.client().await;
     let tx = client.sign(&lease()).await.expect("a transaction");
-    let outcome = client.settle(&tx).await.expect("an outcome");
+    let outcome = client.broadcast_and_confirm(&tx).await.expect("an outcome");
     assert!(
         matches!(&outcome, TxOutcome::Failed { code: 38, log, .. } if log.contains("wallet.feeGranter")),
         "{outcome:?}"

@@ -89,7 +89,7 @@ impl Market {
 
     async fn lands(&self, msg: ChainMsg) {
         let tx = self.client.sign(&msg).await.unwrap();
-        let outcome = tokio::time::timeout(DEADLINE, self.client.settle(&tx))
+        let outcome = tokio::time::timeout(DEADLINE, self.client.broadcast_and_confirm(&tx))
             .await
             .expect("settles in time")
             .unwrap();
@@ -202,7 +202,9 @@ impl Market {
     /// Signs and sends once.
     async fn tries(&self, msg: &ChainMsg) -> Result<TxOutcome, ChainError> {
         let tx = self.client.sign(msg).await?;
-        tokio::time::timeout(DEADLINE, self.client.settle(&tx)).await.expect("settles in time")
+        tokio::time::timeout(DEADLINE, self.client.broadcast_and_confirm(&tx))
+            .await
+            .expect("settles in time")
     }
 }
 
@@ -258,11 +260,17 @@ async fn a_lost_answer_neither_repeats_nor_loses_a_deployment() {
     let market = Market::open().await;
     let tx = market.client.sign(&create(8, 2)).await.unwrap();
     market.chain.faults().lose_next_answer();
-    let outcome = tokio::time::timeout(DEADLINE, market.client.settle(&tx)).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(DEADLINE, market.client.broadcast_and_confirm(&tx))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
     let tx = market.client.sign(&create(9, 2)).await.unwrap();
     market.chain.faults().lose_next_request();
-    let outcome = tokio::time::timeout(DEADLINE, market.client.settle(&tx)).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(DEADLINE, market.client.broadcast_and_confirm(&tx))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
     assert_eq!(market.read(8).await.deployments.len(), 2);
 }
@@ -325,7 +333,7 @@ async fn a_chain_of_another_name_is_not_used() {
     };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
     let client = ChainClient::connect(settings, wallet).unwrap();
-    assert!(matches!(client.check().await, Err(ChainError::Odd { .. })));
+    assert!(matches!(client.check().await, Err(ChainError::InvalidResponse { .. })));
 }
 
 /// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a
@@ -358,7 +366,7 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
     let before = client.read(&BTreeSet::new()).await.unwrap();
     let lands = async |msg: ChainMsg| {
         let tx = client.sign(&msg).await.unwrap();
-        let outcome = client.settle(&tx).await.unwrap();
+        let outcome = client.broadcast_and_confirm(&tx).await.unwrap();
         assert!(matches!(outcome, TxOutcome::Landed { .. }), "{msg:?}: {outcome:?}");
         let mut txs = cosmos::tx::v1beta1::service_client::ServiceClient::new(channel.clone());
         let found = txs

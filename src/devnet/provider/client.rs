@@ -50,7 +50,7 @@ pub enum ClientError {
     Lost,
     /// Its answer lacks something.
     #[error("the chain left out {0} of its answer; is it a node of Akash?")]
-    Odd(&'static str),
+    InvalidResponse(&'static str),
 }
 
 /// A signer on a channel.
@@ -72,7 +72,7 @@ impl ChainClient {
         let header = latest
             .sdk_block
             .and_then(|block| block.header)
-            .ok_or(ClientError::Odd("the header"))?;
+            .ok_or(ClientError::InvalidResponse("the header"))?;
         let mut accounts = auth::query_client::QueryClient::new(channel.clone());
         let request = auth::QueryAccountInfoRequest { address: account.address().to_owned() };
         let info = accounts
@@ -80,7 +80,7 @@ impl ChainClient {
             .await?
             .into_inner()
             .info
-            .ok_or(ClientError::Odd("the account"))?;
+            .ok_or(ClientError::InvalidResponse("the account"))?;
         let last_until = AtomicU64::new(0);
         Ok(Self {
             channel,
@@ -115,7 +115,7 @@ impl ChainClient {
             .await?
             .into_inner()
             .tx_response
-            .ok_or(ClientError::Odd("the result"))?;
+            .ok_or(ClientError::InvalidResponse("the result"))?;
         let hash = answer.txhash.clone();
         accepted(answer.codespace, answer.code, &answer.raw_log)?;
         let deadline = Instant::now() + LIFE;
@@ -123,8 +123,10 @@ impl ChainClient {
             tokio::time::sleep(POLL).await;
             match service.get_tx(tx::GetTxRequest { hash: hash.clone() }).await {
                 Ok(found) => {
-                    let result =
-                        found.into_inner().tx_response.ok_or(ClientError::Odd("the result"))?;
+                    let result = found
+                        .into_inner()
+                        .tx_response
+                        .ok_or(ClientError::InvalidResponse("the result"))?;
                     return accepted(result.codespace, result.code, &result.raw_log);
                 }
                 Err(status) if status.code() == Code::NotFound => {}

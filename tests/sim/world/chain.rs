@@ -529,7 +529,7 @@ impl Chain for SimChain {
         signed
     }
 
-    async fn settle(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
+    async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
         self.fuse.before().await;
         let mut send_at = tokio::time::Instant::now();
         let outcome = loop {

@@ -26,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The usual time between blocks of late: the median, because a chain that stood still for hours
 /// made but one slow block.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<VecDeque<Block>>);
+pub(super) struct BlockTime(Mutex<VecDeque<Block>>);
 
-impl Pace {
+impl BlockTime {
     /// Adds a sample.
     pub fn see(&self, block: Block) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,42 +118,42 @@ mod tests {
 
     #[test]
     fn the_median_of_what_was_seen_counts() {
-        let pace = Pace::default();
-        assert_eq!(pace.block_ms(), USUAL_MS);
-        pace.see(block(100, 1_000_000));
-        assert_eq!(pace.measured(), None);
-        pace.see(block(80, 900_000));
-        assert_eq!(pace.block_ms(), 5000);
-        pace.see(block(120, 1_060_000));
-        assert_eq!(pace.block_ms(), 3000, "of two the shorter one");
-        pace.see(block(140, 1_140_000));
-        assert_eq!(pace.block_ms(), 4000);
-        pace.see(block(140, 9_999_999));
-        assert_eq!(pace.block_ms(), 4000, "a block has one time");
+        let block_time = BlockTime::default();
+        assert_eq!(block_time.block_ms(), USUAL_MS);
+        block_time.see(block(100, 1_000_000));
+        assert_eq!(block_time.measured(), None);
+        block_time.see(block(80, 900_000));
+        assert_eq!(block_time.block_ms(), 5000);
+        block_time.see(block(120, 1_060_000));
+        assert_eq!(block_time.block_ms(), 3000, "of two the shorter one");
+        block_time.see(block(140, 1_140_000));
+        assert_eq!(block_time.block_ms(), 4000);
+        block_time.see(block(140, 9_999_999));
+        assert_eq!(block_time.block_ms(), 4000, "a block has one time");
     }
 
     #[test]
     fn a_chain_that_stood_still_is_not_slow() {
-        let pace = Pace::default();
+        let block_time = BlockTime::default();
         let halt = 8 * 3600 * 1000;
         // Looked up at the start, right after the halt.
         for n in 0..=9 {
             let after = if n > 7 { halt } else { 0 };
-            pace.see(block(100 + 3 * n, u128::from(n.unsigned_abs()) * 18_000 + after));
+            block_time.see(block(100 + 3 * n, u128::from(n.unsigned_abs()) * 18_000 + after));
         }
-        assert_eq!(pace.block_ms(), 6000);
+        assert_eq!(block_time.block_ms(), 6000);
         // And one more halt while it runs, a block at a time.
         for n in 0..100 {
-            pace.see(block(
+            block_time.see(block(
                 200 + n,
                 10 * halt + u128::from(n.unsigned_abs()) * 6000 + if n > 50 { halt } else { 0 },
             ));
-            assert_eq!(pace.block_ms(), 6000);
+            assert_eq!(block_time.block_ms(), 6000);
         }
         // A chain that became faster is soon known.
         (0..30).for_each(|n| {
-            pace.see(block(300 + n, 20 * halt + u128::from(n.unsigned_abs()) * 2000));
+            block_time.see(block(300 + n, 20 * halt + u128::from(n.unsigned_abs()) * 2000));
         });
-        assert_eq!(pace.block_ms(), 2000);
+        assert_eq!(block_time.block_ms(), 2000);
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::codes::{self, Check};
 use super::endpoint::{Block, Node, Nodes};
-use super::{ChainError, pace::Pace};
+use super::{ChainError, block_time::BlockTime};
 use crate::model::chain::{SignedTx, TxOutcome};
 use crate::retry::{MAX_RETRY, retry};
 use crate::wire::cosmos::base::abci::v1beta1::TxResponse;
@@ -47,13 +47,13 @@ impl Unsent {
 }
 
 /// What one look at the chain showed.
-enum Sight {
+enum TxLookup {
     End(TxOutcome),
     NotFound(Block),
 }
 
 /// How a transaction was received.
-enum Reception {
+enum BroadcastResult {
     /// It is there, or may be.
     Waiting,
     /// Not taken; `certain` when no node can have taken it before.
@@ -64,9 +64,9 @@ enum Reception {
 
 /// Sends the bytes and looks until they landed, failed or can no longer land. Also says whether
 /// they are in a block, and so were paid for.
-pub(super) async fn settle(
+pub(super) async fn broadcast_and_confirm(
     nodes: &Nodes,
-    pace: &Pace,
+    block_time: &BlockTime,
     unsent: &Unsent,
     tx: &SignedTx,
 ) -> Result<(TxOutcome, bool), ChainError> {
@@ -79,19 +79,19 @@ pub(super) async fn settle(
         if Instant::now() >= send_at && too_late_since.is_none() {
             send_at = Instant::now() + SEND_AGAIN;
             match broadcast(nodes, tx, first).await {
-                Reception::Waiting => refused = None,
-                Reception::Refused { outcome, certain: true } => return Ok((outcome, false)),
-                Reception::Refused { outcome, certain: false } => refused = Some(outcome),
-                Reception::Unknown => send_at = Instant::now() + Duration::from_secs(1),
+                BroadcastResult::Waiting => refused = None,
+                BroadcastResult::Refused { outcome, certain: true } => return Ok((outcome, false)),
+                BroadcastResult::Refused { outcome, certain: false } => refused = Some(outcome),
+                BroadcastResult::Unknown => send_at = Instant::now() + Duration::from_secs(1),
             }
             first = false;
         }
-        let sight =
+        let found =
             retry(MAX_RETRY, is_away, || nodes.ask(|node| look(node, tx.hash.clone()))).await?;
-        match sight {
-            Sight::End(outcome) => return Ok((outcome, true)),
-            Sight::NotFound(block) => {
-                pace.see(block);
+        match found {
+            TxLookup::End(outcome) => return Ok((outcome, true)),
+            TxLookup::NotFound(block) => {
+                block_time.see(block);
                 if block.time() > tx.timeout
                     && block.height > *too_late_since.get_or_insert(block.height) + MARGIN
                 {
@@ -109,7 +109,8 @@ pub(super) async fn settle(
                 source: source.into(),
             });
         }
-        tokio::time::sleep(Duration::from_millis((pace.block_ms() / 4).clamp(50, 1000))).await;
+        tokio::time::sleep(Duration::from_millis((block_time.block_ms() / 4).clamp(50, 1000)))
+            .await;
     }
 }
 
@@ -118,7 +119,7 @@ pub(super) fn is_away(error: &ChainError) -> bool {
 }
 
 /// One round of sending. `first`: nobody can have seen these bytes before.
-async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> Reception {
+async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> BroadcastResult {
     let tries = Arc::new(AtomicUsize::new(0));
     let sent = nodes.ask(|node| {
         tries.fetch_add(1, Ordering::Relaxed);
@@ -133,14 +134,14 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> Reception {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(hash = %tx.hash, %error, "the answer to a transaction is lost, it is looked up");
-            return Reception::Unknown;
+            return BroadcastResult::Unknown;
         }
     };
     let log = String::from_utf8_lossy(&answer.raw_log);
     match codes::check(&answer.codespace, answer.code, &log) {
-        Check::Accepted | Check::LookUp => Reception::Waiting,
-        Check::Later => Reception::Unknown,
-        Check::Refused => Reception::Refused {
+        Check::Accepted | Check::LookUp => BroadcastResult::Waiting,
+        Check::Later => BroadcastResult::Unknown,
+        Check::Refused => BroadcastResult::Refused {
             outcome: failed(&answer),
             certain: first && tries.load(Ordering::Relaxed) == 1,
         },
@@ -149,17 +150,17 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> Reception {
 
 /// Looks a transaction up. The block is read before it, from the same node: what is not found then
 /// was in no block up to that one.
-async fn look(node: Node, hash: String) -> Result<Sight, ChainError> {
+async fn look(node: Node, hash: String) -> Result<TxLookup, ChainError> {
     let block = node.latest().await?;
     let request = GetTxRequest { hash };
     let answer = match node.call("a transaction's end", node.txs().get_tx(request)).await {
         Ok(answer) => node.part(answer.tx_response, "end of a transaction")?,
         Err(ChainError::Refused { codespace, code: 5, .. }) if codespace == "grpc" => {
-            return Ok(Sight::NotFound(block));
+            return Ok(TxLookup::NotFound(block));
         }
         Err(error) => return Err(error),
     };
-    Ok(Sight::End(if answer.code == 0 {
+    Ok(TxLookup::End(if answer.code == 0 {
         TxOutcome::Landed { height: answer.height }
     } else {
         failed(&answer)
