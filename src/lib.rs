@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod chain;
+pub mod changes;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "devnet")]

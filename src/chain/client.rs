@@ -14,7 +14,7 @@ use super::block_time::BlockTime;
 use super::broadcast::{self, Unsent};
 use super::endpoint::{Node, Nodes};
 use super::fees::{self, FeeLimits, Fees};
-use super::read::{self, Providers};
+use super::read::{self, Providers, Scope};
 use super::tx::{self, FeeOffer};
 use super::wallet::Wallet;
 use super::{Chain, ChainError};
@@ -222,15 +222,9 @@ impl ChainClient {
             fee.uakt,
         ))
     }
-}
 
-#[async_trait]
-impl Chain for ChainClient {
-    fn owner(&self) -> &str {
-        self.wallet.address()
-    }
-
-    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+    /// Everything within `scope`, from one node at one height.
+    async fn view(&self, scope: Scope<'_>) -> Result<ChainView, ChainError> {
         let view = self
             .nodes
             .ask(|node| async move {
@@ -241,7 +235,7 @@ impl Chain for ChainClient {
                     Box::pin(read::view(
                         &node,
                         self.wallet.address(),
-                        known,
+                        scope,
                         block,
                         self.block_time.block_ms(),
                         &self.providers,
@@ -255,6 +249,21 @@ impl Chain for ChainClient {
             self.nodes.prefer_newest().await;
         }
         Ok(view)
+    }
+}
+
+#[async_trait]
+impl Chain for ChainClient {
+    fn owner(&self) -> &str {
+        self.wallet.address()
+    }
+
+    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        self.view(Scope::All { known }).await
+    }
+
+    async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        self.view(Scope::Only(dseqs)).await
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {

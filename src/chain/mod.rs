@@ -75,6 +75,10 @@ pub trait Chain: Send + Sync {
     /// those of `known` in whatever state. Either all of it or an error.
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError>;
 
+    /// Reads these deployments alone, in whatever state, with what hangs on them and the wallet's
+    /// balances. One that the chain never heard of is left out.
+    async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError>;
+
     /// Simulates and signs one message; nothing is sent. The bytes stay valid for at most 60 s of
     /// block time. An error when it would cost more than it may, or failed for its fee too often.
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError>;

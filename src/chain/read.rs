@@ -52,12 +52,20 @@ impl Providers {
     }
 }
 
-/// The owner's view at `block`; `known` deployments are in it whatever their state, unless the
-/// chain never heard of them.
+/// What a reading covers.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    /// All active deployments, and these whatever their state.
+    All { known: &'a BTreeSet<u64> },
+    /// These alone, whatever their state.
+    Only(&'a BTreeSet<u64>),
+}
+
+/// The owner's view at `block`, without deployments that the chain never heard of.
 pub(super) async fn view(
     node: &Node,
     owner: &str,
-    known: &BTreeSet<u64>,
+    scope: Scope<'_>,
     block: Block,
     block_ms: u64,
     cache: &Providers,
@@ -67,7 +75,7 @@ pub(super) async fn view(
         reader.spendable(UACT),
         reader.spendable(UAKT),
         reader.min_deposit(),
-        reader.parts(known)
+        reader.scope(scope)
     )?;
     let deployments = parts
         .into_iter()
@@ -122,12 +130,33 @@ impl Reader {
         view::coins(&params.min_deposits, UACT).map_err(|flaw| self.node.odd(flaw))
     }
 
+    async fn scope(&self, scope: Scope<'_>) -> Result<BTreeMap<u64, Parts>, ChainError> {
+        match scope {
+            // On the heap, as all that reads much at once.
+            Scope::All { known } => Box::pin(self.parts(known)).await,
+            Scope::Only(dseqs) => {
+                let dseqs = dseqs.iter().copied().collect();
+                let part = |reader: Self, dseq| async move { Box::pin(reader.part(dseq)).await };
+                let found = self.each(dseqs, part).await?;
+                Ok(found.into_iter().filter_map(|(dseq, of)| Some((dseq, of?))).collect())
+            }
+        }
+    }
+
+    /// All answers about one deployment.
+    async fn part(&self, dseq: u64) -> Result<Option<Parts>, ChainError> {
+        let Some(deployment) = self.one(dseq).await? else { return Ok(None) };
+        let (orders, bids, leases) =
+            tokio::try_join!(self.open_orders(dseq), self.open_bids(dseq), self.leases(dseq, ""))?;
+        Ok(Some(Parts { deployment, orders, bids, leases }))
+    }
+
     /// All answers, sorted by deployment.
     async fn parts(&self, known: &BTreeSet<u64>) -> Result<BTreeMap<u64, Parts>, ChainError> {
         let (active, orders, bids, running, leaving) = tokio::try_join!(
             self.active(),
-            self.open_orders(),
-            self.open_bids(),
+            self.open_orders(0),
+            self.open_bids(0),
             self.leases(0, "active"),
             // Not among the active ones, and paid all the same.
             self.leases(0, "reclaiming"),
@@ -209,9 +238,11 @@ impl Reader {
         )
     }
 
-    async fn open_orders(&self) -> Result<Vec<market::Order>, ChainError> {
+    /// Of one deployment (0: of all).
+    async fn open_orders(&self, dseq: u64) -> Result<Vec<market::Order>, ChainError> {
         let filters = market::OrderFilters {
             owner: self.owner.clone(),
+            dseq,
             state: "open".into(),
             ..Default::default()
         };
@@ -228,9 +259,11 @@ impl Reader {
         .await
     }
 
-    async fn open_bids(&self) -> Result<Vec<market::Bid>, ChainError> {
+    /// Of one deployment (0: of all).
+    async fn open_bids(&self, dseq: u64) -> Result<Vec<market::Bid>, ChainError> {
         let filters = market::BidFilters {
             owner: self.owner.clone(),
+            dseq,
             state: "open".into(),
             ..Default::default()
         };

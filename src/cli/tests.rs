@@ -19,7 +19,7 @@ use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Event, Store};
+use crate::store::{Event, Events as _, Objects as _};
 
 /// An operator without a control loop: the test plays it.
 struct Operator {
@@ -501,7 +501,7 @@ async fn wait_and_delete_end_when_it_is_so() {
             .deletion_timestamp
             .is_none()
         {
-            changes.changed().await.unwrap();
+            changes.next().await.unwrap();
         }
         assert!(
             operator

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use super::convert::{LARGEST_STATE, SENTENCE, node_state};
 use super::observe::lock;
 use super::ports::{AgentError, Agents, LogLines};
+use crate::changes::{Changes, Notifier};
 use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};
@@ -48,9 +49,10 @@ struct Shared {
     socks5: Option<SocketAddr>,
     identity: AgentTls,
     now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
-    watched: Mutex<BTreeMap<IncarnationName, Watched>>,
+    /// By cluster.
+    watched: Mutex<BTreeMap<String, BTreeMap<IncarnationName, Watched>>>,
     views: Mutex<BTreeMap<IncarnationName, NodeView>>,
-    changes: watch::Sender<u64>,
+    changes: Notifier<IncarnationName>,
 }
 
 struct Watched {
@@ -77,7 +79,7 @@ impl MeshAgents {
                 now,
                 watched: Mutex::default(),
                 views: Mutex::default(),
-                changes: watch::channel(0).0,
+                changes: Notifier::default(),
             }),
         }
     }
@@ -93,7 +95,7 @@ impl Shared {
         views.insert(name.clone(), view);
         drop(views);
         if news {
-            self.changes.send_modify(|n| *n += 1);
+            self.changes.notify(name.clone());
         }
     }
 
@@ -102,8 +104,29 @@ impl Shared {
         if let Some(view) = views.get_mut(name).filter(|v| v.connected) {
             view.connected = false;
             drop(views);
-            self.changes.send_modify(|n| *n += 1);
+            self.changes.notify(name.clone());
         }
+    }
+
+    /// The node that is watched under this name, if it is.
+    fn watched<T>(&self, name: &IncarnationName, part: impl FnOnce(&Watched) -> T) -> Option<T> {
+        lock(&self.watched).get(name.cluster())?.get(name).map(part)
+    }
+
+    /// Begins to watch a node; `None` when it cannot be dialled at all.
+    fn start(self: &Arc<Self>, name: &IncarnationName, ip: IpAddr) -> Option<Watched> {
+        let channel = match agent_channel(self.socks5, ip, AGENT_PORT, &self.identity, &name.0) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::error!(incarnation = %name, %error, "a node cannot be dialled");
+                return None;
+            }
+        };
+        let stop = CancellationToken::new();
+        let task = self.clone().watch(name.clone(), channel.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(task));
+        let readers = Arc::new(Semaphore::new(READERS));
+        Some(Watched { ip, channel, readers, _task: stop.drop_guard() })
     }
 
     /// Watches one node until it is let go.
@@ -158,39 +181,29 @@ fn same_but_nonce(a: &NodeState, b: &NodeState) -> bool {
 
 #[async_trait]
 impl Agents for MeshAgents {
-    fn watch(&self, targets: &BTreeMap<IncarnationName, String>) {
-        let mut watched = lock(&self.shared.watched);
-        watched.retain(|name, w| targets.get(name).and_then(|ip| ip.parse().ok()) == Some(w.ip));
-        lock(&self.shared.views).retain(|name, _| targets.contains_key(name));
+    fn watch(&self, cluster: &str, targets: &BTreeMap<IncarnationName, String>) {
+        let mut clusters = lock(&self.shared.watched);
+        let mut before = clusters.remove(cluster).unwrap_or_default();
+        let mut watched = BTreeMap::new();
         for (name, ip) in targets {
-            if watched.contains_key(name) {
-                continue;
-            }
             let Ok(ip) = ip.parse::<IpAddr>() else { continue };
-            let channel = match agent_channel(
-                self.shared.socks5,
-                ip,
-                AGENT_PORT,
-                &self.shared.identity,
-                &name.0,
-            ) {
-                Ok(channel) => channel,
-                Err(error) => {
-                    tracing::error!(incarnation = %name, %error, "a node cannot be dialled");
-                    continue;
-                }
-            };
-            let stop = CancellationToken::new();
-            let task = self.shared.clone().watch(name.clone(), channel.clone());
-            tokio::spawn(stop.clone().run_until_cancelled_owned(task));
-            let readers = Arc::new(Semaphore::new(READERS));
-            watched
-                .insert(name.clone(), Watched { ip, channel, readers, _task: stop.drop_guard() });
+            let kept = before.remove(name).filter(|w| w.ip == ip);
+            if let Some(node) = kept.or_else(|| self.shared.start(name, ip)) {
+                watched.insert(name.clone(), node);
+            }
+        }
+        let mut views = lock(&self.shared.views);
+        for name in before.keys().filter(|name| !targets.contains_key(*name)) {
+            views.remove(name);
+        }
+        drop(views);
+        if !watched.is_empty() {
+            clusters.insert(cluster.to_owned(), watched);
         }
     }
 
-    fn views(&self) -> BTreeMap<IncarnationName, NodeView> {
-        lock(&self.shared.views).clone()
+    fn view(&self, incarnation: &IncarnationName) -> Option<NodeView> {
+        lock(&self.shared.views).get(incarnation).cloned()
     }
 
     async fn command(
@@ -199,7 +212,7 @@ impl Agents for MeshAgents {
         request: CommandRequest,
     ) -> Result<(), AgentError> {
         let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
-        let channel = lock(&self.shared.watched).get(incarnation).map(|w| w.channel.clone());
+        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
         let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
         let reply = tokio::time::timeout(COMMAND_LIMIT, client.command(request))
@@ -230,7 +243,7 @@ impl Agents for MeshAgents {
     ) -> Result<LogLines, AgentError> {
         let name = incarnation.clone();
         let failed = move |detail: String| AgentError::NoLog { incarnation: name.clone(), detail };
-        let known = lock(&self.shared.watched).get(incarnation).map(|w| (w.ip, w.readers.clone()));
+        let known = self.shared.watched(incarnation, |w| (w.ip, w.readers.clone()));
         let (ip, readers) = known.ok_or_else(|| failed("it is not on the mesh".to_owned()))?;
         let place = readers
             .try_acquire_owned()
@@ -272,7 +285,7 @@ impl Agents for MeshAgents {
         Ok(lines.take(most).boxed())
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self) -> Changes<IncarnationName> {
         self.shared.changes.subscribe()
     }
 }

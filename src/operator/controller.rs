@@ -141,8 +141,8 @@ impl Controller {
                 () = shutdown.cancelled() => break,
                 _ = tick.tick() => self.observe().await?,
                 changed = wake.changed() => if changed.is_err() { break },
-                changed = store.changed() => if changed.is_err() { break },
-                changed = agents.changed() => if changed.is_err() { break },
+                changed = store.next() => if changed.is_none() { break },
+                changed = agents.next() => if changed.is_none() { break },
                 () = news(&mut own) => self.hands.watch_nodes().await?,
             }
             self.pass().await?;
@@ -204,11 +204,11 @@ impl Controller {
 
     /// Deployments whose node does not speak for itself.
     fn unheard(&self, clusters: &[Stored]) -> BTreeSet<u64> {
-        let views = self.hands.ports.agents.views();
+        let agents = &self.hands.ports.agents;
         clusters
             .iter()
             .flat_map(|c| &c.record.incarnations)
-            .filter(|(n, _)| !views.get(n).is_some_and(|v| v.connected))
+            .filter(|(n, _)| !agents.view(n).is_some_and(|v| v.connected))
             .map(|(_, i)| i.dseq)
             .collect()
     }
@@ -221,6 +221,9 @@ impl Controller {
         inventory.held = self.hands.own_keys();
         inventory.minting = self.hands.minted_since(inventory.mesh.at);
         inventory.not_minted = self.hands.not_minted();
+        let agents = &self.hands.ports.agents;
+        let nodes = clusters.iter().flat_map(|c| c.record.incarnations.keys());
+        inventory.nodes = nodes.filter_map(|n| Some((n.clone(), agents.view(n)?))).collect();
         inventory.unrecorded = self.hands.readings.unrecorded(&clusters);
         inventory.delivered = self.hands.delivered();
         inventory.failing =
@@ -422,12 +425,13 @@ impl Hands {
     async fn watch_nodes(&self) -> Result<(), StoreError> {
         let clusters = self.ports.store.list().await?;
         let settings = &self.settings;
-        let nodes = clusters.iter().flat_map(|c| {
-            let tags = [settings.tag_of(&c.cluster), &settings.quarantine_tag];
-            c.record.incarnations.iter().map(move |(name, i)| (name, i.device.as_deref(), tags))
-        });
-        let targets = self.readings.addresses(&self.ports, nodes);
-        self.ports.agents.watch(&targets);
+        for stored in &clusters {
+            let tags = [settings.tag_of(&stored.cluster), &settings.quarantine_tag];
+            let nodes = stored.record.incarnations.iter();
+            let nodes = nodes.map(|(name, i)| (name, i.device.as_deref(), tags));
+            let targets = self.readings.addresses(&self.ports, nodes);
+            self.ports.agents.watch(&stored.cluster.metadata.name, &targets);
+        }
         Ok(())
     }
 

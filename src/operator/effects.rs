@@ -158,9 +158,8 @@ impl Hands {
                 self.ports.mesh.revoke(key).await.map_err(|e| e.to_string())
             }
             Effect::Command { incarnation, authority, command } => {
-                let views = self.ports.agents.views();
-                let nonce =
-                    views.get(incarnation).map(|v| v.state.nonce.clone()).unwrap_or_default();
+                let view = self.ports.agents.view(incarnation);
+                let nonce = view.map(|v| v.state.nonce).unwrap_or_default();
                 let request = convert::command(&self.settings.root, *authority, nonce, command);
                 self.ports.agents.command(incarnation, request).await.map_err(|e| e.to_string())
             }

@@ -232,8 +232,9 @@ impl Readings {
             let known = address(&mesh, &own, &name.hostname(&self.installation), reported, tags);
             Some((name.clone(), known.or_else(|| last.get(name).cloned())?))
         });
-        *last = found.collect();
-        last.clone()
+        let found: BTreeMap<_, _> = found.collect();
+        last.extend(found.clone());
+        found
     }
 
     /// Everything at this moment; what this process itself holds is filled in by the caller.
@@ -244,7 +245,7 @@ impl Readings {
             own_mesh: own_mesh(ports),
             leases: lock(&self.leases).clone(),
             pages: lock(&self.pages).clone(),
-            nodes: ports.agents.views(),
+            nodes: BTreeMap::new(),
             held: BTreeMap::new(),
             minting: BTreeSet::new(),
             not_minted: BTreeMap::new(),

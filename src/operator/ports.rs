@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::chain::Chain;
+use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::mesh::MeshControl;
 use crate::model::ids::IncarnationName;
@@ -58,11 +59,12 @@ pub type LogLines = BoxStream<'static, Result<wire::LogLine, AgentError>>;
 /// The node agents, watched all the time.
 #[async_trait]
 pub trait Agents: Send + Sync {
-    /// The nodes to watch from now on and their mesh addresses; others are let go.
-    fn watch(&self, targets: &BTreeMap<IncarnationName, String>);
+    /// The nodes of a cluster to watch from now on and their mesh addresses; others of it are let
+    /// go.
+    fn watch(&self, cluster: &str, targets: &BTreeMap<IncarnationName, String>);
 
-    /// What was heard of each node that reported at least once.
-    fn views(&self) -> BTreeMap<IncarnationName, NodeView>;
+    /// What was heard of a node, once it reported.
+    fn view(&self, incarnation: &IncarnationName) -> Option<NodeView>;
 
     /// Sends one command; the view holds the state of the reply when this returns.
     async fn command(
@@ -81,8 +83,8 @@ pub trait Agents: Send + Sync {
         follow: bool,
     ) -> Result<LogLines, AgentError>;
 
-    /// Ticks whenever a view changed.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Nodes whose view changes from now on, in more than what is measured all the time.
+    fn changes(&self) -> Changes<IncarnationName>;
 }
 
 /// Everything outside the controller.

@@ -34,7 +34,7 @@ use crate::plan::Timing;
 use crate::secrets::{RootSecret, TooShort};
 use crate::server::{self, ServeError, StatusCache};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Leadership as _, StoreError};
 
 /// Why the operator does not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::logs::fake::FakeLogs;
 use super::*;
+use crate::store::Objects as _;
 use crate::store::sqlite::SqliteStore;
 
 fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeError>>) {

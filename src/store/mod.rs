@@ -4,10 +4,10 @@
 pub mod sqlite;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
+use crate::changes::Changes;
 use crate::model::chain::SignedTx;
 use crate::model::record::Record;
 use crate::model::time::UnixMs;
@@ -101,13 +101,9 @@ pub fn next_term(last: u64, now: UnixMs, random: u32) -> u64 {
     if fresh > last { fresh } else { last + 1 + random }
 }
 
-/// The store.
+/// The objects that people apply.
 #[async_trait]
-pub trait Store: Send + Sync {
-    /// Raises the term and returns it: every later write of a process with a lower term fails with
-    /// `Superseded`. See [`next_term`].
-    async fn take_over(&self) -> Result<u64, StoreError>;
-
+pub trait Objects: Send + Sync {
     /// All objects, by name.
     async fn list(&self) -> Result<Vec<Stored>, StoreError>;
 
@@ -121,6 +117,19 @@ pub trait Store: Send + Sync {
     /// Marks an object for deletion; it stays until the operator removes it.
     async fn mark_deleted(&self, name: &str) -> Result<(), StoreError>;
 
+    /// Publishes a status; it does not touch generation.
+    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError>;
+
+    /// Forgets an object whose deletion was carried out, with its record.
+    async fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Names of objects whose desired part changes from now on.
+    fn changes(&self) -> Changes<String>;
+}
+
+/// The operator's memory of each object.
+#[async_trait]
+pub trait Records: Send + Sync {
     /// Replaces the record if its version is still `expected`; returns the new version.
     async fn set_record(
         &self,
@@ -128,13 +137,11 @@ pub trait Store: Send + Sync {
         expected: u64,
         record: &Record,
     ) -> Result<u64, StoreError>;
+}
 
-    /// Publishes a status; it does not touch generation.
-    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError>;
-
-    /// Forgets an object whose deletion was carried out.
-    async fn remove(&self, name: &str) -> Result<(), StoreError>;
-
+/// Transactions that were signed and may still land.
+#[async_trait]
+pub trait Outbox: Send + Sync {
     /// Keeps a signed transaction before it is sent.
     async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError>;
 
@@ -143,13 +150,27 @@ pub trait Store: Send + Sync {
 
     /// Forgets a transaction whose end is known.
     async fn drop_tx(&self, hash: &str) -> Result<(), StoreError>;
+}
 
+/// What happened, for people. Nothing reads it to decide.
+#[async_trait]
+pub trait Events: Send + Sync {
     /// Writes events; the newest 1000 of each cluster are kept.
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError>;
 
     /// Events of a cluster, oldest first.
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError>;
-
-    /// Ticks whenever a desired part changed.
-    fn changes(&self) -> watch::Receiver<u64>;
 }
+
+/// Which operator process may write.
+#[async_trait]
+pub trait Leadership: Send + Sync {
+    /// Raises the term and returns it: every later write of a process with a lower term fails with
+    /// `Superseded`. See [`next_term`].
+    async fn take_over(&self) -> Result<u64, StoreError>;
+}
+
+/// A home for all of it.
+pub trait Store: Objects + Records + Outbox + Events + Leadership {}
+
+impl<T: Objects + Records + Outbox + Events + Leadership> Store for T {}

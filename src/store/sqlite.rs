@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use rustix::fs::{FlockOperation, flock};
-use tokio::sync::watch;
 
-use super::{Event, Store, StoreError, Stored};
+use super::{Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored};
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
+use crate::changes::{Changes, Notifier};
 use crate::model::chain::SignedTx;
 use crate::model::ids::InstallationId;
 use crate::model::record::Record;
@@ -45,7 +45,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Shared {
     connection: Mutex<Connection>,
-    changes: watch::Sender<u64>,
+    changes: Notifier<String>,
     /// The lock on the file lives as long as this does.
     _lock: Option<File>,
 }
@@ -108,7 +108,7 @@ impl SqliteStore {
         schema::migrate(&mut connection, path, schema::MIGRATIONS)?;
         let shared = Shared {
             connection: Mutex::new(connection),
-            changes: watch::Sender::new(0),
+            changes: Notifier::default(),
             _lock: lock,
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), term: AtomicU64::new(0) }))
@@ -147,24 +147,13 @@ impl SqliteStore {
         .await
     }
 
-    fn tick(&self) {
-        self.shared.changes.send_modify(|n| *n += 1);
+    fn notify(&self, name: &str) {
+        self.shared.changes.notify(name.to_owned());
     }
 }
 
 #[async_trait]
-impl Store for SqliteStore {
-    async fn take_over(&self) -> Result<u64, StoreError> {
-        let random = rand::random();
-        let term = self
-            .run(move |tx| {
-                rows::raise_term(tx, |last| super::next_term(last, UnixMs::now(), random))
-            })
-            .await?;
-        self.term.store(term, Ordering::Release);
-        Ok(term)
-    }
-
+impl Objects for SqliteStore {
     async fn list(&self) -> Result<Vec<Stored>, StoreError> {
         self.run(rows::all).await
     }
@@ -177,20 +166,20 @@ impl Store for SqliteStore {
     async fn apply(&self, cluster: RedisCluster) -> Result<Stored, StoreError> {
         let (stored, changed) = self.run(move |tx| apply(tx, &cluster)).await?;
         if changed {
-            self.tick();
+            self.notify(&stored.cluster.metadata.name);
         }
         Ok(stored)
     }
 
     async fn mark_deleted(&self, name: &str) -> Result<(), StoreError> {
-        let name = name.to_owned();
+        let owned = name.to_owned();
         let changed = self
             .run(move |tx| {
-                if must(tx, &name)?.cluster.metadata.deletion_timestamp.is_some() {
+                if must(tx, &owned)?.cluster.metadata.deletion_timestamp.is_some() {
                     return Ok(false);
                 }
                 let version = rows::count_up(tx, "resource_version")?;
-                let row = params![name, UnixMs::now().to_string(), rows::int(version)];
+                let row = params![owned, UnixMs::now().to_string(), rows::int(version)];
                 tx.execute(
                     "UPDATE object SET deleted = ?2, resource_version = ?3 WHERE name = ?1",
                     row,
@@ -200,28 +189,9 @@ impl Store for SqliteStore {
             })
             .await?;
         if changed {
-            self.tick();
+            self.notify(name);
         }
         Ok(())
-    }
-
-    async fn set_record(
-        &self,
-        name: &str,
-        expected: u64,
-        record: &Record,
-    ) -> Result<u64, StoreError> {
-        let (name, record) = (name.to_owned(), rows::json(record)?);
-        self.run_in_charge(move |tx| {
-            if must(tx, &name)?.record_version != expected {
-                return Err(StoreError::Conflict { name });
-            }
-            let row = params![name, record, rows::int(expected + 1)];
-            tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row)
-                .map_err(failed)?;
-            Ok(expected + 1)
-        })
-        .await
     }
 
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
@@ -242,10 +212,10 @@ impl Store for SqliteStore {
     }
 
     async fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let name = name.to_owned();
+        let owned = name.to_owned();
         self.run_in_charge(move |tx| {
-            if tx.execute("DELETE FROM object WHERE name = ?1", [&name]).map_err(failed)? == 0 {
-                return Err(StoreError::NotFound { name });
+            if tx.execute("DELETE FROM object WHERE name = ?1", [&owned]).map_err(failed)? == 0 {
+                return Err(StoreError::NotFound { name: owned });
             }
             let oldest = UnixMs::now().0.saturating_sub(EVENTS_OF_THE_GONE_MS);
             let stale =
@@ -253,10 +223,39 @@ impl Store for SqliteStore {
             tx.execute(stale, [rows::int(oldest)]).map(drop).map_err(failed)
         })
         .await?;
-        self.tick();
+        self.notify(name);
         Ok(())
     }
 
+    fn changes(&self) -> Changes<String> {
+        self.shared.changes.subscribe()
+    }
+}
+
+#[async_trait]
+impl Records for SqliteStore {
+    async fn set_record(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError> {
+        let (name, record) = (name.to_owned(), rows::json(record)?);
+        self.run_in_charge(move |tx| {
+            if must(tx, &name)?.record_version != expected {
+                return Err(StoreError::Conflict { name });
+            }
+            let row = params![name, record, rows::int(expected + 1)];
+            tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row)
+                .map_err(failed)?;
+            Ok(expected + 1)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteStore {
     async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError> {
         let (cluster, signed) = (cluster.to_owned(), tx.clone());
         self.run_in_charge(move |tx| rows::put_tx(tx, &cluster, &signed)).await
@@ -273,7 +272,10 @@ impl Store for SqliteStore {
         })
         .await
     }
+}
 
+#[async_trait]
+impl Events for SqliteStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
@@ -295,9 +297,19 @@ impl Store for SqliteStore {
         let cluster = cluster.to_owned();
         self.run(move |tx| rows::events(tx, &cluster)).await
     }
+}
 
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.shared.changes.subscribe()
+#[async_trait]
+impl Leadership for SqliteStore {
+    async fn take_over(&self) -> Result<u64, StoreError> {
+        let random = rand::random();
+        let term = self
+            .run(move |tx| {
+                rows::raise_term(tx, |last| super::next_term(last, UnixMs::now(), random))
+            })
+            .await?;
+        self.term.store(term, Ordering::Release);
+        Ok(term)
     }
 }
 

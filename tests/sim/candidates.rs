@@ -10,7 +10,7 @@ use akash_redis::model::node::{AttachedReplica, History, Process, Role};
 use akash_redis::model::record::FailoverReport;
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
-use akash_redis::store::Store;
+use akash_redis::store::Events as _;
 
 use crate::lifecycle::THREE;
 use crate::scene::{NOW, Scene, degraded, detached, name, promoted, replica};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use akash_redis::store::Store;
+use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
 use crate::world::World;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use akash_redis::api::status::Condition;
 use akash_redis::api::types::MIGRATE;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::store::Store;
+use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
 use crate::world::{Terms, World};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use akash_redis::store::Store;
+use akash_redis::store::Objects as _;
 
 use crate::world::World;
 use crate::world::many::{in_a_world, in_many_worlds, setting};

@@ -12,7 +12,7 @@ use akash_redis::model::time::UnixMs;
 use akash_redis::node::commands::{Memory, Wish, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Store, next_term};
+use akash_redis::store::{Leadership as _, next_term};
 
 use crate::candidates::{others, running_with};
 use crate::lifecycle::THREE;

@@ -97,7 +97,17 @@ impl Market {
     }
 
     async fn read(&self, dseq: u64) -> ChainView {
-        self.client.read(&BTreeSet::from([dseq])).await.unwrap()
+        // Read alone, at the same height, it is what it is among all.
+        let wanted = BTreeSet::from([dseq]);
+        loop {
+            let all = self.client.read(&wanted).await.unwrap();
+            let alone = self.client.read_deployments(&wanted).await.unwrap();
+            if all.height == alone.height {
+                assert_eq!(alone.deployments.get(&dseq), all.deployments.get(&dseq));
+                assert_eq!((alone.balance, alone.min_deposit), (all.balance, all.min_deposit));
+                return all;
+            }
+        }
     }
 
     /// Reads until the deployment is as wanted.

@@ -114,7 +114,7 @@ async fn watching(agent: Chatty) -> MeshAgents {
     let identity =
         AgentTls { ca: root.ca_pem(), certificate: operator.certificate, key: operator.key };
     let agents = MeshAgents::new(None, identity, Arc::new(UnixMs::now));
-    agents.watch(&BTreeMap::from([(incarnation(), ip)]));
+    agents.watch("cache", &BTreeMap::from([(incarnation(), ip)]));
     agents
 }
 
@@ -194,11 +194,10 @@ async fn after_the_end(agents: &MeshAgents) -> NodeView {
     let mut changes = agents.changes();
     let ended = async {
         loop {
-            if let Some(view) = agents.views().remove(&incarnation()).filter(|view| !view.connected)
-            {
+            if let Some(view) = agents.view(&incarnation()).filter(|view| !view.connected) {
                 return view;
             }
-            changes.changed().await.unwrap();
+            changes.next().await.unwrap();
         }
     };
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the stream ended")

@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::fake::FakeLogs;
 use super::*;
-use crate::store::Store;
+use crate::store::Objects as _;
 use crate::store::sqlite::SqliteStore;
 
 const SOON: Duration = Duration::from_secs(20);

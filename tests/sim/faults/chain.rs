@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use akash_redis::model::money::Uact;
-use akash_redis::store::Store;
+use akash_redis::store::{Events as _, Objects as _};
 
 use super::{comes_up_and_goes, condition, goes, live, running, told, waits_for};
 use crate::lifecycle::THREE;

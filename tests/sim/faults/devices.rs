@@ -5,7 +5,7 @@ use std::time::Duration;
 use akash_redis::api::types::REJOIN;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
-use akash_redis::store::Store;
+use akash_redis::store::Events as _;
 
 use super::{comes_up_and_goes, goes, live, migrate, running, told};
 use crate::lifecycle::THREE;

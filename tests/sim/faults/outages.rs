@@ -7,7 +7,7 @@ use akash_redis::api::types::CLOSE;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::record::Record;
-use akash_redis::store::Store;
+use akash_redis::store::{Events as _, Leadership as _, Objects as _, Records as _};
 
 use super::{LONG, comes_up_and_goes, goes, live, running, told, waits_for};
 use crate::lifecycle::THREE;

@@ -506,6 +506,12 @@ impl Chain for SimChain {
         Ok(view)
     }
 
+    async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        let mut view = self.read(dseqs).await?;
+        view.deployments.retain(|dseq, _| dseqs.contains(dseq));
+        Ok(view)
+    }
+
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         self.fuse.before().await;
         tokio::time::sleep(CALL).await;

@@ -29,7 +29,7 @@ use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::StatusCache;
 use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Store, Stored};
+use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::watch;

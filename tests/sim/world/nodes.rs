@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{History, NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
@@ -12,7 +13,6 @@ use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
-use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::fuse::Fuse;
@@ -64,7 +64,7 @@ pub struct Nodes {
     pub fuse: Arc<Fuse>,
     witness: Arc<Witness>,
     tailnet: Arc<Mutex<Tailnet>>,
-    changes: watch::Sender<u64>,
+    changes: Notifier<IncarnationName>,
 }
 
 impl Nodes {
@@ -80,7 +80,7 @@ impl Nodes {
             fuse,
             witness,
             tailnet,
-            changes: watch::channel(0).0,
+            changes: Notifier::default(),
         })
     }
 
@@ -96,8 +96,8 @@ impl Nodes {
             state.write(now);
             let heard = state.report(now);
             drop(state);
-            if heard {
-                self.changes.send_modify(|n| *n += 1);
+            for name in heard {
+                self.changes.notify(name);
             }
         }
     }
@@ -281,8 +281,8 @@ impl State {
     }
 
     /// What the operator hears: news at once, counters with the heartbeat.
-    fn report(&mut self, now: u64) -> bool {
-        let mut news = false;
+    fn report(&mut self, now: u64) -> Vec<IncarnationName> {
+        let mut news = Vec::new();
         // All hearts beat together: one plan takes all of it.
         let beat = now % HEARTBEAT < STEP;
         for name in self.targets.keys() {
@@ -292,7 +292,9 @@ impl State {
             let Some(node) =
                 self.nodes.get_mut(name).filter(|n| n.powered && n.reachable && n.listed)
             else {
-                news |= lost(&mut self.views);
+                if lost(&mut self.views) {
+                    news.push(name.clone());
+                }
                 self.faces.remove(name);
                 continue;
             };
@@ -307,7 +309,7 @@ impl State {
                 NodeView { heard: UnixMs(now), connected: true, state: node.state(now) },
             );
             self.faces.insert(name.clone(), face);
-            news = true;
+            news.push(name.clone());
         }
         news
     }
@@ -329,14 +331,16 @@ pub struct SimAgents(pub Arc<Nodes>);
 
 #[async_trait]
 impl Agents for SimAgents {
-    fn watch(&self, targets: &BTreeMap<IncarnationName, String>) {
+    fn watch(&self, cluster: &str, targets: &BTreeMap<IncarnationName, String>) {
         let mut state = self.0.state.lock().unwrap();
-        state.views.retain(|n, _| targets.contains_key(n));
-        state.targets = targets.clone();
+        let kept = |name: &IncarnationName| name.cluster() != cluster || targets.contains_key(name);
+        state.views.retain(|name, _| kept(name));
+        state.targets.retain(|name, _| kept(name));
+        state.targets.extend(targets.clone());
     }
 
-    fn views(&self) -> BTreeMap<IncarnationName, NodeView> {
-        self.0.state.lock().unwrap().views.clone()
+    fn view(&self, incarnation: &IncarnationName) -> Option<NodeView> {
+        self.0.state.lock().unwrap().views.get(incarnation).cloned()
     }
 
     async fn command(
@@ -388,7 +392,7 @@ impl Agents for SimAgents {
         Ok(stream::empty().boxed())
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self) -> Changes<IncarnationName> {
         self.0.changes.subscribe()
     }
 }

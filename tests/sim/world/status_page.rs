@@ -8,7 +8,7 @@ use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::money::Uact;
 use akash_redis::model::record::{Change, Incarnation, Record};
 use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Store, Stored};
+use akash_redis::store::{Objects as _, Stored};
 
 /// What it saw.
 pub struct Witness {

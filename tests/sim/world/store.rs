@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use akash_redis::api::status::Status;
 use akash_redis::api::types::RedisCluster;
+use akash_redis::changes::Changes;
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
 use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Event, Store, StoreError, Stored};
+use akash_redis::store::{Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored};
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::fuse::Fuse;
 use super::status_page::Witness;
@@ -32,11 +32,7 @@ impl FusedStore {
 }
 
 #[async_trait]
-impl Store for FusedStore {
-    async fn take_over(&self) -> Result<u64, StoreError> {
-        self.inner.take_over().await
-    }
-
+impl Objects for FusedStore {
     async fn list(&self) -> Result<Vec<Stored>, StoreError> {
         self.inner.list().await
     }
@@ -53,6 +49,21 @@ impl Store for FusedStore {
         self.inner.mark_deleted(name).await
     }
 
+    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        self.inner.set_status(name, status).await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.around(self.inner.remove(name)).await
+    }
+
+    fn changes(&self) -> Changes<String> {
+        self.inner.changes()
+    }
+}
+
+#[async_trait]
+impl Records for FusedStore {
     async fn set_record(
         &self,
         name: &str,
@@ -63,15 +74,10 @@ impl Store for FusedStore {
         self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
         self.around(self.inner.set_record(name, expected, record)).await
     }
+}
 
-    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
-        self.inner.set_status(name, status).await
-    }
-
-    async fn remove(&self, name: &str) -> Result<(), StoreError> {
-        self.around(self.inner.remove(name)).await
-    }
-
+#[async_trait]
+impl Outbox for FusedStore {
     async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError> {
         self.around(self.inner.keep_tx(cluster, tx)).await
     }
@@ -83,7 +89,10 @@ impl Store for FusedStore {
     async fn drop_tx(&self, hash: &str) -> Result<(), StoreError> {
         self.around(self.inner.drop_tx(hash)).await
     }
+}
 
+#[async_trait]
+impl Events for FusedStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
         self.inner.add_events(events).await
     }
@@ -91,8 +100,11 @@ impl Store for FusedStore {
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
         self.inner.events(cluster).await
     }
+}
 
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.changes()
+#[async_trait]
+impl Leadership for FusedStore {
+    async fn take_over(&self) -> Result<u64, StoreError> {
+        self.inner.take_over().await
     }
 }
