@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::observe::lock;
+use super::lock;
 use crate::api::status::Status;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, PathKind, PeerPath};
@@ -55,13 +57,30 @@ struct Ways {
 }
 
 /// All of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     condition: Family<ClusterCondition, Gauge>,
     epoch: Family<Cluster, Gauge<u64, AtomicU64>>,
     nodes: Family<Cluster, Gauge>,
     effects: Family<EffectEnd, Counter>,
+    reconcile: Histogram,
     ways: Ways,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From 0.1 ms to a third of a second.
+        let reconcile = Histogram::new(exponential_buckets(1e-4, 1.5, 21));
+        let (condition, epoch, nodes) = Default::default();
+        Self {
+            condition,
+            epoch,
+            nodes,
+            effects: Family::default(),
+            reconcile,
+            ways: Ways::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -89,6 +108,11 @@ impl Metrics {
             "effects",
             "Calls that change the outside world, by how they ended",
             metrics.effects.clone(),
+        );
+        ours.register(
+            "reconcile_seconds",
+            "Time from a cluster's turn to the end of its plan, with what was written",
+            metrics.reconcile.clone(),
         );
         let ways = &metrics.ways;
         ours.register(
@@ -157,6 +181,11 @@ impl Metrics {
         self.ways.keep(cluster, seen);
     }
 
+    /// A cluster was planned.
+    pub fn reconciled(&self, took: Duration) {
+        self.reconcile.observe(took.as_secs_f64());
+    }
+
     /// An effect ended.
     pub fn effect(&self, cluster: &str, ok: bool) {
         self.effects
@@ -187,9 +216,7 @@ impl Ways {
         if path.rtt_us == 0 {
             self.rtt.remove(way);
         } else {
-            self.rtt
-                .get_or_create(way)
-                .set(std::time::Duration::from_micros(path.rtt_us).as_secs_f64());
+            self.rtt.get_or_create(way).set(Duration::from_micros(path.rtt_us).as_secs_f64());
         }
     }
 

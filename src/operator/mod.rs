@@ -1,19 +1,158 @@
-//! The controller service: observe, plan, carry out, publish.
+//! The operator: a pipeline for one cluster at a time, observe -> plan -> commit -> execute ->
+//! publish.
 
-mod agents;
-mod controller;
-mod convert;
-mod effects;
+mod agent_protocol;
+mod execute;
+mod index;
+mod manifests;
+mod mesh_access;
 mod metrics;
 mod observe;
 mod policy;
 mod ports;
+mod publish;
+mod queue;
+mod reconcile;
 mod run;
-mod status_pages;
-mod way;
+mod settings;
+mod start;
+mod transactions;
+mod wake;
 
-pub use agents::MeshAgents;
-pub use controller::{Controller, Settings};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::server::StatusCache;
+use crate::store::StoreError;
+use execute::Executor;
+use index::ClusterIndex;
+use manifests::Manifests;
 pub use metrics::Metrics;
+use observe::Observer;
+pub use observe::agents::MeshAgents;
 pub use ports::{AgentError, Agents, LogLines, Ports};
+use publish::Publisher;
+use queue::WorkQueue;
 pub use run::{Finding, RunError, check, run};
+pub use settings::Settings;
+use start::Running;
+use transactions::Transactions;
+
+/// The controller: plans each cluster when something changed that concerns it.
+pub struct Controller {
+    pipeline: Arc<Pipeline>,
+}
+
+/// The parts of the controller, as its tasks share them.
+struct Pipeline {
+    ports: Ports,
+    settings: Arc<Settings>,
+    index: Arc<Mutex<ClusterIndex>>,
+    observer: Arc<Observer>,
+    transactions: Arc<Transactions>,
+    manifests: Arc<Manifests>,
+    executor: Executor,
+    publisher: Publisher,
+    /// Clusters to be planned.
+    queue: WorkQueue<String>,
+    /// Effects under way, and those that failed.
+    running: Mutex<Running>,
+    /// Shared readings under way.
+    reading: wake::Reading,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Controller {
+    /// A controller over `ports`; nothing is read or done before [`Self::run`].
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        settings: Settings,
+        metrics: Metrics,
+        status_cache: Arc<StatusCache>,
+    ) -> Self {
+        let settings = Arc::new(settings);
+        let index: Arc<Mutex<ClusterIndex>> = Arc::default();
+        let observer = Arc::new(Observer::new(ports.clone(), settings.clone(), index.clone()));
+        let transactions = Arc::new(Transactions::new(ports.chain.clone(), ports.store.clone()));
+        let manifests = Arc::new(Manifests::new(ports.clone(), settings.clone()));
+        let executor = Executor {
+            ports: ports.clone(),
+            settings: settings.clone(),
+            observer: observer.clone(),
+            transactions: transactions.clone(),
+            manifests: manifests.clone(),
+        };
+        let publisher = Publisher::new(ports.clone(), metrics, status_cache);
+        let pipeline = Pipeline {
+            ports,
+            settings,
+            index,
+            observer,
+            transactions,
+            manifests,
+            executor,
+            publisher,
+            queue: WorkQueue::new(),
+            running: Mutex::default(),
+            reading: wake::Reading::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        Self { pipeline: Arc::new(pipeline) }
+    }
+
+    /// Runs until `shutdown`, or until a later operator took over the store.
+    ///
+    /// # Errors
+    /// The store failed for good, or belongs to somebody else now.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        self.pipeline.clone().run(shutdown).await
+    }
+
+    /// Ends everything at once, wherever it is, as the death of the process would.
+    pub fn abandon(&self) {
+        self.pipeline.stop.cancel();
+    }
+}
+
+impl Pipeline {
+    /// One cluster, once. One at a time: what one plan commits is spoken for in the next.
+    async fn reconcile(self: &Arc<Self>, name: &str) -> Result<(), StoreError> {
+        let stored = match self.ports.store.get(name).await {
+            Err(StoreError::NotFound { .. }) => {
+                self.forget(name);
+                return Ok(());
+            }
+            stored => stored?,
+        };
+        let inventory = self.observe(&stored);
+        let others = lock(&self.index).committed_by_others(name);
+        let plan = reconcile::plan(&self.settings, &stored, &inventory, others, (self.ports.now)());
+        if self.commit(&stored, &inventory, &plan).await?.is_break() {
+            return Ok(());
+        }
+        self.execute(&stored, &plan);
+        self.publisher.publish(&stored, &inventory, &plan).await?;
+        if plan.finished {
+            self.forget(name);
+        } else {
+            self.plan_again(name, &plan);
+        }
+        Ok(())
+    }
+}
+
+/// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

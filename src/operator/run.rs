@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::agents::MeshAgents;
-use super::controller::{Controller, Settings};
+use super::mesh_access::MeshAccess;
 use super::metrics::Metrics;
+use super::observe::agents::MeshAgents;
 use super::policy;
 use super::ports::Ports;
-use super::way::Way;
+use super::{Controller, Settings};
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
@@ -131,8 +131,8 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
 /// took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let way = Way::take(&config).await?;
-    let clients = Clients::new(&config, way.socks5())?;
+    let mesh_access = MeshAccess::take(&config).await?;
+    let clients = Clients::new(&config, mesh_access.socks5())?;
     let store = SqliteStore::open(&config.store.sqlite)?;
     let installation = clients.root.installation_id();
     store.belong_to(&installation).await?;
@@ -140,6 +140,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
     let status_cache = Arc::new(StatusCache::default());
     let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
     let settings = Settings {
         constants: Constants {
             installation,
@@ -154,7 +155,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         login_server: config.mesh.login_server.clone(),
         budget_per_cluster: config.budget.per_cluster_default.0,
         budget_global: config.budget.global.0,
-        metrics: Metrics::register(&mut registry),
         timing: Timing {
             bid_window: config.timing.bid_window,
             bid_deadline: config.timing.bid_deadline,
@@ -164,8 +164,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tick: config.timing.tick,
     };
     let logs = Arc::new(clients.agents.clone());
-    let (own_mesh, stop_way) = (way.facts(), CancellationToken::new());
-    let on_the_way = tokio::spawn(way.keep(clients.mesh.clone(), stop_way.clone()));
+    let (own_mesh, stop_way) = (mesh_access.facts(), CancellationToken::new());
+    let on_the_way = tokio::spawn(mesh_access.keep(clients.mesh.clone(), stop_way.clone()));
     let ports = Ports {
         chain: clients.chain,
         gateway: clients.gateway,
@@ -176,7 +176,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         now: Arc::new(UnixMs::now),
         random: Arc::new(rand::random),
     };
-    let controller = Controller::new(ports, settings, status_cache.clone());
+    let controller = Controller::new(ports, settings, metrics, status_cache.clone());
     let served = server::serve(
         &config.api.socket,
         store,
@@ -206,7 +206,7 @@ pub type Finding = (&'static str, Result<String, String>);
 pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let clients = Clients::new(config, None)?;
     let installation = clients.root.installation_id();
-    let way = super::way::check(config).await?;
+    let mesh_access = super::mesh_access::check(config).await?;
     let chain = clients.chain.read(&BTreeSet::new()).await;
     let mesh = clients.mesh.read(&installation, &BTreeSet::new()).await;
     let wallet = match &chain {
@@ -240,7 +240,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         ("chain", chain),
         ("wallet", wallet),
         ("mesh", mesh),
-        ("way to the nodes", way),
+        ("mesh_access to the nodes", mesh_access),
     ];
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.clone())));

@@ -38,7 +38,7 @@ use std::time::Duration;
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::inventory::{Constants, Inventory};
-use crate::model::money::Uact;
+use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
 use crate::model::step::{Step, Wait};
 use crate::model::time::UnixMs;
@@ -125,10 +125,16 @@ pub struct Plan {
     pub finished: bool,
 }
 
-/// What a record is committed to per month, at the block time of the inventory.
+/// What a record is committed to per block, as far as the inventory shows.
 #[must_use]
-pub fn committed_per_month(inventory: &Inventory, record: &Record) -> Uact {
-    money::committed(inventory, record).per_month(money::block_ms(inventory))
+pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
+    money::committed(inventory, record)
+}
+
+/// What a price costs per month, at the block time of the inventory.
+#[must_use]
+pub fn per_month(inventory: &Inventory, price: PricePerBlock) -> Uact {
+    price.per_month(money::block_ms(inventory))
 }
 
 /// Plans one cluster.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms that anybody outside of the pure ones may use: settings, secrets and repetition know
 /// nobody but the model.
-const LEAVES: [&str; 3] = ["config", "retry", "secrets"];
+const LEAVES: [&str; 4] = ["changes", "config", "retry", "secrets"];
 
 /// What a room may use besides itself; `room::part` allows that part alone, `*` everything but
 /// `cli` and `devnet`.
@@ -19,6 +19,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("api", vec!["model"]),
         ("plan", vec!["api", "model"]),
         ("sdl", vec!["api", "model"]),
+        ("changes", vec![]),
         ("retry", vec![]),
         ("secrets", vec!["model"]),
         ("config", vec!["api", "model", "secrets"]),

@@ -97,17 +97,28 @@ impl Market {
     }
 
     async fn read(&self, dseq: u64) -> ChainView {
-        // Read alone, at the same height, it is what it is among all.
         let wanted = BTreeSet::from([dseq]);
-        loop {
+        self.client.read(&wanted).await.unwrap()
+    }
+
+    /// Read alone, at the same height, a deployment is what it is among all.
+    async fn is_the_same_when_read_alone(&self, dseq: u64) {
+        let wanted = BTreeSet::from([dseq, dseq + 1]);
+        self.chain.faults().stop_blocks(true);
+        let (all, alone) = loop {
             let all = self.client.read(&wanted).await.unwrap();
             let alone = self.client.read_deployments(&wanted).await.unwrap();
+            // One more block may have been under way.
             if all.height == alone.height {
-                assert_eq!(alone.deployments.get(&dseq), all.deployments.get(&dseq));
-                assert_eq!((alone.balance, alone.min_deposit), (all.balance, all.min_deposit));
-                return all;
+                break (all, alone);
             }
-        }
+        };
+        self.chain.faults().stop_blocks(false);
+        let only: Vec<_> = alone.deployments.keys().collect();
+        assert_eq!(only, [&dseq], "one that never was is left out");
+        assert_eq!(alone.deployments.get(&dseq), all.deployments.get(&dseq));
+        assert_eq!((alone.balance, alone.min_deposit), (all.balance, all.min_deposit));
+        assert!(alone.providers.iter().all(|(id, p)| all.providers.get(id) == Some(p)));
     }
 
     /// Reads until the deployment is as wanted.
@@ -181,6 +192,7 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     );
     let bids = market.until(7, "two bids", |view| view.bids.len() == 2).await.bids;
     assert!(bids.iter().all(|bid| bid.fits));
+    market.is_the_same_when_read_alone(7).await;
     let lease = market.leased(7, 1).await;
     let view = market
         .until(7, "an active lease", |view| {
@@ -200,9 +212,11 @@ async fn a_deployment_lives_and_ends_as_the_operator_reads_it() {
     let theirs = provider.leases().await.unwrap().remove(0);
     provider.close_lease(&theirs, LeaseClosedReason::Decommission).await.unwrap();
     let view = market.until(7, "a paused group", |view| view.group == GroupState::Paused).await;
+    market.is_the_same_when_read_alone(7).await;
     assert_eq!((view.leases[0].state, view.leases[0].reason), (LeaseState::Closed, 10_001));
     market.lands(ChainMsg::CloseDeployment { dseq: 7 }).await;
     let view = market.until(7, "a closed deployment", |view| !view.active).await;
+    market.is_the_same_when_read_alone(7).await;
     assert!(!view.escrow.open);
     let spent = u128::from(view.escrow.spent.0);
     assert_eq!(market.chain.view().balance(market.client.owner(), "uact"), RICH - spent);

@@ -27,7 +27,6 @@ use akash_redis::model::money::Uact;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
-use akash_redis::server::StatusCache;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
@@ -181,13 +180,12 @@ impl World {
             mesh_tag: mesh::CLUSTER_TAG.to_owned(),
             quarantine_tag: mesh::QUARANTINE_TAG.to_owned(),
             login_server: None,
-            metrics: Metrics::default(),
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
             timing: Timing::default(),
             tick: Duration::from_secs(5),
         };
-        let controller = Controller::new(outside, settings, Arc::new(StatusCache::default()));
+        let controller = Controller::new(outside, settings, Metrics::default(), Arc::default());
         let stop = CancellationToken::new();
         let token = stop.clone();
         let task = tokio::spawn(async move {

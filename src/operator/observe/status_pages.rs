@@ -6,13 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use p256::ecdsa::Signature;
 use p256::ecdsa::signature::Verifier as _;
 
-use super::convert::{SENTENCE, SENTENCES};
-use super::ports::Ports;
 use crate::gateway;
 use crate::model::ids::IncarnationName;
 use crate::model::status_page::PageView;
 use crate::model::text::{clipped, few};
 use crate::node::status_page::{SIGNATURE_HEADER, StatusPage};
+use crate::operator::agent_protocol::{SENTENCE, SENTENCES};
+use crate::operator::ports::Ports;
 use crate::secrets::RootSecret;
 
 /// Asks the page at `host`, one of the names that a provider gave the lease of `name`. The error is

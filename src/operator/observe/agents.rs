@@ -12,15 +12,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::convert::{LARGEST_STATE, SENTENCE, node_state};
-use super::observe::lock;
-use super::ports::{AgentError, Agents, LogLines};
 use crate::changes::{Changes, Notifier};
 use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};
 use crate::model::text::clipped;
 use crate::model::time::UnixMs;
+use crate::operator::agent_protocol::{LARGEST_STATE, SENTENCE, node_state};
+use crate::operator::lock;
+use crate::operator::ports::{AgentError, Agents, LogLines};
 use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use crate::wire::akash_redis::agent::v1::{CommandRequest, LogsRequest, WatchRequest};

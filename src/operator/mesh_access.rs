@@ -1,4 +1,4 @@
-//! The operator's way onto the mesh: a tailscaled of its own, the proxy of another one, or the
+//! How the operator reaches the mesh: a tailscaled of its own, the proxy of another one, or the
 //! machine's network.
 
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::secrets::RootSecret;
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// How mesh addresses are dialled.
-pub enum Way {
+pub enum MeshAccess {
     /// Through a tailscaled that this process runs.
     Own(Box<Keeper>),
     /// Through the proxy of one that somebody else runs.
@@ -30,8 +30,8 @@ pub enum Way {
     Direct,
 }
 
-impl Way {
-    /// The way that the settings name. An own tailscaled is not started yet.
+impl MeshAccess {
+    /// The one that the settings name. An own tailscaled is not started yet.
     pub async fn take(config: &Config) -> Result<Self, RunError> {
         if let Some(settings) = own(config)? {
             return Ok(Self::Own(Box::new(Keeper::take(settings).await?)));
@@ -72,7 +72,7 @@ impl Way {
     }
 }
 
-/// What can be said of the way without starting or changing anything.
+/// What can be said of it without starting or changing anything.
 pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> {
     if let Some(settings) = own(config)? {
         return Ok(found(&settings).await);

@@ -1,0 +1,138 @@
+//! What has to be known of all clusters at once, kept up with each record that is committed: nothing
+//! is summed or searched anew for each cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::ids::IncarnationName;
+use crate::model::money::PricePerBlock;
+use crate::model::record::Record;
+
+/// The clusters of the store.
+#[derive(Debug, Default)]
+pub struct ClusterIndex {
+    clusters: BTreeMap<String, Entry>,
+    by_dseq: BTreeMap<u64, String>,
+    by_device: BTreeMap<String, String>,
+    /// Of all of them.
+    committed: PricePerBlock,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    committed: PricePerBlock,
+    dseqs: BTreeMap<u64, IncarnationName>,
+    devices: BTreeSet<String>,
+}
+
+impl ClusterIndex {
+    /// This is the record of a cluster now, and what it is committed to.
+    pub fn put(&mut self, cluster: &str, record: &Record, committed: PricePerBlock) {
+        self.remove(cluster);
+        let incarnations = &record.incarnations;
+        let entry = Entry {
+            committed,
+            dseqs: incarnations.iter().map(|(name, i)| (i.dseq, name.clone())).collect(),
+            devices: incarnations.values().filter_map(|i| i.device.clone()).collect(),
+        };
+        self.by_dseq.extend(entry.dseqs.keys().map(|dseq| (*dseq, cluster.to_owned())));
+        self.by_device.extend(entry.devices.iter().map(|id| (id.clone(), cluster.to_owned())));
+        self.committed.0 = self.committed.0.saturating_add(committed.0);
+        self.clusters.insert(cluster.to_owned(), entry);
+    }
+
+    /// A cluster is gone.
+    pub fn remove(&mut self, cluster: &str) {
+        let Some(entry) = self.clusters.remove(cluster) else { return };
+        for dseq in entry.dseqs.keys() {
+            self.by_dseq.remove(dseq);
+        }
+        for device in &entry.devices {
+            self.by_device.remove(device);
+        }
+        self.committed.0 = self.committed.0.saturating_sub(entry.committed.0);
+    }
+
+    /// Names of all clusters.
+    pub fn names(&self) -> Vec<String> {
+        self.clusters.keys().cloned().collect()
+    }
+
+    /// Whether it is one of them.
+    pub fn contains(&self, cluster: &str) -> bool {
+        self.clusters.contains_key(cluster)
+    }
+
+    /// What all clusters but this one are committed to.
+    pub fn committed_by_others(&self, cluster: &str) -> PricePerBlock {
+        let own = self.clusters.get(cluster).map_or(0, |entry| entry.committed.0);
+        PricePerBlock(self.committed.0.saturating_sub(own))
+    }
+
+    /// Deployments that stand in a record.
+    pub fn dseqs(&self) -> BTreeSet<u64> {
+        self.by_dseq.keys().copied().collect()
+    }
+
+    /// Those of one cluster, with their incarnations.
+    pub fn dseqs_of(&self, cluster: &str) -> BTreeMap<u64, IncarnationName> {
+        self.clusters.get(cluster).map(|entry| entry.dseqs.clone()).unwrap_or_default()
+    }
+
+    /// All deployments with their incarnations.
+    pub fn incarnations(&self) -> impl Iterator<Item = (u64, &IncarnationName)> {
+        self.clusters.values().flat_map(|e| e.dseqs.iter().map(|(dseq, name)| (*dseq, name)))
+    }
+
+    /// The cluster in whose record a deployment stands.
+    pub fn cluster_of(&self, dseq: u64) -> Option<&str> {
+        self.by_dseq.get(&dseq).map(String::as_str)
+    }
+
+    /// Ids of the devices that stand in a record.
+    pub fn devices(&self) -> BTreeSet<String> {
+        self.by_device.keys().cloned().collect()
+    }
+
+    /// The cluster in whose record a device stands.
+    pub fn cluster_of_device(&self, device: &str) -> Option<&str> {
+        self.by_device.get(device).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::Incarnation;
+    use crate::model::time::UnixMs;
+
+    fn record(dseqs: &[u64]) -> Record {
+        let mut record = Record::default();
+        for dseq in dseqs {
+            let incarnation = Incarnation::new(0, *dseq, UnixMs(0), 0, PricePerBlock(0));
+            record.incarnations.insert(IncarnationName(format!("x-0-{dseq}")), incarnation);
+        }
+        record
+    }
+
+    #[test]
+    fn sums_and_owners_follow_each_record() {
+        let mut index = ClusterIndex::default();
+        index.put("a", &record(&[1, 2]), PricePerBlock(10));
+        index.put("b", &record(&[3]), PricePerBlock(5));
+        assert_eq!(index.committed_by_others("a"), PricePerBlock(5));
+        assert_eq!(index.committed_by_others("new"), PricePerBlock(15));
+        assert_eq!((index.cluster_of(2), index.cluster_of(3)), (Some("a"), Some("b")));
+
+        index.put("a", &record(&[2]), PricePerBlock(7));
+        assert_eq!(index.committed_by_others("b"), PricePerBlock(7));
+        assert_eq!((index.cluster_of(1), index.dseqs()), (None, BTreeSet::from([2, 3])));
+
+        index.remove("a");
+        index.remove("a");
+        assert_eq!(
+            (index.names(), index.committed_by_others("new")),
+            (vec!["b".into()], PricePerBlock(5))
+        );
+        assert_eq!(index.cluster_of(2), None);
+    }
+}

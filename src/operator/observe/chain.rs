@@ -1,0 +1,178 @@
+//! The chain as it was read: as a whole for all clusters, and anew for one cluster after an effect
+//! on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::chain::ChainError;
+use crate::model::chain::{ChainView, DeploymentView};
+use crate::model::ids::{IncarnationName, InstallationId};
+use crate::model::inventory::Reading;
+use crate::model::time::UnixMs;
+use crate::operator::index::ClusterIndex;
+
+/// Which clusters a reading says something new about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// These.
+    Of(BTreeSet<String>),
+    /// All: the source went away, or is back.
+    OfAll,
+}
+
+/// The last readings of the chain.
+#[derive(Default)]
+pub struct ChainReadings {
+    whole: Reading<ChainView>,
+    /// Deployments of the whole, by the cluster that their group names.
+    dseqs: BTreeMap<String, BTreeSet<u64>>,
+    /// Readings of the deployments of one cluster that are newer than the whole.
+    newer: BTreeMap<String, Reading<ChainView>>,
+    /// Active deployments of this installation that stood in no record when the whole was read.
+    unrecorded: BTreeMap<u64, IncarnationName>,
+}
+
+impl ChainReadings {
+    /// The whole was read, or could not be: then the last one stays, marked. Never goes back in
+    /// height: two readings may overtake each other, and endpoints may be behind.
+    pub fn take(
+        &mut self,
+        result: Result<ChainView, ChainError>,
+        [began, done]: [UnixMs; 2],
+        index: &ClusterIndex,
+        installation: &InstallationId,
+    ) -> News {
+        let was_away = self.whole.error.is_some();
+        let view = match result {
+            Ok(view) if self.whole.value.as_ref().is_none_or(|old| old.height <= view.height) => {
+                view
+            }
+            Ok(_) => {
+                self.whole.error = None;
+                return if was_away { News::OfAll } else { News::Of(BTreeSet::new()) };
+            }
+            Err(error) => {
+                self.whole.failed(error.to_string(), false);
+                return if was_away { News::Of(BTreeSet::new()) } else { News::OfAll };
+            }
+        };
+        let named = |deployment: &DeploymentView| {
+            IncarnationName::from_group_name(&deployment.group_name, installation)
+        };
+        let mut dseqs: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        self.unrecorded.clear();
+        for (dseq, deployment) in &view.deployments {
+            let Some(name) = named(deployment) else { continue };
+            dseqs.entry(name.cluster().to_owned()).or_default().insert(*dseq);
+            if deployment.active && index.cluster_of(*dseq).is_none() {
+                self.unrecorded.insert(*dseq, name);
+            }
+        }
+        let before = std::mem::replace(&mut self.dseqs, dseqs);
+        let old = std::mem::replace(&mut self.whole, Reading::took(view, began, done));
+        let whole = self.whole.value.as_ref();
+        let height = whole.map_or(0, |view| view.height);
+        self.newer.retain(|_, part| {
+            part.value.as_ref().is_some_and(|v| (v.height, part.at) > (height, began))
+        });
+        if was_away {
+            return News::OfAll;
+        }
+        let old = old.value.as_ref();
+        let differs = |dseq: &u64| {
+            let of = |view: Option<&ChainView>| view.and_then(|v| v.deployments.get(dseq).cloned());
+            match (of(old), of(whole)) {
+                (Some(old), Some(new)) => !same_but_escrow(&old, &new),
+                (None, None) => false,
+                _ => true,
+            }
+        };
+        let clusters = before.keys().chain(self.dseqs.keys());
+        let changed = clusters.filter(|cluster| {
+            let known = [&before, &self.dseqs].into_iter().filter_map(|d| d.get(*cluster));
+            known.flatten().any(differs)
+        });
+        News::Of(changed.cloned().collect())
+    }
+
+    /// The deployments of one cluster were read anew.
+    pub fn take_cluster(
+        &mut self,
+        cluster: &str,
+        result: Result<ChainView, ChainError>,
+        [began, done]: [UnixMs; 2],
+    ) {
+        match result {
+            Ok(view) => {
+                if self.whole.value.is_some() {
+                    self.whole.error = None;
+                }
+                let newest = [Some(&self.whole), self.newer.get(cluster)];
+                let heights =
+                    newest.into_iter().flatten().filter_map(|r| Some(r.value.as_ref()?.height));
+                if heights.max().is_none_or(|height| height <= view.height) {
+                    self.newer.insert(cluster.to_owned(), Reading::took(view, began, done));
+                }
+            }
+            Err(error) => self.whole.failed(error.to_string(), false),
+        }
+    }
+
+    /// The newest reading of a cluster: the deployments of its record, and others that carry its
+    /// name.
+    pub fn of(&self, cluster: &str, recorded: &BTreeSet<u64>) -> Reading<ChainView> {
+        let error = self.whole.error.clone();
+        if let Some(part) = self.newer.get(cluster) {
+            return Reading { error, ..part.clone() };
+        }
+        let part = |whole: &ChainView| {
+            let named = self.dseqs.get(cluster).into_iter().flatten();
+            let dseqs: BTreeSet<_> = named.chain(recorded).copied().collect();
+            let found = dseqs.into_iter().filter_map(|dseq| whole.deployments.get(&dseq));
+            let deployments: BTreeMap<_, _> = found.map(|d| (d.dseq, d.clone())).collect();
+            let bidders = deployments.values().flat_map(|d| d.bids.iter().map(|bid| &bid.id));
+            let lessors = deployments.values().flat_map(|d| d.leases.iter().map(|lease| &lease.id));
+            let known = bidders.chain(lessors).filter_map(|id| whole.providers.get(&id.provider));
+            let providers = known.map(|p| (p.address.clone(), p.clone())).collect();
+            ChainView {
+                height: whole.height,
+                block_time: whole.block_time,
+                block_ms: whole.block_ms,
+                balance: whole.balance,
+                fee_balance: whole.fee_balance,
+                min_deposit: whole.min_deposit,
+                deployments,
+                providers,
+            }
+        };
+        Reading {
+            value: self.whole.value.as_ref().map(part),
+            at: self.whole.at,
+            done: self.whole.done,
+            error,
+            refused: self.whole.refused,
+        }
+    }
+
+    /// The last whole, present or not.
+    pub fn whole(&self) -> Option<&ChainView> {
+        self.whole.value.as_ref()
+    }
+
+    /// Active deployments of this installation that stand in no record.
+    pub fn unrecorded(&self, index: &ClusterIndex) -> BTreeMap<u64, IncarnationName> {
+        let open = self.unrecorded.iter().filter(|(dseq, _)| index.cluster_of(**dseq).is_none());
+        open.map(|(dseq, name)| (*dseq, name.clone())).collect()
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&mut self, cluster: &str) {
+        self.newer.remove(cluster);
+    }
+}
+
+/// Escrow runs down with each block: that alone is no news.
+fn same_but_escrow(a: &DeploymentView, b: &DeploymentView) -> bool {
+    (a.active, &a.hash, &a.group_name, a.group, a.open_order, a.escrow.open)
+        == (b.active, &b.hash, &b.group_name, b.group, b.open_order, b.escrow.open)
+        && (&a.bids, &a.leases) == (&b.bids, &b.leases)
+}

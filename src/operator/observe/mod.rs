@@ -1,0 +1,254 @@
+//! Reads the outside world. Facts only: whoever reads decides nothing. Readings are shared by all
+//! clusters; a plan gets the part of them that concerns its own.
+
+mod addresses;
+pub mod agents;
+mod chain;
+mod leases;
+mod status_pages;
+mod tailnet;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+pub use chain::News;
+
+use super::execute::EffectError;
+use super::index::ClusterIndex;
+use super::lock;
+use super::manifests::Known;
+use super::ports::Ports;
+use super::settings::Settings;
+use crate::chain::ChainError;
+use crate::model::chain::{ChainView, ProviderView};
+use crate::model::ids::{IncarnationName, LeaseId};
+use crate::model::inventory::{IdPool, Inventory};
+use crate::model::mesh::OwnMesh;
+use crate::model::record::Record;
+use crate::model::time::UnixMs;
+use crate::store::Stored;
+use addresses::Addresses;
+use chain::ChainReadings;
+use leases::LeaseReadings;
+use tailnet::TailnetReadings;
+
+/// Names offered to each plan: more than any cluster has nodes.
+const IDS: usize = 16;
+/// Characters of a suffix; none that can be taken for another.
+const SUFFIX_CHARACTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// The last readings of everything.
+pub struct Observer {
+    ports: Ports,
+    settings: Arc<Settings>,
+    index: Arc<Mutex<ClusterIndex>>,
+    chain: Mutex<ChainReadings>,
+    tailnet: Mutex<TailnetReadings>,
+    leases: LeaseReadings,
+    addresses: Addresses,
+    /// What the log said of last.
+    told_unrecorded: Mutex<BTreeMap<u64, IncarnationName>>,
+}
+
+impl Observer {
+    /// Nothing was read yet.
+    pub fn new(ports: Ports, settings: Arc<Settings>, index: Arc<Mutex<ClusterIndex>>) -> Self {
+        let installation = settings.constants.installation.clone();
+        let leases = LeaseReadings::new(settings.root.clone(), installation);
+        Self {
+            ports,
+            settings,
+            index,
+            chain: Mutex::default(),
+            tailnet: Mutex::default(),
+            leases,
+            addresses: Addresses::default(),
+            told_unrecorded: Mutex::default(),
+        }
+    }
+
+    /// Reads the chain for all clusters, and asks the providers about the leases whose node does
+    /// not speak for itself.
+    pub async fn read_chain(&self) -> News {
+        let (known, silent) = {
+            let index = lock(&self.index);
+            let silent = index.incarnations().filter(|(_, name)| self.is_silent(name));
+            (index.dseqs(), silent.map(|(dseq, _)| dseq).collect())
+        };
+        let began = self.now();
+        let result = self.ports.chain.read(&known).await;
+        // The answers are there before the chain that they belong to: a lease that nobody was asked
+        // about looks as if it had no manifest yet.
+        let heard = self.read_leases(&result, &silent).await;
+        let (span, index) = ([began, self.now()], lock(&self.index));
+        let installation = &self.settings.constants.installation;
+        let mut news = lock(&self.chain).take(result, span, &index, installation);
+        if let News::Of(clusters) = &mut news {
+            clusters
+                .extend(heard.iter().filter_map(|dseq| index.cluster_of(*dseq)).map(str::to_owned));
+        }
+        if let Some(whole) = lock(&self.chain).whole() {
+            self.leases.retain(whole, &index);
+        }
+        drop(index);
+        self.log_unrecorded();
+        news
+    }
+
+    /// Reads the deployments of one cluster, and asks the providers about `dseqs` of them: what an
+    /// effect on them can have changed.
+    pub async fn read_deployments(&self, cluster: &str, dseqs: &BTreeSet<u64>) {
+        let mut known: BTreeSet<_> = lock(&self.index).dseqs_of(cluster).into_keys().collect();
+        known.extend(dseqs);
+        let began = self.now();
+        let result = self.ports.chain.read_deployments(&known).await;
+        self.read_leases(&result, dseqs).await;
+        lock(&self.chain).take_cluster(cluster, result, [began, self.now()]);
+    }
+
+    async fn read_leases(
+        &self,
+        read: &Result<ChainView, ChainError>,
+        dseqs: &BTreeSet<u64>,
+    ) -> BTreeSet<u64> {
+        let last = || lock(&self.chain).whole().cloned();
+        match read.as_ref().ok().cloned().or_else(last) {
+            Some(chain) => self.leases.read(&self.ports, &chain, dseqs).await,
+            None => BTreeSet::new(),
+        }
+    }
+
+    /// Reads the tailnet for all clusters.
+    pub async fn read_tailnet(&self) -> News {
+        let installation = &self.settings.constants.installation;
+        let known = lock(&self.index).devices();
+        let began = self.now();
+        let result = self.ports.mesh.read(installation, &known).await;
+        lock(&self.tailnet).take(result, [began, self.now()], installation)
+    }
+
+    /// The part of all readings that concerns one cluster; what this process itself holds is for the
+    /// caller to fill in.
+    pub fn inventory(&self, stored: &Stored) -> Inventory {
+        let (name, record) = (&stored.cluster.metadata.name, &stored.record);
+        let dseqs: BTreeSet<_> = record.incarnations.values().map(|i| i.dseq).collect();
+        let names = || record.incarnations.keys();
+        let (chain, unrecorded) = {
+            let (index, chain) = (lock(&self.index), lock(&self.chain));
+            (chain.of(name, &dseqs), chain.unrecorded(&index))
+        };
+        let own_mesh = self.own_mesh();
+        Inventory {
+            chain,
+            mesh: lock(&self.tailnet).of(name, devices(record)),
+            own_mesh: OwnMesh {
+                error: own_mesh.error,
+                since: own_mesh.since,
+                ..OwnMesh::default()
+            },
+            leases: self.leases.statuses(&dseqs),
+            pages: self.leases.pages(names()),
+            nodes: names().filter_map(|n| Some((n.clone(), self.ports.agents.view(n)?))).collect(),
+            unrecorded,
+            id_pool: self.id_pool(),
+            ..Inventory::default()
+        }
+    }
+
+    /// Has the nodes of a cluster watched where they are dialled now.
+    pub fn watch(&self, stored: &Stored, record: &Record) {
+        let name = &stored.cluster.metadata.name;
+        let tags = [self.settings.tag_of(&stored.cluster), &self.settings.quarantine_tag];
+        let tailnet = lock(&self.tailnet).of(name, devices(record));
+        let installation = &self.settings.constants.installation;
+        let own = self.own_mesh();
+        if let Some(targets) =
+            self.addresses.update(name, record, &tailnet, &own, tags, installation)
+        {
+            self.ports.agents.watch(name, &targets);
+        }
+    }
+
+    /// A cluster is gone: its nodes are watched no more.
+    pub fn forget(&self, cluster: &str) {
+        lock(&self.chain).forget(cluster);
+        self.addresses.forget(cluster);
+        self.ports.agents.watch(cluster, &BTreeMap::new());
+    }
+
+    /// What a manifest for this lease is delivered by: the hash on the chain, and the provider.
+    pub fn manifest_target(
+        &self,
+        cluster: &str,
+        lease: &LeaseId,
+    ) -> Result<(Vec<u8>, ProviderView), EffectError> {
+        let outdated = |what: &str| EffectError::Outdated(what.to_owned());
+        let reading = lock(&self.chain).of(cluster, &BTreeSet::from([lease.dseq]));
+        let chain = reading.value.ok_or_else(|| outdated("the chain was not read yet"))?;
+        let deployment = chain.deployments.get(&lease.dseq);
+        let deployment =
+            deployment.ok_or_else(|| outdated("the chain does not know the deployment"))?;
+        let provider = chain.providers.get(&lease.provider);
+        let provider = provider.ok_or_else(|| outdated("the chain does not know the provider"))?;
+        Ok((deployment.hash.clone(), provider.clone()))
+    }
+
+    fn is_silent(&self, name: &IncarnationName) -> bool {
+        !self.ports.agents.view(name).is_some_and(|view| view.connected)
+    }
+
+    fn own_mesh(&self) -> OwnMesh {
+        self.ports.own_mesh.as_ref().map(|own| own.borrow().clone()).unwrap_or_default()
+    }
+
+    fn now(&self) -> UnixMs {
+        (self.ports.now)()
+    }
+
+    fn log_unrecorded(&self) {
+        let unrecorded = {
+            let index = lock(&self.index);
+            lock(&self.chain).unrecorded(&index)
+        };
+        let mut told = lock(&self.told_unrecorded);
+        if *told != unrecorded && !unrecorded.is_empty() {
+            let dseqs = unrecorded
+                .iter()
+                .map(|(dseq, name)| format!("{dseq} ({name})"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            tracing::warn!(
+                "the wallet pays for deployments of this installation that stand in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
+            );
+        }
+        *told = unrecorded;
+    }
+
+    fn id_pool(&self) -> IdPool {
+        let suffix = || {
+            let mut bits = (self.ports.random)();
+            let characters = std::iter::repeat_with(|| {
+                let at = usize::try_from(bits % SUFFIX_CHARACTERS.len() as u64).unwrap_or(0);
+                bits /= SUFFIX_CHARACTERS.len() as u64;
+                char::from(SUFFIX_CHARACTERS[at])
+            });
+            characters.take(4).collect()
+        };
+        IdPool { suffixes: std::iter::repeat_with(suffix).take(IDS).collect() }
+    }
+}
+
+fn devices(record: &Record) -> impl Iterator<Item = &str> {
+    record.incarnations.values().filter_map(|i| i.device.as_deref())
+}
+
+/// What this process itself holds of a cluster, beside what was read.
+pub fn with_known(inventory: Inventory, known: Known) -> Inventory {
+    Inventory {
+        held: known.held,
+        minting: known.minting,
+        not_minted: known.not_minted,
+        delivered: known.delivered,
+        ..inventory
+    }
+}

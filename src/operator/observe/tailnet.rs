@@ -1,0 +1,96 @@
+//! The tailnet as it was read, sorted by cluster. It is read as a whole after each effect on it: the
+//! control API has no cheaper reading of which every part is of one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chain::News;
+use crate::mesh::MeshError;
+use crate::model::ids::{IncarnationName, InstallationId};
+use crate::model::inventory::Reading;
+use crate::model::mesh::{Device, MeshView};
+use crate::model::time::UnixMs;
+
+/// The last reading of the tailnet.
+#[derive(Default)]
+pub struct TailnetReadings {
+    /// Without devices and keys.
+    whole: Reading<MeshView>,
+    /// Devices and keys by the cluster that they name.
+    clusters: BTreeMap<String, MeshView>,
+    /// All devices, whatever they are called.
+    devices: BTreeMap<String, Device>,
+}
+
+impl TailnetReadings {
+    /// It was read, or could not be: then the last reading stays, marked. One that was overtaken by
+    /// a later one says nothing.
+    pub fn take(
+        &mut self,
+        result: Result<MeshView, MeshError>,
+        [began, done]: [UnixMs; 2],
+        installation: &InstallationId,
+    ) -> News {
+        if began < self.whole.at {
+            return News::Of(BTreeSet::new());
+        }
+        let was_away = self.whole.error.is_some();
+        let view = match result {
+            Ok(view) => view,
+            Err(error) => {
+                let refused = !matches!(error, MeshError::Away { .. });
+                self.whole.failed(error.to_string(), refused);
+                return if was_away { News::Of(BTreeSet::new()) } else { News::OfAll };
+            }
+        };
+        let all_keys = view.all_keys;
+        let mut clusters: BTreeMap<String, MeshView> = BTreeMap::new();
+        for device in &view.devices {
+            let name = IncarnationName::from_hostname(&device.hostname, installation);
+            if let Some(name) = name {
+                let part = clusters.entry(name.cluster().to_owned()).or_default();
+                part.devices.push(device.clone());
+            }
+        }
+        for key in view.keys {
+            if let Some(name) =
+                IncarnationName::from_key_description(&key.description, installation)
+            {
+                clusters.entry(name.cluster().to_owned()).or_default().keys.push(key);
+            }
+        }
+        let devices = view.devices.into_iter().map(|d| (d.id.clone(), d)).collect();
+        let before = std::mem::replace(&mut self.clusters, clusters);
+        // Devices under a name of nobody are the concern of whoever recorded them.
+        let renamed = std::mem::replace(&mut self.devices, devices) != self.devices
+            && before == self.clusters;
+        let whole = MeshView { all_keys, ..MeshView::default() };
+        self.whole = Reading::took(whole, began, done);
+        if was_away || renamed {
+            return News::OfAll;
+        }
+        let names = before.keys().chain(self.clusters.keys());
+        let changed = names.filter(|name| before.get(*name) != self.clusters.get(*name));
+        News::Of(changed.cloned().collect())
+    }
+
+    /// The devices and keys of one cluster: those that carry its name, and the devices that its
+    /// record names.
+    pub fn of<'a>(
+        &self,
+        cluster: &str,
+        recorded: impl Iterator<Item = &'a str>,
+    ) -> Reading<MeshView> {
+        let mut reading = self.whole.clone();
+        if let Some(view) = &mut reading.value {
+            let all_keys = view.all_keys;
+            *view = self.clusters.get(cluster).cloned().unwrap_or_default();
+            view.all_keys = all_keys;
+            for device in recorded.filter_map(|id| self.devices.get(id)) {
+                if !view.devices.iter().any(|known| known.id == device.id) {
+                    view.devices.push(device.clone());
+                }
+            }
+        }
+        reading
+    }
+}

@@ -1,0 +1,151 @@
+//! What people and programs see of a plan: status, events, metrics, the endpoint of the master.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::execute::{EffectError, Invalidates, describe, invalidates};
+use super::lock;
+use super::metrics::Metrics;
+use super::ports::Ports;
+use crate::api::report::{PlanReport, PlannedStep};
+use crate::api::status::Status;
+use crate::model::inventory::Inventory;
+use crate::model::step::Step;
+use crate::plan::Plan;
+use crate::server::StatusCache;
+use crate::store::{Event, StoreError, Stored};
+
+/// A status that differs in nothing but what is measured is written so often.
+const MEASURES_EVERY: Duration = Duration::from_secs(3);
+
+/// Publishes plans and the results of effects.
+pub struct Publisher {
+    ports: Ports,
+    metrics: Metrics,
+    status_cache: Arc<StatusCache>,
+    /// When a status was last written, by cluster.
+    written: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Publisher {
+    /// Nothing was published yet.
+    pub fn new(ports: Ports, metrics: Metrics, status_cache: Arc<StatusCache>) -> Self {
+        Self { ports, metrics, status_cache, written: Mutex::default() }
+    }
+
+    /// Publishes what a plan decided. A cluster of which nothing is left is removed.
+    pub async fn publish(
+        &self,
+        stored: &Stored,
+        inventory: &Inventory,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
+        let name = &stored.cluster.metadata.name;
+        self.record_events(name, plan).await?;
+        if plan.finished {
+            return self.ports.store.remove(name).await;
+        }
+        if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
+            self.ports.store.set_status(name, &plan.status).await?;
+        }
+        self.metrics.status(name, &plan.status);
+        let nodes = plan.record.incarnations.keys();
+        self.metrics.paths(name, nodes.filter_map(|n| Some((n, inventory.nodes.get(n)?))));
+        self.status_cache.publish(name, report(plan), plan.status.master.clone());
+        Ok(())
+    }
+
+    /// A cluster was planned.
+    pub fn reconciled(&self, took: Duration) {
+        self.metrics.reconciled(took);
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&self, name: &str) {
+        self.status_cache.remove(name);
+        self.metrics.forget(name);
+        lock(&self.written).remove(name);
+    }
+
+    /// How a step ended.
+    pub async fn record_result(&self, cluster: &str, step: &Step, error: Option<&EffectError>) {
+        self.metrics.effect(cluster, error.is_none());
+        let (what, on) = (describe(&step.effect), step.effect.incarnation());
+        let (reason, message) = match error {
+            // A command says nothing that the status does not say a moment later.
+            None if invalidates(&step.effect) == Invalidates::Nothing => {
+                tracing::debug!(cluster, "{what} {on}: done");
+                return;
+            }
+            None => ("Done", format!("{what} {on}: done ({})", step.reason)),
+            Some(error) => ("EffectFailed", format!("{what} {on}: {error}")),
+        };
+        if error.is_some() {
+            tracing::warn!(cluster, reason, "{message}");
+        } else {
+            tracing::info!(cluster, reason, "{message}");
+        }
+        let (at, cluster) = ((self.ports.now)(), cluster.to_owned());
+        let event = Event { at, cluster, reason: reason.to_owned(), message };
+        if let Err(error) = self.ports.store.add_events(&[event]).await {
+            tracing::warn!(%error, "an event could not be written");
+        }
+    }
+
+    async fn record_events(&self, name: &str, plan: &Plan) -> Result<(), StoreError> {
+        if plan.events.is_empty() {
+            return Ok(());
+        }
+        let at = (self.ports.now)();
+        let event = |(reason, message): &(&'static str, String)| Event {
+            at,
+            cluster: name.to_owned(),
+            reason: (*reason).to_owned(),
+            message: message.clone(),
+        };
+        let events: Vec<_> = plan.events.iter().map(event).collect();
+        for event in &events {
+            tracing::info!(cluster = name, reason = event.reason, "{}", event.message);
+        }
+        self.ports.store.add_events(&events).await
+    }
+
+    /// Under load the lag of a replica changes with every state that it pushes; that alone is
+    /// written every few seconds.
+    fn is_due(&self, name: &str, old: Option<&Status>, new: &Status) -> bool {
+        let Some(old) = old else { return true };
+        if old == new {
+            return false;
+        }
+        let now = Instant::now();
+        let mut written = lock(&self.written);
+        let recent = written.get(name).is_some_and(|at| now.duration_since(*at) < MEASURES_EVERY);
+        if recent && without_measures(old) == without_measures(new) {
+            return false;
+        }
+        written.insert(name.to_owned(), now);
+        true
+    }
+}
+
+fn without_measures(status: &Status) -> Status {
+    let mut status = status.clone();
+    status.nodes.iter_mut().for_each(|node| (node.lag_bytes, node.path) = (None, None));
+    status
+}
+
+fn report(plan: &Plan) -> PlanReport {
+    let step = |step: &Step| PlannedStep {
+        incarnation: step.effect.incarnation().0.clone(),
+        what: describe(&step.effect),
+        reason: step.reason.clone(),
+    };
+    PlanReport {
+        steps: plan.steps.iter().map(step).collect(),
+        waiting: plan.status.waiting.clone(),
+        cost: plan.status.cost.clone(),
+    }
+}

@@ -1,0 +1,55 @@
+//! One cluster: what is wanted, remembered and observed becomes a plan, and the plan's record is
+//! committed before anything follows from it.
+
+use super::settings::Settings;
+use crate::model::inventory::Inventory;
+use crate::model::money::PricePerBlock;
+use crate::model::time::UnixMs;
+use crate::plan::{self, Input, Limits, Plan, Tags};
+use crate::store::{Records, StoreError, Stored};
+
+/// Plans one cluster; `others` is what all other clusters are committed to.
+pub fn plan(
+    settings: &Settings,
+    stored: &Stored,
+    inventory: &Inventory,
+    others: PricePerBlock,
+    now: UnixMs,
+) -> Plan {
+    let limits = Limits {
+        per_cluster_default: settings.budget_per_cluster,
+        global: settings.budget_global,
+        others: plan::per_month(inventory, others),
+    };
+    plan::plan(&Input {
+        cluster: &stored.cluster,
+        record: &stored.record,
+        inventory,
+        constants: &settings.constants,
+        timing: &settings.timing,
+        limits: &limits,
+        tags: Tags {
+            cluster: settings.tag_of(&stored.cluster),
+            quarantine: &settings.quarantine_tag,
+        },
+        now,
+    })
+}
+
+/// Writes the plan's record when it is another one than the stored; true when it is.
+///
+/// # Errors
+/// [`StoreError::Conflict`] and [`StoreError::NotFound`] when the object changed meanwhile: nothing
+/// of the plan may be carried out, and it is to be planned again.
+pub async fn commit(
+    records: &dyn Records,
+    stored: &Stored,
+    plan: &Plan,
+) -> Result<bool, StoreError> {
+    if plan.record == stored.record {
+        return Ok(false);
+    }
+    let name = &stored.cluster.metadata.name;
+    records.set_record(name, stored.record_version, &plan.record).await?;
+    Ok(true)
+}

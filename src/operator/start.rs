@@ -1,0 +1,137 @@
+//! Starts the effects of a plan: those on one incarnation that make the same reading invalid run one
+//! after the other, all others side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::execute::{EffectError, Invalidates, invalidates};
+use super::queue::Slots;
+use super::{Pipeline, lock};
+use crate::api::types::RedisCluster;
+use crate::model::ids::IncarnationName;
+use crate::model::inventory::Failing;
+use crate::model::record::Record;
+use crate::model::step::{Effect, Step};
+use crate::plan::Plan;
+use crate::store::Stored;
+
+/// The effects under way, and those that failed last.
+pub type Running = Slots<EffectKey, Effect>;
+
+/// One effect of a key at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EffectKey {
+    cluster: String,
+    incarnation: IncarnationName,
+    invalidates: Invalidates,
+}
+
+impl Pipeline {
+    /// Starts the steps of each key that neither runs nor pauses.
+    pub(super) fn execute(self: &Arc<Self>, stored: &Stored, plan: &Plan) {
+        for (incarnation, entry) in &plan.record.incarnations {
+            if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
+                self.manifests.done(incarnation);
+            }
+        }
+        let mut by_key: BTreeMap<EffectKey, Vec<Step>> = BTreeMap::new();
+        for step in &plan.steps {
+            let key = EffectKey {
+                cluster: stored.cluster.metadata.name.clone(),
+                incarnation: step.effect.incarnation().clone(),
+                invalidates: invalidates(&step.effect),
+            };
+            by_key.entry(key).or_default().push(step.clone());
+        }
+        for (key, steps) in by_key {
+            if lock(&self.running).begin(&key, steps.iter().map(|step| &step.effect)) {
+                self.spawn(key, steps, stored.cluster.clone(), plan.record.clone());
+            }
+        }
+    }
+
+    /// The last failures of a cluster's effects.
+    pub(super) fn failing(&self, cluster: &str) -> Vec<Failing> {
+        let running = lock(&self.running);
+        let first = EffectKey {
+            cluster: cluster.to_owned(),
+            incarnation: IncarnationName(String::new()),
+            invalidates: Invalidates::Deployment,
+        };
+        let all = running.failures((Bound::Included(first), Bound::Unbounded));
+        all.take_while(|(key, _)| key.cluster == cluster)
+            .map(|(_, failed)| Failing {
+                effect: failed.work.clone(),
+                times: failed.times,
+                error: failed.error.clone(),
+            })
+            .collect()
+    }
+
+    /// The effects of a cluster that is gone.
+    pub(super) fn forget_failures(&self, cluster: &str) {
+        lock(&self.running).forget(|key| key.cluster == cluster);
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        key: EffectKey,
+        steps: Vec<Step>,
+        cluster: RedisCluster,
+        record: Record,
+    ) {
+        let dseq = |name: &IncarnationName| record.incarnations.get(name).map(|i| i.dseq);
+        let creates = |step: &&Step| matches!(step.effect, Effect::CreateDeployment { .. });
+        let new = steps.iter().filter(creates).filter_map(|step| dseq(step.effect.incarnation()));
+        let announcement = self.transactions.announce(new.collect());
+        let this = self.clone();
+        self.task(async move {
+            let failure = this.carry_out(&steps, &cluster, &record).await;
+            // The key stays taken until its reading is new: a plan on the old one would do it all
+            // again.
+            let dseq = record.incarnations.get(&key.incarnation).map(|i| i.dseq);
+            this.read_again(&key, dseq.into_iter().collect()).await;
+            drop(announcement);
+            let name = key.cluster.clone();
+            let pause = lock(&this.running).end(key, failure);
+            this.queue.add(name.clone());
+            if !pause.is_zero() {
+                this.pause_over(name, pause);
+            }
+        });
+    }
+
+    /// Carries steps out until one fails; then that one, with its error and the first pause.
+    async fn carry_out(
+        self: &Arc<Self>,
+        steps: &[Step],
+        cluster: &RedisCluster,
+        record: &Record,
+    ) -> Option<(Effect, String, std::time::Duration)> {
+        for step in steps {
+            let done = self.executor.execute(cluster, record, &step.effect).await;
+            let name = &cluster.metadata.name;
+            self.publisher.record_result(name, step, done.as_ref().err()).await;
+            if let Err(error) = done {
+                let (text, pause) = (error.to_string(), error.first_pause());
+                if let EffectError::TxPending { tx, .. } = error {
+                    self.resume(name.clone(), *tx);
+                }
+                return Some((step.effect.clone(), text, pause));
+            }
+        }
+        None
+    }
+
+    async fn read_again(&self, key: &EffectKey, dseqs: BTreeSet<u64>) {
+        match key.invalidates {
+            Invalidates::Deployment => self.observer.read_deployments(&key.cluster, &dseqs).await,
+            Invalidates::Mesh => {
+                let news = self.observer.read_tailnet().await;
+                self.wake(news);
+            }
+            Invalidates::Nothing => {}
+        }
+    }
+}
