@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "devnet")]
 pub mod devnet;
+pub mod error_chain;
 pub mod gateway;
 pub mod mesh;
 pub mod model;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::api::report::PlanReport;
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
+use crate::error_chain::causes;
 use crate::server::messages::{
     Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover,
 };
@@ -276,18 +277,18 @@ impl Client {
 
     fn unreached(&self, source: reqwest::Error) -> CliError {
         let socket = self.socket.clone();
+        // The URL is no address that anybody could look at.
+        let source = source.without_url();
         if !source.is_connect() {
             return CliError::Lost { source };
         }
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
-        while let Some(error) = cause {
-            if error
+        let forbidden = causes(&source).any(|cause| {
+            cause
                 .downcast_ref::<std::io::Error>()
                 .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
-            {
-                return CliError::Forbidden { socket, source };
-            }
-            cause = error.source();
+        });
+        if forbidden {
+            return CliError::Forbidden { socket, source };
         }
         CliError::NotRunning { socket, source }
     }

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::LogFormat;
+use crate::error_chain::error_chain;
 use client::{CliError, Client};
 
 /// Highly available Redis on the Akash Network.
@@ -135,7 +136,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", error_chain(&error));
             ExitCode::FAILURE
         }
     }
