@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::Endpoint;
 use akash_redis::api::validate;
 use akash_redis::cli::local::Local;
@@ -320,7 +321,7 @@ pub async fn memory_of_a_node(sandbox: &Sandbox, program: &str) -> Vec<Figure> {
             .status?
             .nodes
             .into_iter()
-            .find(|node| node.phase == "Master")
+            .find(|node| node.phase == Phase::Master)
     };
     let node = until(serves).await;
     let (provider, lease) = local.market.find(node.dseq).expect("its lease");

@@ -1,5 +1,6 @@
 //! What users write and read: the manifest, its status, and what is wrong with a manifest.
 
+pub mod conditions;
 pub mod defaults;
 pub mod quantity;
 pub mod report;

@@ -156,22 +156,24 @@ pub fn manifest_reference() -> String {
     page
 }
 
+/// A generated page is the one in the repository; `make reference` writes it anew.
+#[cfg(test)]
+pub(crate) fn assert_page(page: &str, generated: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&path, generated).expect("the page can be written");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(written, generated, "run `make reference` and commit {page}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_reference_in_the_book_is_the_one_of_this_program() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/manifest.md");
-        if std::env::var_os("UPDATE_REFERENCE").is_some() {
-            std::fs::write(path, manifest_reference()).expect("the page can be written");
-        }
-        let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(
-            page,
-            manifest_reference(),
-            "run `make reference` and commit docs/reference/manifest.md"
-        );
+        assert_page("docs/reference/manifest.md", &manifest_reference());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::conditions::{ConditionStatus, ConditionType, KnownBy, Phase, Reason};
+
 /// The state of a cluster as last seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// Generation of the spec that this status speaks of.
     pub observed_generation: u64,
-    /// Ready, Progressing, Degraded, Funded, `DirectPaths`.
+    /// One of each type.
     pub conditions: Vec<Condition>,
     /// The cluster's term.
     pub epoch: u64,
@@ -25,6 +27,20 @@ pub struct Status {
     /// The last failover.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,
+}
+
+impl Status {
+    /// The condition of this type.
+    #[must_use]
+    pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.kind == kind)
+    }
+
+    /// The condition of this type is there and true.
+    #[must_use]
+    pub fn is_true(&self, kind: ConditionType) -> bool {
+        self.condition(kind).is_some_and(|c| c.status == ConditionStatus::True)
+    }
 }
 
 /// Where writes go.
@@ -47,13 +63,13 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// Ready, Progressing, Degraded, Funded or `DirectPaths`.
+    /// What it is about.
     #[serde(rename = "type")]
-    pub kind: String,
-    /// True, False or Unknown.
-    pub status: String,
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
     /// One word for programs.
-    pub reason: String,
+    pub reason: Reason,
     /// One sentence for people.
     pub message: String,
     /// When the status last changed.
@@ -68,9 +84,8 @@ pub struct NodeStatus {
     pub ordinal: u32,
     /// Its name.
     pub incarnation: String,
-    /// Reserved, Bidding, Leased, Starting, Joined, Syncing, Replica, Master, Quarantined, Silent
-    /// or Leaving.
-    pub phase: String,
+    /// How far it has come.
+    pub phase: Phase,
     /// Deployment sequence.
     pub dseq: u64,
     /// Provider's address.
@@ -94,10 +109,8 @@ pub struct NodeStatus {
     /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// By which way this is known: `agent` (it speaks to the operator), `status page` (signed by
-    /// the node, through its provider's ingress), `lease status` (its provider's word) or
-    /// `nothing`.
-    pub known_by: String,
+    /// By which way this is known.
+    pub known_by: KnownBy,
     /// Why it is in this phase, when there is something to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -70,7 +70,7 @@ pub struct Close {
     /// Name of the cluster in the deployment's group.
     #[arg(value_parser = cluster_name)]
     pub name: String,
-    /// Deployments that the status names as `Unrecorded`. Their data is gone with them.
+    /// Deployments that the status names (`OrphanedDeployment`). Their data is gone with them.
     #[arg(value_name = "DSEQ", required = true)]
     pub dseqs: Vec<u64>,
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::{CliError, Client};
 use super::wait;
+use crate::api::conditions::ConditionType;
 use crate::api::quantity::Span;
 use crate::api::types::{Metadata, PasswordFrom, RedisCluster, User};
 use crate::api::validate;
@@ -51,7 +52,13 @@ pub(super) async fn run(
     }
     if args.wait {
         for cluster in &clusters {
-            wait::until_condition(client, &cluster.metadata.name, "Ready", args.timeout).await?;
+            wait::until_condition(
+                client,
+                &cluster.metadata.name,
+                ConditionType::Ready,
+                args.timeout,
+            )
+            .await?;
         }
     }
     Ok(())

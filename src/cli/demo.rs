@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::{CliError, Client};
 use super::local::{Local, LocalError};
 use super::show;
+use crate::api::conditions::{ConditionType, Phase};
 use crate::api::status::NodeStatus;
 use crate::api::types::{PasswordFrom, RedisCluster, User};
 use crate::api::validate;
@@ -135,31 +136,32 @@ async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), D
     );
     let mut local = Local::start(&program, dir, stop).await?;
     local.start_operator().await?;
-    let stage = Stage { begin, told: Mutex::default(), client: local.client()?, local, program };
+    let scenario =
+        Scenario { begin, printed: Mutex::default(), client: local.client()?, local, program };
     let (cluster, access) = manifest()?;
-    let wealth = stage.local.market.tenant_books().0;
+    let wealth = scenario.local.market.tenant_books().0;
 
     say(begin, "applying manifests/quickstart.yaml");
-    stage.client.apply(&cluster).await?;
-    let ready = stage.until("the cluster to be Ready", is_ready).await?;
+    scenario.client.apply(&cluster).await?;
+    let ready = scenario.until("the cluster to be Ready", is_ready).await?;
     say(begin, "the cluster is ready");
     show_all(&ready);
     if args.keep {
-        let _proxy = stage.proxy(&format!("{}/redis.sock", dir.display()))?;
-        stage.keep(dir, &access);
+        let _proxy = scenario.proxy(&format!("{}/redis.sock", dir.display()))?;
+        scenario.keep(dir, &access);
         stop.cancelled().await;
         return Err(DemoError::Interrupted);
     }
 
-    let _proxy = stage.proxy(&format!("{}:{}", PROXY.0, PROXY.1))?;
+    let _proxy = scenario.proxy(&format!("{}:{}", PROXY.0, PROXY.1))?;
     let writer = Writer::start(access);
-    stage.writes(&writer, "the application's first writes").await?;
+    scenario.writes(&writer, "the application's first writes").await?;
     say(begin, "an application writes through `akash-redis proxy`");
-    stage.kill_redis(&writer).await?;
-    stage.kill_node(&writer).await?;
-    stage.migrate(&writer).await?;
+    scenario.kill_redis(&writer).await?;
+    scenario.kill_node(&writer).await?;
+    scenario.migrate(&writer).await?;
     drop(writer);
-    stage.delete(wealth).await
+    scenario.delete(wealth).await
 }
 
 /// The quickstart's manifest, with a fresh password for its application user.
@@ -181,17 +183,17 @@ fn manifest() -> Result<(RedisCluster, Access), DemoError> {
     Ok((cluster, access))
 }
 
-struct Stage {
+struct Scenario {
     begin: Instant,
-    /// What was last told of each incarnation.
-    told: Mutex<BTreeMap<String, String>>,
+    /// The phase that was last printed of each incarnation.
+    printed: Mutex<BTreeMap<String, Phase>>,
     local: Local,
     client: Client,
     program: PathBuf,
 }
 
-impl Stage {
-    /// Polls the cluster until it is as wanted; tells each change of a node on the way.
+impl Scenario {
+    /// Polls the cluster until it is as wanted; prints each change of a node on the way.
     async fn until(
         &self,
         what: &str,
@@ -201,7 +203,7 @@ impl Stage {
         loop {
             // The operator may be busy for a moment; the deadline decides.
             if let Ok(cluster) = self.client.get("cache").await {
-                self.tell(&cluster);
+                self.print_phases(&cluster);
                 if wanted(&cluster) {
                     return Ok(cluster);
                 }
@@ -213,13 +215,11 @@ impl Stage {
         }
     }
 
-    fn tell(&self, cluster: &RedisCluster) {
+    fn print_phases(&self, cluster: &RedisCluster) {
         let Some(status) = &cluster.status else { return };
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         for node in &status.nodes {
-            if told.insert(node.incarnation.clone(), node.phase.clone()).as_ref()
-                == Some(&node.phase)
-            {
+            if printed.insert(node.incarnation.clone(), node.phase) == Some(node.phase) {
                 continue;
             }
             let why = status
@@ -264,11 +264,11 @@ impl Stage {
     async fn master(&self) -> Result<(NodeStatus, u64), DemoError> {
         let cluster = self
             .until("a master", |c| {
-                c.status.as_ref().is_some_and(|s| s.nodes.iter().any(|n| n.phase == "Master"))
+                c.status.as_ref().is_some_and(|s| s.nodes.iter().any(|n| n.phase == Phase::Master))
             })
             .await?;
         let status = cluster.status.unwrap_or_default();
-        let node = status.nodes.into_iter().find(|n| n.phase == "Master").unwrap_or_default();
+        let node = status.nodes.into_iter().find(|n| n.phase == Phase::Master).unwrap_or_default();
         Ok((node, status.epoch))
     }
 
@@ -412,11 +412,10 @@ impl Stage {
 
 fn is_ready(cluster: &RedisCluster) -> bool {
     let generation = cluster.metadata.generation.unwrap_or(0);
-    let ready = |c: &crate::api::status::Condition| c.kind == "Ready" && c.status == "True";
     cluster
         .status
         .as_ref()
-        .is_some_and(|s| s.observed_generation == generation && s.conditions.iter().any(ready))
+        .is_some_and(|s| s.observed_generation == generation && s.is_true(ConditionType::Ready))
 }
 
 fn has(cluster: &RedisCluster, incarnation: &str) -> bool {

@@ -7,8 +7,9 @@ use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use crate::api::conditions::ConditionType;
 use crate::api::report::PlanReport;
-use crate::api::status::{Condition, Cost, FailoverStatus, NodeStatus, Status, Waiting};
+use crate::api::status::{Condition, Cost, FailoverStatus, Status, Waiting};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
 use crate::store::Event;
@@ -26,15 +27,19 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
     let rows = clusters.iter().map(|cluster| {
         let none = Status::default();
         let status = cluster.status.as_ref().unwrap_or(&none);
-        let ready = condition(status, "Ready");
+        let ready = status.condition(ConditionType::Ready);
         let mut row = vec![
             cluster.metadata.name.clone(),
             if cluster.metadata.deletion_timestamp.is_some() {
                 "Deleting".to_owned()
             } else {
-                ready.map_or("Unknown", |c| &c.status).to_owned()
+                ready.map(|c| c.status).unwrap_or_default().to_string()
             },
-            format!("{}/{}", status.nodes.iter().filter(|n| is_up(n)).count(), cluster.spec.nodes),
+            format!(
+                "{}/{}",
+                status.nodes.iter().filter(|n| n.phase.is_serving()).count(),
+                cluster.spec.nodes
+            ),
             status.master.as_ref().map(|m| m.incarnation.clone()).unwrap_or_default(),
             status.epoch.to_string(),
             status.cost.per_month.clone(),
@@ -77,7 +82,7 @@ pub fn topology(cluster: &RedisCluster) -> String {
     let rows = nodes.iter().map(|n| {
         vec![
             n.ordinal.to_string(),
-            n.phase.clone(),
+            n.phase.to_string(),
             n.incarnation.clone(),
             n.provider_host.clone().or_else(|| n.provider.clone()).unwrap_or_default(),
             n.region.clone().unwrap_or_default(),
@@ -223,10 +228,10 @@ pub fn clean(text: &str) -> String {
 fn conditions(conditions: &[Condition]) -> String {
     let rows = conditions.iter().map(|c| {
         vec![
-            c.kind.clone(),
-            c.status.clone(),
+            c.kind.to_string(),
+            c.status.to_string(),
             c.last_transition_time.clone(),
-            c.reason.clone(),
+            c.reason.to_string(),
             c.message.clone(),
         ]
     });
@@ -293,14 +298,6 @@ fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
         text
     })
-}
-
-fn condition<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|c| c.kind == kind)
-}
-
-fn is_up(node: &NodeStatus) -> bool {
-    matches!(node.phase.as_str(), "Master" | "Replica")
 }
 
 fn parse_time(text: &str) -> Option<UnixMs> {

@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
+use strum::IntoEnumIterator as _;
 use tokio::time::{Instant, sleep};
 
 use super::client::{CliError, Client};
 use super::{cluster_name, show};
+use crate::api::conditions::ConditionType;
 use crate::api::quantity::Span;
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -20,9 +22,9 @@ pub struct Wait {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
-    /// The condition: Ready, Progressing, Degraded or Funded.
-    #[arg(long = "for", default_value = "Ready", value_name = "CONDITION")]
-    pub condition: String,
+    /// The condition, e.g. Ready or Funded.
+    #[arg(long = "for", default_value_t = ConditionType::Ready, value_name = "CONDITION", value_parser = condition_type)]
+    pub condition: ConditionType,
     /// The longest to wait.
     #[arg(long, default_value = "10m", value_name = "TIME")]
     pub timeout: Span,
@@ -33,24 +35,35 @@ pub(super) async fn run(
     args: Wait,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    until_condition(client, &args.name, &args.condition, args.timeout).await?;
+    until_condition(client, &args.name, args.condition, args.timeout).await?;
     Ok(writeln!(out, "rediscluster/{} is {}", args.name, args.condition)?)
+}
+
+fn condition_type(word: &str) -> Result<ConditionType, String> {
+    word.parse().ok().filter(|kind| *kind != ConditionType::Other).ok_or_else(|| {
+        let known: Vec<&str> = ConditionType::iter()
+            .filter(|kind| *kind != ConditionType::Other)
+            .map(Into::into)
+            .collect();
+        format!("there is no such condition; conditions are {}", known.join(", "))
+    })
 }
 
 /// Waits until the condition is true of the present spec.
 pub(super) async fn until_condition(
     client: &Client,
     name: &str,
-    condition: &str,
+    condition: ConditionType,
     timeout: Span,
 ) -> Result<(), CliError> {
     let mut progress = Progress::new(name, timeout);
+    let goal: &str = condition.into();
     loop {
         let cluster = client.get(name).await?;
         if holds(&cluster, condition) {
             return Ok(());
         }
-        progress.next(&cluster, condition).await?;
+        progress.next(&cluster, goal).await?;
     }
 }
 
@@ -66,14 +79,11 @@ pub(super) async fn until_gone(client: &Client, name: &str, timeout: Span) -> Re
     }
 }
 
-fn holds(cluster: &RedisCluster, condition: &str) -> bool {
+fn holds(cluster: &RedisCluster, condition: ConditionType) -> bool {
     let Some(status) = &cluster.status else { return false };
     // A status of an older spec says nothing about the new one.
     cluster.metadata.generation.is_some_and(|generation| status.observed_generation >= generation)
-        && status
-            .conditions
-            .iter()
-            .any(|c| c.kind.eq_ignore_ascii_case(condition) && c.status == "True")
+        && status.is_true(condition)
 }
 
 /// Tells on standard error what the operator waits for, each time that changes, until the time is

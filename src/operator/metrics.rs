@@ -11,8 +11,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use strum::IntoEnumIterator as _;
 
 use super::lock;
+use crate::api::conditions::{ConditionStatus, ConditionType};
 use crate::api::status::Status;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, PathKind, PeerPath};
@@ -141,22 +143,20 @@ impl Metrics {
     /// What was published about a cluster.
     pub fn status(&self, cluster: &str, status: &Status) {
         for condition in &status.conditions {
-            let value = match condition.status.as_str() {
-                "True" => 1,
-                "False" => 0,
-                _ => -1,
+            let value = match condition.status {
+                ConditionStatus::True => 1,
+                ConditionStatus::False => 0,
+                ConditionStatus::Unknown => -1,
             };
-            let labels =
-                ClusterCondition { cluster: cluster.to_owned(), condition: condition.kind.clone() };
+            let labels = ClusterCondition {
+                cluster: cluster.to_owned(),
+                condition: condition.kind.to_string(),
+            };
             self.condition.get_or_create(&labels).set(value);
         }
         let labels = Cluster { cluster: cluster.to_owned() };
         self.epoch.get_or_create(&labels).set(status.epoch);
-        let serving = status
-            .nodes
-            .iter()
-            .filter(|n| matches!(n.phase.as_str(), "Master" | "Replica"))
-            .count();
+        let serving = status.nodes.iter().filter(|n| n.phase.is_serving()).count();
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
     }
 
@@ -199,10 +199,10 @@ impl Metrics {
         self.epoch.remove(&labels);
         self.nodes.remove(&labels);
         self.ways.keep(cluster, BTreeSet::new());
-        for condition in ["Ready", "Progressing", "Degraded", "Funded", "DirectPaths"] {
+        for condition in ConditionType::iter() {
             self.condition.remove(&ClusterCondition {
                 cluster: cluster.to_owned(),
-                condition: condition.to_owned(),
+                condition: condition.to_string(),
             });
         }
     }
@@ -247,8 +247,11 @@ mod tests {
     fn what_is_published_can_be_read_and_goes_with_the_cluster() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let condition =
-            Condition { kind: "Ready".into(), status: "True".into(), ..Condition::default() };
+        let condition = Condition {
+            kind: ConditionType::Ready,
+            status: ConditionStatus::True,
+            ..Condition::default()
+        };
         metrics.status(
             "cache",
             &Status { epoch: 7, conditions: vec![condition], ..Status::default() },

@@ -10,6 +10,7 @@ use super::execute::{EffectError, Invalidates, describe, invalidates};
 use super::lock;
 use super::metrics::Metrics;
 use super::ports::Ports;
+use crate::api::conditions::EventReason;
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
 use crate::model::inventory::Inventory;
@@ -80,16 +81,18 @@ impl Publisher {
                 tracing::debug!(cluster, "{what} {on}: done");
                 return;
             }
-            None => ("Done", format!("{what} {on}: done ({})", step.reason)),
-            Some(error) => ("EffectFailed", format!("{what} {on}: {error}")),
+            None => {
+                (EventReason::EffectSucceeded, format!("{what} {on}: done ({})", step.reason))
+            }
+            Some(error) => (EventReason::EffectFailed, format!("{what} {on}: {error}")),
         };
         if error.is_some() {
-            tracing::warn!(cluster, reason, "{message}");
+            tracing::warn!(cluster, %reason, "{message}");
         } else {
-            tracing::info!(cluster, reason, "{message}");
+            tracing::info!(cluster, %reason, "{message}");
         }
         let (at, cluster) = ((self.ports.now)(), cluster.to_owned());
-        let event = Event { at, cluster, reason: reason.to_owned(), message };
+        let event = Event { at, cluster, reason: reason.to_string(), message };
         if let Err(error) = self.ports.store.add_events(&[event]).await {
             tracing::warn!(%error, "an event could not be written");
         }
@@ -100,10 +103,10 @@ impl Publisher {
             return Ok(());
         }
         let at = (self.ports.now)();
-        let event = |(reason, message): &(&'static str, String)| Event {
+        let event = |(reason, message): &(EventReason, String)| Event {
             at,
             cluster: name.to_owned(),
-            reason: (*reason).to_owned(),
+            reason: reason.to_string(),
             message: message.clone(),
         };
         let events: Vec<_> = plan.events.iter().map(event).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Input;
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::{ACCEPT_LOSS, Spec};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Authority, NodeState, NodeView};
@@ -28,9 +29,9 @@ pub struct PlanBuilder<'a> {
     pub record: Record,
     pub steps: Vec<Step>,
     pub waits: Vec<Wait>,
-    pub events: Vec<(&'static str, String)>,
+    pub events: Vec<(EventReason, String)>,
     /// Why the cluster is less than it should be: a word and a sentence each.
-    pub problems: Vec<(&'static str, String)>,
+    pub problems: Vec<(Reason, String)>,
     used_ids: usize,
 }
 
@@ -116,7 +117,7 @@ impl<'a> PlanBuilder<'a> {
                 avoided.push(choice.id.provider);
             }
         }
-        self.event("GivenUp", format!("{name} is given up: {reason}"));
+        self.event(EventReason::NodeCondemned, format!("{name} is given up: {reason}"));
     }
 
     pub fn step(&mut self, effect: Effect, reason: impl Into<String>) {
@@ -150,7 +151,7 @@ impl<'a> PlanBuilder<'a> {
         what: impl Into<String>,
         since: UnixMs,
         limit: Duration,
-        reason: &'static str,
+        reason: Reason,
     ) {
         let what = what.into();
         if self.now().passed(since, limit) {
@@ -165,11 +166,11 @@ impl<'a> PlanBuilder<'a> {
         self.wait(what, since, Some(limit), "it is reported as a problem, and tried on");
     }
 
-    pub fn event(&mut self, reason: &'static str, message: String) {
+    pub fn event(&mut self, reason: EventReason, message: String) {
         self.events.push((reason, message));
     }
 
-    pub fn problem(&mut self, reason: &'static str, message: String) {
+    pub fn problem(&mut self, reason: Reason, message: String) {
         self.problems.push((reason, message));
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::derived;
+use crate::api::conditions::{EventReason, Reason};
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
@@ -41,7 +42,7 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
         if deployment.is_ok() && mesh_gone {
             builder.record.incarnations.remove(&name);
             builder.event(
-                "Gone",
+                EventReason::NodeRemoved,
                 format!("nothing of {name} is left: deployment closed, device and key gone"),
             );
         } else {
@@ -50,7 +51,7 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
                 format!("{name} to be cleaned up{why}"),
                 since,
                 CLEAN_LIMIT,
-                "CleanUpStuck",
+                Reason::CleanupStalled,
             );
         }
     }
@@ -73,7 +74,7 @@ fn close_deployment(
     match chain.deployments.get(&dseq) {
         Some(deployment) if deployment.active && !derived::is_own(builder, name, deployment) => {
             builder.problem(
-                "NotOurs",
+                Reason::ForeignDeployment,
                 format!(
                     "deployment {dseq} is left alone: its group is {}, not {name}'s",
                     deployment.group_name

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
+use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
 use crate::model::step::Effect;
 
@@ -33,7 +34,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
         .collect();
     if let Some((name, why)) = refused.first() {
         builder.problem(
-            "MeshApiRefused",
+            Reason::MeshApiRefused,
             format!("no key can be had for {name}, so nothing is bought for it: {why}"),
         );
     }
@@ -41,11 +42,11 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     let since = reading.done.max(builder.input.constants.started);
     if reading.refused {
         builder.problem(
-            "MeshApiRefused",
+            Reason::MeshApiRefused,
             format!("{error}; until then nobody can join, nothing is bought, and no device is fenced or deleted"),
         );
     } else if builder.now().passed(since, AWAY_AFTER) {
-        builder.problem("MeshApiAway", format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
+        builder.problem(Reason::MeshApiUnavailable, format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
     }
 }
 

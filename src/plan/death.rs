@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::evidence::{self, Source};
-use super::{candidates, derived, failover};
+use super::{candidates, derived, evidence, failover};
+use crate::api::conditions::{KnownBy, Reason};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -167,7 +167,7 @@ fn by_silence(
         let Some(state) = builder.connected(replica) else { continue };
         if state.redis.link_up && u128::from(state.redis.silent_ms) < down_after.as_millis() {
             builder.problem(
-                "MasterUnreachable",
+                Reason::MasterUnreachable,
                 format!("the operator cannot reach {name}, but {replica} still hears it; nothing is changed"),
             );
             return Verdict::Suspect;
@@ -182,8 +182,10 @@ fn by_silence(
             witnesses.push(format!("{replica} (not attached to it)"));
         }
     }
-    if let (way @ (Source::Page | Source::Lease), Some(said)) = evidence::known(builder, name) {
-        witnesses.push(format!("{} of {name} ({said})", way.name()));
+    if let (known_by @ (KnownBy::StatusPage | KnownBy::LeaseStatus), Some(said)) =
+        evidence::known(builder, name)
+    {
+        witnesses.push(format!("{known_by} of {name} ({said})"));
     }
     let majority = recorded.len() / 2 + 1;
     let minority_may = builder.loss_accepted()
@@ -204,7 +206,7 @@ fn by_silence(
             recorded.len()
         )
     };
-    builder.problem("MasterSilent", message);
+    builder.problem(Reason::MasterDownUnconfirmed, message);
     builder.wait(
         format!("{majority} replicas to say whether they hear {name}"),
         heard,

@@ -24,7 +24,7 @@ pub enum Stage {
     /// The provider has the manifest; the node never reported.
     Delivered,
     /// The node reported once, and is silent now.
-    Silent,
+    Unreachable,
     /// The node's agent speaks to us.
     Connected,
     /// Closed for good by somebody else; its volume is gone.
@@ -48,7 +48,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
     let Some(chain) = inventory.chain.present() else {
         return match (connected, incarnation.joined) {
             (true, _) => Stage::Connected,
-            (false, true) => Stage::Silent,
+            (false, true) => Stage::Unreachable,
             (false, false) => Stage::Unknown,
         };
     };
@@ -56,7 +56,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
         // A deployment that once held a node does not vanish from the chain: a reading without it
         // is not believed.
         return if incarnation.joined {
-            if connected { Stage::Connected } else { Stage::Silent }
+            if connected { Stage::Connected } else { Stage::Unreachable }
         } else {
             Stage::Reserved
         };
@@ -88,7 +88,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
         return Stage::Connected;
     }
     if incarnation.joined {
-        return Stage::Silent;
+        return Stage::Unreachable;
     }
     match inventory.leases.get(&lease.id) {
         None | Some(LeaseStatus::NoManifest) => Stage::Leased,

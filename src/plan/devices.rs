@@ -3,6 +3,7 @@
 
 use super::builder::PlanBuilder;
 use super::{derived, evidence};
+use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::MeshView;
 
@@ -101,7 +102,7 @@ pub fn not_joined(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<S
 pub fn report(builder: &mut PlanBuilder<'_>) {
     for (name, _) in builder.live() {
         if let Some(why) = compromised(builder, &name) {
-            builder.problem("Compromised", format!("{name} is replaced: {why}"));
+            builder.problem(Reason::KeyCompromised, format!("{name} is replaced: {why}"));
         }
         let twice = |mesh: &MeshView| {
             derived::devices(builder, mesh, &name).iter().any(|d| d.multiple_connections)
@@ -110,7 +111,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
             let message = format!(
                 "the mesh state of {name} is in use in two places: its provider runs a second copy of it, or has just started it anew; if it stays, move it with `akash-redis migrate`"
             );
-            builder.problem("StateInTwoPlaces", message);
+            builder.problem(Reason::DuplicateMeshState, message);
         }
     }
 }

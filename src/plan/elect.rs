@@ -7,6 +7,7 @@ use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
 use super::{derived, leases, roles};
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{History, NodeState};
@@ -64,7 +65,7 @@ pub fn without_candidates(
         && builder.record.master.as_ref().is_some_and(|p| p.incarnation == old)
     {
         builder.event(
-            "PromotedAgain",
+            EventReason::MasterRepromoted,
             format!(
                 "{old} is promoted again with its own data, epoch {}: {reason}",
                 builder.record.epoch
@@ -105,7 +106,7 @@ pub fn promote_again(
     }
     choose(builder, old);
     builder.event(
-        "PromotedAgain",
+        EventReason::MasterRepromoted,
         format!(
             "{old} is promoted again with its own data, epoch {}: {reason}",
             builder.record.epoch
@@ -118,7 +119,7 @@ pub fn promote_again(
 /// No write was ever acknowledged: another node may be the first master as well as this one.
 fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str) {
     builder.event(
-        "FirstMasterLost",
+        EventReason::FirstMasterLost,
         format!(
             "{old} was the first master and is given up ({reason}): no write was acknowledged yet"
         ),
@@ -178,7 +179,7 @@ fn elect(
         let all: Vec<_> = newest.iter().map(|(n, _)| n.clone()).collect();
         block(
             builder,
-            "HistoryUnclear",
+            Reason::HistoryUnclear,
             &format!("{why}, and the histories of {} cannot be compared", names(&all)),
         );
         return;
@@ -193,7 +194,7 @@ fn elect(
     choose(builder, &name);
     if old != Some(&name) {
         builder.event(
-            "ColdStart",
+            EventReason::ColdStart,
             format!(
                 "{name} has the newest history that is left (epoch {}, offset {}) and is chosen for epoch {}: {why}; what others have beyond it is kept before they follow",
                 history.epoch, history.offset, builder.record.epoch
@@ -213,16 +214,21 @@ fn wait_for(
     if let Some(old) = old.filter(|old| unknown == [(*old).clone()]) {
         let command = builder.accept_loss_command();
         builder.problem(
-            "NoMaster",
+            Reason::NoMaster,
             format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"),
         );
         let since = builder.view(old).map_or(builder.input.constants.started, |v| v.heard);
-        builder.watch(format!("{old} to come back with its data"), since, COME_BACK, "NoMaster");
+        builder.watch(
+            format!("{old} to come back with its data"),
+            since,
+            COME_BACK,
+            Reason::NoMaster,
+        );
         return;
     }
     block(
         builder,
-        "HistoryUnclear",
+        Reason::HistoryUnclear,
         &format!("{why}, and {} may hold newer data and cannot be asked", names(unknown)),
     );
     builder.wait(
@@ -251,7 +257,7 @@ fn nobody_has_data(
     if let Some(old) = old.filter(|_| !nothing_is_kept && !accepted) {
         block(
             builder,
-            "NoData",
+            Reason::DataMissing,
             &format!(
                 "{why}, and {old} is back without the data it had: an empty node is not promoted"
             ),
@@ -276,7 +282,7 @@ fn nobody_has_data(
 fn data_lost(builder: &mut PlanBuilder<'_>, why: &str) {
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
     builder.event(
-        "DataLost",
+        EventReason::DataLost,
         format!("{why}: all that was written is lost; the cluster starts empty"),
     );
 }
@@ -287,7 +293,7 @@ fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
 }
 
 /// Nothing is changed; a person may decide.
-fn block(builder: &mut PlanBuilder<'_>, reason: &'static str, why: &str) {
+fn block(builder: &mut PlanBuilder<'_>, reason: Reason, why: &str) {
     let command = builder.accept_loss_command();
     builder.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
     builder.wait(

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
+use crate::api::conditions::KnownBy;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::LeaseStatus;
 use crate::model::node::{Process, Role};
@@ -18,31 +19,6 @@ const CLOCK_OFF: Duration = Duration::from_mins(2);
 
 /// What a page says is kept in the record as a witness, bytes.
 const SAID: usize = 600;
-
-/// A way to know something of a node, as the status names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Its agent speaks to the operator over the mesh.
-    Agent,
-    /// Its public page, signed by it.
-    Page,
-    /// What its provider says of the lease.
-    Lease,
-    /// Nothing present is known.
-    None,
-}
-
-impl Source {
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Page => "status page",
-            Self::Lease => "lease status",
-            Self::None => "nothing",
-        }
-    }
-}
 
 /// The page of a node that is silent, when it was asked for after the node was last heard.
 pub fn page<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a PageView> {
@@ -60,22 +36,22 @@ pub fn word<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a
 }
 
 /// The best way to know of a node now, and what is known by it when it is not the agent.
-pub fn known(builder: &PlanBuilder<'_>, name: &IncarnationName) -> (Source, Option<String>) {
+pub fn known(builder: &PlanBuilder<'_>, name: &IncarnationName) -> (KnownBy, Option<String>) {
     if builder.connected(name).is_some() {
-        return (Source::Agent, None);
+        return (KnownBy::Agent, None);
     }
     if let Some(page) = page(builder, name) {
-        return (Source::Page, Some(page_says(page)));
+        return (KnownBy::StatusPage, Some(page_says(page)));
     }
     match lease(builder, name) {
         Some(LeaseStatus::Deployed { ready, .. }) => (
-            Source::Lease,
+            KnownBy::LeaseStatus,
             Some(format!("its provider says that {ready} of 1 containers are ready")),
         ),
         Some(LeaseStatus::NoManifest) => {
-            (Source::Lease, Some("its provider has no manifest of it".to_owned()))
+            (KnownBy::LeaseStatus, Some("its provider has no manifest of it".to_owned()))
         }
-        Some(LeaseStatus::Away(_)) | None => (Source::None, None),
+        Some(LeaseStatus::Away(_)) | None => (KnownBy::Nothing, None),
     }
 }
 

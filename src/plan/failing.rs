@@ -2,6 +2,7 @@
 //! among the events.
 
 use super::builder::PlanBuilder;
+use crate::api::conditions::Reason;
 
 /// Failures in a row before it is told: less than that passes by itself. With the pauses in between
 /// these take a few seconds at least.
@@ -21,7 +22,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
         if wanted {
             let error: String = failing.error.chars().take(LONGEST).collect();
             builder.problem(
-                "EffectFails",
+                Reason::EffectFailing,
                 format!(
                     "{name}: {error} ({} times in a row; it is tried on, ever more rarely)",
                     failing.times

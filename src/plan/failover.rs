@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::death::Death;
 use super::{candidates, derived, elect, fence, roles, settings};
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -56,11 +57,11 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         old: old.clone(),
     };
     builder.event(
-        "Failover",
+        EventReason::FailoverStarted,
         format!("{old} is dead: {}; epoch {} begins", death.reason, failover.epoch),
     );
     for (name, why) in count.refused {
-        builder.event("NotEligible", format!("{name} may not take over: {why}"));
+        builder.event(EventReason::CandidateRejected, format!("{name} may not take over: {why}"));
     }
     builder.record.change = Some(Change::Failover(failover.clone()));
     advance(builder, &failover);
@@ -92,7 +93,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
             "no candidate of epoch {} is left before a choice; it is looked at again",
             failover.epoch
         );
-        builder.event("FailoverAbandoned", message);
+        builder.event(EventReason::FailoverAborted, message);
         builder.record.change = None;
         return;
     }
@@ -104,7 +105,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
             failover.old,
             names(&all)
         );
-        builder.problem("FailoverWaits", message);
+        builder.problem(Reason::FailoverWaiting, message);
         builder.wait(
             format!("one of {} to be heard", names(&all)),
             failover.started,
@@ -226,16 +227,16 @@ fn choose(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     answering.eligible.retain(|e| answers(builder, &e.incarnation));
     let (best, refused) = candidates::best(builder, &answering);
     for sentence in &refused {
-        builder.problem("OffsetRefused", sentence.clone());
+        builder.problem(Reason::OffsetImplausible, sentence.clone());
     }
     let Some(best) = best.cloned() else { return };
     for sentence in refused {
-        builder.event("OffsetRefused", sentence);
+        builder.event(EventReason::OffsetImplausible, sentence);
     }
     builder.record.epoch = failover.epoch;
     roles::choose(builder, &best.incarnation);
     builder.event(
-        "MasterChosen",
+        EventReason::MasterElected,
         format!(
             "{} is chosen for epoch {} with offset {}",
             best.incarnation, failover.epoch, best.offset
@@ -249,7 +250,7 @@ fn choose(builder: &mut PlanBuilder<'_>, failover: &Failover) {
 fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion) {
     if let Some(why) = roles::void(builder, chosen) {
         builder.event(
-            "ChoiceVoid",
+            EventReason::PromotionFailed,
             format!(
                 "{} was chosen for epoch {} and was not promoted: {why}",
                 chosen.incarnation, chosen.epoch
@@ -286,7 +287,7 @@ fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion
         lost_gap_ms: 0,
     });
     builder.event(
-        "FailedOver",
+        EventReason::FailoverCompleted,
         format!(
             "{} replaced {} as master, epoch {}",
             chosen.incarnation, failover.old, failover.epoch

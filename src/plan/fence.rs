@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::failover::names;
 use super::{evidence, quarantine};
+use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Failover, Fence};
@@ -122,7 +123,7 @@ pub fn blocked(
     let message = format!(
         "{old} is given up ({reason}), but {who}, so it may still take writes; nobody is promoted: bring the nodes back, or, when {old} is known to be dead, `{command}`"
     );
-    builder.problem("FailoverBlocked", message);
+    builder.problem(Reason::FailoverBlocked, message);
     builder.wait(
         format!("proof that {old} takes no writes"),
         since,

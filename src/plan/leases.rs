@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
 use super::{control, devices, give_up, placement, rejoin};
+use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation};
@@ -29,8 +30,8 @@ pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
     for (name, incarnation) in builder.live() {
         match derived::stage(builder, &name) {
             Stage::Lost(why) => lost(builder, &name, &incarnation, &why),
-            Stage::Silent if devices::deleted(builder, &name) => deleted(builder, &name),
-            Stage::Silent => silent(builder, &name),
+            Stage::Unreachable if devices::deleted(builder, &name) => deleted(builder, &name),
+            Stage::Unreachable => silent(builder, &name),
             Stage::Connected => connected(builder, &name, &incarnation),
             _ => {}
         }
@@ -40,7 +41,7 @@ pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
 fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
     if !incarnation.joined {
         builder.change(name, |i| i.joined = true);
-        builder.event("Joined", format!("{name} is on the mesh and reports"));
+        builder.event(EventReason::NodeJoined, format!("{name} is on the mesh and reports"));
     }
     let reported = builder.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
     if let (None, Some(id)) = (&incarnation.device, reported) {
@@ -73,7 +74,7 @@ fn redis_down(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation
     let logs =
         format!("akash-redis logs {} {}", builder.input.cluster.metadata.name, incarnation.ordinal);
     builder.problem(
-        "RedisDown",
+        Reason::RedisDown,
         format!("redis of {name} does not run since {since}{said}; `{logs}` says why"),
     );
     if builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
@@ -107,7 +108,7 @@ fn lost(
     let others = builder.live().iter().any(|(n, i)| n != name && i.candidate);
     let lives = builder.connected(name).is_some();
     if is_master && (others || lives || builder.record.change.is_some()) {
-        builder.problem("MasterLost", format!("{name} was master and is lost: {why}"));
+        builder.problem(Reason::MasterLost, format!("{name} was master and is lost: {why}"));
         return;
     }
     if is_master {
@@ -124,7 +125,7 @@ fn lost(
 /// The master is gone for good, and nobody follows it in: from here on it is a cold start.
 pub fn lose_master(builder: &mut PlanBuilder<'_>, name: &IncarnationName, why: &str) {
     builder.record.master = None;
-    builder.event("MasterLost", format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
+    builder.event(EventReason::MasterLost, format!("{name} was master and is lost for good: {why}; the newest history that is left is looked for"));
     let blame =
         if derived::left_by_provider(builder, name) { Blame::Provider } else { Blame::Nobody };
     builder.condemn(name, why, blame);
@@ -137,7 +138,7 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     }
     let heard = derived::last_heard(builder, name);
     let limit = builder.input.timing.replace_after;
-    builder.problem("NodeSilent", format!("{name} has not been heard since {heard}"));
+    builder.problem(Reason::NodeUnreachable, format!("{name} has not been heard since {heard}"));
     if rejoin::spared(builder, name) {
         return;
     }
@@ -162,7 +163,7 @@ fn deleted(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     let message = format!(
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
     );
-    builder.problem("DeviceGone", message);
+    builder.problem(Reason::DeviceDeleted, message);
     if rejoin::spared(builder, name) || !devices::others_whole(builder, name) {
         silent(builder, name);
         return;
@@ -191,7 +192,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
                     format!("the chain, for {name} ({why})"),
                     builder.input.inventory.chain.at,
                     OUTAGE,
-                    "ChainAway",
+                    Reason::ChainUnavailable,
                 );
             }
             Stage::Reserved if !pending => {
@@ -229,10 +230,10 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
                     format!("the transaction of {name} to be in a block"),
                     since_choice(&incarnation),
                     OUTAGE,
-                    "TransactionStuck",
+                    Reason::TransactionStalled,
                 );
             }
-            Stage::Silent | Stage::Connected | Stage::Lost(_) => {}
+            Stage::Unreachable | Stage::Connected | Stage::Lost(_) => {}
         }
     }
 }
@@ -329,7 +330,7 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
             let month = bid.price.per_month(super::money::block_ms(builder.input.inventory));
             builder.change(name, |i| i.lease = Some(chosen));
             builder.event(
-                "BidChosen",
+                EventReason::BidAccepted,
                 format!("{name} takes the bid of {} at {month} per month", bid.id.provider),
             );
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
@@ -364,7 +365,7 @@ fn no_bid(
         builder.condemn(name, &why, Blame::Attempt);
     } else {
         if !refused.is_empty() {
-            builder.problem("NoAcceptableBid", format!("{name}: {why}"));
+            builder.problem(Reason::NoAcceptableBid, format!("{name}: {why}"));
         }
         builder.wait(
             format!("a bid for {name}"),

@@ -35,6 +35,7 @@ mod unrecorded;
 
 use std::time::Duration;
 
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::model::inventory::{Constants, Inventory};
@@ -120,7 +121,7 @@ pub struct Plan {
     /// To be published.
     pub status: Status,
     /// What was decided, for people: one word and one sentence each.
-    pub events: Vec<(&'static str, String)>,
+    pub events: Vec<(EventReason, String)>,
     /// The cluster was to be deleted and nothing of it is left.
     pub finished: bool,
 }
@@ -144,7 +145,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     clock::take_over(&mut builder);
     if let Some(error) = &input.inventory.own_mesh.error {
         builder.problem(
-            status::OFF_MESH,
+            Reason::OperatorOffMesh,
             format!(
                 "the operator itself is off the mesh since {}: {error}",
                 input.inventory.own_mesh.since

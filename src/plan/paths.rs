@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
+use crate::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{PathKind, PeerPath};
 
-/// The condition that says so.
-pub const CONDITION: &str = "DirectPaths";
-const ALL_RELAYED: &str = "AllRelayed";
 const WHAT_TO_DO: &str = "it works, and is slower and shared with others; UDP out of the provider is blocked or behind a hard NAT: move the node (`akash-redis migrate`), or choose other providers by `placement`";
 
 /// A path for people, e.g. `direct, 0.6 ms`.
@@ -37,7 +35,7 @@ pub fn to_master(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<St
 }
 
 /// The condition's status, reason and message. A relayed path takes nothing from readiness.
-pub fn condition(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, String) {
+pub fn condition(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
     let known: Vec<_> = builder
         .live()
         .into_iter()
@@ -53,18 +51,24 @@ pub fn condition(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, Stri
         .map(|(name, _)| name.0.as_str())
         .collect();
     match (known.len(), relayed.len()) {
-        (0, _) => {
-            ("Unknown", "NotMeasured", "no node has told of a path to another one yet".to_owned())
-        }
-        (_, 0) => ("True", "Direct", "every node has a direct path to another one".to_owned()),
+        (0, _) => (
+            ConditionStatus::Unknown,
+            Reason::NotMeasured,
+            "no node has told of a path to another one yet".to_owned(),
+        ),
+        (_, 0) => (
+            ConditionStatus::True,
+            Reason::AllDirect,
+            "every node has a direct path to another one".to_owned(),
+        ),
         (all, some) if all == some => (
-            "False",
-            ALL_RELAYED,
+            ConditionStatus::False,
+            Reason::AllRelayed,
             format!("all traffic between the nodes goes through relays: {WHAT_TO_DO}"),
         ),
         _ => (
-            "False",
-            "NodeRelayed",
+            ConditionStatus::False,
+            Reason::NodeRelayed,
             format!("all traffic of {} goes through relays: {WHAT_TO_DO}", relayed.join(", ")),
         ),
     }
@@ -75,12 +79,13 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     let (status, reason, message) = condition(builder);
     let published = builder.input.cluster.status.as_ref();
     let before = published
-        .and_then(|s| s.conditions.iter().find(|c| c.kind == CONDITION))
-        .map(|c| (c.status.as_str(), c.reason.as_str()));
-    let worse =
-        before.is_none_or(|(was, why)| was != "False" || (why != reason && reason == ALL_RELAYED));
-    if status == "False" && worse {
-        builder.event(reason, message);
+        .and_then(|s| s.condition(ConditionType::DirectPaths))
+        .map(|c| (c.status, c.reason));
+    let worse = before.is_none_or(|(was, why)| {
+        was != ConditionStatus::False || (why != reason && reason == Reason::AllRelayed)
+    });
+    if status == ConditionStatus::False && worse {
+        builder.event(EventReason::PathsRelayed, message);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::failover::names;
 use super::{candidates, derived, roles};
+use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::{Device, MeshView};
 use crate::model::node::{NodeState, Role};
@@ -44,7 +45,7 @@ pub fn begin(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     }
     if known.is_none() {
         builder.event(
-            "Quarantine",
+            EventReason::QuarantineStarted,
             format!(
                 "{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"
             ),
@@ -131,7 +132,7 @@ pub fn keep(builder: &mut PlanBuilder<'_>) {
                     "{} cannot hear the control server: {name} was shut off and is still in their network map",
                     names(&deaf)
                 );
-                builder.problem("DeafToControl", message);
+                builder.problem(Reason::StaleNetmap, message);
             }
         }
         if let Some(mesh) = builder.input.inventory.mesh.present() {
@@ -168,7 +169,7 @@ fn tag(builder: &mut PlanBuilder<'_>, name: &IncarnationName, device: &Device) {
             let message = format!(
                 "{name} does not get the tag {wanted}, so that the mesh does not fence it and time has to: the policy's tagOwners must give {wanted} to a tag of the OAuth client, which needs the scope devices:core"
             );
-            builder.problem("QuarantineRefused", message);
+            builder.problem(Reason::QuarantineRefused, message);
         }
         return;
     }
@@ -184,7 +185,7 @@ fn tag(builder: &mut PlanBuilder<'_>, name: &IncarnationName, device: &Device) {
         let message = format!(
             "the device of {name} has {has}, which is left alone; it should have {wanted} and nothing else"
         );
-        builder.problem("ForeignTags", message);
+        builder.problem(Reason::UnexpectedTags, message);
     }
 }
 
@@ -229,7 +230,7 @@ fn let_out(builder: &mut PlanBuilder<'_>, name: &IncarnationName, quarantine: &Q
             format!("the data of {name} to be kept"),
             quarantine.at,
             SAVE_LIMIT,
-            "QuarantineStuck",
+            Reason::QuarantineStalled,
         );
         return;
     }
@@ -238,8 +239,10 @@ fn let_out(builder: &mut PlanBuilder<'_>, name: &IncarnationName, quarantine: &Q
 
 fn end_quarantine(builder: &mut PlanBuilder<'_>, name: &IncarnationName, why: &str) {
     builder.change(name, |i| i.quarantined = None);
-    builder
-        .event("QuarantineEnded", format!("{name} may be reached by the other nodes again: {why}"));
+    builder.event(
+        EventReason::QuarantineEnded,
+        format!("{name} may be reached by the other nodes again: {why}"),
+    );
 }
 
 /// The others do not reach it: it is in quarantine, or its device was last seen with that tag.

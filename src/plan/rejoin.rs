@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{control, derived, devices};
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::REJOIN;
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::record::Rejoin;
@@ -51,7 +52,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
     let Some(name) = under_way.or_else(next) else { return };
     if builder.spec().resources.data.is_none() {
         builder.problem(
-            "RejoinStuck",
+            Reason::RejoinStalled,
             format!(
                 "{name} has no data volume: a new key would end what its redis holds in memory"
             ),
@@ -77,7 +78,7 @@ fn tell(builder: &mut PlanBuilder<'_>, gone: &[IncarnationName]) {
     let message = format!(
         "the tailnet does not list the devices of {names}, and none of the nodes is heard: its database was restored to an old copy, the devices were deleted, or the OAuth client does not see them; their leases run and their data is there: {how}"
     );
-    builder.problem("DevicesGone", message);
+    builder.problem(Reason::DevicesMissing, message);
 }
 
 /// It speaks from a device that is listed.
@@ -87,7 +88,10 @@ fn finish(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         .view(name)
         .filter(|v| v.connected && v.heard > rejoin.at && !v.state.mesh.device_id.is_empty());
     let Some(device) = view.map(|v| v.state.mesh.device_id.clone()) else { return };
-    builder.event("Rejoined", format!("{name} is on the mesh again, as device {device}"));
+    builder.event(
+        EventReason::NodeRejoined,
+        format!("{name} is on the mesh again, as device {device}"),
+    );
     builder.change(name, |i| (i.device, i.rejoin) = (Some(device), None));
 }
 
@@ -103,12 +107,17 @@ fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lease: LeaseId
     let known = builder.incarnation(name).and_then(|i| i.rejoin.clone());
     let at = known.as_ref().map_or(now, |r| r.at);
     let limit = builder.input.timing.join_deadline;
-    builder.watch(format!("{name} to join again with its new key"), at, limit, "RejoinStuck");
+    builder.watch(
+        format!("{name} to join again with its new key"),
+        at,
+        limit,
+        Reason::RejoinStalled,
+    );
     if control::hold(builder) || known.as_ref().is_some_and(|r| !now.passed(r.sent, AGAIN)) {
         return;
     }
     if known.is_none() {
-        builder.event("Rejoining", format!("{name} gets a new key, because its device is gone from the tailnet and a person asked for it"));
+        builder.event(EventReason::RejoinStarted, format!("{name} gets a new key, because its device is gone from the tailnet and a person asked for it"));
     }
     builder.change(name, |i| (i.device, i.rejoin) = (None, Some(Rejoin { at, sent: now })));
     control::revoke_lost(builder, name);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{death, derived, elect, failover, quarantine, settings, switchover};
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
@@ -36,8 +37,10 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         // this epoch too.
         let name = promotion.incarnation.clone();
         choose(builder, &name);
-        builder
-            .event("MasterStays", format!("{name} stays master, epoch {}", builder.record.epoch));
+        builder.event(
+            EventReason::MasterRetained,
+            format!("{name} stays master, epoch {}", builder.record.epoch),
+        );
     }
     if !builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
         promote(builder);
@@ -72,7 +75,7 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
         builder.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
             && !builder.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
     builder.event(
-        "MasterChosen",
+        EventReason::MasterElected,
         format!("{name} becomes the first master, epoch {}", builder.record.epoch),
     );
     promote(builder);
@@ -127,7 +130,7 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
             incarnation.candidate = *name == promotion.incarnation;
         }
         builder.event(
-            "MasterPromoted",
+            EventReason::MasterPromoted,
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),
         );
         return;
@@ -172,7 +175,7 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             // them.
             builder.change(&name, |i| i.candidate = false);
             builder.event(
-                "ReplicaAway",
+                EventReason::ReplicaOutOfSync,
                 format!("{name} is away; the master takes writes without it"),
             );
             continue;
@@ -188,7 +191,10 @@ fn follow(builder: &mut PlanBuilder<'_>) {
         if !incarnation.member {
             builder.change(&name, |i| i.member = true);
             builder.record.untouched = false;
-            builder.event("Member", format!("{name} may replicate from {}", promotion.incarnation));
+            builder.event(
+                EventReason::ReplicaAdmitted,
+                format!("{name} may replicate from {}", promotion.incarnation),
+            );
         }
         let linked = state.redis.role == Role::Replica
             && state.redis.master_host == master_name
@@ -204,7 +210,10 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             // The value first: a candidate without which the master takes writes would lack them.
             if !incarnation.candidate && attached && master.redis.min_replicas >= 1 {
                 builder.change(&name, |i| i.candidate = true);
-                builder.event("InSync", format!("{name} is in sync and may be promoted"));
+                builder.event(
+                    EventReason::ReplicaInSync,
+                    format!("{name} is in sync and may be promoted"),
+                );
             }
         } else {
             let progress = match (state.redis.sync_done_bytes, state.redis.sync_total_bytes) {
@@ -216,7 +225,7 @@ fn follow(builder: &mut PlanBuilder<'_>) {
                 format!("{name} to be in sync{progress}"),
                 heard,
                 SYNC_SILENCE,
-                "SyncStuck",
+                Reason::SyncStalled,
             );
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::{control, derived, devices, give_up, money, switchover, unrecorded};
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
@@ -55,7 +56,7 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
     let needed = Uact(deposit.0.saturating_mul(u64::from(count) + uncreated as u64));
     if chain.balance < needed {
         builder.problem(
-            "WalletTooLow",
+            Reason::WalletBalanceLow,
             format!(
                 "the wallet {} holds {} and the deposits of {} nodes need {needed}; nothing was created: fund the wallet or lower budget.deposit",
                 builder.input.constants.owner,
@@ -68,7 +69,7 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
     let share = match money::share(builder.input, &builder.record, count) {
         Ok(share) => share,
         Err(why) => {
-            builder.problem("BudgetSpent", why);
+            builder.problem(Reason::BudgetExhausted, why);
             return;
         }
     };
@@ -90,7 +91,7 @@ fn reserve(
     builder.record.incarnations.insert(name.clone(), incarnation);
     let why = replaces
         .map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
-    builder.event("Reserved", format!("{name} is reserved with dseq {dseq}: {why}"));
+    builder.event(EventReason::NodeReserved, format!("{name} is reserved with dseq {dseq}: {why}"));
 }
 
 /// What was tried in vain is told as long as nothing runs in its place, also while it is tried
@@ -109,7 +110,7 @@ fn tell_failures(builder: &mut PlanBuilder<'_>) {
             continue;
         }
         builder.problem(
-            "NodeFailed",
+            Reason::ProvisioningFailed,
             format!(
                 "node {ordinal} could not be filled ({} tries): {}",
                 failures.count, failures.reason
@@ -175,7 +176,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
                     format!("{new} to be in sync before {name} leaves"),
                     new_incarnation.reserved,
                     MOVE_LIMIT,
-                    "MoveStuck",
+                    Reason::MigrationStalled,
                 );
                 continue;
             }
@@ -197,7 +198,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
                     switchover::start(builder, &target, &format!("{name} is to leave: {reason}"));
                 }
                 None => builder.problem(
-                    "CannotLeave",
+                    Reason::RemovalBlocked,
                     format!("{name} is master and no other node is in sync to take over"),
                 ),
             }
@@ -205,7 +206,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         }
         if incarnation.candidate && !others_in_sync(builder, name) {
             builder.problem(
-                "CannotLeave",
+                Reason::RemovalBlocked,
                 format!("{name} stays until another replica is in sync with the master"),
             );
             continue;

@@ -3,14 +3,12 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{evidence, money, paths, placement};
+use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::{FailoverReport, Incarnation};
-
-/// The operator itself is off the mesh: every node looks silent.
-pub const OFF_MESH: &str = "OperatorOffMesh";
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -73,7 +71,7 @@ fn node(
     NodeStatus {
         ordinal: incarnation.ordinal,
         incarnation: name.0.clone(),
-        phase: phase.to_owned(),
+        phase,
         dseq: incarnation.dseq,
         provider_host: registered.map(|p| host(&p.host_uri)),
         region: registered.and_then(placement::region).cloned(),
@@ -86,7 +84,7 @@ fn node(
         path: paths::to_master(builder, name),
         message,
         provider,
-        known_by: known_by.name().to_owned(),
+        known_by,
     }
 }
 
@@ -106,21 +104,23 @@ fn phase(
     builder: &PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
-) -> (&'static str, Option<String>) {
+) -> (Phase, Option<String>) {
     if let Some(condemned) = &incarnation.condemned {
-        return ("Leaving", Some(condemned.reason.clone()));
+        return (Phase::Leaving, Some(condemned.reason.clone()));
     }
     match derived::stage(builder, name) {
-        Stage::Unknown => ("Unknown", Some("neither the chain nor the node answers".to_owned())),
-        Stage::Reserved => ("Reserved", None),
-        Stage::Bidding => ("Bidding", None),
-        Stage::Leased => ("Leased", None),
-        Stage::GatewayAway(why) => {
-            ("Starting", Some(format!("the provider's gateway does not answer: {why}")))
+        Stage::Unknown => {
+            (Phase::Unknown, Some("neither the chain nor the node answers".to_owned()))
         }
-        Stage::Delivered => ("Starting", None),
-        Stage::Silent => ("Silent", silence(builder, name)),
-        Stage::Lost(why) => ("Lost", Some(why)),
+        Stage::Reserved => (Phase::Reserved, None),
+        Stage::Bidding => (Phase::Bidding, None),
+        Stage::Leased => (Phase::Leased, None),
+        Stage::GatewayAway(why) => {
+            (Phase::Starting, Some(format!("the provider's gateway does not answer: {why}")))
+        }
+        Stage::Delivered => (Phase::Starting, None),
+        Stage::Unreachable => (Phase::Unreachable, silence(builder, name)),
+        Stage::Lost(why) => (Phase::Lost, Some(why)),
         Stage::Connected => connected_phase(builder, name, incarnation),
     }
 }
@@ -141,27 +141,27 @@ fn connected_phase(
     builder: &PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
-) -> (&'static str, Option<String>) {
-    let Some(state) = builder.connected(name) else { return ("Unknown", None) };
+) -> (Phase, Option<String>) {
+    let Some(state) = builder.connected(name) else { return (Phase::Unknown, None) };
     let note = state.notes.first().cloned();
     if let Some(quarantine) = &incarnation.quarantined {
         let message = format!(
             "given up as master in epoch {}; the operator alone reaches it until its redis was demoted",
             quarantine.epoch
         );
-        return ("Quarantined", Some(message));
+        return (Phase::Quarantined, Some(message));
     }
     let master = builder.record.master.as_ref();
     if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
-        return ("Master", note);
+        return (Phase::Master, note);
     }
     if incarnation.candidate && state.redis.link_up {
-        return ("Replica", note);
+        return (Phase::Replica, note);
     }
     if incarnation.member && state.redis.sync_in_progress {
-        return ("Syncing", note);
+        return (Phase::Syncing, note);
     }
-    ("Joined", note)
+    (Phase::Joined, note)
 }
 
 /// Price of all active leases, what is in escrow, what was spent.
@@ -227,33 +227,51 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
 
 fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
     let wanted = builder.spec().nodes as usize;
-    let masters = nodes.iter().filter(|n| n.phase == "Master").count();
-    let replicas = nodes.iter().filter(|n| n.phase == "Replica").count();
+    let masters = nodes.iter().filter(|n| n.phase == Phase::Master).count();
+    let replicas = nodes.iter().filter(|n| n.phase == Phase::Replica).count();
     let whole = masters == 1 && replicas + 1 >= wanted && builder.record.change.is_none();
     let ready = if whole {
-        ("True", "AllInSync", format!("1 master and {replicas} replicas in sync"))
+        (
+            ConditionStatus::True,
+            Reason::AllInSync,
+            format!("1 master and {replicas} replicas in sync"),
+        )
     } else {
         (
-            "False",
-            "Incomplete",
+            ConditionStatus::False,
+            Reason::NodesNotReady,
             format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"),
         )
     };
     let progressing = match (builder.spec().paused, builder.steps.first(), builder.waits.first()) {
-        (true, ..) => ("False", "Paused", "spec.paused is set: nothing is changed".to_owned()),
-        (_, Some(step), _) => {
-            ("True", "Working", format!("{}: {}", step.effect.incarnation(), step.reason))
+        (true, ..) => (
+            ConditionStatus::False,
+            Reason::Paused,
+            "spec.paused is set: nothing is changed".to_owned(),
+        ),
+        (_, Some(step), _) => (
+            ConditionStatus::True,
+            Reason::Reconciling,
+            format!("{}: {}", step.effect.incarnation(), step.reason),
+        ),
+        (_, None, Some(wait)) => {
+            (ConditionStatus::True, Reason::Waiting, format!("waits for {}", wait.what))
         }
-        (_, None, Some(wait)) => ("True", "Waiting", format!("waits for {}", wait.what)),
-        (_, None, None) => ("False", "Settled", "nothing is left to do".to_owned()),
+        (_, None, None) => {
+            (ConditionStatus::False, Reason::Reconciled, "nothing is left to do".to_owned())
+        }
     };
-    let degraded = degraded(builder).unwrap_or(("False", "Well", "no problem is known".to_owned()));
+    let degraded = degraded(builder).unwrap_or((
+        ConditionStatus::False,
+        Reason::AsExpected,
+        "no problem is known".to_owned(),
+    ));
     [
-        ("Ready", ready),
-        ("Progressing", progressing),
-        ("Degraded", degraded),
-        ("Funded", funded(builder)),
-        (paths::CONDITION, paths::condition(builder)),
+        (ConditionType::Ready, ready),
+        (ConditionType::Progressing, progressing),
+        (ConditionType::Degraded, degraded),
+        (ConditionType::Funded, funded(builder)),
+        (ConditionType::DirectPaths, paths::condition(builder)),
     ]
     .into_iter()
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
@@ -261,38 +279,44 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [&str; 9] = [
-    OFF_MESH,
-    "DevicesGone",
-    "NoMaster",
-    "NoData",
-    "HistoryUnclear",
-    "FailoverBlocked",
-    "MasterSilent",
-    "MasterUnreachable",
-    "MasterLost",
+const NAMED_FIRST: [Reason; 9] = [
+    Reason::OperatorOffMesh,
+    Reason::DevicesMissing,
+    Reason::NoMaster,
+    Reason::DataMissing,
+    Reason::HistoryUnclear,
+    Reason::FailoverBlocked,
+    Reason::MasterDownUnconfirmed,
+    Reason::MasterUnreachable,
+    Reason::MasterLost,
 ];
 
 /// All problems, the worst one first; its word is the reason.
-fn degraded(builder: &PlanBuilder<'_>) -> Option<(&'static str, &'static str, String)> {
+fn degraded(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
     let mut problems: Vec<_> = builder.problems.iter().collect();
     problems.sort_by_key(|(reason, _)| {
         NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len())
     });
     let (reason, _) = problems.first()?;
     let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
-    Some(("True", *reason, messages.join("; also: ")))
+    Some((ConditionStatus::True, *reason, messages.join("; also: ")))
 }
 
 /// Every escrow pays for at least a day more.
-fn funded(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, String) {
-    if let Some((reason, message)) =
-        builder.problems.iter().find(|(r, _)| matches!(*r, "WalletTooLow" | "BudgetSpent"))
+fn funded(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
+    if let Some((reason, message)) = builder
+        .problems
+        .iter()
+        .find(|(r, _)| matches!(r, Reason::WalletBalanceLow | Reason::BudgetExhausted))
     {
-        return ("False", reason, message.clone());
+        return (ConditionStatus::False, *reason, message.clone());
     }
     let Some(chain) = builder.input.inventory.chain.present() else {
-        return ("Unknown", "ChainAway", "the chain does not answer".to_owned());
+        return (
+            ConditionStatus::Unknown,
+            Reason::ChainUnavailable,
+            "the chain does not answer".to_owned(),
+        );
     };
     let least = builder
         .record
@@ -302,34 +326,37 @@ fn funded(builder: &PlanBuilder<'_>) -> (&'static str, &'static str, String) {
         .filter_map(|i| chain.deployments.get(&i.dseq).and_then(|d| d.escrow.blocks_left))
         .min();
     let Some(blocks) = least else {
-        return ("True", "NothingOwed", "no lease runs yet".to_owned());
+        return (ConditionStatus::True, Reason::NoActiveLease, "no lease runs yet".to_owned());
     };
     let hours = blocks.saturating_mul(money::block_ms(builder.input.inventory)) / 3_600_000;
     if hours < 24 {
-        return ("False", "RunwayShort", format!("an escrow pays for {hours} h more only"));
+        return (
+            ConditionStatus::False,
+            Reason::EscrowLow,
+            format!("an escrow pays for {hours} h more only"),
+        );
     }
-    ("True", "Runway", format!("every escrow pays for at least {} days more", hours / 24))
+    (
+        ConditionStatus::True,
+        Reason::EscrowFunded,
+        format!("every escrow pays for at least {} days more", hours / 24),
+    )
 }
 
 /// The transition time stays while the status does.
 fn condition(
     builder: &PlanBuilder<'_>,
-    kind: &str,
-    status: &str,
-    reason: &str,
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
     message: String,
 ) -> Condition {
-    let before = builder
-        .input
-        .cluster
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.iter().find(|c| c.kind == kind));
+    let before = builder.input.cluster.status.as_ref().and_then(|s| s.condition(kind));
     let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
     Condition {
-        kind: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
+        kind,
+        status,
+        reason,
         message,
         last_transition_time: since.unwrap_or_else(|| builder.now().to_string()),
     }

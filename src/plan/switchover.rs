@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{derived, roles, settings};
+use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Change, Promotion, Switchover};
@@ -24,7 +25,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let leaves = matches!(derived::stage(builder, source), derived::Stage::Lost(_));
     if !well || !ready || leaves {
         builder.problem(
-            "SwitchoverWaits",
+            Reason::SwitchoverWaiting,
             format!("{target} cannot take over from {source} yet: it must be linked and in sync"),
         );
         return;
@@ -39,7 +40,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
         undo: false,
     };
     builder.event(
-        "Switchover",
+        EventReason::SwitchoverStarted,
         format!("{target} takes over from {source}: {reason}; epoch {} begins", switchover.epoch),
     );
     builder.record.change = Some(Change::Switchover(switchover.clone()));
@@ -62,7 +63,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     if source.is_some_and(|s| s.redis.process != Process::Running || s.redis.role == Role::Replica)
     {
         builder.event(
-            "SwitchoverAbandoned",
+            EventReason::SwitchoverAborted,
             format!("{} died meanwhile; this is a failover now", switchover.source),
         );
         builder.record.change = None;
@@ -75,7 +76,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     if builder.now() >= switchover.deadline {
         builder.record.epoch += 1;
         builder.event(
-            "SwitchoverUndone",
+            EventReason::SwitchoverRolledBack,
             format!(
                 "{} did not catch up in {} s; {} stays master",
                 switchover.target,
@@ -111,7 +112,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     if caught_up {
         roles::choose(builder, &switchover.target);
         builder.event(
-            "MasterChosen",
+            EventReason::MasterElected,
             format!(
                 "{} has everything and is chosen for epoch {}",
                 switchover.target, switchover.epoch
@@ -126,7 +127,7 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     if builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
         let took = builder.now().since(switchover.started).as_millis();
         builder.event(
-            "SwitchedOver",
+            EventReason::SwitchoverCompleted,
             format!("{} took over from {} in {took} ms", switchover.target, switchover.source),
         );
         builder.record.change = None;
@@ -137,7 +138,7 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     let chosen = builder.record.master.clone();
     if let Some(why) = chosen.and_then(|chosen| roles::void(builder, &chosen)) {
         builder.event(
-            "ChoiceVoid",
+            EventReason::PromotionFailed,
             format!(
                 "{} was chosen for epoch {} and was not promoted: {why}",
                 switchover.target, switchover.epoch

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::builder::PlanBuilder;
+use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::CLOSE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
@@ -29,7 +30,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     if !own.is_empty() {
         let list = list(own.keys());
         builder.problem(
-            "Unrecorded",
+            Reason::OrphanedDeployment,
             format!(
                 "the wallet pays for deployments of this cluster that stand in no record (dseq {list}), as after the loss of the store; \
                  nothing is bought beside them: bring the store back, or close each with `akash-redis close {name} DSEQ`, which ends its data"
@@ -48,7 +49,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
         .collect::<Vec<_>>()
         .join(", ");
     builder.problem(
-        "Unrecorded",
+        Reason::OrphanedDeployment,
         format!(
             "the wallet pays for deployments of this installation that stand in no record ({dseqs}), as after the loss of the store; no new \
              cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with `akash-redis close`"
@@ -77,7 +78,7 @@ pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
         );
         incarnation.condemned = Some(Condemned { at: now, reason, closed: None });
         builder.record.incarnations.insert(name.clone(), incarnation);
-        builder.event("Closing", format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
+        builder.event(EventReason::OrphanClosing, format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
     }
 }
 
@@ -101,7 +102,7 @@ pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
     let (list, name) = (list(own.keys()), builder.input.cluster.metadata.name.clone());
     let how = format!("`akash-redis close {name} DSEQ` for each, which ends its data");
     builder.problem(
-        "Unrecorded",
+        Reason::OrphanedDeployment,
         format!("the wallet pays for deployments of this cluster that stand in no record (dseq {list}), so it is not forgotten: {how}"),
     );
     builder.wait(

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 
 use super::messages::{Close, Migrate, Rejoin, Switchover};
+use crate::api::conditions::{ConditionType, Phase};
 use crate::api::status::{NodeStatus, Status};
 use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
 use crate::model::ids::IncarnationName;
@@ -88,7 +89,7 @@ pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<S
         }
     };
     let here = |n: &&NodeStatus| {
-        n.phase != "Leaving"
+        n.phase != Phase::Leaving
             && request.incarnation.as_ref().is_none_or(|name| n.incarnation == *name)
     };
     let fillers: Vec<_> = nodes
@@ -177,7 +178,7 @@ pub(super) fn switchover(
     request: &Switchover,
 ) -> Result<String, Refusal> {
     let nodes = nodes(cluster)?;
-    let replicas = || nodes.iter().filter(|n| n.phase == "Replica");
+    let replicas = || nodes.iter().filter(|n| n.phase == Phase::Replica);
     let target = match request.to.as_deref() {
         None => replicas()
             .min_by_key(|n| (n.lag_bytes.unwrap_or(i64::MAX), n.ordinal))
@@ -196,9 +197,9 @@ pub(super) fn switchover(
                 .ok_or_else(|| no_incarnation(cluster, to))?
         }
     };
-    match target.phase.as_str() {
-        "Replica" => {}
-        "Master" => {
+    match target.phase {
+        Phase::Replica => {}
+        Phase::Master => {
             return Err(Refusal::conflict(format!("{} is the master already", target.incarnation)));
         }
         phase => {
@@ -222,9 +223,9 @@ pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal>
     alive(cluster)?;
     let name = cluster.metadata.name.clone();
     let waits = |s: &Status| {
-        s.conditions.iter().any(|c| {
-            c.kind == "Degraded" && c.status == "True" && c.message.contains("--accept-loss")
-        })
+        s.is_true(ConditionType::Degraded)
+            && s.condition(ConditionType::Degraded)
+                .is_some_and(|c| c.message.contains("--accept-loss"))
     };
     let Some(status) = cluster.status.as_ref().filter(|s| waits(s)) else {
         return Err(Refusal::conflict(format!(
@@ -246,12 +247,12 @@ pub(super) fn named_node(
 ) -> Result<IncarnationName, Refusal> {
     let (name, nodes) = (&cluster.metadata.name, seen(cluster)?);
     let found = match node {
-        None => nodes.iter().find(|n| n.phase == "Master").ok_or_else(|| {
+        None => nodes.iter().find(|n| n.phase == Phase::Master).ok_or_else(|| {
             Refusal::conflict(format!("{name} has no master now, so say which node is meant; `akash-redis describe {name}` lists them"))
         })?,
         Some(node) => {
             let named = |n: &&NodeStatus| n.incarnation == node || n.ordinal.to_string() == node;
-            let stays = |n: &&NodeStatus| n.phase != "Leaving";
+            let stays = |n: &&NodeStatus| n.phase != Phase::Leaving;
             let found = nodes.iter().filter(named).find(stays).or_else(|| nodes.iter().find(named));
             found.ok_or_else(|| node.parse().map_or_else(|_| no_incarnation(cluster, node), |ordinal| no_node(cluster, ordinal)))?
         }
@@ -298,10 +299,10 @@ fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::status::Status;
+    use crate::api::conditions::{ConditionStatus, Reason};
     use crate::api::types::Egress;
 
-    fn cluster(nodes: &[(u32, &str, &str, Option<i64>)]) -> RedisCluster {
+    fn cluster(nodes: &[(u32, &str, Phase, Option<i64>)]) -> RedisCluster {
         let mut cluster: RedisCluster = serde_json::from_value(serde_json::json!({
             "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": {"name": "cache"}, "spec": {"nodes": 3}
         }))
@@ -309,7 +310,7 @@ mod tests {
         let nodes = nodes.iter().map(|(ordinal, incarnation, phase, lag)| NodeStatus {
             ordinal: *ordinal,
             incarnation: (*incarnation).into(),
-            phase: (*phase).into(),
+            phase: *phase,
             lag_bytes: *lag,
             ..NodeStatus::default()
         });
@@ -319,9 +320,9 @@ mod tests {
 
     fn running() -> RedisCluster {
         cluster(&[
-            (0, "cache-0-a", "Master", None),
-            (1, "cache-1-b", "Replica", Some(90)),
-            (2, "cache-2-c", "Replica", Some(10)),
+            (0, "cache-0-a", Phase::Master, None),
+            (1, "cache-1-b", Phase::Replica, Some(90)),
+            (2, "cache-2-c", Phase::Replica, Some(10)),
         ])
     }
 
@@ -350,10 +351,10 @@ mod tests {
     #[test]
     fn a_node_is_named_by_its_number_its_incarnation_or_not_at_all() {
         let moving = cluster(&[
-            (0, "cache-0-a", "Replica", None),
-            (1, "cache-1-old", "Leaving", None),
-            (1, "cache-1-b", "Master", None),
-            (2, "cache-2-c", "Leaving", None),
+            (0, "cache-0-a", Phase::Replica, None),
+            (1, "cache-1-old", Phase::Leaving, None),
+            (1, "cache-1-b", Phase::Master, None),
+            (2, "cache-2-c", Phase::Leaving, None),
         ]);
         for (said, meant) in [
             (None, "cache-1-b"),
@@ -369,7 +370,7 @@ mod tests {
             StatusCode::NOT_FOUND
         );
         let headless =
-            named_node(&cluster(&[(0, "cache-0-a", "Replica", None)]), None).unwrap_err();
+            named_node(&cluster(&[(0, "cache-0-a", Phase::Replica, None)]), None).unwrap_err();
         assert!(headless.message.starts_with("cache has no master now"), "{}", headless.message);
     }
 
@@ -381,7 +382,7 @@ mod tests {
             (StatusCode::NOT_FOUND, "cache has no node 7; its nodes are 0 to 2")
         );
         let empty =
-            migrate(&mut cluster(&[(1, "cache-1-b", "Leaving", None)]), &node(1)).unwrap_err();
+            migrate(&mut cluster(&[(1, "cache-1-b", Phase::Leaving, None)]), &node(1)).unwrap_err();
         assert_eq!(empty.status, StatusCode::CONFLICT);
         assert_eq!(
             migrate(&mut running(), &Migrate::default()).unwrap_err().status,
@@ -410,8 +411,8 @@ mod tests {
             StatusCode::NOT_FOUND
         );
         let syncing = &mut self::cluster(&[
-            (0, "cache-0-a", "Master", None),
-            (1, "cache-1-b", "Syncing", None),
+            (0, "cache-0-a", Phase::Master, None),
+            (1, "cache-1-b", Phase::Syncing, None),
         ]);
         assert!(
             switchover(syncing, &Switchover::default())
@@ -429,8 +430,10 @@ mod tests {
 
     #[test]
     fn a_switchover_to_a_node_that_moves_means_the_one_in_sync() {
-        let mut cluster =
-            cluster(&[(1, "cache-1-new", "Syncing", None), (1, "cache-1-old", "Replica", Some(0))]);
+        let mut cluster = cluster(&[
+            (1, "cache-1-new", Phase::Syncing, None),
+            (1, "cache-1-old", Phase::Replica, Some(0)),
+        ]);
         assert_eq!(switchover(&mut cluster, &to("1")).unwrap(), "cache-1-old becomes master");
     }
 
@@ -446,9 +449,9 @@ mod tests {
         let status = cluster.status.as_mut().unwrap();
         status.epoch = 4;
         status.conditions.push(crate::api::status::Condition {
-            kind: "Degraded".into(),
-            status: "True".into(),
-            reason: "NoMaster".into(),
+            kind: ConditionType::Degraded,
+            status: ConditionStatus::True,
+            reason: Reason::NoMaster,
             message: "it is waited for, or `akash-redis failover cache --accept-loss`".into(),
             last_transition_time: String::new(),
         });

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::NodeStatus;
 use akash_redis::cli::local::LocalOptions;
 use akash_redis::devnet::sandbox::{Sandbox, Users, inside};
@@ -116,7 +117,7 @@ fn four_times(id: u32) -> String {
 
 async fn a_write_arrives_at_the_replicas(stage: &Stage, nodes: &[NodeStatus]) {
     let (replicas, masters): (Vec<&NodeStatus>, Vec<&NodeStatus>) =
-        nodes.iter().partition(|n| n.phase == "Replica");
+        nodes.iter().partition(|n| n.phase == Phase::Replica);
     assert_eq!((replicas.len(), masters.len()), (2, 1));
     assert_eq!(redis(stage, masters[0], &["set", "from", "the master"]).await, "OK");
     for replica in replicas {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::cli::demo::writer::Writer;
 use akash_redis::cli::local::{Local, LocalOptions};
@@ -35,11 +36,11 @@ const LIMIT: Duration = Duration::from_mins(4);
 const CONTROL_AWAY: Duration = Duration::from_mins(1);
 
 fn replica(status: &Status) -> &NodeStatus {
-    status.nodes.iter().find(|n| n.phase == "Replica").expect("a replica")
+    status.nodes.iter().find(|n| n.phase == Phase::Replica).expect("a replica")
 }
 
-fn phase<'a>(status: &'a Status, node: &NodeStatus) -> Option<&'a str> {
-    status.nodes.iter().find(|n| n.incarnation == node.incarnation).map(|n| n.phase.as_str())
+fn phase(status: &Status, node: &NodeStatus) -> Option<Phase> {
+    status.nodes.iter().find(|n| n.incarnation == node.incarnation).map(|n| n.phase)
 }
 
 async fn api(stage: &Stage, method: Method, path: &str) -> Value {
@@ -71,9 +72,9 @@ async fn inside(stage: &Stage, node: &NodeStatus, words: &[&str]) -> String {
 /// What is written to the master now reaches every replica.
 async fn replicates(stage: &Stage, status: &Status, value: &str) {
     let redis = ["redis-cli", "-h", "127.0.0.1", "--user", "app"];
-    let master = status.nodes.iter().find(|n| n.phase == "Master").unwrap();
+    let master = status.nodes.iter().find(|n| n.phase == Phase::Master).unwrap();
     assert_eq!(inside(stage, master, &[&redis[..], &["set", "probe", value]].concat()).await, "OK");
-    for node in status.nodes.iter().filter(|n| n.phase == "Replica") {
+    for node in status.nodes.iter().filter(|n| n.phase == Phase::Replica) {
         let what = format!("{value} to reach {}", node.incarnation);
         until(&what, async || {
             inside(stage, node, &[&redis[..], &["get", "probe"]].concat()).await == value
@@ -95,11 +96,19 @@ fn nodes_that_are_cut_off_come_back_and_relays_do_when_no_path_is_direct() {
 
         let cut = replica(&status).clone();
         stage.local.market.set_link(cut.dseq, false).await.unwrap();
-        stage.until_status("the replica to be missed", |s| phase(s, &cut) == Some("Silent")).await;
+        stage
+            .until_status("the replica to be missed", |s| {
+                phase(s, &cut) == Some(Phase::Unreachable)
+            })
+            .await;
         writes_go_on(&writer).await;
         stage.local.market.set_link(cut.dseq, true).await.unwrap();
         let status = stage.until_ready().await;
-        assert_eq!(phase(&status, &cut), Some("Replica"), "it came back before it was replaced");
+        assert_eq!(
+            phase(&status, &cut),
+            Some(Phase::Replica),
+            "it came back before it was replaced"
+        );
         nothing_lost(&writer, "a replica cut off").await;
 
         only_relayed(&stage, &status).await;
@@ -148,9 +157,9 @@ async fn a_master_that_is_cut_off_is_shut_off(stage: &Stage) {
     }
     stage.local.market.set_link(old.dseq, true).await.unwrap();
     let status = stage.until("the old master to follow", |c| {
-        c.status
-            .as_ref()
-            .is_some_and(|s| condition(s, "Ready").0 == "True" && phase(s, &old) == Some("Replica"))
+        c.status.as_ref().is_some_and(|s| {
+            condition(s, "Ready").0 == "True" && phase(s, &old) == Some(Phase::Replica)
+        })
     });
     let status = status.await.status.unwrap();
     println!("{:#?}", status.last_failover);
@@ -429,8 +438,8 @@ fn nodes_that_the_control_server_has_forgotten_join_again_with_their_data() {
             let masters_last = before
                 .nodes
                 .iter()
-                .filter(|n| n.phase != "Master")
-                .chain(before.nodes.iter().filter(|n| n.phase == "Master"));
+                .filter(|n| n.phase != Phase::Master)
+                .chain(before.nodes.iter().filter(|n| n.phase == Phase::Master));
             for node in masters_last {
                 let asked = stage.cli(&["rejoin", "cache", &node.incarnation]).await;
                 assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
@@ -440,7 +449,7 @@ fn nodes_that_the_control_server_has_forgotten_join_again_with_their_data() {
                 s.nodes.iter().map(|n| (n.incarnation.clone(), n.dseq)).collect::<BTreeSet<_>>()
             };
             assert_eq!(who(&after), who(&before), "leases are kept");
-            let master = after.nodes.iter().find(|n| n.phase == "Master").unwrap();
+            let master = after.nodes.iter().find(|n| n.phase == Phase::Master).unwrap();
             assert_eq!(
                 inside(
                     &stage,

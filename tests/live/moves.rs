@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::Status;
 use akash_redis::cli::demo::writer::Writer;
 use akash_redis::devnet::sandbox::Sandbox;
@@ -13,7 +14,7 @@ use crate::writing::{nothing_lost, writes_go_on};
 const LIMIT: Duration = Duration::from_mins(3);
 
 fn master(status: &Status) -> Option<&str> {
-    status.nodes.iter().find(|n| n.phase == "Master").map(|n| n.incarnation.as_str())
+    status.nodes.iter().find(|n| n.phase == Phase::Master).map(|n| n.incarnation.as_str())
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::NodeStatus;
 use akash_redis::chain::Chain as _;
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
@@ -54,7 +55,7 @@ fn a_quickstart_cluster_is_what_its_commands_and_pages_say() {
 
             let status = stage.until_ready().await;
             let master = stage.master().await;
-            let replica = status.nodes.iter().find(|n| n.phase == "Replica").unwrap();
+            let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
             endpoint_is_the_master(&stage, &master).await;
             logs_are_of_every_process(&stage).await;
             replication_goes_by_the_mesh_name(&stage, &master, replica).await;
@@ -165,7 +166,7 @@ async fn page_is_signed_by_the_node(stage: &Stage, node: &NodeStatus) {
     assert_eq!((content.nonce.as_str(), &content.incarnation), (nonce, &node.incarnation));
     assert_eq!(
         (content.mesh.as_str(), content.fenced),
-        ("Running", node.phase != "Master"),
+        ("Running", node.phase != Phase::Master),
         "the master alone takes writes"
     );
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::quantity::Span;
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::api::types::{Egress, RedisCluster};
@@ -94,11 +95,11 @@ fn descriptors(pid: u32) -> Option<usize> {
 }
 
 fn replicas(status: &Status) -> Vec<NodeStatus> {
-    status.nodes.iter().filter(|n| n.phase == "Replica").cloned().collect()
+    status.nodes.iter().filter(|n| n.phase == Phase::Replica).cloned().collect()
 }
 
 fn master(status: &Status) -> Option<&str> {
-    status.nodes.iter().find(|n| n.phase == "Master").map(|n| n.incarnation.as_str())
+    status.nodes.iter().find(|n| n.phase == Phase::Master).map(|n| n.incarnation.as_str())
 }
 
 async fn whole_again(stage: &Stage, nodes: usize) -> Status {
@@ -139,7 +140,7 @@ fn a_tailscaled_that_dies_or_freezes_is_started_again() {
             // It may be another master by now: the first dial after a restart can take as long as a
             // master may be silent.
             let status = whole_again(&stage, 3).await;
-            let old = status.nodes.iter().find(|n| n.phase == "Master").cloned().unwrap();
+            let old = status.nodes.iter().find(|n| n.phase == Phase::Master).cloned().unwrap();
             let frozen = Container::of(&stage, &old).signal("tailscaled", Signal::STOP);
             attempts_on_a_dead_peer_are_bounded(&Container::of(&stage, &replicas(&status)[0]))
                 .await;
@@ -261,7 +262,7 @@ async fn a_hosts_file_that_cannot_be_written_is_done_without(stage: &Stage) {
     assert!(stage.cli(&["switchover", "cache"]).await.status.success());
     let lacks = |s: &Status| {
         let node =
-            s.nodes.iter().find(|n| n.incarnation == old.incarnation && n.phase == "Replica");
+            s.nodes.iter().find(|n| n.incarnation == old.incarnation && n.phase == Phase::Replica);
         node.and_then(|n| n.message.clone())
             .is_some_and(|said| said.contains("redis is pointed at 127.0.1."))
     };

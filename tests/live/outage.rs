@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::Status;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::wire::akash::market::v1::lease;
@@ -49,10 +50,12 @@ fn a_chain_that_is_silent_at_the_start_is_waited_for() {
             stage.local.start_operator().await.unwrap();
             stage.client.apply(&cluster(1)).await.unwrap();
             let status = stage
-                .until_status("the chain to be missed", |s| condition(s, "Funded").1 == "ChainAway")
+                .until_status("the chain to be missed", |s| {
+                    condition(s, "Funded").1 == "ChainUnavailable"
+                })
                 .await;
             assert_eq!(condition(&status, "Ready").0, "False");
-            assert!(status.nodes.iter().all(|n| n.phase == "Unknown"), "{status:#?}");
+            assert!(status.nodes.iter().all(|n| n.phase == Phase::Unknown), "{status:#?}");
             stage.local.market.chain.faults().set_silent(false);
             ends_with_one_of_each(&stage).await;
         },
@@ -76,17 +79,19 @@ fn a_chain_that_falls_silent_stops_purchases_and_not_redis() {
             let status = stage
                 .until_status("the chain to be waited for", |s| waits_for(s, "the chain, for "))
                 .await;
-            assert_eq!(condition(&status, "Funded").1, "ChainAway");
+            assert_eq!(condition(&status, "Funded").1, "ChainUnavailable");
             faults.set_silent(false);
             stage.until_ready().await;
 
             faults.set_silent(true);
             let status = stage
-                .until_status("the chain to be missed", |s| condition(s, "Funded").1 == "ChainAway")
+                .until_status("the chain to be missed", |s| {
+                    condition(s, "Funded").1 == "ChainUnavailable"
+                })
                 .await;
             assert_eq!(
-                status.nodes.first().map(|n| n.phase.as_str()),
-                Some("Master"),
+                status.nodes.first().map(|n| n.phase),
+                Some(Phase::Master),
                 "Redis goes on: {status:#?}"
             );
             faults.set_silent(false);
@@ -205,7 +210,7 @@ fn a_failover_waits_neither_for_the_chain_nor_for_the_control_server() {
             let status = stage.until_status("another master", moved).await;
             assert_ne!(
                 condition(&status, "Funded").1,
-                "ChainAway",
+                "ChainUnavailable",
                 "the master moved only after the silent chain was given up"
             );
             kill_process(control, Signal::CONT).unwrap();

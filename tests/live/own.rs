@@ -183,7 +183,7 @@ async fn frozen(stage: &Stage, own: &Own) {
     );
     until("another tailscaled", async || own.pid().await.is_some_and(|pid| pid != frozen)).await;
     let status = stage
-        .until_status("the operator to see again", |s| condition(s, "Degraded").1 == "Well")
+        .until_status("the operator to see again", |s| condition(s, "Degraded").1 == "AsExpected")
         .await;
     assert_eq!(bought(&status), before);
     until("the nodes to be reached", async || reaches_all(stage).await).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::{EventReason, Phase};
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::mesh::http::unix_socket;
@@ -24,7 +25,7 @@ fn paths(status: &Status, way: &str) -> bool {
     let good = |node: &&NodeStatus| {
         node.path.as_ref().is_some_and(|path| path.starts_with(way) && path.ends_with(" ms"))
     };
-    status.nodes.iter().filter(|node| node.phase == "Replica").filter(good).count() == 2
+    status.nodes.iter().filter(|node| node.phase == Phase::Replica).filter(good).count() == 2
 }
 
 /// What a monitoring system reads of the ways between nodes.
@@ -70,7 +71,10 @@ fn a_way_through_a_relay_is_told_with_a_warning_and_a_direct_one_without() {
         );
         let events = stage.client.events("cache").await.unwrap();
         assert_eq!(
-            events.iter().filter(|event| event.reason == "AllRelayed").count(),
+            events
+                .iter()
+                .filter(|event| event.reason == EventReason::PathsRelayed.to_string())
+                .count(),
             1,
             "{events:#?}"
         );

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::api::validate;
@@ -119,9 +120,10 @@ impl Stage {
 
     /// The node that is master, once there is one.
     pub async fn master(&self) -> NodeStatus {
-        let status =
-            self.until_status("a master", |s| s.nodes.iter().any(|n| n.phase == "Master")).await;
-        status.nodes.into_iter().find(|n| n.phase == "Master").unwrap()
+        let status = self
+            .until_status("a master", |s| s.nodes.iter().any(|n| n.phase == Phase::Master))
+            .await;
+        status.nodes.into_iter().find(|n| n.phase == Phase::Master).unwrap()
     }
 
     /// Redis of a node dies; the rest of the node goes on.
@@ -248,8 +250,8 @@ pub fn is_ready(cluster: &RedisCluster) -> bool {
 
 /// Status, reason and message of a condition.
 pub fn condition<'a>(status: &'a Status, kind: &str) -> (&'a str, &'a str, &'a str) {
-    let found = status.conditions.iter().find(|c| c.kind == kind);
-    found.map_or(("", "", ""), |c| (c.status.as_str(), c.reason.as_str(), c.message.as_str()))
+    let found = status.conditions.iter().find(|c| c.kind.to_string() == kind);
+    found.map_or(("", "", ""), |c| (c.status.into(), c.reason.into(), c.message.as_str()))
 }
 
 /// Polls until it holds.

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use akash_redis::api::conditions::{KnownBy, Phase};
 use akash_redis::api::status::NodeStatus;
 use akash_redis::devnet::sandbox::Sandbox;
 use tokio::process::Command;
@@ -26,7 +27,7 @@ fn a_master_that_dies_while_the_mesh_is_silent_is_given_up_by_its_signed_page() 
             cut_from_operator(address(&stage, &old)).await;
             let status = stage
                 .until_status("the page of the silent master", |s| {
-                    known_by(&find(&s.nodes, &old), "status page")
+                    known_by(&find(&s.nodes, &old), KnownBy::StatusPage)
                 })
                 .await;
             let said = find(&status.nodes, &old).message.unwrap_or_default();
@@ -59,8 +60,8 @@ fn find(nodes: &[NodeStatus], wanted: &NodeStatus) -> NodeStatus {
     nodes.iter().find(|node| node.incarnation == wanted.incarnation).cloned().unwrap_or_default()
 }
 
-fn known_by(node: &NodeStatus, way: &str) -> bool {
-    node.phase == "Silent" && node.known_by == way
+fn known_by(node: &NodeStatus, way: KnownBy) -> bool {
+    node.phase == Phase::Unreachable && node.known_by == way
 }
 
 fn address(stage: &Stage, node: &NodeStatus) -> Ipv4Addr {

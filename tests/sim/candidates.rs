@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
 use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{AttachedReplica, History, Process, Role};
@@ -42,8 +43,8 @@ pub async fn others(world: &World, master: &IncarnationName) -> Vec<IncarnationN
         .collect()
 }
 
-async fn has_event(world: &World, reason: &str) -> bool {
-    world.store.events("cache").await.unwrap().iter().any(|e| e.reason == reason)
+async fn has_event(world: &World, reason: EventReason) -> bool {
+    world.store.events("cache").await.unwrap().iter().any(|e| e.reason == reason.to_string())
 }
 
 /// A cluster with a master, a good replica, and one that has been cut off from the master for ten
@@ -269,7 +270,7 @@ async fn a_master_whose_lease_was_closed_is_replaced_without_a_switchover() {
         .await;
     world.until_ready("cache").await;
     assert!(world.lost_writes("cache").await <= IN_FLIGHT);
-    assert!(!has_event(&world, "Switchover").await);
+    assert!(!has_event(&world, EventReason::SwitchoverStarted).await);
     world.assert_one_writer();
 }
 
@@ -293,7 +294,7 @@ async fn where_nothing_is_kept_an_empty_master_is_right_and_told() {
         let before = world.written();
         world.until("writes", Duration::from_mins(5), async || world.written() > before + 20).await;
         world.until_ready("cache").await;
-        assert!(has_event(&world, "DataLost").await, "{nodes} nodes");
+        assert!(has_event(&world, EventReason::DataLost).await, "{nodes} nodes");
     }
 }
 
@@ -334,7 +335,8 @@ async fn a_person_may_accept_the_loss_of_what_cannot_be_asked_for() {
     let waits = async || {
         let status = world.stored("cache").await.cluster.status.unwrap_or_default();
         status.conditions.iter().any(|c| {
-            c.kind == "Degraded" && c.message.contains("akash-redis failover cache --accept-loss")
+            c.kind == ConditionType::Degraded
+                && c.message.contains("akash-redis failover cache --accept-loss")
         })
     };
     world.until("a command to be named", Duration::from_mins(5), waits).await;
@@ -435,7 +437,11 @@ fn data_in_memory_count_in_a_cold_start() {
         );
     }
     let plan = scene.plan(NOW);
-    assert!(!plan.events.iter().any(|(reason, _)| *reason == "DataLost"), "{:?}", plan.events);
+    assert!(
+        !plan.events.iter().any(|(reason, _)| *reason == EventReason::DataLost),
+        "{:?}",
+        plan.events
+    );
     assert_eq!(promoted(&plan), [name(2)]);
 }
 
@@ -457,7 +463,8 @@ fn two_histories_that_cannot_be_compared_block_and_name_a_command() {
     assert!(promoted(&plan).is_empty());
     let (reason, message) = degraded(&plan);
     assert!(
-        reason == "HistoryUnclear" && message.contains("akash-redis failover cache --accept-loss"),
+        reason == Reason::HistoryUnclear
+            && message.contains("akash-redis failover cache --accept-loss"),
         "{message}"
     );
     scene.cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), "1".into());

@@ -1,6 +1,7 @@
 //! Promise 1: an empty node never wins while data is known to exist, or may exist on a recorded
 //! node that cannot be asked.
 
+use akash_redis::api::conditions::{ConditionType, Reason};
 use std::time::Duration;
 
 use crate::lifecycle::THREE;
@@ -44,7 +45,7 @@ async fn the_older_data_of_a_replica_wins_over_a_new_empty_node() {
     let stored = world.stored("cache").await;
     assert_eq!(stored.record.master, None, "an empty node won while the replica may hold data");
     let problem = |c: &akash_redis::api::status::Condition| {
-        c.kind == "Degraded" && c.reason == "HistoryUnclear"
+        c.kind == ConditionType::Degraded && c.reason == Reason::HistoryUnclear
     };
     assert!(stored.cluster.status.unwrap().conditions.iter().any(problem));
 

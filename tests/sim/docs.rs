@@ -1,12 +1,17 @@
-//! What the documentation names exists: files, headings, commands, flags, settings; and each reason
-//! for trouble has a runbook.
+//! What the documentation names exists: files, headings, commands, flags, settings, words of a
+//! status; and each reason for trouble has a runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use akash_redis::api::conditions::{ConditionType, EventReason, Phase, Reason};
 use akash_redis::cli::Cli;
 use clap::CommandFactory as _;
+use strum::IntoEnumIterator;
+
+/// Names in the documentation that look like words of a status.
+const OTHER_WORDS: [&str; 1] = ["RedisCluster"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -178,28 +183,50 @@ fn every_setting_is_documented_with_its_variable() {
 }
 
 #[test]
-fn every_problem_that_the_planner_can_tell_has_a_runbook() {
+fn every_reason_for_trouble_has_a_runbook() {
     let index = fs::read_to_string(root().join("docs/runbooks/README.md")).expect("the index");
-    let mut sources = Vec::new();
-    files(&root().join("src/plan"), "rs", &mut sources);
-    let mut reasons = BTreeSet::new();
-    for source in sources {
-        let text = fs::read_to_string(source).expect("source");
-        for call in ["problem(", "watch("] {
-            for (at, _) in text.match_indices(call) {
-                let arguments = text[at..].split(';').next().unwrap_or_default();
-                let words = arguments.split('"').skip(1).step_by(2);
-                let is_reason = |word: &&str| {
-                    word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic)
-                };
-                reasons.extend(words.filter(is_reason).map(str::to_owned));
+    let rows: Vec<&str> = index.lines().filter(|line| line.starts_with("| `")).collect();
+    for reason in Reason::iter() {
+        let word = format!("`{reason}`");
+        let listed = rows.iter().filter(|row| row.split('|').nth(1).unwrap().contains(&word));
+        let wanted = usize::from(!reason.is_normal());
+        assert_eq!(listed.count(), wanted, "rows of docs/runbooks/README.md that name {word}");
+    }
+}
+
+#[test]
+fn reasons_and_phases_in_the_documentation_exist() {
+    let known: BTreeSet<String> = words::<ConditionType>()
+        .chain(words::<Reason>())
+        .chain(words::<Phase>())
+        .chain(words::<EventReason>())
+        .collect();
+    let is_word = |code: &str| {
+        // Two capitals or more, as `MasterLost`: what else looks like it is listed.
+        code.starts_with(|c: char| c.is_ascii_uppercase())
+            && code.chars().all(|c| c.is_ascii_alphabetic())
+            && code.chars().filter(char::is_ascii_uppercase).count() > 1
+            && code.chars().any(|c| c.is_ascii_lowercase())
+    };
+    let mut wrong = Vec::new();
+    for (page, text) in pages() {
+        // Decisions and the change log speak of the words of their time.
+        if page.ends_with("CHANGELOG.md") || page.components().any(|c| c.as_os_str() == "decisions")
+        {
+            continue;
+        }
+        let spans = lines(&text, false).flat_map(|line| line.split('`').skip(1).step_by(2));
+        for word in spans.flat_map(|span| span.split([' ', ',', ':'])).filter(|w| is_word(w)) {
+            if !known.contains(word) && !OTHER_WORDS.contains(&word) {
+                wrong.push(format!("{}: {word}", page.display()));
             }
         }
     }
-    assert!(reasons.contains("NodeSilent") && reasons.contains("SyncStuck"), "{reasons:?}");
-    let missing: Vec<_> =
-        reasons.iter().filter(|reason| !index.contains(&format!("`{reason}`"))).collect();
-    assert!(missing.is_empty(), "docs/runbooks/README.md says nothing of {missing:?}");
+    assert!(wrong.is_empty(), "no status has these words:\n{}", wrong.join("\n"));
+}
+
+fn words<T: IntoEnumIterator + ToString>() -> impl Iterator<Item = String> {
+    T::iter().map(|word| word.to_string())
 }
 
 #[test]

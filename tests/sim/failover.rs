@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, KnownBy};
 use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
@@ -86,7 +87,10 @@ async fn a_master_that_only_the_operator_cannot_reach_stays_master() {
     assert_eq!(world.master("cache").await, old);
     let status = world.stored("cache").await.cluster.status.unwrap();
     assert!(
-        status.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True"),
+        status
+            .conditions
+            .iter()
+            .any(|c| c.kind == ConditionType::Degraded && c.status == ConditionStatus::True),
         "{:?}",
         status.conditions
     );
@@ -159,7 +163,7 @@ async fn a_master_that_dies_out_of_sight_is_given_up_by_its_own_signed_page() {
         .into_iter()
         .find(|n| n.incarnation == old.0)
         .unwrap();
-    assert_eq!(node.known_by, "status page", "{node:?}");
+    assert_eq!(node.known_by, KnownBy::StatusPage, "{node:?}");
     assert!(node.message.unwrap().contains("its status page says: mesh Running"));
     world.nodes.with(&old, |n| n.reachable = true);
     world.until_ready("cache").await;

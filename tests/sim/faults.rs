@@ -40,7 +40,7 @@ async fn condition(world: &World, name: &str, kind: &str) -> Condition {
     status
         .conditions
         .into_iter()
-        .find(|c| c.kind == kind)
+        .find(|c| c.kind.to_string() == kind)
         .unwrap_or_else(|| panic!("no condition {kind}"))
 }
 
@@ -51,7 +51,9 @@ async fn told(world: &World, name: &str, kind: &str, status: &str, words: &[&str
         .until(&what, Duration::from_mins(30), async || {
             let Some(published) = world.stored(name).await.cluster.status else { return false };
             published.conditions.iter().any(|c| {
-                c.kind == kind && c.status == status && words.iter().all(|w| c.message.contains(w))
+                c.kind.to_string() == kind
+                    && c.status.to_string() == status
+                    && words.iter().all(|w| c.message.contains(w))
             })
         })
         .await;

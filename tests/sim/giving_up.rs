@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{KEY_SPENT, Process, Role};
 use akash_redis::model::status_page::PageView;
@@ -77,8 +78,8 @@ async fn a_redis_that_cannot_start_is_told_and_replaced() {
     let told = async || {
         let status = world.stored("cache").await.cluster.status.unwrap();
         status.conditions.iter().any(|c| {
-            c.kind == "Degraded"
-                && c.reason == "RedisDown"
+            c.kind == ConditionType::Degraded
+                && c.reason == Reason::RedisDown
                 && c.message.contains("akash-redis logs cache")
         })
     };
@@ -110,7 +111,10 @@ async fn nodes_whose_redis_never_starts_are_not_paid_for_without_end() {
     assert!((6..=30).contains(&tries), "{tries} deployments in an hour");
     let status = world.stored("cache").await.cluster.status.unwrap();
     assert!(
-        status.conditions.iter().any(|c| c.kind == "Degraded" && c.status == "True"),
+        status
+            .conditions
+            .iter()
+            .any(|c| c.kind == ConditionType::Degraded && c.status == ConditionStatus::True),
         "{:?}",
         status.conditions
     );

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use akash_redis::api::conditions::{ConditionType, Reason};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::inventory::{Constants, Inventory};
@@ -212,7 +213,8 @@ pub fn promoted(plan: &Plan) -> Vec<IncarnationName> {
 }
 
 /// The word and the sentences of what is wrong.
-pub fn degraded(plan: &Plan) -> (String, String) {
-    let condition = plan.status.conditions.iter().find(|c| c.kind == "Degraded").unwrap();
-    (condition.reason.clone(), condition.message.clone())
+pub fn degraded(plan: &Plan) -> (Reason, String) {
+    let condition =
+        plan.status.conditions.iter().find(|c| c.kind == ConditionType::Degraded).unwrap();
+    (condition.reason, condition.message.clone())
 }

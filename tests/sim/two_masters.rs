@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::{ACCEPT_LOSS, MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{Authority, Process, Role};
@@ -222,7 +223,7 @@ fn a_master_that_needs_no_replica_is_not_fenced_by_time() {
     assert!(promoted(&plan).is_empty());
     let (reason, message) = degraded(&plan);
     assert!(
-        reason == "FailoverBlocked" && message.contains("needs no replica for a write"),
+        reason == Reason::FailoverBlocked && message.contains("needs no replica for a write"),
         "{message}"
     );
     scene

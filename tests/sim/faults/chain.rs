@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::model::money::Uact;
 use akash_redis::store::{Events as _, Objects as _};
 
@@ -81,7 +82,7 @@ async fn fees_that_are_spent_are_told_and_nothing_else_is_hurt() {
     let replica = live(&world).await.remove(1);
     super::migrate(&world, &replica).await;
     told(&world, "cache", "Degraded", "True", &["chain.maxFeePerDay", "in a row"]).await;
-    assert_eq!(condition(&world, "cache", "Degraded").await.reason, "EffectFails");
+    assert_eq!(condition(&world, "cache", "Degraded").await.reason, Reason::EffectFailing);
     let written = world.written();
     world.until("writes", Duration::from_mins(1), async || world.written() > written + 20).await;
     world.chain.fault(|f| f.fees_spent = false);
@@ -140,8 +141,15 @@ async fn a_provider_that_never_starts_what_it_took_is_given_up() {
     world.start_operator().await;
     world.apply(THREE).await;
     waits_for(&world, "cache", "to start what it took").await;
-    let given_up =
-        async || world.store.events("cache").await.unwrap().iter().any(|e| e.reason == "GivenUp");
+    let given_up = async || {
+        world
+            .store
+            .events("cache")
+            .await
+            .unwrap()
+            .iter()
+            .any(|e| e.reason == EventReason::NodeCondemned.to_string())
+    };
     world.until("giving up", Duration::from_mins(7), given_up).await;
     let puts = world.gateway.puts.lock().unwrap().clone();
     assert!(puts.values().all(|n| (2..=9).contains(n)), "in five minutes: {puts:?}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::EventReason;
 use akash_redis::api::types::REJOIN;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
@@ -47,7 +48,9 @@ async fn replaced(world: &World, name: &IncarnationName, limit: Duration) {
 async fn given_up_because(world: &World, words: &str) {
     let events = world.store.events("cache").await.unwrap();
     assert!(
-        events.iter().any(|e| e.reason == "GivenUp" && e.message.contains(words)),
+        events.iter().any(
+            |e| e.reason == EventReason::NodeCondemned.to_string() && e.message.contains(words)
+        ),
         "nobody was given up because {words}: {events:#?}"
     );
 }

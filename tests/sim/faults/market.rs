@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::conditions::EventReason;
 use akash_redis::store::Events as _;
 
 use super::{comes_up_and_goes, dseq_of, live, migrate, running, told};
@@ -94,7 +95,8 @@ async fn a_bid_vanishes_between_choice_and_lease() {
     world.until_ready("cache").await;
     let events = world.store.events("cache").await.unwrap();
     assert!(
-        events.iter().any(|e| e.reason == "EffectFailed" && e.message.contains("lease from")),
+        events.iter().any(|e| e.reason == EventReason::EffectFailed.to_string()
+            && e.message.contains("lease from")),
         "{events:?}"
     );
     comes_up_and_goes(&world, "cache").await;
@@ -112,9 +114,8 @@ async fn the_provider_of_a_replica_closes_its_lease() {
         .await;
     let events = world.store.events("cache").await.unwrap();
     assert!(
-        events
-            .iter()
-            .any(|e| e.reason == "GivenUp" && e.message.contains("by the provider: unstable")),
+        events.iter().any(|e| e.reason == EventReason::NodeCondemned.to_string()
+            && e.message.contains("by the provider: unstable")),
         "{events:?}"
     );
     assert_eq!(world.master("cache").await, nodes[0]);

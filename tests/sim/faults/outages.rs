@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::conditions::{ConditionStatus, Reason};
 use akash_redis::api::types::CLOSE;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::OwnMesh;
@@ -122,7 +123,7 @@ async fn an_oauth_client_that_was_revoked_is_told_and_nothing_is_bought_with_it(
         &["the OAuth client is not valid", "make another OAuth client"],
     )
     .await;
-    assert_eq!(super::condition(&world, "cache", "Degraded").await.reason, "MeshApiRefused");
+    assert_eq!(super::condition(&world, "cache", "Degraded").await.reason, Reason::MeshApiRefused);
     assert_eq!(
         (live(&world).await, world.ready("cache").await),
         (nodes.clone(), true),
@@ -157,7 +158,7 @@ async fn an_oauth_client_that_may_read_and_not_mint_is_found_before_anything_is_
     assert_eq!(world.chain.creates(), 0, "a deployment was made that no node can join with");
     world.tailnet.lock().unwrap().refuses_keys = false;
     world.until("Ready", LONG, async || world.ready("cache").await).await;
-    assert_eq!(super::condition(&world, "cache", "Degraded").await.status, "False");
+    assert_eq!(super::condition(&world, "cache", "Degraded").await.status, ConditionStatus::False);
     comes_up_and_goes(&world, "cache").await;
 }
 

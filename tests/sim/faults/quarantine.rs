@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Role;
 use akash_redis::model::record::FailoverReport;
@@ -87,9 +88,9 @@ async fn the_mesh_fences_a_master_that_hangs_before_time_does() {
             .unwrap()
             .phase
     };
-    assert_eq!(phase().await, "Quarantined");
+    assert_eq!(phase().await, Phase::Quarantined);
     wakes_up_and_follows(&world, &old).await;
-    assert_eq!(phase().await, "Replica");
+    assert_eq!(phase().await, Phase::Replica);
     comes_up_and_goes(&world, "cache").await;
 }
 

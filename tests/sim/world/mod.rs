@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use akash_redis::api::conditions::{ConditionStatus, ConditionType};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::chain::Chain;
 use akash_redis::model::ids::IncarnationName;
@@ -279,7 +280,9 @@ impl World {
         let generation = stored.cluster.metadata.generation.unwrap_or(0);
         stored.cluster.status.is_some_and(|s| {
             s.observed_generation == generation
-                && s.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
+                && s.conditions
+                    .iter()
+                    .any(|c| c.kind == ConditionType::Ready && c.status == ConditionStatus::True)
         })
     }
 

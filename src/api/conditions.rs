@@ -1,0 +1,502 @@
+//! The words of a status: conditions, their reasons, phases of nodes, reasons of events. Status,
+//! metrics, command line and documentation take them from here.
+//!
+//! A word of another version is read as the last of each list, so that an older program can still
+//! read the rest of a status.
+
+use std::fmt::Write;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
+
+use super::schema::words;
+
+/// What a condition is about.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    EnumString,
+    IntoStaticStr,
+)]
+#[strum(ascii_case_insensitive)]
+pub enum ConditionType {
+    /// One master, all replicas in sync, no change of master in progress.
+    Ready,
+    /// Something is being done or waited for.
+    Progressing,
+    /// Something is wrong.
+    Degraded,
+    /// Every escrow pays for a day or more.
+    Funded,
+    /// Every node has a path to another one that no relay carries.
+    DirectPaths,
+    /// A condition of another version.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+/// Whether a condition holds, as in Kubernetes.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// What would tell cannot be read.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// Why a condition is as it is: how things are now. What happened is an [`EventReason`]: the two
+/// lists are apart because a state lasts and is looked up in a runbook, while an event is over.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
+pub enum Reason {
+    // Ready.
+    /// One master, and every replica is in sync.
+    AllInSync,
+    /// Fewer nodes than wanted are master or in sync, or the master is being changed.
+    NodesNotReady,
+    // Progressing.
+    /// Steps are being carried out.
+    Reconciling,
+    /// Nothing is to be done before something that is waited for.
+    Waiting,
+    /// Everything is as the manifest wants it.
+    Reconciled,
+    /// `spec.paused` is set: nothing is changed.
+    Paused,
+    // Degraded.
+    /// No problem is known.
+    AsExpected,
+    /// The operator itself is off the mesh and reaches no node.
+    OperatorOffMesh,
+    /// The tailnet lists no device of the nodes, and none of them is heard.
+    DevicesMissing,
+    /// The master is down, and no other node was in sync with it.
+    NoMaster,
+    /// The master is back without the data it had.
+    DataMissing,
+    /// Nodes that cannot be asked may hold newer data, or histories cannot be compared.
+    HistoryUnclear,
+    /// The old master may still take writes, so nobody is promoted.
+    FailoverBlocked,
+    /// None of the nodes that may take over answers.
+    FailoverWaiting,
+    /// The master is silent, and too few replicas confirm that it is down.
+    MasterDownUnconfirmed,
+    /// The operator cannot reach the master, and a replica still hears it.
+    MasterUnreachable,
+    /// The master's lease is gone.
+    MasterLost,
+    /// A replica claims more than anybody saw of the master, and is not promoted.
+    OffsetImplausible,
+    /// A node is not heard.
+    NodeUnreachable,
+    /// A node's agent answers, and its redis does not run.
+    RedisDown,
+    /// A replica does not get in sync.
+    SyncStalled,
+    /// The node that shall replace another one does not get in sync.
+    MigrationStalled,
+    /// A node that shall leave is the master, or the last one in sync.
+    RemovalBlocked,
+    /// The master to be is not linked or not in sync yet.
+    SwitchoverWaiting,
+    /// A node could not be filled, several times.
+    ProvisioningFailed,
+    /// There are bids, and none of them may be taken.
+    NoAcceptableBid,
+    /// A node's device was deleted from the tailnet.
+    DeviceDeleted,
+    /// A device that a node does not know joined with the node's key.
+    KeyCompromised,
+    /// The mesh state of a node is in use in two places.
+    DuplicateMeshState,
+    /// A device has tags that are not ours.
+    UnexpectedTags,
+    /// The control API does not give the quarantine tag, or does not take it off.
+    QuarantineRefused,
+    /// What an old master holds cannot be kept.
+    QuarantineStalled,
+    /// A node's network map does not follow the control server.
+    StaleNetmap,
+    /// A node that got a new key does not join again.
+    RejoinStalled,
+    /// The tailnet's control API says no.
+    MeshApiRefused,
+    /// The tailnet's control API does not answer.
+    MeshApiUnavailable,
+    /// A transaction is in no block.
+    TransactionStalled,
+    /// Something of a node that was given up is still there.
+    CleanupStalled,
+    /// A call to the outside world fails again and again.
+    EffectFailing,
+    /// The record names a deployment that carries another name on the chain.
+    ForeignDeployment,
+    /// The wallet pays for deployments that stand in no record.
+    OrphanedDeployment,
+    // Funded, and Degraded while something is to be bought.
+    /// The wallet holds less than the deposits of the missing nodes.
+    WalletBalanceLow,
+    /// The budget is used up by leases and open orders.
+    BudgetExhausted,
+    /// The chain does not answer.
+    ChainUnavailable,
+    // Funded.
+    /// Every escrow pays for a day or more.
+    EscrowFunded,
+    /// An escrow pays for less than a day.
+    EscrowLow,
+    /// No lease runs yet.
+    NoActiveLease,
+    // DirectPaths.
+    /// Every node has a direct path to another one.
+    AllDirect,
+    /// Relays carry all traffic of some nodes.
+    NodeRelayed,
+    /// Relays carry all traffic between nodes.
+    AllRelayed,
+    /// No node has told of a path yet.
+    NotMeasured,
+    /// A reason of another version.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+impl Reason {
+    /// Nothing is to be done about it by anybody, so that no runbook speaks of it.
+    #[must_use]
+    pub const fn is_normal(self) -> bool {
+        matches!(
+            self,
+            Self::AllInSync
+                | Self::NodesNotReady
+                | Self::Reconciling
+                | Self::Waiting
+                | Self::Reconciled
+                | Self::AsExpected
+                | Self::EscrowFunded
+                | Self::NoActiveLease
+                | Self::AllDirect
+                | Self::NotMeasured
+                | Self::Other
+        )
+    }
+}
+
+/// How far an incarnation has come.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
+pub enum Phase {
+    /// Recorded, not on the chain yet.
+    Reserved,
+    /// Its order is open.
+    Bidding,
+    /// It has a lease, and its provider has no manifest yet.
+    Leased,
+    /// Its provider has the manifest; the node has not reported yet.
+    Starting,
+    /// It reports, and does not replicate yet.
+    Joined,
+    /// It copies the master's data.
+    Syncing,
+    /// It is in sync with the master.
+    Replica,
+    /// It takes writes.
+    Master,
+    /// A master that was given up: the operator alone reaches it until its redis was demoted.
+    Quarantined,
+    /// It reported once and is not heard now.
+    Unreachable,
+    /// Its lease or its deployment is gone.
+    Lost,
+    /// It was given up; its deployment, device and key are being removed.
+    Leaving,
+    /// Neither the chain nor the node answers; or a phase of another version.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl Phase {
+    /// It holds the cluster's data: master, or replica in sync.
+    #[must_use]
+    pub const fn is_serving(self) -> bool {
+        matches!(self, Self::Master | Self::Replica)
+    }
+}
+
+/// By which way the state of a node is known.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum KnownBy {
+    /// Its agent speaks to the operator over the mesh.
+    Agent,
+    /// Its status page, signed by the node, through its provider's ingress.
+    #[serde(rename = "status page")]
+    #[strum(serialize = "status page")]
+    StatusPage,
+    /// What its provider says of the lease.
+    #[serde(rename = "lease status")]
+    #[strum(serialize = "lease status")]
+    LeaseStatus,
+    /// Nothing present is known.
+    #[default]
+    #[serde(other)]
+    Nothing,
+}
+
+/// What happened, for people; nothing is decided by it. See [`Reason`] for how things are.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    JsonSchema,
+    Display,
+    EnumIter,
+    IntoStaticStr,
+)]
+pub enum EventReason {
+    /// A node got a name and a deployment number.
+    NodeReserved,
+    /// A bid was accepted.
+    BidAccepted,
+    /// A node is on the mesh and reports.
+    NodeJoined,
+    /// A node was given up for good.
+    NodeCondemned,
+    /// Nothing of a node is left.
+    NodeRemoved,
+    /// A node whose device is gone gets a new key.
+    RejoinStarted,
+    /// A node is on the mesh again, as another device.
+    NodeRejoined,
+    /// A deployment that stands in no record is closed, as was asked for.
+    OrphanClosing,
+    /// A node may replicate from the master.
+    ReplicaAdmitted,
+    /// A replica is in sync and may be promoted.
+    ReplicaInSync,
+    /// The master takes writes without a replica, which may not be promoted any more.
+    ReplicaOutOfSync,
+    /// A master was chosen for an epoch.
+    MasterElected,
+    /// The chosen node confirmed that it is master.
+    MasterPromoted,
+    /// A change of master was given up before anybody was chosen, and the master stays.
+    MasterRetained,
+    /// The master is promoted again with its own data.
+    MasterRepromoted,
+    /// The master is lost for good.
+    MasterLost,
+    /// The first master was given up before any write was acknowledged.
+    FirstMasterLost,
+    /// The chosen node was not promoted.
+    PromotionFailed,
+    /// The master is dead, and an epoch begins.
+    FailoverStarted,
+    /// A replica may not take over.
+    CandidateRejected,
+    /// A replica claims more than anybody saw of the master.
+    OffsetImplausible,
+    /// No candidate is left before anybody was chosen.
+    FailoverAborted,
+    /// A failover is over.
+    FailoverCompleted,
+    /// A planned change of master begins.
+    SwitchoverStarted,
+    /// The master died during a switchover.
+    SwitchoverAborted,
+    /// The target did not catch up in time, and the master stays.
+    SwitchoverRolledBack,
+    /// A switchover is over.
+    SwitchoverCompleted,
+    /// After the loss of the master the newest history that is left was chosen.
+    ColdStart,
+    /// No node that is left holds data: the cluster starts empty.
+    DataLost,
+    /// An old master is shut off from the other nodes.
+    QuarantineStarted,
+    /// The other nodes reach it again.
+    QuarantineEnded,
+    /// Relays carry all traffic of some nodes.
+    PathsRelayed,
+    /// A call to the outside world was carried out.
+    EffectSucceeded,
+    /// A call to the outside world failed; it is tried again.
+    EffectFailed,
+}
+
+/// The words of a status as a page of Markdown.
+#[must_use]
+pub fn status_reference() -> String {
+    let mut page = "# The status\n\n\
+        `akash-redis describe NAME` shows it, `akash-redis get NAME -o yaml` prints it. Programs may rely on these words; sentences may \
+        change.\n\nThis page is made from the program's types.\n"
+        .to_owned();
+    let mut list = |title: &str, intro: &str, schema: schemars::Schema| {
+        let _ = write!(page, "\n## {title}\n\n{intro}\n\n| word | meaning |\n| --- | --- |\n");
+        for (word, meaning) in words(schema.as_value()) {
+            if word != "Other" {
+                let _ = writeln!(page, "| `{word}` | {} |", meaning.replace('\n', " "));
+            }
+        }
+    };
+    list(
+        "Conditions",
+        "Each is `True`, `False` or `Unknown`, with a reason and a message.",
+        schemars::schema_for!(ConditionType),
+    );
+    list(
+        "Reasons of conditions",
+        "What to do about each is in the [runbooks](../runbooks/README.md).",
+        schemars::schema_for!(Reason),
+    );
+    list("Phases of nodes", "One for each incarnation.", schemars::schema_for!(Phase));
+    list("How a node is known", "`knownBy` of each node.", schemars::schema_for!(KnownBy));
+    list(
+        "Reasons of events",
+        "`akash-redis events NAME` shows them.",
+        schemars::schema_for!(EventReason),
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+    use crate::api::schema::assert_page;
+
+    /// What is displayed, stored and documented is one word.
+    fn one_word<T>()
+    where
+        T: strum::IntoEnumIterator + ToString + Serialize + Copy + Into<&'static str> + JsonSchema,
+    {
+        let schema = schemars::schema_for!(T);
+        let documented = words(schema.as_value());
+        for value in T::iter() {
+            let stored = serde_json::to_value(value).expect("a word");
+            let shown: &str = value.into();
+            assert_eq!(stored, shown);
+            assert_eq!(value.to_string(), shown);
+            let meaning = documented.iter().find(|(word, _)| *word == shown);
+            assert!(meaning.is_some_and(|(_, meaning)| !meaning.is_empty()), "{shown}");
+        }
+        assert_eq!(documented.len(), T::iter().count());
+    }
+
+    #[test]
+    fn every_word_is_displayed_stored_and_documented_alike() {
+        one_word::<ConditionType>();
+        one_word::<ConditionStatus>();
+        one_word::<Reason>();
+        one_word::<Phase>();
+        one_word::<KnownBy>();
+        one_word::<EventReason>();
+    }
+
+    #[test]
+    fn a_word_of_another_version_does_not_hide_the_rest() {
+        let read = |text: &str| serde_json::from_str::<Reason>(text).expect("any word");
+        assert_eq!(read("\"Well\""), Reason::Other);
+        assert_eq!(serde_json::from_str::<Phase>("\"Silent\"").expect("any word"), Phase::Unknown);
+    }
+
+    #[test]
+    fn a_condition_is_found_by_its_word_in_any_case() {
+        for kind in ConditionType::iter() {
+            assert_eq!(kind.to_string().to_lowercase().parse(), Ok(kind));
+        }
+        assert!("Readyy".parse::<ConditionType>().is_err());
+    }
+
+    #[test]
+    fn the_reference_in_the_book_is_the_one_of_this_program() {
+        assert_page("docs/reference/status.md", &status_reference());
+    }
+}
