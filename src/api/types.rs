@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quantity::{Bytes, Cpu, Money, Span};
 use super::status::Status;
+pub use crate::model::identity::Egress;
 use crate::model::money::Uact;
-use crate::model::time::UnixMs;
 
 /// The only version there is.
 pub const API_VERSION: &str = "akash-redis.dev/v1alpha1";
@@ -342,29 +342,6 @@ pub struct Mesh {
     pub serve: bool,
 }
 
-/// How Redis reaches its master.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Egress {
-    /// Through the agent's forwarder on loopback.
-    #[default]
-    Forwarder,
-    /// Redis runs under proxychains4 and dials for itself. While its master cannot be reached it
-    /// answers nobody for up to 1.5 s at a time.
-    Proxychains,
-}
-
-impl Egress {
-    /// As the manifest and the node's identity spell it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Forwarder => "forwarder",
-            Self::Proxychains => "proxychains",
-        }
-    }
-}
-
 /// When and how the master is replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -408,10 +385,4 @@ pub enum Durability {
     /// It is on the master; a failover may lose the last moments before the master died.
     #[default]
     Async,
-}
-
-/// A point in time in the manifest's own spelling.
-#[must_use]
-pub fn timestamp(at: UnixMs) -> String {
-    at.to_string()
 }

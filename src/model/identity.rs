@@ -1,6 +1,19 @@
 //! Who a node is: the content of the one variable in its manifest.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// How Redis reaches its master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Through the agent's forwarder on loopback.
+    #[default]
+    Forwarder,
+    /// Redis runs under proxychains4 and dials for itself. While its master cannot be reached it
+    /// answers nobody for up to 1.5 s at a time.
+    Proxychains,
+}
 
 /// The variable's name.
 pub const NODE_VARIABLE: &str = "AKASH_REDIS_NODE";
@@ -29,8 +42,8 @@ pub struct NodeIdentity {
     pub certificate: String,
     /// PEM of its key; it signs the status page too.
     pub key: String,
-    /// How Redis reaches its master: `forwarder` or `proxychains`.
-    pub egress: String,
+    /// How Redis reaches its master.
+    pub egress: Egress,
     /// Have the mesh carry port 6379 by `tailscale serve` too. Left out when it is off: an older
     /// agent refuses a field that it does not know.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString};
+
 use super::time::UnixMs;
 
 /// An auth key can be used for so long: it is minted before anything is bought, so this covers the
@@ -71,6 +74,44 @@ pub struct AuthKey {
     pub invalid: bool,
 }
 
+/// What a tailscaled does, by its own word.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Display, EnumIter, EnumString, Serialize, Deserialize,
+)]
+#[serde(from = "String", into = "String")]
+pub enum BackendState {
+    /// It has not said anything yet.
+    #[default]
+    NoState,
+    /// It is not logged in.
+    NeedsLogin,
+    /// An admin has to approve the device.
+    NeedsMachineAuth,
+    /// Told to be off the mesh.
+    Stopped,
+    /// Logged in, and without a network map yet.
+    Starting,
+    /// On the mesh; its network map can be believed.
+    Running,
+    /// It does not answer: the agent's word, not its own.
+    Down,
+    /// A word of another version.
+    #[strum(default)]
+    Other(String),
+}
+
+impl From<String> for BackendState {
+    fn from(word: String) -> Self {
+        if word.is_empty() { Self::NoState } else { word.parse().unwrap_or_default() }
+    }
+}
+
+impl From<BackendState> for String {
+    fn from(state: BackendState) -> Self {
+        state.to_string()
+    }
+}
+
 /// How the operator itself stands on the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnMesh {
@@ -82,4 +123,22 @@ pub struct OwnMesh {
     pub peers: BTreeMap<String, String>,
     /// The same by device id, which a rename does not change.
     pub by_id: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator as _;
+
+    use super::*;
+
+    #[test]
+    fn a_word_of_tailscaled_is_read_as_it_is_written() {
+        for state in BackendState::iter().filter(|state| !matches!(state, BackendState::Other(_))) {
+            assert_eq!(BackendState::from(state.to_string()), state);
+        }
+        assert_eq!(BackendState::from(String::new()), BackendState::NoState);
+        let other = BackendState::from("InUseOtherUser".to_owned());
+        assert_eq!(other, BackendState::Other("InUseOtherUser".into()));
+        assert_eq!(other.to_string(), "InUseOtherUser");
+    }
 }

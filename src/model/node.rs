@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use strum::{Display, EnumString};
+
+use super::mesh::BackendState;
 use super::time::UnixMs;
 
 /// Orders commands: term of the operator process, then epoch of the cluster.
@@ -70,8 +73,8 @@ impl NodeState {
 /// A node's tailscaled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeMesh {
-    /// tailscaled's word, or `Down`.
-    pub backend_state: String,
+    /// What it does.
+    pub backend_state: BackendState,
     /// Own FQDN without trailing dot.
     pub dns_name: String,
     /// Own 100.x address.
@@ -203,13 +206,47 @@ pub struct RedisState {
     pub fenced: bool,
 }
 
+/// The link of a replica, by its master's word.
+#[derive(Clone, Debug, PartialEq, Eq, Display, EnumString, Serialize, Deserialize)]
+#[strum(serialize_all = "snake_case")]
+#[serde(from = "String", into = "String")]
+pub enum ReplicaState {
+    /// It waits for a snapshot.
+    WaitBgsave,
+    /// A snapshot is on its way to it.
+    SendBulk,
+    /// It follows.
+    Online,
+    /// A word of another version; empty when nothing was said.
+    #[strum(default)]
+    Other(String),
+}
+
+impl Default for ReplicaState {
+    fn default() -> Self {
+        Self::Other(String::new())
+    }
+}
+
+impl From<String> for ReplicaState {
+    fn from(word: String) -> Self {
+        word.parse().unwrap_or_default()
+    }
+}
+
+impl From<ReplicaState> for String {
+    fn from(state: ReplicaState) -> Self {
+        state.to_string()
+    }
+}
+
 /// A replica as its master sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachedReplica {
     /// Mesh FQDN it announced.
     pub name: String,
-    /// Redis' word.
-    pub state: String,
+    /// Its link.
+    pub state: ReplicaState,
     /// Acknowledged offset.
     pub offset: i64,
     /// Age of the last acknowledgement, seconds.

@@ -35,7 +35,8 @@ use super::tailscale::{self, MeshPlace, VersionError};
 use super::users::system_user;
 use super::volume::{self, Volume, VolumeError};
 use crate::mesh::local::LocalError;
-use crate::model::identity::NodeIdentity;
+use crate::model::identity::{self, NodeIdentity};
+use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 
 /// Why the agent cannot run.
@@ -73,9 +74,6 @@ pub enum AgentError {
     /// The volume is not this agent's.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// The identity names a way out that does not exist.
-    #[error("the identity asks for the egress {0:?}; there are `forwarder` and `proxychains`")]
-    Egress(String),
     /// The agent's own files.
     #[error(transparent)]
     Files(#[from] StateFileError),
@@ -190,7 +188,7 @@ async fn work(
 fn before_the_node(identity: &NodeIdentity) -> NodeState {
     NodeState {
         incarnation: identity.incarnation.clone(),
-        mesh: NodeMesh { backend_state: "Down".into(), ..NodeMesh::default() },
+        mesh: NodeMesh { backend_state: BackendState::Down, ..NodeMesh::default() },
         redis: RedisState { process: Process::Exited, ..not_looked_at() },
         ..NodeState::default()
     }
@@ -265,8 +263,8 @@ fn assemble(
 
     let api = LocalApi::new(&settings.mesh_socket())?;
     let (sender, peers) = watch::channel(Peers::default());
-    let egress = match identity.egress.as_str() {
-        "forwarder" => {
+    let egress = match identity.egress {
+        identity::Egress::Forwarder => {
             let socks = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
             let hosts = Hosts::new(settings.hosts_file.clone());
             Egress::Forwarder(Arc::new(Forwarder::new(
@@ -277,8 +275,7 @@ fn assemble(
                 hosts,
             )))
         }
-        "proxychains" => Egress::Direct,
-        other => return Err(AgentError::Egress(other.to_owned())),
+        identity::Egress::Proxychains => Egress::Direct,
     };
     let parts = Parts {
         redis: RedisControl::new(&redis.run_dir.join(BootConfig::SOCKET), &redis.password)?,
@@ -309,7 +306,8 @@ async fn join<T>(mut task: JoinHandle<T>, limit: Duration) {
 }
 
 fn check_programs(settings: &Settings, identity: &NodeIdentity) -> Result<(), AgentError> {
-    let proxychains = (identity.egress == "proxychains").then_some(&settings.proxychains);
+    let proxychains =
+        (identity.egress == identity::Egress::Proxychains).then_some(&settings.proxychains);
     for program in [&settings.redis_server, &settings.tailscaled, &settings.tailscale]
         .into_iter()
         .chain(proxychains)

@@ -201,6 +201,7 @@ fn mesh(mesh: NodeMesh) -> wire::Mesh {
         paths,
     } = mesh;
     let paths = paths.into_iter().map(path).collect();
+    let backend_state = backend_state.into();
     wire::Mesh { backend_state, dns_name, ip, device_id, health, visible_peers, paths, visible_ids }
 }
 
@@ -250,7 +251,7 @@ fn redis(redis: RedisState) -> wire::Redis {
         replicas: replicas
             .map(|r| wire::AttachedReplica {
                 name: r.name,
-                state: r.state,
+                state: r.state.into(),
                 offset: r.offset,
                 lag_seconds: r.lag_seconds,
             })

@@ -156,7 +156,7 @@ fn attached(line: &str) -> AttachedReplica {
     };
     AttachedReplica {
         name: part("ip").to_owned(),
-        state: part("state").to_owned(),
+        state: part("state").to_owned().into(),
         offset: part("offset").parse().unwrap_or(0),
         lag_seconds: part("lag").parse().unwrap_or(u32::MAX),
     }
@@ -165,6 +165,7 @@ fn attached(line: &str) -> AttachedReplica {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::node::ReplicaState;
 
     #[test]
     fn a_master_with_replicas_is_read() {
@@ -183,7 +184,7 @@ mod tests {
             state.replicas,
             [AttachedReplica {
                 name: "b.mesh.test".into(),
-                state: "online".into(),
+                state: ReplicaState::Online,
                 offset: 40,
                 lag_seconds: 1
             }]

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::state::Node;
 use super::supervisor::{Child, Program, RestartDelay};
 use super::tailscale::{self, MeshPlace};
+use crate::model::mesh::BackendState;
 use crate::model::node::{KEY_SPENT, NodeMesh};
 use crate::model::text::few;
 
@@ -261,9 +262,9 @@ const HEALTH_TEXT: usize = 500;
 /// Shows the status in the node's state and to the forwarder.
 fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
     let mesh = match status {
-        None => NodeMesh { backend_state: "Down".into(), ..node.peek().mesh },
+        None => NodeMesh { backend_state: BackendState::Down, ..node.peek().mesh },
         Some(status) => NodeMesh {
-            backend_state: status.backend_state.clone(),
+            backend_state: status.backend_state.clone().into(),
             dns_name: status.dns_name.clone(),
             ip: status.ip.map(|ip| ip.to_string()).unwrap_or_default(),
             device_id: status.device_id.clone(),
@@ -285,7 +286,7 @@ fn show(node: &Node, peers: &watch::Sender<Peers>, status: Option<&Status>) {
             changed
         });
     }
-    if mesh.backend_state == "Running" {
+    if mesh.backend_state == BackendState::Running {
         node.note("tailscaled", None);
     }
     // The paths are looked at elsewhere, and less often.

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::state::{Node, Stand};
 use super::supervisor::{Child, Program, RestartDelay};
 use super::users::{self, Owner};
+use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
 
 /// Where one node's Redis lives.
@@ -86,7 +87,7 @@ impl RedisPlace {
             run_as: self.run_as,
             ..Program::default()
         };
-        if node.identity.egress == "proxychains" {
+        if node.identity.egress == Egress::Proxychains {
             let proxy = self.run_dir.join("proxychains.conf");
             self.write(&proxy, &proxychains::text(node.settings.socks_port))?;
             program.args = vec![

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state_file::{StateFile, StateFileError};
 use crate::model::identity::NodeIdentity;
+use crate::model::mesh::BackendState;
 use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
 use crate::model::text::clipped;
 use crate::model::time::UnixMs;
@@ -136,7 +137,7 @@ impl Node {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             highest: memory.highest,
             promoted: memory.promoted(),
-            mesh: NodeMesh { backend_state: "Down".into(), ..NodeMesh::default() },
+            mesh: NodeMesh { backend_state: BackendState::Down, ..NodeMesh::default() },
             redis: not_looked_at(),
             history,
             saved: snapshots.labels(),

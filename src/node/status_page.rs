@@ -169,7 +169,7 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
 /// tailscaled's word; whoever reads no further learns here that the node will never join.
 fn mesh(state: &NodeState) -> String {
     let word = &state.mesh.backend_state;
-    if state.key_spent() { format!("{word}: {KEY_SPENT}") } else { word.clone() }
+    if state.key_spent() { format!("{word}: {KEY_SPENT}") } else { word.to_string() }
 }
 
 /// A listener with a cap on connections, each of which ends after a while whatever it does.

@@ -23,8 +23,8 @@ use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
 use super::state_file::StateFile;
 use super::users::system_user;
-use crate::model::identity::NodeIdentity;
-use crate::model::node::{NodeState, Process, Role};
+use crate::model::identity::{self, NodeIdentity};
+use crate::model::node::{NodeState, Process, ReplicaState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
@@ -67,7 +67,7 @@ pub(super) fn identity() -> NodeIdentity {
         ca: String::new(),
         certificate: String::new(),
         key: String::new(),
-        egress: "forwarder".into(),
+        egress: identity::Egress::Forwarder,
         serve: false,
         memory_bytes: 512 * 1024 * 1024,
         persistent: true,
@@ -303,7 +303,8 @@ async fn promoted_it_takes_writes_fenced_it_refuses_and_unfenced_it_goes_on() {
 async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
     let (master, replica) = pair().await;
     master.write("k", "v").await.unwrap();
-    let offset = master.until(|s| s.redis.replicas.iter().any(|r| r.state == "online")).await;
+    let offset =
+        master.until(|s| s.redis.replicas.iter().any(|r| r.state == ReplicaState::Online)).await;
     assert_eq!(offset.redis.replicas[0].name, "cache-0-x7k2-abc234", "it announces its own name");
     let written = master.node.redis.open(PATIENCE).await.unwrap().info().await.unwrap().offset();
     replica.until(|s| s.redis.offset >= written && s.redis.silent_ms == 0).await;

@@ -35,7 +35,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         highest: Authority { term: highest.term, epoch: highest.epoch },
         promoted: state.promoted,
         mesh: NodeMesh {
-            backend_state: name(mesh.backend_state),
+            backend_state: name(mesh.backend_state).into(),
             dns_name: name(mesh.dns_name),
             ip: name(mesh.ip),
             device_id: name(mesh.device_id),
@@ -109,7 +109,7 @@ fn redis(redis: wire::Redis) -> RedisState {
             .take(LIST)
             .map(|r| AttachedReplica {
                 name: name(r.name),
-                state: name(r.state),
+                state: name(r.state).into(),
                 offset: r.offset,
                 lag_seconds: r.lag_seconds,
             })

@@ -218,7 +218,7 @@ impl Manifests {
             ca: settings.root.ca_pem(),
             certificate: certificate.certificate,
             key: certificate.key.expose_secret().to_owned(),
-            egress: cluster.spec.mesh.egress.word().to_owned(),
+            egress: cluster.spec.mesh.egress,
             serve: cluster.spec.mesh.serve,
             memory_bytes: cluster.spec.resources.memory.0,
             persistent: cluster.spec.resources.data.is_some(),

@@ -5,7 +5,7 @@ use super::builder::PlanBuilder;
 use super::{derived, evidence};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
-use crate::model::mesh::MeshView;
+use crate::model::mesh::{BackendState, MeshView};
 
 /// The device with which a node joined is in the tailnet's list no more, and the node is not heard.
 /// The list is believed only when it was begun after the node's last word.
@@ -42,7 +42,7 @@ pub fn compromised(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<
     let reported = builder
         .connected(name)
         .map(|s| &s.mesh)
-        .filter(|m| m.backend_state == "Running" && !m.device_id.is_empty());
+        .filter(|m| m.backend_state == BackendState::Running && !m.device_id.is_empty());
     if let Some(mesh) = reported.filter(|m| &m.device_id != own) {
         return Some(format!(
             "its agent joined as device {own} and speaks from {} now: its place on the mesh was taken over",

@@ -13,7 +13,7 @@ use super::failover::names;
 use super::{candidates, derived, roles};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
-use crate::model::mesh::{Device, MeshView};
+use crate::model::mesh::{BackendState, Device, MeshView};
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{Change, Failover, Quarantine};
 use crate::model::step::{Command, Effect};
@@ -26,8 +26,6 @@ const DEAF_AFTER: Duration = Duration::from_secs(5);
 const TAG_LIMIT: Duration = Duration::from_secs(5);
 /// An agent gives up a snapshot after five minutes.
 const SAVE_LIMIT: Duration = Duration::from_mins(6);
-/// tailscaled's word for a network map that can be believed.
-const RUNNING: &str = "Running";
 
 /// Shuts the old master of a failover off from everybody but the operator. Nobody else is ever put
 /// in quarantine.
@@ -88,7 +86,8 @@ pub fn proof(builder: &PlanBuilder<'_>, failover: &Failover) -> Option<String> {
     let lost = |name: &IncarnationName| {
         let view = builder.view(name).filter(|v| v.connected && v.heard > in_force);
         view.is_some_and(|v| {
-            v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(false)
+            v.state.mesh.backend_state == BackendState::Running
+                && sees(&v.state, &known_as) == Some(false)
         })
     };
     let confirmed = !known_as.is_empty() && !survivors.is_empty() && survivors.iter().all(lost);
@@ -114,7 +113,8 @@ pub fn stale_netmap(builder: &PlanBuilder<'_>, shut_off: &IncarnationName) -> Ve
         let view =
             builder.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
         view.is_some_and(|v| {
-            v.state.mesh.backend_state == RUNNING && sees(&v.state, &known_as) == Some(true)
+            v.state.mesh.backend_state == BackendState::Running
+                && sees(&v.state, &known_as) == Some(true)
         })
     };
     builder.live().into_iter().map(|(n, _)| n).filter(|n| n != shut_off && holds(n)).collect()

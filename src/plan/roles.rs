@@ -7,7 +7,7 @@ use super::{death, derived, elect, failover, quarantine, settings, switchover};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeState, Process, Role};
+use crate::model::node::{NodeState, Process, ReplicaState, Role};
 use crate::model::record::{Change, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
@@ -243,7 +243,9 @@ fn counted(master: &NodeState, name: &IncarnationName, replica: Option<&NodeStat
         replica.is_some_and(|s| s.mesh.dns_name == announced) || announced.starts_with(&name.0)
     };
     master.redis.replicas.iter().any(|r| {
-        known(&r.name) && r.state == "online" && r.lag_seconds <= master.redis.max_lag_seconds
+        known(&r.name)
+            && r.state == ReplicaState::Online
+            && r.lag_seconds <= master.redis.max_lag_seconds
     })
 }
 

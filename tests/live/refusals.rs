@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use akash_redis::devnet::sandbox::Sandbox;
-use akash_redis::model::identity::{NODE_VARIABLE, NodeIdentity};
+use akash_redis::model::identity::{Egress, NODE_VARIABLE, NodeIdentity};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::time::UnixMs;
 use akash_redis::secrets::RootSecret;
@@ -209,7 +209,7 @@ async fn node(tailscaled: &Path) -> Output {
         ca: root.ca_pem(),
         certificate: own.certificate,
         key: own.key.expose_secret().to_owned(),
-        egress: "forwarder".to_owned(),
+        egress: Egress::Forwarder,
         serve: false,
         memory_bytes: 1 << 30,
         persistent: false,

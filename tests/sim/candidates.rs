@@ -7,7 +7,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
 use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::node::{AttachedReplica, History, Process, Role};
+use akash_redis::model::node::{AttachedReplica, History, Process, ReplicaState, Role};
 use akash_redis::model::record::FailoverReport;
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
@@ -481,7 +481,7 @@ fn keeps_first(history: Option<History>) -> bool {
         v.state.redis.second_offset = 51;
         v.state.redis.replicas = vec![AttachedReplica {
             name: format!("{}.mesh", name(1)),
-            state: "online".into(),
+            state: ReplicaState::Online,
             ..AttachedReplica::default()
         }];
     });

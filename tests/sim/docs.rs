@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use akash_redis::api::conditions::{ConditionType, EventReason, Phase, Reason};
 use akash_redis::cli::Cli;
+use akash_redis::model::mesh::BackendState;
 use clap::CommandFactory as _;
 use strum::IntoEnumIterator;
 
 /// Names in the documentation that look like words of a status.
-const OTHER_WORDS: [&str; 1] = ["RedisCluster"];
+const OTHER_WORDS: [&str; 2] = ["RedisCluster", "NVMe"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -200,6 +201,7 @@ fn reasons_and_phases_in_the_documentation_exist() {
         .chain(words::<Reason>())
         .chain(words::<Phase>())
         .chain(words::<EventReason>())
+        .chain(words::<BackendState>())
         .collect();
     let is_word = |code: &str| {
         // Two capitals or more, as `MasterLost`: what else looks like it is listed.

@@ -6,6 +6,7 @@ use akash_redis::api::conditions::{ConditionType, Reason};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::inventory::{Constants, Inventory};
+use akash_redis::model::mesh::BackendState;
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::node::{
     Authority, NodeMesh, NodeState, NodeView, Process, RedisState, Role,
@@ -54,7 +55,7 @@ pub fn replica(n: u32, epoch: u64, edit: impl FnOnce(&mut NodeState)) -> NodeVie
         boot_id: format!("boot-{n}"),
         highest: Authority { term: TERM, epoch },
         mesh: NodeMesh {
-            backend_state: "Running".into(),
+            backend_state: BackendState::Running,
             dns_name: format!("{}.mesh", name(n)),
             ..NodeMesh::default()
         },

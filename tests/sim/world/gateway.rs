@@ -185,7 +185,7 @@ impl Gateway for SimGateway {
             nonce: nonce.to_owned(),
             incarnation: state.incarnation,
             boot_id: state.boot_id,
-            mesh: state.mesh.backend_state,
+            mesh: state.mesh.backend_state.to_string(),
             health: state.mesh.health,
             process: state.redis.process,
             role: state.redis.role,

@@ -1,7 +1,9 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
+use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, Role,
+    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, ReplicaState,
+    Role,
 };
 use akash_redis::node::commands::{Memory, Wish, decide};
 use akash_redis::node::nonces::Freshness;
@@ -218,7 +220,7 @@ impl Node {
             highest: self.memory.highest,
             promoted: self.memory.promoted(),
             mesh: NodeMesh {
-                backend_state: "Running".to_owned(),
+                backend_state: BackendState::Running,
                 dns_name: self.fqdn.clone(),
                 ip: self.ip.clone(),
                 device_id: self.device.clone(),
@@ -255,7 +257,7 @@ impl Node {
                 .iter()
                 .map(|(name, at)| AttachedReplica {
                     name: name.clone(),
-                    state: "online".to_owned(),
+                    state: ReplicaState::Online,
                     offset: 0,
                     lag_seconds: u32::try_from(now.saturating_sub(*at) / 1000).unwrap(),
                 })
