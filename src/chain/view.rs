@@ -56,7 +56,6 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, String> {
         dseq,
         active: main.state == i32::from(DeploymentStatus::Active),
         hash: main.hash,
-        created_at: main.created_at,
         open_order: orders.iter().filter_map(|order| order.id.as_ref()).map(|id| id.oseq).max(),
         bids: bids.into_iter().filter_map(|b| bid(b, &spec)).collect(),
         leases: leases.into_iter().map(lease).collect::<Result<_, _>>()?,

@@ -78,7 +78,7 @@ pub enum Command {
     /// Run the operator.
     Operator(operator::Operator),
     /// Run the agent of a node; this is what the image starts.
-    Node(node::NodeArgs),
+    Node,
     /// Forward a local port to the present master, beside an application.
     Proxy(proxy::Args),
     /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things
@@ -160,7 +160,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             return mesh::run(command, &cli.socket, &mut std::io::stdout()).await;
         }
         Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
-        Command::Node(args) => node::run(args).await.map_err(failed)?,
+        Command::Node => node::run().await.map_err(failed)?,
         Command::Proxy(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
             proxy::run(args, &cli.socket).await.map_err(failed)?;

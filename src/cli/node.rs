@@ -1,16 +1,10 @@
 //! `akash-redis node`: the agent in the leased container.
 
-use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
 use crate::node::{self, AgentError, Settings};
-
-/// Options of `node`. Who the node is comes in the variable `AKASH_REDIS_NODE`, because its secrets
-/// do not belong in argv.
-#[derive(Args, Clone, Debug)]
-pub struct NodeArgs {}
 
 /// Why `node` ended.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +32,9 @@ pub enum NodeCommandError {
     Agent(#[from] AgentError),
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
-pub async fn run(_args: NodeArgs) -> Result<(), NodeCommandError> {
+/// Runs the agent until SIGTERM or SIGINT. Who the node is comes in the variable
+/// `AKASH_REDIS_NODE`, because its secrets do not belong in argv.
+pub async fn run() -> Result<(), NodeCommandError> {
     let text = std::env::var(NODE_VARIABLE).map_err(|_| NodeCommandError::NoIdentity)?;
     let identity: NodeIdentity = serde_json::from_str(&text).map_err(|error| {
         NodeCommandError::BadIdentity { line: error.line(), column: error.column() }

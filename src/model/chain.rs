@@ -39,8 +39,6 @@ pub struct DeploymentView {
     pub active: bool,
     /// Hash of the manifest that providers accept.
     pub hash: Vec<u8>,
-    /// Height of its creation.
-    pub created_at: i64,
     /// Name of its (first) group.
     pub group_name: String,
     /// State of that group.

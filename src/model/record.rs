@@ -76,17 +76,9 @@ pub struct Incarnation {
     pub max_price: PricePerBlock,
     /// The bid chosen, before the lease is signed.
     pub lease: Option<Choice>,
-    /// Its agent was connected at least once.
-    #[serde(default)]
-    pub joined: bool,
-    /// May be attached to the master: written before it may attach. One that was given up stays a
-    /// member until the master confirms that it may not replicate any more.
-    #[serde(default)]
-    pub member: bool,
-    /// Was in sync in the data's epoch and the master did not go on without it: may be promoted,
-    /// and its acknowledgements count.
-    #[serde(default)]
-    pub candidate: bool,
+    /// What it is to the master, and whether it was ever heard.
+    #[serde(flatten)]
+    pub membership: Membership,
     /// Device id that its agent reported: another one under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
@@ -105,6 +97,65 @@ pub struct Incarnation {
     /// Given up for good: the only thing a destructive effect may act on. Never taken back.
     #[serde(default)]
     pub condemned: Option<Condemned>,
+}
+
+/// What an incarnation is to the master of its cluster. Each step has all of those before it: who
+/// may be promoted may be attached, and who may be attached was heard.
+///
+/// It rises step by step, and falls when the master goes on without a replica (to `Member`), when
+/// the master confirms that one that was given up may not replicate any more, and when a first
+/// master is given up before any write was acknowledged (to `Joined`). It is never `Expected`
+/// again. It says nothing about [`Condemned`], but that a condemned incarnation is no candidate.
+///
+/// The record has it as three flags, as records of every version do.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(from = "MembershipFlags", into = "MembershipFlags")]
+pub enum Membership {
+    /// Its agent was never connected.
+    #[default]
+    Expected,
+    /// Its agent was connected at least once; it may not replicate.
+    Joined,
+    /// May be attached to the master: written before it may attach. One that was given up stays a
+    /// member until the master confirms that it may not replicate any more.
+    Member,
+    /// Was in sync in the data's epoch and the master did not go on without it: may be promoted,
+    /// and its acknowledgements count. The master itself is one.
+    Candidate,
+}
+
+/// [`Membership`] as it is stored.
+#[derive(Serialize, Deserialize)]
+struct MembershipFlags {
+    #[serde(default)]
+    joined: bool,
+    #[serde(default)]
+    member: bool,
+    #[serde(default)]
+    candidate: bool,
+}
+
+impl From<MembershipFlags> for Membership {
+    fn from(flags: MembershipFlags) -> Self {
+        match flags {
+            MembershipFlags { candidate: true, .. } => Self::Candidate,
+            MembershipFlags { member: true, .. } => Self::Member,
+            MembershipFlags { joined: true, .. } => Self::Joined,
+            _ => Self::Expected,
+        }
+    }
+}
+
+impl From<Membership> for MembershipFlags {
+    fn from(membership: Membership) -> Self {
+        Self {
+            joined: membership >= Membership::Joined,
+            member: membership >= Membership::Member,
+            candidate: membership >= Membership::Candidate,
+        }
+    }
 }
 
 /// A living node joins again, under another device, by a new manifest: lease and volume stay.
@@ -133,9 +184,7 @@ impl Incarnation {
             epoch_floor,
             max_price,
             lease: None,
-            joined: false,
-            member: false,
-            candidate: false,
+            membership: Membership::Expected,
             device: None,
             rejoin: None,
             redis_down: None,
@@ -143,6 +192,34 @@ impl Incarnation {
             replaces: None,
             condemned: None,
         }
+    }
+
+    /// Its agent was connected at least once.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.membership >= Membership::Joined
+    }
+
+    /// It may be attached to the master.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.membership >= Membership::Member
+    }
+
+    /// It may be promoted, and its acknowledgements count.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        self.membership >= Membership::Candidate
+    }
+
+    /// It is this much at least from now on.
+    pub fn raise(&mut self, to: Membership) {
+        self.membership = self.membership.max(to);
+    }
+
+    /// It is this much at most from now on.
+    pub fn lower(&mut self, to: Membership) {
+        self.membership = self.membership.min(to);
     }
 }
 
@@ -241,8 +318,8 @@ pub struct Failover {
     /// How the old master was fenced.
     pub fence: Option<Fence>,
     /// Nodes that still saw the old master long after it had been put in quarantine.
-    #[serde(default)]
-    pub deaf: Vec<IncarnationName>,
+    #[serde(default, rename = "deaf")]
+    pub stale_netmaps: Vec<IncarnationName>,
 }
 
 /// A replica that was online with the dying master until it was lost.
@@ -359,11 +436,7 @@ impl Record {
         );
         for (name, incarnation) in &self.incarnations {
             expect(
-                !incarnation.candidate || incarnation.member,
-                format!("{name} is a candidate and no member"),
-            );
-            expect(
-                !incarnation.candidate || incarnation.condemned.is_none(),
+                !incarnation.is_candidate() || incarnation.condemned.is_none(),
                 format!("{name} is a candidate and given up"),
             );
         }
@@ -374,5 +447,47 @@ impl Record {
             "two incarnations have one deployment".to_owned(),
         );
         flaws
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A record as version 0.1.0 stores it.
+    const RECORDED: &str = include_str!("../../tests/vectors/record-0.1.0.json");
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read_and_stored_alike() {
+        let stored: Value = serde_json::from_str(RECORDED).expect("JSON");
+        let record: Record = serde_json::from_value(stored.clone()).expect("a record");
+        assert_eq!(serde_json::to_value(&record).expect("JSON"), stored);
+        let membership = |name: &str| record.incarnations[&IncarnationName(name.into())].membership;
+        assert_eq!(membership("cache-0-k4m2"), Membership::Candidate);
+        assert_eq!(membership("cache-1-p7wx"), Membership::Member);
+        assert_eq!(membership("cache-1-a2b3"), Membership::Joined);
+        assert_eq!(membership("cache-2-z9q8"), Membership::Expected);
+    }
+
+    #[test]
+    fn flags_that_no_version_should_have_stored_are_read_as_the_most_that_may_be_true() {
+        let read = |flags: Value| serde_json::from_value::<Membership>(flags).expect("flags");
+        assert_eq!(read(json!({})), Membership::Expected);
+        assert_eq!(read(json!({"joined": false, "member": true})), Membership::Member);
+        assert_eq!(read(json!({"candidate": true})), Membership::Candidate);
+    }
+
+    #[test]
+    fn membership_rises_and_falls_no_further_than_it_is_told() {
+        let mut incarnation = Incarnation::new(0, 1, UnixMs(0), 0, PricePerBlock(1));
+        incarnation.lower(Membership::Member);
+        assert!(!incarnation.has_joined(), "lowering raises nothing");
+        incarnation.raise(Membership::Candidate);
+        incarnation.raise(Membership::Joined);
+        assert!(incarnation.is_candidate(), "raising lowers nothing");
+        incarnation.lower(Membership::Member);
+        assert!(incarnation.is_member() && !incarnation.is_candidate());
     }
 }

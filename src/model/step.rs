@@ -1,14 +1,14 @@
 //! What shall be done: the planner's words to the effects.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::chain::TxOutcome;
 use super::ids::{IncarnationName, LeaseId};
 use super::money::Uact;
 use super::node::Authority;
 use super::time::UnixMs;
 
-/// One call that changes the outside world, and why.
+/// One change of the outside world, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// What to do.
@@ -17,7 +17,8 @@ pub struct Step {
     pub reason: String,
 }
 
-/// One call that changes the outside world.
+/// One change of the outside world. It is tried again as a whole, so that each call that it takes
+/// may be repeated: what it finds done already it does not do again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Create the deployment of a reserved incarnation.
@@ -101,7 +102,7 @@ impl Effect {
 }
 
 /// Leave to replicate from the master in one epoch; name and password are derived from it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ReplicationGrant {
     /// The replica.
     pub incarnation: IncarnationName,
@@ -172,10 +173,12 @@ pub enum Command {
     },
 }
 
-/// Settings of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// Settings of a node. Names and order of its fields, and of those below them, are part of
+/// [`Self::generation_of`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct NodeSettings {
-    /// Hash of the rest.
+    /// [`Self::generation_of`] the rest.
+    #[serde(skip)]
     pub generation: String,
     /// Application users.
     pub users: Vec<SettingsUser>,
@@ -191,8 +194,25 @@ pub struct NodeSettings {
     pub replicas: Vec<ReplicationGrant>,
 }
 
+impl NodeSettings {
+    /// The word by which a node says which settings it has: a hash of their JSON.
+    ///
+    /// Where the same settings get another word than from an earlier version, every node in the
+    /// world is configured once more when its operator is upgraded. That does no harm, and is not
+    /// done without need: a field that is renamed keeps its name in the JSON (`serde(rename)`), a
+    /// new one is left out while it has its default.
+    ///
+    /// # Panics
+    /// Never: texts, numbers and lists are JSON.
+    #[must_use]
+    pub fn generation_of(&self) -> String {
+        let json = serde_json::to_vec(self).expect("texts, numbers and lists are JSON");
+        hex::encode(&Sha256::digest(json)[..8])
+    }
+}
+
 /// An application user of Redis.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SettingsUser {
     /// Name.
     pub name: String,
@@ -215,13 +235,34 @@ pub struct Wait {
     pub then: String,
 }
 
-/// How an effect ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EffectEnd {
-    /// Done as far as this call goes; what came of it will be observed.
-    Done,
-    /// A transaction that did not land.
-    Tx(TxOutcome),
-    /// Could not be done now; the next plan tries again or gives up.
-    Failed(String),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_settings_have_the_same_generation_in_every_version() {
+        let settings = NodeSettings {
+            generation: "is not part of itself".into(),
+            users: vec![SettingsUser {
+                name: "app".into(),
+                password_sha256: vec!["ab".repeat(32)],
+                rules: "~* +@all".into(),
+            }],
+            redis_config: vec![("maxmemory-policy".into(), "allkeys-lru".into())],
+            append_only: true,
+            maxmemory_bytes: 604_700_672,
+            quorum: Quorum { min_replicas: 1, max_lag_seconds: 8 },
+            replicas: vec![ReplicationGrant {
+                incarnation: IncarnationName("cache-1-x7k2".into()),
+                epoch: 3,
+            }],
+        };
+        assert_eq!(
+            settings.generation_of(),
+            "9e32acc8d8ce1c9c",
+            "see the comment of generation_of"
+        );
+        let other = NodeSettings { maxmemory_bytes: 1, ..settings.clone() };
+        assert_ne!(other.generation_of(), settings.generation_of());
+    }
 }

@@ -1,4 +1,5 @@
-//! Points in time as the planner sees them: given from outside, never read from a clock.
+//! Points in time. The planner is given the present one and reads no clock; whoever gives it takes
+//! it from [`UnixMs::now`].
 
 use std::fmt;
 use std::sync::OnceLock;

@@ -31,7 +31,7 @@ impl Pipeline {
     /// Starts the steps of each key that neither runs nor pauses.
     pub(super) fn execute(self: &Arc<Self>, stored: &Stored, plan: &Plan) {
         for (incarnation, entry) in &plan.record.incarnations {
-            if (entry.joined && entry.rejoin.is_none()) || entry.condemned.is_some() {
+            if (entry.has_joined() && entry.rejoin.is_none()) || entry.condemned.is_some() {
                 self.manifests.done(incarnation);
             }
         }

@@ -7,7 +7,7 @@ use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::{ACCEPT_LOSS, Spec};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Authority, NodeState, NodeView};
-use crate::model::record::{Condemned, Incarnation, Record};
+use crate::model::record::{Condemned, Incarnation, Membership, Record};
 use crate::model::step::{Command, Effect, Step, Wait};
 use crate::model::time::UnixMs;
 
@@ -103,7 +103,7 @@ impl<'a> PlanBuilder<'a> {
         }
         incarnation.condemned =
             Some(Condemned { at: now, reason: reason.to_owned(), closed: None });
-        incarnation.candidate = false;
+        incarnation.lower(Membership::Member);
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
         if blame == Blame::Attempt {
             let failures = self.record.failures.entry(ordinal).or_default();

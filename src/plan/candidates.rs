@@ -73,10 +73,10 @@ pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
             && builder.record.data_epoch > 0;
         if former {
             count.eligible.push(eligible());
-        } else if incarnation.member {
+        } else if incarnation.is_member() {
             let why = if !online {
                 Some("its redis was not in sync with the master since it started".to_owned())
-            } else if !incarnation.candidate {
+            } else if !incarnation.is_candidate() {
                 Some("the master went on without it".to_owned())
             } else {
                 stale(&name, view, &saw, max_lag)
@@ -99,7 +99,7 @@ pub fn members(builder: &PlanBuilder<'_>, old: &IncarnationName) -> Vec<Incarnat
         .record
         .incarnations
         .iter()
-        .filter(|(n, i)| *n != old && i.member)
+        .filter(|(n, i)| *n != old && i.is_member())
         .map(|(n, _)| n.clone())
         .collect()
 }

@@ -112,7 +112,7 @@ pub fn another_process(state: &NodeState, promotion: &Promotion) -> bool {
 /// best there is.
 fn by_chain(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     let name = &promotion.incarnation;
-    let another = builder.live().iter().any(|(n, i)| n != name && i.candidate);
+    let another = builder.live().iter().any(|(n, i)| n != name && i.is_candidate());
     match derived::stage(builder, name) {
         derived::Stage::Lost(why) if promotion.confirmed && another => Verdict::Dead(Death {
             reason: why,
@@ -155,8 +155,12 @@ fn by_silence(
     down_after: Duration,
 ) -> Verdict {
     let name = &promotion.incarnation;
-    let recorded: Vec<_> =
-        builder.live().into_iter().filter(|(n, i)| n != name && i.member).map(|(n, _)| n).collect();
+    let recorded: Vec<_> = builder
+        .live()
+        .into_iter()
+        .filter(|(n, i)| n != name && i.is_member())
+        .map(|(n, _)| n)
+        .collect();
     let mut witnesses = vec![format!("operator (silent since {heard})")];
     let reason = format!("it has been silent for {} s", builder.now().since(heard).as_secs());
     if builder.record.untouched && candidates::members(builder, name).is_empty() {

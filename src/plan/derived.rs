@@ -46,7 +46,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
     let inventory = builder.input.inventory;
     let connected = builder.connected(name).is_some();
     let Some(chain) = inventory.chain.present() else {
-        return match (connected, incarnation.joined) {
+        return match (connected, incarnation.has_joined()) {
             (true, _) => Stage::Connected,
             (false, true) => Stage::Unreachable,
             (false, false) => Stage::Unknown,
@@ -55,7 +55,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
     let Some(deployment) = chain.deployments.get(&incarnation.dseq) else {
         // A deployment that once held a node does not vanish from the chain: a reading without it
         // is not believed.
-        return if incarnation.joined {
+        return if incarnation.has_joined() {
             if connected { Stage::Connected } else { Stage::Unreachable }
         } else {
             Stage::Reserved
@@ -87,7 +87,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
     if connected {
         return Stage::Connected;
     }
-    if incarnation.joined {
+    if incarnation.has_joined() {
         return Stage::Unreachable;
     }
     match inventory.leases.get(&lease.id) {

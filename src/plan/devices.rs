@@ -12,7 +12,7 @@ use crate::model::mesh::{BackendState, MeshView};
 pub fn unlisted(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let reading = &builder.input.inventory.mesh;
     let Some(mesh) = reading.present() else { return false };
-    let joined = builder.incarnation(name).is_some_and(|i| i.joined && i.rejoin.is_none());
+    let joined = builder.incarnation(name).is_some_and(|i| i.has_joined() && i.rejoin.is_none());
     let silent =
         builder.connected(name).is_none() && reading.at > derived::last_heard(builder, name);
     joined && silent && derived::devices(builder, mesh, name).is_empty()
@@ -24,7 +24,7 @@ pub fn deleted(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let Some(mesh) = builder.input.inventory.mesh.present() else { return false };
     let listed = |n: &IncarnationName| !derived::devices(builder, mesh, n).is_empty();
     unlisted(builder, name)
-        && builder.live().iter().any(|(n, i)| n != name && i.joined && listed(n))
+        && builder.live().iter().any(|(n, i)| n != name && i.has_joined() && listed(n))
 }
 
 /// Every other node has somebody in its place that is in sync, or was until its own device went.
@@ -33,7 +33,7 @@ pub fn others_whole(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let own = builder.incarnation(name).map(|i| i.ordinal);
     (0..builder.spec().nodes)
         .filter(|o| Some(*o) != own)
-        .all(|o| live.iter().any(|(_, i)| i.ordinal == o && i.candidate))
+        .all(|o| live.iter().any(|(_, i)| i.ordinal == o && i.is_candidate()))
 }
 
 /// Why a node that joined is not alone in the use of its key; `None` while nothing speaks for it.

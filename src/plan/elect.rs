@@ -11,7 +11,7 @@ use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{History, NodeState};
-use crate::model::record::{Eligible, Incarnation, Promotion};
+use crate::model::record::{Eligible, Incarnation, Membership, Promotion};
 
 /// A redis that died starts and loads within this, or somebody should look at it.
 const COME_BACK: Duration = Duration::from_mins(2);
@@ -46,7 +46,7 @@ pub fn without_candidates(
     // be newer than the master itself. Once a person accepted the loss, whoever is left.
     let accepted = builder.loss_accepted();
     let may_hold = |(n, i): &(IncarnationName, Incarnation)| {
-        *n != old && (i.candidate || (accepted && i.joined))
+        *n != old && (i.is_candidate() || (accepted && i.has_joined()))
     };
     let asked: Vec<_> = std::iter::once(old.clone())
         .chain(builder.live().into_iter().filter(may_hold).map(|(n, _)| n))
@@ -127,14 +127,14 @@ fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str
     builder.record.epoch += 1;
     builder.record.master = None;
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
-    builder.change(old, |i| (i.member, i.candidate) = (false, false));
+    builder.change(old, |i| i.lower(Membership::Joined));
 }
 
 /// A cluster with data and without a master that could come back: all recorded nodes that may hold
 /// data are asked.
 pub fn cold_start(builder: &mut PlanBuilder<'_>) {
     let joined: Vec<_> =
-        builder.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+        builder.live().into_iter().filter(|(_, i)| i.has_joined()).map(|(n, _)| n).collect();
     elect(builder, &joined, None, "the master is lost for good");
 }
 

@@ -53,7 +53,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         boot_id: promotion.boot_id.clone(),
         loss_accepted,
         fence: death.fenced.map(|how| Fence { how, at: now }),
-        deaf: Vec::new(),
+        stale_netmaps: Vec::new(),
         old: old.clone(),
     };
     builder.event(

@@ -71,8 +71,8 @@ fn by_mesh(builder: &mut PlanBuilder<'_>, failover: &mut Failover) -> Option<Str
         quarantine::begin(builder, failover);
     }
     for name in quarantine::stale_netmap(builder, &failover.old) {
-        if !failover.deaf.contains(&name) {
-            failover.deaf.push(name);
+        if !failover.stale_netmaps.contains(&name) {
+            failover.stale_netmaps.push(name);
         }
     }
     quarantine::proof(builder, failover)
@@ -135,11 +135,11 @@ pub fn blocked(
 /// How the old master was fenced, and who could not say so.
 pub fn in_words(failover: &Failover) -> String {
     let how = failover.fence.as_ref().map(|f| f.how.clone()).unwrap_or_default();
-    if failover.deaf.is_empty() {
+    if failover.stale_netmaps.is_empty() {
         return how;
     }
     format!(
         "{how}; {} could not confirm the fence of the mesh, which does not hear the control server",
-        names(&failover.deaf)
+        names(&failover.stale_netmaps)
     )
 }

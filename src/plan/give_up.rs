@@ -38,7 +38,7 @@ pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<Str
         return Some("no other node is master and well: what it holds may be needed".to_owned());
     }
     let own = builder.incarnation(name)?;
-    let rank = (own.candidate, own.ordinal);
+    let rank = (own.is_candidate(), own.ordinal);
     let ordinal = own.ordinal;
     let live = builder.live();
     for other in (0..builder.spec().nodes).filter(|o| *o != ordinal) {
@@ -47,7 +47,7 @@ pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<Str
             return Some(format!("node {other} is being filled"));
         }
         let whole = |(n, i): &(IncarnationName, Incarnation)| {
-            i.candidate && builder.connected(n).is_some_and(|s| derived::running(&s.redis))
+            i.is_candidate() && builder.connected(n).is_some_and(|s| derived::running(&s.redis))
         };
         if here.clone().any(whole) {
             continue;
@@ -55,9 +55,9 @@ pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<Str
         // Several are in the same case: first those that were not in sync, then by number.
         let gone = |n: &IncarnationName| {
             let runs = builder.connected(n).is_some_and(|s| s.redis.process == Process::Running);
-            !runs && builder.incarnation(n).is_some_and(|i| i.joined)
+            !runs && builder.incarnation(n).is_some_and(|i| i.has_joined())
         };
-        if here.clone().all(|(n, i)| gone(n) && (i.candidate, i.ordinal) > rank) {
+        if here.clone().all(|(n, i)| gone(n) && (i.is_candidate(), i.ordinal) > rank) {
             continue;
         }
         let who: Vec<_> = here.map(|(n, _)| n.to_string()).collect();

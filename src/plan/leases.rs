@@ -10,7 +10,7 @@ use super::{control, devices, give_up, placement, rejoin};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
-use crate::model::record::{Choice, Incarnation};
+use crate::model::record::{Choice, Incarnation, Membership};
 use crate::model::step::Effect;
 
 /// A redis that died or was just leased answers within this.
@@ -39,8 +39,8 @@ pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
 }
 
 fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {
-    if !incarnation.joined {
-        builder.change(name, |i| i.joined = true);
+    if !incarnation.has_joined() {
+        builder.change(name, |i| i.raise(Membership::Joined));
         builder.event(EventReason::NodeJoined, format!("{name} is on the mesh and reports"));
     }
     let reported = builder.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
@@ -49,7 +49,7 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
     }
     if builder.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
         builder.change(name, |i| i.redis_down = None);
-        if !incarnation.member {
+        if !incarnation.is_member() {
             // What was tried in its place before is over: it runs.
             builder.record.failures.remove(&incarnation.ordinal);
         }
@@ -89,7 +89,7 @@ fn redis_down(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation
             Some(limit),
             "the node is replaced by a new one",
         );
-    } else if incarnation.member {
+    } else if incarnation.is_member() {
         give_up::ask(builder, name, &why, Blame::Attempt);
     } else {
         builder.condemn(name, &why, Blame::Attempt);
@@ -105,7 +105,7 @@ fn lost(
     why: &str,
 ) {
     let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
-    let others = builder.live().iter().any(|(n, i)| n != name && i.candidate);
+    let others = builder.live().iter().any(|(n, i)| n != name && i.is_candidate());
     let lives = builder.connected(name).is_some();
     if is_master && (others || lives || builder.record.change.is_some()) {
         builder.problem(Reason::MasterLost, format!("{name} was master and is lost: {why}"));
@@ -114,7 +114,7 @@ fn lost(
     if is_master {
         lose_master(builder, name, why);
     }
-    let blame = match (incarnation.joined, derived::left_by_provider(builder, name)) {
+    let blame = match (incarnation.has_joined(), derived::left_by_provider(builder, name)) {
         (false, _) => Blame::Attempt,
         (true, true) => Blame::Provider,
         (true, false) => Blame::Nobody,

@@ -21,7 +21,7 @@ use crate::model::step::{Command, Effect};
 /// A push of the control server was seen to take up to 1.5 s, an agent looks at its network map
 /// each second and reports it at once. Who still has the old master after this does not hear the
 /// control server.
-const DEAF_AFTER: Duration = Duration::from_secs(5);
+const NETMAP_LIMIT: Duration = Duration::from_secs(5);
 /// The call that gives a tag takes about a second, and a reading of the tailnet follows it.
 const TAG_LIMIT: Duration = Duration::from_secs(5);
 /// An agent gives up a snapshot after five minutes.
@@ -105,13 +105,13 @@ pub fn proof(builder: &PlanBuilder<'_>, failover: &Failover) -> Option<String> {
 /// their links to it go on.
 pub fn stale_netmap(builder: &PlanBuilder<'_>, shut_off: &IncarnationName) -> Vec<IncarnationName> {
     let in_force = builder.incarnation(shut_off).and_then(|i| i.quarantined.as_ref()?.in_force);
-    let Some(in_force) = in_force.filter(|at| builder.now().passed(*at, DEAF_AFTER)) else {
+    let Some(in_force) = in_force.filter(|at| builder.now().passed(*at, NETMAP_LIMIT)) else {
         return Vec::new();
     };
     let known_as = ids_of(builder, shut_off);
     let holds = |name: &IncarnationName| {
         let view =
-            builder.view(name).filter(|v| v.connected && v.heard.passed(in_force, DEAF_AFTER));
+            builder.view(name).filter(|v| v.connected && v.heard.passed(in_force, NETMAP_LIMIT));
         view.is_some_and(|v| {
             v.state.mesh.backend_state == BackendState::Running
                 && sees(&v.state, &known_as) == Some(true)
@@ -126,11 +126,11 @@ pub fn keep(builder: &mut PlanBuilder<'_>) {
     for (name, incarnation) in builder.live() {
         if let Some(quarantine) = &incarnation.quarantined {
             let_out(builder, &name, quarantine);
-            let deaf = stale_netmap(builder, &name);
-            if !deaf.is_empty() {
+            let stale = stale_netmap(builder, &name);
+            if !stale.is_empty() {
                 let message = format!(
                     "{} cannot hear the control server: {name} was shut off and is still in their network map",
-                    names(&deaf)
+                    names(&stale)
                 );
                 builder.problem(Reason::StaleNetmap, message);
             }

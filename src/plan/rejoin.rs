@@ -38,7 +38,7 @@ pub fn spared(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
 /// what was begun.
 pub fn plan(builder: &mut PlanBuilder<'_>) {
     let live: Vec<_> =
-        builder.live().into_iter().filter(|(_, i)| i.joined).map(|(n, _)| n).collect();
+        builder.live().into_iter().filter(|(_, i)| i.has_joined()).map(|(n, _)| n).collect();
     let gone: Vec<_> = live.iter().filter(|n| devices::unlisted(builder, n)).cloned().collect();
     if !gone.is_empty() && live.iter().all(|n| gone.contains(n) || builder.connected(n).is_none()) {
         tell(builder, &gone);

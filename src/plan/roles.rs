@@ -8,7 +8,7 @@ use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, ReplicaState, Role};
-use crate::model::record::{Change, Promotion};
+use crate::model::record::{Change, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
 
@@ -73,7 +73,7 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
     // is done.
     builder.record.untouched =
         builder.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
-            && !builder.record.incarnations.iter().any(|(n, i)| n != &name && i.member);
+            && !builder.record.incarnations.iter().any(|(n, i)| n != &name && i.is_member());
     builder.event(
         EventReason::MasterElected,
         format!("{name} becomes the first master, epoch {}", builder.record.epoch),
@@ -95,10 +95,7 @@ pub fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         confirmed: false,
         quorum: Some(quorum),
     });
-    builder.change(name, |i| {
-        i.member = true;
-        i.candidate = true;
-    });
+    builder.change(name, |i| i.raise(Membership::Candidate));
 }
 
 /// Why a choice that is not confirmed comes to nothing: its process, or its node, is gone.
@@ -127,7 +124,11 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
         builder.record.data_master = Some(promotion.incarnation.clone());
         builder.record.master = Some(Promotion { confirmed: true, ..promotion.clone() });
         for (name, incarnation) in &mut builder.record.incarnations {
-            incarnation.candidate = *name == promotion.incarnation;
+            if *name == promotion.incarnation {
+                incarnation.raise(Membership::Candidate);
+            } else {
+                incarnation.lower(Membership::Member);
+            }
         }
         builder.event(
             EventReason::MasterPromoted,
@@ -170,10 +171,10 @@ fn follow(builder: &mut PlanBuilder<'_>) {
         if name == promotion.incarnation {
             continue;
         }
-        if incarnation.candidate && goes_on_without(builder, &promotion, master, &name) {
+        if incarnation.is_candidate() && goes_on_without(builder, &promotion, master, &name) {
             // Writes may only go on without it once it can no longer be taken for one that has
             // them.
-            builder.change(&name, |i| i.candidate = false);
+            builder.change(&name, |i| i.lower(Membership::Member));
             builder.event(
                 EventReason::ReplicaOutOfSync,
                 format!("{name} is away; the master takes writes without it"),
@@ -188,8 +189,8 @@ fn follow(builder: &mut PlanBuilder<'_>) {
         {
             continue;
         }
-        if !incarnation.member {
-            builder.change(&name, |i| i.member = true);
+        if !incarnation.is_member() {
+            builder.change(&name, |i| i.raise(Membership::Member));
             builder.record.untouched = false;
             builder.event(
                 EventReason::ReplicaAdmitted,
@@ -208,8 +209,8 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             && state.redis.online_epoch == promotion.epoch
         {
             // The value first: a candidate without which the master takes writes would lack them.
-            if !incarnation.candidate && attached && master.redis.min_replicas >= 1 {
-                builder.change(&name, |i| i.candidate = true);
+            if !incarnation.is_candidate() && attached && master.redis.min_replicas >= 1 {
+                builder.change(&name, |i| i.raise(Membership::Candidate));
                 builder.event(
                     EventReason::ReplicaInSync,
                     format!("{name} is in sync and may be promoted"),
@@ -263,7 +264,7 @@ fn goes_on_without(
     let others = builder
         .live()
         .into_iter()
-        .filter(|(n, i)| n != name && n != &promotion.incarnation && i.candidate);
+        .filter(|(n, i)| n != name && n != &promotion.incarnation && i.is_candidate());
     let counts = others.filter(|(n, _)| counted(master, n, builder.connected(n))).count() as u64;
     builder.spec().nodes <= 2
         || counts >= u64::from(settings::bound(builder, promotion).min_replicas)
@@ -282,7 +283,7 @@ fn forget_former_members(builder: &mut PlanBuilder<'_>) {
         return;
     }
     for incarnation in builder.record.incarnations.values_mut().filter(|i| i.condemned.is_some()) {
-        incarnation.member = false;
+        incarnation.lower(Membership::Joined);
     }
 }
 
@@ -361,7 +362,7 @@ fn asked_for(builder: &mut PlanBuilder<'_>) {
     }
     let target = IncarnationName(name.to_owned());
     let is_master = builder.record.master.as_ref().is_some_and(|p| p.incarnation == target);
-    if !is_master && builder.incarnation(&target).is_some_and(|i| i.candidate) {
+    if !is_master && builder.incarnation(&target).is_some_and(|i| i.is_candidate()) {
         switchover::start(builder, &target, "a person asked for it");
     }
 }

@@ -106,7 +106,7 @@ fn tell_failures(builder: &mut PlanBuilder<'_>) {
         .map(|(o, f)| (*o, f.clone()))
         .collect();
     for (ordinal, failures) in failed {
-        if live.iter().any(|(n, i)| i.ordinal == ordinal && i.member && !leaving.contains(n)) {
+        if live.iter().any(|(n, i)| i.ordinal == ordinal && i.is_member() && !leaving.contains(n)) {
             continue;
         }
         builder.problem(
@@ -171,7 +171,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         } else if let Some(why) = devices::compromised(builder, name) {
             why
         } else if let Some((new, new_incarnation)) = &successor {
-            if !new_incarnation.candidate || !in_sync(builder, new) {
+            if !new_incarnation.is_candidate() || !in_sync(builder, new) {
                 builder.watch(
                     format!("{new} to be in sync before {name} leaves"),
                     new_incarnation.reserved,
@@ -204,7 +204,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
             }
             return;
         }
-        if incarnation.candidate && !others_in_sync(builder, name) {
+        if incarnation.is_candidate() && !others_in_sync(builder, name) {
             builder.problem(
                 Reason::RemovalBlocked,
                 format!("{name} stays until another replica is in sync with the master"),
@@ -228,7 +228,7 @@ fn cancel_migration(builder: &mut PlanBuilder<'_>) {
     let idle: Vec<_> = builder
         .live()
         .into_iter()
-        .filter(|(_, i)| !i.candidate)
+        .filter(|(_, i)| !i.is_candidate())
         .filter_map(|(name, i)| i.replaces.filter(|old| stays(old)).map(|old| (name, old)))
         .collect();
     for (name, old) in idle {
@@ -242,7 +242,7 @@ fn best_stayer(
     leaver: &IncarnationName,
 ) -> Option<IncarnationName> {
     let stays = |n: &IncarnationName, i: &Incarnation| {
-        n != leaver && i.ordinal < builder.spec().nodes && i.candidate
+        n != leaver && i.ordinal < builder.spec().nodes && i.is_candidate()
     };
     live.iter().find(|(n, i)| stays(n, i) && in_sync(builder, n)).map(|(n, _)| n.clone())
 }
@@ -265,5 +265,5 @@ fn others_in_sync(builder: &PlanBuilder<'_>, leaver: &IncarnationName) -> bool {
         .filter(|(n, i)| n != leaver && i.ordinal < builder.spec().nodes)
         .collect();
     staying.len() <= 1
-        || staying.iter().any(|(n, i)| Some(n) != master && i.candidate && in_sync(builder, n))
+        || staying.iter().any(|(n, i)| Some(n) != master && i.is_candidate() && in_sync(builder, n))
 }

@@ -1,7 +1,5 @@
 //! The settings a node shall have.
 
-use sha2::{Digest, Sha256};
-
 use super::builder::PlanBuilder;
 use super::derived;
 use crate::api::defaults;
@@ -20,8 +18,10 @@ use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, Settin
 pub fn quorum_of(spec: &Spec, record: &Record, replica_attached: bool) -> Quorum {
     let master = record.master.as_ref();
     let other = |n: &IncarnationName| master.is_none_or(|p| &p.incarnation != n);
-    let candidate =
-        record.incarnations.iter().any(|(n, i)| other(n) && i.condemned.is_none() && i.candidate);
+    let candidate = record
+        .incarnations
+        .iter()
+        .any(|(n, i)| other(n) && i.condemned.is_none() && i.is_candidate());
     let in_force = master.and_then(|p| p.quorum).is_none_or(|q| q.min_replicas > 0);
     let needs = candidate || replica_attached || (spec.nodes > 2 && in_force);
     Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(spec) }
@@ -57,7 +57,7 @@ pub fn quorum_at_promotion(builder: &PlanBuilder<'_>, name: &IncarnationName) ->
         .and_then(|p| p.quorum);
     let another = builder.live().iter().any(|(n, i)| {
         n != name
-            && i.joined
+            && i.has_joined()
             && i.quarantined.is_none()
             && builder.connected(n).is_some_and(|s| derived::running(&s.redis))
     });
@@ -115,7 +115,7 @@ pub fn grants(builder: &PlanBuilder<'_>) -> Vec<ReplicationGrant> {
     let mut grants: Vec<_> = builder
         .live()
         .into_iter()
-        .filter(|(n, i)| i.member && n != &promotion.incarnation)
+        .filter(|(n, i)| i.is_member() && n != &promotion.incarnation)
         .map(|(incarnation, _)| ReplicationGrant { incarnation, epoch: promotion.epoch })
         .collect();
     grants.sort();
@@ -152,7 +152,7 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
         },
         replicas: if is_master { grants(builder) } else { Vec::new() },
     };
-    settings.generation = hex::encode(&Sha256::digest(format!("{settings:?}"))[..8]);
+    settings.generation = settings.generation_of();
     settings
 }
 

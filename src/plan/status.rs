@@ -155,10 +155,10 @@ fn connected_phase(
     if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
         return (Phase::Master, note);
     }
-    if incarnation.candidate && state.redis.link_up {
+    if incarnation.is_candidate() && state.redis.link_up {
         return (Phase::Replica, note);
     }
-    if incarnation.member && state.redis.sync_in_progress {
+    if incarnation.is_member() && state.redis.sync_in_progress {
         return (Phase::Syncing, note);
     }
     (Phase::Joined, note)

@@ -395,8 +395,8 @@ async fn look(stage: &Stage) -> Seen {
             .iter()
             .flat_map(|p| p.runner.leases().into_iter().filter_map(|l| p.runner.pid(&l)))
             .count(),
-        joined: entries().filter(|i| i.joined).count(),
-        candidates: entries().filter(|i| i.candidate).count(),
+        joined: entries().filter(|i| i.has_joined()).count(),
+        candidates: entries().filter(|i| i.is_candidate()).count(),
         master: record.master.is_some_and(|promotion| promotion.confirmed),
     }
 }

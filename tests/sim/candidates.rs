@@ -8,7 +8,7 @@ use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
 use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::{AttachedReplica, History, Process, ReplicaState, Role};
-use akash_redis::model::record::FailoverReport;
+use akash_redis::model::record::{FailoverReport, Membership};
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::Events as _;
@@ -103,7 +103,8 @@ async fn what_two_nodes_wrote_alone_survives_a_scale_to_three() {
     let master = world.master("cache").await;
     let replica = others(&world, &master).await[0].clone();
     world.nodes.cut(&replica, &master);
-    let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
+    let candidate =
+        async || world.stored("cache").await.record.incarnations[&replica].is_candidate();
     world
         .until("the master to go on alone", Duration::from_mins(1), async || !candidate().await)
         .await;
@@ -327,7 +328,8 @@ async fn a_person_may_accept_the_loss_of_what_cannot_be_asked_for() {
     let master = world.master("cache").await;
     let replica = others(&world, &master).await[0].clone();
     world.nodes.cut(&replica, &master);
-    let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
+    let candidate =
+        async || world.stored("cache").await.record.incarnations[&replica].is_candidate();
     world
         .until("the master to go on alone", Duration::from_mins(1), async || !candidate().await)
         .await;
@@ -361,7 +363,7 @@ async fn a_person_may_accept_the_loss_of_what_cannot_be_asked_for() {
 fn a_failover_whose_candidates_are_all_silent_names_the_command_that_goes_on() {
     let mut scene = Scene::three();
     scene.failing(NOW - 10_000).eligible.retain(|e| e.incarnation == name(2));
-    scene.record.incarnations.get_mut(&name(1)).unwrap().candidate = false;
+    scene.record.incarnations.get_mut(&name(1)).unwrap().lower(Membership::Member);
     for n in [0, 2] {
         scene.node(n, |v| (v.connected, v.heard) = (false, UnixMs(NOW - 20_000)));
     }
@@ -424,7 +426,7 @@ fn data_in_memory_count_in_a_cold_start() {
     scene.record.master = None;
     (scene.record.epoch, scene.record.data_epoch) = (2, 2);
     scene.record.data_master = Some(IncarnationName("cache-1-gone".into()));
-    scene.record.incarnations.values_mut().for_each(|i| i.candidate = false);
+    scene.record.incarnations.values_mut().for_each(|i| i.lower(Membership::Member));
     for n in 0..3 {
         let keys = if n == 2 { 100_000 } else { 0 };
         scene.heard(
@@ -449,7 +451,7 @@ fn data_in_memory_count_in_a_cold_start() {
 fn two_histories_that_cannot_be_compared_block_and_name_a_command() {
     let mut scene = Scene::three();
     scene.record.master = None;
-    scene.record.incarnations.values_mut().for_each(|i| i.candidate = false);
+    scene.record.incarnations.values_mut().for_each(|i| i.lower(Membership::Member));
     for (n, replid) in [(0, "A"), (1, "B"), (2, "A")] {
         scene.heard(
             n,
@@ -475,7 +477,7 @@ fn two_histories_that_cannot_be_compared_block_and_name_a_command() {
 /// follows the master of epoch 1.
 fn keeps_first(history: Option<History>) -> bool {
     let mut scene = Scene::three();
-    scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
+    scene.record.incarnations.get_mut(&name(2)).unwrap().lower(Membership::Member);
     scene.node(0, |v| {
         v.state.redis.replid2 = "Z".into();
         v.state.redis.second_offset = 51;
@@ -545,7 +547,7 @@ fn a_loss_is_told_as_a_bound() {
         (50, u64::MAX, "of unknown time"),
     ] {
         let mut scene = Scene::three();
-        scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
+        scene.record.incarnations.get_mut(&name(2)).unwrap().lower(Membership::Member);
         scene.record.last_failover = Some(FailoverReport {
             epoch: 1,
             old: name(2).0,

@@ -24,7 +24,7 @@ async fn the_older_data_of_a_replica_wins_over_a_new_empty_node() {
     world.nodes.with(&replica, |n| n.powered = false);
     world
         .until("the master to go on alone", Duration::from_mins(1), async || {
-            !world.stored("cache").await.record.incarnations[&replica].candidate
+            !world.stored("cache").await.record.incarnations[&replica].is_candidate()
         })
         .await;
     world.chain.close_lease(record.incarnations[&master].dseq);
@@ -39,7 +39,7 @@ async fn the_older_data_of_a_replica_wins_over_a_new_empty_node() {
             record
                 .incarnations
                 .iter()
-                .any(|(n, i)| n != &replica && i.joined && i.condemned.is_none())
+                .any(|(n, i)| n != &replica && i.has_joined() && i.condemned.is_none())
         })
         .await;
     let stored = world.stored("cache").await;

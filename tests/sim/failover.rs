@@ -245,7 +245,8 @@ async fn a_replica_that_its_master_went_on_without_is_not_promoted() {
     let record = world.stored("cache").await.record;
     let replica = record.incarnations.into_keys().find(|n| n != &master).unwrap();
     world.nodes.with(&replica, |n| n.meshed = false);
-    let candidate = async || world.stored("cache").await.record.incarnations[&replica].candidate;
+    let candidate =
+        async || world.stored("cache").await.record.incarnations[&replica].is_candidate();
     world
         .until("the master to go on alone", Duration::from_mins(1), async || !candidate().await)
         .await;

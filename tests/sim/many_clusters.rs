@@ -8,7 +8,7 @@ use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupStat
 use akash_redis::model::inventory::Reading;
 use akash_redis::model::mesh::MeshView;
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::Condemned;
+use akash_redis::model::record::{Condemned, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 
@@ -91,12 +91,11 @@ fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
         let mut scene = Scene::three();
         scene.record.incarnations.get_mut(&name(2)).unwrap().condemned =
             Some(Condemned { at: UnixMs(NOW - 1_000), reason: "x".into(), ..Condemned::default() });
-        scene.record.incarnations.get_mut(&name(2)).unwrap().candidate = false;
+        scene.record.incarnations.get_mut(&name(2)).unwrap().lower(Membership::Member);
         let deployment = DeploymentView {
             dseq: 102,
             active: true,
             hash: vec![],
-            created_at: 1,
             group_name: group.into(),
             group: GroupState::Open,
             open_order: None,

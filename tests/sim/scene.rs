@@ -12,7 +12,7 @@ use akash_redis::model::node::{
     Authority, NodeMesh, NodeState, NodeView, Process, RedisState, Role,
 };
 use akash_redis::model::record::{
-    Change, Eligible, Failover, Fence, Incarnation, Promotion, Record,
+    Change, Eligible, Failover, Fence, Incarnation, Membership, Promotion, Record,
 };
 use akash_redis::model::step::{Command, Effect, Quorum};
 use akash_redis::model::time::UnixMs;
@@ -45,7 +45,7 @@ fn incarnation(ordinal: u32) -> Incarnation {
         0,
         PricePerBlock(1),
     );
-    Incarnation { joined: true, member: true, candidate: true, ..reserved }
+    Incarnation { membership: Membership::Candidate, ..reserved }
 }
 
 /// A replica of node 0 that was in sync with it, and obeyed `epoch`.
@@ -144,7 +144,7 @@ impl Scene {
             boot_id: "boot-0".into(),
             loss_accepted: false,
             fence: None,
-            deaf: vec![],
+            stale_netmaps: vec![],
         }));
         match &mut self.record.change {
             Some(Change::Failover(failover)) => failover,

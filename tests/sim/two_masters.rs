@@ -38,7 +38,7 @@ async fn a_member_that_is_about_to_attach_is_detached_as_well() {
             .incarnations
             .iter()
             .find(|(_, i)| i.replaces.is_some())
-            .map(|(n, i)| (n.clone(), i.member))
+            .map(|(n, i)| (n.clone(), i.is_member()))
     };
     let mut known = None;
     world

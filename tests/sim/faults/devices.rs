@@ -101,7 +101,7 @@ async fn both_replicas_devices_deleted_are_replaced_one_after_the_other() {
             let whole = record
                 .incarnations
                 .iter()
-                .filter(|(n, i)| !nodes.contains(n) && i.candidate)
+                .filter(|(n, i)| !nodes.contains(n) && i.is_candidate())
                 .count();
             assert!(old >= 1 || whole >= 1, "both replicas were given up at once");
             new == 2 && old == 0

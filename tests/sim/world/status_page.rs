@@ -101,7 +101,7 @@ impl Witness {
     pub async fn revokes(&self, description: &str) {
         let name = IncarnationName::from_key_description(description, &self.installation);
         let found = self.find(|n, _| Some(n) == name.as_ref()).await;
-        let may = found.is_some_and(|(_, _, i)| i.condemned.is_some() || !i.joined);
+        let may = found.is_some_and(|(_, _, i)| i.condemned.is_some() || !i.has_joined());
         self.expect(may, || {
             format!("the key `{description}` is revoked and its node may still need it")
         });
