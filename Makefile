@@ -55,7 +55,7 @@ test: test-deps peers ## All tests
 
 .PHONY: test-fast
 test-fast: ## Tests without Go, namespaces or packages
-	$(CARGO) test --lib --test sim --test wire
+	$(CARGO) test --lib --test plan --test sim --test wire
 
 .PHONY: test-crashes
 test-crashes: ## Every crash point of the simulations, and 200 random walks; takes a quarter of an hour

@@ -1,7 +1,6 @@
 //! What holds without any peer: pure parts, simulated worlds, the shape of the source.
 
 mod arrows;
-mod bounds;
 mod candidates;
 mod cold_start;
 mod docs;
@@ -10,6 +9,5 @@ mod faults;
 mod giving_up;
 mod lifecycle;
 mod many_clusters;
-mod scene;
 mod two_masters;
 mod world;

@@ -1,19 +1,12 @@
 //! Promise 7 for several clusters: what one pass reserves for one of them is no other's, and what
 //! is not ours is left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
-use akash_redis::model::inventory::Reading;
-use akash_redis::model::mesh::MeshView;
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::{Condemned, Membership};
-use akash_redis::model::step::Effect;
-use akash_redis::model::time::UnixMs;
 
 use crate::lifecycle::THREE;
-use crate::scene::{NOW, Scene, name};
 use crate::world::{Terms, World};
 
 #[tokio::test(start_paused = true)]
@@ -78,46 +71,4 @@ async fn the_global_budget_holds_for_clusters_planned_in_one_pass() {
         "{}uact a month are leased",
         world.rate_per_month()
     );
-}
-
-/// A record that names the deployment of somebody else, however that came about.
-#[test]
-fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
-    for (group, closes) in [
-        ("ar-abcdef-cache-2-aaaa", true),
-        ("ar-abcdef-other-2-aaaa", false),
-        ("ar-zzzzzz-cache-2-aaaa", false),
-    ] {
-        let mut scene = Scene::three();
-        scene.record.incarnations.get_mut(&name(2)).unwrap().condemned =
-            Some(Condemned { at: UnixMs(NOW - 1_000), reason: "x".into(), ..Condemned::default() });
-        scene.record.incarnations.get_mut(&name(2)).unwrap().lower(Membership::Member);
-        let deployment = DeploymentView {
-            dseq: 102,
-            active: true,
-            hash: vec![],
-            group_name: group.into(),
-            group: GroupState::Open,
-            open_order: None,
-            bids: vec![],
-            leases: vec![],
-            escrow: EscrowView::default(),
-        };
-        let deployments = BTreeMap::from([(102, deployment)]);
-        let view = ChainView {
-            height: 5,
-            block_time: UnixMs(NOW),
-            block_ms: 6_000,
-            deployments,
-            ..ChainView::default()
-        };
-        scene.inventory.chain = Reading::fresh(view, UnixMs(NOW));
-        scene.inventory.mesh = Reading::fresh(MeshView::default(), UnixMs(NOW));
-        let plan = scene.plan(NOW);
-        let closed = plan
-            .steps
-            .iter()
-            .any(|s| matches!(s.effect, Effect::CloseDeployment { dseq: 102, .. }));
-        assert_eq!(closed, closes, "{group}");
-    }
 }

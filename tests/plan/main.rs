@@ -1,0 +1,15 @@
+//! What the planner decides, plan by plan: from a record and an inventory made by hand to the
+//! record, the steps and the sentences that follow. Nothing but `api`, `model` and `plan` is used,
+//! so that `make mutants` can build this with the planner alone.
+
+mod scene;
+
+mod bounds;
+mod candidates;
+mod cleanup;
+mod clock;
+mod elect;
+mod failover;
+mod fence;
+mod give_up;
+mod roles;
