@@ -123,16 +123,6 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
 }
 
 fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
-    roles::promote(builder);
-    if builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
-        let took = builder.now().since(switchover.started).as_millis();
-        builder.event(
-            EventReason::SwitchoverCompleted,
-            format!("{} took over from {} in {took} ms", switchover.target, switchover.source),
-        );
-        builder.record.change = None;
-        return;
-    }
     // The target may have obeyed already: from here on it is the master, and its death is a
     // failover.
     let chosen = builder.record.master.clone();
@@ -143,6 +133,16 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
                 "{} was chosen for epoch {} and was not promoted: {why}",
                 switchover.target, switchover.epoch
             ),
+        );
+        builder.record.change = None;
+        return;
+    }
+    roles::promote(builder);
+    if builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
+        let took = builder.now().since(switchover.started).as_millis();
+        builder.event(
+            EventReason::SwitchoverCompleted,
+            format!("{} took over from {} in {took} ms", switchover.target, switchover.source),
         );
         builder.record.change = None;
     }

@@ -13,3 +13,4 @@ mod failover;
 mod fence;
 mod give_up;
 mod roles;
+mod switchover;
