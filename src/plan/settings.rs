@@ -105,6 +105,13 @@ pub fn note_quorum(builder: &mut PlanBuilder<'_>, promotion: &Promotion) {
     }
 }
 
+/// The master is about to be told this quorum: the record says beforehand that it may be in force.
+pub fn note_weaker(builder: &mut PlanBuilder<'_>, quorum: Quorum) {
+    if let Some(master) = builder.record.master.as_mut() {
+        master.quorum = Some(master.quorum.unwrap_or(quorum).weakest(quorum));
+    }
+}
+
 fn of(state: &NodeState) -> Quorum {
     Quorum { min_replicas: state.redis.min_replicas, max_lag_seconds: state.redis.max_lag_seconds }
 }
@@ -168,6 +175,9 @@ pub fn configure(builder: &mut PlanBuilder<'_>) {
         }
         let settings = for_node(builder, &name);
         if state.configured != settings.generation {
+            if builder.record.master.as_ref().is_some_and(|p| p.incarnation == name) {
+                note_weaker(builder, settings.quorum);
+            }
             builder.command(
                 &name,
                 Command::Configure(settings),

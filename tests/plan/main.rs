@@ -13,4 +13,5 @@ mod failover;
 mod fence;
 mod give_up;
 mod roles;
+mod settings;
 mod switchover;
