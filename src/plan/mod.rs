@@ -20,6 +20,7 @@ mod failing;
 mod failover;
 mod fence;
 mod give_up;
+pub mod invariants;
 mod leases;
 mod money;
 mod paths;
@@ -188,5 +189,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         finished,
     };
     bounds::bound(&mut plan);
+    if cfg!(debug_assertions) {
+        invariants::hold(input, &plan);
+    }
     plan
 }

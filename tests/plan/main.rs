@@ -12,6 +12,7 @@ mod elect;
 mod failover;
 mod fence;
 mod give_up;
+mod invariants;
 mod roles;
 mod settings;
 mod switchover;

@@ -23,6 +23,7 @@ use akash_redis::model::record::{
 use akash_redis::model::status_page::PageView;
 use akash_redis::model::step::{Command, Effect, NodeSettings, Quorum};
 use akash_redis::model::time::UnixMs;
+use akash_redis::plan::invariants::violations;
 use akash_redis::plan::{Input, Limits, Plan, Tags, Timing, plan};
 
 /// When the plan is made.
@@ -459,6 +460,11 @@ impl Scene {
     /// As an operator process of this term plans, which began at this moment.
     pub fn plan_as(&self, now: u64, term: u64, started: u64) -> Plan {
         self.with_input(now, term, started, plan)
+    }
+
+    /// Every rule that this plan breaks, had it been made here.
+    pub fn violations(&self, plan: &Plan) -> Vec<String> {
+        self.with_input(NOW, self.term, self.started.0, |input| violations(input, plan))
     }
 
     fn with_input<T>(
