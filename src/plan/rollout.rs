@@ -204,7 +204,8 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
             }
             return;
         }
-        if incarnation.is_candidate() && !others_in_sync(builder, name) {
+        // A former master is no candidate any more, and may still hold what nobody else has twice.
+        if incarnation.is_member() && !others_in_sync(builder, name) {
             builder.problem(
                 Reason::RemovalBlocked,
                 format!("{name} stays until another replica is in sync with the master"),

@@ -14,5 +14,6 @@ mod fence;
 mod give_up;
 mod invariants;
 mod roles;
+mod rollout;
 mod settings;
 mod switchover;

@@ -268,6 +268,7 @@ impl Scene {
         for n in 0..3 {
             scene.lease(n, n);
             scene.join(n);
+            scene.node(n, |v| v.state.history = history("A", 100, 1, 0));
         }
         scene.attach(&[1, 2]);
         scene.configure();
@@ -281,8 +282,8 @@ impl Scene {
     pub fn new(cluster: &str) -> Self {
         let mut scene = Self::of(cluster, Record::default(), Inventory::default());
         scene.read();
-        let suffixes = ["aaaa", "bbbb", "cccc", "dddd", "eeee", "ffff", "gggg", "hhhh"];
-        scene.inventory.id_pool = IdPool { suffixes: suffixes.map(Into::into).into() };
+        let suffixes = ["aaaa", "aaaa", "aaaa", "bbbb", "bbbb", "bbbb"].map(Into::into).into();
+        scene.inventory.id_pool = IdPool { suffixes };
         scene
     }
 
@@ -451,6 +452,41 @@ impl Scene {
             deadline: ago(seconds) + Duration::from_secs(10),
             undo: false,
         }));
+    }
+
+    /// Node `n` was given up so many seconds ago.
+    pub fn give_up(&mut self, n: u32, seconds: u64) {
+        self.incarnation(n).condemned = condemned(seconds);
+        self.incarnation(n).lower(Membership::Member);
+    }
+
+    /// Node `n` is the confirmed master of epoch 2, and nobody follows it yet.
+    pub fn take_over(&mut self, n: u32) {
+        (self.record.epoch, self.record.data_epoch) = (2, 2);
+        self.record.data_master = Some(name(n));
+        let (run_id, boot_id) = (format!("run-{n}"), format!("boot-{n}"));
+        let before = self.master().clone();
+        self.record.master =
+            Some(Promotion { epoch: 2, incarnation: name(n), run_id, boot_id, ..before });
+        for (other, incarnation) in &mut self.record.incarnations {
+            incarnation.membership =
+                if *other == name(n) { Membership::Candidate } else { Membership::Member };
+        }
+        for view in self.inventory.nodes.values_mut() {
+            view.state.promoted = false;
+            (view.state.redis.role, view.state.redis.fenced) = (Role::Replica, true);
+            view.state.redis.replicas.clear();
+        }
+        self.node(n, |v| {
+            v.state.promoted = true;
+            v.state.highest.epoch = 2;
+            let redis = &mut v.state.redis;
+            (redis.role, redis.fenced, redis.link_up) = (Role::Master, false, false);
+            (redis.replid2, redis.second_offset) = (redis.replid.clone(), 101);
+            redis.replid = "B".into();
+            redis.master_host.clear();
+            (redis.min_replicas, redis.max_lag_seconds) = (1, 8);
+        });
     }
 
     pub fn plan(&self, now: u64) -> Plan {
