@@ -2,7 +2,9 @@
 //! record, the steps and the sentences that follow. Nothing but `api`, `model` and `plan` is used,
 //! so that `make mutants` can build this with the planner alone.
 
+mod obey;
 mod scene;
+mod story;
 
 mod bounds;
 mod candidates;
@@ -15,5 +17,6 @@ mod give_up;
 mod invariants;
 mod roles;
 mod rollout;
+mod scenarios;
 mod settings;
 mod switchover;
