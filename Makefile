@@ -61,6 +61,10 @@ test-fast: ## Tests without Go, namespaces or packages
 test-crashes: ## Every crash point of the simulations, and 200 random walks; takes a quarter of an hour
 	SIM_STRIDE=1 SIM_SEEDS=200 $(CARGO) test --test sim
 
+.PHONY: mutants
+mutants: ## Breaks planner, model, store and what agents obey, one place at a time; names what no test sees. Takes hours
+	tests/mutants/run.sh
+
 .PHONY: bench
 bench: deps peers ## What the mesh costs, and what of it is ours; figures in target/bench/mesh.json
 	$(CARGO) bench --bench mesh
