@@ -513,11 +513,10 @@ impl<'a> Check<'a> {
         match command {
             Command::Promote { replicas, quorum } => {
                 let redis = self.connected(name).map(|s| s.redis.run_id.as_str());
-                let chosen = master.is_some_and(|m| {
-                    is_master
-                        && m.epoch == after.epoch
-                        && !m.confirmed
-                        && (m.run_id.is_empty() || redis == Some(m.run_id.as_str()))
+                let chosen = master.filter(|m| is_master && m.epoch == after.epoch && !m.confirmed);
+                // One that has not said yet which process it is may be the right one.
+                let chosen = chosen.zip(redis).is_some_and(|(m, redis)| {
+                    m.run_id.is_empty() || redis.is_empty() || redis == m.run_id
                 });
                 self.expect(chosen, || format!("{name} is promoted, and was not chosen"));
                 self.grants(name, replicas);

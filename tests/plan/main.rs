@@ -10,6 +10,7 @@ mod bounds;
 mod candidates;
 mod cleanup;
 mod clock;
+mod death;
 mod elect;
 mod failover;
 mod fence;

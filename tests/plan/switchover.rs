@@ -30,6 +30,10 @@ fn a_choice_that_comes_to_nothing_is_not_promoted_once_more() {
     let mut scene = chosen();
     scene.node(1, |v| v.state.redis.process = Process::Exited);
     let plan = scene.plan(NOW);
-    assert!(has_event(&plan, EventReason::PromotionFailed) && plan.record.epoch == 3, "{:?}", plan.events);
+    assert!(
+        has_event(&plan, EventReason::PromotionFailed) && plan.record.epoch == 3,
+        "{:?}",
+        plan.events
+    );
     assert_eq!(promoted(&plan), []);
 }

@@ -1,0 +1,449 @@
+//! Whether the master is dead, by whose word: the rules of `plan/death.rs`.
+
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
+use akash_redis::model::inventory::LeaseStatus;
+use akash_redis::model::node::{Process, Role};
+use akash_redis::model::record::Membership;
+use akash_redis::model::time::UnixMs;
+
+use crate::scene::{
+    NOW, Scene, ago, degraded, detaches, failing_over, lease_id, name, page, promoted, replica,
+    wait_for,
+};
+
+type Edit = fn(&mut Scene);
+
+/// Why the master is given up, by whose word, and whether that word fences it as well.
+fn death(scene: &Scene) -> Option<(String, Vec<String>, bool)> {
+    let plan = scene.plan(NOW);
+    let failover = failing_over(&plan)?;
+    let by_death = failover.fence.as_ref().is_some_and(|f| !f.how.contains("confirms"));
+    Some((failover.reason.clone(), failover.witnesses.clone(), by_death))
+}
+
+fn process(process: Process) -> impl Fn(&mut Scene) {
+    move |s| s.node(0, |v| v.state.redis.process = process)
+}
+
+#[test]
+fn an_agents_word_is_final() {
+    let again = Some(("its redis was started again", true));
+    let rows: [(&str, &dyn Fn(&mut Scene), Option<(&str, bool)>); 10] = [
+        ("a master that runs", &|_| {}, None),
+        ("it exited", &process(Process::Exited), Some(("its redis exited", true))),
+        ("it hangs", &process(Process::Stuck), Some(("its redis no longer answers", false))),
+        ("it starts", &process(Process::Starting), again),
+        ("it loads", &|s| s.node(0, |v| v.state.redis.loading = true), again),
+        ("it is a replica", &|s| s.node(0, |v| v.state.redis.role = Role::Replica), again),
+        ("it is fenced", &|s| s.node(0, |v| v.state.redis.fenced = true), again),
+        (
+            "it exited, and its agent was started again meanwhile",
+            &|s| {
+                s.node(0, |v| v.state.boot_id = "another".into());
+                process(Process::Exited)(s);
+            },
+            Some(("its redis exited", false)),
+        ),
+        (
+            "a record of an earlier version, which names no start",
+            &|s| {
+                s.master().boot_id.clear();
+                process(Process::Exited)(s);
+            },
+            Some(("its redis exited", true)),
+        ),
+        (
+            "the last word of an agent that is gone",
+            &|s| {
+                s.silent(0, 1);
+                process(Process::Exited)(s);
+            },
+            Some(("its redis exited", true)),
+        ),
+    ];
+    for (what, edit, expected) in rows {
+        let mut scene = Scene::three();
+        edit(&mut scene);
+        let found = death(&scene);
+        let agent = vec![format!("agent of {}", name(0))];
+        let expected = expected.map(|(reason, fenced)| (reason.to_owned(), agent, fenced));
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+/// It was chosen for epoch 2, and its agent did not confirm it yet.
+fn unconfirmed() -> Scene {
+    let mut scene = Scene::three();
+    scene.record.epoch = 2;
+    let master = scene.master();
+    (master.epoch, master.confirmed) = (2, false);
+    scene.node(0, |v| (v.state.redis.role, v.state.redis.fenced) = (Role::Replica, true));
+    scene
+}
+
+#[test]
+fn a_choice_that_is_not_confirmed_lives_while_its_process_does() {
+    let rows: [(&str, Edit, bool); 8] = [
+        ("it is a fenced replica still", |_| {}, true),
+        ("it starts", |s| s.node(0, |v| v.state.redis.process = Process::Starting), true),
+        ("another process runs", |s| s.node(0, |v| v.state.redis.run_id = "b".into()), false),
+        (
+            "another process starts",
+            |s| {
+                s.node(0, |v| {
+                    v.state.redis.process = Process::Starting;
+                    v.state.redis.run_id = "b".into();
+                });
+            },
+            false,
+        ),
+        (
+            "a process starts that has not said who it is",
+            |s| {
+                s.node(0, |v| {
+                    v.state.redis.process = Process::Starting;
+                    v.state.redis.run_id.clear();
+                });
+            },
+            false,
+        ),
+        (
+            "one runs that has not said who it is",
+            |s| s.node(0, |v| v.state.redis.run_id.clear()),
+            true,
+        ),
+        (
+            "the choice names no process",
+            |s| {
+                s.master().run_id.clear();
+                s.node(0, |v| v.state.redis.run_id = "b".into());
+            },
+            true,
+        ),
+        ("it hangs", |s| s.node(0, |v| v.state.redis.process = Process::Stuck), false),
+    ];
+    for (what, edit, lives) in rows {
+        let mut scene = unconfirmed();
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        assert_eq!(failing_over(&plan).is_none() && plan.record.epoch == 2, lives, "{what}");
+    }
+}
+
+#[test]
+fn a_master_whose_lease_is_gone_is_dead_when_another_has_its_data() {
+    let rows: [(&str, Edit, bool); 4] = [
+        ("both replicas are in sync", |_| {}, true),
+        ("one of them is", |s| s.incarnation(1).lower(Membership::Member), true),
+        (
+            "none is: it is the best there is",
+            |s| (1..3).for_each(|n| s.incarnation(n).lower(Membership::Member)),
+            false,
+        ),
+        ("its lease is there", |s| s.lease(0, 0), false),
+    ];
+    for (what, edit, dead) in rows {
+        let mut scene = Scene::whole();
+        scene.close_lease(0, 10_000);
+        edit(&mut scene);
+        let witnesses = death(&scene).map(|(_, witnesses, fenced)| (witnesses, fenced));
+        assert_eq!(witnesses, dead.then(|| (vec!["the chain".to_owned()], false)), "{what}");
+    }
+    let mut scene = Scene::whole();
+    scene.close_lease(0, 10_000);
+    scene.record.epoch = 2;
+    (scene.master().epoch, scene.master().confirmed) = (2, false);
+    assert_eq!(death(&scene), None, "it may be about to confirm");
+}
+
+#[test]
+fn a_signed_page_says_what_a_silent_agent_cannot() {
+    let rows: [(&str, Process, Role, bool, Option<(&str, bool)>); 6] = [
+        ("exited", Process::Exited, Role::Unknown, true, Some(("its redis exited", true))),
+        (
+            "hangs",
+            Process::Stuck,
+            Role::Master,
+            false,
+            Some(("its redis no longer answers", false)),
+        ),
+        (
+            "starts",
+            Process::Starting,
+            Role::Unknown,
+            true,
+            Some(("its redis was started again", true)),
+        ),
+        (
+            "a replica",
+            Process::Running,
+            Role::Replica,
+            false,
+            Some(("its redis was started again", true)),
+        ),
+        (
+            "fenced",
+            Process::Running,
+            Role::Master,
+            true,
+            Some(("its redis was started again", true)),
+        ),
+        ("well: that proves nothing", Process::Running, Role::Master, false, None),
+    ];
+    for (what, process, role, fenced, expected) in rows {
+        let mut scene = Scene::three();
+        scene.silent(0, 1);
+        let said = page(0, |p| (p.process, p.role, p.fenced) = (process, role, fenced));
+        scene.inventory.pages.insert(name(0), said);
+        let witnesses = vec![format!("status page of {}", name(0))];
+        let expected = expected.map(|(reason, fenced)| (reason.to_owned(), witnesses, fenced));
+        assert_eq!(death(&scene), expected, "{what}");
+    }
+    // That of another start of the agent, and that of one that was not confirmed.
+    for (chosen, confirmed, process, expected) in [
+        ("boot-0", true, Process::Exited, Some(true)),
+        ("another", true, Process::Exited, Some(false)),
+        ("", true, Process::Exited, Some(true)),
+        ("boot-0", false, Process::Exited, Some(true)),
+        ("boot-0", false, Process::Starting, None),
+        ("boot-0", false, Process::Running, None),
+    ] {
+        let mut scene = Scene::three();
+        scene.silent(0, 1);
+        scene.master().boot_id = chosen.into();
+        if !confirmed {
+            scene.record.epoch = 2;
+            (scene.master().epoch, scene.master().confirmed) = (2, false);
+        }
+        scene.inventory.pages.insert(name(0), page(0, |p| p.process = process));
+        let fenced = death(&scene).map(|(_, _, fenced)| fenced);
+        assert_eq!(fenced, expected, "{chosen} {confirmed} {process:?}");
+    }
+}
+
+/// The master has been silent for this long, and its replicas say so for as long.
+fn silent_for(seconds: u64) -> Scene {
+    let mut scene = Scene::three();
+    scene.silent(0, seconds);
+    for n in 1..3 {
+        scene.heard(
+            n,
+            replica(n, 1, |s| {
+                (s.redis.link_up, s.redis.silent_ms) = (false, seconds * 1000);
+            }),
+        );
+    }
+    scene
+}
+
+#[test]
+fn silence_counts_from_down_after_on() {
+    let before = silent_for(9);
+    assert_eq!(death(&before), None);
+    let (until, then) = wait_for(&before.plan(NOW), "the master cache-0-aaaa").expect("a wait");
+    assert_eq!((until, then.as_str()), (Some(1), "its replicas are asked whether they hear it"));
+    let (reason, witnesses, fenced) = death(&silent_for(10)).expect("it is dead");
+    assert_eq!((reason.as_str(), fenced), ("it has been silent for 10 s", false));
+    assert_eq!(witnesses.len(), 3, "{witnesses:?}");
+    assert!(witnesses[1].contains("cache-1-aaaa (silent for 10000 ms)"), "{witnesses:?}");
+    // An operator that has just started, or just joined the mesh, could not hear it before.
+    let mut started = silent_for(60);
+    started.started = ago(9);
+    assert_eq!(death(&started), None);
+    let mut joined = silent_for(60);
+    joined.inventory.own_mesh.since = ago(9);
+    assert_eq!(death(&joined), None);
+}
+
+/// A promise of safety.md: a majority decides, one that hears the master vetoes, a minority never
+/// decides.
+#[test]
+fn a_majority_of_the_recorded_replicas_decides_on_silence() {
+    let hears: Edit = |s| {
+        s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 9_999));
+    };
+    let rows: [(&str, Edit, Option<usize>, Option<Reason>); 12] = [
+        ("both lost it", |_| {}, Some(3), None),
+        (
+            "one of two does not answer",
+            |s| s.silent(2, 20),
+            None,
+            Some(Reason::MasterDownUnconfirmed),
+        ),
+        ("one still hears it", hears, None, Some(Reason::MasterUnreachable)),
+        (
+            "one is linked, and has heard nothing for as long",
+            |s| s.node(2, |v| v.state.redis.link_up = true),
+            Some(3),
+            None,
+        ),
+        (
+            "one has lost it just now",
+            |s| s.node(2, |v| v.state.redis.silent_ms = 9_999),
+            None,
+            Some(Reason::MasterDownUnconfirmed),
+        ),
+        (
+            "one was detached, and cannot keep it writable",
+            |s| {
+                s.node(2, |v| {
+                    v.state.redis.silent_ms = 0;
+                    v.state.redis.master_host.clear();
+                });
+            },
+            Some(3),
+            None,
+        ),
+        (
+            "one that has no leave to replicate says nothing",
+            |s| {
+                s.incarnation(2).membership = Membership::Joined;
+                s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0));
+            },
+            Some(2),
+            None,
+        ),
+        (
+            "a minority may, by the manifest",
+            |s| {
+                s.cluster.spec.failover.when_minority = WhenMinority::Promote;
+                s.silent(2, 20);
+            },
+            Some(2),
+            None,
+        ),
+        (
+            "nobody may, by the manifest, when nobody lost it",
+            |s| {
+                s.cluster.spec.failover.when_minority = WhenMinority::Promote;
+                (1..3).for_each(|n| s.silent(n, 20));
+            },
+            None,
+            Some(Reason::MasterDownUnconfirmed),
+        ),
+        (
+            "a person accepted the loss",
+            |s| {
+                s.annotate(ACCEPT_LOSS, "1");
+                s.silent(2, 20);
+            },
+            Some(2),
+            None,
+        ),
+        (
+            "a person accepted it in another epoch",
+            |s| {
+                s.annotate(ACCEPT_LOSS, "0");
+                s.silent(2, 20);
+            },
+            None,
+            Some(Reason::MasterDownUnconfirmed),
+        ),
+        (
+            "one still hears it, whatever a person says",
+            |s| {
+                s.annotate(ACCEPT_LOSS, "1");
+                s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0));
+            },
+            None,
+            Some(Reason::MasterUnreachable),
+        ),
+    ];
+    for (what, edit, witnesses, problem) in rows {
+        let mut scene = silent_for(11);
+        edit(&mut scene);
+        assert_eq!(death(&scene).map(|(_, w, _)| w.len()), witnesses, "{what}");
+        if let Some(problem) = problem {
+            let plan = scene.plan(NOW);
+            assert_eq!(degraded(&plan).0, problem, "{what}");
+            let told = (promoted(&plan), detaches(&plan));
+            assert_eq!((plan.record.epoch, told), (1, (vec![], vec![])), "{what}: no change");
+        }
+    }
+}
+
+#[test]
+fn what_a_minority_waits_for_is_told_with_numbers_and_a_command() {
+    let mut scene = silent_for(11);
+    scene.silent(2, 20);
+    let plan = scene.plan(NOW);
+    let (_, message) = degraded(&plan);
+    assert!(message.contains("only 1 of 2 replicas confirm it (2 are needed)"), "{message}");
+    assert!(message.contains("`akash-redis failover cache --accept-loss`"), "{message}");
+    let (until, _) = wait_for(&plan, "2 replicas to say whether they hear").expect("a wait");
+    assert_eq!(until, None, "a person decides");
+    // Alone there is nobody to ask.
+    let mut alone = Scene::three();
+    alone.cluster.spec.nodes = 1;
+    alone.record.incarnations.retain(|n, _| *n == name(0));
+    alone.silent(0, 60);
+    let plan = alone.plan(NOW);
+    assert_eq!(failing_over(&plan), None);
+    assert!(degraded(&plan).1.contains("no other node has its data"), "{:?}", degraded(&plan));
+}
+
+#[test]
+fn four_replicas_need_three_words() {
+    let mut scene = silent_for(11);
+    for n in 3..5 {
+        let mut more = scene.record.incarnations[&name(2)].clone();
+        (more.ordinal, more.dseq) = (n, 100 + u64::from(n));
+        scene.record.incarnations.insert(name(n), more);
+        scene.heard(n, replica(n, 1, |s| (s.redis.link_up, s.redis.silent_ms) = (false, 11_000)));
+    }
+    scene.cluster.spec.nodes = 5;
+    assert!(death(&scene).is_some());
+    scene.silent(3, 20);
+    let dead = "it is dead, and one that cannot be asked may keep it writable";
+    assert_eq!(degraded(&scene.plan(NOW)).0, Reason::FailoverBlocked, "three of four: {dead}");
+    scene.silent(4, 20);
+    assert_eq!(degraded(&scene.plan(NOW)).0, Reason::MasterDownUnconfirmed, "two of four");
+}
+
+#[test]
+fn a_lease_that_is_gone_is_no_silence_that_may_end() {
+    let mut scene = Scene::whole();
+    scene.silent(0, 11);
+    scene.silent(1, 20);
+    scene.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (false, 11_000));
+    assert_eq!(death(&scene), None, "one of two");
+    scene.close_lease(0, 10_000);
+    // The other one cannot be asked, and may keep the old master writable.
+    assert_eq!(degraded(&scene.plan(NOW)).0, Reason::FailoverBlocked);
+}
+
+#[test]
+fn a_first_master_that_nobody_had_leave_to_replicate_from_is_not_waited_for() {
+    let mut scene = silent_for(11);
+    scene.record.untouched = true;
+    for n in 1..3 {
+        scene.incarnation(n).membership = Membership::Joined;
+        scene.node(n, |v| v.state.redis.master_host.clear());
+    }
+    let plan = scene.plan(NOW);
+    assert_eq!((plan.record.epoch, plan.record.master.is_none()), (2, true));
+    // One that had leave may have acknowledged a write.
+    scene.incarnation(1).raise(Membership::Member);
+    scene.silent(1, 20);
+    let plan = scene.plan(NOW);
+    assert_eq!((plan.record.epoch, promoted(&plan).len()), (1, 0));
+}
+
+#[test]
+fn a_providers_word_is_named_among_the_witnesses() {
+    let mut scene = Scene::whole();
+    scene.silent(0, 11);
+    for n in 1..3 {
+        scene.node(n, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (false, 11_000));
+    }
+    let deployed = LeaseStatus::Deployed { ready: 0, uris: vec![] };
+    scene.inventory.leases.insert(lease_id(100, 0), deployed);
+    let (_, witnesses, _) = death(&scene).expect("it is dead");
+    let said = "lease status of cache-0-aaaa (its provider says that 0 of 1 containers are ready)";
+    assert_eq!(witnesses.last().map(String::as_str), Some(said));
+    let well = page(0, |p| (p.role, p.fenced, p.at) = (Role::Master, false, UnixMs(NOW - 1_000)));
+    scene.inventory.pages.insert(name(0), well);
+    let (_, witnesses, _) = death(&scene).expect("it is dead");
+    assert!(witnesses[3].starts_with("status page of cache-0-aaaa (its status page says"));
+}
