@@ -35,7 +35,7 @@ manifest() { # name; the sections on stdin
 }
 
 # What `api` and `model` need.
-base=(cosmrs schemars serde serde-saphyr serde_json sha2 strsim thiserror time)
+base=(cosmrs schemars serde serde-saphyr serde_json sha2 strsim strum thiserror time)
 
 # The planner. `api` and `model` stay as they are meanwhile: a crate of their own, which is built once.
 planner() {
@@ -82,6 +82,8 @@ run() {
   cp "$root/Cargo.lock" .
   "$set"
   printf '[[test]]\nname = "plan"\npath = "tests/plan/main.rs"\n[profile.dev]\ndebug = 0\n' >>Cargo.toml
+  # Whoever names files means these alone.
+  [[ " $* " != *" -f "* ]] || files=()
   export CARGO_TARGET_DIR=$dir/target INSTA_WORKSPACE_ROOT=$dir INSTA_UPDATE=no TMPDIR=$out
   # 2 = some were missed, 3 = some ran out of time: both are looked at below.
   "$tool" mutants -d "$dir" --in-place -o "$out/$set" --cap-lints true --timeout 60 "${files[@]}" "$@" -- "${tests[@]}" ||
