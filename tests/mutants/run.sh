@@ -35,7 +35,7 @@ manifest() { # name; the sections on stdin
 }
 
 # What `api` and `model` need.
-base=(cosmrs schemars serde serde-saphyr serde_json sha2 strsim strum thiserror time)
+base=(cosmrs hex schemars serde serde-saphyr serde_json sha2 strsim strum thiserror time)
 
 # The planner. `api` and `model` stay as they are meanwhile: a crate of their own, which is built once.
 planner() {
@@ -63,7 +63,7 @@ rooms() {
   printf 'pub mod plan;\npub mod store;\n' >>src/lib.rs
   {
     printf '[workspace]\n[dependencies]\n'
-    dependencies "${base[@]}" async-trait hex rand rusqlite rustix tokio
+    dependencies "${base[@]}" async-trait rand rusqlite rustix tokio
     echo '[dev-dependencies]' && dependencies insta proptest tempfile
   } | manifest akash-redis >Cargo.toml
   files=(-f 'src/model/*.rs' -f 'src/node/commands.rs' -f 'src/store/**')
@@ -78,7 +78,7 @@ run() {
   cd "$dir"
   find . -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +
   mkdir -p tests
-  cp -r "$root/tests/plan" tests/
+  cp -r "$root/tests/plan" "$root/tests/vectors" tests/
   cp "$root/Cargo.lock" .
   "$set"
   printf '[[test]]\nname = "plan"\npath = "tests/plan/main.rs"\n[profile.dev]\ndebug = 0\n' >>Cargo.toml

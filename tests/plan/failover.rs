@@ -201,7 +201,9 @@ fn an_old_master_that_lives_is_fenced_before_its_replicas_are_detached() {
         (
             "one was detached already",
             0,
-            &[lives, ahead, |s| drop(s.failover().detached_at.insert(name(1), ago(0)))],
+            &[lives, ahead, |s| {
+                s.failover().detached_at.insert(name(1), ago(0));
+            }],
             false,
             true,
         ),

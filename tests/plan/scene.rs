@@ -454,6 +454,17 @@ impl Scene {
         }));
     }
 
+    /// The cluster is to have so many nodes, and has no others.
+    pub fn only(&mut self, nodes: u32) {
+        self.cluster.spec.nodes = nodes;
+        for n in nodes..3 {
+            self.record.incarnations.remove(&name(n));
+            self.inventory.nodes.remove(&name(n));
+        }
+        self.attach(&(1..nodes).collect::<Vec<_>>());
+        self.configure();
+    }
+
     /// Node `n` was given up so many seconds ago.
     pub fn give_up(&mut self, n: u32, seconds: u64) {
         self.incarnation(n).condemned = condemned(seconds);
