@@ -16,6 +16,8 @@ mod failover;
 mod fence;
 mod give_up;
 mod invariants;
+mod leases;
+mod quarantine;
 mod roles;
 mod rollout;
 mod scenarios;

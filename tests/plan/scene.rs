@@ -77,6 +77,8 @@ pub struct Scene {
     pub timing: Timing,
     pub term: u64,
     pub started: UnixMs,
+    /// The quarantine tag is the nodes' own: there is none.
+    pub one_tag: bool,
 }
 
 fn incarnation(ordinal: u32) -> Incarnation {
@@ -229,6 +231,7 @@ impl Scene {
             timing: Timing::default(),
             term: TERM,
             started: ago(3600),
+            one_tag: false,
         }
     }
 
@@ -534,7 +537,7 @@ impl Scene {
             constants: &constants,
             timing: &self.timing,
             limits: &self.limits,
-            tags: Tags { cluster: TAG, quarantine: QUARANTINE },
+            tags: Tags { cluster: TAG, quarantine: if self.one_tag { TAG } else { QUARANTINE } },
             now: UnixMs(now),
         })
     }
