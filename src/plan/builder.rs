@@ -117,6 +117,8 @@ impl<'a> PlanBuilder<'a> {
                 avoided.push(choice.id.provider);
             }
         }
+        // What was to be done with it is not done any more.
+        self.steps.retain(|step| step.effect.incarnation() != name);
         self.event(EventReason::NodeCondemned, format!("{name} is given up: {reason}"));
     }
 

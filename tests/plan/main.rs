@@ -7,11 +7,15 @@ mod scene;
 mod story;
 
 mod bounds;
+mod builder;
 mod candidates;
 mod cleanup;
 mod clock;
+mod control;
 mod death;
+mod devices;
 mod elect;
+mod evidence;
 mod failover;
 mod fence;
 mod give_up;
