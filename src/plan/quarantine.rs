@@ -136,8 +136,12 @@ pub fn keep(builder: &mut PlanBuilder<'_>) {
             }
         }
         if let Some(mesh) = builder.input.inventory.mesh.present() {
+            let own = incarnation.device.as_ref();
             for device in derived::devices(builder, mesh, &name) {
-                tag(builder, &name, device);
+                // Somebody else who has its key may be shut off, and is never let in again.
+                if incarnation.quarantined.is_some() || own.is_none_or(|own| own == &device.id) {
+                    tag(builder, &name, device);
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use akash_redis::plan::Plan;
 
 use crate::scene::{
     NOW, QUARANTINE, Scene, TAG, ago, commands, degraded, detached, detaches, device, failing_over,
-    has_event, history, name, replica, wait_for,
+    given_up, has_event, history, name, replica, wait_for,
 };
 
 type Edit = fn(&mut Scene);
@@ -343,4 +343,22 @@ fn a_quarantine_lasts_while_the_master_changes_and_ends_when_nobody_took_its_pla
     assert_eq!(tagged(&plan), [(name(0), TAG.to_owned())]);
     let failing = shut_off().plan(NOW);
     assert!(failing.record.incarnations[&name(0)].quarantined.is_some());
+}
+
+/// Another device joined with the key of node 2, and the others are not whole, so that it stays.
+#[test]
+fn a_device_that_is_not_the_nodes_own_is_never_let_in() {
+    let mut scene = Scene::whole();
+    let twin = akash_redis::model::mesh::Device { id: "twin".into(), ..device(2) };
+    scene.mesh().devices.push(twin);
+    scene.mesh().devices[3].tags = vec![QUARANTINE.into()];
+    scene.silent(1, 5);
+    scene.incarnation(1).membership = Membership::Member;
+    let plan = scene.plan(NOW);
+    assert!(degraded(&plan).1.contains("the key is compromised"), "{:?}", degraded(&plan));
+    assert_eq!((given_up(&scene, &plan), tagged(&plan)), (vec![], vec![]));
+    scene.incarnation(2).device = None;
+    scene.node(2, |v| v.state.mesh.device_id.clear());
+    let plan = scene.plan(NOW);
+    assert_eq!(tagged(&plan), [(name(2), TAG.to_owned())], "nobody knows which one is its own");
 }
