@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -48,29 +47,6 @@ impl GasPrice {
     pub fn fee(self, gas: u64) -> u64 {
         u64::try_from((u128::from(self.0) * u128::from(gas)).div_ceil(1_000_000))
             .unwrap_or(u64::MAX)
-    }
-}
-
-/// A text that is not a price of gas.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a price of gas; write it like 0.025uakt")]
-pub struct GasPriceError(String);
-
-impl FromStr for GasPrice {
-    type Err = GasPriceError;
-
-    /// Reads `0.025uakt` or `0.025`, up to six places.
-    fn from_str(text: &str) -> Result<Self, GasPriceError> {
-        let parse = || {
-            let number = text.strip_suffix("uakt").unwrap_or(text);
-            let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-            let digits = format!("{whole}{fraction:0<6}");
-            let good = !whole.is_empty()
-                && fraction.len() <= 6
-                && digits.bytes().all(|b| b.is_ascii_digit());
-            good.then(|| digits.parse().ok().map(Self))?
-        };
-        parse().ok_or_else(|| GasPriceError(text.to_owned()))
     }
 }
 
@@ -308,11 +284,6 @@ mod tests {
 
     #[test]
     fn gas_is_paid_to_the_last_unit() {
-        assert_eq!("0.025uakt".parse(), Ok(GasPrice::USUAL));
-        assert_eq!("1".parse(), Ok(GasPrice(1_000_000)));
-        for bad in ["", "uakt", ".5", "0.0000001", "1,5", "-1", "0.025uact"] {
-            assert!(bad.parse::<GasPrice>().is_err(), "{bad}");
-        }
         assert_eq!(GasPrice::USUAL.fee(200_000), 5000);
         assert_eq!(GasPrice::USUAL.fee(200_001), 5001);
     }

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{ChainError, codes};
 use crate::model::time::UnixMs;
-use crate::wire::akash::{audit, cert, deployment, market, provider};
+use crate::wire::akash::{cert, deployment, market, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
 use crate::wire::cosmos::{auth, bank, tx};
 
@@ -151,7 +151,6 @@ impl Node {
     }
 
     services! {
-        audits: audit::v1::query_client::QueryClient<Pinned>;
         accounts: auth::v1beta1::query_client::QueryClient<Pinned>;
         balances: bank::v1beta1::query_client::QueryClient<Pinned>;
         blocks: blocks::service_client::ServiceClient<Pinned>;
@@ -198,15 +197,15 @@ impl Node {
             match (answer.sdk_block.and_then(|b| b.header), answer.block.and_then(|b| b.header)) {
                 (Some(header), _) => (header.chain_id, header.height, header.time),
                 (None, Some(header)) => (header.chain_id, header.height, header.time),
-                (None, None) => return Err(self.odd("a block without a header")),
+                (None, None) => return Err(self.invalid("a block without a header")),
             };
         if *chain_id != *self.chain_id {
-            return Err(self.odd(format!("it is a node of {}", codes::shorten(&chain_id))));
+            return Err(self.invalid(format!("it is a node of {}", codes::shorten(&chain_id))));
         }
         self.known.store(true, Ordering::Relaxed);
-        let nanos = time.and_then(nanos).ok_or_else(|| self.odd("a block without a time"))?;
+        let nanos = time.and_then(nanos).ok_or_else(|| self.invalid("a block without a time"))?;
         if height < 1 {
-            return Err(self.odd(format!("a block of height {height}")));
+            return Err(self.invalid(format!("a block of height {height}")));
         }
         Ok(Block { height, nanos })
     }
@@ -215,7 +214,7 @@ impl Node {
         ChainError::Away { endpoint: self.uri.to_string(), source: source.into() }
     }
 
-    pub fn odd(&self, detail: impl Into<String>) -> ChainError {
+    pub fn invalid(&self, detail: impl Into<String>) -> ChainError {
         ChainError::InvalidResponse {
             endpoint: self.uri.to_string(),
             chain_id: self.chain_id.to_string(),
@@ -225,7 +224,7 @@ impl Node {
 
     /// What an answer was missing, as an error.
     pub fn part<T>(&self, part: Option<T>, name: &str) -> Result<T, ChainError> {
-        part.ok_or_else(|| self.odd(format!("no {name}")))
+        part.ok_or_else(|| self.invalid(format!("no {name}")))
     }
 
     fn error(&self, what: &str, status: Status) -> ChainError {
@@ -255,7 +254,7 @@ impl Node {
             | Code::DataLoss
             | Code::Unimplemented
             | Code::Unauthenticated
-            | Code::PermissionDenied => self.odd(format!("{what}: {}", codes::shorten(text))),
+            | Code::PermissionDenied => self.invalid(format!("{what}: {}", codes::shorten(text))),
             code => {
                 let (codespace, number) = codes::from_text(text).unwrap_or_else(|| {
                     ("grpc".into(), u32::try_from(i32::from(code)).unwrap_or_default())

@@ -7,6 +7,7 @@ pub mod client;
 mod codes;
 mod endpoint;
 pub mod fees;
+mod pages;
 mod read;
 pub mod tx;
 pub mod view;

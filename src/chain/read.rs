@@ -13,19 +13,13 @@ use super::view::{self, Parts};
 use super::{ChainError, codes};
 use crate::model::chain::{ChainView, ProviderView};
 use crate::model::money::{UACT, UAKT, Uact};
-use crate::wire::akash::audit::v1::QueryProviderAttributesRequest;
 use crate::wire::akash::deployment::v1::DeploymentId;
 use crate::wire::akash::deployment::v1beta4 as deployment;
 use crate::wire::akash::market::v1::LeaseFilters;
 use crate::wire::akash::market::v1beta5 as market;
 use crate::wire::akash::provider::v1beta4::QueryProviderRequest;
 use crate::wire::cosmos::bank::v1beta1::QuerySpendableBalanceByDenomRequest;
-use crate::wire::cosmos::base::query::v1beta1::{PageRequest, PageResponse};
 
-/// Items of a page: the default of the chain.
-const PAGE: u64 = 100;
-/// A list of more pages is not a list of ours.
-const MAX_PAGES: usize = 200;
 /// Questions under way at one node at a time.
 const AT_ONCE: usize = 8;
 /// How long a provider's registration is taken as known: it changes by hand, and there is one per
@@ -80,7 +74,7 @@ pub(super) async fn view(
     let deployments = parts
         .into_iter()
         .map(|(dseq, parts)| {
-            Ok((dseq, view::deployment(parts, block.height).map_err(|flaw| node.odd(flaw))?))
+            Ok((dseq, view::deployment(parts, block.height).map_err(|flaw| node.invalid(flaw))?))
         })
         .collect::<Result<BTreeMap<_, _>, ChainError>>()?;
     let mut addresses = BTreeSet::new();
@@ -117,7 +111,7 @@ impl Reader {
             .node
             .call("a balance", self.node.balances().spendable_balance_by_denom(request))
             .await?;
-        view::coins(answer.balance.as_slice(), denom).map_err(|flaw| self.node.odd(flaw))
+        view::coins(answer.balance.as_slice(), denom).map_err(|flaw| self.node.invalid(flaw))
     }
 
     async fn min_deposit(&self) -> Result<u64, ChainError> {
@@ -127,7 +121,7 @@ impl Reader {
             .call("the deployment parameters", self.node.deployments().params(request))
             .await?;
         let params = self.node.part(answer.params, "deployment parameters")?;
-        view::coins(&params.min_deposits, UACT).map_err(|flaw| self.node.odd(flaw))
+        view::coins(&params.min_deposits, UACT).map_err(|flaw| self.node.invalid(flaw))
     }
 
     async fn scope(&self, scope: Scope<'_>) -> Result<BTreeMap<u64, Parts>, ChainError> {
@@ -210,18 +204,20 @@ impl Reader {
             dseq: 0,
             state: "active".into(),
         };
-        self.pages("the deployments", |node, page| {
-            let request = deployment::QueryDeploymentsRequest {
-                filters: Some(filters.clone()),
-                pagination: Some(page),
-            };
-            async move {
-                let answer =
-                    node.call("the deployments", node.deployments().deployments(request)).await?;
-                Ok((answer.deployments, answer.pagination))
-            }
-        })
-        .await
+        self.node
+            .pages("the deployments", |node, page| {
+                let request = deployment::QueryDeploymentsRequest {
+                    filters: Some(filters.clone()),
+                    pagination: Some(page),
+                };
+                async move {
+                    let answer = node
+                        .call("the deployments", node.deployments().deployments(request))
+                        .await?;
+                    Ok((answer.deployments, answer.pagination))
+                }
+            })
+            .await
     }
 
     /// `None` for one that was never created.
@@ -246,17 +242,18 @@ impl Reader {
             state: "open".into(),
             ..Default::default()
         };
-        self.pages("the orders", |node, page| {
-            let request = market::QueryOrdersRequest {
-                filters: Some(filters.clone()),
-                pagination: Some(page),
-            };
-            async move {
-                let answer = node.call("the orders", node.market().orders(request)).await?;
-                Ok((answer.orders, answer.pagination))
-            }
-        })
-        .await
+        self.node
+            .pages("the orders", |node, page| {
+                let request = market::QueryOrdersRequest {
+                    filters: Some(filters.clone()),
+                    pagination: Some(page),
+                };
+                async move {
+                    let answer = node.call("the orders", node.market().orders(request)).await?;
+                    Ok((answer.orders, answer.pagination))
+                }
+            })
+            .await
     }
 
     /// Of one deployment (0: of all).
@@ -267,15 +264,18 @@ impl Reader {
             state: "open".into(),
             ..Default::default()
         };
-        self.pages("the bids", |node, page| {
-            let request =
-                market::QueryBidsRequest { filters: Some(filters.clone()), pagination: Some(page) };
-            async move {
-                let answer = node.call("the bids", node.market().bids(request)).await?;
-                Ok((answer.bids.into_iter().filter_map(|b| b.bid).collect(), answer.pagination))
-            }
-        })
-        .await
+        self.node
+            .pages("the bids", |node, page| {
+                let request = market::QueryBidsRequest {
+                    filters: Some(filters.clone()),
+                    pagination: Some(page),
+                };
+                async move {
+                    let answer = node.call("the bids", node.market().bids(request)).await?;
+                    Ok((answer.bids.into_iter().filter_map(|b| b.bid).collect(), answer.pagination))
+                }
+            })
+            .await
     }
 
     /// Leases of one deployment (0: of all) in one state (empty: in any).
@@ -290,41 +290,18 @@ impl Reader {
             state: state.into(),
             ..Default::default()
         };
-        self.pages("the leases", |node, page| {
-            let request = market::QueryLeasesRequest {
-                filters: Some(filters.clone()),
-                pagination: Some(page),
-            };
-            async move {
-                let answer = node.call("the leases", node.market().leases(request)).await?;
-                Ok((answer.leases, answer.pagination))
-            }
-        })
-        .await
-    }
-
-    /// Asks for page after page until there is none.
-    async fn pages<T, Fut>(
-        &self,
-        what: &str,
-        ask: impl Fn(Node, PageRequest) -> Fut,
-    ) -> Result<Vec<T>, ChainError>
-    where
-        Fut: Future<Output = Result<(Vec<T>, Option<PageResponse>), ChainError>>,
-    {
-        let mut all = Vec::new();
-        let mut key = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let (items, page) =
-                ask(self.node.clone(), PageRequest { key, limit: PAGE, ..PageRequest::default() })
-                    .await?;
-            all.extend(items);
-            key = page.map(|page| page.next_key).unwrap_or_default();
-            if key.is_empty() {
-                return Ok(all);
-            }
-        }
-        Err(self.node.odd(format!("{what} do not end after {MAX_PAGES} pages")))
+        self.node
+            .pages("the leases", |node, page| {
+                let request = market::QueryLeasesRequest {
+                    filters: Some(filters.clone()),
+                    pagination: Some(page),
+                };
+                async move {
+                    let answer = node.call("the leases", node.market().leases(request)).await?;
+                    Ok((answer.leases, answer.pagination))
+                }
+            })
+            .await
     }
 
     /// Asks the same of each, a few at a time.
@@ -367,38 +344,17 @@ impl Reader {
     }
 
     async fn provider(&self, address: String) -> Result<Option<ProviderView>, ChainError> {
-        let request = QueryProviderRequest { owner: address.clone() };
+        let request = QueryProviderRequest { owner: address };
         let answer = absent(
             self.node.call("a provider", self.node.providers().provider(request)).await,
             "provider",
             3,
         )?;
         let Some(provider) = answer.and_then(|a| a.provider) else { return Ok(None) };
-        let audits = self
-            .pages("the audits of a provider", |node, page| {
-                let request = QueryProviderAttributesRequest {
-                    owner: address.clone(),
-                    pagination: Some(page),
-                };
-                async move {
-                    let answer = node
-                        .call(
-                            "the audits of a provider",
-                            node.audits().provider_attributes(request),
-                        )
-                        .await;
-                    Ok(absent(answer, "audit", 1)?
-                        .map(|a| (a.providers, a.pagination))
-                        .unwrap_or_default())
-                }
-            })
-            .await?;
-        let auditors: BTreeSet<_> = audits.into_iter().map(|audit| audit.auditor).collect();
         Ok(Some(ProviderView {
             address: provider.owner,
             host_uri: codes::shorten(&provider.host_uri),
             attributes: view::attributes(provider.attributes),
-            audited_by: auditors.into_iter().collect(),
         }))
     }
 }

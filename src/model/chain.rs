@@ -125,8 +125,6 @@ pub struct ProviderView {
     pub host_uri: String,
     /// Self-declared attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Auditors that signed its attributes.
-    pub audited_by: Vec<String>,
 }
 
 /// A message of a tenant.

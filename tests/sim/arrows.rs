@@ -35,7 +35,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("proxy", outer(&["api", "mesh"])),
         ("operator", vec!["*"]),
         // It stands for the world outside and must not share our mistakes.
-        ("devnet", vec!["wire", "sdl::canonical", "chain::escrow"]),
+        ("devnet", vec!["wire", "sdl::canonical"]),
         ("cli", vec!["*", "devnet"]),
         ("lib", vec!["*", "cli", "devnet"]),
         ("main", vec!["*", "cli", "devnet"]),

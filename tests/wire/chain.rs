@@ -13,13 +13,16 @@ use akash_redis::model::chain::{ChainMsg, GroupState, LeaseState, SignedTx, TxOu
 use akash_redis::model::group::{Endpoint, GroupSpec, Resources, Storage};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
+use akash_redis::wire::akash::cert::v1::{CertificateResponse, QueryCertificatesResponse};
 use akash_redis::wire::akash::deployment::v1beta4::{
     QueryDeploymentResponse, QueryDeploymentsRequest, QueryDeploymentsResponse,
 };
 use akash_redis::wire::akash::market::v1beta5::QueryLeasesRequest;
+use akash_redis::wire::cosmos::base::query::v1beta1::PageResponse;
 use akash_redis::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
 use akash_redis::wire::cosmos::tx::v1beta1::{SimulateRequest, TxBody, TxRaw};
 use akash_redis::wire::{akash, cosmos};
+use base64::Engine as _;
 use node::*;
 use prost::Message;
 use tonic::Status;
@@ -255,7 +258,7 @@ fn quiet() -> Script {
     let script = Script::default();
     script.lock().block_ms = 6000;
     script.replay("deployment Params").replay("SpendableBalanceByDenom uakt").replay("Provider");
-    for empty in [DEPLOYMENTS, ORDERS, BIDS, LEASES, AUDITS] {
+    for empty in [DEPLOYMENTS, ORDERS, BIDS, LEASES] {
         script.say(empty, Ok(Vec::new()));
     }
     script
@@ -414,6 +417,43 @@ async fn all_pages_are_read_at_one_height() {
     let asked = std::mem::take(&mut script.lock().asked);
     assert!(asked.iter().all(|(method, height, _)| *height
         == (![LATEST, BY_HEIGHT].contains(&&**method)).then_some(view.height)));
+}
+
+#[tokio::test]
+async fn certificates_are_all_there_or_an_error() {
+    let page = |name: &str, next_key: &[u8]| {
+        let certificate = akash::cert::v1::Certificate {
+            cert: pem(name).into_bytes(),
+            ..akash::cert::v1::Certificate::default()
+        };
+        let listed =
+            CertificateResponse { certificate: Some(certificate), serial: name.to_owned() };
+        let pagination = Some(PageResponse { next_key: next_key.to_vec(), total: 0 });
+        Ok(QueryCertificatesResponse { certificates: vec![listed], pagination }.encode_to_vec())
+    };
+    let script = Script::default();
+    // More pages than an honest provider has.
+    for _ in 0..30 {
+        script.say(CERTIFICATES, page("one", b"next"));
+    }
+    script.say(CERTIFICATES, page("last", b""));
+    let found = script.client().await.certificates(OWNER).await.expect("the certificates");
+    assert_eq!(found.len(), 31);
+    assert_eq!(found.last().map(Vec::as_slice), Some(&b"last"[..]));
+
+    let script = Script::default();
+    script.say(CERTIFICATES, page("one", b"next"));
+    let error = script.client().await.certificates(OWNER).await.expect_err("no end");
+    assert!(
+        matches!(&error, ChainError::InvalidResponse { detail, .. } if detail.contains("do not end")),
+        "{error}"
+    );
+}
+
+/// A PEM block around these bytes.
+fn pem(bytes: &str) -> String {
+    let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
 }
 
 #[tokio::test]

@@ -62,7 +62,6 @@ fn provider_at(address: SocketAddr) -> ProviderView {
         address: PROVIDER.into(),
         host_uri,
         attributes: std::collections::BTreeMap::new(),
-        audited_by: vec![],
     }
 }
 

@@ -465,12 +465,7 @@ fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
         let attributes = p.attributes.iter().map(|a| (a.key.clone(), a.value.clone())).collect();
         (
             p.owner.clone(),
-            ProviderView {
-                address: p.owner.clone(),
-                host_uri: p.host_uri.clone(),
-                attributes,
-                audited_by: Vec::new(),
-            },
+            ProviderView { address: p.owner.clone(), host_uri: p.host_uri.clone(), attributes },
         )
     });
     let least = |params: deployment::Params| {
