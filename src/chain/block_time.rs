@@ -9,10 +9,9 @@ use http::uri::PathAndQuery;
 
 use super::ChainError;
 use super::endpoint::{Block, Node};
+use crate::model::chain::DEFAULT_BLOCK_MS;
 use crate::wire::cosmos::base::tendermint::v1beta1::GetLatestBlockResponse;
 
-/// Block time of the public network, for as long as nothing was measured.
-const USUAL_MS: u64 = 6100;
 /// Blocks between two that are looked up at the first reading.
 const STRIDE: i64 = 3;
 /// So many are looked up: half a minute of half-second blocks, three minutes of the public
@@ -60,9 +59,9 @@ impl BlockTime {
         Some(u64::try_from(median).unwrap_or(u64::MAX).max(1))
     }
 
-    /// Milliseconds per block, or the usual figure.
+    /// Milliseconds per block, or the default.
     pub fn block_ms(&self) -> u64 {
-        self.measured().unwrap_or(USUAL_MS)
+        self.measured().unwrap_or(DEFAULT_BLOCK_MS)
     }
 
     /// Adds the newest block, and at the first time earlier ones: from the node's store, or else
@@ -119,7 +118,7 @@ mod tests {
     #[test]
     fn the_median_of_what_was_seen_counts() {
         let block_time = BlockTime::default();
-        assert_eq!(block_time.block_ms(), USUAL_MS);
+        assert_eq!(block_time.block_ms(), DEFAULT_BLOCK_MS);
         block_time.see(block(100, 1_000_000));
         assert_eq!(block_time.measured(), None);
         block_time.see(block(80, 900_000));

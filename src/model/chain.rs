@@ -9,6 +9,11 @@ use super::ids::LeaseId;
 use super::money::{PricePerBlock, Uact};
 use super::time::UnixMs;
 
+/// Block time while none was measured, and the longest that prices are reckoned with, milliseconds.
+/// The public network takes 6.0 to 6.5 s for a block. Prices are per block and budgets per month:
+/// too long a block time would allow too high a price, too short a one is safe.
+pub const DEFAULT_BLOCK_MS: u64 = 6000;
+
 /// One reading of the chain for one owner, complete (all pages) or not there at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainView {

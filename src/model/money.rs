@@ -11,6 +11,8 @@ pub const UAKT: &str = "uakt";
 /// Units of `DecAmount` in one whole unit of a denomination: the chain's decimal coins carry 18
 /// places.
 pub const DEC_ONE: u128 = 1_000_000_000_000_000_000;
+/// The month of prices and budgets: 30 days.
+const MONTH_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// A whole number of `uact`, a millionth of an ACT.
 #[derive(
@@ -64,7 +66,6 @@ impl PricePerBlock {
     /// Never: a block time of zero counts as one millisecond.
     #[must_use]
     pub fn per_month(self, block_ms: u64) -> Uact {
-        const MONTH_MS: u64 = 30 * 24 * 3600 * 1000;
         let blocks = u128::from(MONTH_MS.div_ceil(block_ms.max(1)));
         let total = self.0.saturating_mul(blocks).div_ceil(DEC_ONE);
         Uact(u64::try_from(total).unwrap_or(u64::MAX))
@@ -73,7 +74,6 @@ impl PricePerBlock {
     /// The highest price per block whose month does not cost more than `month`.
     #[must_use]
     pub fn from_month(month: Uact, block_ms: u64) -> Self {
-        const MONTH_MS: u64 = 30 * 24 * 3600 * 1000;
         let blocks = u128::from(MONTH_MS.div_ceil(block_ms.max(1)));
         Self(u128::from(month.0).saturating_mul(DEC_ONE) / blocks)
     }

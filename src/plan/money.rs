@@ -2,14 +2,11 @@
 
 use super::Input;
 use super::derived::active_lease;
+use crate::model::chain::DEFAULT_BLOCK_MS;
 use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
 
-/// The longest block time that prices are reckoned with, and the one while none was measured. The
-/// public network takes 6.0 to 6.5 s for a block. Prices are per block and budgets per month: too
-/// long a block time would allow too high a price, too short a one is safe.
-const LONGEST_BLOCK_MS: u64 = 6000;
 /// No chain of the market makes blocks faster; local ones take 200 to 500 ms.
 const SHORTEST_BLOCK_MS: u64 = 100;
 
@@ -20,7 +17,7 @@ pub fn block_ms(inventory: &Inventory) -> u64 {
         .chain
         .value
         .as_ref()
-        .map_or(LONGEST_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, LONGEST_BLOCK_MS))
+        .map_or(DEFAULT_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, DEFAULT_BLOCK_MS))
 }
 
 /// The most the cluster may cost per month.
