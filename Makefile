@@ -69,13 +69,22 @@ mutants: ## Breaks planner, model, store and what agents obey, one place at a ti
 bench: deps peers ## What the mesh costs, and what of it is ours; figures in target/bench/mesh.json
 	$(CARGO) bench --bench mesh
 
+# What checks the licences and sources of dependencies: built once per version.
+DENY_VERSION := 0.20.2
+DENY_ROOT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/akash-redis/cargo-deny-$(DENY_VERSION)
+DENY := $(DENY_ROOT)/bin/cargo-deny
+
+$(DENY):
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(DENY_ROOT)
+
 .PHONY: lint
-lint: ## Format, lints, the build without the local market, documentation, who may know whom
+lint: $(DENY) ## Format, lints, the build without the local market, documentation, who may know whom, dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) check --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 	$(CARGO) test --test sim arrows::
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 
 .PHONY: reference
 reference: ## Write the generated pages and golden files anew; read the difference before committing it

@@ -19,7 +19,7 @@ if [ -f "$dir/base.tar" ]; then
 fi
 
 [ "$(id -u)" -eq 0 ] || fail "only root can unpack packages with their owners; run the image test as root"
-command -v debootstrap >/dev/null || fail "debootstrap is not installed; run make deps"
+command -v debootstrap >/dev/null || fail "debootstrap is not installed; run make test-deps"
 # This machine's mirror: what it gets its own packages from.
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -1)
 [ -n "$mirror" ] || fail "apt knows no mirror to take packages from; write one into /etc/apt/sources.list and run apt-get update"

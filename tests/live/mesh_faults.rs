@@ -394,7 +394,7 @@ fn faketime() -> PathBuf {
     places
         .into_iter()
         .find(|path| path.exists())
-        .expect("the Debian package faketime is installed (`make deps`)")
+        .expect("the Debian package faketime is installed (`make test-deps`)")
 }
 
 /// What a node's agent takes for the present moment, from its status page.

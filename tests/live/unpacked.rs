@@ -173,9 +173,9 @@ fn name_of(what: &str, content: &str) -> String {
 
 /// What a program printed, without the end of the line.
 fn said(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?} cannot be started ({error}); run make deps"));
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{command:?} cannot be started ({error}); run make test-deps")
+    });
     assert!(
         output.status.success(),
         "{command:?} failed:\n{}",
