@@ -18,9 +18,9 @@ use super::chain::{self, ChainConfig, ChainHandle};
 use super::ledger::Genesis;
 use super::net::{Net, NetError};
 use super::provider::certificate::ProviderCertificate;
+use super::provider::chain::GrpcChain;
 use super::provider::client::ClientError;
 use super::provider::container::ImageRoot;
-use super::provider::facts::ChainFacts;
 use super::provider::gateway;
 use super::provider::host::{LeaseKey, ProviderHost, ProviderName};
 use super::provider::ingress::Ingress;
@@ -273,7 +273,7 @@ async fn provider(
         ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
     let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
     let host =
-        ProviderHost::new(own_name, Arc::new(ChainFacts::new(channel.clone())), runner.clone());
+        ProviderHost::new(own_name, Arc::new(GrpcChain::new(channel.clone())), runner.clone());
     let (listener, served, ended) =
         (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
     let (cert_pem, pubkey_pem) =

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod chain;
 pub mod foreign;
+mod http;
 pub mod ledger;
 pub mod market;
 pub mod net;
@@ -11,3 +12,4 @@ pub mod provider;
 pub mod relay;
 pub mod sandbox;
 pub mod tailnet;
+pub mod tool;

@@ -7,11 +7,9 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::process::Command;
+use super::tool::{self, ToolError};
 
 const BRIDGE: &str = "br0";
 /// Left to itself a bridge takes the lowest address of its ports, and another one when a node comes
@@ -19,22 +17,15 @@ const BRIDGE: &str = "br0";
 const BRIDGE_HARDWARE: &str = "02:00:0a:61:00:01";
 const FIRST_NODE: u8 = 100;
 const LAST_NODE: u8 = 250;
-/// `ip` answers at once or is stuck.
-const TIME_OUT: Duration = Duration::from_secs(10);
 
 /// The sandbox could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// A tool said no, or is not there.
+    /// `ip` failed, or is not there.
     #[error(
-        "`{command}` failed ({detail}); the local market needs iproute2 and must run inside its own user and network namespaces"
+        "{0}; the local market needs iproute2 and must run inside its own user and network namespaces"
     )]
-    Tool {
-        /// What was run.
-        command: String,
-        /// What it said.
-        detail: String,
-    },
+    Tool(#[from] ToolError),
     /// Too many nodes.
     #[error("all {} addresses for nodes are taken; close some leases", LAST_NODE - FIRST_NODE + 1)]
     Full,
@@ -60,14 +51,19 @@ impl Net {
     /// Address of the sandbox itself, the nodes' gateway.
     pub const GATEWAY: Ipv4Addr = address(1);
 
-    /// Brings up loopback and the bridge. `hosts_file` is what this sandbox resolves names by.
-    pub async fn set_up(hosts_file: PathBuf) -> Result<Arc<Self>, NetError> {
+    /// Brings up loopback and the bridge; done twice it changes nothing.
+    pub async fn set_up_bridge() -> Result<(), NetError> {
         ip(&["link", "set", "lo", "up"]).await?;
         if ip(&["link", "show", BRIDGE]).await.is_err() {
             ip(&["link", "add", BRIDGE, "type", "bridge"]).await?;
         }
         ip(&["addr", "replace", &format!("{}/24", Self::GATEWAY), "dev", BRIDGE]).await?;
-        ip(&["link", "set", BRIDGE, "address", BRIDGE_HARDWARE, "up"]).await?;
+        ip(&["link", "set", BRIDGE, "address", BRIDGE_HARDWARE, "up"]).await
+    }
+
+    /// The network with its bridge. `hosts_file` is what this sandbox resolves names by.
+    pub async fn set_up(hosts_file: PathBuf) -> Result<Arc<Self>, NetError> {
+        Self::set_up_bridge().await?;
         Ok(Arc::new(Self { hosts_file, taken: Mutex::default(), hosts: Mutex::default() }))
     }
 
@@ -161,16 +157,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn ip(arguments: &[&str]) -> Result<(), NetError> {
-    let failed =
-        |detail: String| NetError::Tool { command: format!("ip {}", arguments.join(" ")), detail };
-    let run = Command::new("ip").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(TIME_OUT, run).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(failed(error.to_string())),
-        Err(_) => return Err(failed("no answer in time".into())),
-    };
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    Ok(tool::run("ip", arguments).await?)
 }

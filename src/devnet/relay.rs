@@ -31,10 +31,10 @@ pub enum RelayError {
     #[error(transparent)]
     Net(#[from] NetError),
     /// A socket.
-    #[error("{place} cannot be listened on ({source}); end what uses it and start again")]
+    #[error("{address} cannot be listened on ({source}); end what uses it and start again")]
     Listen {
         /// Which.
-        place: String,
+        address: String,
         /// Why.
         source: std::io::Error,
     },
@@ -66,7 +66,7 @@ impl Peer {
     }
 
     /// Where it is to be found inside a sandbox.
-    async fn place(&self, net: &Net) -> Result<SocketAddr, RelayError> {
+    async fn address(&self, net: &Net) -> Result<SocketAddr, RelayError> {
         let ip = match self.host.parse::<Ipv4Addr>() {
             Ok(ip) if ip.is_loopback() => ip,
             Ok(ip) => {
@@ -84,8 +84,8 @@ impl Peer {
     }
 }
 
-fn listen_failed(place: impl std::fmt::Display, source: std::io::Error) -> RelayError {
-    RelayError::Listen { place: place.to_string(), source }
+fn listen_failed(address: impl std::fmt::Display, source: std::io::Error) -> RelayError {
+    RelayError::Listen { address: address.to_string(), source }
 }
 
 /// The outer side: connections that come to `socket` go on to `peer`. It runs until it is dropped.
@@ -125,8 +125,8 @@ pub async fn outside(peer: Peer, socket: PathBuf) -> Result<Infallible, RelayErr
 /// # Errors
 /// The address cannot be added or is taken.
 pub async fn inside(peer: &Peer, net: &Net, socket: &Path) -> Result<(), RelayError> {
-    let place = peer.place(net).await?;
-    let listener = TcpListener::bind(place).await.map_err(|e| listen_failed(place, e))?;
+    let address = peer.address(net).await?;
+    let listener = TcpListener::bind(address).await.map_err(|e| listen_failed(address, e))?;
     let socket = socket.to_owned();
     tokio::spawn(async move {
         loop {

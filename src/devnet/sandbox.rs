@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{PipeWriter, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -20,15 +20,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::net::{Net, NetError};
+use super::tool::{self, ToolError};
+
 /// Number of the inherited end of the pipe; set inside only.
 const LIFELINE: &str = "AKASH_REDIS_SANDBOX";
 /// Makes root the only user inside.
 const USER_NAMESPACE: [&str; 2] = ["--user", "--map-root-user"];
 const NAMESPACES: [&str; 6] =
     ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
-const BRIDGE: &str = "br0";
-/// The sandbox's own address on the bridge, the gateway of its nodes.
-pub const ADDRESS: &str = "10.97.0.1";
 /// Everything private lives here: it exists on every machine, and no program of ours uses what it
 /// hides.
 const PRIVATE: &str = "/dev/shm";
@@ -45,8 +45,6 @@ const PROXY_VARIABLES: [&str; 8] = [
 ];
 const TOOLS: [(&str, &str); 4] =
     [("unshare", "util-linux"), ("nsenter", "util-linux"), ("mount", "mount"), ("ip", "iproute2")];
-/// A tool answers at once or is stuck.
-const TOOL_TIME_OUT: Duration = Duration::from_secs(10);
 /// After this time an end that was asked for is enforced.
 const GRACE: Duration = Duration::from_secs(20);
 /// A byte on the pipe: please end.
@@ -75,15 +73,11 @@ pub enum SandboxError {
         detail: String,
     },
     /// A step inside failed.
-    #[error(
-        "`{command}` failed inside the sandbox ({detail}), so the local market has no network of its own"
-    )]
-    Step {
-        /// What was run.
-        command: String,
-        /// What it said.
-        detail: String,
-    },
+    #[error("{0} inside the sandbox, so the local market has no files of its own")]
+    Tool(#[from] ToolError),
+    /// Its network could not be made.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Users could not be brought in.
     #[error(
         "only root of this machine can make a sandbox in which there are more users than root ({0}); start this as root"
@@ -200,7 +194,9 @@ fn check_tools(path: &std::ffi::OsStr) -> Result<(), SandboxError> {
 async fn check_allowed() -> Result<(), SandboxError> {
     let arguments: Vec<&str> =
         USER_NAMESPACE.into_iter().chain(NAMESPACES).chain(["--", "true"]).collect();
-    run("unshare", &arguments).await.map_err(|detail| SandboxError::NotAllowed { detail })
+    tool::run("unshare", &arguments)
+        .await
+        .map_err(|error| SandboxError::NotAllowed { detail: error.detail })
 }
 
 /// The inside of a sandbox that is ready for use.
@@ -220,17 +216,12 @@ impl Sandbox {
         let stop = CancellationToken::new();
         hold_lifeline(stop.clone())?;
         cancel_on_signals(stop.clone()).map_err(SandboxError::Start)?;
-        step("mount", &["-t", "tmpfs", "-o", "mode=0755", "tmpfs", PRIVATE]).await?;
+        tool::run("mount", &["-t", "tmpfs", "-o", "mode=0755", "tmpfs", PRIVATE]).await?;
         cover("/etc/hosts", "hosts", "127.0.0.1 localhost\n::1 localhost\n").await?;
         // No name server: a name that is in no file fails at once instead of waiting for somebody
         // far away.
         cover("/etc/resolv.conf", "resolv.conf", "options timeout:1 attempts:1\n").await?;
-        step("ip", &["link", "set", "lo", "up"]).await?;
-        if run("ip", &["link", "show", BRIDGE]).await.is_err() {
-            step("ip", &["link", "add", BRIDGE, "type", "bridge"]).await?;
-        }
-        step("ip", &["addr", "replace", &format!("{ADDRESS}/24"), "dev", BRIDGE]).await?;
-        step("ip", &["link", "set", BRIDGE, "up"]).await?;
+        Net::set_up_bridge().await?;
         Ok(Self { dir: PathBuf::from(PRIVATE), stop })
     }
 }
@@ -279,28 +270,8 @@ async fn cover(path: &str, name: &str, text: &str) -> Result<(), SandboxError> {
         .map_err(|source| SandboxError::File { path: private.clone(), source })?;
     // The machine's may be a link to a place that a mount cannot follow by itself.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
-    step("mount", &["--bind", &private.to_string_lossy(), &target.to_string_lossy()]).await
-}
-
-async fn step(tool: &str, arguments: &[&str]) -> Result<(), SandboxError> {
-    run(tool, arguments).await.map_err(|detail| SandboxError::Step {
-        command: format!("{tool} {}", arguments.join(" ")),
-        detail,
-    })
-}
-
-/// Runs a tool to its end; what it said when it failed.
-async fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
-    let output =
-        Command::new(tool).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    match timeout(TOOL_TIME_OUT, output).await {
-        Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => {
-            Err(format!("{}, {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no end in {} s", TOOL_TIME_OUT.as_secs())),
-    }
+    tool::run("mount", &["--bind", &private.to_string_lossy(), &target.to_string_lossy()]).await?;
+    Ok(())
 }
 
 mod users;

@@ -8,7 +8,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -16,7 +15,8 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::sandbox;
+use super::http;
+use super::net::Net;
 
 /// Names another directory with `control`, `tailscaled` and `tailscale`.
 pub const PEERS_VARIABLE: &str = "AKASH_REDIS_PEERS";
@@ -127,7 +127,7 @@ pub const fn node_env() -> [(&'static str, &'static str); 3] {
 /// there.
 #[must_use]
 pub fn login_server() -> String {
-    format!("http://{}:{CONTROL_PORT}", sandbox::ADDRESS)
+    format!("http://{}:{CONTROL_PORT}", Net::GATEWAY)
 }
 
 /// SOCKS5 address of the operator's tailscaled, inside the sandbox.
@@ -172,13 +172,14 @@ impl Tailnet {
         let failed = |what, detail: String| TailnetError::Failed { what, detail, log: log.clone() };
         fs::create_dir_all(dir.join("operator"))
             .map_err(|error| failed("making its directory", error.to_string()))?;
-        let http =
-            http_client().map_err(|error| failed("making an HTTP client", error.to_string()))?;
+        let http = http::plain(CALL_TIME_OUT)
+            .build()
+            .map_err(|error| failed("making an HTTP client", error.to_string()))?;
 
         let mut control = Command::new(peers.join("control"));
         control.args([
             "-listen",
-            &format!("{}:{CONTROL_PORT}", sandbox::ADDRESS),
+            &format!("{}:{CONTROL_PORT}", Net::GATEWAY),
             "-suffix",
             "mesh.test",
             "-api-key",
@@ -364,22 +365,6 @@ async fn call(
     } else {
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
-}
-
-/// Plain http only; the client wants to know its TLS nevertheless.
-fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .expect("ring speaks both versions of TLS")
-    .with_root_certificates(rustls::RootCertStore::empty())
-    .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .timeout(CALL_TIME_OUT)
-        .build()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use akash_redis::devnet::provider::facts::{Account, Deployment, Facts};
+use akash_redis::devnet::provider::chain::{Account, Chain, Deployment};
 use akash_redis::devnet::provider::host::{LeaseKey, ProviderHost, ProviderName, Workloads};
 use akash_redis::sdl::canonical::Service;
 use akash_redis::wire::akash::base::resources::v1beta4 as res;
@@ -84,7 +84,7 @@ impl World {
 }
 
 #[async_trait]
-impl Facts for World {
+impl Chain for World {
     async fn account(&self, address: &str) -> Result<Account, String> {
         Ok(self.accounts.lock().unwrap().get(address).cloned().unwrap_or(Account::Unknown))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
-use akash_redis::devnet::provider::facts::Account;
+use akash_redis::devnet::provider::chain::Account;
 use akash_redis::devnet::provider::gateway::{Clock, router};
 use akash_redis::devnet::provider::host::ProviderHost;
 use akash_redis::devnet::provider::manifest::{Refusal, decode, hash};

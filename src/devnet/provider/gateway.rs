@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::ProviderCertificate;
-use super::facts::Account;
+use super::chain::Account;
 use super::host::{LeaseKey, ProviderHost};
 use super::jwt::{Claims, Denied, Need, Unproven, bearer};
 use super::manifest::Refusal;
@@ -106,7 +106,7 @@ impl Gateway {
         if self.keys.stuck.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        match self.host.facts().account(account).await {
+        match self.host.chain().account(account).await {
             Ok(Account::Key(key)) => {
                 self.keys.lock().insert(account.to_owned(), key.clone());
                 Ok(key)

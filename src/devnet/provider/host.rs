@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::facts::Facts;
+use super::chain::Chain;
 use super::manifest::{self, Refusal};
 use crate::sdl::canonical::{Manifest, Service};
 
@@ -71,7 +71,7 @@ struct Live {
 /// The leases of one provider. A lease runs the first service of its group, with one replica.
 pub struct ProviderHost {
     name: ProviderName,
-    facts: Arc<dyn Facts>,
+    chain: Arc<dyn Chain>,
     workloads: Arc<dyn Workloads>,
     state: Mutex<State>,
 }
@@ -81,10 +81,10 @@ impl ProviderHost {
     #[must_use]
     pub fn new(
         name: ProviderName,
-        facts: Arc<dyn Facts>,
+        chain: Arc<dyn Chain>,
         workloads: Arc<dyn Workloads>,
     ) -> Arc<Self> {
-        Arc::new(Self { name, facts, workloads, state: Mutex::default() })
+        Arc::new(Self { name, chain, workloads, state: Mutex::default() })
     }
 
     /// Who it is.
@@ -95,8 +95,8 @@ impl ProviderHost {
 
     /// The chain it asks.
     #[must_use]
-    pub fn facts(&self) -> &dyn Facts {
-        &*self.facts
+    pub fn chain(&self) -> &dyn Chain {
+        &*self.chain
     }
 
     /// A bid of this provider was taken: a manifest that came earlier is deployed now.
@@ -125,7 +125,7 @@ impl ProviderHost {
         let chain = |error: String| Refusal::Answer(500, error);
         let manifest = manifest::decode(body)?;
         manifest::validate(&manifest)?;
-        let Some(deployment) = self.facts.deployment(owner, dseq).await.map_err(chain)? else {
+        let Some(deployment) = self.chain.deployment(owner, dseq).await.map_err(chain)? else {
             return Err(Refusal::Answer(
                 500,
                 "rpc error: code = NotFound desc = Deployment not found: key not found".into(),
@@ -136,7 +136,7 @@ impl ProviderHost {
         }
         manifest::fits(&manifest, &deployment.groups)?;
         self.check_hosts(owner, &manifest)?;
-        let leases = self.facts.leases(owner, dseq, &self.name.address).await.map_err(chain)?;
+        let leases = self.chain.leases(owner, dseq, &self.name.address).await.map_err(chain)?;
         self.lock().kept.insert((owner.to_owned(), dseq), manifest.clone());
         if leases.is_empty() {
             return Err(Refusal::Answer(404, "no lease for deployment".into()));

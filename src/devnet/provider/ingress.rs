@@ -10,9 +10,10 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use rustls::RootCertStore;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::devnet::http::plain;
 
 /// Nodes serve a status page and nothing larger.
 const MAX_BODY: usize = 1024 * 1024;
@@ -57,24 +58,13 @@ impl Ingress {
     }
 }
 
-/// Plain HTTP only; no roots, so that nothing else could work.
-fn client() -> Result<reqwest::Client, Box<dyn std::error::Error + Send + Sync>> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()?
-    .with_root_certificates(RootCertStore::empty())
-    .with_no_client_auth();
-    let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    plain(Duration::from_secs(30))
         .http1_only()
-        .redirect(reqwest::redirect::Policy::none());
-    Ok(http
+        .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(3))
-        .timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(0)
-        .build()?)
+        .build()
 }
 
 async fn forward(

@@ -2,9 +2,9 @@
 //! runs what was leased.
 
 pub mod certificate;
+pub mod chain;
 pub mod client;
 pub mod container;
-pub mod facts;
 pub mod gateway;
 pub mod host;
 pub mod ingress;

@@ -201,7 +201,7 @@ impl Runner {
         }
         let (want, wanted) = watch::channel(Want::Run(Arc::new(service.clone())));
         let pid = Arc::new(AtomicU32::new(0));
-        let keeper = Keeper {
+        let supervisor = Supervisor {
             settings: self.settings.clone(),
             env: self.akash_env(lease),
             net: self.net.clone(),
@@ -210,7 +210,7 @@ impl Runner {
             log: log.clone(),
             pid: pid.clone(),
         };
-        let task = tokio::spawn(keeper.keep(wanted));
+        let task = tokio::spawn(supervisor.run_until_gone(wanted));
         Ok(Workload { node, host: host.to_owned(), dir, log, want, pid, task })
     }
 
@@ -280,8 +280,8 @@ impl Workloads for Runner {
     }
 }
 
-/// Keeps one workload as it shall be.
-struct Keeper {
+/// Keeps one workload running in the form in which it is wanted.
+struct Supervisor {
     settings: RunnerSettings,
     env: Vec<(String, String)>,
     net: Arc<Net>,
@@ -291,8 +291,8 @@ struct Keeper {
     pid: Arc<AtomicU32>,
 }
 
-impl Keeper {
-    async fn keep(self, mut wanted: watch::Receiver<Want>) {
+impl Supervisor {
+    async fn run_until_gone(self, mut wanted: watch::Receiver<Want>) {
         let (first, longest) = self.settings.pauses;
         let mut pause = first;
         loop {
@@ -322,7 +322,7 @@ impl Keeper {
                 pause = first;
             }
             self.log.add(&format!("container | ended; starts again in {} ms", pause.as_millis()));
-            // A new wish ends the pause.
+            // A change of what is wanted ends the pause.
             let _ = timeout(pause, wanted.changed()).await;
             pause = (pause * 2).min(longest);
         }

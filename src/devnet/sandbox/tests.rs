@@ -2,6 +2,7 @@
 //! as the local market.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};

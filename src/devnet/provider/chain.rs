@@ -34,7 +34,7 @@ pub struct Deployment {
 
 /// The chain, seen by one provider; errors are the transport's text.
 #[async_trait]
-pub trait Facts: Send + Sync {
+pub trait Chain: Send + Sync {
     /// The account of a caller.
     async fn account(&self, address: &str) -> Result<Account, String>;
     /// A deployment, `None` when there is none.
@@ -50,11 +50,11 @@ pub trait Facts: Send + Sync {
 
 /// The chain over gRPC.
 #[derive(Clone, Debug)]
-pub struct ChainFacts {
+pub struct GrpcChain {
     channel: Channel,
 }
 
-impl ChainFacts {
+impl GrpcChain {
     /// Asks over this channel; its time-outs are the caller's.
     #[must_use]
     pub fn new(channel: Channel) -> Self {
@@ -67,7 +67,7 @@ fn text(status: &tonic::Status) -> String {
 }
 
 #[async_trait]
-impl Facts for ChainFacts {
+impl Chain for GrpcChain {
     async fn account(&self, address: &str) -> Result<Account, String> {
         let mut client = auth::query_client::QueryClient::new(self.channel.clone());
         let answer = match client
