@@ -2,11 +2,8 @@
 //! node's settings share.
 
 use super::types::Spec;
+use crate::model::memory::{MIB, RESERVED_MEMORY, default_maxmemory};
 
-/// One MiB in bytes.
-const MIB: u64 = 1 << 20;
-/// Memory that is not Redis': tailscaled, the agent, buffers of connections.
-pub const RESERVED_MEMORY: u64 = 200 * MIB;
 /// Ephemeral disk that is not snapshots: the image's writable layer, logs, state.
 pub const RESERVED_DISK: u64 = 512 * MIB;
 /// The setting that says how much memory Redis may fill.
@@ -14,15 +11,11 @@ pub const MAXMEMORY: &str = "maxmemory";
 /// The setting that says whether each write is logged.
 pub const APPENDONLY: &str = "appendonly";
 
-/// Bytes that Redis may fill: the setting `maxmemory`, or (memory - 200 MiB) x 0.7. The rest is
-/// room for what a snapshot and replication need besides.
+/// Bytes that Redis may fill: the setting `maxmemory`, or the default for the container's memory.
 #[must_use]
 pub fn maxmemory(spec: &Spec) -> u64 {
-    spec.redis.config.get(MAXMEMORY).and_then(|text| redis_memory(text)).unwrap_or_else(|| {
-        // In u128, so that no size overflows on the way; the quotient is smaller than what came in.
-        let free = u128::from(redis_share(spec));
-        u64::try_from(free * 7 / 10).unwrap_or(u64::MAX)
-    })
+    let set = spec.redis.config.get(MAXMEMORY).and_then(|text| redis_memory(text));
+    set.unwrap_or_else(|| default_maxmemory(spec.resources.memory.0))
 }
 
 /// Bytes of the container's memory that are Redis' at all.

@@ -173,7 +173,7 @@ fn is_name(name: &str) -> bool {
 
 /// The limits of the chain for one unit.
 fn resources(spec: &Spec, problems: &mut Problems) {
-    const MIB: u64 = 1 << 20;
+    use crate::model::memory::MIB;
     const TIB: u64 = 1 << 40;
     let Resources { cpu, memory, ephemeral, data } = &spec.resources;
     problems.add_if(!(10..=384_000).contains(&cpu.0), "spec.resources.cpu", || {

@@ -11,7 +11,7 @@ use super::client::{CliError, Client};
 use super::{apply, failed};
 use crate::config::{Config, MeshTags};
 use crate::mesh::control::ControlClient;
-use crate::mesh::policy::{Finding, Tags, judge, wanted};
+use crate::mesh::policy::{Finding, Tags, evaluate, wanted};
 
 /// The tailnet's policy.
 #[derive(Debug, Subcommand)]
@@ -71,7 +71,7 @@ pub(super) async fn run(
                 .policy()
                 .await
                 .map_err(failed)?;
-            report(&judge(&policy, &tags), out)
+            report(&evaluate(&policy, &tags), out)
         }
     }
 }

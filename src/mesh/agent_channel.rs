@@ -11,9 +11,6 @@ use tower::service_fn;
 
 use super::dial::{FIRST_DIAL, dial};
 
-/// Where agents listen.
-pub const AGENT_PORT: u16 = 9700;
-
 /// A fence is silent, a dead provider too: without an answer to a ping for this long the connection
 /// counts as broken.
 const PING_EVERY: Duration = Duration::from_secs(2);
@@ -183,8 +180,7 @@ mod tests {
             certificate: "no".to_owned(),
             key: "no".to_owned().into(),
         };
-        let error =
-            agent_channel(None, IpAddr::from([127, 0, 0, 1]), AGENT_PORT, &tls, "x").unwrap_err();
+        let error = agent_channel(None, IpAddr::from([127, 0, 0, 1]), 9700, &tls, "x").unwrap_err();
         assert!(error.to_string().contains("rootSecretFile"), "{error}");
     }
 }

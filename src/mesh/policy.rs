@@ -1,7 +1,7 @@
 //! The tailnet's policy: what is needed of it, and what is wrong with the one in force. No I/O.
 
+mod evaluate;
 mod hujson;
-mod judge;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -13,18 +13,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::config::MeshTags;
+use crate::model::ports::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT, SOCKS5_PORT};
 
-pub use judge::{Finding, Kind, judge};
-
-/// Redis.
-const REDIS: u16 = 6379;
-/// Sentinel's port: nothing of ours listens there, a Redis of one's own beside the cluster may.
-const SENTINEL: u16 = 26379;
-/// The agent of a node.
-const AGENT: u16 = 9700;
-/// The SOCKS5 listener of a node's tailscaled. Userspace tailscaled hands every port on to
-/// loopback, this one too.
-const SOCKS5: u16 = 1055;
+pub use evaluate::{Finding, Kind, evaluate};
 
 /// The tags that the policy tells apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,16 +150,16 @@ pub fn wanted(tags: &Tags) -> Policy {
         grants.push(grant(
             node,
             node,
-            &[REDIS, SENTINEL],
+            &[REDIS_PORT, SENTINEL_PORT],
             "Replication: the nodes of a cluster reach Redis of each other.",
         ));
         // `akash-redis proxy` beside the operator goes through the operator's tailscaled, and so
         // under the operator's tag.
         let why = "The operator reaches the agents; 6379 is for `akash-redis proxy` beside it.";
-        grants.push(grant(&tags.operator, node, &[AGENT, REDIS], why));
+        grants.push(grant(&tags.operator, node, &[AGENT_PORT, REDIS_PORT], why));
     }
     let why = "A node in quarantine sees the operator and nobody else: that is what cuts its connections.";
-    grants.push(grant(&tags.operator, &tags.quarantine, &[AGENT], why));
+    grants.push(grant(&tags.operator, &tags.quarantine, &[AGENT_PORT], why));
     Policy { tag_owners, grants: Some(grants), tests: tests_of(tags), ..Policy::default() }
 }
 
@@ -177,23 +168,28 @@ fn tests_of(tags: &Tags) -> Vec<Test> {
         targets.iter().map(|(tag, port)| format!("{tag}:{port}")).collect::<Vec<_>>()
     };
     let quarantine = &tags.quarantine;
-    let cut_off = [(quarantine, REDIS), (quarantine, AGENT), (quarantine, SOCKS5)];
+    let cut_off = [(quarantine, REDIS_PORT), (quarantine, AGENT_PORT), (quarantine, SOCKS5_PORT)];
     let mut tests = Vec::new();
     for node in &tags.nodes {
-        let others = tags.nodes.iter().filter(|other| *other != node).map(|other| (other, REDIS));
-        let deny: Vec<_> =
-            [(node, SOCKS5), (node, AGENT)].into_iter().chain(cut_off).chain(others).collect();
+        let others =
+            tags.nodes.iter().filter(|other| *other != node).map(|other| (other, REDIS_PORT));
+        let deny: Vec<_> = [(node, SOCKS5_PORT), (node, AGENT_PORT)]
+            .into_iter()
+            .chain(cut_off)
+            .chain(others)
+            .collect();
         tests.push(Test {
             src: node.clone(),
-            accept: all(&[(node, REDIS), (node, SENTINEL)]),
+            accept: all(&[(node, REDIS_PORT), (node, SENTINEL_PORT)]),
             deny: all(&deny),
         });
-        let (accept, deny) = ([(node, AGENT), (node, REDIS)], [(node, SOCKS5)]);
+        let (accept, deny) = ([(node, AGENT_PORT), (node, REDIS_PORT)], [(node, SOCKS5_PORT)]);
         tests.push(Test { src: tags.operator.clone(), accept: all(&accept), deny: all(&deny) });
     }
-    let (accept, deny) = ([(quarantine, AGENT)], [(quarantine, REDIS), (quarantine, SOCKS5)]);
+    let (accept, deny) =
+        ([(quarantine, AGENT_PORT)], [(quarantine, REDIS_PORT), (quarantine, SOCKS5_PORT)]);
     tests.push(Test { src: tags.operator.clone(), accept: all(&accept), deny: all(&deny) });
-    let nodes = tags.nodes.iter().flat_map(|node| [(node, REDIS), (node, AGENT)]);
+    let nodes = tags.nodes.iter().flat_map(|node| [(node, REDIS_PORT), (node, AGENT_PORT)]);
     let deny: Vec<_> = nodes.chain(cut_off).collect();
     tests.push(Test { src: quarantine.clone(), accept: Vec::new(), deny: all(&deny) });
     tests

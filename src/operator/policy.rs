@@ -1,7 +1,7 @@
 //! What `operator --check` says of the tailnet's policy.
 
 use crate::mesh::MeshError;
-use crate::mesh::policy::{Policy, Tags, judge};
+use crate::mesh::policy::{Policy, Tags, evaluate};
 
 /// One line for each thing that was found, or one that says that all is well. A policy that may not
 /// be read is no fault: the operator works without reading it.
@@ -16,7 +16,7 @@ pub(super) fn lines(read: Result<Policy, MeshError>, tags: &Tags) -> Vec<Result<
         }
         Err(error) => return vec![Err(error.to_string())],
     };
-    let found = judge(&policy, tags);
+    let found = evaluate(&policy, tags);
     if found.is_empty() {
         let nodes: Vec<&str> = tags.nodes.iter().map(String::as_str).collect();
         return vec![Ok(format!(

@@ -45,7 +45,7 @@ fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
         incarnation: promotion.incarnation.0.clone(),
         name: mesh.dns_name.clone(),
         ip: mesh.ip.clone(),
-        port: 6379,
+        port: crate::model::ports::REDIS_PORT,
     })
 }
 

@@ -14,11 +14,10 @@ use crate::api::defaults;
 use crate::api::types::{Spec, StorageClass};
 use crate::model::group::{Endpoint, GroupSpec, Resources, Storage};
 use crate::model::money::{DEC_ONE, PricePerBlock};
+use crate::model::ports::STATUS_PORT;
 
 /// Name of the one service.
 pub const SERVICE: &str = "redis";
-/// Port of the agent's status page inside the container; outside it is 80. The only public port.
-pub const STATUS_PORT: u16 = 8080;
 /// Name of the data volume.
 pub const DATA_VOLUME: &str = "data";
 /// Where the data volume is mounted.

@@ -3,10 +3,11 @@
 
 use std::fmt::Write;
 
-use super::{DATA_MOUNT, DATA_VOLUME, EPHEMERAL, PUBLIC_PORT, SERVICE, STATUS_PORT};
+use super::{DATA_MOUNT, DATA_VOLUME, EPHEMERAL, PUBLIC_PORT, SERVICE};
 use crate::api::quantity::{Bytes, Cpu};
 use crate::model::group::{GroupSpec, Resources, Storage};
 use crate::model::money::{DEC_ONE, PricePerBlock, UACT};
+use crate::model::ports::STATUS_PORT;
 
 pub(super) fn write(group: &GroupSpec, image: &str, env: &[(String, String)]) -> String {
     let mut out = String::from("version: \"2.0\"\n");

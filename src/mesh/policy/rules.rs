@@ -73,7 +73,7 @@ impl Rules {
         for text in &grant.ip {
             match Ports::read(text) {
                 Some(more) => ports.0.extend(more.0),
-                None => self.note(text, &name),
+                None => self.add_unknown(text, &name),
             }
         }
         let src = self.all_named(policy, &grant.src, &name);
@@ -87,7 +87,7 @@ impl Rules {
 
     fn acl(&mut self, policy: &Policy, acl: &Acl, name: String) {
         if acl.action != "accept" {
-            self.note(&acl.action, &name);
+            self.add_unknown(&acl.action, &name);
         }
         let src = self.all_named(policy, &acl.src, &name);
         let mut dst = Vec::new();
@@ -95,7 +95,7 @@ impl Rules {
             let read =
                 text.rsplit_once(':').and_then(|(whom, ports)| Some((whom, Ports::list(ports)?)));
             let Some((whom, ports)) = read else {
-                self.note(text, &name);
+                self.add_unknown(text, &name);
                 continue;
             };
             let ports =
@@ -115,13 +115,13 @@ impl Rules {
         for word in words {
             match who(policy, word, DEEPEST_GROUP) {
                 Some(more) => named.extend(more),
-                None => self.note(word, rule),
+                None => self.add_unknown(word, rule),
             }
         }
         named
     }
 
-    fn note(&mut self, word: &str, rule: &str) {
+    fn add_unknown(&mut self, word: &str, rule: &str) {
         self.unknown.insert((word.to_owned(), rule.to_owned()));
     }
 }

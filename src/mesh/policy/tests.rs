@@ -14,7 +14,7 @@ fn tags(nodes: &[&str]) -> Tags {
 fn found(sections: &Value) -> Vec<String> {
     let mut policy = json!({"tagOwners": {"tag:a": ["tag:op"], "tag:q": ["tag:op"], "tag:op": []}});
     policy.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
-    judge(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]))
+    evaluate(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]))
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -71,7 +71,7 @@ fn broken(policy: &Policy) -> Vec<String> {
 fn nothing_is_wrong_with_the_wanted_policy_and_its_own_tests_hold() {
     for nodes in [&["tag:a"][..], &["tag:a", "tag:b", "tag:c"]] {
         let policy = wanted(&tags(nodes));
-        assert_eq!(judge(&policy, &tags(nodes)), []);
+        assert_eq!(evaluate(&policy, &tags(nodes)), []);
         assert_eq!(broken(&policy), Vec::<String>::new());
     }
 }
@@ -94,7 +94,7 @@ fn no_grant_and_no_owner_of_the_wanted_policy_may_be_missing() {
         let mut policy = good.clone();
         policy.grants.as_mut().unwrap().remove(at);
         assert!(
-            judge(&policy, &tags).iter().any(|finding| finding.kind == Kind::Missing),
+            evaluate(&policy, &tags).iter().any(|finding| finding.kind == Kind::Missing),
             "without grant {at}"
         );
         assert!(!broken(&policy).is_empty(), "without grant {at} a test of the policy fails");
@@ -102,7 +102,7 @@ fn no_grant_and_no_owner_of_the_wanted_policy_may_be_missing() {
     for tag in good.tag_owners.keys() {
         let mut policy = good.clone();
         policy.tag_owners.remove(tag);
-        let found = judge(&policy, &tags);
+        let found = evaluate(&policy, &tags);
         assert!(
             found
                 .iter()
@@ -117,7 +117,7 @@ fn no_grant_and_no_owner_of_the_wanted_policy_may_be_missing() {
 fn owners_who_are_not_the_operator_do_not_help() {
     let policy = json!({"tagOwners": {"tag:a": ["group:ops"], "tag:q": null, "tag:op": ["autogroup:admin"]},
         "grants": [{"src": ["tag:a"], "dst": ["tag:a"], "ip": ["6379"]}, {"src": ["tag:op"], "dst": ["tag:a", "tag:q"], "ip": ["9700"]}]});
-    let found = judge(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]));
+    let found = evaluate(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]));
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     only(
         &found,
@@ -232,7 +232,7 @@ fn clusters_with_tags_of_their_own_stay_apart() {
         ip: vec!["tcp:6379".to_owned()],
         why: "",
     });
-    let found: Vec<_> = judge(&policy, &tags).iter().map(ToString::to_string).collect();
+    let found: Vec<_> = evaluate(&policy, &tags).iter().map(ToString::to_string).collect();
     only(
         &found,
         &[

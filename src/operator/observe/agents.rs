@@ -13,9 +13,10 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::changes::{Changes, Notifier};
-use crate::mesh::agent_channel::{AGENT_PORT, AgentTls, agent_channel};
+use crate::mesh::agent_channel::{AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, NodeView};
+use crate::model::ports::AGENT_PORT;
 use crate::model::text::clipped;
 use crate::model::time::UnixMs;
 use crate::operator::agent_protocol::{LARGEST_STATE, SENTENCE, node_state};

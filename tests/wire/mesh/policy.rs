@@ -1,6 +1,6 @@
 //! The policy is read from the control API.
 
-use akash_redis::mesh::policy::{Kind, Tags, judge};
+use akash_redis::mesh::policy::{Kind, Tags, evaluate};
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn tags() -> Tags {
 }
 
 #[tokio::test]
-async fn the_policy_in_force_is_asked_for_as_json_and_judged() {
+async fn the_policy_in_force_is_asked_for_as_json_and_evaluated() {
     let (server, client) = api().await;
     let json = header("accept", "application/json");
     Mock::given(method("GET"))
@@ -21,7 +21,7 @@ async fn the_policy_in_force_is_asked_for_as_json_and_judged() {
         .respond_with(answer("head-v2-acl-get-admin"))
         .mount(&server)
         .await;
-    let found = judge(&client.policy().await.unwrap(), &tags());
+    let found = evaluate(&client.policy().await.unwrap(), &tags());
     assert!(
         found.iter().all(|finding| finding.kind == Kind::Missing),
         "nothing in it is too open: {found:?}"
@@ -45,7 +45,7 @@ async fn a_policy_with_comments_is_read_as_well() {
     let text = "// ours\n{\"grants\": [{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"*\"],},], /* all of it */}";
     on(&server, "GET", POLICY, ResponseTemplate::new(200).set_body_raw(text, "application/hujson"))
         .await;
-    let found = judge(&client.policy().await.unwrap(), &tags());
+    let found = evaluate(&client.policy().await.unwrap(), &tags());
     assert!(
         found
             .iter()

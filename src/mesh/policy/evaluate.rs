@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::rules::{Ports, Rule, Rules, Who};
-use super::{AGENT, Policy, REDIS, SOCKS5, Tags};
+use super::{Policy, Tags};
+use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT};
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +49,10 @@ impl fmt::Display for Finding {
 /// What is too open, missing or not understood in the policy in force; the gravest first, nothing
 /// when all is well.
 ///
-/// Only what the policy says is judged, as if every tag were on a device. Narrowing by device
+/// Only what the policy says is evaluated, as if every tag were on a device. Narrowing by device
 /// posture is not taken into account.
 #[must_use]
-pub fn judge(policy: &Policy, tags: &Tags) -> Vec<Finding> {
+pub fn evaluate(policy: &Policy, tags: &Tags) -> Vec<Finding> {
     let rules = Rules::of(policy);
     let too_open = rules.all.iter().flat_map(|rule| {
         let (all, nodes, quarantine) =
@@ -82,14 +83,14 @@ fn open_nodes(rule: &Rule, tags: &Tags) -> BTreeSet<String> {
         let nodes: Vec<&String> = tags.nodes.iter().filter(|tag| whom.covers(tag)).collect();
         for src in rule.src.iter().filter(|src| !nodes.is_empty() && **src != Who::Elsewhere) {
             let (name, with) = (&rule.name, list(nodes.iter().copied()));
-            if ports.has(SOCKS5) {
+            if ports.has(SOCKS5_PORT) {
                 found.insert(format!(
-                    "{name} lets {src} reach port {SOCKS5} of nodes with {with}: it is the SOCKS5 proxy of their tailscaled, an open door to the tailnet and to the provider's network; grant ports one by one"
+                    "{name} lets {src} reach port {SOCKS5_PORT} of nodes with {with}: it is the SOCKS5 proxy of their tailscaled, an open door to the tailnet and to the provider's network; grant ports one by one"
                 ));
             }
-            if ports.has(AGENT) && *src != Who::Tag(tags.operator.clone()) {
+            if ports.has(AGENT_PORT) && *src != Who::Tag(tags.operator.clone()) {
                 found.insert(format!(
-                    "{name} lets {src} reach port {AGENT} of nodes with {with}: there is the agent, with whom nobody but {} has business",
+                    "{name} lets {src} reach port {AGENT_PORT} of nodes with {with}: there is the agent, with whom nobody but {} has business",
                     tags.operator
                 ));
             }
@@ -103,7 +104,7 @@ fn open_nodes(rule: &Rule, tags: &Tags) -> BTreeSet<String> {
 fn across(name: &str, src: &Who, nodes: &[&String], ports: &Ports, tags: &Tags) -> Option<String> {
     let Who::Tag(from) = src else { return None };
     let others: Vec<&String> = nodes.iter().copied().filter(|tag| *tag != from).collect();
-    let crosses = tags.nodes.contains(from) && !others.is_empty() && ports.has(REDIS);
+    let crosses = tags.nodes.contains(from) && !others.is_empty() && ports.has(REDIS_PORT);
     crosses.then(|| {
         format!("{name} lets nodes with {from} reach Redis of nodes with {}: clusters with tags of their own stay apart", list(others))
     })
@@ -119,10 +120,10 @@ fn open_quarantine(rule: &Rule, tags: &Tags) -> Option<String> {
     let mut redis = false;
     for (_, ports) in rule.dst.iter().filter(|(whom, _)| whom.covers(quarantine)) {
         for src in rule.src.iter().filter(real) {
-            let more_than_the_agent = ports.has(REDIS) || ports.has(SOCKS5);
+            let more_than_the_agent = ports.has(REDIS_PORT) || ports.has(SOCKS5_PORT);
             if *src != operator || more_than_the_agent {
                 others.insert(src.to_string());
-                redis |= ports.has(REDIS);
+                redis |= ports.has(REDIS_PORT);
             }
         }
     }
@@ -133,7 +134,7 @@ fn open_quarantine(rule: &Rule, tags: &Tags) -> Option<String> {
     let with = list(&others);
     (!others.is_empty()).then(|| {
         format!(
-            "{} lets nodes in quarantine ({quarantine}) and {with} see each other{reach}: a connection that is open when a node is put there goes on; nothing but {} on tcp:{AGENT} may name {quarantine}",
+            "{} lets nodes in quarantine ({quarantine}) and {with} see each other{reach}: a connection that is open when a node is put there goes on; nothing but {} on tcp:{AGENT_PORT} may name {quarantine}",
             rule.name, tags.operator
         )
     })
@@ -162,16 +163,16 @@ fn missing_rules(rules: &Rules, tags: &Tags) -> Vec<String> {
     let Tags { nodes, operator, quarantine } = tags;
     let mut missing = Vec::new();
     for tag in nodes {
-        if !rules.reaches(tag, tag, REDIS) {
-            missing.push(format!("nothing lets nodes with {tag} reach each other on tcp:{REDIS}, so no replica can follow its master"));
+        if !rules.reaches(tag, tag, REDIS_PORT) {
+            missing.push(format!("nothing lets nodes with {tag} reach each other on tcp:{REDIS_PORT}, so no replica can follow its master"));
         }
-        if !rules.reaches(operator, tag, AGENT) {
-            missing.push(format!("nothing lets {operator} reach nodes with {tag} on tcp:{AGENT}, so the operator sees none of them"));
+        if !rules.reaches(operator, tag, AGENT_PORT) {
+            missing.push(format!("nothing lets {operator} reach nodes with {tag} on tcp:{AGENT_PORT}, so the operator sees none of them"));
         }
     }
-    if !rules.reaches(operator, quarantine, AGENT) {
+    if !rules.reaches(operator, quarantine, AGENT_PORT) {
         missing.push(format!(
-            "nothing lets {operator} reach nodes in quarantine ({quarantine}) on tcp:{AGENT}, so the data of a node that is put there is out of reach"
+            "nothing lets {operator} reach nodes in quarantine ({quarantine}) on tcp:{AGENT_PORT}, so the data of a node that is put there is out of reach"
         ));
     }
     missing
