@@ -1,11 +1,11 @@
-//! Trying again for a short while: the one place that knows the `backoff` crate, of which only the
-//! policy is used.
+//! Trying again: for a short while in one call, and with growing delays for as long as a program
+//! runs. The one place that knows the `backoff` crate, of which only the policy is used.
 
 use std::future::Future;
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
-use backoff::backoff::Backoff;
+use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 
 /// The longest that anything is tried again before it is handed back: deadlines beyond this belong
@@ -51,6 +51,52 @@ fn policy() -> ExponentialBackoff {
         // The loop keeps the time: it knows the deadline, the policy does not.
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
+    }
+}
+
+/// Delays that double with each failure in a row. They are the same each time: what has to be
+/// spread over time does not use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// Never longer.
+    pub longest: Duration,
+}
+
+impl Backoff {
+    /// The delay after another failure; `before` of them came before it.
+    #[must_use]
+    pub fn delay(self, before: u32) -> Duration {
+        self.first.saturating_mul(2u32.saturating_pow(before)).min(self.longest)
+    }
+}
+
+/// The delays before a process is started again: each run that was short lengthens the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct RestartDelays {
+    backoff: Backoff,
+    short_runs: u32,
+}
+
+impl RestartDelays {
+    /// A run of this length was a good one: the next delay is the first again.
+    pub const GOOD_RUN: Duration = Duration::from_mins(1);
+
+    /// No run has been short yet.
+    #[must_use]
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff, short_runs: 0 }
+    }
+
+    /// The delay after a run of this length.
+    pub fn after(&mut self, ran: Duration) -> Duration {
+        if ran >= Self::GOOD_RUN {
+            self.short_runs = 0;
+        }
+        let delay = self.backoff.delay(self.short_runs);
+        self.short_runs = self.short_runs.saturating_add(1);
+        delay
     }
 }
 
@@ -103,5 +149,18 @@ mod tests {
         )
         .await;
         assert_eq!((end, calls.get()), (Err("away"), 1));
+    }
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_start_over_after_a_good_run() {
+        let backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(5) };
+        let seconds = [0, 1, 2, 5, 6, u32::MAX].map(|before| backoff.delay(before).as_secs());
+        assert_eq!(seconds, [5, 10, 20, 160, 300, 300]);
+        let backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+        let mut delays = RestartDelays::new(backoff);
+        let seconds: Vec<_> = (0..7).map(|_| delays.after(Duration::ZERO).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(delays.after(Duration::from_secs(61)).as_secs(), 1);
+        assert_eq!(delays.after(Duration::ZERO).as_secs(), 2);
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use akash_redis::devnet::sandbox::{self, Sandbox};
 use figure::{Figure, median};
-use scene::{PROXY, Scene, Way};
+use scene::{PROXY, Route, Scene};
 
 /// Of the program whose memory is measured.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_akash-redis");
@@ -57,15 +57,15 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// From the start of tailscaled to `Running`: the operator's keeper beside a script.
+/// From the start of tailscaled to `Running`: the operator's own beside a script.
 async fn join(scene: &Scene, figures: &mut Vec<Figure>) {
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for round in 0..SLOW_ROUNDS {
-        ours.push(scene.join_by_keeper(round).await.as_secs_f64());
+        ours.push(scene.join_as_operator(round).await.as_secs_f64());
         peer.push(scene.join_by_script(round).await.as_secs_f64());
     }
     figures.push(Figure::new(
-        "join: keeper beside a script",
+        "join: operator beside a script",
         "s",
         median(&ours),
         median(&peer),
@@ -78,25 +78,25 @@ async fn join(scene: &Scene, figures: &mut Vec<Figure>) {
 async fn connections(scene: &Scene, figures: &mut Vec<Figure>) {
     let [mut pings, mut bulks] = [[vec![], vec![], vec![]], [vec![], vec![], vec![]]];
     for _ in 0..ROUNDS {
-        for (at, way) in
-            [scene.forwarder(), Way::Through(PROXY), Way::Socks5].into_iter().enumerate()
+        for (at, route) in
+            [scene.forwarder(), Route::Through(PROXY), Route::Socks5].into_iter().enumerate()
         {
-            let mut client = scene.connect(way).await;
+            let mut client = scene.connect(route).await;
             pings[at].push(client.pings(PINGS).await.as_secs_f64() * 1000.0);
             bulks[at].push(client.bulk(BULK_MIB).await);
         }
     }
-    for (at, way) in ["forwarder", "proxy"].into_iter().enumerate() {
+    for (at, route) in ["forwarder", "proxy"].into_iter().enumerate() {
         let (ours, raw) = (median(&pings[at]), median(&pings[2]));
         figures.push(Figure::new(
-            &format!("PING: {way} beside raw SOCKS5"),
+            &format!("PING: {route} beside raw SOCKS5"),
             "ms",
             ours,
             raw,
             ROUNDS,
         ));
         figures.push(Figure::new(
-            &format!("bulk: {way} beside raw SOCKS5"),
+            &format!("bulk: {route} beside raw SOCKS5"),
             "MB/s",
             median(&bulks[at]),
             median(&bulks[2]),

@@ -16,10 +16,10 @@ use akash_redis::devnet::tailnet::{
     CLUSTER_TAG, OAUTH_CLIENT_ID, OAUTH_SECRET, OPERATOR_TAG, Tailnet, login_server, node_env,
     socks5,
 };
+use akash_redis::mesh::access::{AccessSettings, OperatorTailscaled};
 use akash_redis::mesh::control::{ControlClient, MeshSettings};
-use akash_redis::mesh::daemon::{DAEMON_ENV, Daemon, Login};
 use akash_redis::mesh::local::LocalClient;
-use akash_redis::mesh::own::{Keeper, OwnSettings};
+use akash_redis::mesh::tailscaled::command::{DAEMON_ENV, Daemon, Login};
 use akash_redis::model::ids::InstallationId;
 use akash_redis::node::forwarder::Forwarder;
 use akash_redis::node::hosts::Hosts;
@@ -46,7 +46,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// What carries a connection to the master.
 #[derive(Clone, Copy)]
-pub enum Way {
+pub enum Route {
     Through(SocketAddr),
     Socks5,
 }
@@ -105,7 +105,7 @@ impl Scene {
         scene.serve_endpoint();
         let proxy = scene.start_proxy();
         scene.programs.push(proxy);
-        scene.connect(Way::Socks5).await.fill().await;
+        scene.connect(Route::Socks5).await.fill().await;
         scene
     }
 
@@ -113,28 +113,28 @@ impl Scene {
         &self.alias
     }
 
-    pub fn forwarder(&self) -> Way {
-        Way::Through(SocketAddr::new(self.alias.parse().expect("an address"), 6379))
+    pub fn forwarder(&self) -> Route {
+        Route::Through(SocketAddr::new(self.alias.parse().expect("an address"), 6379))
     }
 
     /// A connection that has answered once. The first dial to a peer may be lost and is tried
     /// again.
-    pub async fn connect(&self, way: Way) -> Client {
+    pub async fn connect(&self, route: Route) -> Client {
         until(async || {
-            let mut client = self.try_connect(way).await?;
+            let mut client = self.try_connect(route).await?;
             client.answers().await.then_some(client)
         })
         .await
     }
 
-    async fn try_connect(&self, way: Way) -> Option<Client> {
-        match way {
-            Way::Through(address) => {
+    async fn try_connect(&self, route: Route) -> Option<Client> {
+        match route {
+            Route::Through(address) => {
                 let stream = TcpStream::connect(address).await.ok()?;
                 stream.set_nodelay(true).ok()?;
                 Some(Client::new(stream))
             }
-            Way::Socks5 => {
+            Route::Socks5 => {
                 let proxy = TcpStream::connect(socks5()).await.ok()?;
                 proxy.set_nodelay(true).ok()?;
                 let to = SocketAddr::from((self.master_ip, 6379));
@@ -178,20 +178,20 @@ impl Scene {
         spawn(proxy.args(["--socks5", &socks5().to_string()]))
     }
 
-    /// The operator's way: a key of its own, login, the first status that says `Running`.
-    pub async fn join_by_keeper(&self, round: usize) -> Duration {
-        let settings = OwnSettings {
-            state_dir: self.dir.join(format!("keeper-{round}")),
+    /// As the operator does: a key of its own, login, the first status that says `Running`.
+    pub async fn join_as_operator(&self, round: usize) -> Duration {
+        let settings = AccessSettings {
+            state_dir: self.dir.join(format!("operator-{round}")),
             program: self.tailnet.peers().join("tailscaled"),
             login_server: Some(login_server()),
             tag: OPERATOR_TAG.to_owned(),
             installation: InstallationId("abc123".to_owned()),
         };
         let begun = Instant::now();
-        let keeper = Keeper::take(settings).await.expect("a place");
-        let (mut facts, stop) = (keeper.facts().subscribe(), CancellationToken::new());
-        let running = tokio::spawn(keeper.run(self.control.clone(), stop.clone()));
-        facts.wait_for(|own| own.error.is_none()).await.expect("it joins");
+        let tailscaled = OperatorTailscaled::prepare(settings).await.expect("a state directory");
+        let (mut status, stop) = (tailscaled.status().subscribe(), CancellationToken::new());
+        let running = tokio::spawn(tailscaled.run(self.control.clone(), stop.clone()));
+        status.wait_for(|own| own.error.is_none()).await.expect("it joins");
         let took = begun.elapsed();
         stop.cancel();
         running.await.expect("it stops");

@@ -15,6 +15,7 @@ use tonic::transport::{Channel, ClientTlsConfig};
 use tonic::{Code, Request, Response, Status};
 
 use super::{ChainError, codes};
+use crate::error_chain::causes;
 use crate::model::time::UnixMs;
 use crate::wire::akash::{cert, deployment, market, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
@@ -77,10 +78,7 @@ struct NoAnswer {
 
 impl From<Status> for NoAnswer {
     fn from(source: Status) -> Self {
-        let mut bottom = source.source();
-        while let Some(next) = bottom.and_then(Error::source) {
-            bottom = Some(next);
-        }
+        let bottom = source.source().and_then(|first| causes(first).last());
         let (text, bottom) = (
             codes::shorten(source.message()),
             bottom.map(|error| codes::shorten(&error.to_string())),

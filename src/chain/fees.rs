@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::client::GasPrice;
 use super::tx::FeeOffer;
 use crate::model::chain::{ChainMsg, TxOutcome};
+use crate::retry::Backoff;
 
 /// Gas for which a simulation pays, and so must be in the wallet: about what a transaction of ours
 /// takes (52,600 to 236,000 were seen; only a close with many open bids takes more). What taking a
@@ -27,10 +28,8 @@ const MAX_RAISES: u32 = 3;
 /// Failures in blocks, each for a fee, before the pauses begin; with the raises of the margin in
 /// between.
 const FREE_TRIES: u32 = 4;
-/// First pause after those, doubled up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_mins(1);
-/// Longest pause: about thirty paid failures a day at the most.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// Pauses after those: about thirty paid failures a day at the most.
+const PAUSES: Backoff = Backoff { first: Duration::from_mins(1), longest: Duration::from_hours(1) };
 /// The day over which fees are added up.
 const DAY: Duration = Duration::from_hours(24);
 /// Only a bound on what is remembered of transactions that never ended: forgetting costs a fee, no
@@ -203,10 +202,7 @@ impl Fees {
             tries.paid += 1;
             tries.log.clone_from(log);
             let over = tries.paid.checked_sub(FREE_TRIES);
-            let pause = over.map(|n| {
-                FIRST_PAUSE.saturating_mul(2u32.saturating_pow(n.min(10))).min(LONGEST_PAUSE)
-            });
-            tries.until = pause.map(|pause| Instant::now() + pause);
+            tries.until = over.map(|before| Instant::now() + PAUSES.delay(before));
         }
     }
 }

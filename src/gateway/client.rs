@@ -13,12 +13,16 @@ use serde::Deserialize;
 use super::address::{PublicResolver, gateway_url};
 use super::jwt::{Issuer, Scope, Sign};
 use super::{
-    Gateway, GatewayError, ProviderCertificates, StatusPage, WitnessError, fetch_status_page, tls,
+    Gateway, GatewayError, ProviderCertificates, StatusPage, StatusPageError, fetch_status_page,
+    tls,
 };
+use crate::error_chain::causes;
+use crate::http_client::{BodyError, bounded};
 use crate::model::chain::ProviderView;
 use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
 use crate::model::time::UnixMs;
+use crate::retry::{MAX_RETRY, retry};
 
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(5);
 const CALL_TIME_OUT: Duration = Duration::from_secs(15);
@@ -28,12 +32,8 @@ const PUT_TIME_OUT: Duration = Duration::from_secs(30);
 const CERTIFICATES_FRESH: Duration = Duration::from_mins(3);
 /// Kept this long for the case that the chain is away.
 const FORGOTTEN: Duration = Duration::from_hours(1);
-/// Within this time a PUT is tried again; longer waits are the planner's.
-const RETRY_FOR: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// No answer of ours is larger; a larger one is not read to its end.
-const MAX_BODY: usize = 64 * 1024;
+pub(super) const MAX_BODY: usize = 64 * 1024;
 /// More host names than a lease with one HTTP port can have.
 const MAX_URIS: usize = 16;
 
@@ -96,20 +96,24 @@ impl Failure {
 
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
-        let mut last = error.to_string();
-        let mut next: Option<&(dyn StdError + 'static)> = Some(&error);
-        while let Some(cause) = next {
-            if let Some(why) = certificate_refused(cause) {
-                return Self::Untrusted(why);
-            }
-            last = cause.to_string();
-            next = cause.source();
+        if let Some(why) = causes(&error).find_map(certificate_refused) {
+            return Self::Untrusted(why);
         }
+        let last = causes(&error).last().map_or_else(|| error.to_string(), ToString::to_string);
         Self::Transport(if error.is_timeout() {
             format!("no answer in time: {last}")
         } else {
             last
         })
+    }
+}
+
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Transport(error) => error.into(),
+            BodyError::TooLarge { .. } => Self::Transport(error.to_string()),
+        }
     }
 }
 
@@ -204,9 +208,9 @@ impl GatewayClient {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(body.to_owned());
         }
-        let response = request.send().await?;
+        let mut response = request.send().await?;
         let status = response.status();
-        Ok(Answer { status, body: bounded(response).await? })
+        Ok(Answer { status, body: bounded(&mut response, MAX_BODY).await? })
     }
 
     /// A client that trusts this provider alone, and whether it was known before. The chain is
@@ -257,6 +261,13 @@ impl GatewayClient {
     }
 }
 
+/// A manifest that was not taken.
+struct PutError {
+    error: GatewayError,
+    /// It may be taken a moment later.
+    passes: bool,
+}
+
 #[async_trait]
 impl Gateway for GatewayClient {
     async fn put_manifest(
@@ -274,31 +285,23 @@ impl Gateway for GatewayClient {
             path,
             body: Some(manifest),
         };
-        let started = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match self.call(&call).await {
-                Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-                Ok(answer) => {
-                    let passes = answer.passes();
-                    let error = answer.refusal(provider, "the manifest");
-                    if !passes {
-                        return Err(error);
-                    }
-                    error
-                }
-                Err(error @ GatewayError::NotTheProvider { .. }) => return Err(error),
-                Err(error) => error,
-            };
-            if started.elapsed() + pause > RETRY_FOR {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        let put = async || match self.call(&call).await {
+            Ok(answer) if answer.status == StatusCode::OK => Ok(()),
+            Ok(answer) => Err(PutError {
+                passes: answer.passes(),
+                error: answer.refusal(provider, "the manifest"),
+            }),
+            Err(error) => Err(PutError {
+                passes: !matches!(error, GatewayError::NotTheProvider { .. }),
+                error,
+            }),
+        };
+        retry(MAX_RETRY, |failed: &PutError| failed.passes, put)
+            .await
+            .map_err(|failed| failed.error)
     }
 
-    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError> {
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, StatusPageError> {
         fetch_status_page(host, nonce, self.allow_private).await
     }
 
@@ -409,18 +412,6 @@ pub(super) fn http(
         .user_agent(concat!("akash-redis/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| error.to_string())
-}
-
-/// Reads a body, but not more of it than any honest answer has.
-pub(super) async fn bounded(mut response: reqwest::Response) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(Failure::Transport(format!("its answer is larger than {MAX_BODY} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 /// What may go into a log of a text that somebody else wrote: one short line. Long words are cut,

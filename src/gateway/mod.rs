@@ -13,7 +13,7 @@ use crate::model::ids::LeaseId;
 use crate::model::inventory::LeaseStatus;
 
 pub use client::GatewayClient;
-pub use status_page::{StatusPage, WitnessError, fetch_status_page};
+pub use status_page::{StatusPage, StatusPageError, fetch_status_page};
 
 /// Why a gateway did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub trait Gateway: Send + Sync {
 
     /// The status page at a host name that the provider gave the lease. Whose it is has to be
     /// proved by its signature.
-    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError>;
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, StatusPageError>;
 }
 
 /// The certificates that the chain lists for a provider.

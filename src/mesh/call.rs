@@ -10,19 +10,20 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::MeshError;
 use super::answers::Token;
 use super::control::MeshSettings;
 use super::refusal::{Answer, Needs, lacks, refusal, retry_after, too_small};
 use super::token::Tokens;
-use super::{MeshError, http as mesh_http};
+use crate::http_client;
+use crate::retry::{Backoff, MAX_RETRY};
 
 const CALL_TIME_OUT: Duration = Duration::from_secs(10);
-/// A call that may be repeated is begun again within this time; longer waits are the planner's.
-const RETRY_FOR: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Between two attempts, unless it asked for another pause.
+const PAUSES: Backoff =
+    Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
 /// Whatever it asks for, it is asked again after this time.
-const LONGEST_QUIET: Duration = Duration::from_hours(1);
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 const MAX_BODY: usize = 1024 * 1024;
 /// The same for lists: 5,000 keys and 300 devices of others were seen to take 1.5 MB.
 pub(super) const MAX_LIST: usize = 32 * 1024 * 1024;
@@ -76,7 +77,7 @@ pub(super) struct Api {
     http: reqwest::Client,
     tokens: Tokens,
     /// Until then the API asked to be left alone.
-    quiet_until: Mutex<Option<Instant>>,
+    paused_until: Mutex<Option<Instant>>,
 }
 
 impl Api {
@@ -88,9 +89,9 @@ impl Api {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(unusable("neither an http nor an https URL".to_owned()));
         }
-        let http = mesh_http::web(CALL_TIME_OUT)
-            .map_err(|error| unusable(mesh_http::innermost(&error)))?;
-        Ok(Self { base, http, tokens: Tokens::default(), quiet_until: Mutex::default(), settings })
+        let http = http_client::web(CALL_TIME_OUT)
+            .map_err(|error| unusable(http_client::innermost(&error)))?;
+        Ok(Self { base, http, tokens: Tokens::default(), paused_until: Mutex::default(), settings })
     }
 
     /// Base URL, as it was set.
@@ -154,9 +155,10 @@ impl Api {
     where
         F: Future<Output = Result<Answer, MeshError>>,
     {
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         loop {
-            self.keep_quiet(what, begun).await?;
+            let pause = PAUSES.delay(failures);
+            self.wait_for_pause(what, begun).await?;
             let outcome = attempt().await;
             let wait = match &outcome {
                 Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
@@ -166,11 +168,11 @@ impl Api {
                 Err(MeshError::Away { .. }) if repeatable => pause,
                 _ => return outcome,
             };
-            if begun.elapsed() + wait >= RETRY_FOR {
+            if begun.elapsed() + wait >= MAX_RETRY {
                 return outcome;
             }
             sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            failures += 1;
         }
     }
 
@@ -231,13 +233,15 @@ impl Api {
     ) -> Result<Answer, MeshError> {
         let read = async {
             let mut response =
-                request.send().await.map_err(|error| mesh_http::innermost(&error))?;
+                request.send().await.map_err(|error| http_client::innermost(&error))?;
             let status = response.status();
             let retry_after = retry_after(response.headers(), OffsetDateTime::now_utc());
             if let Some(wait) = retry_after.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
-                self.note_quiet(wait);
+                self.pause_requests(wait);
             }
-            let body = mesh_http::bounded(&mut response, longest).await?;
+            let body = http_client::bounded(&mut response, longest)
+                .await
+                .map_err(|error| error.to_string())?;
             Ok(Answer { status, retry_after, body })
         };
         // The client's own limit counts per read; this one counts for the whole call.
@@ -248,11 +252,11 @@ impl Api {
     }
 
     /// Waits as long as the API asked for, or gives up when that is too long for this call.
-    async fn keep_quiet(&self, what: &str, begun: Instant) -> Result<(), MeshError> {
-        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn wait_for_pause(&self, what: &str, begun: Instant) -> Result<(), MeshError> {
+        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         let left =
             until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        if left.is_zero() || begun.elapsed() + left < RETRY_FOR {
+        if left.is_zero() || begun.elapsed() + left < MAX_RETRY {
             sleep(left).await;
             return Ok(());
         }
@@ -263,9 +267,9 @@ impl Api {
         Err(MeshError::Refused { what: what.to_owned(), status: 429, message })
     }
 
-    fn note_quiet(&self, wait: Duration) {
-        let until = Instant::now() + wait.min(LONGEST_QUIET);
-        *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    fn pause_requests(&self, wait: Duration) {
+        let until = Instant::now() + wait.min(LONGEST_PAUSE);
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     fn at(&self, path: &[&str]) -> reqwest::Url {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{http, outside};
+use super::outside;
+use crate::http_client as http;
 
 const TIME_OUT: Duration = Duration::from_secs(3);
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -212,7 +213,9 @@ impl LocalClient {
         if !status.is_success() {
             return Err(failed(format!("status {status}")));
         }
-        let body = http::bounded(&mut response, MAX_BODY).await.map_err(failed)?;
+        let body = http::bounded(&mut response, MAX_BODY)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         serde_json::from_slice(&body)
             .map_err(|error| failed(format!("an answer that is not understood: {error}")))
     }

@@ -1,17 +1,16 @@
 //! The tailnet: its control API, the local tailscaled, and dialling through it.
 
+pub mod access;
 pub mod agent_channel;
 mod answers;
 mod call;
 pub mod control;
-pub mod daemon;
 pub mod dial;
-pub mod http;
 pub mod local;
 pub mod outside;
-pub mod own;
 pub mod policy;
 mod refusal;
+pub mod tailscaled;
 mod token;
 
 use std::collections::BTreeSet;

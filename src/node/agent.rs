@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::command_executor::CommandExecutor;
 use super::forwarder::{Egress, Forwarder, Peers};
 use super::history;
 use super::hosts::Hosts;
@@ -20,21 +21,21 @@ use super::local_api::LocalApi;
 use super::logs::LogBook;
 use super::mesh;
 use super::nonces::random_hex;
-use super::obey::Obedience;
 use super::paths;
 use super::redis_config::BootConfig;
 use super::redis_control::{ControlError, RedisControl};
-use super::redis_process::{self, RedisPlace};
+use super::redis_process::{self, RedisInstance};
 use super::service::AgentService;
 use super::settings::{Settings, find_program};
 use super::snapshots::Snapshots;
 use super::state::{Node, Parts, not_looked_at};
 use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
-use super::tailscale::{self, MeshPlace, VersionError};
+use super::tailscale::{self, TailscaledInstance, VersionError};
 use super::users::system_user;
 use super::volume::{self, Volume, VolumeError};
 use crate::mesh::local::LocalError;
+use crate::mesh::tailscaled;
 use crate::model::identity::{self, NodeIdentity};
 use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
@@ -91,11 +92,9 @@ pub enum AgentError {
         "the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew"
     )]
     Service(#[from] tonic::transport::Error),
-    /// A part ended without being asked to.
-    #[error(
-        "{0} ended by itself, which is a fault of this program; the container starts again, fenced"
-    )]
-    Ended(&'static str),
+    /// A part exited without being asked to.
+    #[error("internal error: {0} exited; the container starts again, fenced")]
+    PartExited(&'static str),
 }
 
 /// Runs the agent until `stop`.
@@ -134,7 +133,7 @@ pub async fn run(
 
 /// Runs all parts until `stop`, and stops them in order.
 async fn work(
-    (node, places, api, peers): (Arc<Node>, Places, LocalApi, watch::Sender<Peers>),
+    (node, instances, api, peers): (Arc<Node>, Instances, LocalApi, watch::Sender<Peers>),
     service_listener: TcpListener,
     mut page: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
@@ -144,29 +143,34 @@ async fn work(
         [(); 4].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(
         node.clone(),
-        places.redis.clone(),
+        instances.redis.clone(),
         stop_redis.clone(),
     ));
     let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
     let mut paths =
         tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
-    let mut mesh =
-        tokio::spawn(mesh::keep_running(node.clone(), places.mesh, api, peers, stop_mesh.clone()));
+    let mut mesh = tokio::spawn(mesh::keep_running(
+        node.clone(),
+        instances.mesh,
+        api,
+        peers,
+        stop_mesh.clone(),
+    ));
     let service = AgentService::new(
         node.clone(),
-        Obedience::new(node.clone(), places.redis),
+        CommandExecutor::new(node.clone(), instances.redis),
         stop_service.clone(),
     );
     let mut service = tokio::spawn(service.serve(service_listener));
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::Ended("the agent's service") }),
-        _ = &mut redis => Err(AgentError::Ended("the keeper of redis")),
-        _ = &mut history => Err(AgentError::Ended("the keeper of the history")),
-        _ = &mut paths => Err(AgentError::Ended("the look at the paths")),
-        _ = &mut mesh => Err(AgentError::Ended("the keeper of tailscaled")),
-        _ = &mut page => Err(AgentError::Ended("the status page")),
+        ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::PartExited("the agent service") }),
+        _ = &mut redis => Err(AgentError::PartExited("the redis supervisor")),
+        _ = &mut history => Err(AgentError::PartExited("the history writer")),
+        _ = &mut paths => Err(AgentError::PartExited("the path watcher")),
+        _ = &mut mesh => Err(AgentError::PartExited("the tailscaled supervisor")),
+        _ = &mut page => Err(AgentError::PartExited("the status page")),
     };
     node.book.agent("the agent stops: no more commands, then redis, then the mesh");
     close_to_commands(&node).await;
@@ -179,7 +183,7 @@ async fn work(
     join(service, Duration::from_secs(2)).await;
     stop_mesh.cancel();
     join(paths, Duration::from_secs(1)).await;
-    join(mesh, Settings::MESH_STOP + Duration::from_secs(2)).await;
+    join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result
 }
@@ -219,9 +223,10 @@ fn directory(path: &Path, mode: u32) -> Result<(), AgentError> {
         .map_err(|source| AgentError::Directory { path: path.to_owned(), source })
 }
 
-struct Places {
-    redis: RedisPlace,
-    mesh: MeshPlace,
+/// Where the programs of this node run.
+struct Instances {
+    redis: RedisInstance,
+    mesh: TailscaledInstance,
 }
 
 fn assemble(
@@ -229,7 +234,7 @@ fn assemble(
     settings: Settings,
     book: LogBook,
     state: watch::Sender<NodeState>,
-) -> Result<(Arc<Node>, Places, LocalApi, watch::Sender<Peers>), AgentError> {
+) -> Result<(Arc<Node>, Instances, LocalApi, watch::Sender<Peers>), AgentError> {
     let kept = settings.kept_dir(identity.persistent);
     // The users of Redis and tailscaled pass through this one and the kept one; what is secret lies
     // deeper.
@@ -238,13 +243,13 @@ fn assemble(
     directory(&files_dir, 0o700)?;
     directory(&saved_dir, 0o700)?;
 
-    let redis = RedisPlace {
+    let redis = RedisInstance {
         run_dir: settings.run_dir.join("redis"),
         data_dir: kept.join("redis"),
         run_as: system_user("redis"),
         password: random_hex(),
     };
-    let mesh = MeshPlace {
+    let mesh = TailscaledInstance {
         state_dir: kept.join("tailscale"),
         socket_dir: settings.mesh_dir(),
         run_dir: settings.run_dir.clone(),
@@ -288,7 +293,7 @@ fn assemble(
         state,
     };
     let joined_before = mesh.used_before();
-    Ok((Arc::new(Node::new(parts, joined_before)?), Places { redis, mesh }, api, sender))
+    Ok((Arc::new(Node::new(parts, joined_before)?), Instances { redis, mesh }, api, sender))
 }
 
 async fn close_to_commands(node: &Node) {

@@ -1,4 +1,4 @@
-//! Whether a command is obeyed. Pure: given what is remembered, the answer and what to remember
+//! Whether a command is accepted. Pure: given what is remembered, the answer and what to remember
 //! before acting.
 //!
 //! One target of promotion per epoch is stricter than one per (term, epoch): the record chooses
@@ -14,7 +14,7 @@ use crate::model::node::Authority;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// Highest pair obeyed.
+    /// Highest pair accepted.
     pub highest: Authority,
     /// The master of the highest epoch as far as this node was told.
     pub target: Target,
@@ -44,9 +44,9 @@ impl Memory {
     }
 }
 
-/// What a command wants, as far as this decision needs it.
+/// What a command intends, as far as this decision needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish<'a> {
+pub enum Intent<'a> {
     /// Become (promote) or stay (unfence) the master of the epoch.
     Lead,
     /// Follow this master.
@@ -60,7 +60,7 @@ pub enum Wish<'a> {
     Other,
 }
 
-/// Why a command is not obeyed; nothing was changed.
+/// Why a command is not accepted; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The nonce is unknown or too old.
@@ -79,13 +79,13 @@ pub enum Refusal {
         floor: u64,
     },
     /// Below the highest pair.
-    #[error("term {term} epoch {epoch} is below term {} epoch {}, which was obeyed already; another operator has taken over", highest.term, highest.epoch)]
+    #[error("term {term} epoch {epoch} is below term {} epoch {}, which was accepted already; another operator has taken over", highest.term, highest.epoch)]
     Outranked {
         /// Term of the command.
         term: u64,
         /// Epoch of the command.
         epoch: u64,
-        /// Highest pair obeyed.
+        /// Highest pair accepted.
         highest: Authority,
     },
     /// Another target was named in this epoch.
@@ -98,7 +98,7 @@ pub enum Refusal {
     },
     /// The state file is gone.
     #[error(
-        "this agent lost the file with the highest epoch it obeyed; send any other command first, which sets a floor, then promote"
+        "this agent lost the file with the highest epoch that it accepted; send any other command first, which sets a floor, then promote"
     )]
     MemoryLost,
 }
@@ -109,7 +109,7 @@ pub fn decide(
     floor: u64,
     nonce: Freshness,
     authority: Authority,
-    wish: Wish<'_>,
+    intent: Intent<'_>,
 ) -> Result<Memory, Refusal> {
     if nonce == Freshness::Stale {
         return Err(Refusal::Stale);
@@ -123,17 +123,17 @@ pub fn decide(
     if authority < memory.highest || epoch < memory.highest.epoch {
         return Err(Refusal::Outranked { term, epoch, highest: memory.highest });
     }
-    if wish == Wish::Lead && memory.lost {
+    if intent == Intent::Lead && memory.lost {
         return Err(Refusal::MemoryLost);
     }
     let known = if epoch > memory.highest.epoch { Target::Unknown } else { memory.target.clone() };
-    let target = match (wish, known) {
-        (Wish::Other, known) => known,
-        (Wish::Lead, Target::Unknown | Target::Own) => Target::Own,
-        (Wish::Follow { incarnation, name }, Target::Unknown) => {
+    let target = match (intent, known) {
+        (Intent::Other, known) => known,
+        (Intent::Lead, Target::Unknown | Target::Own) => Target::Own,
+        (Intent::Follow { incarnation, name }, Target::Unknown) => {
             Target::Other(identity(incarnation, name).to_owned())
         }
-        (Wish::Follow { incarnation, name }, Target::Other(master))
+        (Intent::Follow { incarnation, name }, Target::Other(master))
             if is_same(&master, incarnation, name) =>
         {
             // What identifies it better is kept: a name of an older memory gives way to its
@@ -180,44 +180,44 @@ mod tests {
         Authority { term, epoch }
     }
 
-    fn follow(incarnation: &str) -> Wish<'_> {
-        Wish::Follow { incarnation, name: "m.mesh.test" }
+    fn follow(incarnation: &str) -> Intent<'_> {
+        Intent::Follow { incarnation, name: "m.mesh.test" }
     }
 
-    fn go(memory: &Memory, authority: Authority, wish: Wish<'_>) -> Result<Memory, Refusal> {
-        decide(memory, 1, Freshness::Fresh, authority, wish)
+    fn go(memory: &Memory, authority: Authority, intent: Intent<'_>) -> Result<Memory, Refusal> {
+        decide(memory, 1, Freshness::Fresh, authority, intent)
     }
 
     #[test]
     fn stale_low_and_below_floor_are_refused() {
         let memory = Memory { highest: at(2, 5), ..Memory::default() };
         assert_eq!(
-            decide(&memory, 1, Freshness::Stale, at(9, 9), Wish::Other),
+            decide(&memory, 1, Freshness::Stale, at(9, 9), Intent::Other),
             Err(Refusal::Stale)
         );
-        assert!(matches!(go(&memory, at(2, 4), Wish::Other), Err(Refusal::Outranked { .. })));
+        assert!(matches!(go(&memory, at(2, 4), Intent::Other), Err(Refusal::Outranked { .. })));
         assert!(
-            matches!(go(&memory, at(1, 6), Wish::Other), Err(Refusal::Outranked { .. })),
+            matches!(go(&memory, at(1, 6), Intent::Other), Err(Refusal::Outranked { .. })),
             "an old leader"
         );
         assert!(
-            matches!(go(&memory, at(3, 4), Wish::Other), Err(Refusal::Outranked { .. })),
+            matches!(go(&memory, at(3, 4), Intent::Other), Err(Refusal::Outranked { .. })),
             "a new leader with an old record"
         );
         assert!(matches!(
-            decide(&memory, 7, Freshness::Fresh, at(2, 6), Wish::Other),
+            decide(&memory, 7, Freshness::Fresh, at(2, 6), Intent::Other),
             Err(Refusal::BelowFloor { .. })
         ));
-        assert!(go(&memory, at(2, 5), Wish::Other).is_ok());
+        assert!(go(&memory, at(2, 5), Intent::Other).is_ok());
     }
 
     #[test]
     fn one_target_per_epoch() {
-        let own = go(&Memory::default(), at(1, 5), Wish::Lead).unwrap();
+        let own = go(&Memory::default(), at(1, 5), Intent::Lead).unwrap();
         assert!(own.promoted());
-        assert!(go(&own, at(1, 5), Wish::Lead).unwrap().promoted(), "the same promotion again");
+        assert!(go(&own, at(1, 5), Intent::Lead).unwrap().promoted(), "the same promotion again");
         assert!(
-            go(&own, at(2, 5), Wish::Other).unwrap().promoted(),
+            go(&own, at(2, 5), Intent::Other).unwrap().promoted(),
             "a new term alone changes nothing"
         );
         assert!(matches!(go(&own, at(1, 5), follow("b")), Err(Refusal::SecondTarget { .. })));
@@ -226,9 +226,9 @@ mod tests {
         assert!(!other.promoted());
         assert!(go(&other, at(1, 6), follow("b")).is_ok());
         assert!(matches!(go(&other, at(1, 6), follow("c")), Err(Refusal::SecondTarget { .. })));
-        assert!(matches!(go(&other, at(1, 6), Wish::Lead), Err(Refusal::SecondTarget { .. })));
+        assert!(matches!(go(&other, at(1, 6), Intent::Lead), Err(Refusal::SecondTarget { .. })));
         assert!(
-            !go(&own, at(1, 6), Wish::Other).unwrap().promoted(),
+            !go(&own, at(1, 6), Intent::Other).unwrap().promoted(),
             "a detach under a new epoch ends it"
         );
     }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_master_that_is_renamed_is_the_same_master() {
         let told = |memory: &Memory, incarnation, name| {
-            go(memory, at(1, 5), Wish::Follow { incarnation, name })
+            go(memory, at(1, 5), Intent::Follow { incarnation, name })
         };
         let memory =
             told(&Memory::default(), "cache-0-x7k2", "cache-0-x7k2-abc234.one.ts.net").unwrap();
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn names_of_older_memories_and_operators_are_understood() {
         let told = |memory: &Memory, incarnation, name| {
-            go(memory, at(1, 5), Wish::Follow { incarnation, name })
+            go(memory, at(1, 5), Intent::Follow { incarnation, name })
         };
         let old = Memory {
             highest: at(1, 5),
@@ -295,9 +295,9 @@ mod tests {
     #[test]
     fn a_lost_memory_promotes_nothing_until_a_floor_is_set() {
         let lost = Memory { lost: true, ..Memory::default() };
-        assert_eq!(go(&lost, at(1, 5), Wish::Lead), Err(Refusal::MemoryLost));
-        let told = go(&lost, at(1, 5), Wish::Other).unwrap();
-        assert!(go(&told, at(1, 5), Wish::Lead).is_ok());
+        assert_eq!(go(&lost, at(1, 5), Intent::Lead), Err(Refusal::MemoryLost));
+        let told = go(&lost, at(1, 5), Intent::Other).unwrap();
+        assert!(go(&told, at(1, 5), Intent::Lead).is_ok());
     }
 
     proptest! {
@@ -307,9 +307,9 @@ mod tests {
             let mut memory = Memory::default();
             let mut seen = std::collections::BTreeMap::new();
             for (term, epoch, what) in steps {
-                let wish = match what { 0 => Wish::Lead, 1 => Wish::Other, n => follow(names[usize::from(n - 2)]) };
+                let intent = match what { 0 => Intent::Lead, 1 => Intent::Other, n => follow(names[usize::from(n - 2)]) };
                 let before = memory.highest;
-                if let Ok(after) = go(&memory, at(term, epoch), wish) {
+                if let Ok(after) = go(&memory, at(term, epoch), intent) {
                     prop_assert!(after.highest >= before && after.highest.epoch >= before.epoch);
                     if after.target != Target::Unknown {
                         let first = seen.entry(epoch).or_insert_with(|| after.target.clone());

@@ -8,7 +8,7 @@ use crate::model::node::{
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
 
-use super::commands::Wish;
+use super::commands::Intent;
 use super::redis_control::{ReplicationUser, WantedSettings};
 
 /// A command as it is carried out.
@@ -122,12 +122,14 @@ impl Order {
 
     /// What it wants, for the decision.
     #[must_use]
-    pub fn wish(&self) -> Wish<'_> {
+    pub fn intent(&self) -> Intent<'_> {
         match self {
-            Self::Promote { .. } | Self::Unfence(_) => Wish::Lead,
-            Self::Follow { incarnation, master, .. } => Wish::Follow { incarnation, name: master },
+            Self::Promote { .. } | Self::Unfence(_) => Intent::Lead,
+            Self::Follow { incarnation, master, .. } => {
+                Intent::Follow { incarnation, name: master }
+            }
             Self::Configure { .. } | Self::Detach { .. } | Self::Fence | Self::Save(_) => {
-                Wish::Other
+                Intent::Other
             }
         }
     }
@@ -161,7 +163,7 @@ fn replication(users: Vec<wire::ReplicationUser>) -> Vec<ReplicationUser> {
 /// Reads a pair.
 #[must_use]
 pub fn authority(pair: Option<wire::Authority>) -> Authority {
-    // A missing pair is the lowest one: refused wherever anything was obeyed before.
+    // A missing pair is the lowest one: refused wherever anything was accepted before.
     pair.map_or(Authority::default(), |p| Authority { term: p.term, epoch: p.epoch })
 }
 

@@ -19,9 +19,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hosts::Hosts;
 use super::local_api::PeerLookup;
+use crate::mesh::dial::FIRST_DIAL;
 
-/// The first dial to a new peer may take 5 s in tailscaled.
-const DIAL: Duration = Duration::from_secs(6);
 /// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
 const OPEN: usize = 32;
 /// Read at once: a full sync is bulk, and each piece costs two calls of the system.
@@ -50,7 +49,7 @@ pub enum Egress {
 }
 
 impl Egress {
-    /// Makes the way to this master, the only one from now on, and tells what Redis shall dial.
+    /// Makes the route to this master, the only one from now on; what Redis is to dial.
     pub async fn route(&self, name: &str) -> Result<Dialled, ForwarderError> {
         match self {
             Self::Forwarder(forwarder) => forwarder.route(name).await,
@@ -58,7 +57,7 @@ impl Egress {
         }
     }
 
-    /// Closes all ways; what this node lacks when a trace of them stays.
+    /// Closes all routes; what this node lacks when a trace of them stays.
     pub async fn close(&self) -> Option<String> {
         match self {
             Self::Forwarder(forwarder) => forwarder.close().await,
@@ -67,7 +66,7 @@ impl Egress {
     }
 }
 
-/// Why there is no way to a master.
+/// Why there is no route to a master.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwarderError {
     /// The alias cannot be listened on.
@@ -84,14 +83,14 @@ pub enum ForwarderError {
 
 /// The forwarder with its one route.
 pub struct Forwarder {
-    way: Way,
+    upstream: Upstream,
     hosts: Hosts,
     current: Mutex<Current>,
 }
 
-/// What a connection needs.
+/// What a connection to the master needs.
 #[derive(Clone)]
-struct Way {
+struct Upstream {
     socks: SocketAddr,
     port: u16,
     lookup: Arc<dyn PeerLookup>,
@@ -123,7 +122,7 @@ impl Forwarder {
         peers: watch::Receiver<Peers>,
         hosts: Hosts,
     ) -> Self {
-        let way = Way {
+        let upstream = Upstream {
             socks,
             port,
             lookup,
@@ -131,7 +130,7 @@ impl Forwarder {
             open: Arc::new(Semaphore::new(OPEN)),
             pending: Arc::new(Semaphore::new(PENDING)),
         };
-        Self { way, hosts, current: Mutex::default() }
+        Self { upstream, hosts, current: Mutex::default() }
     }
 
     /// See [`Egress::route`]. Each new name gets another alias, so that an old entry cached
@@ -145,7 +144,7 @@ impl Forwarder {
         let number =
             if (2..254).contains(&current.last_alias) { current.last_alias + 1 } else { 2 };
         let alias = Ipv4Addr::new(127, 0, 1, number);
-        let address = SocketAddr::from((alias, self.way.port));
+        let address = SocketAddr::from((alias, self.upstream.port));
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ForwarderError::Listen { address, source })?;
@@ -159,7 +158,7 @@ impl Forwarder {
             },
         };
         let end = CancellationToken::new();
-        tokio::spawn(accept(listener, name.to_owned(), self.way.clone(), end.clone()));
+        tokio::spawn(accept(listener, name.to_owned(), self.upstream.clone(), end.clone()));
         current.last_alias = number;
         current.route =
             Some(Route { name: name.to_owned(), dialled: dialled.clone(), _end: end.drop_guard() });
@@ -169,7 +168,7 @@ impl Forwarder {
     /// See [`Egress::close`].
     pub async fn close(&self) -> Option<String> {
         let Route { name, dialled, .. } = self.current.lock().await.route.take()?;
-        // What could not be written is not there to be taken away.
+        // What could not be written is not there to be taken aupstream.
         let error = self.hosts.set(&[]).err().filter(|_| dialled.host == name)?;
         Some(format!(
             "the hosts file cannot be written ({error}): it still has the name of {name}, at an address where nobody listens"
@@ -177,7 +176,7 @@ impl Forwarder {
     }
 }
 
-async fn accept(listener: TcpListener, name: String, way: Way, end: CancellationToken) {
+async fn accept(listener: TcpListener, name: String, upstream: Upstream, end: CancellationToken) {
     loop {
         let stream = tokio::select! {
             () = end.cancelled() => return,
@@ -190,30 +189,30 @@ async fn accept(listener: TcpListener, name: String, way: Way, end: Cancellation
                 stream
             }
         };
-        let Ok(permit) = way.open.clone().try_acquire_owned() else {
+        let Ok(permit) = upstream.open.clone().try_acquire_owned() else {
             reset(stream);
             continue;
         };
-        let (name, way, end) = (name.clone(), way.clone(), end.clone());
+        let (name, upstream, end) = (name.clone(), upstream.clone(), end.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                () = carry(stream, &name, way) => {}
+                () = carry(stream, &name, upstream) => {}
             }
             drop(permit);
         });
     }
 }
 
-async fn carry(mut local: TcpStream, name: &str, mut way: Way) {
-    let Some((ip, mut remote)) = dial(name, &way).await else { return reset(local) };
+async fn carry(mut local: TcpStream, name: &str, mut upstream: Upstream) {
+    let Some((ip, mut remote)) = dial(name, &upstream).await else { return reset(local) };
     let _ = local.set_nodelay(true);
     let left = async {
         loop {
-            if way.peers.borrow_and_update().get(name) != Some(&ip) {
+            if upstream.peers.borrow_and_update().get(name) != Some(&ip) {
                 return;
             }
-            if way.peers.changed().await.is_err() {
+            if upstream.peers.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -228,23 +227,24 @@ async fn carry(mut local: TcpStream, name: &str, mut way: Way) {
     }
 }
 
-async fn dial(name: &str, way: &Way) -> Option<(Ipv4Addr, Socks5Stream<TcpStream>)> {
-    let _permit = way.pending.try_acquire().ok()?;
+async fn dial(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, Socks5Stream<TcpStream>)> {
+    let _permit = upstream.pending.try_acquire().ok()?;
     let work = async {
-        let ip = way.lookup.find(name).await?;
+        let ip = upstream.lookup.find(name).await?;
         // The poll may be a moment behind this look-up; a connection must not be closed for that.
-        let mut peers = way.peers.clone();
-        let stream =
-            Socks5Stream::connect(way.socks, SocketAddr::from((ip, way.port))).await.ok()?;
+        let mut peers = upstream.peers.clone();
+        let stream = Socks5Stream::connect(upstream.socks, SocketAddr::from((ip, upstream.port)))
+            .await
+            .ok()?;
         // Acknowledgements and small writes must not wait for a full packet.
         let _ = stream.set_nodelay(true);
         peers.wait_for(|peers| peers.get(name) == Some(&ip)).await.ok()?;
         Some((ip, stream))
     };
-    timeout(DIAL, work).await.ok().flatten()
+    timeout(FIRST_DIAL, work).await.ok().flatten()
 }
 
-/// Closes with RST: Redis learns at once that there is no way.
+/// Closes with RST: Redis learns at once that there is no upstream.
 fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
     drop(stream);

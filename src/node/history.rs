@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::redis_process::RedisPlace;
+use super::redis_process::RedisInstance;
 use super::state::Node;
 use super::state_file::StateFileError;
+use crate::error_chain::error_chain;
 use crate::model::node::{History, Process, RedisState, Role};
 use crate::model::time::UnixMs;
 
@@ -163,7 +164,7 @@ pub fn write(node: &Node) -> Result<(), StateFileError> {
 /// turn.
 pub fn keep(node: &Node) {
     let failed = write(node).err();
-    node.note("history", failed.map(|error| error.to_string()));
+    node.set_note("history", failed.map(|error| error_chain(&error)));
 }
 
 /// Writes down where the data stands, once a second until `stop`.
@@ -182,8 +183,8 @@ pub async fn keep_written(node: std::sync::Arc<Node>, stop: CancellationToken) {
 }
 
 /// A volume without data proves nothing, whatever was written down.
-pub fn forget_without_data(node: &Node, place: &RedisPlace) {
-    if place.has_append_only_file() || place.dump().exists() || node.known().is_none() {
+pub fn forget_without_data(node: &Node, instance: &RedisInstance) {
+    if instance.has_append_only_file() || instance.dump().exists() || node.known().is_none() {
         return;
     }
     node.forget_history();

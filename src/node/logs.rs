@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+use crate::process::Output;
+
 /// Lines that are kept.
 const KEPT: usize = 2000;
 /// Longest line, bytes; the rest is cut off.
@@ -63,6 +65,13 @@ impl LogBook {
         lines.push_back(line.clone());
         // Sent under the lock, so that `subscribe` neither misses nor repeats a line.
         let _ = self.inner.feed.send(line);
+    }
+
+    /// Takes the output of a program, as lines of this source.
+    #[must_use]
+    pub fn output(&self, source: &'static str) -> Output {
+        let book = self.clone();
+        Arc::new(move |line: &str| book.add(source, line))
     }
 
     /// A line of the agent itself.

@@ -7,6 +7,7 @@
 
 pub mod acl;
 pub mod agent;
+pub mod command_executor;
 pub mod commands;
 pub mod convert;
 pub mod forwarder;
@@ -17,7 +18,6 @@ pub mod local_api;
 pub mod logs;
 pub mod mesh;
 pub mod nonces;
-pub mod obey;
 pub mod paths;
 pub mod probe;
 pub mod proxychains;
@@ -30,7 +30,6 @@ pub mod snapshots;
 pub mod state;
 pub mod state_file;
 pub mod status_page;
-pub mod supervisor;
 pub mod tailscale;
 pub mod users;
 pub mod volume;

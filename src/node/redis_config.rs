@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::mesh::outside::dns_name;
+use crate::model::memory::{MIB, default_maxmemory};
 
 /// Replicas that no master has: with it as min-replicas-to-write every write is refused.
 pub const FENCE: u32 = i32::MAX as u32;
@@ -21,10 +22,6 @@ pub const BOOT_MAX_LAG: u32 = 8;
 /// A master sends its replicas a ping so often, seconds: mesh connections die silently, both ends
 /// must notice by data.
 pub const PING_PERIOD: u32 = 1;
-
-const MIB: u64 = 1024 * 1024;
-/// What tailscaled, the agent and buffers need beside Redis.
-const BESIDE_REDIS: u64 = 200 * MIB;
 
 /// What the files depend on.
 #[derive(Clone, Debug)]
@@ -114,11 +111,11 @@ pub fn acl_text(agent_password: &str) -> String {
     format!("user default reset off\nuser {AGENT_USER} reset on #{hash} ~* &* +@all\n")
 }
 
-/// maxmemory for a container of this size: what is left beside the other processes, less head room
-/// for copies while saving.
+/// maxmemory from the start until the operator says otherwise. Never so little that Redis cannot
+/// load anything.
 #[must_use]
-pub fn default_maxmemory(container_bytes: u64) -> u64 {
-    (container_bytes.saturating_sub(BESIDE_REDIS) / 10 * 7).max(16 * MIB)
+pub fn boot_maxmemory(container_bytes: u64) -> u64 {
+    default_maxmemory(container_bytes).max(16 * MIB)
 }
 
 fn quoted(path: &Path) -> String {
@@ -138,7 +135,7 @@ mod tests {
             data_dir: "/data/redis".into(),
             append_only: false,
             snapshots: true,
-            maxmemory: default_maxmemory(1024 * MIB),
+            maxmemory: boot_maxmemory(1024 * MIB),
             announce: Some("a.mesh.test".into()),
         };
         let text = config.text();
@@ -165,6 +162,6 @@ mod tests {
         }
         assert!(acl_text("s3cret").starts_with("user default reset off\n"));
         assert!(!acl_text("s3cret").contains("s3cret"));
-        assert_eq!(default_maxmemory(1024 * MIB) / MIB, 576);
+        assert_eq!(boot_maxmemory(1024 * MIB) / MIB, 576);
     }
 }

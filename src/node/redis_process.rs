@@ -13,18 +13,19 @@ use tokio_util::sync::CancellationToken;
 use super::history;
 use super::probe::Tracker;
 use super::proxychains;
-use super::redis_config::{BootConfig, FENCE, acl_text, default_maxmemory};
+use super::redis_config::{BootConfig, FENCE, acl_text, boot_maxmemory};
 use super::redis_control::{Applied, ControlError, Session};
 use super::settings::Settings;
 use super::state::{Node, Stand};
-use super::supervisor::{Child, Program, RestartDelay};
 use super::users::{self, Owner};
 use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
+use crate::process::{Child, Program};
+use crate::retry::RestartDelays;
 
-/// Where one node's Redis lives.
+/// Where and as whom one node's Redis runs.
 #[derive(Clone, Debug)]
-pub struct RedisPlace {
+pub struct RedisInstance {
     /// Socket and generated files.
     pub run_dir: PathBuf,
     /// Data.
@@ -35,7 +36,7 @@ pub struct RedisPlace {
     pub password: String,
 }
 
-impl RedisPlace {
+impl RedisInstance {
     /// Makes the directories and gives them to Redis' user.
     pub fn prepare(&self) -> std::io::Result<()> {
         for dir in [&self.run_dir, &self.data_dir] {
@@ -71,7 +72,7 @@ impl RedisPlace {
             data_dir: self.data_dir.clone(),
             append_only: self.has_append_only_file(),
             snapshots: node.identity.persistent,
-            maxmemory: default_maxmemory(node.identity.memory_bytes),
+            maxmemory: boot_maxmemory(node.identity.memory_bytes),
             announce: (!name.is_empty()).then_some(name),
         }
     }
@@ -82,7 +83,6 @@ impl RedisPlace {
         let file = self.run_dir.join("redis.conf");
         self.write(&file, &config.text())?;
         let mut program = Program {
-            source: "redis",
             program: node.settings.redis_server.clone(),
             run_as: self.run_as,
             ..Program::default()
@@ -111,18 +111,19 @@ impl RedisPlace {
 }
 
 /// Runs redis-server until `stop`; each exit is shown at once and followed by a fenced start.
-pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: CancellationToken) {
-    let mut delay = RestartDelay::new(node.settings.restart_delay);
+pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: CancellationToken) {
+    let mut delays = RestartDelays::new(node.settings.restarts);
     while !stop.is_cancelled() {
         let started = Instant::now();
-        history::forget_without_data(&node, &place);
-        match place.program(&node).and_then(|program| program.start(&node.book)) {
+        history::forget_without_data(&node, &instance);
+        match instance.program(&node).and_then(|program| program.start(&node.book.output("redis")))
+        {
             Ok(child) => {
                 node.update(|state| state.redis.process = Process::Starting);
-                run_once(&node, &place, child, &stop).await;
+                run_once(&node, &instance, child, &stop).await;
             }
             Err(error) => {
-                node.note(
+                node.set_note(
                     "redis",
                     Some(format!("redis-server cannot be started ({error}); it is tried again")),
                 );
@@ -131,7 +132,7 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
         if stop.is_cancelled() {
             break;
         }
-        let pause = delay.after(started.elapsed());
+        let pause = delays.after(started.elapsed());
         node.book
             .agent(&format!("redis-server is started again, fenced, in {} ms", pause.as_millis()));
         tokio::select! {
@@ -144,7 +145,7 @@ pub async fn keep_running(node: Arc<Node>, place: RedisPlace, stop: Cancellation
 /// One life of one process.
 async fn run_once(
     node: &Arc<Node>,
-    place: &RedisPlace,
+    instance: &RedisInstance,
     mut child: Child,
     stop: &CancellationToken,
 ) {
@@ -163,14 +164,14 @@ async fn run_once(
     alive.cancel();
     // The last look must not come after the exit.
     let _ = looking.await;
-    node.redis_exited(Instant::now(), place.has_append_only_file());
+    node.redis_exited(Instant::now(), instance.has_append_only_file());
     // The volume may be slow, and nothing waits for it: the state says it already.
-    let keeper = node.clone();
-    let _ = tokio::task::spawn_blocking(move || history::keep(&keeper)).await;
+    let kept = node.clone();
+    let _ = tokio::task::spawn_blocking(move || history::keep(&kept)).await;
     let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
     node.book.agent(&format!("redis-server is gone: {how}"));
     if !stop.is_cancelled() {
-        node.note(
+        node.set_note(
             "redis",
             Some(format!("redis-server exited ({how}) and was started again, fenced")),
         );

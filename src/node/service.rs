@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use super::command_executor::CommandExecutor;
 use super::convert;
-use super::obey::Obedience;
 use super::state::Node;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
@@ -33,7 +33,7 @@ const LARGEST: usize = 1024 * 1024;
 /// The service.
 pub struct AgentService {
     node: Arc<Node>,
-    obedience: Obedience,
+    executor: CommandExecutor,
     streams: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
@@ -52,8 +52,8 @@ impl Drop for Slot {
 impl AgentService {
     /// Streams end at `stop`, after the last state.
     #[must_use]
-    pub fn new(node: Arc<Node>, obedience: Obedience, stop: CancellationToken) -> Self {
-        Self { node, obedience, streams: Arc::default(), stop }
+    pub fn new(node: Arc<Node>, executor: CommandExecutor, stop: CancellationToken) -> Self {
+        Self { node, executor, streams: Arc::default(), stop }
     }
 
     /// Serves until `stop`.
@@ -140,7 +140,7 @@ impl Agent for AgentService {
         request: Request<wire::CommandRequest>,
     ) -> Result<Response<wire::CommandReply>, Status> {
         admit(&request)?;
-        let state = self.obedience.obey(request.into_inner()).await?;
+        let state = self.executor.execute(request.into_inner()).await?;
         Ok(Response::new(wire::CommandReply { state: Some(convert::state(state)) }))
     }
 

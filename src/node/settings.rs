@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT, STATUS_PORT};
+use crate::retry::Backoff;
+
 /// Paths, ports and time-outs of an agent.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,20 +42,13 @@ pub struct Settings {
     pub hold_writes: Duration,
     /// Another agent on the same volume has so long to go.
     pub volume_wait: Duration,
-    /// First pause before a process that exited is started again; doubles up to
-    /// [`Settings::RESTART_MAX`].
-    pub restart_delay: Duration,
+    /// Between the exit of a process and its next start.
+    pub restarts: Backoff,
 }
 
 impl Settings {
-    /// Longest pause before a process is started again.
-    pub const RESTART_MAX: Duration = Duration::from_secs(30);
-    /// A process that ran for so long is healthy: the pause starts over.
-    pub const HEALTHY_RUN: Duration = Duration::from_mins(1);
     /// Redis may take so long to save and exit when asked to.
     pub const REDIS_STOP: Duration = Duration::from_secs(10);
-    /// The mesh daemon may take so long to exit when asked to.
-    pub const MESH_STOP: Duration = Duration::from_secs(5);
 
     /// Production values, each path replaced by its `AKASH_REDIS_*` variable where that is set.
     #[must_use]
@@ -67,11 +63,11 @@ impl Settings {
             tailscaled: path("AKASH_REDIS_TAILSCALED", "tailscaled"),
             tailscale: path("AKASH_REDIS_TAILSCALE", "tailscale"),
             proxychains: path("AKASH_REDIS_PROXYCHAINS", "proxychains4"),
-            redis_port: 6379,
-            master_port: 6379,
-            service_port: 9700,
-            status_port: 8080,
-            socks_port: 1055,
+            redis_port: REDIS_PORT,
+            master_port: REDIS_PORT,
+            service_port: AGENT_PORT,
+            status_port: STATUS_PORT,
+            socks_port: SOCKS5_PORT,
             hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
             probe_interval: Duration::from_millis(250),
             stuck_after: Duration::from_secs(2),
@@ -79,7 +75,7 @@ impl Settings {
             hold_writes: Duration::from_secs(10),
             // Twice what Kubernetes gives a container that is being replaced.
             volume_wait: Duration::from_mins(1),
-            restart_delay: Duration::from_secs(1),
+            restarts: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
         }
     }
 

@@ -163,7 +163,7 @@ impl Node {
             written: Mutex::default(),
         };
         if lost {
-            node.note("memory", Some("the file with the highest epoch obeyed is gone although the volume was in use: nothing is promoted before another command".into()));
+            node.set_note("memory", Some("the file with the highest epoch accepted is gone although the volume was in use: nothing is promoted before another command".into()));
         }
         Ok(node)
     }
@@ -221,7 +221,7 @@ impl Node {
         }
         let (highest, promoted) = (memory.highest, memory.promoted());
         self.shared().memory = memory;
-        self.note("memory", None);
+        self.set_note("memory", None);
         self.update(|state| (state.highest, state.promoted) = (highest, promoted));
         Ok(())
     }
@@ -355,7 +355,7 @@ impl Node {
     }
 
     /// Sets or clears a sentence about what this node lacks.
-    pub fn note(&self, topic: &'static str, sentence: Option<String>) {
+    pub fn set_note(&self, topic: &'static str, sentence: Option<String>) {
         let notes: Vec<String> = {
             let mut shared = self.shared();
             match sentence {

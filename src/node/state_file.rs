@@ -17,7 +17,7 @@ use super::history::Kept;
 pub enum StateFileError {
     /// The file system said no.
     #[error(
-        "cannot {what} {path}: the volume may be full or read-only, no command is obeyed until that is cured"
+        "cannot {what} {path}: the volume may be full or read-only, no command is accepted until that is cured"
     )]
     Io {
         /// What was tried.

@@ -72,7 +72,7 @@ pub struct StatusPage {
     pub role: Role,
     /// Takes no writes.
     pub fenced: bool,
-    /// Highest epoch obeyed.
+    /// Highest epoch accepted.
     pub epoch: u64,
     /// What it lacks, one sentence each.
     pub lacks: Vec<String>,
@@ -161,7 +161,7 @@ async fn answer(State(page): State<Page>, Query(asked): Query<Asked>) -> Respons
     headers.insert(HeaderName::from_static(SIGNATURE_HEADER), signature);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // One question each: the place is for the next one.
+    // One question each: the slot is for the next one.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     (headers, body).into_response()
 }
@@ -179,32 +179,32 @@ fn mesh(state: &NodeState) -> String {
 /// question is asked and answered long before it is the oldest.
 struct Bounded {
     listener: TcpListener,
-    open: Open,
+    open: Connections,
     most: usize,
     life: Duration,
 }
 
 impl Bounded {
     fn new(listener: TcpListener, most: usize, life: Duration) -> Self {
-        Self { listener, open: Open::default(), most, life }
+        Self { listener, open: Connections::default(), most, life }
     }
 
-    fn admit(&self, stream: TcpStream, from: IpAddr) -> Mortal {
-        let place = self.open.take(from, self.most);
-        Mortal {
+    fn admit(&self, stream: TcpStream, from: IpAddr) -> LimitedConnection {
+        let slot = self.open.take(from, self.most);
+        LimitedConnection {
             stream,
             end: Box::pin(tokio::time::sleep(self.life)),
-            given_up: Box::pin(place.end.clone().cancelled_owned()),
-            _place: place,
+            given_up: Box::pin(slot.end.clone().cancelled_owned()),
+            _slot: slot,
         }
     }
 }
 
 impl Listener for Bounded {
-    type Io = Mortal;
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Mortal, SocketAddr) {
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
         loop {
             if let Ok((stream, address)) = self.listener.accept().await {
                 return (self.admit(stream, address.ip()), address);
@@ -221,36 +221,36 @@ impl Listener for Bounded {
 
 /// The open connections by age.
 #[derive(Clone, Default)]
-struct Open(Arc<Mutex<Places>>);
+struct Connections(Arc<Mutex<Slots>>);
 
 #[derive(Default)]
-struct Places {
+struct Slots {
     next: u64,
     taken: BTreeMap<u64, (IpAddr, CancellationToken)>,
 }
 
-impl Open {
-    fn places(&self) -> MutexGuard<'_, Places> {
+impl Connections {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address; another one ends when there are `most`.
-    fn take(&self, from: IpAddr, most: usize) -> Place {
-        let mut places = self.places();
-        while places.taken.len() >= most.max(1) {
-            let Some(oldest) = places.oldest_of_the_largest_share() else { break };
-            if let Some((_, end)) = places.taken.remove(&oldest) {
+    /// A slot for a connection from this address; another one ends when there are `most`.
+    fn take(&self, from: IpAddr, most: usize) -> Slot {
+        let mut slots = self.slots();
+        while slots.taken.len() >= most.max(1) {
+            let Some(oldest) = slots.oldest_of_the_largest_share() else { break };
+            if let Some((_, end)) = slots.taken.remove(&oldest) {
                 end.cancel();
             }
         }
-        let (number, end) = (places.next, CancellationToken::new());
-        places.next += 1;
-        places.taken.insert(number, (from, end.clone()));
-        Place { open: self.clone(), number, end }
+        let (number, end) = (slots.next, CancellationToken::new());
+        slots.next += 1;
+        slots.taken.insert(number, (from, end.clone()));
+        Slot { open: self.clone(), number, end }
     }
 }
 
-impl Places {
+impl Slots {
     fn oldest_of_the_largest_share(&self) -> Option<u64> {
         let mut shares: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
         for (number, (from, _)) in &self.taken {
@@ -264,27 +264,27 @@ impl Places {
 }
 
 /// One of the connections there may be.
-struct Place {
-    open: Open,
+struct Slot {
+    open: Connections,
     number: u64,
     end: CancellationToken,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.open.places().taken.remove(&self.number);
+        self.open.slots().taken.remove(&self.number);
     }
 }
 
 /// A connection with an end.
-struct Mortal {
+struct LimitedConnection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     given_up: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: Place,
+    _slot: Slot,
 }
 
-impl Mortal {
+impl LimitedConnection {
     fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.end.as_mut().poll(context).is_ready() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -297,7 +297,7 @@ impl Mortal {
     }
 }
 
-impl AsyncRead for Mortal {
+impl AsyncRead for LimitedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -308,7 +308,7 @@ impl AsyncRead for Mortal {
     }
 }
 
-impl AsyncWrite for Mortal {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -383,14 +383,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_the_most_makes_room() {
-        let open = Open::default();
+        let open = Connections::default();
         let from = |n: u8| IpAddr::from([10, 0, 0, n]);
         let quiet = open.take(from(1), 4);
         let mut greedy: Vec<_> = (0..3).map(|_| open.take(from(2), 4)).collect();
         greedy.push(open.take(from(2), 4));
         assert!(!quiet.end.is_cancelled(), "it was there first, and holds one");
         assert_eq!(
-            greedy.iter().map(|place| place.end.is_cancelled()).collect::<Vec<_>>(),
+            greedy.iter().map(|slot| slot.end.is_cancelled()).collect::<Vec<_>>(),
             [true, false, false, false]
         );
         let other = open.take(from(3), 4);
@@ -398,6 +398,6 @@ mod tests {
             greedy[1].end.is_cancelled() && !quiet.end.is_cancelled() && !other.end.is_cancelled()
         );
         drop((quiet, greedy, other));
-        assert_eq!(open.places().taken.len(), 0);
+        assert_eq!(open.slots().taken.len(), 0);
     }
 }

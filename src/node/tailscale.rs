@@ -1,29 +1,22 @@
-//! The programs of the mesh: where they live, how they are called, and whether they are new enough.
+//! The programs of the mesh: where they run, how they are called, and whether they are new enough.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::fs::DirBuilder;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::settings::Settings;
 use super::state::Node;
-use super::supervisor::Program;
 use super::users::{self, Owner};
-use crate::mesh::daemon::{DAEMON_ENV, Daemon, Login};
+use crate::mesh::tailscaled::command::{Daemon, Login};
+use crate::mesh::tailscaled::{KeyFile, STATE_FILE, version};
+use crate::process::Program;
 
 /// Major and minor number of the oldest tailscaled that will do. Older ones do not know
 /// `TS_NETSTACK_KEEPALIVE_IDLE`: they keep connections of peers that died open for two hours, until
 /// there are too many of them.
 const OLDEST: (u32, u32) = (1, 98);
-/// tailscaled says its version at once; a machine that is this slow cannot run a node.
-const VERSION: Duration = Duration::from_secs(20);
 
 /// tailscaled is not one that this agent can work with.
 #[derive(Debug, thiserror::Error)]
@@ -54,33 +47,25 @@ pub enum VersionError {
 /// Makes sure that this tailscaled is new enough.
 pub async fn check_version(tailscaled: &Path) -> Result<(), VersionError> {
     let silent = |detail: String| VersionError::Silent { program: tailscaled.to_owned(), detail };
-    let asked =
-        Command::new(tailscaled).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = match timeout(VERSION, asked).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(silent(error.to_string())),
-        Err(_) => return Err(silent(format!("no answer in {} s", VERSION.as_secs()))),
-    };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let found = said.lines().next().unwrap_or_default().trim();
-    match version(found) {
+    let found = version(tailscaled).await.map_err(silent)?;
+    match numbers(&found) {
         None => Err(silent(format!("it said {found:?}"))),
-        Some(version) if version < OLDEST => {
-            Err(VersionError::Old { program: tailscaled.to_owned(), found: found.to_owned() })
+        Some(numbers) if numbers < OLDEST => {
+            Err(VersionError::Old { program: tailscaled.to_owned(), found })
         }
         Some(_) => Ok(()),
     }
 }
 
 /// Major and minor number. What follows them differs from build to build.
-fn version(text: &str) -> Option<(u32, u32)> {
+fn numbers(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Where tailscaled lives.
+/// Where and as whom tailscaled runs.
 #[derive(Clone, Debug)]
-pub struct MeshPlace {
+pub struct TailscaledInstance {
     /// Its state; outlives the container where there is a volume.
     pub state_dir: PathBuf,
     /// Of its socket.
@@ -91,7 +76,7 @@ pub struct MeshPlace {
     pub run_as: Option<Owner>,
 }
 
-impl MeshPlace {
+impl TailscaledInstance {
     /// Makes the directories and gives them to its user.
     pub fn prepare(&self) -> io::Result<()> {
         for dir in [&self.state_dir, &self.socket_dir] {
@@ -104,7 +89,7 @@ impl MeshPlace {
     /// It was logged in before.
     #[must_use]
     pub fn used_before(&self) -> bool {
-        self.state_dir.join("tailscaled.state").exists()
+        self.state_dir.join(STATE_FILE).exists()
     }
 
     /// The daemon.
@@ -112,44 +97,26 @@ impl MeshPlace {
     pub fn daemon(&self, settings: &Settings) -> Program {
         let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
         let socket = settings.mesh_socket();
-        Program {
-            source: "tailscaled",
-            program: settings.tailscaled.clone(),
-            args: Daemon { state_dir: &self.state_dir, socket: &socket, socks5 }.arguments(),
-            env: DAEMON_ENV.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
-            run_as: self.run_as,
-        }
+        let daemon = Daemon { state_dir: &self.state_dir, socket: &socket, socks5 };
+        Program { run_as: self.run_as, ..daemon.program(&settings.tailscaled) }
     }
 
-    fn key_file(&self) -> PathBuf {
-        self.run_dir.join("auth-key")
+    /// Puts the auth key where a login reads it.
+    pub fn write_key(&self, node: &Node) -> io::Result<KeyFile> {
+        KeyFile::write(self.run_dir.join("auth-key"), &node.identity.auth_key.as_str().into())
     }
+}
 
-    /// Takes the key off the disk again.
-    pub fn forget_key(&self) {
-        let _ = fs::remove_file(self.key_file());
-    }
-
-    /// The login; it ends by itself after 30 s.
-    pub fn login(&self, node: &Node, with_key: bool) -> io::Result<Program> {
-        let file = self.key_file();
-        if with_key {
-            self.forget_key();
-            File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&file)?
-                .write_all(node.identity.auth_key.as_bytes())?;
-        }
-        let login = Login {
-            socket: &node.settings.mesh_socket(),
-            login_server: node.identity.login_server.as_deref(),
-            key_file: with_key.then_some(file.as_path()),
-            hostname: &node.identity.hostname,
-        };
-        Ok(client(&node.settings, login.arguments()))
-    }
+/// The login, with this key or by the kept state.
+#[must_use]
+pub fn login(node: &Node, key: Option<&KeyFile>) -> Program {
+    let login = Login {
+        socket: &node.settings.mesh_socket(),
+        login_server: node.identity.login_server.as_deref(),
+        key_file: key.map(KeyFile::path),
+        hostname: &node.identity.hostname,
+    };
+    login.program(&node.settings.tailscale)
 }
 
 /// Has tailscaled hand connections to the port of Redis over by its own proxy. Done twice it
@@ -164,14 +131,9 @@ pub fn serve(settings: &Settings) -> Program {
         format!("--tcp={}", settings.master_port),
         format!("127.0.0.1:{}", settings.redis_port),
     ];
-    client(settings, args.map(Into::into).to_vec())
-}
-
-fn client(settings: &Settings, args: Vec<OsString>) -> Program {
     Program {
-        source: "tailscaled",
         program: settings.tailscale.clone(),
-        args,
+        args: args.map(Into::into).to_vec(),
         ..Program::default()
     }
 }
@@ -191,9 +153,9 @@ mod tests {
             ("tailscaled", None),
             ("", None),
         ] {
-            assert_eq!(version(text), wanted, "{text:?}");
+            assert_eq!(numbers(text), wanted, "{text:?}");
         }
-        assert!(version("1.102.5") > Some(OLDEST) && version("1.96.4") < Some(OLDEST));
+        assert!(numbers("1.102.5") > Some(OLDEST) && numbers("1.96.4") < Some(OLDEST));
     }
 
     #[tokio::test]

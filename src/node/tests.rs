@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -11,13 +12,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::command_executor::CommandExecutor;
 use super::forwarder::Egress;
 use super::history;
 use super::logs::LogBook;
-use super::obey::Obedience;
 use super::redis_config::{BootConfig, FENCE};
 use super::redis_control::RedisControl;
-use super::redis_process::{RedisPlace, keep_running};
+use super::redis_process::{RedisInstance, keep_running};
 use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state::{Node, Parts};
@@ -25,6 +26,7 @@ use super::state_file::StateFile;
 use super::users::system_user;
 use crate::model::identity::{self, NodeIdentity};
 use crate::model::node::{NodeState, Process, ReplicaState, Role};
+use crate::retry::Backoff;
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
@@ -33,15 +35,24 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct TestNode {
     pub node: Arc<Node>,
-    pub place: RedisPlace,
-    obedience: Obedience,
+    pub instance: RedisInstance,
+    executor: CommandExecutor,
     stop: CancellationToken,
-    pub keeper: Option<JoinHandle<()>>,
+    pub supervisor: Option<JoinHandle<()>>,
     pub dir: Arc<tempfile::TempDir>,
 }
 
+/// A port from below the range that the system gives out: no connection of another test gets it
+/// between now and the start of the program that listens on it.
 pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + u16::try_from(number % 10_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub(super) fn settings(dir: &std::path::Path, master_port: u16) -> Settings {
@@ -51,7 +62,7 @@ pub(super) fn settings(dir: &std::path::Path, master_port: u16) -> Settings {
         redis_port: free_port(),
         master_port,
         hosts_file: dir.join("hosts"),
-        restart_delay: Duration::from_millis(300),
+        restarts: Backoff { first: Duration::from_millis(300), longest: Duration::from_secs(30) },
         ..Settings::from_env()
     }
 }
@@ -100,17 +111,20 @@ impl TestNode {
         };
         make(settings.run_dir.clone());
         make(settings.data_dir.clone());
-        let place = RedisPlace {
+        let instance = RedisInstance {
             run_dir: settings.run_dir.join("redis"),
             data_dir: settings.data_dir.join("redis"),
             run_as: system_user("redis"),
             password: "agent-secret".into(),
         };
-        place.prepare().unwrap();
+        instance.prepare().unwrap();
         let parts = Parts {
-            redis: RedisControl::new(&place.run_dir.join(BootConfig::SOCKET), &place.password)
-                .unwrap(),
-            snapshots: Snapshots::new(make(settings.data_dir.join("saved")), place.dump()),
+            redis: RedisControl::new(
+                &instance.run_dir.join(BootConfig::SOCKET),
+                &instance.password,
+            )
+            .unwrap(),
+            snapshots: Snapshots::new(make(settings.data_dir.join("saved")), instance.dump()),
             files: StateFile::new(make(settings.data_dir.join("agent"))),
             settings,
             identity,
@@ -120,9 +134,9 @@ impl TestNode {
         };
         let node = Arc::new(Node::new(parts, joined_before).unwrap());
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(keep_running(node.clone(), place.clone(), stop.clone()));
-        let obedience = Obedience::new(node.clone(), place.clone());
-        Self { node, place, obedience, stop, keeper: Some(keeper), dir }
+        let supervisor = tokio::spawn(keep_running(node.clone(), instance.clone(), stop.clone()));
+        let executor = CommandExecutor::new(node.clone(), instance.clone());
+        Self { node, instance, executor, stop, supervisor: Some(supervisor), dir }
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -148,7 +162,9 @@ impl TestNode {
 
     async fn send(&self, nonce: String, epoch: u64, command: Command) -> Result<NodeState, Status> {
         let authority = Some(wire::Authority { term: 1, epoch });
-        self.obedience.obey(wire::CommandRequest { authority, nonce, command: Some(command) }).await
+        self.executor
+            .execute(wire::CommandRequest { authority, nonce, command: Some(command) })
+            .await
     }
 
     pub(super) async fn client(&self) -> redis::aio::MultiplexedConnection {
@@ -168,7 +184,7 @@ impl TestNode {
 
     pub(super) async fn stop(mut self) -> Arc<tempfile::TempDir> {
         self.stop.cancel();
-        self.keeper.take().unwrap().await.unwrap();
+        self.supervisor.take().unwrap().await.unwrap();
         self.dir.clone()
     }
 
@@ -343,7 +359,7 @@ async fn an_exit_is_shown_and_followed_by_a_fenced_start_with_the_data() {
     node.command(1, usual_settings()).await.unwrap();
     let before = node.command(1, promote(0)).await.unwrap();
     node.write("k", "v").await.unwrap();
-    node.until(|_| node.place.has_append_only_file()).await;
+    node.until(|_| node.instance.has_append_only_file()).await;
     history::keep(&node.node);
     let old_nonce = node.node.issue().nonce;
     let exited = async { node.until(|s| s.redis.process == Process::Exited).await };
@@ -579,9 +595,9 @@ async fn the_append_only_file_comes_and_goes_without_losing_data() {
     node.command(1, app_settings(rules, true)).await.unwrap();
     node.command(1, promote(0)).await.unwrap();
     node.write("k", "v").await.unwrap();
-    node.until(|_| node.place.has_append_only_file()).await;
+    node.until(|_| node.instance.has_append_only_file()).await;
     node.command(1, app_settings(rules, false)).await.unwrap();
-    assert!(!node.place.append_only_dir().exists() && node.place.dump().exists());
+    assert!(!node.instance.append_only_dir().exists() && node.instance.dump().exists());
     node.kill_redis();
     node.until(|s| s.redis.process == Process::Exited).await;
     assert_eq!(node.running().await.redis.keys, 1, "loaded from the snapshot");

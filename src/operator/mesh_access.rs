@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::run::RunError;
 use crate::config::Config;
 use crate::mesh::MeshControl;
-use crate::mesh::own::{Facts, Keeper, OwnSettings, found, watch_proxy};
+use crate::mesh::access::{self, AccessSettings, AccessStatus, OperatorTailscaled, watch_proxy};
 use crate::model::mesh::OwnMesh;
 use crate::secrets::RootSecret;
 
@@ -23,9 +23,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// How mesh addresses are dialled.
 pub enum MeshAccess {
     /// Through a tailscaled that this process runs.
-    Own(Box<Keeper>),
+    Own(Box<OperatorTailscaled>),
     /// Through the proxy of one that somebody else runs.
-    Proxy(SocketAddr, Facts),
+    Proxy(SocketAddr, AccessStatus),
     /// By the machine's own network device.
     Direct,
 }
@@ -34,18 +34,18 @@ impl MeshAccess {
     /// The one that the settings name. An own tailscaled is not started yet.
     pub async fn take(config: &Config) -> Result<Self, RunError> {
         if let Some(settings) = own(config)? {
-            return Ok(Self::Own(Box::new(Keeper::take(settings).await?)));
+            return Ok(Self::Own(Box::new(OperatorTailscaled::prepare(settings).await?)));
         }
         let proxy = config.mesh.socks5.as_deref().map(parse_address).transpose()?;
         Ok(proxy.map_or(Self::Direct, |address| {
-            Self::Proxy(address, Facts::off("the SOCKS5 proxy of the operator's tailscaled was not looked at yet; it is in a moment"))
+            Self::Proxy(address, AccessStatus::off("the SOCKS5 proxy of the operator's tailscaled was not looked at yet; it is in a moment"))
         }))
     }
 
     /// Where to dial through, if not directly.
     pub fn socks5(&self) -> Option<SocketAddr> {
         match self {
-            Self::Own(keeper) => Some(keeper.socks5()),
+            Self::Own(tailscaled) => Some(tailscaled.socks5()),
             Self::Proxy(address, _) => Some(*address),
             Self::Direct => None,
         }
@@ -54,8 +54,8 @@ impl MeshAccess {
     /// What is known of it as time goes on.
     pub fn facts(&self) -> Option<watch::Receiver<OwnMesh>> {
         match self {
-            Self::Own(keeper) => Some(keeper.facts().subscribe()),
-            Self::Proxy(_, facts) => Some(facts.subscribe()),
+            Self::Own(tailscaled) => Some(tailscaled.status().subscribe()),
+            Self::Proxy(_, status) => Some(status.subscribe()),
             Self::Direct => None,
         }
     }
@@ -63,9 +63,9 @@ impl MeshAccess {
     /// Keeps it open until `stop`.
     pub async fn keep(self, control: Arc<dyn MeshControl>, stop: CancellationToken) {
         match self {
-            Self::Own(keeper) => keeper.run(control, stop).await,
-            Self::Proxy(address, facts) => {
-                stop.run_until_cancelled_owned(watch_proxy(address, facts)).await;
+            Self::Own(tailscaled) => tailscaled.run(control, stop).await,
+            Self::Proxy(address, status) => {
+                stop.run_until_cancelled_owned(watch_proxy(address, status)).await;
             }
             Self::Direct => stop.cancelled().await,
         }
@@ -75,7 +75,7 @@ impl MeshAccess {
 /// What can be said of it without starting or changing anything.
 pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> {
     if let Some(settings) = own(config)? {
-        return Ok(found(&settings).await);
+        return Ok(access::check(&settings).await);
     }
     let Some(address) = config.mesh.socks5.as_deref().map(parse_address).transpose()? else {
         return Ok(Ok(
@@ -93,10 +93,10 @@ pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> 
     })
 }
 
-fn own(config: &Config) -> Result<Option<OwnSettings>, RunError> {
+fn own(config: &Config) -> Result<Option<AccessSettings>, RunError> {
     let Some(own) = &config.mesh.tailscaled else { return Ok(None) };
     let installation = RootSecret::new(config.root_secret.clone())?.installation_id();
-    Ok(Some(OwnSettings {
+    Ok(Some(AccessSettings {
         state_dir: own.state_dir.clone(),
         program: own.program.clone(),
         login_server: config.mesh.login_server.clone(),

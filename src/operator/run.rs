@@ -23,9 +23,9 @@ use crate::chain::{Chain, ChainError};
 use crate::config::Config;
 use crate::gateway::client::GatewayClient;
 use crate::gateway::{Gateway, ProviderCertificates};
+use crate::mesh::access::AccessError;
 use crate::mesh::agent_channel::AgentTls;
 use crate::mesh::control::ControlClient;
-use crate::mesh::own::OwnError;
 use crate::mesh::policy::Tags;
 use crate::mesh::{MeshControl, MeshError};
 use crate::model::inventory::Constants;
@@ -53,7 +53,7 @@ pub enum RunError {
     Mesh(#[from] MeshError),
     /// No tailscaled of its own can be run.
     #[error(transparent)]
-    OwnMesh(#[from] OwnError),
+    OwnMesh(#[from] AccessError),
     /// A setting of the mesh cannot be used.
     #[error("{0}")]
     Setting(String),

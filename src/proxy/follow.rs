@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Target;
 use crate::api::status::Endpoint;
-use crate::mesh::http;
+use crate::http_client as http;
 
 /// How long the operator may keep a question open.
 const POLL: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ async fn ask(
     if status == reqwest::StatusCode::NO_CONTENT {
         return Ok(None);
     }
-    let body = http::bounded(&mut response, MAX_BODY).await?;
+    let body = http::bounded(&mut response, MAX_BODY).await.map_err(|error| error.to_string())?;
     if !status.is_success() {
         return Err(format!(
             "{status}: {}",

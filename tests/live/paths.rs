@@ -5,7 +5,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::{EventReason, Phase};
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::devnet::sandbox::Sandbox;
-use akash_redis::mesh::http::unix_socket;
+use akash_redis::http_client::unix_socket;
 use tokio::process::Command;
 
 use crate::sandboxed::sandboxed;

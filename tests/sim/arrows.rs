@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms that anybody outside of the pure ones may use: settings, secrets and repetition know
-/// nobody but the model.
-const LEAVES: [&str; 4] = ["changes", "config", "retry", "secrets"];
+/// Rooms that anybody outside of the pure ones may use: notifications, settings, errors as text,
+/// HTTP clients, child processes, repetition and secrets.
+const LEAVES: [&str; 7] =
+    ["changes", "config", "error_chain", "http_client", "process", "retry", "secrets"];
 
 /// What a room may use besides itself; `room::part` allows that part alone, `*` everything but
 /// `cli` and `devnet`.
@@ -20,6 +21,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("plan", vec!["api", "model"]),
         ("sdl", vec!["api", "model"]),
         ("changes", vec![]),
+        ("error_chain", vec![]),
+        ("http_client", vec!["error_chain"]),
+        // A child gets no secret of a node's identity.
+        ("process", vec!["model"]),
         ("retry", vec![]),
         ("secrets", vec!["model"]),
         ("config", vec!["api", "model", "secrets"]),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use akash_redis::gateway::{Gateway, GatewayError, StatusPage, WitnessError};
+use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
 use akash_redis::model::chain::ProviderView;
 use akash_redis::model::identity::{NODE_VARIABLE, NodeIdentity};
 use akash_redis::model::ids::{IncarnationName, LeaseId};
@@ -166,7 +166,7 @@ impl Gateway for SimGateway {
     }
 
     /// The host name is the incarnation: no ingress stands between.
-    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, WitnessError> {
+    async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, StatusPageError> {
         let name = IncarnationName(host.to_owned());
         let (now, cut) = (self.nodes.clock.now(), self.pages_away.load(Ordering::SeqCst));
         let state = self
@@ -179,7 +179,7 @@ impl Gateway for SimGateway {
             .filter(|n| n.powered && !cut)
             .map(|n| n.state(now.0));
         let state = state
-            .ok_or_else(|| WitnessError { host: host.to_owned(), detail: "away".to_owned() })?;
+            .ok_or_else(|| StatusPageError { host: host.to_owned(), detail: "away".to_owned() })?;
         let content = page::StatusPage {
             time: now.0,
             nonce: nonce.to_owned(),

@@ -1,15 +1,16 @@
-//! HTTP clients as this room needs them.
+//! HTTP clients: for the web and for unix sockets, with answers of bounded size.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::error_chain::causes;
+
 /// A client for the web that trusts the public web's roots and follows no redirects (they would
 /// carry our token elsewhere).
-pub(super) fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
+pub fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls(RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -39,12 +40,26 @@ fn tls(roots: RootCertStore) -> ClientConfig {
         .with_no_client_auth()
 }
 
+/// A body that was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection broke, or took too long.
+    #[error("{}", innermost(.0))]
+    Transport(#[from] reqwest::Error),
+    /// It is larger than any honest answer.
+    #[error("an answer of more than {limit} bytes")]
+    TooLarge {
+        /// How large it may be.
+        limit: usize,
+    },
+}
+
 /// A body of at most `limit` bytes; a larger one is not read to its end.
-pub async fn bounded(response: &mut reqwest::Response, limit: usize) -> Result<Vec<u8>, String> {
+pub async fn bounded(response: &mut reqwest::Response, limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+    while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > limit {
-            return Err(format!("an answer of more than {limit} bytes"));
+            return Err(BodyError::TooLarge { limit });
         }
         body.extend_from_slice(&chunk);
     }
@@ -57,9 +72,5 @@ pub fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
-    let mut last: &dyn Error = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! One command from its arrival to the state that it led to.
+//! Carries commands out: each from its arrival to the state that it led to.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,11 @@ use super::probe::Following;
 use super::redis_control::{
     ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads,
 };
-use super::redis_process::RedisPlace;
+use super::redis_process::RedisInstance;
 use super::snapshots::{self, AUTOMATIC};
 use super::state::{Node, Stand};
 use super::state_file::StateFileError;
+use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, Role};
 use crate::model::step::Quorum;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -36,22 +37,22 @@ const FILE_LOOK: Duration = Duration::from_millis(20);
 const DEATH: Duration = Duration::from_secs(5);
 
 /// Carries commands out.
-pub struct Obedience {
+pub struct CommandExecutor {
     node: Arc<Node>,
-    place: RedisPlace,
+    instance: RedisInstance,
     saving: tokio::sync::Mutex<()>,
     /// Held while application users are shut out, and while users are set: what sets them would let
     /// them in.
     users: tokio::sync::Mutex<()>,
 }
 
-impl Obedience {
+impl CommandExecutor {
     /// For this node.
     #[must_use]
-    pub fn new(node: Arc<Node>, place: RedisPlace) -> Self {
+    pub fn new(node: Arc<Node>, instance: RedisInstance) -> Self {
         Self {
             node,
-            place,
+            instance,
             saving: tokio::sync::Mutex::default(),
             users: tokio::sync::Mutex::default(),
         }
@@ -59,7 +60,7 @@ impl Obedience {
 
     /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was
     /// changed.
-    pub async fn obey(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
+    pub async fn execute(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
         let order = Order::read(request.command).map_err(Status::invalid_argument)?;
         let authority = convert::authority(request.authority);
         let label = match &order {
@@ -110,7 +111,7 @@ impl Obedience {
             self.node.identity.epoch_floor,
             freshness,
             authority,
-            order.wish(),
+            order.intent(),
         )
         .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         ready_for(order, &self.node.peek().redis).map_err(Status::failed_precondition)?;
@@ -119,7 +120,7 @@ impl Obedience {
         tokio::task::spawn_blocking(move || node.remember(kept))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::internal(sentence(&error)))?;
+            .map_err(|error| Status::internal(error_chain(&error)))?;
         Ok(memory)
     }
 
@@ -180,7 +181,7 @@ impl Obedience {
             Order::Configure { generation, settings } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
                 if result.is_ok() {
-                    node.note("redis", None);
+                    node.set_note("redis", None);
                     node.update(|state| {
                         if state.redis.run_id == redis.run_id {
                             state.configured = generation;
@@ -192,7 +193,7 @@ impl Obedience {
             Order::Promote { users, quorum } => {
                 let result = self.promote(&mut session, &users, quorum, &mut applied).await;
                 node.set_following(None);
-                node.note("hosts", node.egress.close().await);
+                node.set_note("hosts", node.egress.close().await);
                 result
             }
             Order::Follow { incarnation, master, user, password, .. } => {
@@ -201,7 +202,7 @@ impl Obedience {
                         "{master} is this node itself: it cannot follow itself"
                     )));
                 }
-                let address = self.way_to(&master, user, password, memory.highest.epoch).await?;
+                let address = self.route_to(&master, user, password, memory.highest.epoch).await?;
                 if leads {
                     self.stand_aside(&mut session, &mut applied).await?;
                 }
@@ -214,7 +215,7 @@ impl Obedience {
                 let result = self.stand_aside(&mut session, &mut applied).await;
                 if result.is_ok() {
                     node.set_following(None);
-                    node.note("hosts", node.egress.close().await);
+                    node.set_note("hosts", node.egress.close().await);
                 }
                 result
             }
@@ -295,7 +296,7 @@ impl Obedience {
         let info = session.info().await?;
         self.node.stands(&info, asked, Stand::Closed);
         if let Err(error) = self.write_history().await {
-            self.node.note("history", Some(sentence(&error)));
+            self.node.set_note("history", Some(error_chain(&error)));
         }
         Ok(())
     }
@@ -312,14 +313,14 @@ impl Obedience {
     /// written in the background, and until it is there a restart would find nothing: not that this
     /// node was master, and not the writes that it acknowledged.
     async fn have_a_file(&self, session: &mut Session) -> Result<(), ControlError> {
-        let there = || self.place.has_append_only_file() || self.place.dump().exists();
+        let there = || self.instance.has_append_only_file() || self.instance.dump().exists();
         if !self.node.identity.persistent {
             return Ok(());
         }
         let work = async {
             loop {
                 let logs = session.info().await?.flag("aof_enabled");
-                if if logs { self.place.has_append_only_file() } else { there() } {
+                if if logs { self.instance.has_append_only_file() } else { there() } {
                     return Ok(());
                 }
                 if logs { sleep(FILE_LOOK).await } else { snapshots::write_dump(session).await? }
@@ -338,14 +339,14 @@ impl Obedience {
         session.configure(settings, applied).await?;
         if session.append_only(settings.append_only).await? {
             // Left in place it would be loaded at the next start instead of the newer snapshot.
-            let dir = self.place.append_only_dir();
+            let dir = self.instance.append_only_dir();
             std::fs::remove_dir_all(&dir)
                 .map_err(|source| ControlError::Keep { path: dir, source })?;
         }
         Ok(())
     }
 
-    async fn way_to(
+    async fn route_to(
         &self,
         master: &str,
         user: String,
@@ -362,8 +363,8 @@ impl Obedience {
             .egress
             .route(master)
             .await
-            .map_err(|error| ControlError::Refused(sentence(&error)))?;
-        node.note("hosts", lacks);
+            .map_err(|error| ControlError::Refused(error_chain(&error)))?;
+        node.set_note("hosts", lacks);
         node.set_following(Some(Following { name: master.to_owned(), host: host.clone(), epoch }));
         Ok(MasterAddress {
             host,
@@ -481,27 +482,13 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
 fn status(error: &ControlError) -> Status {
     match error {
         ControlError::Unreachable(_) | ControlError::Restarted => {
-            Status::unavailable(sentence(error))
+            Status::unavailable(error_chain(error))
         }
         ControlError::User(_) | ControlError::Refused(_) => {
-            Status::invalid_argument(sentence(error))
+            Status::invalid_argument(error_chain(error))
         }
         ControlError::Redis(_) | ControlError::Keep { .. } | ControlError::History(_) => {
-            Status::internal(sentence(error))
+            Status::internal(error_chain(error))
         }
     }
-}
-
-/// The error with its sources, one sentence.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -4,6 +4,9 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
+
+use crate::process::Program;
 
 /// Added to tailscaled's environment. Without the limit it grows to half a gigabyte under bulk
 /// traffic; without keepalive it keeps dead connections for hours.
@@ -12,6 +15,9 @@ pub const DAEMON_ENV: [(&str, &str); 3] = [
     ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"),
     ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s"),
 ];
+
+/// A call of `tailscale` ends within this: a login gives up by itself after 30 s.
+pub const CALL_LIMIT: Duration = Duration::from_secs(40);
 
 /// The flag that names its SOCKS5 proxy.
 pub const SOCKS5_FLAG: &str = "--socks5-server=";
@@ -39,6 +45,17 @@ impl Daemon<'_> {
             "--no-logs-no-support".to_owned(),
         ];
         arguments.into_iter().map(Into::into).collect()
+    }
+
+    /// The `tailscaled` at `path` with these arguments and its environment.
+    #[must_use]
+    pub fn program(&self, path: &Path) -> Program {
+        Program {
+            program: path.to_owned(),
+            args: self.arguments(),
+            env: DAEMON_ENV.map(|(name, value)| (name.to_owned(), value.into())).to_vec(),
+            run_as: None,
+        }
     }
 }
 
@@ -69,6 +86,12 @@ impl Login<'_> {
             "--timeout=30s".to_owned(),
         ]);
         arguments.into_iter().map(Into::into).collect()
+    }
+
+    /// The `tailscale` at `path` with these arguments.
+    #[must_use]
+    pub fn program(&self, path: &Path) -> Program {
+        Program { program: path.to_owned(), args: self.arguments(), ..Program::default() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the operator's own way onto the mesh, for whoever plans.
+//! Whether the operator is on the mesh, and whom it sees there, for whoever plans.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ const LOOK: Duration = Duration::from_secs(2);
 /// It is on this machine, or next to it.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Publishes the facts; receivers wake only when one of them changed.
+/// Publishes the status; receivers wake only when it changed.
 #[derive(Clone, Debug)]
-pub struct Facts(watch::Sender<OwnMesh>);
+pub struct AccessStatus(watch::Sender<OwnMesh>);
 
-impl Facts {
+impl AccessStatus {
     /// Off the mesh until something else is known, for this reason.
     #[must_use]
     pub fn off(error: &str) -> Self {
@@ -35,7 +35,7 @@ impl Facts {
         )
     }
 
-    /// Follows them.
+    /// Follows it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<OwnMesh> {
         self.0.subscribe()
@@ -43,7 +43,7 @@ impl Facts {
 
     /// On the mesh, or why not. The peers seen last stay: a tailscaled that is away says nothing
     /// about who left.
-    pub(super) fn tell(&self, error: Option<String>) {
+    pub(super) fn set_error(&self, error: Option<String>) {
         if let Some(sentence) = &error
             && self.0.borrow().error != error
         {
@@ -62,7 +62,7 @@ impl Facts {
     }
 
     /// The peers of a tailscaled that is on the mesh.
-    pub(super) fn see(&self, status: &LocalStatus) {
+    pub(super) fn set_peers(&self, status: &LocalStatus) {
         let map = |key: fn(&LocalPeer) -> &String| -> BTreeMap<_, _> {
             let peers = status
                 .peer
@@ -80,15 +80,15 @@ impl Facts {
     }
 }
 
-/// Tells whether a proxy that somebody else runs is there; never ends. More cannot be seen from
+/// Follows whether a proxy that somebody else runs is there; never ends. More cannot be seen from
 /// outside.
-pub async fn watch_proxy(proxy: SocketAddr, facts: Facts) {
+pub async fn watch_proxy(proxy: SocketAddr, status: AccessStatus) {
     loop {
         let there = matches!(timeout(CONNECT, TcpStream::connect(proxy)).await, Ok(Ok(_)));
         let error = format!(
             "the SOCKS5 proxy {proxy} of the operator's tailscaled does not answer, so no node can be reached from here; start it, or correct `mesh.socks5`"
         );
-        facts.tell((!there).then_some(error));
+        status.set_error((!there).then_some(error));
         sleep(LOOK).await;
     }
 }
@@ -99,23 +99,23 @@ mod tests {
 
     #[test]
     fn a_tailscaled_that_is_away_says_nothing_about_who_left() {
-        let facts = Facts::off("not started");
-        let mut seen = facts.subscribe();
-        let status: LocalStatus = serde_json::from_str(include_str!(
+        let status = AccessStatus::off("not started");
+        let mut seen = status.subscribe();
+        let local: LocalStatus = serde_json::from_str(include_str!(
             "../../../tests/vectors/headscale/localapi-status.json"
         ))
         .unwrap();
-        facts.tell(None);
-        facts.see(&status);
+        status.set_error(None);
+        status.set_peers(&local);
         let on = seen.borrow_and_update().clone();
         assert_eq!(
             (on.error, on.peers.get("redis-0").map(String::as_str)),
             (None, Some("100.64.0.42"))
         );
-        facts.tell(None);
-        facts.see(&status);
+        status.set_error(None);
+        status.set_peers(&local);
         assert!(!seen.has_changed().unwrap(), "nothing new, so nobody wakes");
-        facts.tell(Some("gone".to_owned()));
+        status.set_error(Some("gone".to_owned()));
         let off = seen.borrow_and_update().clone();
         assert_eq!((off.error.as_deref(), off.peers), (Some("gone"), on.peers));
     }
@@ -125,9 +125,9 @@ mod tests {
         // Bound and not listening: nobody else gets the port, and connections are refused.
         let nobody = tokio::net::TcpSocket::new_v4().unwrap();
         nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let facts = Facts::off("not looked at yet");
-        let mut seen = facts.subscribe();
-        let watching = tokio::spawn(watch_proxy(nobody.local_addr().unwrap(), facts));
+        let status = AccessStatus::off("not looked at yet");
+        let mut seen = status.subscribe();
+        let watching = tokio::spawn(watch_proxy(nobody.local_addr().unwrap(), status));
         let told = seen
             .wait_for(|own| own.error.as_ref().is_some_and(|e| e.contains("mesh.socks5")))
             .await
