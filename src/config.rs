@@ -71,11 +71,11 @@ const LONGEST_DIR: usize = 80;
 /// The settings of an operator, with the secrets they point to.
 #[derive(Debug)]
 pub struct Config {
-    /// The chain.
+    /// How the chain is reached, and what fees may come to.
     pub chain: Chain,
-    /// Who pays.
+    /// The wallet that pays deposits and fees.
     pub wallet: Wallet,
-    /// The tailnet.
+    /// The tailnet, its control API, and how the operator gets onto it.
     pub mesh: Mesh,
     /// What runs on a lease.
     pub node: Node,
@@ -95,7 +95,7 @@ pub struct Config {
     pub timing: Timing,
 }
 
-/// The chain.
+/// How the chain is reached, and what fees may come to.
 #[derive(Clone, Debug)]
 pub struct Chain {
     /// Chain id, e.g. `akashnet-2`.
@@ -110,16 +110,16 @@ pub struct Chain {
     pub max_fee_per_day: u64,
 }
 
-/// Who pays.
+/// The wallet that pays deposits and fees.
 #[derive(Debug)]
 pub struct Wallet {
-    /// BIP-39 words.
+    /// BIP-39 words, 12 to 24 of them.
     pub mnemonic: SecretString,
     /// Account that pays the fees by a grant.
     pub fee_granter: Option<String>,
 }
 
-/// The tailnet.
+/// The tailnet, its control API, and how the operator gets onto it.
 #[derive(Debug)]
 pub struct Mesh {
     /// Base URL of the control API.
@@ -128,9 +128,9 @@ pub struct Mesh {
     pub login_server: Option<String>,
     /// Name of the tailnet; `-` is the credential's own.
     pub tailnet: String,
-    /// OAuth client.
+    /// Id of the OAuth client that mints keys and reads devices.
     pub oauth_client_id: String,
-    /// Its secret.
+    /// Secret of that OAuth client.
     pub oauth_secret: SecretString,
     /// Tag of the nodes' devices unless a manifest names another.
     pub tag: String,

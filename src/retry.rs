@@ -60,7 +60,7 @@ fn policy() -> ExponentialBackoff {
 pub struct Backoff {
     /// After the first failure.
     pub first: Duration,
-    /// Never longer.
+    /// No delay is longer.
     pub longest: Duration,
 }
 

@@ -51,9 +51,9 @@ pub struct RootSecret(Arc<SecretSlice<u8>>);
 
 /// A certificate with its key, PEM.
 pub struct CertifiedPem {
-    /// The certificate.
+    /// PEM, of the node and signed by the installation.
     pub certificate: String,
-    /// Its key.
+    /// PKCS#8 PEM of the certificate's key.
     pub key: SecretString,
 }
 
@@ -61,7 +61,7 @@ pub struct CertifiedPem {
 pub struct ReplicationCredentials {
     /// `repl-<incarnation>-<epoch>`
     pub user: String,
-    /// Its password.
+    /// Derived, so that a later process of the operator knows it too.
     pub password: SecretString,
 }
 

@@ -91,7 +91,7 @@ struct Tries {
     raises: u32,
     /// How often it failed in a block, where its fee was taken.
     paid: u32,
-    /// Not before.
+    /// Not tried before this.
     until: Option<Instant>,
     /// The chain's last words.
     log: String,

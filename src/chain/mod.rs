@@ -37,9 +37,9 @@ pub enum ChainError {
     Refused {
         /// What was asked.
         what: String,
-        /// Module.
+        /// Module of the chain that the code is of.
         codespace: String,
-        /// Code.
+        /// Number of the refusal within the codespace.
         code: u32,
         /// Its text, shortened.
         log: String,

@@ -30,7 +30,7 @@ use crate::wire::cosmos::tx::v1beta1::{
 pub struct FeeOffer {
     /// Fee in uakt.
     pub uakt: u64,
-    /// Gas limit.
+    /// Gas that it may use; all of it is paid for.
     pub gas: u64,
     /// Account that pays instead of the signer.
     pub granter: Option<String>,

@@ -61,7 +61,7 @@ pub struct TxTerms<'a> {
     pub account_number: u64,
     /// Order of this transaction.
     pub order: Order,
-    /// Gas limit.
+    /// Gas that it may use; all of it is paid for.
     pub gas: u64,
     /// Fee in `uakt`.
     pub fee: u64,

@@ -105,7 +105,7 @@ pub struct LocalProvider {
     pub name: String,
     /// Its business on the chain.
     pub market: ProviderHandle,
-    /// Its workloads.
+    /// Runs what was leased from it.
     pub runner: Arc<Runner>,
     stop: CancellationToken,
 }
@@ -120,11 +120,11 @@ impl LocalProvider {
     }
 }
 
-/// The market.
+/// A chain and its providers on this machine.
 pub struct Market {
     /// The chain's node.
     pub chain: ChainHandle,
-    /// The providers.
+    /// Providers, each with its gateway and its workloads.
     pub providers: Vec<LocalProvider>,
     /// Words of the tenant's wallet.
     pub mnemonic: String,

@@ -23,7 +23,7 @@ pub struct AgentTls {
     pub ca: String,
     /// The operator's certificate.
     pub certificate: String,
-    /// Its key.
+    /// PKCS#8 PEM of the certificate's key.
     pub key: SecretString,
 }
 

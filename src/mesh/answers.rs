@@ -17,7 +17,7 @@ const MAX_MESSAGE: usize = 300;
 pub(super) struct Token {
     #[serde(rename = "access_token")]
     pub secret: String,
-    /// Seconds.
+    /// Life of the token, seconds.
     pub expires_in: Option<u64>,
     /// What it may do, as far as the server says: words with blanks between them.
     pub scope: Option<String>,

@@ -43,9 +43,9 @@ pub struct MeshSettings {
     pub api: String,
     /// Tailnet; `-` is the credential's own.
     pub tailnet: String,
-    /// OAuth client.
+    /// Id of the OAuth client that mints keys and reads devices.
     pub oauth_client_id: String,
-    /// Its secret.
+    /// Secret of that OAuth client.
     pub oauth_secret: SecretString,
 }
 

@@ -65,9 +65,9 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Grant {
-    /// Who.
+    /// Who may connect.
     pub src: Vec<String>,
-    /// Whom.
+    /// To whom.
     pub dst: Vec<String>,
     /// By what, e.g. `tcp:6379`.
     pub ip: Vec<String>,
@@ -84,7 +84,7 @@ pub struct Acl {
     pub action: String,
     /// Protocol; absent means TCP and UDP.
     pub proto: Option<String>,
-    /// Who.
+    /// Who may connect.
     #[serde(alias = "users")]
     pub src: Vec<String>,
     /// Whom, e.g. `tag:a:6379`.
@@ -96,7 +96,7 @@ pub struct Acl {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Test {
-    /// From here
+    /// Whose connections are tried.
     pub src: String,
     /// these must be reached, e.g. `tag:a:6379`,
     pub accept: Vec<String>,

@@ -29,7 +29,7 @@ pub enum Target {
     /// Not told yet.
     #[default]
     Unknown,
-    /// This node.
+    /// This node was promoted in the epoch.
     Own,
     /// This incarnation. Memories that were written before incarnations were told, or by command of
     /// an operator that tells names only, hold its mesh name.

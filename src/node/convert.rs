@@ -17,10 +17,10 @@ pub enum Order {
     Configure {
         /// Hash of the settings.
         generation: String,
-        /// The settings.
+        /// What Redis is to be set to.
         settings: Box<WantedSettings>,
     },
-    /// Become master.
+    /// Become the master of the epoch.
     Promote {
         /// Who may replicate.
         users: Vec<ReplicationUser>,
@@ -35,12 +35,12 @@ pub enum Order {
         master: String,
         /// Own user there.
         user: String,
-        /// Its password.
+        /// Password of the replication user.
         password: secrecy::SecretString,
         /// Keep a snapshot before.
         save_first: bool,
     },
-    /// Stop replicating.
+    /// Stop replicating, or being a master.
     Detach {
         /// What its master sent last is waited for so long at most.
         drain: Duration,

@@ -165,7 +165,7 @@ impl Forwarder {
         Ok(dialled)
     }
 
-    /// See [`Egress::close`].
+    /// Closes the route; see [`Egress::close`].
     pub async fn close(&self) -> Option<String> {
         let Route { name, dialled, .. } = self.current.lock().await.route.take()?;
         // What could not be written is not there to be taken aupstream.

@@ -56,7 +56,7 @@ impl Info {
         self.text("run_id")
     }
 
-    /// Replication id.
+    /// Name of the history that the offset counts in.
     #[must_use]
     pub fn replid(&self) -> &str {
         self.text("master_replid")

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::mesh::local::{LocalClient, LocalError, LocalPeer, LocalStatus};
 
-/// tailscaled's status.
+/// The status of tailscaled, as far as a node needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// `NoState`, `NeedsLogin`, `NeedsMachineAuth`, `Stopped`, `Starting` or `Running`.
@@ -21,7 +21,7 @@ pub struct Status {
     pub ip: Option<Ipv4Addr>,
     /// Own device id.
     pub device_id: String,
-    /// Health texts.
+    /// Complaints of tailscaled, in its own words.
     pub health: Vec<String>,
     /// Address by FQDN (lower case, no trailing dot) of each peer in the netmap.
     pub peers: BTreeMap<String, Ipv4Addr>,

@@ -13,7 +13,7 @@ const KEPT: usize = 2000;
 /// Longest line, bytes; the rest is cut off.
 const LONGEST: usize = 4096;
 
-/// One line.
+/// A line that a program of the node printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// `agent`, `tailscaled` or `redis`.

@@ -122,9 +122,9 @@ pub struct ReplicationUser {
 /// What was set in the present redis process; a new process knows none of it.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
-    /// Application users.
+    /// Names of application users that were set.
     pub users: BTreeSet<String>,
-    /// Replication users.
+    /// Names of replication users that were set; masters have them, nobody else.
     pub replication: BTreeSet<String>,
     /// Value before the manifest's, by setting.
     pub originals: BTreeMap<String, String>,
@@ -135,7 +135,7 @@ pub struct Applied {
 /// Settings of a node, as they arrive.
 #[derive(Clone, Debug, Default)]
 pub struct WantedSettings {
-    /// Application users.
+    /// All application users there are to be; others are removed.
     pub users: Vec<SettingsUser>,
     /// Settings of the manifest.
     pub redis_config: BTreeMap<String, String>,
@@ -154,11 +154,11 @@ pub struct WantedSettings {
 pub struct MasterAddress {
     /// What Redis dials.
     pub host: String,
-    /// Port.
+    /// Where the master is reached on the mesh.
     pub port: u16,
     /// Own user there.
     pub user: String,
-    /// Its password.
+    /// Password of the replication user.
     pub password: secrecy::SecretString,
     /// Name to be listed under.
     pub announce: String,

@@ -28,7 +28,7 @@ use crate::retry::RestartDelays;
 pub struct RedisInstance {
     /// Socket and generated files.
     pub run_dir: PathBuf,
-    /// Data.
+    /// Snapshot and append-only files; outlives the container where there is a volume.
     pub data_dir: PathBuf,
     /// User and group it runs as, when that is not the agent's.
     pub run_as: Option<Owner>,

@@ -30,7 +30,7 @@ const STREAMS: usize = 16;
 /// Largest message that is read.
 const LARGEST: usize = 1024 * 1024;
 
-/// The service.
+/// The gRPC service that the operator speaks to.
 pub struct AgentService {
     node: Arc<Node>,
     executor: CommandExecutor,

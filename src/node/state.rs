@@ -27,19 +27,19 @@ use crate::model::time::UnixMs;
 /// A note, bytes: other programs word parts of them.
 const LONGEST_NOTE: usize = 500;
 
-/// The node.
+/// What the parts of the agent share: the state that is shown, and what changes it.
 pub struct Node {
     /// Paths, ports, time-outs.
     pub settings: Settings,
     /// Who it is.
     pub identity: NodeIdentity,
-    /// Its log.
+    /// Lines of its programs, and of the agent itself.
     pub book: LogBook,
     /// Its files on the volume.
     pub files: StateFile,
     /// The hand on Redis.
     pub redis: RedisControl,
-    /// Kept snapshots.
+    /// Snapshots that are kept whatever becomes of the data.
     pub snapshots: Snapshots,
     /// How Redis reaches a master.
     pub egress: Egress,
@@ -101,13 +101,13 @@ pub struct Parts {
     pub settings: Settings,
     /// Who it is.
     pub identity: NodeIdentity,
-    /// Its log.
+    /// Lines of its programs, and of the agent itself.
     pub book: LogBook,
     /// Its files on the volume.
     pub files: StateFile,
     /// The hand on Redis.
     pub redis: RedisControl,
-    /// Kept snapshots.
+    /// Snapshots that are kept whatever becomes of the data.
     pub snapshots: Snapshots,
     /// How Redis reaches a master.
     pub egress: Egress,

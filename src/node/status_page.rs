@@ -52,9 +52,9 @@ const LIFE: Duration = Duration::from_secs(5);
 pub struct StatusPage {
     /// By the node's clock, milliseconds since the Unix epoch.
     pub time: u64,
-    /// The caller's.
+    /// Sent by the caller, so that an old page cannot pass for a new one.
     pub nonce: String,
-    /// Who speaks.
+    /// The incarnation whose page this is.
     pub incarnation: String,
     /// Which start of its agent speaks; empty while it waits for its volume. A provider may run two
     /// containers of one node.

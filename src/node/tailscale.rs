@@ -92,7 +92,7 @@ impl TailscaledInstance {
         self.state_dir.join(STATE_FILE).exists()
     }
 
-    /// The daemon.
+    /// tailscaled, as this node starts it.
     #[must_use]
     pub fn daemon(&self, settings: &Settings) -> Program {
         let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));

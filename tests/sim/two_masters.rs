@@ -7,7 +7,7 @@ use akash_redis::api::types::{MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Authority;
 use akash_redis::model::time::UnixMs;
-use akash_redis::node::commands::{Memory, Wish, decide};
+use akash_redis::node::commands::{Memory, Intent, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Leadership as _, next_term};
@@ -180,7 +180,7 @@ async fn a_restored_store_is_obeyed() {
     let agent = Memory { highest: Authority { term, epoch: 1 }, ..Memory::default() };
     let restored = SqliteStore::open(&copy).unwrap().take_over().await.unwrap();
     let answer =
-        decide(&agent, 0, Freshness::Fresh, Authority { term: restored, epoch: 1 }, Wish::Other);
+        decide(&agent, 0, Freshness::Fresh, Authority { term: restored, epoch: 1 }, Intent::Other);
     assert!(answer.is_ok(), "term {restored}: {}", answer.unwrap_err());
 }
 

@@ -147,7 +147,7 @@ pub(super) struct Payment {
     pub(super) withdrawn: u128,
 }
 
-/// All tables.
+/// All that the chain remembers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) auth: Auth,
@@ -271,7 +271,7 @@ pub(super) fn lease_payment(lease: &BidKey) -> String {
     format!("deployment/{owner}/{dseq}/{gseq}/{oseq}/{provider}")
 }
 
-/// Governance values.
+/// Values that governance sets.
 #[derive(Clone, Debug)]
 pub struct Params {
     /// Least deposit of a deployment in `uact`.
@@ -303,9 +303,9 @@ impl Default for Params {
 pub struct GenesisAccount {
     /// Address.
     pub address: String,
-    /// Its coins.
+    /// Millionths of an AKT, for fees.
     pub uakt: u128,
-    /// Its coins.
+    /// Millionths of an ACT, for deposits.
     pub uact: u128,
     /// Sequence number of its next ordered transaction.
     pub sequence: u64,

@@ -36,9 +36,9 @@ pub enum ClientError {
     /// It refused the transaction.
     #[error("the chain refused a transaction of the provider: {codespace} code {code}, {log}")]
     Refused {
-        /// Module.
+        /// Module of the chain that the code is of.
         codespace: String,
-        /// Code.
+        /// Number of the refusal within the codespace.
         code: u32,
         /// Its words.
         log: String,

@@ -61,7 +61,7 @@ pub struct Plan<'a> {
     pub volumes: String,
     /// Its address.
     pub node: Ipv4Addr,
-    /// Its command.
+    /// Program and arguments.
     pub command: Vec<OsString>,
     /// All of its environment.
     pub env: Vec<(OsString, OsString)>,

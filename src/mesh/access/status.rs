@@ -35,7 +35,7 @@ impl AccessStatus {
         )
     }
 
-    /// Follows it.
+    /// The present status, and each change of it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<OwnMesh> {
         self.0.subscribe()

@@ -23,7 +23,7 @@ pub enum Kind {
 pub struct Finding {
     /// How it is to be taken.
     pub kind: Kind,
-    /// One sentence.
+    /// What was found, what it means, and what to do.
     pub text: String,
 }
 

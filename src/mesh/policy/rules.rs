@@ -16,7 +16,7 @@ pub(super) struct Rules {
     pub unknown: BTreeSet<(String, String)>,
 }
 
-/// One rule.
+/// A grant or an ACL, with its selectors resolved.
 pub(super) struct Rule {
     /// How people find it, e.g. `grant 2`.
     pub name: String,

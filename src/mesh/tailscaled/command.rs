@@ -27,7 +27,7 @@ pub const SOCKS5_FLAG: &str = "--socks5-server=";
 pub struct Daemon<'a> {
     /// Its state; kept, it stays the same device.
     pub state_dir: &'a Path,
-    /// Its LocalAPI.
+    /// Unix socket on which it is to serve its LocalAPI.
     pub socket: &'a Path,
     /// Its SOCKS5 proxy.
     pub socks5: SocketAddr,
@@ -59,7 +59,7 @@ impl Daemon<'_> {
     }
 }
 
-/// A login.
+/// A login of a tailscaled that runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
     /// LocalAPI of the tailscaled that shall log in.

@@ -17,9 +17,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// A process that is not our child, known by the socket it listens on.
 #[derive(Debug)]
 pub struct Adopted {
-    /// Its number.
+    /// The process that listened on the socket when it was found.
     pub pid: Pid,
-    /// Its LocalAPI.
+    /// Unix socket of its LocalAPI.
     pub socket: PathBuf,
 }
 

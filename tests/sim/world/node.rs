@@ -5,7 +5,7 @@ use akash_redis::model::node::{
     AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, ReplicaState,
     Role,
 };
-use akash_redis::node::commands::{Memory, Wish, decide};
+use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::wire::akash_redis::agent::v1 as wire;
 
@@ -275,20 +275,20 @@ impl Node {
         let authority = request.authority.unwrap_or_default();
         let authority = Authority { term: authority.term, epoch: authority.epoch };
         let command = request.command.ok_or("no command")?;
-        let wish = match &command {
-            Command::Promote(_) | Command::Unfence(_) => Wish::Lead,
+        let intent = match &command {
+            Command::Promote(_) | Command::Unfence(_) => Intent::Lead,
             Command::Follow(f) => {
-                Wish::Follow { incarnation: &f.master_incarnation, name: &f.master_name }
+                Intent::Follow { incarnation: &f.master_incarnation, name: &f.master_name }
             }
-            _ => Wish::Other,
+            _ => Intent::Other,
         };
         let fresh = if request.nonce == self.nonce.to_string() {
             Freshness::Fresh
         } else {
             Freshness::Stale
         };
-        self.memory =
-            decide(&self.memory, self.floor, fresh, authority, wish).map_err(|e| e.to_string())?;
+        self.memory = decide(&self.memory, self.floor, fresh, authority, intent)
+            .map_err(|e| e.to_string())?;
         if self.process != Process::Running {
             return Err("redis does not run".to_owned());
         }
