@@ -118,19 +118,12 @@ async fn a_master_cut_off_from_everybody_stops_before_the_next_one_starts() {
     });
     world.until_ready("cache").await;
     world.assert_one_writer();
-    if let Some(lost) = world
-        .stored("cache")
-        .await
-        .record
-        .last_failover
-        .and_then(|r| r.lost_bytes)
-        .filter(|b| *b > 0)
-    {
-        assert!(
-            world.nodes.with(&old, |n| !n.saved.is_empty()),
-            "{lost} bytes were wiped without a snapshot"
-        );
-    }
+    let report = world.stored("cache").await.record.last_failover.expect("a report");
+    assert!(report.lost_bytes.is_some_and(|bytes| bytes > 0), "it wrote alone: {report:?}");
+    assert!(
+        world.nodes.with(&old, |n| !n.saved.is_empty()),
+        "its own writes were wiped without a snapshot: {report:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,8 +43,11 @@ fn passes<Q: Message + Default, A: Message + Default>(case: &Case) {
     let request =
         Q::decode(case.request().as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     assert_eq!(hex::encode(request.encode_to_vec()), case.request, "request of {}", case.name);
-    if let Ok(answer) = case.answer() {
-        A::decode(answer.as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    match case.answer() {
+        Ok(answer) => {
+            A::decode(answer.as_slice()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        }
+        Err(status) => assert!(!status.message().is_empty(), "{} has no reason", case.name),
     }
 }
 
@@ -781,11 +784,10 @@ async fn a_text_that_is_no_text_does_not_hide_the_refusal() {
     );
 }
 
-/// With `AKASH_GRPC` naming a running node, its answers are read too; without it there is nothing
-/// to see.
 #[tokio::test]
+#[ignore = "asks a node that runs elsewhere, which AKASH_GRPC names"]
 async fn a_running_node_is_read() {
-    let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
+    let uri = std::env::var("AKASH_GRPC").expect("AKASH_GRPC names a running node");
     let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| CHAIN_ID.into());
     let wallet = Wallet::from_phrase(&PHRASE.into(), 0).expect("a good phrase");
     let settings = ChainSettings {

@@ -360,12 +360,11 @@ async fn a_chain_of_another_name_is_not_used() {
     assert!(matches!(client.check().await, Err(ChainError::InvalidResponse { .. })));
 }
 
-/// With `AKASH_GRPC` naming a running node on which the accounts of the phrase are rich, a
-/// deployment lives there from create to close; the gas of each transaction is printed. Without it
-/// there is nothing to see.
+/// The gas of each transaction is printed.
 #[tokio::test]
+#[ignore = "spends on a chain that runs elsewhere: AKASH_GRPC names a node, the accounts of the phrase are rich there"]
 async fn a_running_node_carries_a_deployment_from_create_to_close() {
-    let Ok(uri) = std::env::var("AKASH_GRPC") else { return };
+    let uri = std::env::var("AKASH_GRPC").expect("AKASH_GRPC names a running node");
     let chain_id = std::env::var("AKASH_CHAIN_ID").unwrap_or_else(|_| "akash-local".into());
     let shutdown = CancellationToken::new();
     let _end = shutdown.clone().drop_guard();

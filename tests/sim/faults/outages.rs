@@ -48,6 +48,7 @@ async fn the_chain_is_away_at_the_start() {
 async fn the_chain_goes_away_in_the_middle() {
     // At different moments: nothing created, waiting for bids, leases on their way, manifests
     // delivered.
+    let mut waited = 0;
     for (seed, after) in [(121, 0), (122, 6), (123, 20), (124, 26), (125, 32), (126, 40)] {
         let world = bidding(seed).await;
         tokio::time::sleep(Duration::from_secs(after)).await;
@@ -55,11 +56,13 @@ async fn the_chain_goes_away_in_the_middle() {
         told(&world, "cache", "Funded", "Unknown", &["the chain does not answer"]).await;
         if live(&world).await.len() == 3 && !world.ready("cache").await {
             waits_for(&world, "cache", "the chain").await;
+            waited += 1;
         }
         tokio::time::sleep(OUTAGE).await;
         world.chain.fault(|f| f.away = false);
         comes_up_and_goes(&world, "cache").await;
     }
+    assert!(waited > 0, "a cluster that was neither empty nor whole was met {waited} times");
 }
 
 #[tokio::test(start_paused = true)]
