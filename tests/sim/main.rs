@@ -9,5 +9,6 @@ mod faults;
 mod giving_up;
 mod lifecycle;
 mod many_clusters;
+mod store_contract;
 mod two_masters;
 mod world;

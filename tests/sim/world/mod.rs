@@ -6,6 +6,7 @@ pub mod clock;
 pub mod fuse;
 pub mod gateway;
 pub mod many;
+pub mod memory;
 pub mod mesh;
 pub mod node;
 pub mod nodes;
@@ -28,7 +29,6 @@ use akash_redis::model::money::Uact;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
-use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -36,9 +36,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use chain::SimChain;
-use clock::Clock;
+use clock::{Clock, OperatorClock};
 use fuse::Fuse;
 use gateway::SimGateway;
+use memory::MemoryStore;
 use mesh::{SimMesh, Tailnet};
 use nodes::{Nodes, SimAgents};
 use status_page::Witness;
@@ -79,7 +80,7 @@ pub struct World {
     pub tailnet: Arc<Mutex<Tailnet>>,
     pub nodes: Arc<Nodes>,
     pub gateway: Arc<SimGateway>,
-    pub store: Arc<SqliteStore>,
+    pub store: Arc<MemoryStore>,
     pub witness: Arc<Witness>,
     /// How the operator itself stands on the mesh.
     pub own_mesh: watch::Sender<OwnMesh>,
@@ -104,7 +105,7 @@ impl World {
     pub fn on(terms: Terms) -> Arc<Self> {
         let clock = Clock::start();
         let fuse = Arc::new(Fuse::default());
-        let store = SqliteStore::open_in_memory().unwrap();
+        let store = MemoryStore::new(OperatorClock::new(clock));
         let witness = Witness::new(store.clone(), root().installation_id());
         let chain = SimChain::new(clock, fuse.clone(), witness.clone(), terms);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::money::Uact;
 use akash_redis::model::record::{Change, Incarnation, Record};
-use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Objects as _, Stored};
+
+use super::memory::MemoryStore;
 
 /// What it saw.
 pub struct Witness {
-    store: Arc<SqliteStore>,
+    store: Arc<MemoryStore>,
     installation: InstallationId,
     /// Who was promoted in each epoch of each cluster.
     promoted: Mutex<BTreeMap<(String, u64), IncarnationName>>,
@@ -20,7 +21,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    pub fn new(store: Arc<SqliteStore>, installation: InstallationId) -> Arc<Self> {
+    pub fn new(store: Arc<MemoryStore>, installation: InstallationId) -> Arc<Self> {
         Arc::new(Self { store, installation, promoted: Mutex::default(), broken: Mutex::default() })
     }
 

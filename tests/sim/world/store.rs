@@ -7,17 +7,17 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::Changes;
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
-use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored};
 use async_trait::async_trait;
 
 use super::fuse::Fuse;
+use super::memory::MemoryStore;
 use super::status_page::Witness;
 
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost
 /// between their writes.
 pub struct FusedStore {
-    pub inner: Arc<SqliteStore>,
+    pub inner: Arc<MemoryStore>,
     pub fuse: Arc<Fuse>,
     pub witness: Arc<Witness>,
 }

@@ -1,0 +1,227 @@
+//! What `store` promises, whatever home it has: the file of a running operator, and the memory of a
+//! simulation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use akash_redis::api::status::Status;
+use akash_redis::api::types::RedisCluster;
+use akash_redis::changes::Change;
+use akash_redis::model::chain::SignedTx;
+use akash_redis::model::record::Record;
+use akash_redis::model::time::UnixMs;
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Event, Store, StoreError};
+
+use crate::world::clock::{Clock, OperatorClock};
+use crate::world::memory::MemoryStore;
+
+/// An empty store, and the same one as a second operator process sees it.
+type Pair = [Arc<dyn Store>; 2];
+
+fn homes() -> [Pair; 2] {
+    let file = SqliteStore::open_in_memory().unwrap();
+    let memory = MemoryStore::new(OperatorClock::new(Clock::start()));
+    [[file.clone(), file.as_another_operator()], [memory.clone(), memory.as_another_operator()]]
+}
+
+fn cluster(name: &str, nodes: u32) -> RedisCluster {
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": {"name": name}, "spec": {"nodes": nodes}
+    }))
+    .unwrap()
+}
+
+fn signed(hash: &str, timeout: u64) -> SignedTx {
+    SignedTx {
+        dseq: 7,
+        purpose: "create".into(),
+        bytes: vec![0, 255, 1],
+        hash: hash.into(),
+        timeout: UnixMs(timeout),
+    }
+}
+
+fn event(n: u64) -> Event {
+    Event {
+        at: UnixMs(n),
+        cluster: "cache".into(),
+        reason: "Tested".into(),
+        message: format!("number {n}"),
+    }
+}
+
+fn epoch(epoch: u64) -> Record {
+    Record { epoch, ..Record::default() }
+}
+
+#[tokio::test]
+async fn generation_follows_the_spec_and_the_version_follows_every_change() {
+    for [store, _] in homes() {
+        let made = store.apply(cluster("cache", 3)).await.unwrap().cluster.metadata;
+        assert_eq!((made.generation, made.resource_version.as_deref()), (Some(1), Some("1")));
+
+        let same = store.apply(cluster("cache", 3)).await.unwrap().cluster.metadata;
+        assert_eq!(same, made, "nothing changed, so nothing moved");
+
+        let mut labelled = cluster("cache", 3);
+        labelled.metadata.labels = BTreeMap::from([("team".into(), "red".into())]);
+        let metadata = store.apply(labelled).await.unwrap().cluster.metadata;
+        assert_eq!(
+            (metadata.generation, metadata.resource_version.as_deref()),
+            (Some(1), Some("2"))
+        );
+
+        store.set_status("cache", &Status { epoch: 4, ..Status::default() }).await.unwrap();
+        let grown = store.apply(cluster("cache", 5)).await.unwrap().cluster;
+        let metadata = &grown.metadata;
+        assert_eq!(
+            (metadata.generation, metadata.resource_version.as_deref()),
+            (Some(2), Some("4"))
+        );
+        assert_eq!(grown.status.unwrap().epoch, 4, "an apply leaves the status alone");
+        assert_eq!(metadata.creation_timestamp, made.creation_timestamp);
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_what_is_wanted_is_announced_by_name_and_nothing_else_is() {
+    for [store, another] in homes() {
+        let mut changes = store.changes();
+        for name in ["cache", "cache", "other"] {
+            store.apply(cluster(name, 3)).await.unwrap();
+        }
+        store.set_status("cache", &Status { epoch: 4, ..Status::default() }).await.unwrap();
+        store.set_record("cache", 0, &Record::default()).await.unwrap();
+        store.mark_deleted("cache").await.unwrap();
+        store.remove("cache").await.unwrap();
+        drop((store, another));
+        let mut heard = Vec::new();
+        while let Some(change) = changes.next().await {
+            heard.push(change);
+        }
+        let names = ["cache", "other", "cache", "cache"].map(|name| Change::Key(name.to_owned()));
+        assert_eq!(heard, names, "made, made, marked, removed");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_something_that_moved_meanwhile_is_a_conflict() {
+    for [store, _] in homes() {
+        let mut stale = store.apply(cluster("cache", 3)).await.unwrap().cluster;
+        store.apply(cluster("cache", 4)).await.unwrap();
+        stale.spec.nodes = 5;
+        assert!(matches!(store.apply(stale).await, Err(StoreError::Conflict { .. })));
+
+        assert_eq!(store.set_record("cache", 0, &epoch(1)).await.unwrap(), 1);
+        let again = store.set_record("cache", 0, &Record::default()).await;
+        assert!(matches!(again, Err(StoreError::Conflict { .. })), "{again:?}");
+        let stored = store.get("cache").await.unwrap();
+        assert_eq!(
+            (stored.record, stored.record_version, stored.cluster.spec.nodes),
+            (epoch(1), 1, 4)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_cannot_be_changed() {
+    for [store, _] in homes() {
+        let mut ghost = cluster("cache", 3);
+        ghost.metadata.resource_version = Some("9".into());
+        assert!(matches!(store.apply(ghost).await, Err(StoreError::Conflict { .. })));
+        let ends = [
+            store.get("cache").await.map(drop),
+            store.mark_deleted("cache").await,
+            store.set_record("cache", 0, &Record::default()).await.map(drop),
+            store.set_status("cache", &Status::default()).await,
+            store.remove("cache").await,
+        ];
+        for end in ends {
+            assert!(matches!(end, Err(StoreError::NotFound { .. })), "{end:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_that_was_superseded_writes_nothing() {
+    for [old, new] in homes() {
+        old.apply(cluster("cache", 3)).await.unwrap();
+        let first = old.take_over().await.unwrap();
+        old.set_record("cache", 0, &Record::default()).await.unwrap();
+        let second = new.take_over().await.unwrap();
+        assert!(second > first);
+        let ends = [
+            old.set_record("cache", 1, &epoch(9)).await.map(drop),
+            old.set_status("cache", &Status::default()).await,
+            old.keep_tx("cache", &signed("A", 5)).await,
+            old.drop_tx("A").await,
+            old.add_events(&[event(1)]).await,
+            old.remove("cache").await,
+        ];
+        for end in ends {
+            assert!(
+                matches!(end, Err(StoreError::Superseded { ours, theirs }) if (ours, theirs) == (first, second)),
+                "{end:?}"
+            );
+        }
+        let seen = new.get("cache").await.unwrap();
+        assert_eq!((seen.record.epoch, seen.cluster.status), (0, None));
+        assert_eq!(
+            (new.kept_txs().await.unwrap(), new.events("cache").await.unwrap()),
+            (vec![], vec![])
+        );
+        new.set_record("cache", 1, &Record::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn deletion_is_marked_once_and_carried_out_by_the_operator() {
+    for [store, _] in homes() {
+        store.apply(cluster("cache", 3)).await.unwrap();
+        store.mark_deleted("cache").await.unwrap();
+        let marked = store.get("cache").await.unwrap().cluster.metadata;
+        assert!(marked.deletion_timestamp.is_some());
+        store.mark_deleted("cache").await.unwrap();
+        assert_eq!(store.get("cache").await.unwrap().cluster.metadata, marked);
+        let again = store.apply(cluster("cache", 5)).await.unwrap().cluster.metadata;
+        assert_eq!(
+            again.deletion_timestamp, marked.deletion_timestamp,
+            "an apply does not take a deletion back"
+        );
+        store.remove("cache").await.unwrap();
+        assert!(store.list().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn transactions_are_kept_once_until_they_are_dropped() {
+    for [store, _] in homes() {
+        store.apply(cluster("cache", 3)).await.unwrap();
+        for tx in [signed("A", 7), signed("B", 5), signed("A", 7)] {
+            store.keep_tx("cache", &tx).await.unwrap();
+        }
+        store.remove("cache").await.unwrap();
+        let kept = [signed("B", 5), signed("A", 7)].map(|tx| ("cache".to_owned(), tx));
+        assert_eq!(store.kept_txs().await.unwrap(), kept, "they may land after their cluster");
+        store.drop_tx("B").await.unwrap();
+        assert_eq!(store.kept_txs().await.unwrap(), kept[1..]);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_events_are_kept_and_outlive_their_cluster_until_its_name_is_used_again() {
+    for [store, _] in homes() {
+        let now = store.apply(cluster("cache", 3)).await.unwrap();
+        assert_eq!(now.record_version, 0);
+        let events: Vec<_> =
+            (0..1003).map(|n| Event { at: UnixMs(u64::MAX >> 12), ..event(n) }).collect();
+        store.add_events(&events).await.unwrap();
+        store.add_events(&[]).await.unwrap();
+        assert_eq!(store.events("cache").await.unwrap(), events[3..], "oldest first");
+        store.remove("cache").await.unwrap();
+        assert_eq!(store.events("cache").await.unwrap().len(), 1000, "how it ended can be read");
+        store.apply(cluster("cache", 1)).await.unwrap();
+        assert_eq!(store.events("cache").await.unwrap(), []);
+    }
+}

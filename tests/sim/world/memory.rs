@@ -1,0 +1,277 @@
+//! A store in memory: the promises of `store`, no thread of its own, and the world's clock.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use akash_redis::api::status::Status;
+use akash_redis::api::types::RedisCluster;
+use akash_redis::changes::{Changes, Notifier};
+use akash_redis::model::chain::SignedTx;
+use akash_redis::model::record::Record;
+use akash_redis::store::{
+    Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored, next_term,
+};
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::clock::OperatorClock;
+
+/// Events kept for each cluster.
+const EVENTS_KEPT: usize = 1000;
+/// Events of a cluster that is gone are kept so long, milliseconds.
+const EVENTS_OF_THE_GONE_MS: u64 = 7 * 24 * 3600 * 1000;
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Stored>,
+    resource_version: u64,
+    /// In the order in which they were kept.
+    txs: Vec<(String, SignedTx)>,
+    events: BTreeMap<String, Vec<Event>>,
+    term: u64,
+}
+
+struct Shared {
+    clock: OperatorClock,
+    state: Mutex<State>,
+    changes: Notifier<String>,
+}
+
+/// The store as one operator process sees it.
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+    /// Term of that process; 0 until it took over.
+    term: AtomicU64,
+}
+
+impl MemoryStore {
+    pub fn new(clock: OperatorClock) -> Arc<Self> {
+        let shared = Shared { clock, state: Mutex::default(), changes: Notifier::default() };
+        Arc::new(Self { shared: Arc::new(shared), term: AtomicU64::new(0) })
+    }
+
+    /// The same store as another operator sees it: with a term of its own.
+    pub fn as_another_operator(&self) -> Arc<Self> {
+        Arc::new(Self { shared: self.shared.clone(), term: AtomicU64::new(0) })
+    }
+
+    /// A change that belongs to the operator in charge.
+    fn in_charge<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (ours, mut state) = (self.term.load(Ordering::SeqCst), self.state());
+        let theirs = state.term;
+        if theirs > ours {
+            Err(StoreError::Superseded { ours, theirs })
+        } else {
+            change(&mut state)
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn find(&mut self, name: &str) -> Result<&mut Stored, StoreError> {
+        self.objects.get_mut(name).ok_or_else(|| StoreError::NotFound { name: name.to_owned() })
+    }
+
+    fn next_version(&mut self) -> Option<String> {
+        self.resource_version += 1;
+        Some(self.resource_version.to_string())
+    }
+
+    /// Creates or replaces the desired part; also says whether anything changed.
+    fn apply(
+        &mut self,
+        wanted: RedisCluster,
+        created: String,
+    ) -> Result<(Stored, bool), StoreError> {
+        let name = wanted.metadata.name.clone();
+        let present = self.objects.get(&name).cloned();
+        let version = present.as_ref().and_then(|p| p.cluster.metadata.resource_version.clone());
+        if wanted.metadata.resource_version.is_some() && wanted.metadata.resource_version != version
+        {
+            return Err(StoreError::Conflict { name });
+        }
+        let mut stored = if let Some(present) = present {
+            let (old, new) = (&present.cluster, &wanted);
+            let same = (&old.spec, &old.metadata.labels, &old.metadata.annotations)
+                == (&new.spec, &new.metadata.labels, &new.metadata.annotations);
+            if same {
+                return Ok((present, false));
+            }
+            present
+        } else {
+            // An earlier cluster of this name is somebody else's story.
+            self.events.remove(&name);
+            let mut cluster = wanted.clone();
+            cluster.status = None;
+            cluster.metadata.generation = Some(1);
+            cluster.metadata.creation_timestamp = Some(created);
+            cluster.metadata.deletion_timestamp = None;
+            Stored { cluster, record: Record::default(), record_version: 0 }
+        };
+        let metadata = &mut stored.cluster.metadata;
+        if stored.cluster.spec != wanted.spec {
+            metadata.generation = metadata.generation.map(|n| n + 1);
+        }
+        metadata.labels = wanted.metadata.labels;
+        metadata.annotations = wanted.metadata.annotations;
+        metadata.resource_version = self.next_version();
+        stored.cluster.spec = wanted.spec;
+        self.objects.insert(name, stored.clone());
+        Ok((stored, true))
+    }
+}
+
+/// What the other home of these would bring back: it keeps them as text.
+fn kept<T: Serialize + DeserializeOwned>(value: &T) -> T {
+    serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+}
+
+#[async_trait]
+impl Objects for MemoryStore {
+    async fn list(&self) -> Result<Vec<Stored>, StoreError> {
+        Ok(self.state().objects.values().cloned().collect())
+    }
+
+    async fn get(&self, name: &str) -> Result<Stored, StoreError> {
+        self.state().find(name).cloned()
+    }
+
+    async fn apply(&self, cluster: RedisCluster) -> Result<Stored, StoreError> {
+        let created = self.shared.clock.now().to_string();
+        let (stored, changed) = self.state().apply(kept(&cluster), created)?;
+        if changed {
+            self.shared.changes.notify(stored.cluster.metadata.name.clone());
+        }
+        Ok(stored)
+    }
+
+    async fn mark_deleted(&self, name: &str) -> Result<(), StoreError> {
+        let now = self.shared.clock.now().to_string();
+        {
+            let mut state = self.state();
+            if state.find(name)?.cluster.metadata.deletion_timestamp.is_some() {
+                return Ok(());
+            }
+            let version = state.next_version();
+            let metadata = &mut state.find(name)?.cluster.metadata;
+            (metadata.deletion_timestamp, metadata.resource_version) = (Some(now), version);
+        }
+        self.shared.changes.notify(name.to_owned());
+        Ok(())
+    }
+
+    async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            if state.find(name)?.cluster.status.as_ref() == Some(status) {
+                return Ok(());
+            }
+            let version = state.next_version();
+            let cluster = &mut state.find(name)?.cluster;
+            (cluster.status, cluster.metadata.resource_version) = (Some(kept(status)), version);
+            Ok(())
+        })
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let oldest = self.shared.clock.now().0.saturating_sub(EVENTS_OF_THE_GONE_MS);
+        self.in_charge(|state| {
+            state.find(name)?;
+            state.objects.remove(name);
+            let State { objects, events, .. } = state;
+            for (_, events) in events.iter_mut().filter(|(name, _)| !objects.contains_key(*name)) {
+                events.retain(|event| event.at.0 >= oldest);
+            }
+            Ok(())
+        })?;
+        self.shared.changes.notify(name.to_owned());
+        Ok(())
+    }
+
+    fn changes(&self) -> Changes<String> {
+        self.shared.changes.subscribe()
+    }
+}
+
+#[async_trait]
+impl Records for MemoryStore {
+    async fn set_record(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError> {
+        self.in_charge(|state| {
+            let stored = state.find(name)?;
+            if stored.record_version != expected {
+                return Err(StoreError::Conflict { name: name.to_owned() });
+            }
+            (stored.record, stored.record_version) = (kept(record), expected + 1);
+            Ok(expected + 1)
+        })
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryStore {
+    async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            if !state.txs.iter().any(|(_, known)| known.hash == tx.hash) {
+                state.txs.push((cluster.to_owned(), tx.clone()));
+            }
+            Ok(())
+        })
+    }
+
+    async fn kept_txs(&self) -> Result<Vec<(String, SignedTx)>, StoreError> {
+        let mut txs = self.state().txs.clone();
+        txs.sort_by_key(|(_, tx)| tx.timeout);
+        Ok(txs)
+    }
+
+    async fn drop_tx(&self, hash: &str) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            state.txs.retain(|(_, tx)| tx.hash != hash);
+            Ok(())
+        })
+    }
+}
+
+#[async_trait]
+impl Events for MemoryStore {
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            for event in events {
+                let known = state.events.entry(event.cluster.clone()).or_default();
+                known.push(event.clone());
+                let surplus = known.len().saturating_sub(EVENTS_KEPT);
+                known.drain(..surplus);
+            }
+            Ok(())
+        })
+    }
+
+    async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
+        Ok(self.state().events.get(cluster).cloned().unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Leadership for MemoryStore {
+    async fn take_over(&self) -> Result<u64, StoreError> {
+        let now = self.shared.clock.now();
+        let mut state = self.state();
+        // Two that take over at one moment differ by the term before them.
+        state.term = next_term(state.term, now, 0);
+        self.term.store(state.term, Ordering::SeqCst);
+        Ok(state.term)
+    }
+}
