@@ -2,12 +2,14 @@
 //! a sentence, and leave nothing behind.
 
 mod chain;
+mod clocks;
 mod devices;
 mod market;
 mod money;
 mod outages;
 mod quarantine;
-mod walk;
+mod syncs;
+pub mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +27,14 @@ const LONG: Duration = Duration::from_hours(2);
 
 /// A cluster of three that is up and takes writes.
 async fn running(terms: Terms) -> Arc<World> {
+    running_as(terms, THREE).await
+}
+
+/// One of another manifest.
+async fn running_as(terms: Terms, yaml: &str) -> Arc<World> {
     let world = World::on(terms);
     world.start_operator().await;
-    world.apply(THREE).await;
+    world.apply(yaml).await;
     world.until_ready("cache").await;
     let before = world.written();
     world.until("writes", Duration::from_mins(1), async || world.written() > before + 20).await;

@@ -1,7 +1,7 @@
 //! The chain of a simulation: the local market's ledger under the virtual clock, with a block every
 //! six seconds. Every change goes through signed bytes, ours as those of the providers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use akash_redis::model::money::Uact;
 use akash_redis::model::time::UnixMs;
 use akash_redis::wire::akash::deployment::v1::DeploymentId;
 use akash_redis::wire::akash::deployment::v1beta4 as deployment;
-use akash_redis::wire::akash::market::v1::LeaseFilters;
 use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
+use akash_redis::wire::akash::market::v1::{LeaseClosedReason, LeaseFilters};
 use akash_redis::wire::akash::market::v1beta5 as market;
 use async_trait::async_trait;
 
@@ -39,6 +39,10 @@ const CALL: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that were not found are sent again after this time.
 const SEND_AGAIN: Duration = Duration::from_secs(10);
+/// No transaction is waited for any longer while the endpoint shows no new block.
+const STANDS_STILL: Duration = Duration::from_mins(3);
+/// Blocks that an endpoint can be behind by.
+pub const REMEMBERED: usize = 20;
 /// Life of a transaction in block time, nanoseconds.
 const LIFE_NANOS: u64 = 60_000_000_000;
 /// Everybody's uakt: more than all fees of any run.
@@ -72,8 +76,8 @@ fn market(wallet: Uact) -> Ledger {
 /// Everything behind the chain's endpoint.
 struct State {
     ledger: Ledger,
-    /// One block ago, for readings that come late.
-    before: View,
+    /// The blocks before the last, the youngest first, for endpoints that are behind.
+    before: VecDeque<View>,
     /// An endpoint that stopped following the chain.
     stuck: Option<View>,
     providers: Vec<Provider>,
@@ -98,14 +102,22 @@ pub struct SimChain {
 pub struct Faults {
     /// Its endpoint does not answer; blocks go on.
     pub away: bool,
-    /// Readings show the block before the last.
-    pub stale: bool,
+    /// The endpoint is so many blocks behind, of at most [`REMEMBERED`].
+    pub behind: usize,
     /// So many bids are taken back in the moment in which they are to become a lease.
     pub vanishing: u32,
     /// What readings say of the time between blocks, milliseconds, in place of the truth.
     pub block_ms: Option<u64>,
     /// The client sends nothing: its day's fees are spent.
     pub fees_spent: bool,
+}
+
+impl State {
+    /// The chain as its endpoint shows it.
+    fn shown(&self, behind: usize) -> &View {
+        let late = behind.checked_sub(1).and_then(|n| self.before.get(n).or(self.before.back()));
+        self.stuck.as_ref().or(late).unwrap_or(self.ledger.view())
+    }
 }
 
 impl SimChain {
@@ -115,7 +127,7 @@ impl SimChain {
         let providers: Vec<_> = (0..providers).map(Provider::new).collect();
         let ledger = if wallet == USUAL { MARKET.clone() } else { market(wallet) };
         let state = State {
-            before: ledger.view().clone(),
+            before: VecDeque::new(),
             stuck: None,
             ledger,
             providers,
@@ -145,7 +157,8 @@ impl SimChain {
                     let _ = state.ledger.submit(&tx);
                 }
             }
-            state.before = state.ledger.view().clone();
+            state.before.push_front(state.ledger.view().clone());
+            state.before.truncate(REMEMBERED);
             state.ledger.advance(now);
         }
     }
@@ -196,6 +209,16 @@ impl SimChain {
         self.see(|v| {
             v.leases().any(|l| {
                 l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
+            })
+        })
+    }
+
+    /// Its owner closed the lease of a deployment.
+    pub fn closed_by_owner(&self, dseq: u64) -> bool {
+        self.see(|v| {
+            v.leases().any(|l| {
+                l.reason() == LeaseClosedReason::LeaseClosedOwner
+                    && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
             })
         })
     }
@@ -313,10 +336,7 @@ impl SimChain {
 
     fn away(&self) -> Result<(), ChainError> {
         if self.faults().away {
-            return Err(ChainError::Away {
-                endpoint: "http://chain.test".to_owned(),
-                source: "connection refused".into(),
-            });
+            return Err(away("connection refused"));
         }
         Ok(())
     }
@@ -330,10 +350,11 @@ impl SimChain {
     }
 
     fn sign_now(&self, msg: &ChainMsg) -> Result<SignedTx, TxError> {
+        let behind = self.faults().behind;
         let state = &mut *self.state.lock().unwrap();
         state.signed += 1;
-        let timeout =
-            state.ledger.view().block().time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
+        let block = state.shown(behind).block();
+        let timeout = block.time_ns + LIFE_NANOS - 1_000_000_000 + state.signed;
         let body = tx::body(WALLET.address(), msg, timestamp(timeout));
         let offer = fees::for_simulation(GasPrice::USUAL, None);
         let draft = tx::raw(body.clone(), tx::auth_info(WALLET.public_key(), &offer), Vec::new());
@@ -390,15 +411,21 @@ impl SimChain {
 
     /// Its end, when it has one; else the block time up to which it was looked for.
     fn look(&self, tx: &SignedTx) -> Result<TxOutcome, UnixMs> {
+        let behind = self.faults().behind;
         let state = self.state.lock().unwrap();
-        match state.ledger.tx(&tx.hash) {
-            None => Err(UnixMs(state.ledger.view().block().time_ns / 1_000_000)),
+        let block = state.shown(behind).block();
+        match state.ledger.tx(&tx.hash).filter(|record| record.block.height <= block.height) {
+            None => Err(UnixMs(block.time_ns / 1_000_000)),
             Some(record) => Ok(match &record.error {
                 None => TxOutcome::Landed { height: i64::try_from(record.block.height).unwrap() },
                 Some(error) => failed(error),
             }),
         }
     }
+}
+
+fn away(why: &'static str) -> ChainError {
+    ChainError::Away { endpoint: "http://chain.test".to_owned(), source: why.into() }
 }
 
 fn failed(error: &TxError) -> TxOutcome {
@@ -492,11 +519,8 @@ impl Chain for SimChain {
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
-        let late = self.faults().stale;
-        let state = self.state.lock().unwrap();
-        let shown =
-            state.stuck.as_ref().unwrap_or(if late { &state.before } else { state.ledger.view() });
-        let mut view = read(shown, WALLET.address(), known);
+        let behind = self.faults().behind;
+        let mut view = read(self.state.lock().unwrap().shown(behind), WALLET.address(), known);
         view.block_ms = self.faults().block_ms.unwrap_or(view.block_ms);
         Ok(view)
     }
@@ -508,7 +532,8 @@ impl Chain for SimChain {
     }
 
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
-        self.fuse.before().await;
+        let call = format!("sign {} {}", tx::purpose(msg), msg.dseq());
+        self.fuse.before(&call).await;
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
         if self.faults().fees_spent {
@@ -526,19 +551,21 @@ impl Chain for SimChain {
             self.judge(msg).await;
         }
         self.vanish(msg);
-        self.fuse.after().await;
+        self.fuse.after(&call, signed.as_ref().map(|tx| tx.timeout)).await;
         signed
     }
 
     async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
-        self.fuse.before().await;
-        let mut send_at = tokio::time::Instant::now();
+        let call = format!("broadcast {} {}", tx.purpose, tx.dseq);
+        self.fuse.before(&call).await;
+        let began = tokio::time::Instant::now();
+        let mut send_at = began;
         let outcome = loop {
             self.patiently_away().await?;
             if tokio::time::Instant::now() >= send_at {
                 send_at += SEND_AGAIN;
                 let refused = self.submit(tx);
-                self.fuse.after().await;
+                self.fuse.after(&call, &refused).await;
                 if let Some(outcome) = refused {
                     return Ok(outcome);
                 }
@@ -546,10 +573,13 @@ impl Chain for SimChain {
             match self.look(tx) {
                 Ok(outcome) => break outcome,
                 Err(block_time) if block_time > tx.timeout + 3 * BLOCK => break TxOutcome::Expired,
+                Err(_) if began.elapsed() > STANDS_STILL => {
+                    return Err(away("the blocks stand still"));
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
             }
         };
-        self.fuse.after().await;
+        self.fuse.after(&call, &outcome).await;
         Ok(outcome)
     }
 }

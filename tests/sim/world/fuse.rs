@@ -1,20 +1,33 @@
 //! Crashes: the operator dies just before or just after its n-th call to the outside world.
 
+use std::fmt::{Debug, Display};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the operator's calls; when the set one is reached, that call never returns and the crash
-/// is reported.
-#[derive(Default)]
+use super::clock::Clock;
+use super::trace::Trace;
+
+/// Counts and notes the operator's calls; when the set one is reached, that call never returns and
+/// the crash is reported.
 pub struct Fuse {
+    pub trace: Trace,
     calls: AtomicU64,
     at: Mutex<Option<u64>>,
     blown: Notify,
 }
 
 impl Fuse {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            trace: Trace::new(clock),
+            calls: AtomicU64::default(),
+            at: Mutex::default(),
+            blown: Notify::default(),
+        }
+    }
+
     /// The operator dies at this call from now on (each effect counts twice: before and after it
     /// happened).
     pub fn set(&self, calls_from_now: u64) {
@@ -32,12 +45,14 @@ impl Fuse {
     }
 
     /// A call begins.
-    pub async fn before(&self) {
+    pub async fn before(&self, call: impl Display) {
+        self.trace.add(&call.to_string());
         self.tick().await;
     }
 
     /// A call has had its effect, its answer is on its way.
-    pub async fn after(&self) {
+    pub async fn after(&self, call: impl Display, answer: impl Debug) {
+        self.trace.add(&format!("{call}: {answer:?}"));
         self.tick().await;
     }
 
@@ -52,6 +67,7 @@ impl Fuse {
             blows
         };
         if blows {
+            self.trace.add("the operator dies");
             self.blown.notify_one();
             std::future::pending::<()>().await;
         }

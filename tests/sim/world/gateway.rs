@@ -21,6 +21,7 @@ use super::fuse::Fuse;
 use super::mesh::Tailnet;
 use super::node::Node;
 use super::nodes::Nodes;
+use super::status_page::Witness;
 
 /// From a manifest to a node that logs in, in virtual time.
 const START: Duration = Duration::from_secs(2);
@@ -31,6 +32,7 @@ pub struct SimGateway {
     pub tailnet: Arc<Mutex<Tailnet>>,
     pub nodes: Arc<Nodes>,
     pub fuse: Arc<Fuse>,
+    pub witness: Arc<Witness>,
     /// Deployments whose manifest was taken, and the incarnation that runs there.
     pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
     /// The key in the last manifest of each deployment.
@@ -64,7 +66,10 @@ impl SimGateway {
                 .collect();
             for (dseq, name) in closed {
                 self.delivered.lock().unwrap().remove(&dseq);
-                self.nodes.state.lock().unwrap().nodes.remove(&name);
+                let by_operator = self.chain.closed_by_owner(dseq)
+                    && !self.witness.is_deleted(name.cluster()).await;
+                let mut state = self.nodes.state.lock().unwrap();
+                state.destroyed(&name, by_operator, self.nodes.clock.now().0);
             }
         }
     }
@@ -87,8 +92,7 @@ impl SimGateway {
             nodes.with(&name, |n| {
                 (n.device, n.ip, n.fqdn) = (device.id, device.ip, device.name);
                 n.powered = true;
-                n.boots += 1;
-                n.boot_redis();
+                n.restart_container();
             });
         });
     }
@@ -130,8 +134,9 @@ impl SimGateway {
             else {
                 return;
             };
-            let node =
+            let mut node =
                 Node::new(&name.0, &device.name, &device.ip, &device.id, identity.epoch_floor);
+            node.ephemeral = !identity.persistent;
             nodes.state.lock().unwrap().nodes.insert(name, node);
         });
         Ok(())
@@ -146,7 +151,8 @@ impl Gateway for SimGateway {
         lease: &LeaseId,
         manifest: &str,
     ) -> Result<(), GatewayError> {
-        self.fuse.before().await;
+        let call = format!("manifest for {} to {}", lease.dseq, provider.address);
+        self.fuse.before(&call).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         let result = if self.away.lock().unwrap().contains(&provider.address) {
             Err(GatewayError::Away {
@@ -161,7 +167,7 @@ impl Gateway for SimGateway {
                 body,
             })
         };
-        self.fuse.after().await;
+        self.fuse.after(&call, &result).await;
         result
     }
 
@@ -169,7 +175,7 @@ impl Gateway for SimGateway {
     async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, StatusPageError> {
         let name = IncarnationName(host.to_owned());
         let (now, cut) = (self.nodes.clock.now(), self.pages_away.load(Ordering::SeqCst));
-        let state = self
+        let found = self
             .nodes
             .state
             .lock()
@@ -177,11 +183,11 @@ impl Gateway for SimGateway {
             .nodes
             .get(&name)
             .filter(|n| n.powered && !cut)
-            .map(|n| n.state(now.0));
-        let state = state
+            .map(|n| (n.state(now.0), now.0.saturating_add_signed(n.clock_ahead)));
+        let (state, time) = found
             .ok_or_else(|| StatusPageError { host: host.to_owned(), detail: "away".to_owned() })?;
         let content = page::StatusPage {
-            time: now.0,
+            time,
             nonce: nonce.to_owned(),
             incarnation: state.incarnation,
             boot_id: state.boot_id,

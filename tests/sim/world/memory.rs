@@ -81,9 +81,9 @@ impl State {
         self.objects.get_mut(name).ok_or_else(|| StoreError::NotFound { name: name.to_owned() })
     }
 
-    fn next_version(&mut self) -> Option<String> {
+    fn next_version(&mut self) -> String {
         self.resource_version += 1;
-        Some(self.resource_version.to_string())
+        self.resource_version.to_string()
     }
 
     /// Creates or replaces the desired part; also says whether anything changed.
@@ -123,7 +123,7 @@ impl State {
         }
         metadata.labels = wanted.metadata.labels;
         metadata.annotations = wanted.metadata.annotations;
-        metadata.resource_version = self.next_version();
+        metadata.resource_version = Some(self.next_version());
         stored.cluster.spec = wanted.spec;
         self.objects.insert(name, stored.clone());
         Ok((stored, true))
@@ -161,7 +161,7 @@ impl Objects for MemoryStore {
             if state.find(name)?.cluster.metadata.deletion_timestamp.is_some() {
                 return Ok(());
             }
-            let version = state.next_version();
+            let version = Some(state.next_version());
             let metadata = &mut state.find(name)?.cluster.metadata;
             (metadata.deletion_timestamp, metadata.resource_version) = (Some(now), version);
         }
@@ -174,7 +174,7 @@ impl Objects for MemoryStore {
             if state.find(name)?.cluster.status.as_ref() == Some(status) {
                 return Ok(());
             }
-            let version = state.next_version();
+            let version = Some(state.next_version());
             let cluster = &mut state.find(name)?.cluster;
             (cluster.status, cluster.metadata.resource_version) = (Some(kept(status)), version);
             Ok(())

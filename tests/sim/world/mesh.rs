@@ -87,6 +87,17 @@ impl Tailnet {
             .for_each(|d| name.clone_into(&mut d.name));
     }
 
+    /// The control server, its API and the policy are as they should be.
+    pub fn heal(&mut self) {
+        *self = Self {
+            keys: std::mem::take(&mut self.keys),
+            devices: std::mem::take(&mut self.devices),
+            minted: self.minted,
+            joined: self.joined,
+            ..Self::default()
+        };
+    }
+
     /// Keys that could still be used.
     pub fn usable_keys(&self) -> usize {
         self.keys.iter().filter(|k| !k.invalid).count()
@@ -112,13 +123,17 @@ impl SimMesh {
         Ok(what(&mut tailnet))
     }
 
-    async fn effect<T>(&self, what: impl FnOnce(&mut Tailnet) -> T) -> Result<T, MeshError> {
-        self.fuse.before().await;
+    async fn effect<T>(
+        &self,
+        call: String,
+        what: impl FnOnce(&mut Tailnet) -> T,
+    ) -> Result<T, MeshError> {
+        self.fuse.before(&call).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         let done = self.with(what);
         let slow = self.tailnet.lock().unwrap().slow_answer;
         tokio::time::sleep(slow).await;
-        self.fuse.after().await;
+        self.fuse.after(&call, done.as_ref().map(drop)).await;
         done
     }
 }
@@ -168,7 +183,7 @@ impl MeshControl for SimMesh {
         _tag: &str,
         _life: Duration,
     ) -> Result<MintedKey, MeshError> {
-        let minted = self.effect(|t| {
+        let minted = self.effect(format!("mint {description}"), |t| {
             if t.refuses_keys {
                 return Err(forbidden(403, "an auth key"));
             }
@@ -191,8 +206,10 @@ impl MeshControl for SimMesh {
         if let Some(description) = usable {
             self.witness.revokes(&description).await;
         }
-        self.effect(|t| t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true))
-            .await
+        self.effect(format!("revoke {key}"), |t| {
+            t.keys.iter_mut().filter(|k| k.id == key).for_each(|k| k.invalid = true);
+        })
+        .await
     }
 
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
@@ -201,7 +218,7 @@ impl MeshControl for SimMesh {
         if let Some(hostname) = there.filter(|_| tags == [QUARANTINE_TAG]) {
             self.witness.quarantines(&hostname).await;
         }
-        let done = self.effect(|t| {
+        let done = self.effect(format!("give {device} {tags:?}"), |t| {
             let refused = t.refuses_tags;
             t.devices
                 .iter_mut()
@@ -223,6 +240,6 @@ impl MeshControl for SimMesh {
         if let Some(hostname) = there {
             self.witness.deletes_device(&hostname, device).await;
         }
-        self.effect(|t| t.devices.retain(|d| d.id != device)).await
+        self.effect(format!("delete {device}"), |t| t.devices.retain(|d| d.id != device)).await
     }
 }

@@ -11,8 +11,11 @@ pub mod mesh;
 pub mod node;
 pub mod nodes;
 pub mod providers;
+pub mod replication;
 pub mod status_page;
 pub mod store;
+pub mod trace;
+pub mod writes;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,6 +55,9 @@ const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000
 /// store.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// A full sync of what usually is there, milliseconds.
+pub const SYNC_MS: u64 = 300;
+
 /// What a simulation begins with.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -75,6 +81,7 @@ impl Terms {
 pub struct World {
     pub seed: u64,
     pub clock: Clock,
+    pub operator_clock: OperatorClock,
     pub fuse: Arc<Fuse>,
     pub chain: Arc<SimChain>,
     pub tailnet: Arc<Mutex<Tailnet>>,
@@ -88,6 +95,15 @@ pub struct World {
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     starts: AtomicU64,
     budget_global: Uact,
+}
+
+impl Drop for World {
+    /// How it came to it.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("seed {}: the last of what happened\n{}", self.seed, self.fuse.trace.tail());
+        }
+    }
 }
 
 /// The root secret of every operator here: they are one installation.
@@ -104,17 +120,25 @@ impl World {
     /// A market and a wallet on these terms, and no operator yet.
     pub fn on(terms: Terms) -> Arc<Self> {
         let clock = Clock::start();
-        let fuse = Arc::new(Fuse::default());
-        let store = MemoryStore::new(OperatorClock::new(clock));
+        let operator_clock = OperatorClock::new(clock);
+        let fuse = Arc::new(Fuse::new(clock));
+        let store = MemoryStore::new(operator_clock.clone());
         let witness = Witness::new(store.clone(), root().installation_id());
         let chain = SimChain::new(clock, fuse.clone(), witness.clone(), terms);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));
-        let nodes = Nodes::new(clock, fuse.clone(), witness.clone(), tailnet.clone());
+        let nodes = Nodes::new(
+            clock,
+            operator_clock.clone(),
+            fuse.clone(),
+            witness.clone(),
+            tailnet.clone(),
+        );
         let gateway = Arc::new(SimGateway {
             chain: chain.clone(),
             tailnet: tailnet.clone(),
             nodes: nodes.clone(),
             fuse: fuse.clone(),
+            witness: witness.clone(),
             delivered: Mutex::default(),
             keys: Mutex::default(),
             root: root(),
@@ -130,6 +154,7 @@ impl World {
         Arc::new(Self {
             seed: terms.seed,
             clock,
+            operator_clock,
             fuse,
             chain,
             tailnet,
@@ -150,7 +175,7 @@ impl World {
         let root = root();
         let store = self.store.as_another_operator();
         let term = store.take_over().await.unwrap();
-        let clock = self.clock;
+        let clock = self.operator_clock.clone();
         let random = self.random.clone();
         let outside = Ports {
             chain: self.chain.clone(),
@@ -167,7 +192,10 @@ impl World {
                 fuse: self.fuse.clone(),
                 witness: self.witness.clone(),
             }),
-            now: Arc::new(move || clock.now()),
+            now: {
+                let clock = clock.clone();
+                Arc::new(move || clock.now())
+            },
             random: Arc::new(move || random.lock().unwrap().next_u64()),
         };
         let settings = Settings {
@@ -321,13 +349,17 @@ impl World {
     /// No split brain, and nothing that the witness forbids.
     pub fn assert_one_writer(&self) {
         let state = self.nodes.state.lock().unwrap();
-        assert!(
-            state.application.split.is_empty(),
-            "seed {}: two masters took writes: {:?}",
-            self.seed,
-            state.application.split
-        );
-        assert_eq!(self.witness.broken(), Vec::<String>::new(), "seed {}", self.seed);
+        let (seed, app) = (self.seed, &state.application);
+        assert!(app.split.is_empty(), "seed {seed}: two masters took writes: {:?}", app.split);
+        assert!(app.lost.is_empty(), "seed {seed}: writes were lost: {:?}", app.lost);
+        assert_eq!(self.witness.broken(), Vec::<String>::new(), "seed {seed}");
+    }
+
+    /// Promise 3: the master of `name` holds every write that may not be lost.
+    pub async fn assert_nothing_lost(&self, name: &str) {
+        let master = self.master(name).await;
+        let lost = self.nodes.state.lock().unwrap().lost_for_good(&master);
+        assert_eq!(lost, 0, "seed {}: {master} lacks writes that were acknowledged", self.seed);
     }
 
     /// Acknowledged writes that the present master does not hold.
@@ -335,7 +367,7 @@ impl World {
         let master = self.master(name).await;
         let state = self.nodes.state.lock().unwrap();
         let log: BTreeSet<u64> = state.nodes[&master].log.iter().copied().collect();
-        state.application.acknowledged.iter().filter(|w| !log.contains(w)).count()
+        state.application.of(name).filter(|w| !log.contains(w)).count()
     }
 
     /// What all leases together cost a month of 30 days, in uact.

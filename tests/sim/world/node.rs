@@ -12,6 +12,15 @@ use akash_redis::wire::akash_redis::agent::v1 as wire;
 /// min-replicas-to-write of a fenced redis.
 const FENCED: u32 = u32::MAX;
 
+/// A full sync under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sync {
+    /// Run id of the master that sends it.
+    pub source: String,
+    /// Virtual milliseconds of its end.
+    pub until: u64,
+}
+
 /// A node's container with its volume.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -53,6 +62,7 @@ pub struct Node {
     pub max_lag_s: u32,
     pub master_host: String,
     pub link_up: bool,
+    pub sync: Option<Sync>,
     pub online_epoch: u64,
     /// Virtual milliseconds of the last exchange with its master.
     pub heard_master: u64,
@@ -62,8 +72,10 @@ pub struct Node {
     pub nonce: u64,
     /// Its redis ends at once whenever it is started.
     pub broken: bool,
-    /// No volume: a start of redis is empty.
+    /// No volume: a start of redis is empty, and the agent forgets with its container.
     pub ephemeral: bool,
+    /// Its own clock is so many milliseconds ahead.
+    pub clock_ahead: i64,
 }
 
 /// What of a node is news: all but counters that move by themselves.
@@ -78,6 +90,7 @@ pub struct Face {
     min_replicas: u32,
     master_host: String,
     link_up: bool,
+    sync: Option<Sync>,
     online_epoch: u64,
     replicas: Vec<String>,
     saved: usize,
@@ -96,6 +109,7 @@ impl Node {
             min_replicas: self.min_replicas,
             master_host: self.master_host.clone(),
             link_up: self.link_up,
+            sync: self.sync.clone(),
             online_epoch: self.online_epoch,
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
@@ -134,6 +148,7 @@ impl Node {
             max_lag_s: 8,
             master_host: String::new(),
             link_up: false,
+            sync: None,
             online_epoch: 0,
             heard_master: 0,
             acks: Vec::new(),
@@ -141,6 +156,7 @@ impl Node {
             nonce: 0,
             broken: false,
             ephemeral: false,
+            clock_ahead: 0,
         };
         node.boot_redis();
         node
@@ -158,7 +174,7 @@ impl Node {
         self.users.clear();
         self.min_replicas = FENCED;
         "127.0.0.1".clone_into(&mut self.master_host);
-        self.link_up = false;
+        (self.link_up, self.sync) = (false, None);
         self.online_epoch = 0;
         self.acks.clear();
         if self.ephemeral {
@@ -171,8 +187,18 @@ impl Node {
     pub fn kill_redis(&mut self) {
         self.process = Process::Exited;
         self.role = Role::Replica;
-        self.link_up = false;
+        (self.link_up, self.sync) = (false, None);
         self.acks.clear();
+    }
+
+    /// Its container is started anew, on its volume if it has one.
+    pub fn restart_container(&mut self) {
+        self.boots += 1;
+        if self.ephemeral {
+            self.memory = Memory::default();
+            self.saved.clear();
+        }
+        self.boot_redis();
     }
 
     /// Its redis hangs, and cannot be killed.
@@ -183,6 +209,20 @@ impl Node {
     /// Its redis goes on where it stopped: as a master, if it was one.
     pub fn thaw_redis(&mut self) {
         self.process = Process::Running;
+    }
+
+    /// Whatever was wrong with it is not any more; what its redis holds stays.
+    pub fn heal(&mut self) {
+        (self.powered, self.reachable, self.meshed) = (true, true, true);
+        (self.hears_control, self.broken, self.clock_ahead) = (true, false, 0);
+        if self.process == Process::Stuck {
+            self.thaw_redis();
+        }
+    }
+
+    /// Identity of the redis process that runs now.
+    pub fn run_id(&self) -> String {
+        format!("run-{}-{}", self.name, self.runs)
     }
 
     pub fn offset(&self) -> i64 {
@@ -241,7 +281,7 @@ impl Node {
         RedisState {
             process: self.process,
             role: self.role,
-            run_id: format!("run-{}-{}", self.name, self.runs),
+            run_id: self.run_id(),
             version: "7.0.15".to_owned(),
             replid: self.replid.clone(),
             replid2: self.replid2.clone(),
@@ -250,6 +290,7 @@ impl Node {
             keys: self.log.len() as u64,
             master_host: if self.follows() { self.master_host.clone() } else { String::new() },
             link_up: self.link_up,
+            sync_in_progress: self.sync.is_some(),
             silent_ms: if self.follows() { now.saturating_sub(self.heard_master) } else { 0 },
             online_epoch: self.online_epoch,
             replicas: self
@@ -310,7 +351,7 @@ impl Node {
                     self.second_offset = self.offset() + 1;
                 }
                 self.role = Role::Master;
-                self.link_up = false;
+                (self.link_up, self.sync) = (false, None);
                 self.set_quorum(p.quorum);
             }
             Command::Follow(f) => {
@@ -337,7 +378,7 @@ impl Node {
         self.role = Role::Replica;
         self.min_replicas = FENCED;
         self.acks.clear();
-        self.link_up = false;
+        (self.link_up, self.sync) = (false, None);
         host.clone_into(&mut self.master_host);
     }
 }

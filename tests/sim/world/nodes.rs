@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::node::{History, NodeView, Process, Role};
+use akash_redis::model::node::{NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
 use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
@@ -14,11 +14,13 @@ use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 
-use super::clock::Clock;
+use super::SYNC_MS;
+use super::clock::{Clock, OperatorClock};
 use super::fuse::Fuse;
 use super::mesh::{CLUSTER_TAG, Tailnet};
 use super::node::{Face, Node};
 use super::status_page::Witness;
+use super::writes::{Application, Cause};
 
 /// Nodes move so often, virtual milliseconds.
 const STEP: u64 = 100;
@@ -26,20 +28,6 @@ const STEP: u64 = 100;
 const RESTART_STEPS: u32 = 5;
 /// A node whose state stays the same but for its counters reports so often, milliseconds.
 const HEARTBEAT: u64 = 1000;
-
-/// What the application knows of its writes.
-#[derive(Clone, Debug, Default)]
-pub struct Application {
-    next: u64,
-    /// Acknowledged writes, in order.
-    pub acknowledged: Vec<u64>,
-    /// Virtual milliseconds of the last acknowledged write.
-    pub last_at: u64,
-    /// The longest time between two acknowledged writes since the last reset.
-    pub longest_gap: u64,
-    /// More than one master took writes at one moment.
-    pub split: Vec<String>,
-}
 
 /// The nodes.
 #[derive(Default)]
@@ -54,13 +42,18 @@ pub struct State {
     /// Pairs of nodes that do not reach each other.
     pub cut: BTreeSet<(IncarnationName, IncarnationName)>,
     /// Nodes whose output does not reach another one, which they still hear.
-    mute: BTreeSet<(IncarnationName, IncarnationName)>,
+    pub mute: BTreeSet<(IncarnationName, IncarnationName)>,
+    /// Virtual milliseconds at which there was such a pair last.
+    pub(super) muted_at: u64,
+    /// How long a full sync takes.
+    pub sync_ms: u64,
 }
 
 /// Shared between the simulated providers, the agents' seam and the tests.
 pub struct Nodes {
     pub state: Mutex<State>,
     pub clock: Clock,
+    operator_clock: OperatorClock,
     pub fuse: Arc<Fuse>,
     witness: Arc<Witness>,
     tailnet: Arc<Mutex<Tailnet>>,
@@ -70,13 +63,15 @@ pub struct Nodes {
 impl Nodes {
     pub fn new(
         clock: Clock,
+        operator_clock: OperatorClock,
         fuse: Arc<Fuse>,
         witness: Arc<Witness>,
         tailnet: Arc<Mutex<Tailnet>>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { sync_ms: SYNC_MS, ..State::default() }),
             clock,
+            operator_clock,
             fuse,
             witness,
             tailnet,
@@ -94,7 +89,7 @@ impl Nodes {
             state.restart();
             state.replicate(now);
             state.write(now);
-            let heard = state.report(now);
+            let heard = state.report(now, self.operator_clock.now());
             drop(state);
             for name in heard {
                 self.changes.notify(name);
@@ -160,128 +155,8 @@ impl State {
         }
     }
 
-    /// Every replica copies from the node whose name it was given, when both sides allow it.
-    fn replicate(&mut self, now: u64) {
-        let names: Vec<_> = self.nodes.keys().cloned().collect();
-        for name in names {
-            let replica = &self.nodes[&name];
-            if replica.role != Role::Replica
-                || !replica.powered
-                || replica.process != Process::Running
-            {
-                continue;
-            }
-            let source = self
-                .nodes
-                .iter()
-                .find(|(_, n)| n.fqdn == replica.master_host)
-                .map(|(n, _)| n.clone());
-            let linked = source.as_ref().is_some_and(|s| {
-                let m = &self.nodes[s];
-                let sighted = m.netmap.contains(&replica.fqdn) && replica.netmap.contains(&m.fqdn);
-                let granted =
-                    m.users.iter().any(|u| u.starts_with(&format!("repl-{}-", replica.name)));
-                let cut = self.cut.contains(&(name.clone(), s.clone()))
-                    || self.cut.contains(&(s.clone(), name.clone()));
-                let reached = m.powered && m.meshed && replica.meshed && sighted && !cut;
-                reached && m.process == Process::Running && m.role == Role::Master && granted
-            });
-            let node = self.nodes.get_mut(&name).unwrap();
-            node.link_up = linked;
-            let Some(source) = source.filter(|_| linked) else { continue };
-            if self.mute.contains(&(source.clone(), name.clone())) {
-                // The link stays up until it is noticed; the acknowledgements still arrive.
-                let fqdn = node.fqdn.clone();
-                let master = self.nodes.get_mut(&source).unwrap();
-                master.acks.retain(|(n, _)| n != &fqdn);
-                master.acks.push((fqdn, now));
-                continue;
-            }
-            node.heard_master = now;
-            node.online_epoch = node.memory.highest.epoch;
-            let fqdn = node.fqdn.clone();
-            let mut log = std::mem::take(&mut node.log);
-            let master = &self.nodes[&source];
-            catch_up(&mut log, &master.log);
-            let replid = master.replid.clone();
-            let node = self.nodes.get_mut(&name).unwrap();
-            node.log = log;
-            node.replid = replid;
-            let master = self.nodes.get_mut(&source).unwrap();
-            master.acks.retain(|(n, _)| n != &fqdn);
-            master.acks.push((fqdn, now));
-        }
-        // A link that is cut is noticed by its master only by its age; one that was closed is gone
-        // at once.
-        let attached: Vec<_> = self
-            .nodes
-            .values()
-            .filter(|n| n.powered && n.meshed)
-            .map(|n| (n.fqdn.clone(), n.master_host.clone(), n.process))
-            .collect();
-        let pairs: BTreeSet<(String, String)> = self
-            .cut
-            .iter()
-            .filter_map(|(a, b)| {
-                Some((self.nodes.get(a)?.fqdn.clone(), self.nodes.get(b)?.fqdn.clone()))
-            })
-            .flat_map(|(a, b)| [(a.clone(), b.clone()), (b, a)])
-            .collect();
-        for master in self.nodes.values_mut() {
-            let own = master.fqdn.clone();
-            let meshed = master.meshed;
-            master.acks.retain(|(name, _)| {
-                // What is cut tells nobody that it was closed.
-                if !meshed || pairs.contains(&(own.clone(), name.clone())) {
-                    return true;
-                }
-                attached
-                    .iter()
-                    .find(|(n, ..)| n == name)
-                    .is_none_or(|(_, host, process)| host == &own && *process == Process::Running)
-            });
-        }
-        for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
-            let epoch = if node.role == Role::Master || node.link_up {
-                node.memory.highest.epoch
-            } else {
-                continue;
-            };
-            node.history = Some(History {
-                replid: node.replid.clone(),
-                offset: node.offset(),
-                epoch,
-                gap_ms: 0,
-            });
-        }
-    }
-
-    /// One write to every master that takes it and is reached by applications, which hear the
-    /// control server: two of them at one moment is the split brain that must not be.
-    fn write(&mut self, now: u64) {
-        let takers: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| n.takes_writes(now) && n.open)
-            .map(|(n, _)| n.clone())
-            .collect();
-        if takers.len() > 1 {
-            self.application.split.push(format!("at {now}: {takers:?}"));
-        }
-        let Some(name) = takers.first() else { return };
-        let id = self.application.next;
-        self.application.next += 1;
-        self.nodes.get_mut(name).unwrap().log.push(id);
-        let app = &mut self.application;
-        app.acknowledged.push(id);
-        if app.last_at > 0 {
-            app.longest_gap = app.longest_gap.max(now - app.last_at);
-        }
-        app.last_at = now;
-    }
-
     /// What the operator hears: news at once, counters with the heartbeat.
-    fn report(&mut self, now: u64) -> Vec<IncarnationName> {
+    fn report(&mut self, now: u64, heard: UnixMs) -> Vec<IncarnationName> {
         let mut news = Vec::new();
         // All hearts beat together: one plan takes all of it.
         let beat = now % HEARTBEAT < STEP;
@@ -304,25 +179,12 @@ impl State {
                 continue;
             }
             node.nonce += 1;
-            self.views.insert(
-                name.clone(),
-                NodeView { heard: UnixMs(now), connected: true, state: node.state(now) },
-            );
+            self.views
+                .insert(name.clone(), NodeView { heard, connected: true, state: node.state(now) });
             self.faces.insert(name.clone(), face);
             news.push(name.clone());
         }
         news
-    }
-}
-
-/// Makes `log` equal to `source`; only what is new is copied when the one goes on where the other
-/// ends. Writes are numbered, so equal last entries mean equal logs.
-fn catch_up(log: &mut Vec<u64>, source: &[u64]) {
-    let shared = log.len();
-    if shared <= source.len() && (shared == 0 || log[shared - 1] == source[shared - 1]) {
-        log.extend_from_slice(&source[shared..]);
-    } else {
-        source.clone_into(log);
     }
 }
 
@@ -348,14 +210,15 @@ impl Agents for SimAgents {
         incarnation: &IncarnationName,
         request: CommandRequest,
     ) -> Result<(), AgentError> {
-        self.0.fuse.before().await;
+        let call = format!("command {incarnation} {request:?}");
+        self.0.fuse.before(&call).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
         let promotion = matches!(request.command, Some(Command::Promote(_)))
             .then_some(request.authority)
             .flatten();
-        let record =
-            if promotion.is_some() { self.0.witness.record(incarnation).await } else { None };
-        let now = self.0.clock.now();
+        let stored =
+            if promotion.is_some() { self.0.witness.stored(incarnation).await } else { None };
+        let (now, heard) = (self.0.clock.now().0, self.0.operator_clock.now());
         let result = {
             let mut state = self.0.state.lock().unwrap();
             match state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable && n.listed)
@@ -365,9 +228,14 @@ impl Agents for SimAgents {
                     detail: "no route".to_owned(),
                 }),
                 Some(node) => {
+                    let before = node.role;
                     let result = node.command(request);
-                    let view = NodeView { heard: now, connected: true, state: node.state(now.0) };
+                    let became_master = before != Role::Master && node.role == Role::Master;
+                    let view = NodeView { heard, connected: true, state: node.state(now) };
                     state.views.insert(incarnation.clone(), view);
+                    if became_master {
+                        state.became_master(incarnation, Cause::of(stored.as_ref()), now);
+                    }
                     result.map_err(|reason| AgentError::Refused {
                         incarnation: incarnation.clone(),
                         reason,
@@ -376,9 +244,9 @@ impl Agents for SimAgents {
             }
         };
         if let (Some(authority), Ok(())) = (promotion, &result) {
-            self.0.witness.promoted(incarnation, authority.epoch, record.as_ref());
+            self.0.witness.promoted(incarnation, authority.epoch, stored.as_ref());
         }
-        self.0.fuse.after().await;
+        self.0.fuse.after(&call, &result).await;
         result
     }
 

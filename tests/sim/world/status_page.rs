@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::{Change, Incarnation, Record};
+use akash_redis::model::record::{Change, Incarnation};
 use akash_redis::store::{Objects as _, Stored};
 
 use super::memory::MemoryStore;
@@ -108,15 +108,21 @@ impl Witness {
         });
     }
 
-    /// The record of an incarnation's cluster, as it is when a command sets out.
-    pub async fn record(&self, name: &IncarnationName) -> Option<Record> {
-        self.store.get(name.cluster()).await.ok().map(|stored| stored.record)
+    /// The cluster of an incarnation, as it is when a command sets out.
+    pub async fn stored(&self, name: &IncarnationName) -> Option<Stored> {
+        self.store.get(name.cluster()).await.ok()
+    }
+
+    /// It is being deleted, or gone: whatever it wrote may go.
+    pub async fn is_deleted(&self, cluster: &str) -> bool {
+        let stored = self.store.get(cluster).await;
+        stored.map_or(true, |s| s.cluster.metadata.deletion_timestamp.is_some())
     }
 
     /// A node was promoted: its choice was durable before, and nobody else is ever promoted in that
     /// epoch.
-    pub fn promoted(&self, name: &IncarnationName, epoch: u64, record: Option<&Record>) {
-        let chosen = record.and_then(|r| r.master.as_ref());
+    pub fn promoted(&self, name: &IncarnationName, epoch: u64, stored: Option<&Stored>) {
+        let chosen = stored.and_then(|s| s.record.master.as_ref());
         let durable =
             chosen.is_some_and(|p| (&p.incarnation == name && p.epoch == epoch) || p.epoch > epoch);
         self.expect(durable, || {

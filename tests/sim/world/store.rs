@@ -23,10 +23,14 @@ pub struct FusedStore {
 }
 
 impl FusedStore {
-    async fn around<T>(&self, write: impl Future<Output = T>) -> T {
-        self.fuse.before().await;
+    async fn around<T>(
+        &self,
+        call: &str,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.fuse.before(call).await;
         let done = write.await;
-        self.fuse.after().await;
+        self.fuse.after(call, done.as_ref().map(drop)).await;
         done
     }
 }
@@ -50,11 +54,12 @@ impl Objects for FusedStore {
     }
 
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        self.fuse.trace.add(&serde_json::to_string(status).unwrap());
         self.inner.set_status(name, status).await
     }
 
     async fn remove(&self, name: &str) -> Result<(), StoreError> {
-        self.around(self.inner.remove(name)).await
+        self.around(&format!("remove {name}"), self.inner.remove(name)).await
     }
 
     fn changes(&self) -> Changes<String> {
@@ -72,14 +77,15 @@ impl Records for FusedStore {
     ) -> Result<u64, StoreError> {
         let flaws = record.flaws();
         self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
-        self.around(self.inner.set_record(name, expected, record)).await
+        self.fuse.trace.add(&serde_json::to_string(record).unwrap());
+        self.around(&format!("record {name}"), self.inner.set_record(name, expected, record)).await
     }
 }
 
 #[async_trait]
 impl Outbox for FusedStore {
     async fn keep_tx(&self, cluster: &str, tx: &SignedTx) -> Result<(), StoreError> {
-        self.around(self.inner.keep_tx(cluster, tx)).await
+        self.around(&format!("keep {}", tx.purpose), self.inner.keep_tx(cluster, tx)).await
     }
 
     async fn kept_txs(&self) -> Result<Vec<(String, SignedTx)>, StoreError> {
@@ -87,13 +93,16 @@ impl Outbox for FusedStore {
     }
 
     async fn drop_tx(&self, hash: &str) -> Result<(), StoreError> {
-        self.around(self.inner.drop_tx(hash)).await
+        self.around("drop a transaction", self.inner.drop_tx(hash)).await
     }
 }
 
 #[async_trait]
 impl Events for FusedStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        for event in events {
+            self.fuse.trace.add(&format!("{} {}: {}", event.cluster, event.reason, event.message));
+        }
         self.inner.add_events(events).await
     }
 
