@@ -9,6 +9,7 @@ mod faults;
 mod giving_up;
 mod lifecycle;
 mod many_clusters;
+mod replay;
 mod store_contract;
 mod two_masters;
 mod world;
