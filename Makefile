@@ -88,5 +88,5 @@ lint: $(DENY) ## Format, lints, the build without the local market, documentatio
 
 .PHONY: reference
 reference: ## Write the generated pages and golden files anew; read the difference before committing it
-	UPDATE_REFERENCE=1 $(CARGO) test --lib api::schema
+	UPDATE_REFERENCE=1 $(CARGO) test --lib api::
 	UPDATE_REFERENCE=1 $(CARGO) test --test wire sdl

@@ -104,7 +104,7 @@ pub fn parse(text: &str) -> Result<Vec<RedisCluster>, Vec<Problem>> {
                 i,
                 Problem {
                     path: "metadata.name".into(),
-                    message: format!("`{name}` stands twice in this manifest"),
+                    message: format!("`{name}` is given twice in this manifest"),
                 },
             ));
         }
@@ -266,7 +266,7 @@ fn placement(spec: &Spec, problems: &mut Problems) {
                 format!("`{address}` is not an address like akash1...")
             });
             problems.add_if(addresses[..i].contains(address), &format!("{path}[{i}]"), || {
-                format!("`{address}` stands twice")
+                format!("`{address}` is given twice")
             });
         }
     }
@@ -277,7 +277,7 @@ fn placement(spec: &Spec, problems: &mut Problems) {
     if let Some(both) = allow.iter().find(|address| deny.contains(address)) {
         problems.add(
             "spec.placement.providers.deny",
-            format!("`{both}` stands in allow too; it can only be one of them"),
+            format!("`{both}` is in allow too; keep one of them"),
         );
     }
 }

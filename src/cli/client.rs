@@ -34,7 +34,7 @@ pub enum CliError {
         source: reqwest::Error,
     },
     /// The socket is somebody else's.
-    #[error("{} may not be opened by this user; run the command as the user that the operator runs as", socket.display())]
+    #[error("permission denied on {}; run the command as the user that the operator runs as", socket.display())]
     Forbidden {
         /// The socket.
         socket: PathBuf,
@@ -42,9 +42,7 @@ pub enum CliError {
         source: reqwest::Error,
     },
     /// The operator was reached and its answer was lost or not understood.
-    #[error(
-        "the operator's answer was lost ({source}); see with `akash-redis get` what came of it"
-    )]
+    #[error("the connection to the operator was lost; check with `akash-redis get` what was done")]
     Lost {
         /// What was seen.
         source: reqwest::Error,
@@ -90,7 +88,7 @@ pub enum CliError {
     #[error(transparent)]
     Server(#[from] Box<dyn std::error::Error + Send + Sync>),
     /// Standard output is gone.
-    #[error("the output cannot be written: {0}")]
+    #[error("the output cannot be written")]
     Output(#[from] std::io::Error),
 }
 

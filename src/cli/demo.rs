@@ -64,13 +64,13 @@ pub enum DemoError {
     #[error(transparent)]
     Tailnet(#[from] TailnetError),
     /// The application cannot read back.
-    #[error("the application cannot read back what it wrote ({0})")]
+    #[error("the application cannot read back what it wrote")]
     Redis(#[from] redis::RedisError),
     /// The shipped manifest.
     #[error("the demo's manifest is refused: {0}")]
     Manifest(String),
     /// A process cannot be started, or a directory not made.
-    #[error("{what} failed ({source})")]
+    #[error("{what} failed")]
     Io {
         /// What.
         what: &'static str,
@@ -86,7 +86,7 @@ pub enum DemoError {
         log: String,
     },
     /// Somebody pressed Ctrl-C.
-    #[error("ended on request; nothing is left behind")]
+    #[error("interrupted; everything was removed")]
     Interrupted,
     /// Something is left after the end.
     #[error("after the deletion there is still {0}")]

@@ -70,7 +70,7 @@ pub enum DevnetError {
     #[error(transparent)]
     Tailnet(#[from] tailnet::TailnetError),
     /// A file or a process.
-    #[error("{what} failed ({source})")]
+    #[error("{what} failed")]
     Io {
         /// What.
         what: String,

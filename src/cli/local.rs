@@ -47,7 +47,7 @@ pub enum LocalError {
     )]
     Missing(&'static str, &'static str),
     /// A file cannot be written, or a process not started.
-    #[error("{what} failed ({source})")]
+    #[error("{what} failed")]
     Io {
         /// What.
         what: String,

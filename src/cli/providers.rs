@@ -48,7 +48,7 @@ pub struct Providers {
 #[derive(Debug, thiserror::Error)]
 pub enum ProvidersError {
     /// The file of accounts cannot be read.
-    #[error("the accounts in {} cannot be read ({source}); name another file with --keys", path.display())]
+    #[error("the accounts in {} cannot be read; name another file with --keys", path.display())]
     Read {
         /// Which.
         path: PathBuf,

@@ -75,7 +75,7 @@ pub(super) async fn get(
         Some(Output::Json) => json(&ClusterList { items }),
         Some(Output::Yaml) => items.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
         None | Some(Output::Wide) if items.is_empty() => {
-            "there are no clusters; make one with `akash-redis apply -f FILE`\n".to_owned()
+            "no clusters found; create one with `akash-redis apply -f FILE`\n".to_owned()
         }
         wide => show::table(&items, UnixMs::now(), wide.is_some()),
     };
@@ -108,7 +108,7 @@ pub(super) async fn events(
 ) -> Result<(), CliError> {
     let events = client.events(&args.name).await?;
     let text = if events.is_empty() {
-        format!("nothing happened to {} yet\n", args.name)
+        format!("no events found for {}\n", args.name)
     } else {
         show::events(&events)
     };

@@ -60,7 +60,7 @@ pub enum Output {
 #[derive(Debug, thiserror::Error)]
 pub enum SdlError {
     /// The file cannot be read.
-    #[error("{} cannot be read ({source}); give the path of a manifest with --file", path.display())]
+    #[error("{} cannot be read; give the path of a manifest with --file", path.display())]
     File {
         /// Which.
         path: PathBuf,

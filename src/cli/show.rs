@@ -118,15 +118,16 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
         let _ = writeln!(text, "Created: {}", clean(at));
     }
     if let Some(at) = &cluster.metadata.deletion_timestamp {
-        let _ = writeln!(text, "Deleted: asked for at {}", clean(at));
+        let _ = writeln!(text, "Deleting: since {}", clean(at));
     }
     if cluster.spec.paused {
         text.push_str("Paused:  the operator watches and changes nothing\n");
     }
     let _ = writeln!(text, "Epoch:   {}", status.epoch);
-    let master = status.master.as_ref().map_or("none takes writes".to_owned(), |m| {
-        format!("{} at {}:{}", m.incarnation, m.name, m.port)
-    });
+    let master = status
+        .master
+        .as_ref()
+        .map_or("none".to_owned(), |m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
     let _ = writeln!(text, "Master:  {}", clean(&master));
     if cluster.status.is_none() {
         text.push_str("\nThe operator has not looked at it yet.\n");
@@ -175,17 +176,13 @@ pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
     section(
         &mut text,
         "Steps",
-        if steps.is_empty() { "none: there is nothing to do now\n" } else { &steps },
+        if steps.is_empty() { "none: no changes needed\n" } else { &steps },
     );
     section(
         &mut text,
         "Waiting",
-        if plan.waiting.is_empty() {
-            "for nothing\n".to_owned()
-        } else {
-            waits(&plan.waiting, now)
-        }
-        .as_str(),
+        if plan.waiting.is_empty() { "nothing\n".to_owned() } else { waits(&plan.waiting, now) }
+            .as_str(),
     );
     section(&mut text, "Cost", &cost(&plan.cost));
     text
@@ -207,7 +204,7 @@ pub fn events(events: &[Event]) -> String {
 #[must_use]
 pub fn waiting(wait: &Waiting, now: Option<UnixMs>) -> String {
     let until = wait.deadline.as_deref().map_or_else(
-        || "until somebody decides".to_owned(),
+        || "no deadline".to_owned(),
         |deadline| {
             let left = now
                 .zip(parse_time(deadline))

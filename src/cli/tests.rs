@@ -213,7 +213,7 @@ async fn a_password_reaches_the_store_as_its_hash_only() {
 #[tokio::test]
 async fn get_lists_and_shows() {
     let operator = Operator::start().await;
-    assert!(operator.run("get").await.unwrap().starts_with("there are no clusters"));
+    assert!(operator.run("get").await.unwrap().starts_with("no clusters found"));
     assert!(
         operator
             .run("get cache")
@@ -334,7 +334,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
             .unwrap_err()
             .starts_with("cache has no master that takes writes now")
     );
-    assert_eq!(operator.run("events cache").await.unwrap(), "nothing happened to cache yet\n");
+    assert_eq!(operator.run("events cache").await.unwrap(), "no events found for cache\n");
 
     let step = PlannedStep {
         incarnation: "cache-0-a".into(),
@@ -558,6 +558,7 @@ fn usage_errors_end_with_two() {
         &["akash-redis", "apply"],
         &["akash-redis", "get", "../x"],
         &["akash-redis", "get", "a", "-o", "xml"],
+        &["akash-redis", "wait", "a", "--for", "Redy"],
         &["akash-redis", "logs", "a", "0&follow=true"],
         &["akash-redis", "logs", "a", "--tail", "5001"],
     ] {

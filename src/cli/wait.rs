@@ -121,7 +121,7 @@ impl<'a> Progress<'a> {
                 goal: goal.to_owned(),
                 timeout: self.timeout.to_string(),
                 waiting: if what.is_empty() {
-                    "the operator's next look".to_owned()
+                    "the operator's next reconciliation".to_owned()
                 } else {
                     what.join("; ")
                 },

@@ -165,7 +165,7 @@ impl<'a> PlanBuilder<'a> {
                 ),
             );
         }
-        self.wait(what, since, Some(limit), "it is reported as a problem, and tried on");
+        self.wait(what, since, Some(limit), "it is reported as a problem and retried");
     }
 
     pub fn event(&mut self, reason: EventReason, message: String) {

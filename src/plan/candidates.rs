@@ -36,7 +36,7 @@ impl Count {
 }
 
 /// What somebody knows of the dying master's history.
-struct Saw {
+struct KnownOffset {
     who: IncarnationName,
     replid: String,
     offset: i64,
@@ -113,13 +113,13 @@ fn heard_master(view: &NodeView) -> Option<UnixMs> {
 
 /// What the master itself last said, and what each replica had of it: those that do not answer any
 /// more included.
-fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<Saw> {
+fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<KnownOffset> {
     let old = &promotion.incarnation;
     let own =
         builder.view(old).filter(|_| builder.record.data_epoch == promotion.epoch).and_then(|v| {
             let redis = &v.state.redis;
             if redis.process == Process::Running && redis.role == Role::Master {
-                return Some(Saw {
+                return Some(KnownOffset {
                     who: old.clone(),
                     replid: redis.replid.clone(),
                     offset: redis.offset,
@@ -128,7 +128,7 @@ fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<Saw> {
             }
             // Once its redis is gone, its history is the last word.
             let history = v.state.history.as_ref().filter(|h| h.epoch == promotion.epoch)?;
-            Some(Saw {
+            Some(KnownOffset {
                 who: old.clone(),
                 replid: history.replid.clone(),
                 offset: history.offset,
@@ -142,7 +142,12 @@ fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<Saw> {
             && redis.online_epoch == builder.record.data_epoch
             && builder.record.data_epoch > 0;
         let until = heard_master(view).filter(|_| online)?;
-        Some(Saw { who: name.clone(), replid: redis.replid.clone(), offset: redis.offset, until })
+        Some(KnownOffset {
+            who: name.clone(),
+            replid: redis.replid.clone(),
+            offset: redis.offset,
+            until,
+        })
     });
     own.into_iter().chain(replicas).collect()
 }
@@ -152,7 +157,7 @@ fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<Saw> {
 fn stale(
     name: &IncarnationName,
     view: &NodeView,
-    saw: &[Saw],
+    saw: &[KnownOffset],
     max_lag: Duration,
 ) -> Option<String> {
     let redis = &view.state.redis;
@@ -222,7 +227,7 @@ pub fn best<'f>(
     for e in &failover.eligible {
         if let Some(most) = believable(builder, failover, e).filter(|most| e.offset > *most) {
             refused.push(format!(
-                "{} claims offset {}, and nobody saw more than {most} of {}: it is not promoted, look at that node",
+                "{} reports offset {}, but no other node saw more than {most} of {}; it is not promoted, check that node",
                 e.incarnation, e.offset, failover.old
             ));
         } else if best.is_none_or(|b| e.offset > b.offset) {

@@ -43,7 +43,9 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
             builder.record.incarnations.remove(&name);
             builder.event(
                 EventReason::NodeRemoved,
-                format!("nothing of {name} is left: deployment closed, device and key gone"),
+                format!(
+                    "{name} is removed: its deployment is closed, its device and key are deleted"
+                ),
             );
         } else {
             let why = deployment.err().map(|why| format!(": {why}")).unwrap_or_default();
@@ -138,7 +140,7 @@ fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
     for key in mesh.keys.iter().filter(|k| k.description == description && !k.invalid) {
         builder.step(
             Effect::RevokeKey { incarnation: name.clone(), key: key.id.clone() },
-            "nobody shall use it any more",
+            "it is no longer needed",
         );
         gone = false;
     }

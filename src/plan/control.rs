@@ -35,7 +35,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     if let Some((name, why)) = refused.first() {
         builder.problem(
             Reason::MeshApiRefused,
-            format!("no key can be had for {name}, so nothing is bought for it: {why}"),
+            format!("no auth key for {name}, so nothing is bought for it: {why}"),
         );
     }
     let Some(error) = error(builder) else { return };
@@ -43,7 +43,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     if reading.refused {
         builder.problem(
             Reason::MeshApiRefused,
-            format!("{error}; until then nobody can join, nothing is bought, and no device is fenced or deleted"),
+            format!("{error}; until this is fixed no node can join, nothing is bought, and no device is fenced or deleted"),
         );
     } else if builder.now().passed(since, AWAY_AFTER) {
         builder.problem(Reason::MeshApiUnavailable, format!("not read since {since}: {error}; nothing is bought, and no device is fenced or deleted"));
@@ -58,7 +58,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
         format!("the mesh control API, before anything is bought ({why})"),
         since,
         None,
-        "the nodes that are missing are bought",
+        "the missing nodes are bought",
     );
     true
 }

@@ -202,7 +202,7 @@ fn by_silence(
     let command = builder.accept_loss_command();
     let message = if recorded.is_empty() {
         format!(
-            "{name} is silent, and no other node has its data; it is waited for: bring it back, or, when it is known to be lost, `{command}`"
+            "{name} is silent, and no other node has its data; bring it back, or, when it is known to be lost, `{command}`"
         )
     } else {
         format!(
@@ -215,7 +215,7 @@ fn by_silence(
         format!("{majority} replicas to say whether they hear {name}"),
         heard,
         None,
-        format!("a person decides: `{command}`"),
+        format!("manual action required: `{command}`"),
     );
     Verdict::Suspect
 }

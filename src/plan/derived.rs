@@ -69,7 +69,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
     }
     if !deployment.active {
         let why = if deployment.group == GroupState::InsufficientFunds {
-            "its escrow ran dry"
+            "its escrow was used up"
         } else {
             "its deployment was closed"
         };
@@ -114,7 +114,7 @@ fn close_reason(reason: u32) -> &'static str {
         10_000 => "by the provider: unstable",
         10_001 => "by the provider: decommissioned",
         10_003 => "by the provider: no manifest in time",
-        20_000 => "its escrow ran dry",
+        20_000 => "its escrow was used up",
         10_002..20_000 => "by the provider",
         _ => "reason unknown",
     }

@@ -215,7 +215,7 @@ fn wait_for(
         let command = builder.accept_loss_command();
         builder.problem(
             Reason::NoMaster,
-            format!("{why}; it is waited for: see `akash-redis logs`, or, when its data are lost for good, `{command}`"),
+            format!("{why}; see `akash-redis logs` for what keeps it, or, when its data is lost for good, `{command}`"),
         );
         let since = builder.view(old).map_or(builder.input.constants.started, |v| v.heard);
         builder.watch(
@@ -297,9 +297,9 @@ fn block(builder: &mut PlanBuilder<'_>, reason: Reason, why: &str) {
     let command = builder.accept_loss_command();
     builder.problem(reason, format!("{why}; nobody is promoted: bring the nodes back, or, to go on with what is left, `{command}`"));
     builder.wait(
-        "data that can be trusted",
+        "data that is known to be the newest",
         builder.now(),
         None,
-        format!("a person decides: `{command}`"),
+        format!("manual action required: `{command}`"),
     );
 }

@@ -24,7 +24,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
             builder.problem(
                 Reason::EffectFailing,
                 format!(
-                    "{name}: {error} ({} times in a row; it is tried on, ever more rarely)",
+                    "{name}: {error} (failed {} times in a row; retried with growing pauses)",
                     failing.times
                 ),
             );

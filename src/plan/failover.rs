@@ -90,7 +90,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
         || (!answering && goes_on && builder.now().passed(failover.started, DETACH_LIMIT))
     {
         let message = format!(
-            "no candidate of epoch {} is left before a choice; it is looked at again",
+            "no candidate of epoch {} is left; the master is evaluated again",
             failover.epoch
         );
         builder.event(EventReason::FailoverAborted, message);
@@ -110,7 +110,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
             format!("one of {} to be heard", names(&all)),
             failover.started,
             None,
-            format!("a person decides: `{command}`"),
+            format!("manual action required: `{command}`"),
         );
     }
     let arrived = arrived(builder, &failover);
@@ -160,7 +160,7 @@ fn arrived(builder: &mut PlanBuilder<'_>, failover: &Failover) -> bool {
     };
     if waits {
         builder.wait(
-            format!("what {} sent last to arrive", failover.old),
+            format!("the last writes of {} to arrive", failover.old),
             failover.started,
             Some(IN_FLIGHT),
             "its replicas are detached without it",
@@ -188,7 +188,7 @@ fn detach(builder: &mut PlanBuilder<'_>, failover: &mut Failover) {
             builder.command(
                 &name,
                 Command::Detach { drain_ms },
-                "its offset must stand still to be compared",
+                "its offset must not move while it is compared",
             );
         } else {
             failover.detached_at.entry(name).or_insert(builder.now());

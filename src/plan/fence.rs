@@ -91,7 +91,7 @@ fn by_time(builder: &mut PlanBuilder<'_>, failover: &Failover) -> Option<String>
     let limit = Duration::from_secs(u64::from(failover.quorum.max_lag_seconds)) + LAG_ERROR;
     if !builder.now().passed(last, limit) {
         builder.wait(
-            format!("{old} to have stopped taking writes"),
+            format!("{old} to stop taking writes"),
             last,
             Some(limit),
             "the best replica is promoted",
@@ -128,7 +128,7 @@ pub fn blocked(
         format!("proof that {old} takes no writes"),
         since,
         None,
-        format!("a person decides: `{command}`"),
+        format!("manual action required: `{command}`"),
     );
 }
 

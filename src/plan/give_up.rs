@@ -16,7 +16,7 @@ pub fn ask(builder: &mut PlanBuilder<'_>, name: &IncarnationName, reason: &str, 
                 format!("{name} to be replaced ({reason})"),
                 derived::last_heard(builder, name),
                 None,
-                format!("it stays as long as {why}"),
+                format!("it stays while {why}"),
             );
         }
     }
@@ -35,7 +35,7 @@ pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<Str
             },
         );
     if well.is_none() {
-        return Some("no other node is master and well: what it holds may be needed".to_owned());
+        return Some("no other node is a healthy master, so its data may be needed".to_owned());
     }
     let own = builder.incarnation(name)?;
     let rank = (own.is_candidate(), own.ordinal);

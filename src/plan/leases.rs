@@ -138,7 +138,7 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     }
     let heard = derived::last_heard(builder, name);
     let limit = builder.input.timing.replace_after;
-    builder.problem(Reason::NodeUnreachable, format!("{name} has not been heard since {heard}"));
+    builder.problem(Reason::NodeUnreachable, format!("{name} has not reported since {heard}"));
     if rejoin::spared(builder, name) {
         return;
     }
@@ -161,7 +161,7 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
 /// wrongly lacks devices must not take a cluster apart.
 fn deleted(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     let message = format!(
-        "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced when another node is master and well"
+        "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced once another node is a healthy master"
     );
     builder.problem(Reason::DeviceDeleted, message);
     if rejoin::spared(builder, name) || !devices::others_whole(builder, name) {
@@ -266,7 +266,7 @@ fn wait_for_join(
         };
         builder.condemn(
             name,
-            &format!("waited {} s in vain for {what}{more}", limit.as_secs()),
+            &format!("timed out after {} s waiting for {what}{more}", limit.as_secs()),
             blame,
         );
     } else {
@@ -302,7 +302,7 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
         if builder.now().passed(incarnation.reserved, timing.bid_deadline) {
             builder.condemn(
                 name,
-                "the mesh control API was away until its bids were old",
+                "the mesh control API did not answer until the bids were too old",
                 Blame::Nobody,
             );
         }
@@ -331,7 +331,7 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
             builder.change(name, |i| i.lease = Some(chosen));
             builder.event(
                 EventReason::BidAccepted,
-                format!("{name} takes the bid of {} at {month} per month", bid.id.provider),
+                format!("{name}: the bid of {} at {month} per month was accepted", bid.id.provider),
             );
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
             builder.step(effect, format!("the best of {} bids", deployment.bids.len()));

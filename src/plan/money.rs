@@ -61,7 +61,7 @@ pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerB
     }
     if share.0 == 0 {
         return Err(format!(
-            "the budget of {ceiling} per month is spoken for ({} per month are committed); raise budget.maxPerMonth or the operator's budget.global",
+            "the budget of {ceiling} per month is used up ({} per month are committed); raise budget.maxPerMonth or the operator's budget.global",
             committed(input.inventory, record).per_month(block_ms)
         ));
     }

@@ -54,7 +54,7 @@ pub fn condition(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String)
         (0, _) => (
             ConditionStatus::Unknown,
             Reason::NotMeasured,
-            "no node has told of a path to another one yet".to_owned(),
+            "no node has reported a path to another one yet".to_owned(),
         ),
         (_, 0) => (
             ConditionStatus::True,

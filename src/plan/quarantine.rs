@@ -45,7 +45,7 @@ pub fn begin(builder: &mut PlanBuilder<'_>, failover: &Failover) {
         builder.event(
             EventReason::QuarantineStarted,
             format!(
-                "{old} is shut off from the other nodes until its redis was demoted, epoch {epoch}"
+                "{old} is isolated from the other nodes until its redis is demoted, epoch {epoch}"
             ),
         );
     }
@@ -129,7 +129,7 @@ pub fn keep(builder: &mut PlanBuilder<'_>) {
             let stale = stale_netmap(builder, &name);
             if !stale.is_empty() {
                 let message = format!(
-                    "{} cannot hear the control server: {name} was shut off and is still in their network map",
+                    "{} cannot hear the control server: {name} was isolated and is still in their network map",
                     names(&stale)
                 );
                 builder.problem(Reason::StaleNetmap, message);
@@ -159,7 +159,7 @@ fn tag(builder: &mut PlanBuilder<'_>, name: &IncarnationName, device: &Device) {
     };
     if is_only(device, other) {
         let why = if quarantine.is_some() {
-            "it was given up as master and must reach nobody"
+            "it was given up as master and must not be reached"
         } else {
             "it may be reached again"
         };
@@ -171,7 +171,7 @@ fn tag(builder: &mut PlanBuilder<'_>, name: &IncarnationName, device: &Device) {
         builder.step(effect, why);
         if quarantine.is_some_and(|q| builder.now().passed(q.at, TAG_LIMIT)) {
             let message = format!(
-                "{name} does not get the tag {wanted}, so that the mesh does not fence it and time has to: the policy's tagOwners must give {wanted} to a tag of the OAuth client, which needs the scope devices:core"
+                "the tag {wanted} cannot be set on {name}, so the mesh does not fence it and a time-out has to: the policy's tagOwners must give {wanted} to a tag of the OAuth client, which needs the scope devices:core"
             );
             builder.problem(Reason::QuarantineRefused, message);
         }

@@ -117,10 +117,10 @@ fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lease: LeaseId
         return;
     }
     if known.is_none() {
-        builder.event(EventReason::RejoinStarted, format!("{name} gets a new key, because its device is gone from the tailnet and a person asked for it"));
+        builder.event(EventReason::RejoinStarted, format!("{name} gets a new key, because its device is gone from the tailnet and a rejoin was requested"));
     }
     builder.change(name, |i| (i.device, i.rejoin) = (None, Some(Rejoin { at, sent: now })));
     control::revoke_lost(builder, name);
     let effect = Effect::DeliverManifest { incarnation: name.clone(), lease };
-    builder.step(effect, "its device is gone from the tailnet, and a person asked for a new key");
+    builder.step(effect, "its device is gone from the tailnet and a rejoin was requested");
 }

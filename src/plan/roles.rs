@@ -106,7 +106,7 @@ pub fn void(builder: &PlanBuilder<'_>, chosen: &Promotion) -> Option<String> {
     }
     if let Some(state) = builder.connected(name) {
         return death::another_process(state, chosen)
-            .then(|| "its redis was started again, and may lack what it had".to_owned());
+            .then(|| "its redis was started again and may lack data".to_owned());
     }
     let silent = builder
         .now()
@@ -177,7 +177,7 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             builder.change(&name, |i| i.lower(Membership::Member));
             builder.event(
                 EventReason::ReplicaOutOfSync,
-                format!("{name} is away; the master takes writes without it"),
+                format!("{name} is out of sync; the master takes writes without it"),
             );
             continue;
         }
@@ -363,6 +363,6 @@ fn asked_for(builder: &mut PlanBuilder<'_>) {
     let target = IncarnationName(name.to_owned());
     let is_master = builder.record.master.as_ref().is_some_and(|p| p.incarnation == target);
     if !is_master && builder.incarnation(&target).is_some_and(|i| i.is_candidate()) {
-        switchover::start(builder, &target, "a person asked for it");
+        switchover::start(builder, &target, "it was requested");
     }
 }

@@ -89,8 +89,10 @@ fn reserve(
         Incarnation::new(ordinal, dseq, builder.now(), builder.record.epoch, max_price);
     incarnation.replaces.clone_from(&replaces);
     builder.record.incarnations.insert(name.clone(), incarnation);
-    let why = replaces
-        .map_or_else(|| format!("node {ordinal} is empty"), |old| format!("{old} is to leave"));
+    let why = replaces.map_or_else(
+        || format!("node {ordinal} is empty"),
+        |old| format!("{old} is to be replaced"),
+    );
     builder.event(EventReason::NodeReserved, format!("{name} is reserved with dseq {dseq}: {why}"));
 }
 
@@ -233,7 +235,7 @@ fn cancel_migration(builder: &mut PlanBuilder<'_>) {
         .filter_map(|(name, i)| i.replaces.filter(|old| stays(old)).map(|old| (name, old)))
         .collect();
     for (name, old) in idle {
-        builder.condemn(&name, &format!("{old} is not to leave any more"), Blame::Nobody);
+        builder.condemn(&name, &format!("the migration of {old} was cancelled"), Blame::Nobody);
     }
 }
 

@@ -132,7 +132,7 @@ fn silence(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> 
         return last;
     }
     Some(format!(
-        "nobody can say: the operator itself is off the mesh{}",
+        "unknown: the operator itself is off the mesh{}",
         last.map(|last| format!("; {last}")).unwrap_or_default()
     ))
 }
@@ -199,15 +199,13 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
         fence: report.fence.clone(),
         steps: report.steps_ms.iter().map(|(what, ms)| format!("{what} after {ms} ms")).collect(),
         lost: match (report.lost_bytes, report.lost_gap_ms) {
-            (Some(0), 0) => {
-                "nothing: the old master had nothing that the new one lacked".to_owned()
-            }
+            (Some(0), 0) => "nothing: the new master has all that the old one had".to_owned(),
             (Some(bytes), 0) => {
                 format!("up to {bytes} bytes of history, kept as a snapshot on {}", report.old)
             }
             (Some(bytes), u64::MAX) => {
                 format!(
-                    "{bytes} bytes of history, and what was written after its last look, of unknown time; kept as a snapshot on {}",
+                    "{bytes} bytes of history, and writes of an unknown time after its last report; kept as a snapshot on {}",
                     report.old
                 )
             }
@@ -257,9 +255,11 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
         (_, None, Some(wait)) => {
             (ConditionStatus::True, Reason::Waiting, format!("waits for {}", wait.what))
         }
-        (_, None, None) => {
-            (ConditionStatus::False, Reason::Reconciled, "nothing is left to do".to_owned())
-        }
+        (_, None, None) => (
+            ConditionStatus::False,
+            Reason::Reconciled,
+            "nothing to do: the cluster is as the manifest wants it".to_owned(),
+        ),
     };
     let degraded = degraded(builder).unwrap_or((
         ConditionStatus::False,

@@ -64,7 +64,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     {
         builder.event(
             EventReason::SwitchoverAborted,
-            format!("{} died meanwhile; this is a failover now", switchover.source),
+            format!("{} failed during the switchover; a failover follows", switchover.source),
         );
         builder.record.change = None;
         return;

@@ -1,4 +1,4 @@
-//! Deployments with our installation id that stand in no record, as after the loss of the store:
+//! Deployments with our installation id that are in no record, as after the loss of the store:
 //! nothing is bought beside them, and each is closed at a person's word alone.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
         builder.problem(
             Reason::OrphanedDeployment,
             format!(
-                "the wallet pays for deployments of this cluster that stand in no record (dseq {list}), as after the loss of the store; \
+                "the wallet pays for deployments of this cluster that are in no record (dseq {list}), as after the loss of the store; \
                  nothing is bought beside them: bring the store back, or close each with `akash-redis close {name} DSEQ`, which ends its data"
             ),
         );
@@ -51,7 +51,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     builder.problem(
         Reason::OrphanedDeployment,
         format!(
-            "the wallet pays for deployments of this installation that stand in no record ({dseqs}), as after the loss of the store; no new \
+            "the wallet pays for deployments of this installation that are in no record ({dseqs}), as after the loss of the store; no new \
              cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with `akash-redis close`"
         ),
     );
@@ -68,7 +68,7 @@ pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
         if builder.record.incarnations.contains_key(&name) {
             continue;
         }
-        let reason = "a person asked for it; it stood in no record".to_owned();
+        let reason = "a close was requested; it is in no record".to_owned();
         let mut incarnation = Incarnation::new(
             name.ordinal().unwrap_or(0),
             dseq,
@@ -78,7 +78,10 @@ pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
         );
         incarnation.condemned = Some(Condemned { at: now, reason, closed: None });
         builder.record.incarnations.insert(name.clone(), incarnation);
-        builder.event(EventReason::OrphanClosing, format!("deployment {dseq} ({name}), which stands in no record, is closed because a person asked for it"));
+        builder.event(
+            EventReason::OrphanClosing,
+            format!("deployment {dseq} ({name}), which is in no record, is closed as requested"),
+        );
     }
 }
 
@@ -103,10 +106,10 @@ pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
     let how = format!("`akash-redis close {name} DSEQ` for each, which ends its data");
     builder.problem(
         Reason::OrphanedDeployment,
-        format!("the wallet pays for deployments of this cluster that stand in no record (dseq {list}), so it is not forgotten: {how}"),
+        format!("the wallet pays for deployments of this cluster that are in no record (dseq {list}), so it is not forgotten: {how}"),
     );
     builder.wait(
-        format!("a word about the deployments {list}: {how}"),
+        format!("manual action on the deployments {list}: {how}"),
         deleted,
         None,
         "the cluster is forgotten when they are closed",

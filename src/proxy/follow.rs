@@ -44,7 +44,7 @@ pub(super) async fn follow(
                 }
                 let news = answer.filter(|target| epoch.is_none_or(|known| target.epoch > known));
                 if let Some(target) = news {
-                    tracing::info!(epoch = target.epoch, master = target.incarnation, ip = %target.ip, "the master is known");
+                    tracing::info!(epoch = target.epoch, master = target.incarnation, ip = %target.ip, "following the master");
                     word.send_replace(Some(target));
                 } else {
                     sleep(AT_LEAST.saturating_sub(asked.elapsed())).await;
@@ -57,7 +57,7 @@ pub(super) async fn follow(
                     } else {
                         "connections wait"
                     };
-                    tracing::warn!(%error, "the operator does not tell where the master is; {goes_on}");
+                    tracing::warn!(%error, "the operator cannot be asked for the master; {goes_on}");
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -95,11 +95,10 @@ async fn ask(
         ));
     }
     let endpoint: Endpoint = serde_json::from_slice(&body)
-        .map_err(|error| format!("an endpoint that is not understood: {error}"))?;
-    let ip = endpoint
-        .ip
-        .parse()
-        .map_err(|_| format!("an endpoint without an address: {:?}", endpoint.ip))?;
+        .map_err(|error| format!("the operator sent an invalid endpoint: {error}"))?;
+    let ip = endpoint.ip.parse().map_err(|_| {
+        format!("the operator sent an endpoint without an address: {:?}", endpoint.ip)
+    })?;
     Ok(Some(Target {
         epoch: endpoint.epoch,
         incarnation: endpoint.incarnation,

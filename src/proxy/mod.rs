@@ -89,7 +89,7 @@ pub enum ProxyError {
         source: std::io::Error,
     },
     /// The client for the operator's socket cannot be made.
-    #[error("cannot speak to the operator at {operator}")]
+    #[error("cannot connect to the operator at {operator}")]
     Operator {
         /// Its socket.
         operator: String,

@@ -14,7 +14,7 @@ const OURS: [(&[&str], &str); 10] = [
     ),
     (
         &["replica", "slave", "repl-", "master", "min-replicas", "min-slaves"],
-        "replication is the operator's business",
+        "replication is managed by the operator",
     ),
     (&["aclfile", "acl-", "user", "requirepass"], "write users in spec.redis.users"),
     (
@@ -151,7 +151,7 @@ pub(super) fn check(redis: &Redis, problems: &mut Problems) {
     for (i, user) in redis.users.iter().enumerate() {
         let path = format!("spec.redis.users[{i}]");
         problems.add_if(!names.insert(&user.name), &format!("{path}.name"), || {
-            format!("`{}` stands twice", user.name)
+            format!("`{}` is given twice", user.name)
         });
         self::user(&path, user, problems);
     }
@@ -216,7 +216,7 @@ fn user(path: &str, user: &User, problems: &mut Problems) {
         );
     }
     match (&user.password_from, &user.password_sha256) {
-        (Some(_), Some(_)) => problems.add(at("passwordSha256"), "stands beside passwordFrom; write one of them"),
+        (Some(_), Some(_)) => problems.add(at("passwordSha256"), "is given beside passwordFrom; keep one of them"),
         (None, None) => problems.add(path, "has no password; write passwordFrom or passwordSha256"),
         (None, Some(hash)) => problems.add_if(!is_sha256(hash), &at("passwordSha256"), || {
             "is not the SHA-256 of a password in 64 digits of lower-case hex; `printf %s PASSWORD | sha256sum` makes it".into()

@@ -153,7 +153,7 @@ fn plain(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut
             Some("boolean") => "true or false",
             _ => "a whole number",
         };
-        return problems.add(path, format!("{} stands where {wanted} must be", shown(value)));
+        return problems.add(path, format!("{} is given in place of {wanted}", shown(value)));
     }
     match value {
         Value::Object(map) => fields(root, schema, map, path, problems),

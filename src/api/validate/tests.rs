@@ -61,7 +61,7 @@ fn json_and_several_documents_are_read() {
     let twice = format!("{GOOD}---{GOOD}");
     assert_eq!(
         parse(&twice).expect_err("twice")[0].to_string(),
-        "document 2: metadata.name: `cache` stands twice in this manifest"
+        "document 2: metadata.name: `cache` is given twice in this manifest"
     );
 }
 
@@ -114,7 +114,7 @@ fn wrong_kinds_of_value_are_told() {
     refused(&said("nodes: 3", "nodes: three"), "spec.nodes", "a whole number");
     refused(&said("nodes: 3", "nodes: -1"), "spec.nodes", "a whole number");
     refused(&said("12act", "12"), "spec.budget.maxPerMonth", "write it like 12act");
-    refused(&said("redis:", "redis: 1\n  mesh:"), "spec.redis", "where fields must be");
+    refused(&said("redis:", "redis: 1\n  mesh:"), "spec.redis", "in place of fields");
     refused(&added("  mesh:"), "spec.mesh", "is empty");
     refused(&added("  paused: maybe"), "spec.paused", "true or false");
     refused(
@@ -250,7 +250,7 @@ fn users_are_the_applications_own() {
     refused(
         &said("name: app", "name: app\n        passwordSha256: x\n      - name: app"),
         "spec.redis.users[1].name",
-        "stands twice",
+        "is given twice",
     );
     refused(
         &said("name: app", "name: app\n        rules: +@all"),
@@ -287,7 +287,7 @@ fn placement_names_what_exists() {
         "fewer providers (1) than there are nodes (3)",
     );
     let both = format!("  placement: {{ providers: {{ allow: [{good}], deny: [{good}] }} }}");
-    refused(&added(&both), "spec.placement.providers.deny", "only be one");
+    refused(&added(&both), "spec.placement.providers.deny", "keep one of them");
     for key in ["a", "1ab", "\"a b\"", "ab*c"] {
         let all = added(&format!("  placement: {{ attributes: {{ {key}: x }} }}"));
         assert!(

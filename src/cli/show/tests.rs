@@ -52,8 +52,8 @@ fn running() -> RedisCluster {
             "epoch": 4,
             "master": { "epoch": 4, "incarnation": "cache-0-x7k2", "name": "cache-0-x7k2-ab12cd.tail1.ts.net", "ip": "100.64.0.1", "port": 6379 },
             "conditions": [
-                { "type": "Ready", "status": "False", "reason": "NodesMissing", "message": "2 of 3 nodes are up", "lastTransitionTime": at(-60) },
-                { "type": "Funded", "status": "True", "reason": "Enough", "message": "the escrow pays for 40 days", "lastTransitionTime": at(-8000) },
+                { "type": "Ready", "status": "False", "reason": "NodesNotReady", "message": "2 of 3 nodes are up", "lastTransitionTime": at(-60) },
+                { "type": "Funded", "status": "True", "reason": "EscrowFunded", "message": "the escrow pays for 40 days", "lastTransitionTime": at(-8000) },
             ],
             "nodes": nodes_of(),
             "cost": cost_of(),

@@ -184,7 +184,7 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
         "cache",
         "Degraded",
         "True",
-        &["stand in no record", "akash-redis close cache DSEQ"],
+        &["are in no record", "akash-redis close cache DSEQ"],
     )
     .await;
     // A new cluster beside them waits too.
@@ -193,7 +193,7 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
     goes(&world, "second").await;
 
     world.store.mark_deleted("cache").await.unwrap();
-    waits_for(&world, "cache", "a word about the deployments").await;
+    waits_for(&world, "cache", "manual action on the deployments").await;
     tokio::time::sleep(OUTAGE).await;
     assert_eq!(world.chain.active_deployments().len(), 3, "nothing is closed without a word");
     assert!(
@@ -211,7 +211,7 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
             world.chain.active_deployments().len() == 2
         })
         .await;
-    waits_for(&world, "cache", "a word about the deployments").await;
+    waits_for(&world, "cache", "manual action on the deployments").await;
     world
         .edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.to_owned(), joined(&dseqs))))
         .await;
