@@ -7,7 +7,7 @@ use akash_redis::api::types::{MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Authority;
 use akash_redis::model::time::UnixMs;
-use akash_redis::node::commands::{Memory, Intent, decide};
+use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Leadership as _, next_term};
