@@ -66,8 +66,9 @@ mutants: ## Breaks planner, model, store and what agents obey, one place at a ti
 	tests/mutants/run.sh
 
 .PHONY: bench
-bench: deps peers ## What the mesh costs, and what of it is ours; figures in target/bench/mesh.json
+bench: deps peers ## What the mesh costs, and what a thousand clusters do; figures in target/bench/*.json
 	$(CARGO) bench --bench mesh
+	$(CARGO) bench --bench scale
 
 # What checks the licences and sources of dependencies: built once per version.
 DENY_VERSION := 0.20.2

@@ -81,9 +81,7 @@ impl Publisher {
                 tracing::debug!(cluster, "{what} {on}: done");
                 return;
             }
-            None => {
-                (EventReason::EffectSucceeded, format!("{what} {on}: done ({})", step.reason))
-            }
+            None => (EventReason::EffectSucceeded, format!("{what} {on}: done ({})", step.reason)),
             Some(error) => (EventReason::EffectFailed, format!("{what} {on}: {error}")),
         };
         if error.is_some() {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::lock;
+use crate::retry::Backoff;
 
 /// Keys in the order in which they are due. A key waits once however often it is added, so the
 /// queue is never longer than there are keys.
@@ -74,7 +75,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
     }
 }
 
-/// Pauses after failures in a row: doubled up to the longest.
+/// The longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Work that runs one at a time for each key.
@@ -133,7 +134,7 @@ impl<K: Ord + Clone, W: PartialEq> Slots<K, W> {
             return Duration::ZERO;
         };
         let times = self.failed.get(&key).map_or(0, |failed| failed.times);
-        let pause = first.saturating_mul(2u32.saturating_pow(times.min(10))).min(LONGEST_PAUSE);
+        let pause = Backoff { first, longest: LONGEST_PAUSE }.delay(times);
         let failed = Failed { work, error, times: times + 1, until: Instant::now() + pause };
         self.failed.insert(key, failed);
         pause

@@ -18,7 +18,7 @@ fn an_offset_far_above_what_others_saw_is_refused_and_reported() {
         let plan = scene.settle(NOW);
         assert_eq!(promoted(&plan), [name(if believed { 2 } else { 1 })], "claim {claim}");
         assert!(
-            !degraded(&plan).1.contains("claims offset"),
+            !degraded(&plan).1.contains("reports offset"),
             "it is an event once somebody else was chosen"
         );
     }

@@ -77,10 +77,10 @@ fn whatever_may_be_beyond_the_master_is_kept_before_it_is_wiped() {
 #[test]
 fn a_loss_is_told_as_a_bound() {
     for (offset, gap, told) in [
-        (50, 0, "nothing: the old master had nothing that the new one lacked"),
+        (50, 0, "nothing: the new master has all that the old one had"),
         (80, 0, "up to 30 bytes of history"),
         (50, 900, "up to 0 bytes of history, and what was written in the last 900 ms"),
-        (50, u64::MAX, "of unknown time"),
+        (50, u64::MAX, "of an unknown time"),
     ] {
         let mut scene = Scene::three();
         scene.incarnation(2).lower(Membership::Member);

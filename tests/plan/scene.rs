@@ -143,7 +143,6 @@ pub fn provider(n: u32) -> ProviderView {
         address: format!("akash1p{n}"),
         host_uri: format!("https://p{n}.example.com:8443"),
         attributes: BTreeMap::from([("region".into(), format!("region-{n}"))]),
-        audited_by: Vec::new(),
     }
 }
 

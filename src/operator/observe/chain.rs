@@ -176,3 +176,142 @@ fn same_but_escrow(a: &DeploymentView, b: &DeploymentView) -> bool {
         == (b.active, &b.hash, &b.group_name, b.group, b.open_order, b.escrow.open)
         && (&a.bids, &a.leases) == (&b.bids, &b.leases)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::chain::{EscrowView, GroupState};
+    use crate::model::money::{PricePerBlock, Uact};
+    use crate::model::record::{Incarnation, Record};
+
+    fn installation() -> InstallationId {
+        InstallationId("abcdef".into())
+    }
+
+    fn deployment(
+        cluster: &str,
+        dseq: u64,
+        edit: impl FnOnce(&mut DeploymentView),
+    ) -> DeploymentView {
+        let mut deployment = DeploymentView {
+            dseq,
+            active: true,
+            hash: vec![1],
+            group_name: IncarnationName::new(cluster, 0, "aaaa").group_name(&installation()),
+            group: GroupState::Open,
+            open_order: None,
+            bids: Vec::new(),
+            leases: Vec::new(),
+            escrow: EscrowView { open: true, left: Uact(9), ..EscrowView::default() },
+        };
+        edit(&mut deployment);
+        deployment
+    }
+
+    fn view(height: i64, deployments: Vec<DeploymentView>) -> Result<ChainView, ChainError> {
+        let deployments = deployments.into_iter().map(|d| (d.dseq, d)).collect();
+        Ok(ChainView { height, deployments, ..ChainView::default() })
+    }
+
+    fn away() -> Result<ChainView, ChainError> {
+        Err(ChainError::Away { endpoint: "one".into(), source: "silence".into() })
+    }
+
+    /// Two clusters, each with a recorded deployment of this number.
+    fn index() -> ClusterIndex {
+        let mut index = ClusterIndex::default();
+        for (cluster, dseq) in [("a", 1), ("b", 2)] {
+            let incarnation = Incarnation::new(0, dseq, UnixMs(0), 0, PricePerBlock(0));
+            let name = IncarnationName::new(cluster, 0, "aaaa");
+            let record = Record { incarnations: [(name, incarnation)].into(), ..Record::default() };
+            index.put(cluster, &record, PricePerBlock(0));
+        }
+        index
+    }
+
+    fn both(height: i64) -> Result<ChainView, ChainError> {
+        view(height, vec![deployment("a", 1, |_| {}), deployment("b", 2, |_| {})])
+    }
+
+    fn take(readings: &mut ChainReadings, at: u64, view: Result<ChainView, ChainError>) -> News {
+        readings.take(view, [UnixMs(at), UnixMs(at + 1)], &index(), &installation())
+    }
+
+    fn of(clusters: &[&str]) -> News {
+        News::Of(clusters.iter().map(|c| (*c).to_owned()).collect())
+    }
+
+    #[test]
+    fn news_is_of_the_clusters_whose_deployments_differ() {
+        let mut readings = ChainReadings::default();
+        assert_eq!(take(&mut readings, 1, both(10)), News::OfAll, "the first is news for all");
+        assert_eq!(take(&mut readings, 2, both(11)), of(&[]), "a block is no news");
+        let poorer = |d: &mut DeploymentView| d.escrow.left = Uact(1);
+        let view_of = |a: DeploymentView| view(12, vec![a, deployment("b", 2, |_| {})]);
+        assert_eq!(take(&mut readings, 3, view_of(deployment("a", 1, poorer))), of(&[]));
+        let closed = deployment("a", 1, |d| d.active = false);
+        assert_eq!(take(&mut readings, 4, view_of(closed)), of(&["a"]));
+        let only = view(13, vec![deployment("b", 2, |_| {})]);
+        assert_eq!(take(&mut readings, 5, only), of(&["a"]), "one that is gone is news too");
+        assert_eq!(take(&mut readings, 6, away()), News::OfAll);
+        assert_eq!(take(&mut readings, 7, away()), of(&[]), "still away is no news");
+        assert_eq!(take(&mut readings, 8, both(14)), News::OfAll);
+    }
+
+    #[test]
+    fn a_reading_never_goes_back_in_height() {
+        let mut readings = ChainReadings::default();
+        take(&mut readings, 1, both(10));
+        let older = view(9, vec![deployment("a", 1, |d| d.active = false)]);
+        assert_eq!(take(&mut readings, 2, older), of(&[]));
+        let reading = readings.of("a", &BTreeSet::new());
+        assert!(reading.value.unwrap().deployments[&1].active);
+        assert_eq!(reading.at, UnixMs(1), "nor in time");
+
+        let closed = |height| view(height, vec![deployment("a", 1, |d| d.active = false)]);
+        readings.take_cluster("a", closed(9), [UnixMs(3), UnixMs(4)]);
+        assert!(readings.of("a", &BTreeSet::new()).value.unwrap().deployments[&1].active);
+        readings.take_cluster("a", closed(12), [UnixMs(3), UnixMs(4)]);
+        let part = readings.of("a", &BTreeSet::new());
+        assert!(!part.value.unwrap().deployments[&1].active);
+        assert_eq!(part.at, UnixMs(3));
+        assert!(readings.of("b", &BTreeSet::new()).value.unwrap().deployments[&2].active);
+
+        take(&mut readings, 5, both(11));
+        let part = readings.of("a", &BTreeSet::new()).value.unwrap();
+        assert_eq!((part.height, part.deployments[&1].active), (12, false), "the part is newer");
+        take(&mut readings, 6, both(13));
+        let part = readings.of("a", &BTreeSet::new()).value.unwrap();
+        assert_eq!((part.height, part.deployments[&1].active), (13, true), "the whole is newer");
+    }
+
+    #[test]
+    fn a_cluster_gets_its_own_part_whatever_its_deployments_are_called() {
+        let mut readings = ChainReadings::default();
+        let strange = deployment("b", 2, |d| d.group_name = "somebody".into());
+        take(&mut readings, 1, view(10, vec![deployment("a", 1, |_| {}), strange]));
+        let dseqs = |cluster: &str, recorded: u64| {
+            let reading = readings.of(cluster, &BTreeSet::from([recorded]));
+            reading.value.unwrap().deployments.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(dseqs("a", 1), [1]);
+        assert_eq!(dseqs("b", 2), [2], "what stands in its record, under whatever name");
+        assert!(dseqs("c", 3).is_empty());
+    }
+
+    #[test]
+    fn what_stands_in_no_record_is_known_until_it_does() {
+        let mut readings = ChainReadings::default();
+        let lost = deployment("c", 3, |_| {});
+        let closed = deployment("c", 4, |d| d.active = false);
+        take(&mut readings, 1, view(10, vec![deployment("a", 1, |_| {}), lost, closed]));
+        let known = readings.unrecorded(&index());
+        assert_eq!(known.keys().collect::<Vec<_>>(), [&3]);
+        let mut index = index();
+        let incarnation = Incarnation::new(0, 3, UnixMs(0), 0, PricePerBlock(0));
+        let name = IncarnationName::new("c", 0, "aaaa");
+        let record = Record { incarnations: [(name, incarnation)].into(), ..Record::default() };
+        index.put("c", &record, PricePerBlock(0));
+        assert!(readings.unrecorded(&index).is_empty());
+    }
+}

@@ -94,3 +94,74 @@ impl TailnetReadings {
         reading
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mesh::AuthKey;
+
+    fn installation() -> InstallationId {
+        InstallationId("abcdef".into())
+    }
+
+    fn device(id: &str, hostname: &str) -> Device {
+        Device {
+            id: id.into(),
+            hostname: hostname.into(),
+            name: String::new(),
+            ip: "100.64.0.1".into(),
+            tags: Vec::new(),
+            created: None,
+            multiple_connections: false,
+        }
+    }
+
+    fn view(devices: Vec<Device>) -> Result<MeshView, MeshError> {
+        let description = IncarnationName::new("a", 0, "aaaa").key_description(&installation());
+        let keys = vec![AuthKey { id: "k".into(), description, invalid: false }];
+        Ok(MeshView { devices, keys, all_keys: true })
+    }
+
+    fn away() -> Result<MeshView, MeshError> {
+        Err(MeshError::Away { api: "here".into(), detail: "silence".into() })
+    }
+
+    fn take(readings: &mut TailnetReadings, at: u64, view: Result<MeshView, MeshError>) -> News {
+        readings.take(view, [UnixMs(at), UnixMs(at + 1)], &installation())
+    }
+
+    fn of(clusters: &[&str]) -> News {
+        News::Of(clusters.iter().map(|c| (*c).to_owned()).collect())
+    }
+
+    #[test]
+    fn news_is_of_the_clusters_whose_devices_or_keys_differ() {
+        let (a, b) = (device("1", "a-0-aaaa-abcdef"), device("2", "b-0-aaaa-abcdef"));
+        let mut readings = TailnetReadings::default();
+        assert_eq!(take(&mut readings, 1, view(vec![a.clone(), b.clone()])), News::OfAll);
+        assert_eq!(take(&mut readings, 2, view(vec![a.clone(), b.clone()])), of(&[]));
+        let moved = Device { ip: "100.64.0.9".into(), ..b.clone() };
+        assert_eq!(take(&mut readings, 3, view(vec![a.clone(), moved])), of(&["b"]));
+        assert_eq!(take(&mut readings, 4, view(vec![a.clone()])), of(&["b"]));
+        assert_eq!(take(&mut readings, 3, view(vec![])), of(&[]), "it was overtaken");
+        assert_eq!(take(&mut readings, 5, away()), News::OfAll);
+        assert_eq!(take(&mut readings, 6, away()), of(&[]));
+        let reading = readings.of("a", std::iter::empty());
+        assert_eq!((reading.value.unwrap().devices, reading.at), (vec![a], UnixMs(4)));
+        assert!(reading.error.is_some(), "the last reading stays, marked");
+    }
+
+    #[test]
+    fn a_cluster_gets_the_devices_of_its_name_and_of_its_record() {
+        let renamed = device("3", "somebody");
+        let (a, b) = (device("1", "a-0-aaaa-abcdef"), device("2", "b-0-aaaa-abcdef"));
+        let mut readings = TailnetReadings::default();
+        take(&mut readings, 1, view(vec![a.clone(), b, renamed.clone()]));
+        let part = |cluster: &str, recorded: &[&str]| {
+            readings.of(cluster, recorded.iter().copied()).value.unwrap()
+        };
+        assert_eq!(part("a", &["1", "3"]).devices, [a, renamed]);
+        assert_eq!((part("a", &[]).keys.len(), part("b", &[]).keys.len()), (1, 0));
+        assert!(part("new", &[]).devices.is_empty() && part("new", &[]).all_keys);
+    }
+}

@@ -1,0 +1,322 @@
+//! Clusters that have all they want, in the world as the operator's ports show it.
+
+#[allow(dead_code, unused_imports)] // the scenes of the planner's tests: one of them is used here
+#[path = "../../tests/plan/scene.rs"]
+mod scene;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use akash_redis::chain::{Chain, ChainError};
+use akash_redis::changes::{Changes, Notifier};
+use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
+use akash_redis::mesh::{MeshControl, MeshError, MintedKey};
+use akash_redis::model::chain::{
+    ChainMsg, ChainView, DeploymentView, ProviderView, SignedTx, TxOutcome,
+};
+use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
+use akash_redis::model::inventory::{Constants, LeaseStatus};
+use akash_redis::model::mesh::MeshView;
+use akash_redis::model::money::Uact;
+use akash_redis::model::node::NodeView;
+use akash_redis::model::time::UnixMs;
+use akash_redis::operator::{AgentError, Agents, Controller, LogLines, Metrics, Ports, Settings};
+use akash_redis::plan::Timing;
+use akash_redis::secrets::RootSecret;
+use akash_redis::store::sqlite::SqliteStore;
+use akash_redis::store::{Leadership as _, Objects as _, Records as _};
+use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
+use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use prometheus_client::registry::Registry;
+use scene::Scene;
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A second is cut into so many rounds of reports.
+const ROUNDS: u32 = 100;
+const NODES: u32 = 3;
+
+/// A running operator over a fleet.
+pub struct Fleet {
+    world: Arc<World>,
+    registry: Registry,
+    _stop: DropGuard,
+    _dir: TempDir,
+}
+
+/// All of the outside world.
+struct World {
+    chain: ChainView,
+    mesh: MeshView,
+    nodes: Mutex<BTreeMap<IncarnationName, NodeView>>,
+    changes: Notifier<IncarnationName>,
+    effects: AtomicUsize,
+}
+
+impl Fleet {
+    pub async fn start(clusters: usize) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let store = SqliteStore::open(&dir.path().join("store.db")).expect("a store");
+        let term = store.take_over().await.expect("a term");
+        let template = Scene::whole();
+        let mut chain = template.inventory.chain.value.clone().expect("a chain");
+        chain.deployments.clear();
+        let mut world = World {
+            chain,
+            mesh: MeshView { all_keys: true, ..MeshView::default() },
+            nodes: Mutex::default(),
+            changes: Notifier::default(),
+            effects: AtomicUsize::new(0),
+        };
+        for number in 0..clusters {
+            let name = format!("c{number:04}");
+            let scene = renamed(&template, &name, number as u64);
+            store.apply(scene.cluster.clone()).await.expect("an object");
+            store.set_record(&name, 0, &scene.record).await.expect("a record");
+            world.add(scene);
+        }
+        let world = Arc::new(world);
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let ports = Ports {
+            chain: world.clone(),
+            gateway: world.clone(),
+            mesh: world.clone(),
+            own_mesh: None,
+            agents: world.clone(),
+            store,
+            now: Arc::new(UnixMs::now),
+            random: Arc::new(rand::random),
+        };
+        let controller = Controller::new(ports, settings(term), metrics, Arc::default());
+        let stop = CancellationToken::new();
+        let shutdown = stop.clone();
+        tokio::spawn(async move { controller.run(shutdown).await.expect("it runs on") });
+        tokio::spawn(stop.clone().run_until_cancelled_owned(world.clone().report()));
+        Self { world, registry, _stop: stop.drop_guard(), _dir: dir }
+    }
+
+    /// What was asked of the outside world so far, besides readings.
+    pub fn effects(&self) -> usize {
+        self.world.effects.load(Ordering::Relaxed)
+    }
+
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
+        text
+    }
+}
+
+fn settings(term: u64) -> Settings {
+    Settings {
+        constants: Constants {
+            installation: scene::installation(),
+            owner: "akash1me".to_owned(),
+            term,
+            started: UnixMs::now(),
+        },
+        root: RootSecret::new(vec![7; 32].into()).expect("long enough"),
+        image: format!("registry.example.com/node@sha256:{}", "a".repeat(64)),
+        mesh_tag: scene::TAG.to_owned(),
+        quarantine_tag: scene::QUARANTINE.to_owned(),
+        login_server: None,
+        budget_per_cluster: Uact(50_000_000),
+        budget_global: Uact(u64::MAX),
+        timing: Timing::default(),
+        tick: Duration::from_secs(5),
+    }
+}
+
+/// The same cluster under another name, with deployments and devices of its own.
+fn renamed(template: &Scene, name: &str, number: u64) -> Scene {
+    let text = |text: &str| text.replace("cache-", &format!("{name}-"));
+    let device = |id: &str| format!("{id}-{name}");
+    let mut scene = template.clone();
+    name.clone_into(&mut scene.cluster.metadata.name);
+    let record = serde_json::to_string(&template.record).expect("a record");
+    scene.record = serde_json::from_str(&text(&record)).expect("a record");
+    let mut dseqs = BTreeMap::new();
+    for incarnation in scene.record.incarnations.values_mut() {
+        let dseq = 1_000_000 + number * 10 + u64::from(incarnation.ordinal);
+        dseqs.insert(std::mem::replace(&mut incarnation.dseq, dseq), dseq);
+        incarnation.lease.as_mut().expect("a lease").id.dseq = dseq;
+        incarnation.device = incarnation.device.as_deref().map(device);
+    }
+    let nodes = std::mem::take(&mut scene.inventory.nodes);
+    for (incarnation, mut view) in nodes {
+        let state = &mut view.state;
+        for part in [&mut state.incarnation, &mut state.mesh.dns_name, &mut state.redis.master_host]
+        {
+            *part = text(part);
+        }
+        state.redis.replicas.iter_mut().for_each(|replica| replica.name = text(&replica.name));
+        state.mesh.device_id = device(&state.mesh.device_id);
+        state.mesh.visible_ids.iter_mut().for_each(|id| *id = device(id));
+        scene.inventory.nodes.insert(IncarnationName(text(&incarnation.0)), view);
+    }
+    let deployments = std::mem::take(&mut scene.chain().deployments);
+    for mut deployment in deployments.into_values() {
+        deployment.dseq = dseqs[&deployment.dseq];
+        deployment.group_name = text(&deployment.group_name);
+        deployment.leases.iter_mut().for_each(|lease| lease.id.dseq = deployment.dseq);
+        scene.chain().deployments.insert(deployment.dseq, deployment);
+    }
+    for known in &mut scene.mesh().devices {
+        (known.id, known.hostname, known.name) =
+            (device(&known.id), text(&known.hostname), text(&known.name));
+    }
+    scene
+}
+
+impl World {
+    fn add(&mut self, mut scene: Scene) {
+        self.chain.deployments.append(&mut scene.chain().deployments);
+        self.mesh.devices.append(&mut scene.mesh().devices);
+        self.nodes.get_mut().expect("no panic").append(&mut scene.inventory.nodes);
+    }
+
+    /// Every agent reports once a second, each at its own moment, and data comes in all the time.
+    async fn report(self: Arc<Self>) {
+        let names: Vec<_> = self.nodes.lock().expect("no panic").keys().cloned().collect();
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / ROUNDS);
+        for round in (0..ROUNDS).cycle() {
+            tick.tick().await;
+            let now = UnixMs::now();
+            // A step without a common divisor: nodes of one cluster do not report together.
+            let due = names
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| u32::try_from(at * 37).unwrap_or(0) % ROUNDS == round);
+            for (_, name) in due {
+                if let Some(view) = self.nodes.lock().expect("no panic").get_mut(name) {
+                    view.heard = now;
+                    view.state.redis.offset += 100;
+                    view.state.redis.replicas.iter_mut().for_each(|r| r.offset += 100);
+                }
+                self.changes.notify(name.clone());
+            }
+        }
+    }
+
+    fn changed(&self) {
+        self.effects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn away<T>(&self) -> Result<T, ChainError> {
+        self.changed();
+        Err(ChainError::Away { endpoint: "bench".to_owned(), source: "nothing is bought".into() })
+    }
+
+    fn only(&self, dseqs: &BTreeSet<u64>) -> BTreeMap<u64, DeploymentView> {
+        let of = |dseq| Some((*dseq, self.chain.deployments.get(dseq)?.clone()));
+        dseqs.iter().filter_map(of).collect()
+    }
+}
+
+#[async_trait]
+impl Chain for World {
+    fn owner(&self) -> &'static str {
+        "akash1me"
+    }
+
+    async fn read(&self, _: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        Ok(self.chain.clone())
+    }
+
+    async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        Ok(ChainView { deployments: self.only(dseqs), ..self.chain.clone() })
+    }
+
+    async fn sign(&self, _: &ChainMsg) -> Result<SignedTx, ChainError> {
+        self.away()
+    }
+
+    async fn broadcast_and_confirm(&self, _: &SignedTx) -> Result<TxOutcome, ChainError> {
+        self.away()
+    }
+}
+
+#[async_trait]
+impl Gateway for World {
+    async fn put_manifest(
+        &self,
+        provider: &ProviderView,
+        _: &LeaseId,
+        _: &str,
+    ) -> Result<(), GatewayError> {
+        self.changed();
+        let (provider, detail) = (provider.address.clone(), "nothing is delivered".to_owned());
+        Err(GatewayError::Away { provider, detail })
+    }
+
+    async fn lease_status(&self, _: &ProviderView, _: &LeaseId) -> LeaseStatus {
+        LeaseStatus::Away("every node speaks for itself".to_owned())
+    }
+
+    async fn status_page(&self, host: &str, _: &str) -> Result<StatusPage, StatusPageError> {
+        Err(StatusPageError { host: host.to_owned(), detail: "nobody is asked".to_owned() })
+    }
+}
+
+#[async_trait]
+impl MeshControl for World {
+    async fn read(&self, _: &InstallationId, _: &BTreeSet<String>) -> Result<MeshView, MeshError> {
+        Ok(self.mesh.clone())
+    }
+
+    async fn mint(&self, _: &str, _: &str, _: Duration) -> Result<MintedKey, MeshError> {
+        self.changed();
+        Err(MeshError::Away { api: "bench".to_owned(), detail: "no key is needed".to_owned() })
+    }
+
+    async fn revoke(&self, _: &str) -> Result<(), MeshError> {
+        self.changed();
+        Ok(())
+    }
+
+    async fn set_tags(&self, _: &str, _: &[String]) -> Result<(), MeshError> {
+        self.changed();
+        Ok(())
+    }
+
+    async fn delete_device(&self, _: &str) -> Result<(), MeshError> {
+        self.changed();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Agents for World {
+    fn watch(&self, _: &str, _: &BTreeMap<IncarnationName, String>) {}
+
+    fn view(&self, incarnation: &IncarnationName) -> Option<NodeView> {
+        self.nodes.lock().expect("no panic").get(incarnation).cloned()
+    }
+
+    async fn command(
+        &self,
+        incarnation: &IncarnationName,
+        request: CommandRequest,
+    ) -> Result<(), AgentError> {
+        self.changed();
+        if let Some(Command::Configure(configure)) = request.command
+            && let Some(view) = self.nodes.lock().expect("no panic").get_mut(incarnation)
+        {
+            view.state.configured = configure.generation;
+        }
+        Ok(())
+    }
+
+    async fn logs(&self, _: &IncarnationName, _: u32, _: bool) -> Result<LogLines, AgentError> {
+        Ok(futures::stream::empty().boxed())
+    }
+
+    fn changes(&self) -> Changes<IncarnationName> {
+        self.changes.subscribe()
+    }
+}
