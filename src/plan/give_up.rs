@@ -55,7 +55,7 @@ pub fn obstacle(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<Str
         // Several are in the same case: first those that were not in sync, then by number.
         let gone = |n: &IncarnationName| {
             let runs = builder.connected(n).is_some_and(|s| s.redis.process == Process::Running);
-            !runs && builder.incarnation(n).is_some_and(|i| i.has_joined())
+            !runs && builder.incarnation(n).is_some_and(Incarnation::has_joined)
         };
         if here.clone().all(|(n, i)| gone(n) && (i.is_candidate(), i.ordinal) > rank) {
             continue;

@@ -8,7 +8,7 @@ use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, ReplicaState, Role};
-use crate::model::record::{Change, Membership, Promotion};
+use crate::model::record::{Change, Incarnation, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
 
@@ -362,7 +362,7 @@ fn asked_for(builder: &mut PlanBuilder<'_>) {
     }
     let target = IncarnationName(name.to_owned());
     let is_master = builder.record.master.as_ref().is_some_and(|p| p.incarnation == target);
-    if !is_master && builder.incarnation(&target).is_some_and(|i| i.is_candidate()) {
+    if !is_master && builder.incarnation(&target).is_some_and(Incarnation::is_candidate) {
         switchover::start(builder, &target, "it was requested");
     }
 }

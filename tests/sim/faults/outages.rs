@@ -154,7 +154,7 @@ async fn an_oauth_client_that_may_read_and_not_mint_is_found_before_anything_is_
         "cache",
         "Degraded",
         "True",
-        &["no key can be had for cache-", "the OAuth client is not valid"],
+        &["no auth key for cache-", "the OAuth client is not valid"],
     )
     .await;
     tokio::time::sleep(Duration::from_mins(20)).await;
