@@ -205,7 +205,7 @@ fn a_control_server_that_is_away_for_a_minute_changes_nothing() {
             kill_process(control, Signal::CONT).unwrap();
             let after = stage.until_ready().await;
             let who = |s: &Status| {
-                s.nodes.iter().map(|n| (n.incarnation.clone(), n.phase.clone())).collect::<Vec<_>>()
+                s.nodes.iter().map(|n| (n.incarnation.clone(), n.phase)).collect::<Vec<_>>()
             };
             assert_eq!((who(&during), who(&after)), (who(&before), who(&before)));
             nothing_lost(&writer, "the control server away for a minute").await;
