@@ -3,6 +3,7 @@
 use akash_redis::api::types::{ACCEPT_LOSS, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
+use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
 
 use crate::scene::{
@@ -52,7 +53,7 @@ fn a_name_is_taken_that_neither_the_record_nor_the_chain_knows() {
     let recorded = reserved(|s| {
         let mut old = Scene::three().record.incarnations[&name(0)].clone();
         (old.condemned, old.dseq) = (condemned(5), 7);
-        old.membership = Default::default();
+        old.membership = Membership::Expected;
         s.record.incarnations.insert(name(0), old);
     });
     assert_eq!(recorded.expect("one").0, second);

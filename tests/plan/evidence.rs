@@ -73,7 +73,7 @@ fn the_best_way_to_know_of_a_node_is_taken() {
         (
             "no manifest",
             &[no_page, |s| {
-                drop(s.inventory.leases.insert(lease_id(102, 2), LeaseStatus::NoManifest))
+                drop(s.inventory.leases.insert(lease_id(102, 2), LeaseStatus::NoManifest));
             }],
             KnownBy::LeaseStatus,
             "its provider has no manifest of it",
@@ -81,7 +81,7 @@ fn the_best_way_to_know_of_a_node_is_taken() {
         (
             "its gateway is away",
             &[no_page, |s| {
-                drop(s.inventory.leases.insert(lease_id(102, 2), LeaseStatus::Away("x".into())))
+                drop(s.inventory.leases.insert(lease_id(102, 2), LeaseStatus::Away("x".into())));
             }],
             KnownBy::Nothing,
             "",

@@ -178,8 +178,7 @@ fn a_switchover_is_chosen_when_the_target_has_everything() {
         other => panic!("{other:?}"),
     };
     each_is_caught(&scene, &[("chosen in a switchover to cache-2-aaaa", &other_target)]);
-    type Edit = fn(&mut Scene);
-    let edits: [Edit; 4] = [
+    let edits: [fn(&mut Scene); 4] = [
         |s| s.node(0, |v| v.state.redis.fenced = false),
         |s| s.node(0, |v| v.state.highest.epoch = 1),
         |s| s.node(1, |v| v.state.redis.offset = 99),
@@ -240,8 +239,10 @@ fn a_change_begins_in_an_epoch_of_its_own() {
     let begins = |change: &Option<Change>, p: &mut Plan| {
         let mut change = change.clone();
         match &mut change {
-            Some(Change::Failover(Failover { epoch, .. }))
-            | Some(Change::Switchover(Switchover { epoch, .. })) => *epoch = 1,
+            Some(
+                Change::Failover(Failover { epoch, .. })
+                | Change::Switchover(Switchover { epoch, .. }),
+            ) => *epoch = 1,
             None => {}
         }
         p.record.change = change;

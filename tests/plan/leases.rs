@@ -64,7 +64,13 @@ fn steps(plan: &Plan) -> Vec<&'static str> {
 fn what_was_reserved_is_created() {
     let rows: [(&str, Edit, &[&str]); 5] = [
         ("nothing is on the chain", |_| {}, &["create"]),
-        ("its transaction is on its way", |s| drop(s.inventory.pending.insert(102)), &[]),
+        (
+            "its transaction is on its way",
+            |s| {
+                s.inventory.pending.insert(102);
+            },
+            &[],
+        ),
         ("the control API is away", |s| s.inventory.mesh.error = Some("away".into()), &[]),
         ("the chain is away", |s| s.inventory.chain.error = Some("away".into()), &[]),
         (

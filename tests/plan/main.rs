@@ -1,6 +1,13 @@
 //! What the planner decides, plan by plan: from a record and an inventory made by hand to the
 //! record, the steps and the sentences that follow. Nothing but `api`, `model` and `plan` is used,
 //! so that `make mutants` can build this with the planner alone.
+#![allow(
+    clippy::type_complexity,
+    clippy::too_many_lines,
+    clippy::needless_for_each,
+    reason = "a table has as many rows as there are rules, and a row is one expression"
+)]
+#![allow(clippy::unnecessary_wraps, reason = "what fills a field has its type")]
 
 mod obey;
 mod scene;
@@ -21,9 +28,14 @@ mod fence;
 mod give_up;
 mod invariants;
 mod leases;
+mod money;
+mod placement;
 mod quarantine;
+mod rejoin;
 mod roles;
 mod rollout;
 mod scenarios;
 mod settings;
+mod status;
 mod switchover;
+mod unrecorded;

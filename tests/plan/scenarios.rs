@@ -304,7 +304,7 @@ fn two_nodes() {
     story.then("the replica is back", secs(10), |s| {
         s.node(1, |v| {
             (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0);
-        })
+        });
     });
     story.obeyed("a write needs it again", A_MOMENT, |_| {});
     story.obeyed("it may be promoted again", A_MOMENT, |_| {});

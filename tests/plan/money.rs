@@ -1,0 +1,152 @@
+//! What is promised already, and what the next node may cost: the rules of `plan/money.rs`.
+
+use akash_redis::api::conditions::Reason;
+use akash_redis::model::money::{PricePerBlock, Uact};
+use akash_redis::model::record::Membership;
+use akash_redis::plan::committed_per_month;
+
+use crate::scene::{BLOCK_MS, NOW, Scene, ago, condemned, degraded, name, price};
+
+type Edit = fn(&mut Scene);
+
+fn act(n: u64) -> Uact {
+    Uact(n * 1_000_000)
+}
+
+#[test]
+fn what_costs_or_may_come_to_cost_is_promised() {
+    let rows: [(&str, Edit, u64); 9] = [
+        ("three leases", |_| {}, 9),
+        ("the lease's price, not the cap", |s| s.incarnation(2).max_price = price(7), 9),
+        (
+            "the choice, before there is a lease",
+            |s| {
+                s.incarnation(2).max_price = price(7);
+                s.deployment(2).leases.clear();
+            },
+            9,
+        ),
+        (
+            "the cap, before there is a choice",
+            |s| {
+                s.incarnation(2).max_price = price(7);
+                s.incarnation(2).lease = None;
+                s.deployment(2).leases.clear();
+            },
+            13,
+        ),
+        ("one that was given up, while it is open", |s| s.give_up(2, 5), 9),
+        (
+            "one that was given up, and nobody knows",
+            |s| {
+                s.give_up(2, 5);
+                s.chain().deployments.remove(&102);
+            },
+            9,
+        ),
+        (
+            "one that was given up and is closed",
+            |s| {
+                s.give_up(2, 5);
+                s.deployment(2).active = false;
+            },
+            6,
+        ),
+        ("one that is closed, and was not given up yet", |s| s.deployment(2).active = false, 9),
+        ("nobody knows the chain", |s| s.inventory.chain.value = None, 9),
+    ];
+    for (what, edit, expected) in rows {
+        let mut scene = Scene::whole();
+        edit(&mut scene);
+        let found = committed_per_month(&scene.inventory, &scene.record);
+        assert_eq!(found, act(expected), "{what}");
+    }
+}
+
+/// The cap of a node that is reserved now, per month; `None` when none is.
+fn share(edit: impl FnOnce(&mut Scene)) -> Option<u64> {
+    let mut scene = Scene::whole();
+    scene.cluster.spec.nodes = 4;
+    scene.inventory.id_pool.suffixes = ["aaaa", "bbbb", "aaaa"].map(Into::into).into();
+    edit(&mut scene);
+    let plan = scene.plan(NOW);
+    let new = plan.record.incarnations.get(&name(3));
+    assert!(new.is_some() || degraded(&plan).0 == Reason::BudgetExhausted, "{:?}", degraded(&plan));
+    new.map(|i| i.max_price.per_month(BLOCK_MS).0 / 10_000)
+}
+
+#[test]
+fn what_is_left_is_shared_by_the_nodes_that_are_missing() {
+    let rows: [(&str, Edit, Option<u64>); 9] = [
+        ("21 of 30 act are left", |_| {}, Some(2100)),
+        ("for two", |s| s.cluster.spec.nodes = 5, Some(1050)),
+        (
+            "the default of the operator",
+            |s| {
+                s.cluster.spec.budget.max_per_month = None;
+                s.limits.per_cluster_default = act(12);
+            },
+            Some(300),
+        ),
+        ("what others leave", |s| s.limits.others = act(19), Some(200)),
+        ("others leave nothing", |s| s.limits.others = act(21), None),
+        ("others have more than all", |s| s.limits.others = act(99), None),
+        (
+            "the limit of a node",
+            |s| s.cluster.spec.placement.max_price = Some("4act".parse().unwrap()),
+            Some(400),
+        ),
+        (
+            "all is spent",
+            |s| s.cluster.spec.budget.max_per_month = Some("9act".parse().unwrap()),
+            None,
+        ),
+        (
+            "more is spent than may be",
+            |s| s.cluster.spec.budget.max_per_month = Some("5act".parse().unwrap()),
+            None,
+        ),
+    ];
+    for (what, edit, expected) in rows {
+        assert_eq!(share(edit), expected, "{what}");
+    }
+}
+
+/// An endpoint may report anything.
+#[test]
+fn the_block_time_is_believed_within_bounds() {
+    for (reported, counted) in
+        [(6_000, 6_000), (200, 200), (60_000, 6_000), (0, 100), (100, 100), (99, 100)]
+    {
+        let mut scene = Scene::whole();
+        scene.chain().block_ms = reported;
+        let all = PricePerBlock(price(3).0 * 3);
+        assert_eq!(
+            committed_per_month(&scene.inventory, &scene.record),
+            all.per_month(counted),
+            "{reported} ms"
+        );
+    }
+    let mut unread = Scene::whole();
+    unread.inventory.chain.value = None;
+    assert_eq!(committed_per_month(&unread.inventory, &unread.record), act(9));
+}
+
+#[test]
+fn one_that_was_given_up_counts_until_it_is_closed() {
+    let gone = |s: &mut Scene| {
+        s.cluster.spec.budget.max_per_month = Some("12act".parse().unwrap());
+        s.incarnation(2).condemned = condemned(5);
+        s.incarnation(2).membership = Membership::Joined;
+        s.incarnation(2).reserved = ago(600);
+    };
+    // Nodes 2 and 3 are missing, and what node 2 cost is not there to be spent again yet.
+    assert_eq!(share(gone), Some(150));
+    assert_eq!(
+        share(|s| {
+            gone(s);
+            s.deployment(2).active = false;
+        }),
+        Some(300)
+    );
+}
