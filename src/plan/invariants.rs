@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::{Input, Plan, money, roles};
+use crate::api::conditions::EventReason;
 use crate::model::chain::{DeploymentView, LeaseState};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::Device;
@@ -159,7 +160,8 @@ impl<'a> Check<'a> {
         });
         let most = failover.eligible.iter().filter(|e| self.connected(&e.incarnation).is_some());
         let ahead = most.map(|e| e.offset).max();
-        let refused = self.plan.events.iter().any(|(_, message)| message.contains("claims offset"));
+        let refused =
+            self.plan.events.iter().any(|(reason, _)| *reason == EventReason::OffsetImplausible);
         self.expect(refused || counted.map(|e| e.offset) == ahead, || {
             format!("{name} is chosen, and another candidate has more")
         });

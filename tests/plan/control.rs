@@ -50,7 +50,7 @@ fn nothing_is_bought_while_nobody_could_join() {
     assert_eq!((plan.steps.len(), plan.record.incarnations.len()), (0, 0));
     let (until, then) =
         wait_for(&plan, "the mesh control API, before anything is bought (no route)").unwrap();
-    assert_eq!((until, then.as_str()), (None, "the nodes that are missing are bought"));
+    assert_eq!((until, then.as_str()), (None, "the missing nodes are bought"));
 }
 
 #[test]

@@ -214,12 +214,12 @@ fn an_old_master_that_lives_is_fenced_before_its_replicas_are_detached() {
         let plan = scene.plan(NOW);
         let told = commands(&plan).iter().any(|(n, c)| *n == name(0) && *c == Command::Fence);
         assert_eq!((told, !drains(&plan).is_empty()), (fences, detaches), "{what}");
-        let waits = wait_for(&plan, "what cache-0-aaaa sent last to arrive");
+        let waits = wait_for(&plan, "the last writes of cache-0-aaaa to arrive");
         assert_eq!(waits.is_some(), !detaches, "{what}");
     }
     let mut scene = since(0);
     lives(&mut scene);
-    let (until, then) = wait_for(&scene.plan(NOW), "sent last to arrive").expect("a wait");
+    let (until, then) = wait_for(&scene.plan(NOW), "the last writes of").expect("a wait");
     assert_eq!((until, then.as_str()), (Some(2), "its replicas are detached without it"));
 }
 

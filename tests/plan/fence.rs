@@ -268,7 +268,7 @@ fn time_is_a_proof_when_too_few_may_be_attached() {
     }
     let mut scene = failing();
     scene.failover().detached_at = [(name(1), ago(8)), (name(2), ago(9))].into();
-    let (until, then) = wait_for(&scene.plan(NOW), "to have stopped taking writes").expect("wait");
+    let (until, then) = wait_for(&scene.plan(NOW), "to stop taking writes").expect("wait");
     assert_eq!((until, then.as_str()), (Some(2), "the best replica is promoted"));
     scene.failover().detached_at = [(name(1), ago(20)), (name(2), ago(30))].into();
     let how = fence(&scene).expect("a proof");

@@ -136,7 +136,7 @@ fn of_several_that_are_gone_the_worst_goes_first() {
         assert_eq!(given_up(&scene, &plan), [name(first)], "{out_of_sync:?}");
         let stays = wait_for(&plan, &format!("{} to be replaced", name(3 - first)));
         assert!(
-            stays.is_some_and(|(until, then)| until.is_none() && then.contains("it stays as long"))
+            stays.is_some_and(|(until, then)| until.is_none() && then.contains("it stays while"))
         );
     }
     // One whose agent answers and whose redis does not run counts as gone as well.

@@ -246,7 +246,7 @@ fn a_device_has_the_one_of_our_tags_that_the_record_says() {
         scene.mesh().devices[0].tags = vec![TAG.into()];
         scene.incarnation(0).quarantined.as_mut().unwrap().at = UnixMs(NOW - ms);
         let message = degraded(&scene.plan(NOW)).1;
-        assert_eq!(message.contains("does not get the tag tag:q"), told, "{message}");
+        assert_eq!(message.contains("the tag tag:q cannot be set on"), told, "{message}");
     }
 }
 

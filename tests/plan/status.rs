@@ -174,7 +174,7 @@ fn an_end_of_a_lease_is_told_in_words() {
         (10_002, "by the provider)"),
         (10_003, "by the provider: no manifest in time"),
         (19_999, "by the provider)"),
-        (20_000, "its escrow ran dry"),
+        (20_000, "its escrow was used up"),
         (7, "reason unknown"),
     ] {
         let plan = planned(|s| s.close_lease(2, reason));
@@ -190,7 +190,7 @@ fn an_end_of_a_lease_is_told_in_words() {
                 s.deployment(2).active = false;
                 s.deployment(2).group = akash_redis::model::chain::GroupState::InsufficientFunds;
             },
-            "its escrow ran dry",
+            "its escrow was used up",
         ),
         (|s| s.deployment(2).leases.clear(), "its order was closed"),
     ] {

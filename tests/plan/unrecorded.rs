@@ -1,4 +1,4 @@
-//! Deployments of ours that stand in no record: the rules of `plan/unrecorded.rs`.
+//! Deployments of ours that are in no record: the rules of `plan/unrecorded.rs`.
 
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::CLOSE;
@@ -26,7 +26,7 @@ fn nothing_is_bought_beside_what_stands_in_no_record() {
     };
     let rows: [(&str, &[Edit], usize, Option<&str>); 5] = [
         ("nothing does", &[], 3, None),
-        ("one of this cluster does", &[own], 0, Some("stand in no record (dseq 7)")),
+        ("one of this cluster does", &[own], 0, Some("are in no record (dseq 7)")),
         ("one of another cluster does", &[others], 0, Some("7 of other")),
         ("the same, and this one had nodes before", &[others, |s| s.record.epoch = 1], 3, None),
         (
@@ -108,7 +108,7 @@ fn a_deletion_waits_for_a_word_about_what_is_left() {
     assert!(deleted(|_| {}).finished);
     let left = deleted(|s| drop(s.inventory.unrecorded.insert(7, lost())));
     assert!(!left.finished && degraded(&left).0 == Reason::OrphanedDeployment);
-    assert!(wait_for(&left, "a word about the deployments 7").is_some());
+    assert!(wait_for(&left, "manual action on the deployments 7").is_some());
     let others = deleted(|s| {
         s.inventory.unrecorded.insert(7, IncarnationName("other-1-lost".into()));
     });
