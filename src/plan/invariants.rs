@@ -1,8 +1,9 @@
 //! What no plan may do, whatever it was made from. [`super::plan`] holds every plan to it in debug
 //! builds, so that each test that plans anything looks for it; nothing here decides.
 //!
-//! The rules are written a second time on purpose, from what the input and the plan say alone: a
-//! mistake in a room of the planner is not repeated here by calling it.
+//! The rules are written a second time on purpose, from what the input and the plan say: a mistake
+//! of the planner is not repeated here by calling it. Only sums of money and the comparison of two
+//! histories are shared.
 
 use std::collections::BTreeSet;
 

@@ -86,7 +86,7 @@ run() {
   [[ " $* " != *" -f "* ]] || files=()
   export CARGO_TARGET_DIR=$dir/target INSTA_WORKSPACE_ROOT=$dir INSTA_UPDATE=no TMPDIR=$out
   # 2 = some were missed, 3 = some ran out of time: both are looked at below.
-  "$tool" mutants -d "$dir" --in-place -o "$out/$set" --cap-lints true --timeout 60 "${files[@]}" "$@" -- "${tests[@]}" ||
+  "$tool" mutants -d "$dir" --in-place -o "$out/$set" --cap-lints true --timeout 120 "${files[@]}" "$@" -- "${tests[@]}" ||
     [[ $? == [23] ]]
 }
 

@@ -140,7 +140,7 @@ fn who_lost_the_master_long_before_the_others_may_lack_something() {
         // Its history is unknown.
         s.node(0, |v| v.state.history = None);
     };
-    let rows: [(&str, &dyn Fn(&mut Scene), &[u32], &str); 9] = [
+    let rows: [(&str, &dyn Fn(&mut Scene), &[u32], &str); 11] = [
         ("as long as max-lag is as good as the others", &lost(2, 8_000, 90), &[1, 2], ""),
         (
             "longer, and others have more",
@@ -184,6 +184,24 @@ fn who_lost_the_master_long_before_the_others_may_lack_something() {
             },
             &[2],
             "it lost the master 60 s before the others, at offset 99 of 100",
+        ),
+        (
+            "one that was not in sync has more, and is no witness",
+            &|s| {
+                lost(1, 9_000, 100)(s);
+                s.node(2, |v| (v.state.redis.online_epoch, v.state.redis.offset) = (0, 500));
+            },
+            &[1],
+            "cache-2-aaaa may not take over: its redis was not in sync",
+        ),
+        (
+            "one that is a master has more, and is no witness",
+            &|s| {
+                lost(1, 9_000, 100)(s);
+                s.node(2, |v| (v.state.redis.role, v.state.redis.offset) = (Role::Master, 500));
+            },
+            &[1],
+            "cache-2-aaaa may not take over: its redis was not in sync",
         ),
         (
             "one that was detached by an earlier attempt has all",
