@@ -1,6 +1,6 @@
 //! Clusters that have all they want, in the world as the operator's ports show it.
 
-#[allow(dead_code, unused_imports)] // the scenes of the planner's tests: one of them is used here
+#[allow(dead_code, unused_imports, clippy::unnecessary_wraps)] // the scenes of the planner's tests: one of them is used here
 #[path = "../../tests/plan/scene.rs"]
 mod scene;
 
@@ -38,7 +38,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A second is cut into so many rounds of reports.
 const ROUNDS: u32 = 100;
-const NODES: u32 = 3;
 
 /// A running operator over a fleet.
 pub struct Fleet {
@@ -213,7 +212,7 @@ impl World {
     }
 
     fn only(&self, dseqs: &BTreeSet<u64>) -> BTreeMap<u64, DeploymentView> {
-        let of = |dseq| Some((*dseq, self.chain.deployments.get(dseq)?.clone()));
+        let of = |dseq: &u64| Some((*dseq, self.chain.deployments.get(dseq)?.clone()));
         dseqs.iter().filter_map(of).collect()
     }
 }

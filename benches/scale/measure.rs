@@ -81,17 +81,17 @@ fn rss_mib() -> f64 {
 }
 
 pub fn table(figures: &[Figures]) -> String {
-    let mut text = format!(
-        "{:>8} {:>14} {:>8} {:>8} {:>8} {:>8}",
+    let head = format!(
+        "{:>8} {:>16} {:>8} {:>8} {:>8} {:>8}",
         "CLUSTERS", "CPU us/cluster/s", "PLANS/s", "P50 ms", "P99 ms", "RSS MiB"
     );
-    for f in figures {
-        text += &format!(
-            "\n{:>8} {:>16.0} {:>8.0} {:>8.2} {:>8.2} {:>8.0}",
+    let row = |f: &Figures| {
+        format!(
+            "{:>8} {:>16.0} {:>8.0} {:>8.2} {:>8.2} {:>8.0}",
             f.clusters, f.cpu_us, f.reconciles_per_second, f.p50_ms, f.p99_ms, f.rss_mib
-        );
-    }
-    text
+        )
+    };
+    std::iter::once(head).chain(figures.iter().map(row)).collect::<Vec<_>>().join("\n")
 }
 
 /// With the growth of what a cluster costs from the smallest to the largest size.

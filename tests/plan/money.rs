@@ -3,11 +3,16 @@
 use akash_redis::api::conditions::Reason;
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::record::Membership;
-use akash_redis::plan::committed_per_month;
+use akash_redis::plan::{committed, per_month};
 
 use crate::scene::{BLOCK_MS, NOW, Scene, ago, condemned, degraded, name, price};
 
 type Edit = fn(&mut Scene);
+
+/// What the cluster is committed to per month.
+fn committed_per_month(scene: &Scene) -> Uact {
+    per_month(&scene.inventory, committed(&scene.inventory, &scene.record))
+}
 
 fn act(n: u64) -> Uact {
     Uact(n * 1_000_000)
@@ -58,7 +63,7 @@ fn what_costs_or_may_come_to_cost_is_promised() {
     for (what, edit, expected) in rows {
         let mut scene = Scene::whole();
         edit(&mut scene);
-        let found = committed_per_month(&scene.inventory, &scene.record);
+        let found = committed_per_month(&scene);
         assert_eq!(found, act(expected), "{what}");
     }
 }
@@ -121,15 +126,11 @@ fn the_block_time_is_believed_within_bounds() {
         let mut scene = Scene::whole();
         scene.chain().block_ms = reported;
         let all = PricePerBlock(price(3).0 * 3);
-        assert_eq!(
-            committed_per_month(&scene.inventory, &scene.record),
-            all.per_month(counted),
-            "{reported} ms"
-        );
+        assert_eq!(committed_per_month(&scene), all.per_month(counted), "{reported} ms");
     }
     let mut unread = Scene::whole();
     unread.inventory.chain.value = None;
-    assert_eq!(committed_per_month(&unread.inventory, &unread.record), act(9));
+    assert_eq!(committed_per_month(&unread), act(9));
 }
 
 #[test]

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use akash_redis::model::money::Uact;
+use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
-use crate::world::{Terms, World};
+use crate::world::chain::WHOLE_CHAIN;
+use crate::world::store::ALL_OBJECTS;
+use crate::world::{TICK, Terms, World};
 
 #[tokio::test(start_paused = true)]
 async fn clusters_planned_in_one_pass_do_not_share_deployments() {
@@ -71,4 +74,29 @@ async fn the_global_budget_holds_for_clusters_planned_in_one_pass() {
         "{}uact a month are leased",
         world.rate_per_month()
     );
+}
+
+/// All objects are read once, at the start, and the whole chain by the clock alone, however much
+/// happens to one of the clusters.
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_one_cluster_does_not_have_all_of_them_read() {
+    let world = World::new(9051, 8);
+    world.apply(THREE).await;
+    world.apply(&THREE.replace("name: cache", "name: other")).await;
+    world.start_operator().await;
+    let began = world.clock.now();
+    for name in ["cache", "other"] {
+        world.until_ready(name).await;
+    }
+    world.apply(&THREE.replace("nodes: 3", "nodes: 5")).await;
+    world.until_ready("cache").await;
+    world.store.mark_deleted("cache").await.unwrap();
+    world.until_gone("cache").await;
+
+    let elapsed = world.clock.now().since(began);
+    let count = |what: &str| world.fuse.trace.lines().iter().filter(|l| l.ends_with(what)).count();
+    assert_eq!(count(ALL_OBJECTS), 1);
+    let ticks = usize::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap() + 1;
+    assert!((2..=ticks).contains(&count(WHOLE_CHAIN)), "{} in {ticks}", count(WHOLE_CHAIN));
+    world.until_ready("other").await;
 }

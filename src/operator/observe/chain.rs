@@ -208,6 +208,7 @@ mod tests {
         deployment
     }
 
+    #[allow(clippy::unnecessary_wraps)] // as it is read
     fn view(height: i64, deployments: Vec<DeploymentView>) -> Result<ChainView, ChainError> {
         let deployments = deployments.into_iter().map(|d| (d.dseq, d)).collect();
         Ok(ChainView { height, deployments, ..ChainView::default() })

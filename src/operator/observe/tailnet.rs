@@ -116,6 +116,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps)] // as it is read
     fn view(devices: Vec<Device>) -> Result<MeshView, MeshError> {
         let description = IncarnationName::new("a", 0, "aaaa").key_description(&installation());
         let keys = vec![AuthKey { id: "k".into(), description, invalid: false }];

@@ -87,6 +87,9 @@ struct State {
     taken: BTreeSet<String>,
 }
 
+/// What the trace has of a reading of everything.
+pub const WHOLE_CHAIN: &str = "read the whole chain";
+
 /// The chain with the providers that bid on it.
 pub struct SimChain {
     clock: Clock,
@@ -510,13 +513,8 @@ fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
     }
 }
 
-#[async_trait]
-impl Chain for SimChain {
-    fn owner(&self) -> &str {
-        WALLET.address()
-    }
-
-    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+impl SimChain {
+    async fn look_at(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
         let behind = self.faults().behind;
@@ -524,9 +522,21 @@ impl Chain for SimChain {
         view.block_ms = self.faults().block_ms.unwrap_or(view.block_ms);
         Ok(view)
     }
+}
+
+#[async_trait]
+impl Chain for SimChain {
+    fn owner(&self) -> &str {
+        WALLET.address()
+    }
+
+    async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
+        self.fuse.trace.add(WHOLE_CHAIN);
+        self.look_at(known).await
+    }
 
     async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
-        let mut view = self.read(dseqs).await?;
+        let mut view = self.look_at(dseqs).await?;
         view.deployments.retain(|dseq, _| dseqs.contains(dseq));
         Ok(view)
     }

@@ -58,6 +58,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A full sync of what usually is there, milliseconds.
 pub const SYNC_MS: u64 = 300;
 
+/// The operator reads the chain and the tailnet so often.
+pub const TICK: Duration = Duration::from_secs(5);
+
 /// What a simulation begins with.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -213,7 +216,7 @@ impl World {
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
             timing: Timing::default(),
-            tick: Duration::from_secs(5),
+            tick: TICK,
         };
         let controller = Controller::new(outside, settings, Metrics::default(), Arc::default());
         let stop = CancellationToken::new();

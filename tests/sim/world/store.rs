@@ -14,6 +14,9 @@ use super::fuse::Fuse;
 use super::memory::MemoryStore;
 use super::status_page::Witness;
 
+/// What the trace has of a reading of all objects.
+pub const ALL_OBJECTS: &str = "read all objects";
+
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost
 /// between their writes.
 pub struct FusedStore {
@@ -38,6 +41,7 @@ impl FusedStore {
 #[async_trait]
 impl Objects for FusedStore {
     async fn list(&self) -> Result<Vec<Stored>, StoreError> {
+        self.fuse.trace.add(ALL_OBJECTS);
         self.inner.list().await
     }
 
