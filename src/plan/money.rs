@@ -28,7 +28,8 @@ pub fn ceiling(input: &Input<'_>) -> Uact {
 }
 
 /// Price of every incarnation that costs or may come to cost: the lease's where there is one, else
-/// the cap of its order. A condemned one counts until the chain shows its deployment closed, or it
+/// the cap of its order, also after a bid was chosen: it may be withdrawn, and the next one may ask
+/// as much as the cap. A condemned one counts until the chain shows its deployment closed, or it
 /// is forgotten: a reading without it proves nothing yet.
 pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
     let chain = inventory.chain.value.as_ref();
@@ -41,8 +42,7 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
                 return None;
             }
             let leased = deployment.and_then(active_lease).map(|l| l.price);
-            let chosen = incarnation.lease.as_ref().map(|c| c.price);
-            Some(leased.or(chosen).unwrap_or(incarnation.max_price).0)
+            Some(leased.unwrap_or(incarnation.max_price).0)
         })
         .fold(0u128, u128::saturating_add);
     PricePerBlock(sum)

@@ -5,7 +5,7 @@ use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::record::Membership;
 use akash_redis::plan::{committed, per_month};
 
-use crate::scene::{BLOCK_MS, NOW, Scene, ago, condemned, degraded, name, price};
+use crate::scene::{BLOCK_MS, NOW, Scene, ago, condemned, degraded, deployment, name, price};
 
 type Edit = fn(&mut Scene);
 
@@ -24,12 +24,12 @@ fn what_costs_or_may_come_to_cost_is_promised() {
         ("three leases", |_| {}, 9),
         ("the lease's price, not the cap", |s| s.incarnation(2).max_price = price(7), 9),
         (
-            "the choice, before there is a lease",
+            "the cap after a choice: its bid may be withdrawn",
             |s| {
                 s.incarnation(2).max_price = price(7);
                 s.deployment(2).leases.clear();
             },
-            9,
+            13,
         ),
         (
             "the cap, before there is a choice",
@@ -150,4 +150,21 @@ fn one_that_was_given_up_counts_until_it_is_closed() {
         }),
         Some(300)
     );
+}
+
+/// The bid that was chosen for node 2 is withdrawn in the very plan that reserves another node.
+#[test]
+fn a_bid_that_is_withdrawn_leaves_the_budget_whole() {
+    let mut scene = Scene::whole();
+    scene.chain().deployments.insert(102, deployment(&name(2), 102));
+    scene.inventory.nodes.remove(&name(2));
+    let own = scene.incarnation(2);
+    (own.membership, own.device, own.max_price) = (Membership::Expected, None, price(21));
+    own.reserved = ago(5);
+    scene.cluster.spec.nodes = 4;
+    scene.inventory.id_pool.suffixes = vec!["aaaa".into()];
+    let plan = scene.plan(NOW);
+    assert_eq!(plan.record.incarnations[&name(2)].lease, None);
+    let promised = per_month(&scene.inventory, committed(&scene.inventory, &plan.record));
+    assert!(plan.record.incarnations.contains_key(&name(3)) && promised <= act(30), "{promised}");
 }
