@@ -8,6 +8,8 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use tokio::time::Instant;
 
+use crate::model::time::Backoff;
+
 /// The longest that anything is tried again before it is handed back: deadlines beyond this belong
 /// to the planner.
 pub const MAX_RETRY: Duration = Duration::from_secs(10);
@@ -51,24 +53,6 @@ fn policy() -> ExponentialBackoff {
         // The loop keeps the time: it knows the deadline, the policy does not.
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
-    }
-}
-
-/// Delays that double with each failure in a row. They are the same each time: what has to be
-/// spread over time does not use them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub first: Duration,
-    /// No delay is longer.
-    pub longest: Duration,
-}
-
-impl Backoff {
-    /// The delay after another failure; `before` of them came before it.
-    #[must_use]
-    pub fn delay(self, before: u32) -> Duration {
-        self.first.saturating_mul(2u32.saturating_pow(before)).min(self.longest)
     }
 }
 
@@ -152,10 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_up_to_the_longest_and_start_over_after_a_good_run() {
-        let backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(5) };
-        let seconds = [0, 1, 2, 5, 6, u32::MAX].map(|before| backoff.delay(before).as_secs());
-        assert_eq!(seconds, [5, 10, 20, 160, 300, 300]);
+    fn delays_start_over_after_a_good_run() {
         let backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
         let mut delays = RestartDelays::new(backoff);
         let seconds: Vec<_> = (0..7).map(|_| delays.after(Duration::ZERO).as_secs()).collect();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::client::GasPrice;
 use super::tx::FeeOffer;
 use crate::model::chain::{ChainMsg, TxOutcome};
-use crate::retry::Backoff;
+use crate::model::time::Backoff;
 
 /// Gas for which a simulation pays, and so must be in the wallet: about what a transaction of ours
 /// takes (52,600 to 236,000 were seen; only a close with many open bids takes more). What taking a

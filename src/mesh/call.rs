@@ -16,7 +16,8 @@ use super::control::MeshSettings;
 use super::refusal::{Answer, Needs, lacks, refusal, retry_after, too_small};
 use super::token::Tokens;
 use crate::http_client;
-use crate::retry::{Backoff, MAX_RETRY};
+use crate::model::time::Backoff;
+use crate::retry::MAX_RETRY;
 
 const CALL_TIME_OUT: Duration = Duration::from_secs(10);
 /// Between two attempts, unless it asked for another pause.

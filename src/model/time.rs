@@ -61,3 +61,33 @@ impl fmt::Display for UnixMs {
         f.write_str(text.as_deref().unwrap_or("beyond the calendar"))
     }
 }
+
+/// Delays that double with each failure in a row. They are the same each time: what has to be
+/// spread over time does not use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// No delay is longer.
+    pub longest: Duration,
+}
+
+impl Backoff {
+    /// The delay after another failure; `before` of them came before it.
+    #[must_use]
+    pub fn delay(self, before: u32) -> Duration {
+        self.first.saturating_mul(2u32.saturating_pow(before)).min(self.longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_mins(5) };
+        let seconds = [0, 1, 2, 5, 6, u32::MAX].map(|before| backoff.delay(before).as_secs());
+        assert_eq!(seconds, [5, 10, 20, 160, 300, 300]);
+    }
+}

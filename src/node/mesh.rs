@@ -20,8 +20,8 @@ use crate::mesh::tailscaled::{
 use crate::model::mesh::BackendState;
 use crate::model::node::{KEY_SPENT, NodeMesh};
 use crate::model::text::few;
+use crate::model::time::Backoff;
 use crate::process::Program;
-use crate::retry::Backoff;
 
 /// Name in the log book.
 const SOURCE: &str = "tailscaled";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT, STATUS_PORT};
-use crate::retry::Backoff;
+use crate::model::time::Backoff;
 
 /// Paths, ports and time-outs of an agent.
 #[derive(Clone, Debug)]

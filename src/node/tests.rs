@@ -26,7 +26,7 @@ use super::state_file::StateFile;
 use super::users::system_user;
 use crate::model::identity::{self, NodeIdentity};
 use crate::model::node::{NodeState, Process, ReplicaState, Role};
-use crate::retry::Backoff;
+use crate::model::time::Backoff;
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 

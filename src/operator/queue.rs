@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use super::lock;
-use crate::retry::Backoff;
+use crate::model::time::Backoff;
 
 /// Keys in the order in which they are due. A key waits once however often it is added, so the
 /// queue is never longer than there are keys.

@@ -12,6 +12,7 @@ use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation, Membership};
 use crate::model::step::Effect;
+use crate::model::time::Backoff;
 
 /// A redis that died or was just leased answers within this.
 const START: Duration = Duration::from_secs(30);
@@ -21,9 +22,7 @@ const OUTAGE: Duration = Duration::from_mins(2);
 
 /// A provider's cluster takes a few seconds to show what its gateway took (409 manifests were sent
 /// in 35 s of that to a real one).
-const FIRST_REST: Duration = Duration::from_secs(10);
-/// Longest of these, doubled each time.
-const LONGEST_REST: Duration = Duration::from_mins(1);
+const RESTS: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_mins(1) };
 
 /// Gives up incarnations whose lease is gone or that stayed silent too long.
 pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
@@ -396,7 +395,7 @@ fn taken(builder: &PlanBuilder<'_>, name: &IncarnationName) -> BTreeSet<String> 
 /// How long a provider that took the manifest so many times may have nothing deployed before it is
 /// sent once more. In the end the join deadline gives the node up.
 fn pause_after(times: u32) -> Duration {
-    FIRST_REST.saturating_mul(2u32.saturating_pow(times.saturating_sub(1).min(8))).min(LONGEST_REST)
+    RESTS.delay(times.saturating_sub(1))
 }
 
 fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {

@@ -10,11 +10,11 @@ use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Incarnation;
+use crate::model::time::Backoff;
 
-/// First pause after a failed attempt; doubled with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-/// Longest pause between attempts.
-const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+/// Between attempts to fill a node.
+const PAUSES: Backoff =
+    Backoff { first: Duration::from_secs(10), longest: Duration::from_mins(10) };
 
 /// A lease, a join and a full sync take less, or a person should look at it; the old node stays
 /// meanwhile.
@@ -137,9 +137,7 @@ fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)>
     }
     wanted.retain(|(ordinal, _)| {
         let Some(failures) = builder.record.failures.get(ordinal).cloned() else { return true };
-        let pause = FIRST_PAUSE
-            .saturating_mul(2u32.saturating_pow(failures.count.saturating_sub(1).min(10)))
-            .min(LONGEST_PAUSE);
+        let pause = PAUSES.delay(failures.count.saturating_sub(1));
         if builder.now().passed(failures.last, pause) {
             return true;
         }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::Target;
 use crate::api::status::Endpoint;
 use crate::http_client as http;
+use crate::model::time::Backoff;
 
 /// How long the operator may keep a question open.
 const POLL: Duration = Duration::from_secs(30);
@@ -16,8 +17,9 @@ const POLL: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(10);
 /// An operator that has nothing new and says so at once is not asked more often than this.
 const AT_LEAST: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Between two questions to an operator that does not answer.
+const PAUSES: Backoff =
+    Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
 const MAX_BODY: usize = 64 * 1024;
 
 pub(super) fn client(operator: &Path) -> Result<reqwest::Client, reqwest::Error> {
@@ -31,15 +33,13 @@ pub(super) async fn follow(
     cluster: String,
     word: watch::Sender<Option<Target>>,
 ) {
-    let mut pause = FIRST_PAUSE;
-    let mut away = false;
+    let mut failures = 0;
     loop {
         let epoch = word.borrow().as_ref().map(|target| target.epoch);
         let asked = Instant::now();
         match ask(&operator, &cluster, epoch).await {
             Ok(answer) => {
-                pause = FIRST_PAUSE;
-                if std::mem::take(&mut away) {
+                if std::mem::take(&mut failures) > 0 {
                     tracing::info!("the operator is back");
                 }
                 let news = answer.filter(|target| epoch.is_none_or(|known| target.epoch > known));
@@ -51,7 +51,7 @@ pub(super) async fn follow(
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut away, true) {
+                if failures == 0 {
                     let goes_on = if epoch.is_some() {
                         "going on with the last known master"
                     } else {
@@ -59,8 +59,8 @@ pub(super) async fn follow(
                     };
                     tracing::warn!(%error, "the operator cannot be asked for the master; {goes_on}");
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                sleep(PAUSES.delay(failures)).await;
+                failures = failures.saturating_add(1);
             }
         }
     }

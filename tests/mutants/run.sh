@@ -23,6 +23,13 @@ install_tool() {
   echo "$dir/bin/cargo-mutants"
 }
 
+# The tests of plans, and no debug information.
+with_plan_tests() {
+  mkdir -p tests
+  cp -r "$root/tests/plan" "$root/tests/vectors" tests/
+  printf '[[test]]\nname = "plan"\npath = "tests/plan/main.rs"\n[profile.dev]\ndebug = 0\n' >>Cargo.toml
+}
+
 # Lines of Cargo.toml for these dependencies, so that each set has the versions of the crate.
 dependencies() {
   local name
@@ -50,6 +57,7 @@ planner() {
     dependencies hex serde serde_json sha2
     echo '[dev-dependencies]' && dependencies insta
   } | manifest akash-redis >Cargo.toml
+  with_plan_tests
   files=(-f 'src/plan/*.rs' -e src/plan/invariants.rs)
   tests=(--test plan)
 }
@@ -59,15 +67,24 @@ rooms() {
   mkdir -p src/node
   cp -r "$root"/src/{api,model,plan,store} src/
   cp "$root"/src/node/{commands,nonces}.rs src/node/
-  printf 'pub mod api;\npub mod model;\npub mod node {\n    pub mod commands;\n    pub mod nonces;\n}\n' >src/lib.rs
+  cp "$root/src/changes.rs" src/
+  printf 'pub mod api;\npub mod changes;\npub mod model;\npub mod node {\n    pub mod commands;\n    pub mod nonces;\n}\n' >src/lib.rs
   printf 'pub mod plan;\npub mod store;\n' >>src/lib.rs
   {
     printf '[workspace]\n[dependencies]\n'
     dependencies "${base[@]}" async-trait rand rusqlite rustix tokio
     echo '[dev-dependencies]' && dependencies insta proptest tempfile
   } | manifest akash-redis >Cargo.toml
+  with_plan_tests
   files=(-f 'src/model/*.rs' -f 'src/node/commands.rs' -f 'src/store/**')
   tests=(--lib --test plan)
+}
+
+# How transactions come to their end. It needs the generated messages and a scripted node, so this is the whole crate.
+chain() {
+  cp -r "$root"/{build.rs,Cargo.toml,README.md,benches,proto,src,tests} .
+  files=(-f src/chain/broadcast.rs)
+  tests=(--test wire chain)
 }
 
 # Makes the crate of a set, keeping what is built of it, and breaks it.
@@ -77,11 +94,8 @@ run() {
   mkdir -p "$dir"
   cd "$dir"
   find . -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +
-  mkdir -p tests
-  cp -r "$root/tests/plan" "$root/tests/vectors" tests/
   cp "$root/Cargo.lock" .
   "$set"
-  printf '[[test]]\nname = "plan"\npath = "tests/plan/main.rs"\n[profile.dev]\ndebug = 0\n' >>Cargo.toml
   # Whoever names files means these alone.
   [[ " $* " != *" -f "* ]] || files=()
   export CARGO_TARGET_DIR=$dir/target INSTA_WORKSPACE_ROOT=$dir INSTA_UPDATE=no TMPDIR=$out
@@ -107,8 +121,8 @@ report() {
 }
 
 tool=$(install_tool)
-sets=(planner rooms)
-case ${1:-} in planner | rooms) sets=("$1") && shift ;; esac
+sets=(planner rooms chain)
+case ${1:-} in planner | rooms | chain) sets=("$1") && shift ;; esac
 status=0
 for set in "${sets[@]}"; do
   (run "$set" "$@")

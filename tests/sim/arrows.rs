@@ -25,7 +25,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("http_client", vec!["error_chain"]),
         // A child gets no secret of a node's identity.
         ("process", vec!["model"]),
-        ("retry", vec![]),
+        ("retry", vec!["model"]),
         ("secrets", vec!["model"]),
         ("config", vec!["api", "model", "secrets"]),
         ("chain", outer(&[])),

@@ -18,8 +18,8 @@ use crate::mesh::tailscaled::command::Daemon;
 use crate::mesh::tailscaled::{
     Credential, Device, Event, Process, SilenceLimits, credential_wanted, supervise,
 };
+use crate::model::time::Backoff;
 use crate::process::Output;
-use crate::retry::Backoff;
 
 /// Between an exit and the next start.
 const RESTARTS: Backoff =

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::process::Process;
 use super::silence::{Silence, SilenceLimits};
 use crate::mesh::local::{LocalClient, LocalError, LocalStatus};
-use crate::retry::{Backoff, RestartDelays};
+use crate::model::time::Backoff;
+use crate::retry::RestartDelays;
 
 /// Time between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
