@@ -181,7 +181,7 @@ pub enum Reason {
     EffectFailing,
     /// The record names a deployment that carries another name on the chain.
     ForeignDeployment,
-    /// The wallet pays for deployments that stand in no record.
+    /// The wallet pays for deployments that are in no record.
     OrphanedDeployment,
     // Funded, and Degraded while something is to be bought.
     /// The wallet holds less than the deposits of the missing nodes.
@@ -354,7 +354,7 @@ pub enum EventReason {
     RejoinStarted,
     /// A node is on the mesh again, as another device.
     NodeRejoined,
-    /// A deployment that stands in no record is closed, as was asked for.
+    /// A deployment that is in no record is closed, as was asked for.
     OrphanClosing,
     /// A node may replicate from the master.
     ReplicaAdmitted,

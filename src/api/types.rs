@@ -28,7 +28,7 @@ pub const ACCEPT_LOSS: &str = "akash-redis.dev/accept-loss";
 /// Annotation: incarnations, separated by commas, whose device is gone from the tailnet and that
 /// shall join again with a new key.
 pub const REJOIN: &str = "akash-redis.dev/rejoin";
-/// Annotation: deployments, by dseq and separated by commas, that stand in no record and shall be
+/// Annotation: deployments, by dseq and separated by commas, that are in no record and shall be
 /// closed.
 pub const CLOSE: &str = "akash-redis.dev/close";
 

@@ -161,7 +161,7 @@ impl Client {
         self.send(Method::POST, &format!("/{name}/rejoin"), Some(request)).await
     }
 
-    /// Asks for deployments that stand in no record to be closed.
+    /// Asks for deployments that are in no record to be closed.
     pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, CliError> {
         self.send(Method::POST, &format!("/{name}/close"), Some(&Close { dseqs })).await
     }

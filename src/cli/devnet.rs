@@ -28,7 +28,7 @@ pub struct Devnet {
 #[derive(Debug, clap::Subcommand)]
 pub enum DevnetCommand {
     /// Start a chain, four providers and a tailnet; they end with Ctrl-C.
-    Up(Place),
+    Up(DevnetDir),
     /// Start providers and a tailnet for a chain that runs elsewhere; they end with Ctrl-C.
     Providers(Providers),
     /// Run a command inside the running market's network, e.g. an operator or a proxy.
@@ -37,7 +37,7 @@ pub enum DevnetCommand {
 
 /// Where the market keeps its files.
 #[derive(Debug, clap::Args)]
-pub struct Place {
+pub struct DevnetDir {
     /// Directory for settings, sockets, logs and data; it has to have a short path.
     #[arg(long, env = DIR_VARIABLE, default_value_os_t = default_dir(), value_name = "DIR")]
     pub dir: PathBuf,
@@ -48,7 +48,7 @@ pub struct Place {
 pub struct Exec {
     /// Which market.
     #[command(flatten)]
-    pub place: Place,
+    pub location: DevnetDir,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
@@ -108,7 +108,7 @@ fn default_dir() -> PathBuf {
 /// Runs `devnet`.
 pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
     match args.command {
-        DevnetCommand::Up(place) => up(&place.dir).await,
+        DevnetCommand::Up(location) => up(&location.dir).await,
         DevnetCommand::Providers(args) => providers::run(args).await,
         DevnetCommand::Exec(args) => exec(&args),
     }
@@ -180,8 +180,8 @@ fn greet(local: &Local, dir: &Path, program: &Path) {
 
 /// Becomes the command, inside the namespaces of the market.
 fn exec(args: &Exec) -> Result<ExitCode, DevnetError> {
-    let pid = first_process(&args.place.dir)
-        .ok_or_else(|| DevnetError::NotUp { dir: args.place.dir.clone() })?;
+    let pid = first_process(&args.location.dir)
+        .ok_or_else(|| DevnetError::NotUp { dir: args.location.dir.clone() })?;
     let error = Command::new("nsenter")
         .args([
             "--target",
@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn only_a_directory_with_our_marker_is_emptied() {
-        let place = tempfile::tempdir().unwrap();
-        let theirs = place.path().join("etc");
+        let location = tempfile::tempdir().unwrap();
+        let theirs = location.path().join("etc");
         std::fs::create_dir(&theirs).unwrap();
         for file in ["operator.yaml", "mnemonic", "root.secret"] {
             std::fs::write(theirs.join(file), "mine").unwrap();
@@ -244,7 +244,7 @@ mod tests {
         assert!(matches!(prepare(&theirs), Err(DevnetError::NotOurs { .. })));
         assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 3, "nothing of it is touched");
 
-        let ours = place.path().join("new/market");
+        let ours = location.path().join("new/market");
         prepare(&ours).unwrap();
         std::fs::create_dir(ours.join("market")).unwrap();
         std::fs::write(ours.join("store.db"), "old").unwrap();

@@ -123,7 +123,7 @@ impl Local {
         let grpc = market.chain_url();
         write_settings(
             dir,
-            &ChainPlace {
+            &OperatorChain {
                 chain_id: &market.chain_id,
                 grpc: &grpc,
                 mnemonic: Some(&market.mnemonic),
@@ -238,7 +238,7 @@ pub(super) fn market_settings(
 }
 
 /// A chain, as the operator is to use it.
-pub(super) struct ChainPlace<'a> {
+pub(super) struct OperatorChain<'a> {
     pub chain_id: &'a str,
     pub grpc: &'a str,
     /// Words of the operator's wallet; without them the file is somebody else's to write.
@@ -248,7 +248,7 @@ pub(super) struct ChainPlace<'a> {
 
 /// Writes the operator's settings and secrets. A root secret that is there stays: deployments are
 /// known by it.
-pub(super) fn write_settings(dir: &Path, chain: &ChainPlace<'_>) -> Result<(), LocalError> {
+pub(super) fn write_settings(dir: &Path, chain: &OperatorChain<'_>) -> Result<(), LocalError> {
     if !dir.join(ROOT_SECRET).exists() {
         let mut root = [0; 32];
         rand::thread_rng().fill_bytes(&mut root);

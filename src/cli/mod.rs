@@ -120,7 +120,7 @@ pub enum ClientCommand {
     /// Give a node whose device is gone from the tailnet a new key; it keeps its lease and its
     /// volume.
     Rejoin(act::Rejoin),
-    /// Close deployments of a cluster that stand in no record, as after the loss of the operator's
+    /// Close deployments of a cluster that are in no record, as after the loss of the operator's
     /// store.
     Close(act::Close),
     /// Delete a cluster: close its leases, get back what is left in escrow.

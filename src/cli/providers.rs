@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::devnet::{DevnetError, Place, first_process};
-use super::local::{self, ChainPlace};
+use super::devnet::{DevnetDir, DevnetError, first_process};
+use super::local::{self, OperatorChain};
 use crate::api::quantity::Span;
 use crate::devnet::account::{Account, AccountError};
 use crate::devnet::foreign::{Foreign, ForeignError};
@@ -27,7 +27,7 @@ const CHAIN_FILE: &str = "chain-id";
 pub struct Providers {
     /// Where they and the operator keep their files.
     #[command(flatten)]
-    pub place: Place,
+    pub location: DevnetDir,
     /// gRPC address of a node of the chain, `http://` or `https://`.
     #[arg(long, value_name = "URL")]
     pub grpc: String,
@@ -154,7 +154,7 @@ pub async fn run(args: Providers) -> Result<ExitCode, DevnetError> {
     if sandbox::inside() {
         return run_inside(&args, keys, &peer).await;
     }
-    let dir = &args.place.dir;
+    let dir = &args.location.dir;
     let failed =
         |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
     tailnet::peers_dir()?;
@@ -207,7 +207,7 @@ fn claim(dir: &Path, chain_id: &str) -> Result<(), DevnetError> {
 }
 
 async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCode, DevnetError> {
-    let dir = &args.place.dir;
+    let dir = &args.location.dir;
     let sandbox = Sandbox::set_up().await?;
     let program = std::env::current_exe()
         .map_err(|e| DevnetError::Io { what: "finding this program".to_owned(), source: e })?;
@@ -231,13 +231,13 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
         market::start_providers(&settings, &net, &foreign.channel(), keys.providers, &sandbox.stop)
             .await;
     let providers = providers.map_err(ProvidersError::from)?;
-    let place = ChainPlace {
+    let chain = OperatorChain {
         chain_id: &args.chain_id,
         grpc: &args.grpc,
         mnemonic: keys.tenant.as_deref(),
         block_every,
     };
-    local::write_settings(dir, &place)?;
+    local::write_settings(dir, &chain)?;
     greet(args, &program, count, block_every, keys.tenant.is_some());
     sandbox.stop.cancelled().await;
     drop(providers);
@@ -245,7 +245,7 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
 }
 
 fn greet(args: &Providers, program: &Path, count: usize, block_every: Duration, tenant: bool) {
-    let (program, dir) = (program.display(), args.place.dir.display());
+    let (program, dir) = (program.display(), args.location.dir.display());
     println!(
         "{count} providers are up on {} at {} until Ctrl-C; a block takes {} ms there.",
         args.chain_id,

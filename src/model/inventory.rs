@@ -84,7 +84,7 @@ pub struct Inventory {
     pub minting: BTreeSet<IncarnationName>,
     /// Why the control API would not mint a key for a node, one sentence each.
     pub not_minted: BTreeMap<IncarnationName, String>,
-    /// Active deployments with our installation id that stand in no record, with the name in their
+    /// Active deployments with our installation id that are in no record, with the name in their
     /// group.
     pub unrecorded: BTreeMap<u64, IncarnationName>,
     /// Manifests that providers took from this process, of incarnations that did not join yet.

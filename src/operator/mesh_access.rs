@@ -32,8 +32,8 @@ pub enum MeshAccess {
 
 impl MeshAccess {
     /// The one that the settings name. An own tailscaled is not started yet.
-    pub async fn take(config: &Config) -> Result<Self, RunError> {
-        if let Some(settings) = own(config)? {
+    pub async fn prepare(config: &Config) -> Result<Self, RunError> {
+        if let Some(settings) = tailscaled_settings(config)? {
             return Ok(Self::Own(Box::new(OperatorTailscaled::prepare(settings).await?)));
         }
         let proxy = config.mesh.socks5.as_deref().map(parse_address).transpose()?;
@@ -52,7 +52,7 @@ impl MeshAccess {
     }
 
     /// What is known of it as time goes on.
-    pub fn facts(&self) -> Option<watch::Receiver<OwnMesh>> {
+    pub fn status(&self) -> Option<watch::Receiver<OwnMesh>> {
         match self {
             Self::Own(tailscaled) => Some(tailscaled.status().subscribe()),
             Self::Proxy(_, status) => Some(status.subscribe()),
@@ -61,7 +61,7 @@ impl MeshAccess {
     }
 
     /// Keeps it open until `stop`.
-    pub async fn keep(self, control: Arc<dyn MeshControl>, stop: CancellationToken) {
+    pub async fn run(self, control: Arc<dyn MeshControl>, stop: CancellationToken) {
         match self {
             Self::Own(tailscaled) => tailscaled.run(control, stop).await,
             Self::Proxy(address, status) => {
@@ -74,7 +74,7 @@ impl MeshAccess {
 
 /// What can be said of it without starting or changing anything.
 pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> {
-    if let Some(settings) = own(config)? {
+    if let Some(settings) = tailscaled_settings(config)? {
         return Ok(access::check(&settings).await);
     }
     let Some(address) = config.mesh.socks5.as_deref().map(parse_address).transpose()? else {
@@ -93,7 +93,7 @@ pub async fn check(config: &Config) -> Result<Result<String, String>, RunError> 
     })
 }
 
-fn own(config: &Config) -> Result<Option<AccessSettings>, RunError> {
+fn tailscaled_settings(config: &Config) -> Result<Option<AccessSettings>, RunError> {
     let Some(own) = &config.mesh.tailscaled else { return Ok(None) };
     let installation = RootSecret::new(config.root_secret.clone())?.installation_id();
     Ok(Some(AccessSettings {

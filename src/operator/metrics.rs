@@ -39,23 +39,23 @@ struct EffectEnd {
     ok: String,
 }
 
-/// Names the way from a node to a peer.
+/// Names the path from a node to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
-struct Way {
+struct PathLabels {
     cluster: String,
     node: String,
     peer: String,
 }
 
-/// What is known of the ways between nodes.
+/// What is known of the paths between nodes.
 #[derive(Clone, Debug, Default)]
-struct Ways {
-    rtt: Family<Way, Gauge<f64, AtomicU64>>,
-    direct: Family<Way, Gauge>,
-    received: Family<Way, Gauge<u64, AtomicU64>>,
-    sent: Family<Way, Gauge<u64, AtomicU64>>,
+struct Paths {
+    rtt: Family<PathLabels, Gauge<f64, AtomicU64>>,
+    direct: Family<PathLabels, Gauge>,
+    received: Family<PathLabels, Gauge<u64, AtomicU64>>,
+    sent: Family<PathLabels, Gauge<u64, AtomicU64>>,
     /// Those that are shown, by cluster: what is no longer there must not look as if it were.
-    shown: Arc<Mutex<BTreeMap<String, BTreeSet<Way>>>>,
+    shown: Arc<Mutex<BTreeMap<String, BTreeSet<PathLabels>>>>,
 }
 
 /// All of them.
@@ -66,7 +66,7 @@ pub struct Metrics {
     nodes: Family<Cluster, Gauge>,
     effects: Family<EffectEnd, Counter>,
     reconcile: Histogram,
-    ways: Ways,
+    paths: Paths,
 }
 
 impl Default for Metrics {
@@ -80,7 +80,7 @@ impl Default for Metrics {
             nodes,
             effects: Family::default(),
             reconcile,
-            ways: Ways::default(),
+            paths: Paths::default(),
         }
     }
 }
@@ -116,26 +116,26 @@ impl Metrics {
             "Time from a cluster's turn to the end of its plan, with what was written",
             metrics.reconcile.clone(),
         );
-        let ways = &metrics.ways;
+        let paths = &metrics.paths;
         ours.register(
             "path_rtt_seconds",
             "Round trip of the mesh between two nodes, as last measured",
-            ways.rtt.clone(),
+            paths.rtt.clone(),
         );
         ours.register(
             "path_direct",
             "Whether two nodes reach each other without a relay",
-            ways.direct.clone(),
+            paths.direct.clone(),
         );
         ours.register(
             "path_received_bytes",
             "Bytes from the peer since the node's tailscaled started",
-            ways.received.clone(),
+            paths.received.clone(),
         );
         ours.register(
             "path_sent_bytes",
             "Bytes to the peer since the node's tailscaled started",
-            ways.sent.clone(),
+            paths.sent.clone(),
         );
         metrics
     }
@@ -160,7 +160,7 @@ impl Metrics {
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
     }
 
-    /// What the connected nodes of a cluster say of the ways to each other.
+    /// What the connected nodes of a cluster say of the paths to each other.
     pub fn paths<'a>(
         &self,
         cluster: &str,
@@ -169,16 +169,16 @@ impl Metrics {
         let mut seen = BTreeSet::new();
         for (node, view) in nodes.filter(|(_, view)| view.connected) {
             for path in view.state.mesh.paths.iter().filter(|path| path.kind != PathKind::Unknown) {
-                let way = Way {
+                let labels = PathLabels {
                     cluster: cluster.to_owned(),
                     node: node.0.clone(),
                     peer: path.name.clone(),
                 };
-                self.ways.show(&way, path);
-                seen.insert(way);
+                self.paths.show(&labels, path);
+                seen.insert(labels);
             }
         }
-        self.ways.keep(cluster, seen);
+        self.paths.keep(cluster, seen);
     }
 
     /// A cluster was planned.
@@ -198,7 +198,7 @@ impl Metrics {
         let labels = Cluster { cluster: cluster.to_owned() };
         self.epoch.remove(&labels);
         self.nodes.remove(&labels);
-        self.ways.keep(cluster, BTreeSet::new());
+        self.paths.keep(cluster, BTreeSet::new());
         for condition in ConditionType::iter() {
             self.condition.remove(&ClusterCondition {
                 cluster: cluster.to_owned(),
@@ -208,20 +208,20 @@ impl Metrics {
     }
 }
 
-impl Ways {
-    fn show(&self, way: &Way, path: &PeerPath) {
-        self.direct.get_or_create(way).set(i64::from(!path.relayed()));
-        self.received.get_or_create(way).set(path.rx_bytes);
-        self.sent.get_or_create(way).set(path.tx_bytes);
+impl Paths {
+    fn show(&self, labels: &PathLabels, path: &PeerPath) {
+        self.direct.get_or_create(labels).set(i64::from(!path.relayed()));
+        self.received.get_or_create(labels).set(path.rx_bytes);
+        self.sent.get_or_create(labels).set(path.tx_bytes);
         if path.rtt_us == 0 {
-            self.rtt.remove(way);
+            self.rtt.remove(labels);
         } else {
-            self.rtt.get_or_create(way).set(Duration::from_micros(path.rtt_us).as_secs_f64());
+            self.rtt.get_or_create(labels).set(Duration::from_micros(path.rtt_us).as_secs_f64());
         }
     }
 
     /// Only these are left of a cluster.
-    fn keep(&self, cluster: &str, seen: BTreeSet<Way>) {
+    fn keep(&self, cluster: &str, seen: BTreeSet<PathLabels>) {
         let mut shown = lock(&self.shown);
         let before = shown.remove(cluster).unwrap_or_default();
         for gone in before.difference(&seen) {

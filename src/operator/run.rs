@@ -131,7 +131,7 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
 /// took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let mesh_access = MeshAccess::take(&config).await?;
+    let mesh_access = MeshAccess::prepare(&config).await?;
     let clients = Clients::new(&config, mesh_access.socks5())?;
     let store = SqliteStore::open(&config.store.sqlite)?;
     let installation = clients.root.installation_id();
@@ -164,8 +164,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tick: config.timing.tick,
     };
     let logs = Arc::new(clients.agents.clone());
-    let (own_mesh, stop_way) = (mesh_access.facts(), CancellationToken::new());
-    let on_the_way = tokio::spawn(mesh_access.keep(clients.mesh.clone(), stop_way.clone()));
+    let (own_mesh, stop_access) = (mesh_access.status(), CancellationToken::new());
+    let access_task = tokio::spawn(mesh_access.run(clients.mesh.clone(), stop_access.clone()));
     let ports = Ports {
         chain: clients.chain,
         gateway: clients.gateway,
@@ -190,9 +190,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         ended = served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
     };
-    stop_way.cancel();
+    stop_access.cancel();
     // It ends by itself within seconds, and a panic of it is in the log.
-    let _ = on_the_way.await;
+    let _ = access_task.await;
     ended
 }
 

@@ -41,7 +41,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         builder.live().into_iter().filter(|(_, i)| i.has_joined()).map(|(n, _)| n).collect();
     let gone: Vec<_> = live.iter().filter(|n| devices::unlisted(builder, n)).cloned().collect();
     if !gone.is_empty() && live.iter().all(|n| gone.contains(n) || builder.connected(n).is_none()) {
-        tell(builder, &gone);
+        report(builder, &gone);
     }
     for name in &live {
         finish(builder, name);
@@ -65,7 +65,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
 }
 
 /// The API's words about an empty list do not tell why it is empty: a person has to look.
-fn tell(builder: &mut PlanBuilder<'_>, gone: &[IncarnationName]) {
+fn report(builder: &mut PlanBuilder<'_>, gone: &[IncarnationName]) {
     let (cluster, first) = (&builder.input.cluster.metadata.name, &gone[0]);
     let names = gone.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let how = if builder.spec().resources.data.is_some() {

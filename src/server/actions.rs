@@ -147,7 +147,7 @@ pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<Str
     ))
 }
 
-/// Asks for deployments of the cluster that stand in no record to be closed, also while it is being
+/// Asks for deployments of the cluster that are in no record to be closed, also while it is being
 /// deleted. Returns what to tell.
 pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<String, Refusal> {
     if request.dseqs.is_empty() || request.dseqs.len() > MOST_CLOSED {
@@ -167,7 +167,7 @@ pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<Strin
     cluster.metadata.annotations.insert(CLOSE.to_owned(), list(&dseqs));
     let name = &cluster.metadata.name;
     Ok(format!(
-        "what of {} is a deployment of {name} and stands in no record is closed; `akash-redis events {name}` says what came of it",
+        "what of {} is a deployment of {name} and is in no record is closed; `akash-redis events {name}` says what came of it",
         list(&request.dseqs)
     ))
 }

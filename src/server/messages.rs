@@ -68,7 +68,7 @@ pub struct Scale {
     pub nodes: u32,
 }
 
-/// Which deployments that stand in no record shall be closed.
+/// Which deployments that are in no record shall be closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Close {

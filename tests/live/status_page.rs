@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_mins(3);
 #[test]
 fn a_master_that_dies_while_the_mesh_is_silent_is_given_up_by_its_signed_page() {
     sandboxed(
-        "witness::a_master_that_dies_while_the_mesh_is_silent_is_given_up_by_its_signed_page",
+        "status_page::a_master_that_dies_while_the_mesh_is_silent_is_given_up_by_its_signed_page",
         LIMIT,
         async |sandbox: Sandbox| {
             let stage = Stage::start(&sandbox).await;

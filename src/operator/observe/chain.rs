@@ -158,7 +158,7 @@ impl ChainReadings {
         self.whole.value.as_ref()
     }
 
-    /// Active deployments of this installation that stand in no record.
+    /// Active deployments of this installation that are in no record.
     pub fn unrecorded(&self, index: &ClusterIndex) -> BTreeMap<u64, IncarnationName> {
         let open = self.unrecorded.iter().filter(|(dseq, _)| index.cluster_of(**dseq).is_none());
         open.map(|(dseq, name)| (*dseq, name.clone())).collect()

@@ -218,7 +218,7 @@ impl Observer {
                 .collect::<Vec<_>>()
                 .join(", ");
             tracing::warn!(
-                "the wallet pays for deployments of this installation that stand in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
+                "the wallet pays for deployments of this installation that are in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
             );
         }
         *told = unrecorded;

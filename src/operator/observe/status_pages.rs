@@ -51,7 +51,7 @@ fn believe(
 ) -> Result<StatusPage, String> {
     let forged = || {
         format!(
-            "whoever answers at the status page of {name} is not that node: the signature is wrong; it is judged without it"
+            "whoever answers at the status page of {name} is not that node: the signature is wrong; the page is ignored"
         )
     };
     let signature = page

@@ -55,7 +55,7 @@ impl Witness {
     /// A deployment that exists is about to be created or changed: it must stand in the record.
     pub async fn touches(&self, dseq: u64) {
         let known = self.find(|_, i| i.dseq == dseq).await.is_some();
-        self.expect(known, || format!("deployment {dseq} is touched and stands in no record"));
+        self.expect(known, || format!("deployment {dseq} is touched and is in no record"));
     }
 
     /// An active deployment is about to be closed: only a condemned one may be.
