@@ -4,9 +4,11 @@
 use std::sync::Mutex;
 
 use super::clock::Clock;
+use super::many::setting;
 
-/// Lines that are shown of a simulation that failed, and characters of each.
-const TAIL: usize = 80;
+/// Lines that are shown of a simulation that failed, if `SIM_TAIL` names no other number.
+const TAIL: u64 = 80;
+/// Characters of each.
 const WIDTH: usize = 240;
 
 /// One line for each begin and each end.
@@ -28,7 +30,8 @@ impl Trace {
     /// The last lines, cut short.
     pub fn tail(&self) -> String {
         let lines = self.lines.lock().unwrap();
-        let last = lines.iter().skip(lines.len().saturating_sub(TAIL));
+        let tail = usize::try_from(setting("SIM_TAIL", TAIL)).unwrap_or(usize::MAX);
+        let last = lines.iter().skip(lines.len().saturating_sub(tail));
         last.map(|line| line.chars().take(WIDTH).collect::<String>() + "\n").collect()
     }
 
