@@ -72,7 +72,7 @@ rooms() {
   printf 'pub mod plan;\npub mod store;\n' >>src/lib.rs
   {
     printf '[workspace]\n[dependencies]\n'
-    dependencies "${base[@]}" async-trait rand rusqlite rustix tokio
+    dependencies "${base[@]}" async-trait rand rusqlite rustix tokio tracing
     echo '[dev-dependencies]' && dependencies insta proptest tempfile
   } | manifest akash-redis >Cargo.toml
   with_plan_tests
