@@ -68,6 +68,7 @@ rooms() {
   cp -r "$root"/src/{api,model,plan,store} src/
   cp "$root"/src/node/{commands,nonces}.rs src/node/
   cp "$root/src/changes.rs" src/
+  cp -r "$root/docs" .
   printf 'pub mod api;\npub mod changes;\npub mod model;\npub mod node {\n    pub mod commands;\n    pub mod nonces;\n}\n' >src/lib.rs
   printf 'pub mod plan;\npub mod store;\n' >>src/lib.rs
   {
