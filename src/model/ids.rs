@@ -107,3 +107,27 @@ pub struct LeaseId {
     /// Account of the provider.
     pub provider: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Read = fn(&str, &InstallationId) -> Option<IncarnationName>;
+
+    #[test]
+    fn each_spelling_is_read_back_and_that_of_another_installation_is_not() {
+        let (ours, theirs) = (InstallationId("abcdef".into()), InstallationId("uvwxyz".into()));
+        let name = IncarnationName::new("my-cache", 2, "x7k2");
+        assert_eq!((name.cluster(), name.ordinal()), ("my-cache", Some(2)));
+        let spellings: [(String, Read); 3] = [
+            (name.group_name(&ours), IncarnationName::from_group_name),
+            (name.hostname(&ours), IncarnationName::from_hostname),
+            (name.key_description(&ours), IncarnationName::from_key_description),
+        ];
+        for (text, read) in spellings {
+            assert_eq!(read(&text, &ours), Some(name.clone()), "{text}");
+            assert_eq!(read(&text, &theirs), None, "{text}");
+        }
+        assert_ne!(name.dseq(&ours), name.dseq(&theirs));
+    }
+}
