@@ -79,9 +79,13 @@ pub struct Incarnation {
     /// What it is to the master, and whether it was ever heard.
     #[serde(flatten)]
     pub membership: Membership,
-    /// Device id that its agent reported: another one under its name is not this node.
+    /// Device that its agent speaks from, once the tailnet listed it under its name: another one
+    /// under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// Devices that it had before it joined again, until they are known to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_devices: Vec<String>,
     /// It gets a new key, because its device is gone from the tailnet.
     #[serde(default)]
     pub rejoin: Option<Rejoin>,
@@ -186,6 +190,7 @@ impl Incarnation {
             lease: None,
             membership: Membership::Expected,
             device: None,
+            former_devices: Vec::new(),
             rejoin: None,
             redis_down: None,
             quarantined: None,
@@ -198,6 +203,11 @@ impl Incarnation {
     #[must_use]
     pub fn has_joined(&self) -> bool {
         self.membership >= Membership::Joined
+    }
+
+    /// Every device that it is known to have, or to have had.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.former_devices.iter().chain(&self.device).map(String::as_str)
     }
 
     /// It may be attached to the master.

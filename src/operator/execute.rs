@@ -169,7 +169,9 @@ impl Executor {
                 self.transactions.transact(name, &msg).await
             }
             Effect::DeleteDevice { device, .. } => {
-                Ok(self.ports.mesh.delete_device(device).await?)
+                self.ports.mesh.delete_device(device).await?;
+                self.observer.device_deleted(device);
+                Ok(())
             }
             Effect::SetTags { device, tags, .. } => {
                 Ok(self.ports.mesh.set_tags(device, tags).await?)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
-use crate::model::record::Record;
+use crate::model::record::{Incarnation, Record};
 
 /// The clusters of the store.
 #[derive(Debug, Default)]
@@ -32,7 +32,11 @@ impl ClusterIndex {
         let entry = Entry {
             committed,
             dseqs: incarnations.iter().map(|(name, i)| (i.dseq, name.clone())).collect(),
-            devices: incarnations.values().filter_map(|i| i.device.clone()).collect(),
+            devices: incarnations
+                .values()
+                .flat_map(Incarnation::devices)
+                .map(str::to_owned)
+                .collect(),
         };
         self.by_dseq.extend(entry.dseqs.keys().map(|dseq| (*dseq, cluster.to_owned())));
         self.by_device.extend(entry.devices.iter().map(|id| (id.clone(), cluster.to_owned())));

@@ -1,6 +1,7 @@
 //! What is left of those given up: deployments are closed, devices deleted, keys revoked, then they
 //! are forgotten.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
@@ -8,6 +9,8 @@ use super::derived;
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
+use crate::model::mesh::MeshView;
+use crate::model::record::Incarnation;
 use crate::model::step::Effect;
 use crate::model::time::UnixMs;
 
@@ -126,6 +129,44 @@ fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
     Ok(())
 }
 
+/// Deletes the devices that nodes had before they joined again. The list lacked them, which is why
+/// they joined again, and may have been wrong.
+pub fn delete_former_devices(builder: &mut PlanBuilder<'_>) {
+    let Some(mesh) = builder.input.inventory.mesh.present() else { return };
+    for (name, incarnation) in builder.live() {
+        if incarnation.former_devices.is_empty() || incarnation.rejoin.is_some() {
+            continue;
+        }
+        let former = incarnation.former_devices.iter().map(String::as_str);
+        let left = not_deleted(builder, mesh, former);
+        builder.change(&name, |i| i.former_devices.clone_from(&left));
+        delete(builder, &name, left, "its node joined again as another device");
+    }
+}
+
+/// Those of the recorded devices that may be on the tailnet. That its list lacks one proves nothing
+/// by itself: nobody looks for it once its incarnation is forgotten.
+fn not_deleted<'a>(
+    builder: &PlanBuilder<'_>,
+    mesh: &MeshView,
+    recorded: impl Iterator<Item = &'a str>,
+) -> Vec<String> {
+    let deleted = &builder.input.inventory.deleted_devices;
+    let listed = |id: &str| mesh.devices.iter().any(|d| d.id == id);
+    recorded.filter(|id| listed(id) || !deleted.contains(*id)).map(str::to_owned).collect()
+}
+
+fn delete(
+    builder: &mut PlanBuilder<'_>,
+    name: &IncarnationName,
+    devices: impl IntoIterator<Item = String>,
+    why: &str,
+) {
+    for device in devices {
+        builder.step(Effect::DeleteDevice { incarnation: name.clone(), device }, why);
+    }
+}
+
 /// True when the control API, asked after its deployment was closed and after the last mint for it,
 /// knows neither a device nor a usable key of it.
 ///
@@ -144,13 +185,11 @@ fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
         );
         gone = false;
     }
-    for device in derived::devices(builder, mesh, name) {
-        builder.step(
-            Effect::DeleteDevice { incarnation: name.clone(), device: device.id.clone() },
-            "its node was given up",
-        );
-        gone = false;
-    }
+    let named = derived::devices(builder, mesh, name).into_iter().map(|d| d.id.clone());
+    let recorded = builder.incarnation(name).into_iter().flat_map(Incarnation::devices);
+    let left: BTreeSet<_> = named.chain(not_deleted(builder, mesh, recorded)).collect();
+    gone &= left.is_empty();
+    delete(builder, name, left, "its node was given up");
     let began = inventory.mesh.at;
     let closed = builder.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
     let late_enough =

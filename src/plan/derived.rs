@@ -149,6 +149,19 @@ pub fn devices<'a>(
     )
 }
 
+/// The device that a node's agent speaks from. It is believed once the tailnet's list shows it under
+/// the node's name with a tag that only our keys give: an agent may name any.
+pub fn own_device(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> {
+    let mesh = builder.input.inventory.mesh.present()?;
+    let claimed = &builder.connected(name)?.mesh.device_id;
+    let tags = builder.input.tags;
+    let hostname = name.hostname(&builder.input.constants.installation);
+    mesh.devices_of(&hostname, None, [tags.cluster, tags.quarantine])
+        .iter()
+        .any(|d| &d.id == claimed)
+        .then(|| claimed.clone())
+}
+
 /// Redis there answers and has its data.
 pub fn running(redis: &RedisState) -> bool {
     redis.process == Process::Running && !redis.loading

@@ -50,7 +50,10 @@ pub fn compromised(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<
         ));
     }
     let mesh = builder.input.inventory.mesh.present()?;
-    let stranger = derived::devices(builder, mesh, name).into_iter().find(|d| &d.id != own)?;
+    let former = &builder.incarnation(name)?.former_devices;
+    let stranger = derived::devices(builder, mesh, name)
+        .into_iter()
+        .find(|d| &d.id != own && !former.contains(&d.id))?;
     Some(format!(
         "device {} joined under its name with a key of ours, and its agent knows nothing of it: the key is compromised",
         stranger.id

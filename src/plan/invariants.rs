@@ -242,7 +242,10 @@ impl<'a> Check<'a> {
             && self.own(name, was).is_none_or(|d| !d.active)
             && !inventory.pending.contains(&was.dseq);
         self.expect(closed, || format!("{name} is forgotten, and its deployment may be open"));
-        let left = inventory.mesh.present().is_none() || !self.devices(name, was).is_empty();
+        let deleted = |id: &str| inventory.deleted_devices.contains(id);
+        let left = inventory.mesh.present().is_none()
+            || !self.devices(name, was).is_empty()
+            || !was.devices().all(deleted);
         self.expect(!left, || format!("{name} is forgotten, and its device may be there"));
     }
 
@@ -469,8 +472,10 @@ impl<'a> Check<'a> {
                 });
             }
             Effect::DeleteDevice { device, .. } => {
-                let own = self.devices(name, incarnation).iter().any(|d| &d.id == device);
-                self.expect(condemned && own, || {
+                let former = incarnation.former_devices.contains(device);
+                let own = incarnation.devices().any(|id| id == device)
+                    || self.devices(name, incarnation).iter().any(|d| &d.id == device);
+                self.expect(former || (condemned && own), || {
                     format!("device {device} is deleted, and is not that of a given-up {name}")
                 });
             }

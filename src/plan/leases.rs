@@ -42,9 +42,8 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
         builder.change(name, |i| i.raise(Membership::Joined));
         builder.event(EventReason::NodeJoined, format!("{name} is on the mesh and reports"));
     }
-    let reported = builder.connected(name).map(|s| &s.mesh.device_id).filter(|id| !id.is_empty());
-    if let (None, Some(id)) = (&incarnation.device, reported) {
-        builder.change(name, |i| i.device = Some(id.clone()));
+    if let (None, Some(id)) = (&incarnation.device, derived::own_device(builder, name)) {
+        builder.change(name, |i| i.device = Some(id));
     }
     if builder.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
         builder.change(name, |i| i.redis_down = None);

@@ -173,6 +173,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         settings::configure(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
+        cleanup::delete_former_devices(&mut builder);
         cleanup::clean(&mut builder);
     }
     failing::report(&mut builder);

@@ -84,10 +84,10 @@ fn report(builder: &mut PlanBuilder<'_>, gone: &[IncarnationName]) {
 /// It speaks from a device that is listed.
 fn finish(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     let Some(rejoin) = builder.incarnation(name).and_then(|i| i.rejoin.clone()) else { return };
-    let view = builder
-        .view(name)
-        .filter(|v| v.connected && v.heard > rejoin.at && !v.state.mesh.device_id.is_empty());
-    let Some(device) = view.map(|v| v.state.mesh.device_id.clone()) else { return };
+    let heard = builder.view(name).is_some_and(|v| v.heard > rejoin.at);
+    let former = builder.incarnation(name).map(|i| i.former_devices.clone()).unwrap_or_default();
+    let own = derived::own_device(builder, name);
+    let Some(device) = own.filter(|id| heard && !former.contains(id)) else { return };
     builder.event(
         EventReason::NodeRejoined,
         format!("{name} is on the mesh again, as device {device}"),
@@ -119,7 +119,10 @@ fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lease: LeaseId
     if known.is_none() {
         builder.event(EventReason::RejoinStarted, format!("{name} gets a new key, because its device is gone from the tailnet and a rejoin was requested"));
     }
-    builder.change(name, |i| (i.device, i.rejoin) = (None, Some(Rejoin { at, sent: now })));
+    builder.change(name, |i| {
+        i.former_devices.extend(i.device.take());
+        i.rejoin = Some(Rejoin { at, sent: now });
+    });
     control::revoke_lost(builder, name);
     let effect = Effect::DeliverManifest { incarnation: name.clone(), lease };
     builder.step(effect, "its device is gone from the tailnet and a rejoin was requested");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
 use akash_redis::model::inventory::Reading;
-use akash_redis::model::mesh::MeshView;
+use akash_redis::model::mesh::{Device, MeshView};
 use akash_redis::model::record::{Condemned, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
@@ -65,6 +65,7 @@ fn gone() -> Scene {
     scene.incarnation(2).condemned.as_mut().unwrap().closed = Some(ago(60));
     scene.deployment(2).active = false;
     scene.mesh().devices.remove(2);
+    scene.inventory.deleted_devices.insert(device(2).id);
     scene.inventory.nodes.remove(&name(2));
     scene.attach(&[1]);
     scene
@@ -82,7 +83,7 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
 
 #[test]
 fn who_was_given_up_is_forgotten_when_nothing_is_left() {
-    let rows: [(&str, Edit, &[&str], bool); 17] = [
+    let rows: [(&str, Edit, &[&str], bool); 20] = [
         ("nothing is", |_| {}, &[], true),
         ("its deployment is open", |s| s.deployment(2).active = true, &["close"], false),
         (
@@ -104,6 +105,29 @@ fn who_was_given_up_is_forgotten_when_nothing_is_left() {
         ),
         ("the chain is away", |s| s.inventory.chain.error = Some("x".into()), &[], false),
         ("its device is there", |s| s.mesh().devices.push(device(2)), &["delete"], false),
+        (
+            "the list lacks its device, and nobody deleted it",
+            |s| s.inventory.deleted_devices.clear(),
+            &["delete"],
+            false,
+        ),
+        (
+            "the list lacks one that it had before, and nobody deleted it",
+            |s| s.incarnation(2).former_devices = vec!["before".into()],
+            &["delete"],
+            false,
+        ),
+        (
+            "one that it had before is there under another name",
+            |s| {
+                s.incarnation(2).former_devices = vec!["before".into()];
+                s.inventory.deleted_devices.insert("before".into());
+                let renamed = Device { id: "before".into(), hostname: "x".into(), ..device(2) };
+                s.mesh().devices.push(renamed);
+            },
+            &["delete"],
+            false,
+        ),
         ("its key is there", |s| s.mesh().keys.push(key(&name(2))), &["revoke"], false),
         (
             "its key is used up",

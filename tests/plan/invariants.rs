@@ -568,9 +568,10 @@ fn only_what_is_given_up_is_destroyed() {
             ("device device-1 is deleted", &|p| delete(p, 2, "device-1")),
         ],
     );
-    let plan = scene.plan(NOW);
+    let mut plan = scene.plan(NOW);
     scene.deployment(2).group_name = "ar-abcdef-other-2-aaaa".into();
     scene.mesh().devices.remove(2);
+    plan.record.incarnations.get_mut(&name(2)).unwrap().device = None;
     let found = scene.violations(&plan);
     assert!(found.iter().any(|v| v.contains("deployment 102 is closed")), "{found:?}");
     assert!(found.iter().any(|v| v.contains("device device-2 is deleted")), "{found:?}");

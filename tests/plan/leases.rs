@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::model::inventory::{Delivered, LeaseStatus};
+use akash_redis::model::mesh::Device;
 use akash_redis::model::node::{KEY_SPENT, Process};
 use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
@@ -11,8 +12,8 @@ use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
 use crate::scene::{
-    NOW, Scene, ago, bid, degraded, deployment, device, given_up, has_event, key, lease_id, name,
-    page, price, wait_for,
+    NOW, QUARANTINE, Scene, ago, bid, degraded, deployment, device, given_up, has_event, key,
+    lease_id, name, page, price, wait_for,
 };
 
 type Edit = fn(&mut Scene);
@@ -354,6 +355,22 @@ fn who_reports_has_joined() {
     unknown.incarnation(2).device = None;
     unknown.node(2, |v| v.state.mesh.device_id.clear());
     assert_eq!(unknown.plan(NOW).record.incarnations[&name(2)].device, None);
+    // It is believed when the tailnet lists it as this node's: an agent may name any.
+    let believed = |id: &str, edit: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::whole();
+        scene.incarnation(2).device = None;
+        scene.node(2, |v| v.state.mesh.device_id = id.into());
+        edit(&mut scene);
+        scene.plan(NOW).record.incarnations[&name(2)].device.is_some()
+    };
+    assert!(!believed(&device(1).id, &|_| {}), "that is another node's");
+    let stranger = Device { id: "laptop".into(), hostname: "laptop".into(), ..device(2) };
+    assert!(!believed("laptop", &|s| s.mesh().devices.push(stranger.clone())));
+    let untagged = Device { id: "untagged".into(), tags: vec![], ..device(2) };
+    assert!(!believed("untagged", &|s| s.mesh().devices.push(untagged.clone())));
+    assert!(!believed("nowhere", &|_| {}));
+    let quarantined = vec![QUARANTINE.to_owned()];
+    assert!(believed(&device(2).id, &|s| s.mesh().devices[2].tags.clone_from(&quarantined)));
     assert!(!has_event(&Scene::whole().plan(NOW), EventReason::NodeJoined));
 }
 

@@ -51,7 +51,10 @@ fn carry_out(scene: &mut Scene, effect: &Effect, now: UnixMs) {
         Effect::CloseDeployment { dseq, .. } => {
             scene.chain().deployments.get_mut(dseq).unwrap().active = false;
         }
-        Effect::DeleteDevice { device, .. } => scene.mesh().devices.retain(|d| &d.id != device),
+        Effect::DeleteDevice { device, .. } => {
+            scene.mesh().devices.retain(|d| &d.id != device);
+            scene.inventory.deleted_devices.insert(device.clone());
+        }
         Effect::SetTags { device, tags, .. } => {
             let devices = &mut scene.mesh().devices;
             devices.iter_mut().find(|d| &d.id == device).unwrap().tags.clone_from(tags);

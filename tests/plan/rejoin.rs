@@ -2,6 +2,7 @@
 
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::REJOIN;
+use akash_redis::model::mesh::Device;
 use akash_redis::model::record::{Membership, Rejoin};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
@@ -102,28 +103,29 @@ fn a_node_gets_a_new_key_at_a_persons_word() {
     let own = &plan.record.incarnations[&name(1)];
     let began = Some(Rejoin { at: UnixMs(NOW), sent: UnixMs(NOW) });
     assert_eq!((own.rejoin.clone(), own.device.clone()), (began, None));
+    assert_eq!(own.former_devices, [device(1).id], "it is to be deleted in the end");
 }
 
 #[test]
 fn the_manifest_is_sent_again_until_it_is_heard() {
-    let rejoining = |at, sent, edit: Edit| {
+    let rejoining = |at, sent, edit: &dyn Fn(&mut Scene)| {
         let mut scene = forgotten();
         scene.incarnation(1).rejoin = Some(Rejoin { at: ago(at), sent: ago(sent) });
         scene.incarnation(1).device = None;
         edit(&mut scene);
         scene.plan(NOW)
     };
-    assert_eq!(delivers(&rejoining(60, 29, |_| {})), []);
-    let again = rejoining(60, 30, |_| {});
+    assert_eq!(delivers(&rejoining(60, 29, &|_| {})), []);
+    let again = rejoining(60, 30, &|_| {});
     assert_eq!(delivers(&again), [name(1)]);
     assert!(!has_event(&again, EventReason::RejoinStarted));
     assert_eq!(again.record.incarnations[&name(1)].rejoin.as_ref().unwrap().at, ago(60));
     assert_eq!(wait_for(&again, "to join again with its new key").unwrap().0, Some(240));
-    assert!(!degraded(&rejoining(299, 5, |_| {})).1.contains("longer than the 300 s"));
-    assert!(degraded(&rejoining(300, 5, |_| {})).1.contains("longer than the 300 s"));
+    assert!(!degraded(&rejoining(299, 5, &|_| {})).1.contains("longer than the 300 s"));
+    assert!(degraded(&rejoining(300, 5, &|_| {})).1.contains("longer than the 300 s"));
     // It is not given up for its silence meanwhile.
     let silent = |at| {
-        let plan = rejoining(at, 5, |s| {
+        let plan = rejoining(at, 5, &|s| {
             for n in [0, 2] {
                 s.node(n, |v| (v.connected, v.heard) = (true, UnixMs(NOW)));
                 s.mesh().devices.push(device(n));
@@ -139,18 +141,62 @@ fn the_manifest_is_sent_again_until_it_is_heard() {
             (v.connected, v.heard) = (true, UnixMs(NOW));
             v.state.mesh.device_id = "new".into();
         });
+        s.mesh().devices.push(Device { id: "new".into(), ..device(1) });
     };
-    let joined = rejoining(60, 5, heard);
+    let joined = rejoining(60, 5, &heard);
     assert!(has_event(&joined, EventReason::NodeRejoined));
     let own = &joined.record.incarnations[&name(1)];
     assert_eq!((own.rejoin.clone(), own.device.as_deref()), (None, Some("new")));
-    let before = rejoining(60, 5, |s| s.node(1, |v| (v.connected, v.heard) = (true, ago(60))));
+    let unlisted = rejoining(60, 5, &|s| {
+        heard(s);
+        s.mesh().devices.clear();
+    });
+    assert!(!has_event(&unlisted, EventReason::NodeRejoined), "an agent may name any device");
+    let from_before = rejoining(60, 5, &|s| {
+        heard(s);
+        s.incarnation(1).former_devices = vec!["new".into()];
+    });
+    assert!(!has_event(&from_before, EventReason::NodeRejoined), "the list was wrong about it");
+    let before = rejoining(60, 5, &|s| s.node(1, |v| (v.connected, v.heard) = (true, ago(60))));
     assert!(!has_event(&before, EventReason::NodeRejoined), "that was its old device");
-    let nameless = rejoining(60, 5, |s| {
+    let nameless = rejoining(60, 5, &|s| {
         s.node(1, |v| {
             (v.connected, v.heard) = (true, UnixMs(NOW));
             v.state.mesh.device_id.clear();
         });
     });
     assert!(!has_event(&nameless, EventReason::NodeRejoined));
+}
+
+/// The list lacked it, and may have been wrong.
+#[test]
+fn the_device_from_before_is_deleted_once_the_new_one_is_known() {
+    let old = || "before".to_owned();
+    let planned = |edit: Edit| {
+        let mut scene = Scene::whole();
+        scene.incarnation(1).former_devices = vec![old()];
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        let delete = Effect::DeleteDevice { incarnation: name(1), device: old() };
+        let deletes = plan.steps.iter().any(|s| s.effect == delete);
+        let kept = plan.record.incarnations[&name(1)].former_devices == [old()];
+        assert_eq!(plan.record.incarnations[&name(1)].condemned, None, "nobody else has its key");
+        (deletes, kept)
+    };
+    assert_eq!(planned(|_| {}), (true, true));
+    let begun: Edit = |s| {
+        s.silent(1, 10);
+        s.incarnation(1).rejoin = Some(Rejoin { at: ago(5), sent: ago(5) });
+    };
+    assert_eq!(planned(begun), (false, true), "the new one is not known yet");
+    let done: Edit = |s| {
+        s.inventory.deleted_devices.insert("before".into());
+    };
+    assert_eq!(planned(done), (false, false));
+    let listed: Edit = |s| {
+        s.inventory.deleted_devices.insert("before".into());
+        s.mesh().devices.push(Device { id: "before".into(), ..device(1) });
+    };
+    assert_eq!(planned(listed), (true, true), "the list has it again");
+    assert_eq!(planned(|s| s.inventory.mesh.error = Some("x".into())), (false, true));
 }

@@ -24,7 +24,7 @@ use crate::model::chain::{ChainView, ProviderView};
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::inventory::{IdPool, Inventory};
 use crate::model::mesh::OwnMesh;
-use crate::model::record::Record;
+use crate::model::record::{Incarnation, Record};
 use crate::model::time::UnixMs;
 use crate::store::Stored;
 use addresses::Addresses;
@@ -46,6 +46,8 @@ pub struct Observer {
     tailnet: Mutex<TailnetReadings>,
     leases: LeaseReadings,
     addresses: Addresses,
+    /// Those that the control API says are deleted, of what stands in a record.
+    deleted_devices: Mutex<BTreeSet<String>>,
     /// What the log said of last.
     told_unrecorded: Mutex<BTreeMap<u64, IncarnationName>>,
 }
@@ -63,6 +65,7 @@ impl Observer {
             tailnet: Mutex::default(),
             leases,
             addresses: Addresses::default(),
+            deleted_devices: Mutex::default(),
             told_unrecorded: Mutex::default(),
         }
     }
@@ -150,9 +153,25 @@ impl Observer {
             pages: self.leases.pages(names()),
             nodes: names().filter_map(|n| Some((n.clone(), self.ports.agents.view(n)?))).collect(),
             unrecorded,
+            deleted_devices: self.deleted_devices_of(record),
             id_pool: self.id_pool(),
             ..Inventory::default()
         }
+    }
+
+    /// The control API deleted this device, or knew none.
+    pub fn device_deleted(&self, device: &str) {
+        lock(&self.deleted_devices).insert(device.to_owned());
+    }
+
+    /// Forgets, too, what no record names any more.
+    fn deleted_devices_of(&self, record: &Record) -> BTreeSet<String> {
+        let mut deleted = lock(&self.deleted_devices);
+        if !deleted.is_empty() {
+            let recorded = lock(&self.index).devices();
+            deleted.retain(|id| recorded.contains(id));
+        }
+        devices(record).filter(|id| deleted.contains(*id)).map(str::to_owned).collect()
     }
 
     /// Has the nodes of a cluster watched where they are dialled now.
@@ -239,7 +258,7 @@ impl Observer {
 }
 
 fn devices(record: &Record) -> impl Iterator<Item = &str> {
-    record.incarnations.values().filter_map(|i| i.device.as_deref())
+    record.incarnations.values().flat_map(Incarnation::devices)
 }
 
 /// What this process itself holds of a cluster, beside what was read.

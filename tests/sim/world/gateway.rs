@@ -36,7 +36,7 @@ pub struct SimGateway {
     /// Deployments whose manifest was taken, and the incarnation that runs there.
     pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
     /// The key in the last manifest of each deployment.
-    pub keys: Mutex<BTreeMap<u64, String>>,
+    pub keys: Arc<Mutex<BTreeMap<u64, String>>>,
     /// What the nodes' keys are derived from.
     pub root: RootSecret,
     /// No ingress answers.
@@ -74,26 +74,45 @@ impl SimGateway {
         }
     }
 
-    /// Another manifest: the container is started anew on its volume. Its mesh state serves while
-    /// the tailnet knows it, the key otherwise.
-    fn start_anew(&self, name: IncarnationName, identity: NodeIdentity) {
-        let (tailnet, nodes) = (self.tailnet.clone(), self.nodes.clone());
-        nodes.with(&name, |n| n.powered = false);
+    /// The container of a lease starts with this manifest, on its volume where it ran before, unless
+    /// the lease is closed or there is a newer manifest by then. Its mesh state serves while the
+    /// tailnet knows it, the key otherwise.
+    fn start(&self, dseq: u64, name: IncarnationName, identity: NodeIdentity) {
+        if let Some(node) = self.nodes.state.lock().unwrap().nodes.get_mut(&name) {
+            node.powered = false;
+        }
+        let shown = self.shown.lock().unwrap()[&dseq].max(tokio::time::Instant::now());
+        let (chain, tailnet) = (self.chain.clone(), self.tailnet.clone());
+        let (nodes, keys) = (self.nodes.clone(), self.keys.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(START).await;
-            let known = nodes.with(&name, |n| n.device.clone());
+            tokio::time::sleep_until(shown + START).await;
+            let newest = keys.lock().unwrap().get(&dseq) == Some(&identity.auth_key);
+            if !newest || !chain.leased(dseq) {
+                return;
+            }
+            let nodes = &mut nodes.state.lock().unwrap().nodes;
+            let known = nodes.get(&name).map(|n| n.device.clone());
             let mut tailnet = tailnet.lock().unwrap();
-            let kept = tailnet.devices.iter().find(|d| d.id == known).cloned();
+            let kept = tailnet.devices.iter().find(|d| Some(&d.id) == known.as_ref()).cloned();
             let Some(device) =
                 kept.or_else(|| tailnet.join(&identity.auth_key, &identity.hostname))
             else {
                 return;
             };
-            nodes.with(&name, |n| {
-                (n.device, n.ip, n.fqdn) = (device.id, device.ip, device.name);
-                n.powered = true;
-                n.restart_container();
-            });
+            let fresh = || {
+                let (name, floor) = (&identity.incarnation, identity.epoch_floor);
+                let mut node = Node::new(name, &device.name, &device.ip, &device.id, floor);
+                node.ephemeral = !identity.persistent;
+                node
+            };
+            match nodes.get_mut(&name) {
+                Some(node) => {
+                    (node.device, node.ip, node.fqdn) = (device.id, device.ip, device.name);
+                    node.powered = true;
+                    node.restart_container();
+                }
+                None => drop(nodes.insert(name, fresh())),
+            }
         });
     }
 
@@ -117,28 +136,11 @@ impl SimGateway {
         {
             return Ok(());
         }
-        if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_some() {
-            self.start_anew(name, identity);
-            return Ok(());
+        if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_none() {
+            let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();
+            self.shown.lock().unwrap().insert(lease.dseq, shown);
         }
-        let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();
-        self.shown.lock().unwrap().insert(lease.dseq, shown);
-        let (tailnet, nodes, chain, dseq) =
-            (self.tailnet.clone(), self.nodes.clone(), self.chain.clone(), lease.dseq);
-        tokio::spawn(async move {
-            tokio::time::sleep_until(shown + START).await;
-            if !chain.leased(dseq) {
-                return;
-            }
-            let Some(device) = tailnet.lock().unwrap().join(&identity.auth_key, &identity.hostname)
-            else {
-                return;
-            };
-            let mut node =
-                Node::new(&name.0, &device.name, &device.ip, &device.id, identity.epoch_floor);
-            node.ephemeral = !identity.persistent;
-            nodes.state.lock().unwrap().nodes.insert(name, node);
-        });
+        self.start(lease.dseq, name, identity);
         Ok(())
     }
 }

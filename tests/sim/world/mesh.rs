@@ -31,8 +31,6 @@ pub struct Tailnet {
     pub refuses_tags: bool,
     /// Ids of devices that the control API's list lacks by mistake.
     pub hidden: Vec<String>,
-    /// Ids of those that were, before it was healed.
-    pub once_hidden: Vec<String>,
     /// Time between what the control API does and its answer.
     pub slow_answer: Duration,
     /// Time that a list of keys takes: what it says is of its beginning.
@@ -91,9 +89,7 @@ impl Tailnet {
 
     /// The control server, its API and the policy are as they should be.
     pub fn heal(&mut self) {
-        self.once_hidden.append(&mut self.hidden);
         *self = Self {
-            once_hidden: std::mem::take(&mut self.once_hidden),
             keys: std::mem::take(&mut self.keys),
             devices: std::mem::take(&mut self.devices),
             minted: self.minted,

@@ -143,7 +143,7 @@ impl World {
             fuse: fuse.clone(),
             witness: witness.clone(),
             delivered: Mutex::default(),
-            keys: Mutex::default(),
+            keys: Arc::default(),
             root: root(),
             pages_away: AtomicBool::new(false),
             slowness: Mutex::default(),
