@@ -133,9 +133,12 @@ fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str
 /// A cluster with data and without a master that could come back: all recorded nodes that may hold
 /// data are asked.
 pub fn cold_start(builder: &mut PlanBuilder<'_>) {
-    let joined: Vec<_> =
-        builder.live().into_iter().filter(|(_, i)| i.has_joined()).map(|(n, _)| n).collect();
+    let joined = joined(builder);
     elect(builder, &joined, None, "the master is lost for good");
+}
+
+fn joined(builder: &PlanBuilder<'_>) -> Vec<IncarnationName> {
+    builder.live().into_iter().filter(|(_, i)| i.has_joined()).map(|(n, _)| n).collect()
 }
 
 /// What a node holds: by what its agent wrote down, or else by what its redis has in memory.
@@ -262,6 +265,12 @@ fn nobody_has_data(
                 "{why}, and {old} is back without the data it had: an empty node is not promoted"
             ),
         );
+        return;
+    }
+    let all = joined(builder);
+    if all.iter().any(|name| !known.iter().any(|(n, _)| n == name)) {
+        // Whoever was not in sync holds less than the master did, which is more than nothing.
+        elect(builder, &all, old, why);
         return;
     }
     let first = first.clone();

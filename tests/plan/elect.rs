@@ -230,6 +230,15 @@ fn an_empty_node_never_wins_where_data_are_kept() {
     let plan = scene.plan(NOW);
     assert!(has_event(&plan, EventReason::DataLost) && promoted(&plan) == [name(0)]);
     assert_eq!((plan.record.data_epoch, plan.record.data_master), (0, None));
+    // But for a node that was out of sync and was not started again: older data are more than none.
+    scene.incarnation(2).lower(Membership::Member);
+    scene.node(2, |v| v.state.history = history("A", 50, 1, 0));
+    let plan = scene.plan(NOW);
+    assert_eq!(promoted(&plan), [name(2)]);
+    assert!(has_event(&plan, EventReason::ColdStart) && !has_event(&plan, EventReason::DataLost));
+    scene.silent(2, 60);
+    let plan = scene.plan(NOW);
+    assert_eq!((promoted(&plan), degraded(&plan).0), (vec![], Reason::HistoryUnclear));
 }
 
 #[test]

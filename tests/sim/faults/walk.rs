@@ -131,11 +131,12 @@ fn a_world_that_misbehaves_at_random() {
 }
 
 /// A device that the list wrongly lacked stayed on the tailnet; a device that joined with a node's
-/// key got the cluster's tag; two operators brought a manifest each before the container ran.
+/// key got the cluster's tag; an empty master was promoted while another node held older data; two
+/// operators brought a manifest each before the container ran.
 #[test]
 fn walks_that_failed_once() {
-    const FAILED: [u64; 3] = [301, 402, 627];
-    in_many_worlds(0..=2, 1, async |n| drop(walk(FAILED[usize::try_from(n).unwrap()]).await));
+    const FAILED: [u64; 5] = [301, 402, 516, 566, 627];
+    in_many_worlds(0..=4, 1, async |n| drop(walk(FAILED[usize::try_from(n).unwrap()]).await));
 }
 
 /// Walks the way of a seed; returns what the operator did on it.

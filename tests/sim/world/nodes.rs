@@ -45,6 +45,10 @@ pub struct State {
     pub mute: BTreeSet<(IncarnationName, IncarnationName)>,
     /// Virtual milliseconds at which there was such a pair last.
     pub(super) muted_at: u64,
+    /// Since when the redis of a node is frozen, virtual milliseconds.
+    frozen: BTreeMap<IncarnationName, u64>,
+    /// When a frozen master of a cluster went on, and for how long it had been frozen.
+    pub(super) thawed: BTreeMap<String, (u64, u64)>,
     /// How long a full sync takes.
     pub sync_ms: u64,
 }
@@ -87,6 +91,7 @@ impl Nodes {
             let mut state = self.state.lock().unwrap();
             state.hear_control(&self.tailnet.lock().unwrap());
             state.restart();
+            state.freeze(now);
             state.replicate(now);
             state.write(now);
             let heard = state.report(now, self.operator_clock.now());
@@ -133,6 +138,19 @@ impl State {
             *steps = if node.process == Process::Exited { *steps + 1 } else { 0 };
             if *steps >= RESTART_STEPS && !node.broken {
                 node.boot_redis();
+            }
+        }
+    }
+
+    /// Notes what is frozen, and the masters that go on.
+    fn freeze(&mut self, now: u64) {
+        for (name, node) in &self.nodes {
+            if node.process == Process::Stuck {
+                self.frozen.entry(name.clone()).or_insert(now);
+            } else if let Some(since) = self.frozen.remove(name)
+                && node.role == Role::Master
+            {
+                self.thawed.insert(name.cluster().to_owned(), (now, now - since));
             }
         }
     }
@@ -228,12 +246,11 @@ impl Agents for SimAgents {
                     detail: "no route".to_owned(),
                 }),
                 Some(node) => {
-                    let before = node.role;
                     let result = node.command(request);
-                    let became_master = before != Role::Master && node.role == Role::Master;
+                    let promoted = promotion.is_some() && node.role == Role::Master;
                     let view = NodeView { heard, connected: true, state: node.state(now) };
                     state.views.insert(incarnation.clone(), view);
-                    if became_master {
+                    if promoted {
                         state.became_master(incarnation, Cause::of(stored.as_ref()), now);
                     }
                     result.map_err(|reason| AgentError::Refused {

@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// A node that was none becomes master: what it lacks is lost, or about to be.
+    /// A node is promoted: what it lacks is lost, or about to be.
     pub(super) fn became_master(&mut self, name: &IncarnationName, cause: Cause, now: u64) {
         let held: BTreeSet<u64> = self.nodes[name].log.iter().copied().collect();
         let lacks: Vec<u64> =
@@ -115,6 +115,13 @@ impl State {
         let mut window = u64::from(max_lag) * 1000 + MARGIN;
         if now.saturating_sub(self.muted_at) <= window + ONE_WAY {
             window += ONE_WAY;
+        }
+        // A master that was frozen takes what it is sent at first when it goes on, and what it took
+        // just before is of its last moments too.
+        if let Some((at, frozen)) = self.thawed.get(name.cluster())
+            && now.saturating_sub(*at) <= window
+        {
+            window += frozen;
         }
         let app = &mut self.application;
         let (mut missing, mut oldest) = (0, last);
