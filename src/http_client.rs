@@ -22,14 +22,19 @@ pub fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// A client whose every request goes to the unix socket at `path`, whatever host its URL names.
-/// `time_out` counts for a whole call.
-pub fn unix_socket(path: &Path, time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+/// `time_out` counts for a whole call; without one each call brings its own.
+pub fn unix_socket(
+    path: &Path,
+    time_out: Option<Duration>,
+) -> Result<reqwest::Client, reqwest::Error> {
+    let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls(RootCertStore::empty()))
         .redirect(reqwest::redirect::Policy::none())
-        .unix_socket(path)
-        .timeout(time_out)
-        .build()
+        .unix_socket(path);
+    match time_out {
+        Some(time_out) => client.timeout(time_out).build(),
+        None => client.build(),
+    }
 }
 
 fn tls(roots: RootCertStore) -> ClientConfig {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod api_client;
 pub mod chain;
 pub mod changes;
 pub mod cli;

@@ -3,9 +3,10 @@
 
 use std::io::Write;
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::{cluster_name, wait};
 use crate::api::quantity::Span;
+use crate::api_client::Client;
 use crate::server::messages;
 
 /// Flags of `migrate`.

@@ -6,12 +6,13 @@ use std::io::{Read, Write};
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::wait;
 use crate::api::conditions::ConditionType;
 use crate::api::quantity::Span;
 use crate::api::types::{Metadata, PasswordFrom, RedisCluster, User};
 use crate::api::validate;
+use crate::api_client::Client;
 use crate::server::messages::Outcome;
 
 /// No manifest and no password file is larger.

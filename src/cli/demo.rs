@@ -16,13 +16,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{CliError, Client};
 use super::local::{Local, LocalError};
 use super::show;
 use crate::api::conditions::{ConditionType, Phase};
 use crate::api::status::NodeStatus;
 use crate::api::types::{PasswordFrom, RedisCluster, User};
 use crate::api::validate;
+use crate::api_client::{Client, ClientError};
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
 use crate::devnet::tailnet::{self, TailnetError};
 use crate::server::messages::Migrate;
@@ -59,7 +59,7 @@ pub enum DemoError {
     Local(#[from] LocalError),
     /// A call of the operator.
     #[error(transparent)]
-    Client(#[from] CliError),
+    Client(#[from] ClientError),
     /// The control API.
     #[error(transparent)]
     Tailnet(#[from] TailnetError),
@@ -346,7 +346,7 @@ impl Scenario {
         say(self.begin, "deleting the cluster");
         self.client.delete("cache").await?;
         let begin = Instant::now();
-        while !matches!(self.client.get("cache").await, Err(CliError::NotFound(_))) {
+        while !matches!(self.client.get("cache").await, Err(ClientError::NotFound(_))) {
             if begin.elapsed() > STEP_LIMIT {
                 return Err(self.too_slow("the deletion"));
             }

@@ -11,7 +11,7 @@ use rand::RngCore as _;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{CliError, Client};
+use crate::api_client::{Client, ClientError};
 use crate::devnet::market::{Market, MarketError, MarketSettings};
 use crate::devnet::provider::container::ImageRoot;
 use crate::devnet::tailnet::{self, Tailnet, TailnetError};
@@ -40,7 +40,7 @@ pub enum LocalError {
     Tailnet(#[from] TailnetError),
     /// The operator's API.
     #[error(transparent)]
-    Client(#[from] CliError),
+    Client(#[from] ClientError),
     /// A program that nodes need is not installed.
     #[error(
         "{0} is not on the PATH, and nodes need it; `make deps` installs it (Debian package {1})"
@@ -162,7 +162,7 @@ impl Local {
     ///
     /// # Errors
     /// The socket's path cannot be used.
-    pub fn client(&self) -> Result<Client, CliError> {
+    pub fn client(&self) -> Result<Client, ClientError> {
         Client::new(&self.socket())
     }
 

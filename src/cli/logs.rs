@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::{cluster_name, show};
+use crate::api_client::{Client, ClientError};
 use crate::server::logs::{DEFAULT_TAIL, MOST_TAIL};
 
 /// Flags of `logs`.
@@ -47,7 +48,7 @@ pub(super) async fn run(
     loop {
         let part =
             if args.follow { answer.chunk().await } else { client.in_time(answer.chunk()).await? };
-        let Some(part) = part.map_err(|source| CliError::Lost { source })? else { break };
+        let Some(part) = part.map_err(|source| ClientError::Lost { source })? else { break };
         unfinished.extend_from_slice(&part);
         let end = unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         print(&unfinished[..end], out)?;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::{apply, failed};
+use crate::api_client::Client;
 use crate::config::{Config, MeshTags};
 use crate::mesh::control::ControlClient;
 use crate::mesh::policy::{Finding, Tags, evaluate, wanted};

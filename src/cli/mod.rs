@@ -3,11 +3,11 @@
 
 mod act;
 mod apply;
-pub mod client;
 #[cfg(feature = "devnet")]
 pub mod demo;
 #[cfg(feature = "devnet")]
 mod devnet;
+pub mod error;
 #[cfg(feature = "devnet")]
 pub mod local;
 pub mod logging;
@@ -31,9 +31,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::api_client::Client;
 use crate::config::LogFormat;
 use crate::error_chain::error_chain;
-use client::{CliError, Client};
+use error::CliError;
 
 /// Highly available Redis on the Akash Network.
 #[derive(Debug, Parser)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::{cluster_name, show};
+use crate::api_client::Client;
 use crate::model::time::UnixMs;
 use crate::server::messages::ClusterList;
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use strum::IntoEnumIterator as _;
 use tokio::time::{Instant, sleep};
 
-use super::client::{CliError, Client};
+use super::error::CliError;
 use super::{cluster_name, show};
 use crate::api::conditions::ConditionType;
 use crate::api::quantity::Span;
 use crate::api::types::RedisCluster;
+use crate::api_client::{Client, ClientError};
 use crate::model::time::UnixMs;
 
 /// The object is looked at so often.
@@ -73,8 +74,8 @@ pub(super) async fn until_gone(client: &Client, name: &str, timeout: Span) -> Re
     loop {
         match client.get(name).await {
             Ok(cluster) => progress.next(&cluster, "gone").await?,
-            Err(CliError::NotFound(_)) => return Ok(()),
-            Err(e) => return Err(e),
+            Err(ClientError::NotFound(_)) => return Ok(()),
+            Err(e) => return Err(e.into()),
         }
     }
 }

@@ -178,7 +178,7 @@ impl LocalClient {
     /// A client for the tailscaled that listens on `socket`, e.g.
     /// `/var/run/tailscale/tailscaled.sock`.
     pub fn new(socket: &Path) -> Result<Self, LocalError> {
-        let http = http::unix_socket(socket, TIME_OUT).map_err(|error| LocalError {
+        let http = http::unix_socket(socket, Some(TIME_OUT)).map_err(|error| LocalError {
             socket: socket.display().to_string(),
             detail: http::innermost(&error),
         })?;

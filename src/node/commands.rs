@@ -208,6 +208,8 @@ mod tests {
             decide(&memory, 7, Freshness::Fresh, at(2, 6), Intent::Other),
             Err(Refusal::BelowFloor { .. })
         ));
+        let born_with_it = decide(&memory, 6, Freshness::Fresh, at(2, 6), Intent::Other);
+        assert!(born_with_it.is_ok(), "the first epoch of an incarnation is its floor");
         assert!(go(&memory, at(2, 5), Intent::Other).is_ok());
     }
 

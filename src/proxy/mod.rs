@@ -24,6 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_client::{Client, ClientError};
+
 /// After a failed accept (no file descriptors left) some connections must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,14 +90,9 @@ pub enum ProxyError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The client for the operator's socket cannot be made.
-    #[error("cannot connect to the operator at {operator}")]
-    Operator {
-        /// Its socket.
-        operator: String,
-        /// Why.
-        source: reqwest::Error,
-    },
+    /// The operator's socket cannot be used.
+    #[error(transparent)]
+    Operator(#[from] ClientError),
 }
 
 /// The master as the operator names it.
@@ -112,7 +109,7 @@ struct Target {
 pub struct Proxy {
     settings: ProxySettings,
     listener: Listener,
-    operator: reqwest::Client,
+    operator: Client,
 }
 
 #[derive(Debug)]
@@ -142,9 +139,7 @@ impl Proxy {
         };
         let listener = listener
             .map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
-        let operator = follow::client(&settings.operator).map_err(|source| {
-            ProxyError::Operator { operator: settings.operator.display().to_string(), source }
-        })?;
+        let operator = Client::new(&settings.operator)?;
         Ok(Self { settings, listener, operator })
     }
 

@@ -174,3 +174,20 @@ pub trait Leadership: Send + Sync {
 pub trait Store: Objects + Records + Outbox + Events + Leadership {}
 
 impl<T: Objects + Records + Outbox + Events + Leadership> Store for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_is_its_millisecond_and_ten_random_bits() {
+        let now = UnixMs(1_795_000_000_123);
+        assert_eq!(next_term(7, now, 0), now.0 * 1024);
+        assert_eq!(next_term(7, now, 0b110_0000_0101), now.0 * 1024 + 0b10_0000_0101);
+        assert_eq!(next_term(7, now, u32::MAX), now.0 * 1024 + 1023);
+        // A clock that was set back.
+        let last = next_term(7, now, 5);
+        assert_eq!(next_term(last, UnixMs(now.0 - 1), 3), last + 4);
+        assert_eq!(next_term(last, now, 5), last + 6, "the same moment and the same bits");
+    }
+}

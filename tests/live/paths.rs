@@ -31,7 +31,7 @@ fn paths(status: &Status, way: &str) -> bool {
 
 /// What a monitoring system reads of the ways between nodes.
 async fn direct_in_metrics(stage: &Stage) -> Vec<String> {
-    let http = unix_socket(&stage.local.socket(), Duration::from_secs(5)).unwrap();
+    let http = unix_socket(&stage.local.socket(), Some(Duration::from_secs(5))).unwrap();
     let text = http.get("http://operator/metrics").send().await.unwrap().text().await.unwrap();
     text.lines()
         .filter(|line| line.starts_with("akash_redis_path_direct{"))

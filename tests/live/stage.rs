@@ -8,7 +8,7 @@ use akash_redis::api::conditions::Phase;
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::api::validate;
-use akash_redis::cli::client::{CliError, Client};
+use akash_redis::api_client::{Client, ClientError};
 use akash_redis::cli::demo::writer::Access;
 use akash_redis::cli::local::{Local, LocalOptions};
 use akash_redis::devnet::sandbox::Sandbox;
@@ -143,7 +143,7 @@ impl Stage {
 
     pub async fn until_deleted(&self) {
         until("the cluster to be gone", async || {
-            matches!(self.client.get(CLUSTER).await, Err(CliError::NotFound(_)))
+            matches!(self.client.get(CLUSTER).await, Err(ClientError::NotFound(_)))
         })
         .await;
     }

@@ -36,8 +36,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         // The agent speaks to its own tailscaled.
         ("node", outer(&["mesh"])),
         ("server", outer(&["api", "store"])),
+        ("api_client", outer(&["api", "server::messages", "store"])),
         // It asks the operator's API and dials through the mesh.
-        ("proxy", outer(&["api", "mesh"])),
+        ("proxy", outer(&["api", "api_client", "mesh"])),
         ("operator", vec!["*"]),
         // It stands for the world outside and must not share our mistakes.
         ("devnet", vec!["wire", "sdl::canonical"]),

@@ -1,4 +1,4 @@
-//! The client of the operator's API.
+//! The client of the operator's API, for the command line and the proxy.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::api::report::PlanReport;
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
 use crate::error_chain::causes;
+use crate::http_client;
 use crate::server::messages::{
     Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover,
 };
@@ -19,9 +20,9 @@ use crate::store::Event;
 /// The operator answers from its own memory and disk; one that takes longer is stuck.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Why a command did not do what was asked.
+/// Why the operator did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+pub enum ClientError {
     /// Nobody answers on the socket.
     #[error(
         "no operator answers on {}; start one with `akash-redis operator --config FILE`, or name its socket with --socket",
@@ -31,6 +32,14 @@ pub enum CliError {
         /// The socket.
         socket: PathBuf,
         /// What the system said.
+        source: reqwest::Error,
+    },
+    /// No client can be made for it.
+    #[error("the socket {} cannot be used", socket.display())]
+    Unusable {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong with it.
         source: reqwest::Error,
     },
     /// The socket is somebody else's.
@@ -59,44 +68,6 @@ pub enum CliError {
     /// There is no such object.
     #[error("{0}")]
     NotFound(String),
-    /// A manifest that cannot be sent.
-    #[error("{file}: {problem}")]
-    Manifest {
-        /// Its file.
-        file: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// It did not come about in time.
-    #[error("{name} is not {goal} after {timeout}; it still waits for {waiting}")]
-    TimedOut {
-        /// The cluster.
-        name: String,
-        /// What was waited for.
-        goal: String,
-        /// How long.
-        timeout: String,
-        /// What the operator waits for.
-        waiting: String,
-    },
-    /// No master takes writes.
-    #[error(
-        "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"
-    )]
-    NoMaster(String),
-    /// A command that is a server, or renders something by itself, ended with this.
-    #[error(transparent)]
-    Server(#[from] Box<dyn std::error::Error + Send + Sync>),
-    /// Standard output is gone.
-    #[error("the output cannot be written")]
-    Output(#[from] std::io::Error),
-}
-
-impl CliError {
-    /// Whoever read the output has seen enough.
-    pub(super) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
-    }
 }
 
 /// A client of one operator.
@@ -108,71 +79,74 @@ pub struct Client {
 
 impl Client {
     /// A client for the operator on `socket`; nothing is sent yet.
-    pub fn new(socket: &Path) -> Result<Self, CliError> {
-        let built = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
-        Ok(Self {
-            http: built.map_err(|source| CliError::Lost { source })?,
-            socket: socket.to_owned(),
-        })
+    pub fn new(socket: &Path) -> Result<Self, ClientError> {
+        let http = http_client::unix_socket(socket, None);
+        let http =
+            http.map_err(|source| ClientError::Unusable { socket: socket.to_owned(), source })?;
+        Ok(Self { http, socket: socket.to_owned() })
     }
 
     /// All clusters, by name.
-    pub async fn list(&self) -> Result<Vec<RedisCluster>, CliError> {
+    pub async fn list(&self) -> Result<Vec<RedisCluster>, ClientError> {
         Ok(self.ask::<ClusterList>("").await?.items)
     }
 
     /// One cluster.
-    pub async fn get(&self, name: &str) -> Result<RedisCluster, CliError> {
+    pub async fn get(&self, name: &str) -> Result<RedisCluster, ClientError> {
         self.ask(&format!("/{name}")).await
     }
 
     /// Creates or changes a cluster.
-    pub async fn apply(&self, cluster: &RedisCluster) -> Result<Applied, CliError> {
+    pub async fn apply(&self, cluster: &RedisCluster) -> Result<Applied, ClientError> {
         self.send(Method::PUT, &format!("/{}", cluster.metadata.name), Some(cluster)).await
     }
 
     /// Asks for a cluster to be deleted.
-    pub async fn delete(&self, name: &str) -> Result<Message, CliError> {
+    pub async fn delete(&self, name: &str) -> Result<Message, ClientError> {
         self.send(Method::DELETE, &format!("/{name}"), None::<&()>).await
     }
 
     /// Asks for a node to move.
-    pub async fn migrate(&self, name: &str, request: &Migrate) -> Result<Message, CliError> {
+    pub async fn migrate(&self, name: &str, request: &Migrate) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/migrate"), Some(request)).await
     }
 
     /// Asks for another master.
-    pub async fn switchover(&self, name: &str, request: &Switchover) -> Result<Message, CliError> {
+    pub async fn switchover(
+        &self,
+        name: &str,
+        request: &Switchover,
+    ) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/switchover"), Some(request)).await
     }
 
     /// Accepts the loss of what no node that answers holds.
-    pub async fn accept_loss(&self, name: &str) -> Result<Message, CliError> {
+    pub async fn accept_loss(&self, name: &str) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/accept-loss"), None::<&()>).await
     }
 
     /// Asks for another number of nodes.
-    pub async fn scale(&self, name: &str, nodes: u32) -> Result<Message, CliError> {
+    pub async fn scale(&self, name: &str, nodes: u32) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/scale"), Some(&Scale { nodes })).await
     }
 
     /// Asks for a node to join the mesh again.
-    pub async fn rejoin(&self, name: &str, request: &Rejoin) -> Result<Message, CliError> {
+    pub async fn rejoin(&self, name: &str, request: &Rejoin) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/rejoin"), Some(request)).await
     }
 
     /// Asks for deployments that are in no record to be closed.
-    pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, CliError> {
+    pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/close"), Some(&Close { dseqs })).await
     }
 
     /// The present plan.
-    pub async fn plan(&self, name: &str) -> Result<PlanReport, CliError> {
+    pub async fn plan(&self, name: &str) -> Result<PlanReport, ClientError> {
         self.ask(&format!("/{name}/plan")).await
     }
 
     /// What happened, oldest first.
-    pub async fn events(&self, name: &str) -> Result<Vec<Event>, CliError> {
+    pub async fn events(&self, name: &str) -> Result<Vec<Event>, ClientError> {
         self.ask(&format!("/{name}/events")).await
     }
 
@@ -183,25 +157,25 @@ impl Client {
         name: &str,
         after_epoch: Option<u64>,
         wait: Duration,
-    ) -> Result<Option<Endpoint>, CliError> {
+    ) -> Result<Option<Endpoint>, ClientError> {
         let after = after_epoch.map(|epoch| format!("&after_epoch={epoch}")).unwrap_or_default();
         let path = format!("/{name}/endpoint?wait_s={}{after}", wait.as_secs());
         let answer = self.request(Method::GET, &path, None::<&()>, ANSWER + wait).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
-        answer.json().await.map(Some).map_err(|source| CliError::Lost { source })
+        answer.json().await.map(Some).map_err(|source| ClientError::Lost { source })
     }
 
     /// What a node's processes print, the master's when `node` is absent: an answer whose body is
     /// text and grows for as long as it is read. `node` consists of a-z, 0-9 and -.
-    pub(super) async fn logs(
+    pub async fn logs(
         &self,
         name: &str,
         node: Option<&str>,
         tail: u32,
         follow: bool,
-    ) -> Result<reqwest::Response, CliError> {
+    ) -> Result<reqwest::Response, ClientError> {
         let node = node.map(|node| format!("&node={node}")).unwrap_or_default();
         let path = format!("/{name}/logs?tail={tail}&follow={follow}{node}");
         // The limit is for the beginning of the answer only.
@@ -209,13 +183,13 @@ impl Client {
     }
 
     /// Waits for something that the operator has to say, no longer than for any other answer.
-    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, CliError> {
+    pub async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
         tokio::time::timeout(ANSWER, answer)
             .await
-            .map_err(|_| CliError::Silent { socket: self.socket.clone() })
+            .map_err(|_| ClientError::Silent { socket: self.socket.clone() })
     }
 
-    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.send(Method::GET, path, None::<&()>).await
     }
 
@@ -224,12 +198,12 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<T, CliError> {
+    ) -> Result<T, ClientError> {
         self.request(method, path, body, ANSWER)
             .await?
             .json()
             .await
-            .map_err(|source| CliError::Lost { source })
+            .map_err(|source| ClientError::Lost { source })
     }
 
     async fn request(
@@ -238,7 +212,7 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
         timeout: Duration,
-    ) -> Result<reqwest::Response, CliError> {
+    ) -> Result<reqwest::Response, ClientError> {
         let mut request = self.at(method, path).timeout(timeout);
         if let Some(body) = body {
             request = request.json(body);
@@ -255,30 +229,30 @@ impl Client {
     async fn success(
         &self,
         request: reqwest::RequestBuilder,
-    ) -> Result<reqwest::Response, CliError> {
+    ) -> Result<reqwest::Response, ClientError> {
         let answer = request.send().await.map_err(|e| self.unreached(e))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
-        let text = answer.text().await.map_err(|source| CliError::Lost { source })?;
+        let text = answer.text().await.map_err(|source| ClientError::Lost { source })?;
         let message = serde_json::from_str(&text).map_or_else(
             |_| format!("the operator answered {status}: {text}"),
             |m: Message| m.message,
         );
         Err(if status == StatusCode::NOT_FOUND {
-            CliError::NotFound(message)
+            ClientError::NotFound(message)
         } else {
-            CliError::Refused(message)
+            ClientError::Refused(message)
         })
     }
 
-    fn unreached(&self, source: reqwest::Error) -> CliError {
+    fn unreached(&self, source: reqwest::Error) -> ClientError {
         let socket = self.socket.clone();
         // The URL is no address that anybody could look at.
         let source = source.without_url();
         if !source.is_connect() {
-            return CliError::Lost { source };
+            return ClientError::Lost { source };
         }
         let forbidden = causes(&source).any(|cause| {
             cause
@@ -286,8 +260,8 @@ impl Client {
                 .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
         });
         if forbidden {
-            return CliError::Forbidden { socket, source };
+            return ClientError::Forbidden { socket, source };
         }
-        CliError::NotRunning { socket, source }
+        ClientError::NotRunning { socket, source }
     }
 }
