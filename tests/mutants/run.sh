@@ -81,11 +81,27 @@ rooms() {
   tests=(--lib --test plan)
 }
 
-# How transactions come to their end. It needs the generated messages and a scripted node, so this is the whole crate.
+# How transactions come to their end. The generated messages stay as they are: a crate of their own, which is built once.
 chain() {
-  cp -r "$root"/{build.rs,Cargo.toml,README.md,benches,proto,src,tests} .
+  mkdir -p src base/src tests
+  cp -r "$root/src/chain" src/
+  cp -r "$root"/{build.rs,proto} base/
+  cp -r "$root"/src/{model,wire} "$root"/src/{error_chain,retry}.rs base/src/
+  cp -r "$root"/tests/{vectors,wire} tests/
+  printf 'pub mod error_chain;\npub mod model;\npub mod retry;\npub mod wire;\n' >base/src/lib.rs
+  printf 'pub use base::{error_chain, model, retry, wire};\npub mod chain;\n' >src/lib.rs
+  {
+    echo '[dependencies]' && dependencies "${base[@]}" backoff prost prost-types rand rustix tokio tonic tonic-prost tracing
+    echo '[build-dependencies]' && dependencies protox tonic-prost-build
+  } | manifest base >base/Cargo.toml
+  {
+    printf '[workspace]\nmembers = ["base"]\n[dependencies]\nbase = { path = "base" }\n'
+    dependencies async-trait base64 bip39 cosmrs futures hex http k256 prost prost-types rand secrecy serde serde_json sha2 thiserror time
+    dependencies tokio tokio-stream tonic tonic-prost tower tracing
+    printf '[[test]]\nname = "chain"\npath = "tests/wire/chain.rs"\n[profile.dev]\ndebug = 0\n'
+  } | manifest akash-redis >Cargo.toml
   files=(-f src/chain/broadcast.rs)
-  tests=(--test wire chain)
+  tests=(--lib --test chain)
 }
 
 # Makes the crate of a set, keeping what is built of it, and breaks it.
