@@ -76,18 +76,18 @@ pub enum GroupState {
 pub struct BidView {
     /// The lease it would become.
     pub id: LeaseId,
-    /// Asked price.
+    /// What the provider asks for per block.
     pub price: PricePerBlock,
     /// Whether the offered resources are at least those asked for; the chain does not compare them.
     pub fits: bool,
 }
 
-/// A lease.
+/// A lease of a deployment, running or over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseView {
-    /// Its id.
+    /// Deployment, order and provider.
     pub id: LeaseId,
-    /// Price paid.
+    /// What it costs per block.
     pub price: PricePerBlock,
     /// State on the chain.
     pub state: LeaseState,
@@ -124,7 +124,7 @@ pub struct EscrowView {
 /// A provider as registered on the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderView {
-    /// Its account.
+    /// Address of its account, by which bids and leases name it.
     pub address: String,
     /// Base URL of its gateway; untrusted.
     pub host_uri: String,

@@ -26,7 +26,7 @@ pub struct Resources {
     pub id: u32,
     /// Thousandths of a CPU.
     pub cpu_milli: u64,
-    /// Bytes.
+    /// Memory of the container, bytes.
     pub memory_bytes: u64,
     /// Volumes in the chain's order: ascending size.
     pub storage: Vec<Storage>,
@@ -34,12 +34,12 @@ pub struct Resources {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// One volume.
+/// A volume, or the ephemeral storage of the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// `default` for the ephemeral root, else the volume's name.
     pub name: String,
-    /// Bytes.
+    /// Its size, bytes.
     pub bytes: u64,
     /// `class` and `persistent`, sorted; empty for ephemeral storage.
     pub attributes: Vec<(String, String)>,

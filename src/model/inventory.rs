@@ -121,14 +121,14 @@ pub enum LeaseStatus {
 pub struct Delivered {
     /// When, the last time.
     pub at: UnixMs,
-    /// How often.
+    /// How often it was sent and taken.
     pub times: u32,
 }
 
 /// An effect that fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// Which.
+    /// What was tried.
     pub effect: Effect,
     /// How often in a row it, or another one that it waits for, did.
     pub times: u32,
@@ -148,7 +148,7 @@ pub struct IdPool {
 pub struct Constants {
     /// From the root secret.
     pub installation: InstallationId,
-    /// Our account.
+    /// Address of the account that pays.
     pub owner: String,
     /// This process' term.
     pub term: u64,

@@ -44,9 +44,9 @@ pub struct NodeState {
     pub highest: Authority,
     /// Accepted the promotion of that pair.
     pub promoted: bool,
-    /// Its tailscaled.
+    /// How its tailscaled stands on the mesh.
     pub mesh: NodeMesh,
-    /// Its redis-server.
+    /// What its redis-server does and holds.
     pub redis: RedisState,
     /// Where its data stands, as far as it is known.
     pub history: Option<History>,
@@ -79,9 +79,9 @@ pub struct NodeMesh {
     pub dns_name: String,
     /// Own 100.x address.
     pub ip: String,
-    /// Device id.
+    /// `Self.ID` of its LocalAPI, the `nodeId` of the control API; a claim.
     pub device_id: String,
-    /// Health texts.
+    /// Complaints of its tailscaled, cut short.
     pub health: Vec<String>,
     /// FQDNs of the peers in its netmap.
     pub visible_peers: Vec<String>,
@@ -160,13 +160,13 @@ pub enum Role {
 /// A redis-server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisState {
-    /// Its process.
+    /// Whether the process runs and answers its agent.
     pub process: Process,
-    /// Its role.
+    /// Role by `INFO`, whether it takes writes or not: see `fenced`.
     pub role: Role,
     /// Identity of this very process.
     pub run_id: String,
-    /// Version.
+    /// `redis_version` of `INFO`.
     pub version: String,
     /// Loading a dataset.
     pub loading: bool,
@@ -245,7 +245,7 @@ impl From<ReplicaState> for String {
 pub struct AttachedReplica {
     /// Mesh FQDN it announced.
     pub name: String,
-    /// Its link.
+    /// What the master says of the link.
     pub state: ReplicaState,
     /// Acknowledged offset.
     pub offset: i64,

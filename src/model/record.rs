@@ -165,7 +165,7 @@ impl From<Membership> for MembershipFlags {
 /// A living node joins again, under another device, by a new manifest: lease and volume stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejoin {
-    /// Since when.
+    /// When the record was written for it; what was heard of the node before says nothing.
     pub at: UnixMs,
     /// When the new manifest was last on its way to the provider.
     pub sent: UnixMs,
@@ -238,7 +238,7 @@ impl Incarnation {
 pub struct Choice {
     /// The lease it becomes.
     pub id: LeaseId,
-    /// Its price.
+    /// What its lease costs per block.
     pub price: PricePerBlock,
     /// When it was chosen.
     pub at: UnixMs,
@@ -259,9 +259,9 @@ pub struct Quarantine {
 /// Why and when an incarnation was given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condemned {
-    /// When.
+    /// When that was written.
     pub at: UnixMs,
-    /// One sentence.
+    /// Why, in one sentence for people.
     pub reason: String,
     /// When the chain was first seen to have no active deployment of it: only a reading of the
     /// tailnet from after that tells what is left there.
@@ -272,11 +272,11 @@ pub struct Condemned {
 /// Failed attempts in a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
-    /// How many.
+    /// Attempts in a row that failed.
     pub count: u32,
     /// When the last one was given up.
     pub last: UnixMs,
-    /// Why.
+    /// Why the last one failed, in one sentence for people.
     pub reason: String,
     /// Providers that failed us in these attempts; chosen again only when nobody else bids.
     #[serde(default)]
@@ -286,9 +286,9 @@ pub struct Failures {
 /// A change of master in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Unplanned.
+    /// The master is taken for dead and another one is promoted; writes may be lost.
     Failover(Failover),
-    /// Planned.
+    /// The master stops for another one; no write is lost.
     Switchover(Switchover),
 }
 
@@ -335,7 +335,7 @@ pub struct Failover {
 /// A replica that was online with the dying master until it was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eligible {
-    /// Who.
+    /// The replica.
     pub incarnation: IncarnationName,
     /// The redis process that was online; another one counts for nothing.
     pub run_id: String,
@@ -346,9 +346,9 @@ pub struct Eligible {
 /// Proof that the old master takes no more writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
-    /// In words.
+    /// How it is known that it takes no writes, in words for the report.
     pub how: String,
-    /// When.
+    /// When that was seen.
     pub at: UnixMs,
 }
 
@@ -373,7 +373,7 @@ pub struct Switchover {
 /// What a failover did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverReport {
-    /// Its epoch.
+    /// Epoch that the failover began.
     pub epoch: u64,
     /// What was seen.
     pub reason: String,

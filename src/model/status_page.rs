@@ -18,7 +18,7 @@ pub struct PageView {
     pub health: Vec<String>,
     /// What the redis-server process does.
     pub process: Process,
-    /// Its role.
+    /// Role by `INFO`.
     pub role: Role,
     /// Takes no writes.
     pub fenced: bool,

@@ -23,63 +23,63 @@ pub struct Step {
 pub enum Effect {
     /// Create the deployment of a reserved incarnation.
     CreateDeployment {
-        /// Which.
+        /// It must be recorded with its dseq.
         incarnation: IncarnationName,
-        /// Paid into escrow.
+        /// Taken from the wallet into the escrow of the deployment.
         deposit: Uact,
     },
     /// Take the chosen bid.
     CreateLease {
-        /// Which.
+        /// Whose order the bid is for.
         incarnation: IncarnationName,
-        /// The lease.
+        /// What the bid becomes: its dseq is the one that is recorded.
         lease: LeaseId,
     },
     /// Bring the manifest to the provider: mint a key and update the hash where that is not done,
     /// then PUT.
     DeliverManifest {
-        /// Which.
+        /// Whose identity the manifest carries.
         incarnation: IncarnationName,
-        /// The lease.
+        /// It is active; its provider is the one that gets the manifest.
         lease: LeaseId,
     },
     /// Close the deployment of a condemned incarnation; the rest of the deposit comes back.
     CloseDeployment {
-        /// Which.
+        /// It is marked as condemned in the record.
         incarnation: IncarnationName,
-        /// Its deployment.
+        /// Its group carries the name of the incarnation.
         dseq: u64,
     },
-    /// Delete the device of a condemned incarnation.
+    /// Delete the device of a condemned incarnation, or one that it had before it joined again.
     DeleteDevice {
-        /// Which.
+        /// Whose device it is, by the record or by the list.
         incarnation: IncarnationName,
-        /// Device id.
+        /// The control API's `nodeId`; one that is gone already is a success.
         device: String,
     },
     /// Give a device these tags and no others.
     SetTags {
-        /// Whose.
+        /// Whose device it is.
         incarnation: IncarnationName,
-        /// Device id.
+        /// The control API's `nodeId`.
         device: String,
-        /// The tags.
+        /// All that it has afterwards, e.g. `tag:akash-redis`.
         tags: Vec<String>,
     },
     /// Revoke an auth key that nobody shall use any more.
     RevokeKey {
         /// For whom it was minted.
         incarnation: IncarnationName,
-        /// Key id.
+        /// The control API's id of the key, which is no secret.
         key: String,
     },
     /// Send a node a command.
     Command {
-        /// Which.
+        /// Whose agent is to carry it out.
         incarnation: IncarnationName,
-        /// Under which pair.
+        /// An agent that has seen a higher pair refuses it.
         authority: Authority,
-        /// What.
+        /// Formed from the record that holds this pair.
         command: Command,
     },
 }

@@ -86,7 +86,7 @@ impl Manifest {
     }
 }
 
-/// A group.
+/// A group of the manifest: what one lease runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Group {
@@ -97,7 +97,7 @@ pub struct Group {
     pub services: Option<Vec<Service>>,
 }
 
-/// A service.
+/// A service of a group: containers of one image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Service {
@@ -105,25 +105,25 @@ pub struct Service {
     pub args: Option<Vec<String>>,
     /// Replaces the image's entry point.
     pub command: Option<Vec<String>>,
-    /// How many of it.
+    /// How many containers run at a time.
     #[serde(deserialize_with = "null_is_zero")]
     pub count: u32,
-    /// For the image's registry.
+    /// What the provider pulls the image with; none for public images.
     pub credentials: Option<Credentials>,
-    /// `NAME=value`.
+    /// Environment of the container, each as `NAME=value`.
     pub env: Option<Vec<String>>,
     /// Ports, sorted by service, port, protocol, public first.
     pub expose: Option<Vec<Expose>>,
-    /// Image reference.
+    /// Reference of the image, by tag or digest.
     #[serde(deserialize_with = "null_is_zero")]
     pub image: String,
-    /// Its name.
+    /// Name within the group; a DNS label.
     #[serde(deserialize_with = "null_is_zero")]
     pub name: String,
-    /// Mounts and the like.
+    /// Where its volumes are mounted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params: Option<Params>,
-    /// What it gets.
+    /// What each container gets, as the group on the chain says.
     #[serde(deserialize_with = "null_is_zero")]
     pub resources: Resources,
 }
@@ -132,16 +132,16 @@ pub struct Service {
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Credentials {
-    /// E-mail.
+    /// E-mail address of the account, which some registries want.
     #[serde(deserialize_with = "null_is_zero")]
     pub email: String,
-    /// Host.
+    /// Host name of the registry.
     #[serde(deserialize_with = "null_is_zero")]
     pub host: String,
-    /// Password.
+    /// A secret; not printed.
     #[serde(deserialize_with = "null_is_zero")]
     pub password: String,
-    /// User.
+    /// Name of the account.
     #[serde(deserialize_with = "null_is_zero")]
     pub username: String,
 }
@@ -174,18 +174,18 @@ pub struct Params {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Mount {
-    /// Absolute path.
+    /// Absolute path within the container.
     #[serde(deserialize_with = "null_is_zero")]
     pub mount: String,
-    /// Volume.
+    /// Name of a volume in [`Resources::storage`].
     #[serde(deserialize_with = "null_is_zero")]
     pub name: String,
-    /// Not to be written.
+    /// The container may not write to it.
     #[serde(deserialize_with = "null_is_zero")]
     pub read_only: bool,
 }
 
-/// A port.
+/// A port of a service, and who reaches it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Expose {
@@ -195,7 +195,7 @@ pub struct Expose {
     /// The port outside, or 0 for the same.
     #[serde(deserialize_with = "null_is_zero")]
     pub external_port: u32,
-    /// Public.
+    /// Anybody reaches it through the provider's ingress.
     #[serde(deserialize_with = "null_is_zero")]
     pub global: bool,
     /// Host names served.
@@ -226,16 +226,16 @@ pub struct HttpOptions {
     pub max_body_size: u32,
     /// When the next server is tried.
     pub next_cases: Option<Vec<String>>,
-    /// For how long.
+    /// For how long servers are tried, 0 for ever.
     #[serde(deserialize_with = "null_is_zero")]
     pub next_timeout: u32,
-    /// How often.
+    /// How many servers are tried, 0 for all.
     #[serde(deserialize_with = "null_is_zero")]
     pub next_tries: u32,
-    /// Of an answer.
+    /// Longest pause between two parts of an answer.
     #[serde(deserialize_with = "null_is_zero")]
     pub read_timeout: u32,
-    /// Of a request.
+    /// Longest pause between two parts of a request.
     #[serde(deserialize_with = "null_is_zero")]
     pub send_timeout: u32,
 }
@@ -259,42 +259,42 @@ impl HttpOptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// CPU, thousandths.
+    /// Thousandths of a CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Units>,
-    /// Public endpoints.
+    /// One for each port that is public.
     pub endpoints: Option<Vec<Endpoint>>,
-    /// GPUs.
+    /// Whole GPUs; none and zero are written differently.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Units>,
     /// Its number in the group, from 1.
     #[serde(deserialize_with = "null_is_zero")]
     pub id: u32,
-    /// Memory, bytes.
+    /// Memory of each container, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
-    /// Volumes.
+    /// Volumes, and the container's own disk.
     #[serde(skip_serializing_if = "is_empty")]
     pub storage: Option<Vec<Volume>>,
 }
 
-/// CPU or GPU.
+/// A number of CPUs or GPUs, and of what kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Units {
-    /// What kind.
+    /// Attributes asked for, sorted by key.
     #[serde(skip_serializing_if = "is_empty")]
     pub attributes: Option<Vec<Attribute>>,
-    /// How many.
+    /// Thousandths of CPUs, or whole GPUs.
     #[serde(deserialize_with = "null_is_zero")]
     pub units: Quantity,
 }
 
-/// Memory.
+/// An amount of memory, and of what kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Size {
-    /// What kind.
+    /// Attributes asked for, sorted by key.
     #[serde(skip_serializing_if = "is_empty")]
     pub attributes: Option<Vec<Attribute>>,
     /// How many bytes.
@@ -302,7 +302,7 @@ pub struct Size {
     pub size: Quantity,
 }
 
-/// A volume.
+/// A volume, or the container's own disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Volume {
@@ -317,14 +317,14 @@ pub struct Volume {
     pub size: Quantity,
 }
 
-/// A key and its value.
+/// An attribute, as the market compares it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Attribute {
-    /// The key.
+    /// E.g. `persistent`.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_zero")]
     pub key: String,
-    /// The value.
+    /// E.g. `true`.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_zero")]
     pub value: String,
 }
@@ -345,13 +345,13 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Quantity {
-    /// The digits.
+    /// Decimal digits without a sign.
     #[serde(deserialize_with = "decimal")]
     pub val: String,
 }
 
 impl Quantity {
-    /// A quantity.
+    /// As the chain writes this number.
     #[must_use]
     pub fn new(value: u64) -> Self {
         Self { val: value.to_string() }

@@ -2,9 +2,9 @@
 
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 
-/// Pays leases.
+/// The coin that leases are paid in.
 pub const UACT: &str = "uact";
-/// Pays fees and the deposits of bids.
+/// The coin of fees and of the deposits of bids.
 pub const UAKT: &str = "uakt";
 /// One whole unit of a decimal amount.
 pub const ONE: i128 = 1_000_000_000_000_000_000;

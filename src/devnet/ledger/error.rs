@@ -3,11 +3,11 @@
 /// A refusal that the chain has a number for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Module.
+    /// Module that refuses, e.g. `deployment`.
     pub codespace: &'static str,
     /// Code within it.
     pub code: u32,
-    /// Text.
+    /// What the module says, without what it wraps around it.
     pub text: &'static str,
 }
 
@@ -19,7 +19,7 @@ const fn known(codespace: &'static str, code: u32, text: &'static str) -> Known 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{codespace} code {code}: {}", String::from_utf8_lossy(log))]
 pub struct TxError {
-    /// Module.
+    /// Module that refuses, e.g. `deployment`.
     pub codespace: &'static str,
     /// Code within it, never 0.
     pub code: u32,
@@ -185,7 +185,7 @@ pub(super) mod escrow {
     pub(in super::super) const INVALID_ID: Known = known("escrow", 12, "invalid ID");
 }
 
-/// Of certificates.
+/// Refusals of the certificate module.
 pub(super) mod cert {
     use super::{Known, known};
     pub(in super::super) const NOT_FOUND: Known = known("cert", 1, "certificate not found");
