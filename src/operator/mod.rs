@@ -135,13 +135,14 @@ impl Pipeline {
             }
             stored => stored?,
         };
+        let busy = self.busy(name);
         let inventory = self.observe(&stored);
         let others = lock(&self.index).committed_by_others(name);
         let plan = reconcile::plan(&self.settings, &stored, &inventory, others, (self.ports.now)());
         if self.commit(&stored, &inventory, &plan).await?.is_break() {
             return Ok(());
         }
-        self.execute(&stored, &plan);
+        self.execute(&stored, &plan, &busy);
         self.publisher.publish(&stored, &inventory, &plan).await?;
         if plan.finished {
             self.forget(name);

@@ -140,6 +140,11 @@ impl<K: Ord + Clone, W: PartialEq> Slots<K, W> {
         pause
     }
 
+    /// The keys whose slots are taken.
+    pub fn busy(&self) -> &BTreeSet<K> {
+        &self.busy
+    }
+
     /// The last failures of the keys of a range.
     pub fn failures(
         &self,

@@ -28,8 +28,20 @@ pub struct EffectKey {
 }
 
 impl Pipeline {
-    /// Starts the steps of each key that neither runs nor pauses.
-    pub(super) fn execute(self: &Arc<Self>, stored: &Stored, plan: &Plan) {
+    /// The keys of a cluster whose effects are under way.
+    pub(super) fn busy(&self, cluster: &str) -> BTreeSet<EffectKey> {
+        let running = lock(&self.running);
+        running.busy().iter().filter(|key| key.cluster == cluster).cloned().collect()
+    }
+
+    /// Starts the steps of each key that neither runs nor pauses, nor was `busy` when the plan's
+    /// inventory was taken: what ended since, while the record was written, is not in it.
+    pub(super) fn execute(
+        self: &Arc<Self>,
+        stored: &Stored,
+        plan: &Plan,
+        busy: &BTreeSet<EffectKey>,
+    ) {
         for (incarnation, entry) in &plan.record.incarnations {
             if (entry.has_joined() && entry.rejoin.is_none()) || entry.condemned.is_some() {
                 self.manifests.done(incarnation);
@@ -44,7 +56,7 @@ impl Pipeline {
             };
             by_key.entry(key).or_default().push(step.clone());
         }
-        for (key, steps) in by_key {
+        for (key, steps) in by_key.into_iter().filter(|(key, _)| !busy.contains(key)) {
             if lock(&self.running).begin(&key, steps.iter().map(|step| &step.effect)) {
                 self.spawn(key, steps, stored.cluster.clone(), plan.record.clone());
             }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::types::MIGRATE;
 use akash_redis::store::Objects as _;
 
 use crate::world::World;
@@ -31,6 +32,45 @@ async fn bring_up_and_delete_leave_nothing() {
     world.until_gone("cache").await;
     world.assert_nothing_left();
     assert_eq!(world.chain.creates(), 3, "something was bought twice");
+}
+
+/// A plan that was made before an effect ended must not start it again after, while its record was
+/// being written.
+#[tokio::test(start_paused = true)]
+async fn what_is_done_is_not_done_again() {
+    let world = World::new(2, 8);
+    world.start_operator().await;
+    world.apply(&THREE.replace("nodes: 3", "nodes: 5")).await;
+    world.until_ready("cache").await;
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    let first = world.stored("cache").await.record.incarnations;
+    for name in first.keys() {
+        world
+            .edit("cache", |c| drop(c.metadata.annotations.insert(MIGRATE.into(), name.0.clone())))
+            .await;
+        world
+            .until("the move", Duration::from_mins(10), async || {
+                !world.stored("cache").await.record.incarnations.contains_key(name)
+            })
+            .await;
+        world.until_ready("cache").await;
+    }
+    world.store.mark_deleted("cache").await.unwrap();
+    world.until_gone("cache").await;
+    world.assert_nothing_left();
+    let lines = world.fuse.trace.lines();
+    let effect = |line: &str| {
+        let call = line.trim_start().split_once(' ').map_or("", |(_, call)| call).to_owned();
+        let once = ["delete ", "revoke ", "give ", "broadcast "];
+        (once.iter().any(|verb| call.starts_with(verb)) && !call.contains(": ")).then_some(call)
+    };
+    let mut calls: Vec<_> = lines.iter().filter_map(|line| effect(line)).collect();
+    let all = calls.len();
+    assert!(all > 30, "{calls:#?}");
+    calls.sort();
+    let twice: Vec<_> = calls.windows(2).filter(|two| two[0] == two[1]).map(|two| &two[0]).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 /// The operator dies before or after its n-th call to the outside. `SIM_STRIDE=1` tries every one,

@@ -1,6 +1,7 @@
 //! The operator's store with a fuse: a crash may come just before or just after each of its writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use akash_redis::api::status::Status;
 use akash_redis::api::types::RedisCluster;
@@ -17,6 +18,9 @@ use super::status_page::Witness;
 /// What the trace has of a reading of all objects.
 pub const ALL_OBJECTS: &str = "read all objects";
 
+/// A write is on the disk after so long; the world goes on meanwhile.
+const DISK: Duration = Duration::from_millis(100);
+
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost
 /// between their writes.
 pub struct FusedStore {
@@ -32,6 +36,7 @@ impl FusedStore {
         write: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.fuse.before(call).await;
+        tokio::time::sleep(DISK).await;
         let done = write.await;
         self.fuse.after(call, done.as_ref().map(drop)).await;
         done
