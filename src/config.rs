@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use secrecy::{SecretSlice, SecretString};
 
-use crate::api::quantity::Money;
+use crate::api::quantity::{Money, Span};
+use crate::api::types::Runway;
 use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
 pub use parts::MeshTags;
@@ -169,6 +170,8 @@ pub struct Budget {
     pub global: Money,
     /// By a cluster whose manifest does not say.
     pub per_cluster_default: Money,
+    /// When escrows are filled, and for how long, for a cluster whose manifest does not say.
+    pub runway: Runway,
 }
 
 /// Where objects and records are kept.
@@ -435,7 +438,14 @@ fn budget(fields: &Fields) -> Result<Budget, ConfigError> {
     let budget = Budget {
         global: money("budget.global")?,
         per_cluster_default: money("budget.perClusterDefault")?,
+        runway: Runway {
+            low: Span(fields.span("budget.runway.low", Runway::DEFAULT.low.0)?),
+            target: Span(fields.span("budget.runway.target", Runway::DEFAULT.target.0)?),
+        },
     };
+    if let Some(reason) = budget.runway.problem() {
+        return Err(invalid("budget.runway.low", reason));
+    }
     if budget.per_cluster_default > budget.global {
         return Err(invalid(
             "budget.perClusterDefault",

@@ -126,6 +126,7 @@ fn settings(term: u64) -> Settings {
         login_server: None,
         budget_per_cluster: Uact(50_000_000),
         budget_global: Uact(u64::MAX),
+        runway: akash_redis::api::types::Runway::DEFAULT,
         timing: Timing::default(),
         tick: Duration::from_secs(5),
     }

@@ -179,6 +179,8 @@ pub enum Reason {
     CleanupStalled,
     /// A call to the outside world fails again and again.
     EffectFailing,
+    /// An escrow was filled several times and still pays for too short a time.
+    TopUpStalled,
     /// The record names a deployment that carries another name on the chain.
     ForeignDeployment,
     /// The wallet pays for deployments that are in no record.

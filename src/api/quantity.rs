@@ -93,8 +93,8 @@ quantity!(
     Money(Uact), "amount of money", "12act or 0.5act", r"^[0-9]+(\.[0-9]{1,6})?act$"
 );
 quantity!(
-    /// A span of time: `500ms`, `10s`, `5m`, `1h`.
-    Span(Duration), "span of time", "10s or 5m", r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
+    /// A span of time: `500ms`, `10s`, `5m`, `1h`, `14d`.
+    Span(Duration), "span of time", "10s or 5m", r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 );
 
 impl Cpu {
@@ -174,6 +174,7 @@ impl Span {
             "s" => 1000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return None,
         };
         let ms = value.checked_mul(factor)? / scale;
@@ -186,6 +187,7 @@ impl fmt::Display for Span {
         let ms = self.0.as_millis();
         match ms {
             0 => write!(f, "0s"),
+            n if n % 86_400_000 == 0 => write!(f, "{}d", n / 86_400_000),
             n if n % 3_600_000 == 0 => write!(f, "{}h", n / 3_600_000),
             n if n % 60_000 == 0 => write!(f, "{}m", n / 60_000),
             n if n % 1000 == 0 => write!(f, "{}s", n / 1000),

@@ -311,6 +311,49 @@ pub struct Budget {
     /// Paid into escrow for each node; what is left comes back.
     #[serde(default = "Budget::default_deposit")]
     pub deposit: Money,
+    /// When the escrow of a node is filled, and for how long; the operator's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runway: Option<Runway>,
+}
+
+/// How long an escrow pays. Filling it is not extra spending: what leases cost is bounded by the
+/// budget, what escrows hold by the wallet, and what is not used comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Runway {
+    /// An escrow that pays for less than this is filled, e.g. `3d`.
+    pub low: Span,
+    /// It pays for about so long then, e.g. `14d`; nodes with higher numbers for some days more, so
+    /// that they do not end together.
+    pub target: Span,
+}
+
+impl Runway {
+    /// Where neither manifest nor operator say.
+    pub const DEFAULT: Self = Self {
+        low: Span(Duration::from_hours(3 * 24)),
+        target: Span(Duration::from_hours(14 * 24)),
+    };
+    /// The operator has to see it, and the chain to take it, several times over.
+    const LEAST: Duration = Duration::from_mins(10);
+
+    /// What is wrong with it, one sentence.
+    #[must_use]
+    pub fn problem(self) -> Option<String> {
+        let Self { low, target } = self;
+        if low.0 < Self::LEAST {
+            return Some(format!(
+                "{low} is too short to fill an escrow in time; write 10m or more"
+            ));
+        }
+        let longest = Duration::from_hours(365 * 24);
+        if target.0 < low.0.saturating_mul(2) || target.0 > longest {
+            return Some(format!(
+                "a target of {target} does not fit a low mark of {low}; write at least twice as much, and 365d at most"
+            ));
+        }
+        None
+    }
 }
 
 impl Budget {
@@ -321,7 +364,7 @@ impl Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { max_per_month: None, deposit: Self::default_deposit() }
+        Self { max_per_month: None, deposit: Self::default_deposit(), runway: None }
     }
 }
 

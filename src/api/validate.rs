@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::defaults;
 use super::quantity::{Bytes, Span};
-use super::types::{API_VERSION, KIND, RedisCluster, Resources, Spec};
+use super::types::{API_VERSION, KIND, RedisCluster, Resources, Runway, Spec};
 use crate::model::money::Uact;
 
 /// A manifest is a page of text; what is longer than this is something else.
@@ -304,6 +304,9 @@ fn budget(spec: &Spec, problems: &mut Problems) {
     problems.add_if(budget.deposit.0 < LEAST_DEPOSIT, "spec.budget.deposit", || {
         format!("{} is less than the chain takes; write at least {LEAST_DEPOSIT}", budget.deposit)
     });
+    if let Some(problem) = budget.runway.and_then(Runway::problem) {
+        problems.add("spec.budget.runway", problem);
+    }
     let none = Some(Uact(0));
     problems.add_if(
         budget.max_per_month.map(|money| money.0) == none,

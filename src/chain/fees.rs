@@ -79,6 +79,7 @@ fn key(msg: &ChainMsg) -> Key {
         ChainMsg::CreateDeployment { .. } => "create",
         ChainMsg::CreateLease(_) => "lease",
         ChainMsg::UpdateDeployment { .. } => "update",
+        ChainMsg::Deposit { .. } => "deposit",
         ChainMsg::CloseDeployment { .. } => "close",
     };
     (msg.dseq(), kind)

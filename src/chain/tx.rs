@@ -16,6 +16,8 @@ use crate::wire::akash::base::deposit::v1::{Deposit, Source};
 use crate::wire::akash::base::resources::v1beta4 as resources;
 use crate::wire::akash::deployment::v1::DeploymentId;
 use crate::wire::akash::deployment::v1beta4 as deployment;
+use crate::wire::akash::escrow::id::v1 as escrow_id;
+use crate::wire::akash::escrow::v1::MsgAccountDeposit;
 use crate::wire::akash::market::v1::BidId;
 use crate::wire::akash::market::v1beta5 as market;
 use crate::wire::cosmos::base::v1beta1::{Coin, DecCoin};
@@ -108,6 +110,9 @@ pub fn purpose(msg: &ChainMsg) -> String {
         ChainMsg::UpdateDeployment { dseq, .. } => {
             format!("store a new manifest hash for deployment {dseq}")
         }
+        ChainMsg::Deposit { dseq, amount } => {
+            format!("pay {amount} into the escrow of deployment {dseq}")
+        }
         ChainMsg::CloseDeployment { dseq } => format!("close deployment {dseq}"),
     }
 }
@@ -130,6 +135,14 @@ fn pack(owner: &str, msg: &ChainMsg) -> prost_types::Any {
         ChainMsg::UpdateDeployment { dseq, hash } => {
             any(&deployment::MsgUpdateDeployment { id: id(*dseq), hash: hash.to_vec() })
         }
+        ChainMsg::Deposit { dseq, amount } => any(&MsgAccountDeposit {
+            signer: owner.into(),
+            id: Some(escrow_id::Account {
+                scope: escrow_id::Scope::Deployment.into(),
+                xid: format!("{owner}/{dseq}"),
+            }),
+            deposit: Some(from_balance(*amount)),
+        }),
         ChainMsg::CloseDeployment { dseq } => {
             any(&deployment::MsgCloseDeployment { id: id(*dseq) })
         }

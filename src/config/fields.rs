@@ -13,6 +13,8 @@ pub(super) const FIELDS: &[&str] = &[
     "api.socket",
     "budget.global",
     "budget.perClusterDefault",
+    "budget.runway.low",
+    "budget.runway.target",
     "chain.gasPrice",
     "chain.grpc",
     "chain.id",

@@ -167,6 +167,11 @@ fn values_that_cannot_be_used_are_refused_by_name() {
             "5act",
             "budget.perClusterDefault cannot be used: it is more than budget.global, 5act",
         ),
+        (
+            "perClusterDefault: 12act",
+            "perClusterDefault: 12act, runway: { low: 3d, target: 4d }",
+            "budget.runway.low cannot be used: a target of 4d does not fit a low mark of 3d",
+        ),
         ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
         ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
         (

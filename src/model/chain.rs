@@ -155,6 +155,14 @@ pub enum ChainMsg {
         /// SHA-256 of the new canonical manifest.
         hash: [u8; 32],
     },
+    /// Pays into the escrow of a deployment. Code 0 proves nothing: what is paid into one that is
+    /// overdrawn goes to its debts.
+    Deposit {
+        /// Which deployment.
+        dseq: u64,
+        /// Taken from the wallet.
+        amount: Uact,
+    },
     /// Closes it and everything below; what is left is refunded.
     CloseDeployment {
         /// Which deployment.
@@ -169,6 +177,7 @@ impl ChainMsg {
         match self {
             Self::CreateDeployment { dseq, .. }
             | Self::UpdateDeployment { dseq, .. }
+            | Self::Deposit { dseq, .. }
             | Self::CloseDeployment { dseq } => *dseq,
             Self::CreateLease(id) => id.dseq,
         }

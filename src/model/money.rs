@@ -66,8 +66,13 @@ impl PricePerBlock {
     /// Never: a block time of zero counts as one millisecond.
     #[must_use]
     pub fn per_month(self, block_ms: u64) -> Uact {
-        let blocks = u128::from(MONTH_MS.div_ceil(block_ms.max(1)));
-        let total = self.0.saturating_mul(blocks).div_ceil(DEC_ONE);
+        self.of_blocks(MONTH_MS.div_ceil(block_ms.max(1)))
+    }
+
+    /// What so many blocks cost at this price, rounded up to the next uact.
+    #[must_use]
+    pub fn of_blocks(self, blocks: u64) -> Uact {
+        let total = self.0.saturating_mul(u128::from(blocks)).div_ceil(DEC_ONE);
         Uact(u64::try_from(total).unwrap_or(u64::MAX))
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{IncarnationName, LeaseId};
-use super::money::PricePerBlock;
+use super::money::{PricePerBlock, Uact};
 use super::step::Quorum;
 use super::time::UnixMs;
 
@@ -95,6 +95,9 @@ pub struct Incarnation {
     /// Shut off from the other nodes.
     #[serde(default)]
     pub quarantined: Option<Quarantine>,
+    /// Its escrow is being filled; none once it pays for long enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_up: Option<TopUp>,
     /// The incarnation it takes the place of.
     #[serde(default)]
     pub replaces: Option<IncarnationName>,
@@ -194,6 +197,7 @@ impl Incarnation {
             rejoin: None,
             redis_down: None,
             quarantined: None,
+            top_up: None,
             replaces: None,
             condemned: None,
         }
@@ -231,6 +235,17 @@ impl Incarnation {
     pub fn lower(&mut self, to: Membership) {
         self.membership = self.membership.min(to);
     }
+}
+
+/// The last top-up of an escrow that pays for too short a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopUp {
+    /// When it was announced; its transaction is signed after that.
+    pub at: UnixMs,
+    /// What was announced, taken from the wallet.
+    pub amount: Uact,
+    /// Top-ups since the escrow last paid for long enough, this one included.
+    pub times: u32,
 }
 
 /// A chosen bid.

@@ -43,6 +43,15 @@ pub enum Effect {
         /// It is active; its provider is the one that gets the manifest.
         lease: LeaseId,
     },
+    /// Pay into the escrow of a running deployment; what is not used comes back when it is closed.
+    TopUp {
+        /// The record announces it.
+        incarnation: IncarnationName,
+        /// Its group carries the name of the incarnation.
+        dseq: u64,
+        /// Taken from the wallet.
+        amount: Uact,
+    },
     /// Close the deployment of a condemned incarnation; the rest of the deposit comes back.
     CloseDeployment {
         /// It is marked as condemned in the record.
@@ -92,6 +101,7 @@ impl Effect {
             Self::CreateDeployment { incarnation, .. }
             | Self::CreateLease { incarnation, .. }
             | Self::DeliverManifest { incarnation, .. }
+            | Self::TopUp { incarnation, .. }
             | Self::CloseDeployment { incarnation, .. }
             | Self::DeleteDevice { incarnation, .. }
             | Self::SetTags { incarnation, .. }

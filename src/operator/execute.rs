@@ -120,6 +120,7 @@ pub fn invalidates(effect: &Effect) -> Invalidates {
         Effect::CreateDeployment { .. }
         | Effect::CreateLease { .. }
         | Effect::DeliverManifest { .. }
+        | Effect::TopUp { .. }
         | Effect::CloseDeployment { .. } => Invalidates::Deployment,
         Effect::DeleteDevice { .. } | Effect::SetTags { .. } | Effect::RevokeKey { .. } => {
             Invalidates::Mesh
@@ -162,6 +163,10 @@ impl Executor {
             }
             Effect::DeliverManifest { incarnation, lease } => {
                 self.deliver(cluster, record, incarnation, lease).await
+            }
+            Effect::TopUp { dseq, amount, .. } => {
+                let msg = ChainMsg::Deposit { dseq: *dseq, amount: *amount };
+                self.transactions.transact(name, &msg).await
             }
             Effect::CloseDeployment { incarnation, dseq } => {
                 self.manifests.done(incarnation);
@@ -217,6 +222,7 @@ pub fn describe(effect: &Effect) -> String {
         }
         Effect::CreateLease { lease, .. } => format!("lease from {} for", lease.provider),
         Effect::DeliverManifest { .. } => "deliver the manifest of".to_owned(),
+        Effect::TopUp { amount, .. } => format!("pay {amount} into the escrow of"),
         Effect::CloseDeployment { dseq, .. } => format!("close deployment {dseq} of"),
         Effect::DeleteDevice { .. } => "delete the mesh device of".to_owned(),
         Effect::SetTags { tags, .. } => format!("give {} to the device of", tags.join(", ")),

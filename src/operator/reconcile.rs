@@ -20,6 +20,7 @@ pub fn plan(
         per_cluster_default: settings.budget_per_cluster,
         global: settings.budget_global,
         others: plan::per_month(inventory, others),
+        runway: settings.runway,
     };
     plan::plan(&Input {
         cluster: &stored.cluster,

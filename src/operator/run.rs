@@ -155,6 +155,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         login_server: config.mesh.login_server.clone(),
         budget_per_cluster: config.budget.per_cluster_default.0,
         budget_global: config.budget.global.0,
+        runway: config.budget.runway,
         timing: Timing {
             bid_window: config.timing.bid_window,
             bid_deadline: config.timing.bid_deadline,

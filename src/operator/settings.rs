@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::types::RedisCluster;
+use crate::api::types::{RedisCluster, Runway};
 use crate::model::inventory::Constants;
 use crate::model::money::Uact;
 use crate::plan::Timing;
@@ -27,6 +27,8 @@ pub struct Settings {
     pub budget_per_cluster: Uact,
     /// Per month, for all clusters together.
     pub budget_global: Uact,
+    /// When escrows are filled, and for how long, for a cluster whose manifest does not say.
+    pub runway: Runway,
     /// How long things may take.
     pub timing: Timing,
     /// Chain, tailnet and gateways are read, and each cluster is planned, at least so often.

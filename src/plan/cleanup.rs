@@ -22,7 +22,7 @@ const LATE_CALL: Duration = Duration::from_secs(10);
 /// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a
 /// chain or an endpoint that stands still has nothing new to say, and a clock may be off by some
 /// minutes.
-const FRESH: Duration = Duration::from_mins(5);
+pub const FRESH: Duration = Duration::from_mins(5);
 /// A create that was signed when its incarnation was given up lives for a minute of block time;
 /// clocks differ by some seconds.
 const LAST_LANDING: Duration = Duration::from_secs(90);

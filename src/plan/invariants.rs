@@ -423,7 +423,16 @@ impl<'a> Check<'a> {
                 Some(incarnation) => self.step(name, incarnation, &step.effect),
             }
         }
-        let still = plan.steps.is_empty() && plan.record.epoch == self.input.record.epoch;
+        let top_ups = plan.steps.iter().filter_map(|s| match &s.effect {
+            Effect::TopUp { amount, .. } => Some(*amount),
+            _ => None,
+        });
+        let paid: Uact = top_ups.sum();
+        let wallet = self.input.inventory.chain.present().map(|c| c.balance).unwrap_or_default();
+        self.expect(paid <= wallet, || format!("{paid} is paid into escrows out of {wallet}"));
+        // Escrows are filled all the same.
+        let only_filled = plan.steps.iter().all(|s| matches!(s.effect, Effect::TopUp { .. }));
+        let still = only_filled && plan.record.epoch == self.input.record.epoch;
         let paused = self.input.cluster.spec.paused && !self.deleting();
         self.expect(still || !paused, || "a paused cluster is changed".to_owned());
     }
@@ -463,6 +472,17 @@ impl<'a> Check<'a> {
                 });
                 self.expect(!condemned && active, || {
                     format!("the manifest of {name} goes to a provider without its lease")
+                });
+            }
+            Effect::TopUp { dseq, amount, .. } => {
+                let own = self.own(name, incarnation).is_some_and(|d| d.active && d.escrow.open);
+                let announced = incarnation
+                    .top_up
+                    .as_ref()
+                    .is_some_and(|t| t.amount == *amount && t.at == self.input.now);
+                let free = *dseq == incarnation.dseq && !inventory.pending.contains(dseq);
+                self.expect(!condemned && own && free && announced, || {
+                    format!("{name} is filled with {amount}, and is given up, not announced, not its own, or being filled")
                 });
             }
             Effect::CloseDeployment { dseq, .. } => {

@@ -32,13 +32,14 @@ mod rollout;
 mod settings;
 mod status;
 mod switchover;
+mod top_up;
 mod unrecorded;
 
 use std::time::Duration;
 
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
-use crate::api::types::RedisCluster;
+use crate::api::types::{RedisCluster, Runway};
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
@@ -78,6 +79,8 @@ pub struct Limits {
     pub global: Uact,
     /// Per month, promised to the other clusters already.
     pub others: Uact,
+    /// When escrows are filled, and for how long, for a cluster whose manifest does not say.
+    pub runway: Runway,
 }
 
 /// What a device of ours may be tagged with: one of the two.
@@ -175,6 +178,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if deleting || !input.cluster.spec.paused {
         cleanup::delete_former_devices(&mut builder);
         cleanup::clean(&mut builder);
+    }
+    // A paused cluster keeps its data too.
+    if !deleting {
+        top_up::fill(&mut builder);
     }
     failing::report(&mut builder);
     paths::report(&mut builder);

@@ -38,4 +38,5 @@ mod scenarios;
 mod settings;
 mod status;
 mod switchover;
+mod top_up;
 mod unrecorded;

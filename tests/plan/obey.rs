@@ -48,6 +48,12 @@ fn carry_out(scene: &mut Scene, effect: &Effect, now: UnixMs) {
             scene.inventory.leases.insert(lease.clone(), deployed);
             scene.inventory.delivered.insert(name, Delivered { at: now, times: 1 });
         }
+        Effect::TopUp { dseq, amount, .. } => {
+            let chain = scene.chain();
+            chain.balance = chain.balance.saturating_sub(*amount);
+            let escrow = &mut chain.deployments.get_mut(dseq).unwrap().escrow;
+            (escrow.left, escrow.blocks_left) = (escrow.left + *amount, Some(1_000_000));
+        }
         Effect::CloseDeployment { dseq, .. } => {
             scene.chain().deployments.get_mut(dseq).unwrap().active = false;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
-use akash_redis::api::types::RedisCluster;
+use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::model::chain::{
     BidView, ChainView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView, ProviderView,
 };
@@ -226,6 +226,7 @@ impl Scene {
                 per_cluster_default: Uact(30_000_000),
                 global: Uact(30_000_000),
                 others: Uact(0),
+                runway: Runway::DEFAULT,
             },
             timing: Timing::default(),
             term: TERM,

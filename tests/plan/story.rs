@@ -372,6 +372,7 @@ fn effect(effect: &Effect) -> String {
         Effect::DeliverManifest { lease, .. } => {
             format!("deliver the manifest of {name} to {}", lease.provider)
         }
+        Effect::TopUp { amount, .. } => format!("pay {amount} into the escrow of {name}"),
         Effect::CloseDeployment { dseq, .. } => format!("close deployment {dseq} of {name}"),
         Effect::DeleteDevice { device, .. } => format!("delete {device} of {name}"),
         Effect::SetTags { device, tags, .. } => format!("tag {device} of {name} {}", list(tags)),

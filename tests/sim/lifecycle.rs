@@ -69,7 +69,8 @@ async fn what_is_done_is_not_done_again() {
     let all = calls.len();
     assert!(all > 30, "{calls:#?}");
     calls.sort();
-    let twice: Vec<_> = calls.windows(2).filter(|two| two[0] == two[1]).map(|two| &two[0]).collect();
+    let twice: Vec<_> =
+        calls.windows(2).filter(|two| two[0] == two[1]).map(|two| &two[0]).collect();
     assert!(twice.is_empty(), "{twice:#?}");
 }
 

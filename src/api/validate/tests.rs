@@ -326,6 +326,17 @@ fn money_time_and_tags_have_their_limits() {
     );
     assert!(said("maxPerMonth: 12act", "deposit: 0.5act").is_empty());
     refused(&said("12act", "0act"), "spec.budget.maxPerMonth", "more than 0act");
+    let runway = |low: &str, target: &str| {
+        let runway = format!("maxPerMonth: 12act, runway: {{ low: {low}, target: {target} }}");
+        said("maxPerMonth: 12act", &runway)
+    };
+    refused(&runway("9m", "14d"), "spec.budget.runway", "write 10m or more");
+    for (low, target) in [("3d", "5d"), ("3d", "366d"), ("3d", "1h")] {
+        refused(&runway(low, target), "spec.budget.runway", "at least twice as much");
+    }
+    for (low, target) in [("10m", "20m"), ("3d", "6d"), ("72h", "365d")] {
+        assert!(runway(low, target).is_empty(), "{low} {target}");
+    }
     for span in ["4s", "4999ms", "601s", "600500ms", "5500ms", "11m"] {
         let all = added(&format!("  failover: {{ downAfter: {span} }}"));
         assert!(all.iter().any(|one| one.starts_with("spec.failover.downAfter: ")), "{span}");

@@ -6,6 +6,7 @@ use akash_redis::model::money::Uact;
 
 use super::{comes_up_and_goes, condition, goes, running, told};
 use crate::lifecycle::THREE;
+use crate::world::many::{in_many_worlds, setting};
 use crate::world::{Terms, World};
 
 #[tokio::test(start_paused = true)]
@@ -77,4 +78,35 @@ async fn a_scale_that_the_budget_does_not_allow() {
     world.until("writes", Duration::from_mins(1), async || world.written() > written + 20).await;
     world.edit("cache", |c| c.spec.budget.max_per_month = Some("40act".parse().unwrap())).await;
     comes_up_and_goes(&world, "cache").await;
+}
+
+/// Nodes whose deposit lasts for 20 minutes live for half an hour, whatever call the operator dies at.
+/// Each is filled for 20 to 27 minutes at a time: once or twice, and once more where a transaction
+/// expired with the operator.
+#[test]
+fn escrows_are_filled_before_they_run_dry() {
+    let stride = setting("SIM_STRIDE", 9);
+    in_many_worlds(0..=18, stride, async |call| {
+        let world =
+            World::on(Terms { budget_global: Uact(20_000_000_000), ..Terms::new(8000 + call, 4) });
+        world.chain.every_provider(|p| p.price = 5_000);
+        let watcher = world.restart_after_crashes();
+        world.start_operator().await;
+        let budget = "maxPerMonth: 9000act, deposit: 1act, runway: { low: 10m, target: 30m }";
+        world.apply(&THREE.replace("maxPerMonth: 30act", budget)).await;
+        world.until_ready("cache").await;
+        tokio::time::sleep(Duration::from_mins(9)).await;
+        if call > 0 {
+            world.fuse.set(call);
+        }
+        tokio::time::sleep(Duration::from_mins(34)).await;
+        let kept = |line: &&String| line.contains(" keep pay ") && line.ends_with(": Ok(())");
+        let deposits = world.fuse.trace.lines().iter().filter(kept).count();
+        assert!((3..=7).contains(&deposits), "call {call}: {deposits} top-ups of three nodes");
+        assert_eq!(world.chain.creates(), 3, "a node was lost");
+        world.until_ready("cache").await;
+        goes(&world, "cache").await;
+        world.assert_nothing_left();
+        watcher.abort();
+    });
 }

@@ -273,6 +273,7 @@ impl SimChain {
             ChainMsg::CreateDeployment { dseq, .. } | ChainMsg::UpdateDeployment { dseq, .. } => {
                 self.witness.touches(*dseq).await;
             }
+            ChainMsg::Deposit { dseq, .. } => self.witness.fills(*dseq).await,
             ChainMsg::CreateLease(lease) => {
                 self.witness.touches(lease.dseq).await;
                 let Some((own, budget)) = self.witness.budget(lease.dseq).await else { return };

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType};
-use akash_redis::api::types::RedisCluster;
+use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::chain::Chain;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
@@ -215,6 +215,7 @@ impl World {
             login_server: None,
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
+            runway: Runway::DEFAULT,
             timing: Timing::default(),
             tick: TICK,
         };

@@ -58,6 +58,15 @@ impl Witness {
         self.expect(known, || format!("deployment {dseq} is touched and is in no record"));
     }
 
+    /// The escrow of a deployment is about to be filled: the record must say so, and want it still.
+    pub async fn fills(&self, dseq: u64) {
+        let announced = self
+            .find(|_, i| i.dseq == dseq)
+            .await
+            .is_some_and(|(_, _, i)| i.condemned.is_none() && i.top_up.is_some());
+        self.expect(announced, || format!("deployment {dseq} is filled, which was not announced"));
+    }
+
     /// An active deployment is about to be closed: only a condemned one may be.
     pub async fn closes(&self, dseq: u64) {
         let condemned =
