@@ -87,7 +87,10 @@ impl From<GatewayError> for EffectError {
 impl From<AgentError> for EffectError {
     fn from(error: AgentError) -> Self {
         match error {
-            AgentError::Away { .. } => Self::Unreachable(error.to_string()),
+            AgentError::Away { .. } | AgentError::Failed { again: true, .. } => {
+                Self::Unreachable(error.to_string())
+            }
+            AgentError::Failed { again: false, .. } => Self::Refused(error.to_string()),
             // An agent refuses what its state forbids: the next plan knows that state.
             AgentError::Refused { .. } | AgentError::NoLog { .. } => {
                 Self::Outdated(error.to_string())

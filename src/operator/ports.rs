@@ -41,6 +41,16 @@ pub enum AgentError {
         /// Its sentence.
         reason: String,
     },
+    /// The agent answered that it did not do it, or not all of it.
+    #[error("{incarnation} answered that it could not: {reason}")]
+    Failed {
+        /// Which node.
+        incarnation: IncarnationName,
+        /// Its sentence.
+        reason: String,
+        /// It may go better when it is tried again.
+        again: bool,
+    },
     /// Its log cannot be read, or not any further.
     #[error(
         "the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back"

@@ -232,6 +232,11 @@ impl Agents for MeshAgents {
                     reason: clipped(status.message().to_owned(), SENTENCE),
                 })
             }
+            Err(status) if answered(&status) => Err(AgentError::Failed {
+                incarnation: incarnation.clone(),
+                reason: clipped(status.message().to_owned(), SENTENCE),
+                again: status.code() != tonic::Code::InvalidArgument,
+            }),
             Err(status) => Err(away(said(&status))),
         }
     }
@@ -295,6 +300,12 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T
     tokio::time::timeout(SILENCE, answer)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the rest did not come in time")))
+}
+
+/// The agent said this itself. What the transport says has an error beneath it.
+fn answered(status: &Status) -> bool {
+    std::error::Error::source(status).is_none()
+        && !matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown)
 }
 
 fn said(status: &Status) -> String {

@@ -226,3 +226,16 @@ async fn a_node_that_sends_more_than_a_state_can_be_is_not_heard_any_more() {
     let view = after_the_end(&agents).await;
     assert_eq!((view.state.redis.process, view.state.notes.len()), (Process::Running, 0));
 }
+
+#[tokio::test]
+async fn a_node_that_answers_with_an_error_is_not_called_silent() {
+    let agents = watching(Chatty::default()).await;
+    let asked = agents.command(&incarnation(), CommandRequest::default()).await;
+    assert_eq!(
+        asked.unwrap_err().to_string(),
+        "cache-0-x7k2 answered that it could not: it only talks"
+    );
+    let nobody = IncarnationName("cache-1-none".to_owned());
+    let asked = agents.command(&nobody, CommandRequest::default()).await.unwrap_err();
+    assert!(asked.to_string().starts_with("cache-1-none does not answer"), "{asked}");
+}
