@@ -41,6 +41,8 @@ pub enum ConditionType {
     Funded,
     /// Every node has a path to another one that no relay carries.
     DirectPaths,
+    /// Every node has the users and the settings of the manifest.
+    SettingsApplied,
     /// A condition of another version.
     #[default]
     #[serde(other)]
@@ -208,6 +210,14 @@ pub enum Reason {
     AllRelayed,
     /// No node has told of a path yet.
     NotMeasured,
+    // SettingsApplied.
+    /// Every node has the users and the settings of the manifest.
+    SettingsInForce,
+    /// Some nodes do not have them yet.
+    SettingsPending,
+    // SettingsApplied, and Degraded.
+    /// Redis did not take a setting; what was in force before stays, and everything else is in force.
+    SettingsRefused,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -230,6 +240,8 @@ impl Reason {
                 | Self::NoActiveLease
                 | Self::AllDirect
                 | Self::NotMeasured
+                | Self::SettingsInForce
+                | Self::SettingsPending
                 | Self::Other
         )
     }

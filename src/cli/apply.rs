@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 
 use super::error::CliError;
 use super::wait;
-use crate::api::conditions::ConditionType;
 use crate::api::quantity::Span;
 use crate::api::types::{Metadata, PasswordFrom, RedisCluster, User};
 use crate::api::validate;
@@ -24,7 +23,7 @@ pub struct Apply {
     /// File with one or more manifests; `-` is standard input. May be given several times.
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     pub file: Vec<String>,
-    /// Wait until each cluster is ready.
+    /// Wait until each cluster is ready and has the settings and users of its manifest on every node.
     #[arg(long)]
     pub wait: bool,
     /// The longest to wait.
@@ -53,13 +52,7 @@ pub(super) async fn run(
     }
     if args.wait {
         for cluster in &clusters {
-            wait::until_condition(
-                client,
-                &cluster.metadata.name,
-                ConditionType::Ready,
-                args.timeout,
-            )
-            .await?;
+            wait::until_in_force(client, &cluster.metadata.name, args.timeout).await?;
         }
     }
     Ok(())

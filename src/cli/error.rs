@@ -28,6 +28,16 @@ pub enum CliError {
         /// What the operator waits for.
         waiting: String,
     },
+    /// Redis does not take what was applied.
+    #[error(
+        "{name} runs, but redis does not take all of its settings: {problem}; what it refused is as it was before, everything else is in force; correct it and apply again"
+    )]
+    SettingsRefused {
+        /// The cluster.
+        name: String,
+        /// What was refused.
+        problem: String,
+    },
     /// No master takes writes.
     #[error(
         "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"

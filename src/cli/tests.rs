@@ -173,6 +173,58 @@ async fn apply_refuses_what_is_wrong_and_what_cannot_change() {
     );
 }
 
+/// The manifest's third generation of a cluster that was ready before it.
+async fn changed() -> Operator {
+    let operator = Operator::start().await;
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    operator
+        .publish(json!({ "observedGeneration": 1, "conditions": [
+            { "type": "Ready", "status": "True" },
+            { "type": "SettingsApplied", "status": "True", "reason": "SettingsInForce" },
+        ] }))
+        .await;
+    operator
+}
+
+#[tokio::test]
+async fn apply_waits_until_settings_are_in_force_on_every_node() {
+    let operator = changed().await;
+    let path = operator.manifest(&json!({ "nodes": 3, "redis": { "config": { "timeout": "9" } } }));
+    let line = format!("apply -f {path} --wait --timeout 300ms");
+    assert!(
+        operator.run(&line).await.unwrap_err().starts_with("cache is not SettingsApplied after"),
+        "what was true of the manifest before is not enough"
+    );
+    let status = |reason: &str, status: &str| {
+        json!({ "observedGeneration": 2, "conditions": [
+            { "type": "Ready", "status": "True" },
+            { "type": "SettingsApplied", "status": status, "reason": reason, "message": "cache-1-b: redis said no" },
+        ] })
+    };
+    operator.publish(status("SettingsPending", "False")).await;
+    let late = operator.run(&line).await.unwrap_err();
+    assert!(late.ends_with("it still waits for cache-1-b: redis said no"), "{late}");
+    operator.publish(status("SettingsInForce", "True")).await;
+    assert_eq!(operator.run(&line).await.unwrap(), "rediscluster/cache unchanged\n");
+}
+
+#[tokio::test]
+async fn apply_ends_with_what_redis_refused() {
+    let operator = changed().await;
+    operator
+        .publish(json!({ "observedGeneration": 1, "conditions": [
+            { "type": "Ready", "status": "True" },
+            { "type": "SettingsApplied", "status": "False", "reason": "SettingsRefused", "message": "spec.redis.config.hz: redis on cache-1-b refused `x`: no number" },
+        ] }))
+        .await;
+    let path = operator.manifest(&json!({ "nodes": 3 }));
+    let refused = operator.run(&format!("apply -f {path} --wait")).await.unwrap_err();
+    assert!(
+        refused.contains("spec.redis.config.hz: redis on cache-1-b refused `x`: no number"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn a_password_reaches_the_store_as_its_hash_only() {
     let operator = Operator::start().await;

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use super::error::CliError;
 use super::{cluster_name, show};
-use crate::api::conditions::ConditionType;
+use crate::api::conditions::{ConditionType, Reason};
 use crate::api::quantity::Span;
+use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::api_client::{Client, ClientError};
 use crate::model::time::UnixMs;
@@ -68,6 +69,37 @@ pub(super) async fn until_condition(
     }
 }
 
+/// Waits until what was applied is in force: every node has the present settings and users, and the
+/// cluster is ready. It ends at once when redis refuses a setting, for that does not pass by itself.
+pub(super) async fn until_in_force(
+    client: &Client,
+    name: &str,
+    timeout: Span,
+) -> Result<(), CliError> {
+    let mut progress = Progress::new(name, timeout);
+    loop {
+        let cluster = client.get(name).await?;
+        if let Some(problem) = refused(&cluster) {
+            return Err(CliError::SettingsRefused { name: name.to_owned(), problem });
+        }
+        let applied = holds(&cluster, ConditionType::SettingsApplied);
+        if applied && holds(&cluster, ConditionType::Ready) {
+            return Ok(());
+        }
+        let goal = if applied { ConditionType::Ready } else { ConditionType::SettingsApplied };
+        progress.next(&cluster, goal.into()).await?;
+    }
+}
+
+/// What redis refused of the present spec.
+fn refused(cluster: &RedisCluster) -> Option<String> {
+    let status = cluster.status.as_ref()?;
+    let present = status.observed_generation >= cluster.metadata.generation?;
+    let condition = status.condition(ConditionType::SettingsApplied)?;
+    let refused = present && condition.reason == Reason::SettingsRefused;
+    refused.then(|| show::clean(&condition.message))
+}
+
 /// Waits until the object is gone.
 pub(super) async fn until_gone(client: &Client, name: &str, timeout: Span) -> Result<(), CliError> {
     let mut progress = Progress::new(name, timeout);
@@ -121,14 +153,19 @@ impl<'a> Progress<'a> {
                 name: self.name.to_owned(),
                 goal: goal.to_owned(),
                 timeout: self.timeout.to_string(),
-                waiting: if what.is_empty() {
-                    "the operator's next reconciliation".to_owned()
-                } else {
-                    what.join("; ")
-                },
+                waiting: if what.is_empty() { lacks(status, goal) } else { what.join("; ") },
             });
         }
         sleep(POLL.min(left)).await;
         Ok(())
     }
+}
+
+/// What the condition that is waited for says; else the operator has not looked yet.
+fn lacks(status: Option<&Status>, goal: &str) -> String {
+    let condition = goal.parse().ok().and_then(|kind| status?.condition(kind));
+    condition.map_or_else(
+        || "the operator's next reconciliation".to_owned(),
+        |condition| show::clean(&condition.message),
+    )
 }

@@ -56,6 +56,21 @@ pub struct NodeState {
     pub notes: Vec<String>,
     /// Labels of the snapshots it kept.
     pub saved: Vec<String>,
+    /// What redis did not take of the settings in force.
+    #[serde(default)]
+    pub refused: Vec<RefusedSetting>,
+}
+
+/// A setting, or a user, that redis did not take: what was in force before stays, and everything
+/// else that came with it is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RefusedSetting {
+    /// Below `spec.redis` of the manifest: `config.NAME`, or `users.NAME`.
+    pub name: String,
+    /// What was not taken.
+    pub value: String,
+    /// Redis' words.
+    pub reason: String,
 }
 
 /// Beginning of the note of a node that cannot join: the control server refused its key for good,

@@ -7,6 +7,8 @@ use super::redis_control::ControlError;
 
 /// The user that rules are tried on: always off.
 const SCRATCH: &str = "_check";
+/// The user of whoever names none: off unless the manifest lists it, with a password.
+pub const DEFAULT_USER: &str = "default";
 
 /// Commands that no application user may run: each with arguments of a right number, for `ACL
 /// DRYRUN`.
@@ -51,7 +53,7 @@ const FORBIDDEN: &[&str] = &[
 pub enum UserRefusal {
     /// The name is taken by us or by Redis, or has strange characters.
     #[error(
-        "user {name:?} is refused: a name is 1 to 64 letters, digits or . _ - @ :, not `default`, and does not begin with `_` or `repl-`"
+        "user {name:?} is refused: a name is 1 to 64 letters, digits or . _ - @ :, and does not begin with `_` or `repl-`"
     )]
     Name {
         /// The name.
@@ -89,7 +91,6 @@ pub enum UserRefusal {
 pub fn check_name(name: &str) -> Result<(), UserRefusal> {
     let right = !name.is_empty()
         && name.len() <= 64
-        && name != "default"
         && !name.starts_with('_')
         && !name.starts_with("repl-")
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._@:".contains(c));

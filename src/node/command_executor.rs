@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::commands::{self, Memory};
+use super::configure;
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
@@ -19,7 +20,7 @@ use super::snapshots::{self, AUTOMATIC};
 use super::state::{Node, Stand};
 use super::state_file::StateFileError;
 use crate::error_chain::error_chain;
-use crate::model::node::{NodeState, Process, RedisState, Role};
+use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
 use crate::wire::akash_redis::agent::v1 as wire;
 
@@ -33,6 +34,8 @@ const FILE_LIMIT: Duration = Duration::from_secs(2);
 const LINK_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks for it.
 const FILE_LOOK: Duration = Duration::from_millis(20);
+/// Switching the log of writes on or off takes no longer; users and settings are in force before.
+const LOG_LIMIT: Duration = Duration::from_secs(15);
 /// A killed process is gone within this.
 const DEATH: Duration = Duration::from_secs(5);
 
@@ -180,15 +183,15 @@ impl CommandExecutor {
         let result = match order {
             Order::Configure { generation, settings } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
-                if result.is_ok() {
+                result.map(|refused| {
                     node.set_note("redis", None);
                     node.update(|state| {
                         if state.redis.run_id == redis.run_id {
                             state.configured = generation;
+                            state.refused = refused;
                         }
                     });
-                }
-                result
+                })
             }
             Order::Promote { users, quorum } => {
                 let result = self.promote(&mut session, &users, quorum, &mut applied).await;
@@ -335,9 +338,31 @@ impl CommandExecutor {
         session: &mut Session,
         settings: &super::redis_control::WantedSettings,
         applied: &mut Applied,
-    ) -> Result<(), ControlError> {
-        session.configure(settings, applied).await?;
-        if session.append_only(settings.append_only).await? {
+    ) -> Result<Vec<RefusedSetting>, ControlError> {
+        let mut refused =
+            session.configure(settings, self.node.identity.memory_bytes, applied).await?;
+        let log = timeout(LOG_LIMIT, self.append_only(session, settings.append_only)).await;
+        let reason = match log {
+            Ok(Err(error @ (ControlError::Unreachable(_) | ControlError::Restarted))) => {
+                return Err(error);
+            }
+            Ok(Ok(())) => None,
+            Ok(Err(ControlError::Redis(error))) => Some(configure::words(&error)),
+            Ok(Err(error)) => Some(error_chain(&error)),
+            Err(_) => Some(format!(
+                "the snapshot that must come before it took more than {} s",
+                LOG_LIMIT.as_secs()
+            )),
+        };
+        if let Some(reason) = reason {
+            let value = if settings.append_only { "yes" } else { "no" };
+            refused.setting("appendonly", value, reason);
+        }
+        Ok(refused.into_list())
+    }
+
+    async fn append_only(&self, session: &mut Session, wanted: bool) -> Result<(), ControlError> {
+        if session.append_only(wanted).await? {
             // Left in place it would be loaded at the next start instead of the newer snapshot.
             let dir = self.instance.append_only_dir();
             std::fs::remove_dir_all(&dir)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::model::node::{
-    Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Role,
+    Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState,
+    RefusedSetting, Role,
 };
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -188,6 +189,15 @@ pub fn state(state: NodeState) -> wire::NodeState {
         configured: state.configured,
         notes: state.notes,
         saved: state.saved,
+        refused: state
+            .refused
+            .into_iter()
+            .map(|RefusedSetting { name, value, reason }| wire::RefusedSetting {
+                name,
+                value,
+                reason,
+            })
+            .collect(),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod acl;
 pub mod agent;
 pub mod command_executor;
 pub mod commands;
+pub mod configure;
 pub mod convert;
 pub mod forwarder;
 pub mod history;
@@ -36,6 +37,8 @@ pub mod volume;
 
 #[cfg(test)]
 mod agent_tests;
+#[cfg(test)]
+mod configure_tests;
 #[cfg(test)]
 mod master_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::mesh::outside::dns_name;
-use crate::model::memory::{MIB, default_maxmemory};
+use crate::model::memory::{MIB, default_maxmemory, replica_buffer, replication_backlog};
 
 /// Replicas that no master has: with it as min-replicas-to-write every write is refused.
 pub const FENCE: u32 = i32::MAX as u32;
@@ -38,6 +38,8 @@ pub struct BootConfig {
     pub snapshots: bool,
     /// maxmemory until the operator says otherwise, bytes.
     pub maxmemory: u64,
+    /// Memory of the container, bytes.
+    pub container_bytes: u64,
     /// Own mesh name, when it is known.
     pub announce: Option<String>,
 }
@@ -61,10 +63,8 @@ impl BootConfig {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let (hole, hole_port) = BLACK_HOLE;
-        let backlog = (self.maxmemory / 16).clamp(MIB, 64 * MIB);
-        // Redis' own 256 MiB may be more than the container has.
-        let replica_buffer = (self.maxmemory / 2).clamp(32 * MIB, 256 * MIB);
-        let soft_buffer = replica_buffer / 4;
+        let backlog = replication_backlog(self.maxmemory);
+        let replica_buffer = replica_limit(replica_buffer(self.container_bytes, self.maxmemory));
         let lines = [
             format!("bind 127.0.0.1\nport {}", self.port),
             format!("unixsocket {}\nunixsocketperm 700", quoted(&self.socket())),
@@ -81,7 +81,7 @@ impl BootConfig {
             "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled"
                 .into(),
             format!("repl-backlog-size {backlog}"),
-            format!("client-output-buffer-limit replica {replica_buffer} {soft_buffer} 60"),
+            format!("client-output-buffer-limit {replica_buffer}"),
             format!("maxmemory {}\nmaxmemory-policy noeviction", self.maxmemory),
             format!("dir {}\ndbfilename dump.rdb", quoted(&self.data_dir)),
             format!(
@@ -102,6 +102,13 @@ impl BootConfig {
         }
         text
     }
+}
+
+/// The limit of replicas' output buffers, in Redis' words. There is none by time: under load a full
+/// sync is behind for as long as it takes.
+#[must_use]
+pub fn replica_limit(bytes: u64) -> String {
+    format!("replica {bytes} 0 0")
 }
 
 /// Content of the ACL file: the agent and nobody else.
@@ -136,6 +143,7 @@ mod tests {
             append_only: false,
             snapshots: true,
             maxmemory: boot_maxmemory(1024 * MIB),
+            container_bytes: 1024 * MIB,
             announce: Some("a.mesh.test".into()),
         };
         let text = config.text();
@@ -145,6 +153,7 @@ mod tests {
             "min-replicas-to-write 2147483647",
             "replica-serve-stale-data no",
             "enable-debug-command no",
+            "client-output-buffer-limit replica 194405991 0 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }

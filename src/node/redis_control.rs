@@ -1,10 +1,12 @@
 //! The only hand on Redis: each change of role as the order of calls that keeps it safe.
 //!
-//! A [`Session`] is one connection and never reconnects, so that a sequence of calls reaches one
-//! redis process or fails.
+//! A [`Session`] never reconnects, so that a sequence of calls reaches one redis process or fails.
+//! All of them share one connection, which is opened with the process and kept: when clients fill
+//! `maxclients`, nobody else gets in.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -12,7 +14,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
 };
 
-use super::acl::{self, UserRefusal};
+use super::acl::UserRefusal;
 use super::info::Info;
 use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
@@ -28,34 +30,6 @@ const PAUSE_MS: u64 = 315_360_000_000;
 /// A fenced master sends its replicas no ping within this, seconds: each is a piece of history that
 /// a chosen successor may lack.
 const NO_PING: u32 = i32::MAX as u32;
-
-/// Settings that are the operator's own: a value of the manifest for one of them is refused.
-const OURS: &[&str] = &[
-    "port",
-    "dir",
-    "dbfilename",
-    "aclfile",
-    "user",
-    "requirepass",
-    "include",
-    "loadmodule",
-    "rename-command",
-    "appendfilename",
-    "appenddirname",
-];
-/// Beginnings of such settings.
-const OURS_PREFIX: &[&str] = &[
-    "bind",
-    "unixsocket",
-    "replica",
-    "repl-",
-    "slave",
-    "min-replicas",
-    "min-slaves",
-    "master",
-    "enable-",
-    "tls-",
-];
 
 /// Why Redis was not brought to what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +82,8 @@ impl From<redis::RedisError> for ControlError {
 #[derive(Clone)]
 pub struct RedisControl {
     client: Client,
+    /// The connection to the process that runs now, or to the last one.
+    kept: Arc<Mutex<Option<Session>>>,
 }
 
 /// A replica's user on its master.
@@ -174,23 +150,46 @@ impl RedisControl {
         let info = ConnectionAddr::Unix(socket.to_owned())
             .into_connection_info()?
             .set_redis_settings(settings);
-        Ok(Self { client: Client::open(info)? })
+        Ok(Self { client: Client::open(info)?, kept: Arc::default() })
     }
 
-    /// Opens a connection on which each answer must arrive within `limit`.
+    /// The way to the process that runs now, on which each answer must arrive within `limit`.
     pub async fn open(&self, limit: Duration) -> Result<Session, ControlError> {
+        let kept = self.kept().clone();
+        if let Some(mut session) = kept {
+            session.connection.set_response_timeout(limit);
+            match session.run(&redis::cmd("PING")).await {
+                // Whoever answers that this may not be asked now is there.
+                Ok(()) | Err(ControlError::Redis(_)) => return Ok(session),
+                // It hangs; it would on a new connection too.
+                Err(ControlError::Unreachable(error)) if error.is_timeout() => {
+                    return Err(error.into());
+                }
+                // That process is gone.
+                Err(_) => {}
+            }
+        }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limit))
             .set_response_timeout(Some(limit));
-        Ok(Session {
+        let mut session = Session {
             connection: self.client.get_multiplexed_async_connection_with_config(&config).await?,
-        })
+        };
+        // Clients' memory is freed by ending clients; never this one.
+        session.run(redis::cmd("CLIENT").arg("NO-EVICT").arg("on")).await?;
+        *self.kept() = Some(session.clone());
+        Ok(session)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Session>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One connection to one redis process.
+/// The connection to one redis process.
+#[derive(Clone)]
 pub struct Session {
-    connection: MultiplexedConnection,
+    pub(super) connection: MultiplexedConnection,
 }
 
 impl Session {
@@ -344,104 +343,7 @@ impl Session {
         self.set(&[("repl-ping-replica-period", PING_PERIOD.to_string())]).await
     }
 
-    /// Brings the settings to what is wanted; the role does not change. Everything is checked
-    /// before anything is set.
-    pub async fn configure(
-        &mut self,
-        wanted: &WantedSettings,
-        applied: &mut Applied,
-    ) -> Result<(), ControlError> {
-        for user in &wanted.users {
-            acl::check_name(&user.name)?;
-            acl::check_rules(&mut self.connection, &user.name, &user.rules).await?;
-        }
-        check_settings(&wanted.redis_config)?;
-        let info = self.info().await?;
-        let master = info.role() == Role::Master;
-        let fenced = info.min_replicas == FENCE || applied.fenced.is_some();
-        self.settings(wanted, master && !fenced, applied).await?;
-        self.application_users(&wanted.users, applied).await?;
-        // A replica lets nobody replicate: a password that is valid on two nodes could be used
-        // against the wrong one.
-        self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;
-        Ok(())
-    }
-
-    async fn settings(
-        &mut self,
-        wanted: &WantedSettings,
-        takes_writes: bool,
-        applied: &mut Applied,
-    ) -> Result<(), ControlError> {
-        let mut values: BTreeMap<String, String> = BTreeMap::new();
-        // What the manifest no longer names goes back to what it was.
-        for (name, original) in &applied.originals {
-            values.insert(name.clone(), original.clone());
-        }
-        // Two settings have fields of their own, which count.
-        for (name, value) in wanted
-            .redis_config
-            .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "appendonly" | "maxmemory"))
-        {
-            if !applied.originals.contains_key(name) {
-                let now: HashMap<String, String> = redis::cmd("CONFIG")
-                    .arg("GET")
-                    .arg(name)
-                    .query_async(&mut self.connection)
-                    .await?;
-                let now = now.get(name).ok_or_else(|| {
-                    ControlError::Refused(format!("this redis does not know the setting {name:?}"))
-                })?;
-                applied.originals.insert(name.clone(), now.clone());
-            }
-            values.insert(name.clone(), value.clone());
-        }
-        // 0 would mean no limit: the container would be killed in place of Redis refusing writes.
-        if wanted.maxmemory_bytes > 0 {
-            values.insert("maxmemory".into(), wanted.maxmemory_bytes.to_string());
-        }
-        if let Some(quorum) = wanted.quorum {
-            let quorum = checked(quorum)?;
-            values.insert("min-replicas-max-lag".into(), quorum.max_lag_seconds.to_string());
-            if takes_writes {
-                values.insert("min-replicas-to-write".into(), quorum.min_replicas.to_string());
-            }
-        }
-        let values: Vec<(&str, String)> =
-            values.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-        self.set(&values).await?;
-        applied.originals.retain(|name, _| wanted.redis_config.contains_key(name));
-        Ok(())
-    }
-
-    async fn application_users(
-        &mut self,
-        users: &[SettingsUser],
-        applied: &mut Applied,
-    ) -> Result<(), ControlError> {
-        let wanted: BTreeSet<String> = users.iter().map(|u| u.name.clone()).collect();
-        for user in users {
-            let mut set = redis::cmd("ACL");
-            set.arg("SETUSER")
-                .arg(&user.name)
-                .arg("reset")
-                .arg(user.rules.split_whitespace().collect::<Vec<_>>())
-                .arg("resetpass")
-                .arg("on");
-            for hash in &user.password_sha256 {
-                set.arg(format!("#{hash}"));
-            }
-            applied.users.insert(user.name.clone());
-            self.run(&set).await?;
-        }
-        let gone: Vec<String> = applied.users.difference(&wanted).cloned().collect();
-        self.delete_users(&gone).await?;
-        applied.users = wanted;
-        Ok(())
-    }
-
-    async fn replication_users(
+    pub(super) async fn replication_users(
         &mut self,
         users: &[ReplicationUser],
         applied: &mut Applied,
@@ -474,7 +376,7 @@ impl Session {
         Ok(())
     }
 
-    async fn delete_users(&mut self, names: &[String]) -> Result<(), ControlError> {
+    pub(super) async fn delete_users(&mut self, names: &[String]) -> Result<(), ControlError> {
         if names.is_empty() {
             Ok(())
         } else {
@@ -548,7 +450,7 @@ impl Session {
         result
     }
 
-    async fn set(&mut self, values: &[(&str, String)]) -> Result<(), ControlError> {
+    pub(super) async fn set(&mut self, values: &[(&str, String)]) -> Result<(), ControlError> {
         let mut set = redis::cmd("CONFIG");
         set.arg("SET");
         for (name, value) in values {
@@ -575,25 +477,11 @@ pub fn needs_stale_reads(info: &Info) -> bool {
 }
 
 /// A lag of 0 would switch the whole fence off.
-fn checked(quorum: Quorum) -> Result<Quorum, ControlError> {
+pub(super) fn checked(quorum: Quorum) -> Result<Quorum, ControlError> {
     if quorum.max_lag_seconds == 0 || quorum.min_replicas >= FENCE {
         return Err(ControlError::Refused(
             "the quorum is refused: min-replicas-max-lag is at least 1 s, and min-replicas-to-write a real number".into(),
         ));
     }
     Ok(quorum)
-}
-
-fn check_settings(values: &BTreeMap<String, String>) -> Result<(), ControlError> {
-    for name in values.keys() {
-        let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            && !name.is_empty();
-        let ours = OURS.contains(&name.as_str()) || OURS_PREFIX.iter().any(|p| name.starts_with(p));
-        if !plain || ours {
-            return Err(ControlError::Refused(format!(
-                "setting {name:?} is refused: it belongs to the operator, remove it from `redis.config`"
-            )));
-        }
-    }
-    Ok(())
 }

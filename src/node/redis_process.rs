@@ -73,6 +73,7 @@ impl RedisInstance {
             append_only: self.has_append_only_file(),
             snapshots: node.identity.persistent,
             maxmemory: boot_maxmemory(node.identity.memory_bytes),
+            container_bytes: node.identity.memory_bytes,
             announce: (!name.is_empty()).then_some(name),
         }
     }

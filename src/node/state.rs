@@ -332,6 +332,7 @@ impl Node {
                 ..RedisState::default()
             };
             state.configured = String::new();
+            state.refused.clear();
         });
     }
 

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::node::{
     AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
-    RedisState, Role,
+    RedisState, RefusedSetting, Role,
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::model::text::{clipped, few};
@@ -55,11 +55,17 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         configured: name(state.configured),
         notes: few(state.notes, SENTENCES, SENTENCE),
         saved: few(state.saved, LIST, NAME),
+        refused: state.refused.into_iter().take(SENTENCES).map(refused).collect(),
     }
 }
 
 fn name(text: String) -> String {
     clipped(text, NAME)
+}
+
+fn refused(refused: wire::RefusedSetting) -> RefusedSetting {
+    let wire::RefusedSetting { name: setting, value, reason } = refused;
+    RefusedSetting { name: name(setting), value: name(value), reason: clipped(reason, SENTENCE) }
 }
 
 fn path(path: wire::PeerPath) -> PeerPath {
@@ -212,6 +218,10 @@ mod tests {
             configured: huge(),
             notes: vec![huge(); 20],
             saved: vec!["x".into(); 100_000],
+            refused: vec![
+                wire::RefusedSetting { name: huge(), value: huge(), reason: huge() };
+                100
+            ],
             history: Some(wire::History { replid: huge(), ..wire::History::default() }),
             mesh: Some(wire::Mesh {
                 backend_state: huge(),
@@ -235,7 +245,7 @@ mod tests {
             ..wire::NodeState::default()
         });
         let text = serde_json::to_string(&state).unwrap();
-        assert!(text.len() < 100_000, "{}", text.len());
+        assert!(text.len() < 120_000, "{}", text.len());
     }
 
     #[test]

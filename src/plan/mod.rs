@@ -183,6 +183,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if !deleting {
         top_up::fill(&mut builder);
     }
+    settings::report(&mut builder);
     failing::report(&mut builder);
     paths::report(&mut builder);
     let finished =

@@ -1,13 +1,19 @@
-//! The settings a node shall have.
+//! The settings a node shall have, and whether it has them.
+
+use std::collections::BTreeMap;
 
 use super::builder::PlanBuilder;
 use super::derived;
+use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::defaults;
 use crate::api::types::Spec;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeState, Role};
+use crate::model::node::{NodeState, RefusedSetting, Role};
 use crate::model::record::{Promotion, Record};
-use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, SettingsUser};
+use crate::model::step::{Command, Effect, NodeSettings, Quorum, ReplicationGrant, SettingsUser};
+
+/// Characters of an error that are passed on.
+const SAID: usize = 300;
 
 /// How many replicas a write needs (safety.md section 2).
 ///
@@ -185,4 +191,80 @@ pub fn configure(builder: &mut PlanBuilder<'_>) {
             );
         }
     }
+}
+
+/// Tells what redis did not take of the settings that are in force.
+pub fn report(builder: &mut PlanBuilder<'_>) {
+    if let Some(message) = refused(builder) {
+        builder.problem(Reason::SettingsRefused, message);
+    }
+}
+
+/// Whether every node has what the manifest says.
+pub fn condition(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
+    if let Some(message) = refused(builder) {
+        return (ConditionStatus::False, Reason::SettingsRefused, message);
+    }
+    let live = builder.live();
+    let pending: Vec<String> = live
+        .iter()
+        .filter(|(name, _)| in_force(builder, name).is_none())
+        .map(|(name, _)| format!("{name}: {}", why_pending(builder, name)))
+        .collect();
+    if live.is_empty() {
+        return (
+            ConditionStatus::False,
+            Reason::SettingsPending,
+            "there is no node yet".to_owned(),
+        );
+    }
+    if pending.is_empty() {
+        return (
+            ConditionStatus::True,
+            Reason::SettingsInForce,
+            "every node has the users and the settings of the manifest".to_owned(),
+        );
+    }
+    let message = format!("not in force yet on {}", pending.join("; "));
+    (ConditionStatus::False, Reason::SettingsPending, message)
+}
+
+/// The state of a node that has the settings it shall have.
+fn in_force<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a NodeState> {
+    builder.connected(name).filter(|s| s.configured == for_node(builder, name).generation)
+}
+
+fn why_pending(builder: &PlanBuilder<'_>, name: &IncarnationName) -> String {
+    let failing = builder.input.inventory.failing.iter().find(|failing| {
+        matches!(&failing.effect, Effect::Command { incarnation, command: Command::Configure(_), .. } if incarnation == name)
+    });
+    let state = builder.connected(name);
+    match (failing, state) {
+        (Some(failing), _) => failing.error.chars().take(SAID).collect(),
+        _ if builder.spec().paused => "spec.paused is set".to_owned(),
+        (None, None) => "its agent is not heard".to_owned(),
+        (None, Some(state)) if !derived::running(&state.redis) => {
+            "its redis does not run".to_owned()
+        }
+        (None, Some(_)) if builder.record.change.is_some() => {
+            "the master is being changed".to_owned()
+        }
+        (None, Some(_)) => "they are being sent".to_owned(),
+    }
+}
+
+/// One sentence for each setting that is refused, with the nodes on which it is; none when all are
+/// taken.
+fn refused(builder: &PlanBuilder<'_>) -> Option<String> {
+    let mut all: BTreeMap<&RefusedSetting, Vec<String>> = BTreeMap::new();
+    for (name, _) in builder.live() {
+        for refused in in_force(builder, &name).map(|s| s.refused.as_slice()).unwrap_or_default() {
+            all.entry(refused).or_default().push(name.0.clone());
+        }
+    }
+    let one = |RefusedSetting { name, value, reason }: &RefusedSetting, nodes: &[String]| {
+        format!("spec.redis.{name}: redis on {} refused `{value}`: {reason}", nodes.join(", "))
+    };
+    let sentences: Vec<String> = all.iter().map(|(refused, nodes)| one(refused, nodes)).collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
 }

@@ -2,7 +2,7 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, money, paths, placement};
+use super::{evidence, money, paths, placement, settings};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -272,6 +272,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
         (ConditionType::Degraded, degraded),
         (ConditionType::Funded, funded(builder)),
         (ConditionType::DirectPaths, paths::condition(builder)),
+        (ConditionType::SettingsApplied, settings::condition(builder)),
     ]
     .into_iter()
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))

@@ -1,10 +1,11 @@
 //! What the nodes are told to be: the rules of `plan/settings.rs`.
 
-use akash_redis::api::conditions::Reason;
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
 use akash_redis::api::types::User;
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Process, RefusedSetting, Role};
 use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
+use akash_redis::plan::Plan;
 
 use crate::scene::{NOW, Scene, ago, commands, configured, degraded, detached, failing_over, name};
 
@@ -372,4 +373,72 @@ fn who_had_leave_and_is_gone_may_not_replicate_any_more() {
     scene.give_up(2, 5);
     let all = configured(&scene.plan(NOW));
     assert_eq!(all[0].1.replicas, [ReplicationGrant { incarnation: name(1), epoch: 1 }]);
+}
+
+fn said(plan: &Plan, kind: ConditionType) -> (ConditionStatus, Reason, String) {
+    let condition = plan.status.condition(kind).unwrap().clone();
+    (condition.status, condition.reason, condition.message)
+}
+
+fn lru() -> RefusedSetting {
+    RefusedSetting {
+        name: "config.maxmemory-policy".into(),
+        value: "lru".into(),
+        reason: "argument(s) must be one of the following: volatile-lru".into(),
+    }
+}
+
+#[test]
+fn what_redis_refuses_is_told_with_its_words_and_nodes_and_stops_nothing() {
+    let mut scene = Scene::whole();
+    for n in [0, 2] {
+        scene.node(n, |v| v.state.refused = vec![lru()]);
+    }
+    let plan = scene.plan(NOW);
+    assert_eq!(plan.steps, [], "it is not sent again and again");
+    let words = format!(
+        "spec.redis.config.maxmemory-policy: redis on {}, {} refused `lru`: {}",
+        name(0),
+        name(2),
+        lru().reason
+    );
+    assert_eq!(
+        said(&plan, ConditionType::SettingsApplied),
+        (ConditionStatus::False, Reason::SettingsRefused, words.clone())
+    );
+    assert_eq!(degraded(&plan), (Reason::SettingsRefused, words));
+    assert_eq!(said(&plan, ConditionType::Ready).0, ConditionStatus::True);
+    scene.node(1, |v| v.state.redis.link_up = false);
+    scene.node(1, |v| v.state.redis.master_host.clear());
+    let told = commands(&scene.plan(NOW));
+    assert!(
+        told.iter().any(|(n, c)| *n == name(1) && matches!(c, Command::Follow { .. })),
+        "a replica follows a master that refused a setting: {told:?}"
+    );
+}
+
+#[test]
+fn settings_are_applied_once_every_node_has_them() {
+    let applied = |edit: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::whole();
+        edit(&mut scene);
+        said(&scene.plan(NOW), ConditionType::SettingsApplied)
+    };
+    assert_eq!(applied(&|_| {}).1, Reason::SettingsInForce);
+    let other = |s: &mut Scene| s.node(1, |v| v.state.configured = "other".into());
+    let (status, reason, message) = applied(&other);
+    assert_eq!((status, reason), (ConditionStatus::False, Reason::SettingsPending));
+    assert_eq!(message, format!("not in force yet on {}: they are being sent", name(1)));
+    let old = |s: &mut Scene| {
+        other(s);
+        s.node(1, |v| v.state.refused = vec![lru()]);
+    };
+    assert_eq!(applied(&old).1, Reason::SettingsPending, "that was said of other settings");
+    let silent = |s: &mut Scene| s.silent(2, 1);
+    assert!(applied(&silent).2.ends_with("its agent is not heard"));
+    let paused = |s: &mut Scene| {
+        s.cluster.spec.paused = true;
+        other(s);
+    };
+    assert!(applied(&paused).2.ends_with("spec.paused is set"));
 }

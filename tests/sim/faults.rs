@@ -8,6 +8,7 @@ mod market;
 mod money;
 mod outages;
 mod quarantine;
+mod settings;
 mod syncs;
 pub mod walk;
 

@@ -2,8 +2,8 @@
 
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, ReplicaState,
-    Role,
+    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, RefusedSetting,
+    ReplicaState, Role,
 };
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
@@ -11,6 +11,9 @@ use akash_redis::wire::akash_redis::agent::v1 as wire;
 
 /// min-replicas-to-write of a fenced redis.
 const FENCED: u32 = u32::MAX;
+
+/// A setting that redis knows and does not take, as in builds without jemalloc.
+pub const REFUSED: &str = "activedefrag";
 
 /// A full sync under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,10 @@ pub struct Node {
     /// Of a master: when each replica last acknowledged, by fqdn.
     pub acks: Vec<(String, u64)>,
     pub saved: Vec<String>,
+    /// What its redis does not take of its settings.
+    pub refused: Vec<RefusedSetting>,
+    /// Its agent is of a version that refuses settings as a whole.
+    pub outdated: bool,
     pub nonce: u64,
     /// Its redis ends at once whenever it is started.
     pub broken: bool,
@@ -153,6 +160,8 @@ impl Node {
             heard_master: 0,
             acks: Vec::new(),
             saved: Vec::new(),
+            refused: Vec::new(),
+            outdated: false,
             nonce: 0,
             broken: false,
             ephemeral: false,
@@ -274,6 +283,7 @@ impl Node {
             configured: self.configured.clone(),
             notes: Vec::new(),
             saved: self.saved.clone(),
+            refused: self.refused.clone(),
         }
     }
 
@@ -335,6 +345,15 @@ impl Node {
         }
         match command {
             Command::Configure(c) => {
+                let refused = c.redis_config.get(REFUSED).map(|value| RefusedSetting {
+                    name: format!("config.{REFUSED}"),
+                    value: value.clone(),
+                    reason: "this build has no jemalloc".to_owned(),
+                });
+                if self.outdated && refused.is_some() {
+                    return Err(format!("it does not know {REFUSED}"));
+                }
+                self.refused = refused.into_iter().collect();
                 self.users = c.replication_users.into_iter().map(|u| u.name).collect();
                 if self.role == Role::Master && self.min_replicas != FENCED {
                     self.set_quorum(c.quorum);
