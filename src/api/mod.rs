@@ -1,9 +1,12 @@
 //! What users write and read: the manifest, its status, and what is wrong with a manifest.
 
+pub mod commands;
 pub mod conditions;
 pub mod defaults;
 pub mod quantity;
+pub mod redis_settings;
 pub mod report;
+pub mod rules;
 pub mod schema;
 pub mod status;
 pub mod types;

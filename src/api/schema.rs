@@ -153,6 +153,8 @@ pub fn manifest_reference() -> String {
          `redis.config.appendonly` is `no`.\n\
          - Months have 30 days.\n",
     );
+    page.push_str(&super::rules::reference());
+    page.push_str(&super::redis_settings::reference());
     page
 }
 

@@ -116,7 +116,7 @@ pub struct Redis {
     /// redis.conf settings by name; those that the operator needs for itself are refused by name.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// Users of the application. The default user is off.
+    /// Users of the application. Redis' own user `default` is off, unless it is one of them.
     #[serde(default)]
     pub users: Vec<User>,
 }
@@ -128,7 +128,8 @@ pub struct User {
     /// Name, as given to AUTH.
     pub name: String,
     /// Redis ACL rules, e.g. `~* &* +@all -@admin -@dangerous`; rules that reach replication,
-    /// configuration or the ACL are refused.
+    /// configuration or the ACL are refused. `full`, `readonly` and `monitoring` stand for rules,
+    /// and more may follow them.
     #[serde(default = "User::default_rules")]
     pub rules: String,
     /// Where the command line finds the password; it leaves the command line as a hash.
@@ -137,21 +138,54 @@ pub struct User {
     /// Lower-case hex SHA-256 of the password, in place of `passwordFrom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_sha256: Option<String>,
+    /// Several passwords, of which each is taken, in place of `passwordFrom`: an old one and a new
+    /// one while applications change over. At most four.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passwords: Vec<Password>,
 }
 
 impl User {
     fn default_rules() -> String {
         "~* &* +@all -@admin -@dangerous".to_owned()
     }
+
+    /// The hashes of the passwords that are known as such.
+    #[must_use]
+    pub fn hashes(&self) -> Vec<String> {
+        let several = self.passwords.iter().filter_map(|password| match password {
+            Password::Sha256(hash) => Some(hash),
+            Password::Env(_) | Password::File(_) => None,
+        });
+        self.password_sha256.iter().chain(several).cloned().collect()
+    }
+
+    /// A password is still to be read by the command line.
+    #[must_use]
+    pub fn is_to_be_read(&self) -> bool {
+        self.password_from.is_some()
+            || self.passwords.iter().any(|password| !matches!(password, Password::Sha256(_)))
+    }
+}
+
+/// One of several passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Password {
+    /// In this environment variable of the command line, without a line end.
+    Env(String),
+    /// In this file, without a line end.
+    File(String),
+    /// Lower-case hex SHA-256 of the password.
+    Sha256(String),
 }
 
 /// Where a password is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum PasswordFrom {
-    /// In this environment variable of the command line.
+    /// In this environment variable of the command line, without a line end.
     Env(String),
-    /// In this file, without a trailing newline.
+    /// In this file, without a line end.
     File(String),
 }
 

@@ -197,7 +197,7 @@ fn resources(spec: &Spec, problems: &mut Problems) {
 fn memory(spec: &Spec, problems: &mut Problems) {
     const LEAST: u64 = 64 << 20;
     let configured = spec.redis.config.get(defaults::MAXMEMORY);
-    if configured.is_some_and(|text| defaults::redis_memory(text).is_none()) {
+    if configured.is_some_and(|text| defaults::redis_memory(text).is_none_or(|size| size == 0)) {
         return; // the redis room says so
     }
     let maxmemory = defaults::maxmemory(spec);
@@ -219,6 +219,7 @@ fn memory(spec: &Spec, problems: &mut Problems) {
             spec.resources.memory
         )
     });
+    redis::replication(spec, problems);
     let least = defaults::least_ephemeral(spec);
     problems.add_if(defaults::ephemeral(spec) < least, "spec.resources.ephemeral", || {
         format!(
@@ -348,3 +349,7 @@ fn failover(down_after: Span, problems: &mut Problems) {
 #[cfg(test)]
 #[path = "validate/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "validate/files_tests.rs"]
+mod files_tests;

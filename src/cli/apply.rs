@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::error::CliError;
 use super::wait;
 use crate::api::quantity::Span;
-use crate::api::types::{Metadata, PasswordFrom, RedisCluster, User};
+use crate::api::types::{Metadata, Password, PasswordFrom, RedisCluster, User};
 use crate::api::validate;
 use crate::api_client::Client;
 use crate::server::messages::Outcome;
@@ -81,7 +81,7 @@ fn manifests(
     for cluster in &mut clusters {
         forget_what_is(cluster);
         for user in &mut cluster.spec.redis.users {
-            hash_password(user, env).map_err(problem)?;
+            hash_passwords(user, env).map_err(problem)?;
         }
     }
     Ok(clusters)
@@ -105,37 +105,54 @@ fn parse(text: &str) -> Result<Vec<RedisCluster>, String> {
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
-/// Puts the SHA-256 of the password in place of where it is found.
-fn hash_password(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+/// Puts the SHA-256 of each password in place of where it is found.
+fn hash_passwords(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    let name = user.name.clone();
+    for password in &mut user.passwords {
+        let bytes = match password {
+            Password::Env(variable) => from_env(&name, variable, env)?,
+            Password::File(path) => from_file(&name, path)?,
+            Password::Sha256(_) => continue,
+        };
+        *password = Password::Sha256(hash(&name, bytes)?);
+    }
     let Some(from) = user.password_from.take() else { return Ok(()) };
-    let name = &user.name;
     if user.password_sha256.is_some() {
         return Err(format!("user {name} has passwordFrom and passwordSha256; keep one of them"));
     }
-    let password = match &from {
-        PasswordFrom::Env(variable) => env(variable).map(String::into_bytes).ok_or_else(|| {
-            format!("the password of user {name} is to come from ${variable}, which is not set")
-        })?,
-        PasswordFrom::File(path) => File::open(path).and_then(bounded).map_err(|e| {
-            format!(
-                "the password of user {name} is to come from {path}, which cannot be read ({e})"
-            )
-        })?,
+    let bytes = match &from {
+        PasswordFrom::Env(variable) => from_env(&name, variable, env)?,
+        PasswordFrom::File(path) => from_file(&name, path)?,
     };
+    user.password_sha256 = Some(hash(&name, bytes)?);
+    Ok(())
+}
+
+fn from_env(
+    user: &str,
+    variable: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<u8>, String> {
+    env(variable).map(String::into_bytes).ok_or_else(|| {
+        format!("the password of user {user} is to come from ${variable}, which is not set")
+    })
+}
+
+fn from_file(user: &str, path: &str) -> Result<Vec<u8>, String> {
+    File::open(path).and_then(bounded).map_err(|e| {
+        format!("the password of user {user} is to come from {path}, which cannot be read ({e})")
+    })
+}
+
+fn hash(user: &str, password: Vec<u8>) -> Result<String, String> {
     let password = SecretSlice::from(password);
     let bytes = password.expose_secret();
-    let bytes = match from {
-        // Editors and shells end a file with a newline that nobody types at AUTH.
-        PasswordFrom::File(_) => {
-            bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b))
-        }
-        PasswordFrom::Env(_) => bytes,
-    };
+    // Editors and shells end a text with a newline that nobody types at AUTH.
+    let bytes = bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b));
     if bytes.is_empty() {
-        return Err(format!("the password of user {name} is empty"));
+        return Err(format!("the password of user {user} is empty"));
     }
-    user.password_sha256 = Some(hex::encode(Sha256::digest(bytes)));
-    Ok(())
+    Ok(hex::encode(Sha256::digest(bytes)))
 }
 
 fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
@@ -160,12 +177,16 @@ mod tests {
             rules: "~*".into(),
             password_from: Some(from),
             password_sha256: None,
+            passwords: Vec::new(),
         }
     }
 
     fn env(name: &str) -> Option<String> {
         match name {
             "PASSWORD" => Some("secret".into()),
+            "LINE" => Some("secret\n".into()),
+            "WINDOWS" => Some("secret\r\n".into()),
+            "NEW" => Some("new".into()),
             "EMPTY" => Some(String::new()),
             _ => None,
         }
@@ -178,20 +199,38 @@ mod tests {
         for content in ["secret", "secret\n", "secret\r\n"] {
             std::fs::write(&path, content).unwrap();
             let mut from_file = user(PasswordFrom::File(path.clone()));
-            hash_password(&mut from_file, &env).unwrap();
+            hash_passwords(&mut from_file, &env).unwrap();
             assert_eq!(
                 (from_file.password_sha256.as_deref(), from_file.password_from),
                 (Some(SHA_OF_SECRET), None)
             );
         }
-        let mut from_env = user(PasswordFrom::Env("PASSWORD".into()));
-        hash_password(&mut from_env, &env).unwrap();
-        assert_eq!(from_env.password_sha256.as_deref(), Some(SHA_OF_SECRET));
+        for variable in ["PASSWORD", "LINE", "WINDOWS"] {
+            let mut from_env = user(PasswordFrom::Env(variable.into()));
+            hash_passwords(&mut from_env, &env).unwrap();
+            assert_eq!(from_env.password_sha256.as_deref(), Some(SHA_OF_SECRET), "{variable}");
+        }
+    }
+
+    #[test]
+    fn several_passwords_leave_as_their_hashes() {
+        let old = Password::Sha256("ab".repeat(32));
+        let passwords = vec![old, Password::Env("LINE".into()), Password::Env("NEW".into())];
+        let mut several = User { passwords, ..user(PasswordFrom::Env("X".into())) };
+        several.password_from = None;
+        hash_passwords(&mut several, &env).unwrap();
+        let new = hex::encode(Sha256::digest("new"));
+        assert_eq!(several.hashes(), ["ab".repeat(32), SHA_OF_SECRET.into(), new]);
+        assert!(!several.is_to_be_read());
+        several.passwords = vec![Password::Env("NONE".into())];
+        assert!(
+            hash_passwords(&mut several, &env).unwrap_err().contains("$NONE, which is not set")
+        );
     }
 
     #[test]
     fn a_password_that_is_not_there_is_named_by_its_user() {
-        let sentence = |from| hash_password(&mut user(from), &env).unwrap_err();
+        let sentence = |from| hash_passwords(&mut user(from), &env).unwrap_err();
         assert_eq!(
             sentence(PasswordFrom::Env("EMPTY".into())),
             "the password of user app is empty"
@@ -206,7 +245,7 @@ mod tests {
         );
         let mut both = user(PasswordFrom::Env("PASSWORD".into()));
         both.password_sha256 = Some(SHA_OF_SECRET.into());
-        assert!(hash_password(&mut both, &env).unwrap_err().contains("keep one of them"));
+        assert!(hash_passwords(&mut both, &env).unwrap_err().contains("keep one of them"));
     }
 
     #[test]

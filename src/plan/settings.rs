@@ -7,6 +7,7 @@ use super::derived;
 use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::defaults;
 use crate::api::types::Spec;
+use crate::api::{redis_settings, rules};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, RefusedSetting, Role};
 use crate::model::record::{Promotion, Record};
@@ -143,8 +144,8 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
     let own = [defaults::MAXMEMORY, defaults::APPENDONLY];
     let users = spec.redis.users.iter().map(|u| SettingsUser {
         name: u.name.clone(),
-        password_sha256: u.password_sha256.clone().into_iter().collect(),
-        rules: u.rules.clone(),
+        password_sha256: u.hashes(),
+        rules: rules::expand(&u.rules),
     });
     let mut settings = NodeSettings {
         generation: String::new(),
@@ -154,7 +155,7 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
             .config
             .iter()
             .filter(|(k, _)| !own.contains(&k.as_str()))
-            .map(|(k, v)| (k.clone(), v.clone()))
+            .filter_map(|(k, v)| Some((k.clone(), redis_settings::told(k, v)?)))
             .collect(),
         append_only: defaults::append_only(spec),
         maxmemory_bytes: defaults::maxmemory(spec),

@@ -130,10 +130,10 @@ async fn put(
     if wanted.metadata.name != name {
         return Err(bad(format!("the manifest is named {} and not {name}", wanted.metadata.name)));
     }
-    if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.password_from.is_some()) {
+    if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.is_to_be_read()) {
         let user = &user.name;
         return Err(bad(format!(
-            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256"
+            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, or passwords as sha256"
         )));
     }
     check(&app, &wanted)?;

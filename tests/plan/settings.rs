@@ -1,7 +1,7 @@
 //! What the nodes are told to be: the rules of `plan/settings.rs`.
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
-use akash_redis::api::types::User;
+use akash_redis::api::types::{Password, User};
 use akash_redis::model::node::{Process, RefusedSetting, Role};
 use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
@@ -354,6 +354,7 @@ fn the_settings_are_those_of_the_manifest() {
         rules: "~* +@all".into(),
         password_from: None,
         password_sha256: Some("ab".into()),
+        passwords: vec![Password::Sha256("cd".into())],
     });
     let all = configured(&scene.plan(NOW));
     let settings = |n| all.iter().find(|(who, _)| *who == name(n)).unwrap().1.clone();
@@ -361,7 +362,8 @@ fn the_settings_are_those_of_the_manifest() {
     assert_eq!(master.redis_config, [("maxclients".to_owned(), "7".to_owned())]);
     assert_eq!((master.append_only, master.maxmemory_bytes), (false, 100 << 20));
     assert_eq!(master.users[0].name, "app");
-    assert_eq!(master.users[0].password_sha256, ["ab"]);
+    assert_eq!(master.users[0].password_sha256, ["ab", "cd"]);
+    assert_eq!(master.users[0].rules, "~* +@all");
     let granted = [1, 2].map(|n| ReplicationGrant { incarnation: name(n), epoch: 1 });
     assert_eq!((master.replicas, replica.replicas), (granted.to_vec(), vec![]));
     assert_eq!((master.quorum, replica.quorum), (needs(1).unwrap(), needs(0).unwrap()));
@@ -373,6 +375,33 @@ fn who_had_leave_and_is_gone_may_not_replicate_any_more() {
     scene.give_up(2, 5);
     let all = configured(&scene.plan(NOW));
     assert_eq!(all[0].1.replicas, [ReplicationGrant { incarnation: name(1), epoch: 1 }]);
+}
+
+/// What a node has anyway is not sent: an older agent would refuse the name.
+#[test]
+fn settings_that_are_as_they_are_are_not_sent_and_names_of_rules_are_written_out() {
+    let mut scene = Scene::whole();
+    let redis = &mut scene.cluster.spec.redis;
+    let config = [
+        ("databases", "16"),
+        ("client-output-buffer-limit", "normal 0 0 0 slave 256mb 64mb 60 pubsub 32mb 8mb 60"),
+    ];
+    redis.config = config.map(|(k, v)| (k.into(), v.into())).into();
+    redis.users.push(User {
+        name: "app".into(),
+        rules: "full -keys".into(),
+        password_from: None,
+        password_sha256: Some("ab".into()),
+        passwords: Vec::new(),
+    });
+    let (_, settings) = configured(&scene.plan(NOW)).remove(0);
+    let limits = "normal 0 0 0 pubsub 33554432 8388608 60";
+    assert_eq!(
+        settings.redis_config,
+        [("client-output-buffer-limit".to_owned(), limits.to_owned())]
+    );
+    let rules = &settings.users[0].rules;
+    assert!(rules.starts_with("~* &* +@all -replicaof") && rules.ends_with(" -keys"), "{rules}");
 }
 
 fn said(plan: &Plan, kind: ConditionType) -> (ConditionStatus, Reason, String) {

@@ -7,4 +7,5 @@ mod market;
 mod mesh;
 mod provider;
 mod provider_gateway;
+mod redis_settings;
 mod sdl;

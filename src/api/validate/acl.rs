@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::api::commands::{commands, is_container, newer};
+use crate::api::rules;
+
 /// Longest rules that are read.
 const LIMIT: usize = 4096;
 
@@ -74,7 +77,7 @@ const CATEGORIES: [&str; 21] = [
     "scripting",
 ];
 
-/// What is wrong with the rules, one sentence each.
+/// What is wrong with the rules, one sentence each. Names for rules are written out already.
 pub(super) fn check(rules: &str) -> Vec<String> {
     if rules.len() > LIMIT || rules.chars().any(char::is_control) {
         return vec![format!(
@@ -156,7 +159,7 @@ impl Allowed {
             None => (false, lower.strip_prefix('-').unwrap_or("")),
         };
         if name.is_empty() {
-            return Some(format!("`{lower}` is not an ACL rule of Redis"));
+            return Some(not_a_rule(lower));
         }
         match name.strip_prefix('@') {
             Some(category) if category == "all" || CATEGORIES.contains(&category) => {
@@ -165,7 +168,12 @@ impl Allowed {
             Some(category) => {
                 return Some(super::shape::unknown("category", category, &CATEGORIES));
             }
-            None => self.command(name, grant),
+            None => {
+                if let Some(problem) = no_command(name, grant) {
+                    return Some(problem);
+                }
+                self.command(name, grant);
+            }
         }
         None
     }
@@ -218,9 +226,43 @@ impl Allowed {
             n => format!(" and {n} more commands"),
         };
         Some(format!(
-            "allows `{first}`{more} that only the operator may use; take them away with `-@admin -@dangerous` at the end"
+            "allows `{first}`{more} that only the operator may use; take them away with `-@admin -@dangerous` at the end, or write `full`, which is everything else"
         ))
     }
+}
+
+fn not_a_rule(word: &str) -> String {
+    let known = commands().any(|one| one == word);
+    if known {
+        return format!("`{word}` is not an ACL rule of Redis; write `+{word}` to allow it");
+    }
+    if rules::names().any(|one| one == word) {
+        return format!("`{word}` stands for rules only at their beginning");
+    }
+    format!("`{word}` is not an ACL rule of Redis")
+}
+
+/// Why Redis would not take a command in a rule.
+fn no_command(name: &str, grant: bool) -> Option<String> {
+    if commands().any(|one| one == name) {
+        return None;
+    }
+    if let Some((_, version)) = newer().find(|(one, _)| *one == name) {
+        return Some(format!(
+            "`{name}` is a command of Redis {version}, and the nodes run 7.0; leave it out"
+        ));
+    }
+    if let Some((command, argument)) = name.split_once('|') {
+        let known = commands().any(|one| one == command) && !is_container(command);
+        // One of the commands that take any word there.
+        if known && !argument.is_empty() && !argument.contains('|') {
+            return (!grant).then(|| {
+                format!("`-{name}`: Redis takes a first argument with + only; write `-{command}`")
+            });
+        }
+    }
+    let all: Vec<&str> = commands().collect();
+    Some(super::shape::unknown("command", name, &all))
 }
 
 #[cfg(test)]
@@ -263,7 +305,6 @@ mod tests {
             "+config",
             "+config|get",
             "+CONFIG|SET",
-            "+config|unheard-of",
             "+replicaof",
             "+slaveof",
             "+psync",
@@ -325,5 +366,33 @@ mod tests {
         for rules in [">hunter2", "<hunter2", "#hunter2"] {
             assert!(!check(rules)[0].contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn commands_that_the_nodes_do_not_have_are_told() {
+        for (rules, words) in [
+            ("+gett", "unknown command `gett`, did you mean `get"),
+            ("-lpopp", "unknown command `lpopp`, did you mean `lpop`?"),
+            ("+client|setinfo", "is a command of Redis 7.2, and the nodes run 7.0"),
+            ("+HEXPIRE", "`hexpire` is a command of Redis 7.4"),
+            ("+memory|foo", "unknown command `memory|foo`"),
+            ("+json.get", "unknown command `json.get`"),
+            ("-select|0", "write `-select`"),
+            ("get", "write `+get` to allow it"),
+            ("+get full", "only at their beginning"),
+        ] {
+            let all = check(rules);
+            assert!(all.iter().any(|one| one.contains(words)), "{rules}: {all:?}");
+        }
+        assert_eq!(check("+select|0 +memory|usage +@read"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_of_rules_allow_nothing_of_the_operators() {
+        for name in crate::api::rules::names() {
+            assert_eq!(check(&crate::api::rules::expand(name)), Vec::<String>::new(), "{name}");
+        }
+        assert_eq!(crate::api::rules::expand("+get full"), "+get full");
+        assert!(crate::api::rules::expand(" full  -keys").ends_with(" -keys"));
     }
 }

@@ -3,149 +3,23 @@
 use std::collections::BTreeSet;
 
 use super::{Problems, acl};
-use crate::api::defaults::{APPENDONLY, MAXMEMORY, redis_memory};
-use crate::api::types::{Redis, User};
-
-/// Settings that are the operator's, by beginning of name, and why.
-const OURS: [(&[&str], &str); 10] = [
-    (
-        &["bind", "port", "unixsocket", "tls-", "protected-mode"],
-        "Redis listens on loopback alone, and the mesh carries the rest",
-    ),
-    (
-        &["replica", "slave", "repl-", "master", "min-replicas", "min-slaves"],
-        "replication is managed by the operator",
-    ),
-    (&["aclfile", "acl-", "user", "requirepass"], "write users in spec.redis.users"),
-    (
-        &["dir", "dbfilename", "appendfilename", "appenddirname", "rdb-del-sync-files"],
-        "the node decides where its data is",
-    ),
-    (
-        &["include", "loadmodule", "enable-", "rename-command"],
-        "it would let a setting reach past what is checked here",
-    ),
-    (
-        &[
-            "daemonize",
-            "supervised",
-            "pidfile",
-            "logfile",
-            "syslog",
-            "shutdown-",
-            "set-proc-title",
-            "proc-title",
-        ],
-        "the node runs the process",
-    ),
-    (&["cluster-"], "this is one master with replicas, not a Redis Cluster"),
-    (
-        &[
-            "propagation-error-behavior",
-            "ignore-warnings",
-            "crash-",
-            "disable-thp",
-            "oom-score-adj",
-        ],
-        "the node depends on it",
-    ),
-    (
-        &[
-            "aof-load-truncated",
-            "aof-disable-auto-gc",
-            "aof-timestamp-enabled",
-            "aof-use-rdb-preamble",
-        ],
-        "recovery depends on it",
-    ),
-    (
-        &[
-            "databases",
-            "io-threads",
-            "tcp-backlog",
-            "always-show-logo",
-            "rdbchecksum",
-            "socket-mark-id",
-        ],
-        "Redis cannot change it while it runs",
-    ),
-];
-
-/// Settings that Redis takes while it runs and that change nothing the operator depends on.
-const KNOWN: [&str; 68] = [
-    "acllog-max-len",
-    "active-defrag-cycle-max",
-    "active-defrag-cycle-min",
-    "active-defrag-ignore-bytes",
-    "active-defrag-max-scan-fields",
-    "active-defrag-threshold-lower",
-    "active-defrag-threshold-upper",
-    "active-expire-effort",
-    "activedefrag",
-    "activerehashing",
-    "aof-rewrite-incremental-fsync",
-    "appendfsync",
-    APPENDONLY,
-    "auto-aof-rewrite-min-size",
-    "auto-aof-rewrite-percentage",
-    "busy-reply-threshold",
-    "client-output-buffer-limit",
-    "client-query-buffer-limit",
-    "dynamic-hz",
-    "hash-max-listpack-entries",
-    "hash-max-listpack-value",
-    "hash-max-ziplist-entries",
-    "hash-max-ziplist-value",
-    "hll-sparse-max-bytes",
-    "hz",
-    "jemalloc-bg-thread",
-    "latency-monitor-threshold",
-    "latency-tracking",
-    "latency-tracking-info-percentiles",
-    "lazyfree-lazy-eviction",
-    "lazyfree-lazy-expire",
-    "lazyfree-lazy-server-del",
-    "lazyfree-lazy-user-del",
-    "lazyfree-lazy-user-flush",
-    "lfu-decay-time",
-    "lfu-log-factor",
-    "list-compress-depth",
-    "list-max-listpack-size",
-    "list-max-ziplist-size",
-    "loglevel",
-    "lua-time-limit",
-    "maxclients",
-    MAXMEMORY,
-    "maxmemory-clients",
-    "maxmemory-eviction-tenacity",
-    "maxmemory-policy",
-    "maxmemory-samples",
-    "no-appendfsync-on-rewrite",
-    "notify-keyspace-events",
-    "proto-max-bulk-len",
-    "rdb-save-incremental-fsync",
-    "rdbcompression",
-    "sanitize-dump-payload",
-    "save",
-    "set-max-intset-entries",
-    "slowlog-log-slower-than",
-    "slowlog-max-len",
-    "stop-writes-on-bgsave-error",
-    "stream-node-max-bytes",
-    "stream-node-max-entries",
-    "tcp-keepalive",
-    "timeout",
-    "tracking-table-max-keys",
-    "zset-max-listpack-entries",
-    "zset-max-listpack-value",
-    "zset-max-ziplist-entries",
-    "zset-max-ziplist-value",
-    "set-max-listpack-entries",
-];
+use crate::api::defaults::{self, MAXMEMORY, redis_memory};
+use crate::api::redis_settings::{
+    self, BACKLOG, BUFFER_LIMITS, FIXED, NEWER, OLDER_NAMES, OURS, SETTINGS, in_units,
+};
+use crate::api::rules;
+use crate::api::types::{Password, PasswordFrom, Redis, Spec, User};
+use crate::model::memory::{LEAST_REPLICA_BUFFER, MIB, room_beside_data};
 
 pub(super) fn check(redis: &Redis, problems: &mut Problems) {
     for (key, value) in &redis.config {
         setting(key, value, problems);
+    }
+    for (older, newer) in OLDER_NAMES {
+        let both = redis.config.contains_key(*older) && redis.config.contains_key(*newer);
+        problems.add_if(both, &format!("spec.redis.config.{older}"), || {
+            format!("is the older name of `{newer}`, which is given too; keep one of them")
+        });
     }
     let mut names = BTreeSet::new();
     for (i, user) in redis.users.iter().enumerate() {
@@ -160,49 +34,103 @@ pub(super) fn check(redis: &Redis, problems: &mut Problems) {
 fn setting(key: &str, value: &str, problems: &mut Problems) {
     let path = format!("spec.redis.config.{key}");
     let lower = key.to_ascii_lowercase();
-    let ours = |beginning: &&str| lower.starts_with(*beginning);
-    if !KNOWN.contains(&key) {
-        if KNOWN.contains(&lower.as_str()) {
-            problems.add(path, format!("settings are written in small letters: `{lower}`"));
-        } else if let Some((_, why)) =
-            OURS.iter().find(|(beginnings, _)| beginnings.iter().any(ours))
-        {
-            problems.add(path, format!("`{key}` cannot be set: {why}"));
-        } else {
-            problems.add(path, super::shape::unknown("setting", key, &KNOWN));
-        }
+    let Some(setting) = redis_settings::find(key) else {
+        not_taken(path, key, &lower, value, problems);
+        return;
+    };
+    // The value goes to Redis: a line end in it might be a second setting, unchecked.
+    if value.chars().any(char::is_control) || value.len() > 512 {
+        problems
+            .add(path, "must be one line of at most 512 characters, without control characters");
         return;
     }
-    // The value goes into redis.conf: a line end in it would be a second setting, unchecked.
-    problems.add_if(value.chars().any(char::is_control) || value.len() > 512, &path, || {
-        "must be one line of at most 512 characters, without control characters".into()
-    });
-    match key {
-        MAXMEMORY => problems.add_if(redis_memory(value).is_none(), &path, || {
-            format!("`{value}` is not a size as Redis writes it; write it like 512mb or 1gb")
-        }),
-        APPENDONLY => problems.add_if(!matches!(value, "yes" | "no"), &path, || {
-            format!("`{value}` is neither yes nor no")
-        }),
-        "client-output-buffer-limit" => problems.add_if(
-            value
-                .to_ascii_lowercase()
-                .split_whitespace()
-                .any(|word| matches!(word, "replica" | "slave" | "master")),
-            &path,
-            || "the limits of replicas are the operator's; write `normal` and `pubsub` only".into(),
-        ),
-        _ => {}
+    if key == MAXMEMORY && redis_memory(value) == Some(0) {
+        problems.add(
+            path,
+            "`0` is no limit, and a node's memory is one; leave it out, or write a size like 512mb",
+        );
+    } else if let Some(sentence) = redis_settings::wrong(setting, value) {
+        problems.add(path, sentence);
     }
+}
+
+/// A setting that the manifest cannot change. It may be named with the value that it has.
+fn not_taken(path: String, key: &str, lower: &str, value: &str, problems: &mut Problems) {
+    if key != lower && redis_settings::find(lower).is_some() {
+        problems.add(path, format!("settings are written in small letters: `{lower}`"));
+        return;
+    }
+    let has = fixed(lower);
+    if has.is_some_and(|has| has.eq_ignore_ascii_case(value)) {
+        return;
+    }
+    let ours =
+        OURS.iter().find(|(beginnings, _)| beginnings.iter().any(|one| lower.starts_with(one)));
+    if let Some((_, why)) = ours {
+        let has = match has {
+            Some("") => "; it is empty".to_owned(),
+            Some(has) => format!("; it is `{has}`"),
+            None => String::new(),
+        };
+        problems.add(path, format!("`{key}` cannot be set: {why}{has}"));
+    } else if let Some((_, version)) = NEWER.iter().find(|(name, _)| *name == lower) {
+        problems.add(
+            path,
+            format!("`{key}` is a setting of Redis {version}, and the nodes run 7.0; leave it out"),
+        );
+    } else {
+        let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        problems.add(path, super::shape::unknown("setting", key, &names));
+    }
+}
+
+fn fixed(name: &str) -> Option<&'static str> {
+    FIXED.iter().find(|(fixed, _)| *fixed == name).map(|(_, value)| *value)
+}
+
+/// What replicas may be behind fits the memory; see `model/memory.rs`.
+pub(super) fn replication(spec: &Spec, problems: &mut Problems) {
+    let config = &spec.redis.config;
+    let maxmemory = defaults::maxmemory(spec);
+    let backlog = config.get(BACKLOG).and_then(|text| redis_memory(text));
+    let most = maxmemory / 4;
+    problems.add_if(backlog.is_some_and(|bytes| bytes > most), &at(BACKLOG), || {
+        format!(
+            "is more than a quarter of maxmemory, to which Redis counts it; write at most {}",
+            in_units(whole(most))
+        )
+    });
+    let room = room_beside_data(spec.resources.memory.0, maxmemory);
+    let limit = config.get(BUFFER_LIMITS).and_then(|text| redis_settings::replica_limit(text));
+    let Some(limit) = limit else { return };
+    let (least, most) = (LEAST_REPLICA_BUFFER, room.max(LEAST_REPLICA_BUFFER));
+    problems.add_if(!(least..=most).contains(&limit.hard), &at(BUFFER_LIMITS), || {
+        format!(
+            "the hard limit of replicas is {} to {} here: what the memory holds beside maxmemory",
+            in_units(least),
+            in_units(whole(most))
+        )
+    });
+    problems.add_if(limit.soft > 0 && limit.soft < limit.hard, &at(BUFFER_LIMITS), || {
+        "a soft limit of replicas ends every full sync that takes longer under load; write 0 for it"
+            .into()
+    });
+}
+
+fn at(key: &str) -> String {
+    format!("spec.redis.config.{key}")
+}
+
+/// Rounded down, so that writing what is shown is allowed.
+fn whole(bytes: u64) -> u64 {
+    bytes / MIB * MIB
 }
 
 fn user(path: &str, user: &User, problems: &mut Problems) {
     let at = |field: &str| format!("{path}.{field}");
     let name = &user.name;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | ':');
-    if name == "default" {
-        problems.add(at("name"), "the user `default` stays off, so that nobody comes in without a name; choose another name");
-    } else if name.starts_with("repl-") || name.starts_with('_') {
+    if name.starts_with("repl-") || name.starts_with('_') {
         problems.add(
             at("name"),
             format!(
@@ -215,19 +143,55 @@ fn user(path: &str, user: &User, problems: &mut Problems) {
             format!("`{name}` cannot be a user; write 1 to 64 letters, digits or . _ - @ :"),
         );
     }
-    match (&user.password_from, &user.password_sha256) {
-        (Some(_), Some(_)) => problems.add(at("passwordSha256"), "is given beside passwordFrom; keep one of them"),
-        (None, None) => problems.add(path, "has no password; write passwordFrom or passwordSha256"),
-        (None, Some(hash)) => problems.add_if(!is_sha256(hash), &at("passwordSha256"), || {
-            "is not the SHA-256 of a password in 64 digits of lower-case hex; `printf %s PASSWORD | sha256sum` makes it".into()
-        }),
-        (Some(from), None) => {
-            let (super::super::types::PasswordFrom::Env(place) | super::super::types::PasswordFrom::File(place)) = from;
-            problems.add_if(place.is_empty(), &at("passwordFrom"), || "names nothing".into());
+    passwords(path, user, problems);
+    for message in acl::check(&rules::expand(&user.rules)) {
+        problems.add(at("rules"), message);
+    }
+}
+
+fn passwords(path: &str, user: &User, problems: &mut Problems) {
+    /// More passwords of one user are a list of users.
+    const MOST: usize = 4;
+    let at = |field: &str| format!("{path}.{field}");
+    let ways = [
+        user.password_from.is_some().then_some("passwordFrom"),
+        user.password_sha256.is_some().then_some("passwordSha256"),
+        (!user.passwords.is_empty()).then_some("passwords"),
+    ];
+    let given: Vec<&str> = ways.into_iter().flatten().collect();
+    match given.as_slice() {
+        [] => {
+            problems.add(path, "has no password; write passwordFrom, passwordSha256 or passwords");
+        }
+        [_] => {}
+        [first, .., last] => {
+            problems.add(at(last), format!("is given beside {first}; keep one of them"));
+            return;
         }
     }
-    for message in acl::check(&user.rules) {
-        problems.add(at("rules"), message);
+    let hash = |at: &str, hash: &str, problems: &mut Problems| {
+        problems.add_if(!is_sha256(hash), at, || {
+            "is not the SHA-256 of a password in 64 digits of lower-case hex; `printf %s PASSWORD | sha256sum` makes it".into()
+        });
+    };
+    if let Some(text) = &user.password_sha256 {
+        hash(&at("passwordSha256"), text, problems);
+    }
+    if let Some(PasswordFrom::Env(place) | PasswordFrom::File(place)) = &user.password_from {
+        problems.add_if(place.is_empty(), &at("passwordFrom"), || "names nothing".into());
+    }
+    problems.add_if(user.passwords.len() > MOST, &at("passwords"), || {
+        format!("are more than {MOST}; a user has an old and a new one while it changes over")
+    });
+    for (i, password) in user.passwords.iter().enumerate() {
+        let at = at(&format!("passwords[{i}]"));
+        match password {
+            Password::Sha256(text) => hash(&at, text, problems),
+            Password::Env(place) | Password::File(place) => {
+                problems.add_if(place.is_empty(), &at, || "names nothing".into());
+            }
+        }
+        problems.add_if(user.passwords[..i].contains(password), &at, || "is given twice".into());
     }
 }
 

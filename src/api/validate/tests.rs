@@ -195,10 +195,10 @@ fn sizes_are_within_what_is_sold_and_what_redis_needs() {
 
 #[test]
 fn settings_that_are_ours_are_refused_by_name() {
-    let ours = "bind port unixsocket unixsocketperm replicaof replica-priority repl-timeout repl-backlog-size min-replicas-to-write \
+    let ours = "bind port unixsocket unixsocketperm replicaof replica-priority repl-timeout repl-backlog-ttl min-replicas-to-write \
                 min-slaves-max-lag masterauth masteruser slaveof aclfile user requirepass dir dbfilename appendfilename appenddirname include \
                 loadmodule rename-command enable-debug-command enable-protected-configs tls-port cluster-enabled protected-mode daemonize \
-                shutdown-timeout databases";
+                shutdown-timeout databases io-threads supervised logfile cluster-enabled";
     for key in ours.split_whitespace() {
         refused(
             &said("timeout: 300", &format!("{key}: x")),
@@ -217,13 +217,112 @@ fn settings_that_are_ours_are_refused_by_name() {
     refused(
         &said("timeout: 300", "client-output-buffer-limit: replica 0 0 0"),
         "spec.redis.config.client-output-buffer-limit",
-        "operator's",
+        "the hard limit of replicas is 16mb to 247mb here",
+    );
+}
+
+/// What is said about one setting of Redis; nothing when it is taken.
+fn of_setting(key: &str, value: &str) -> String {
+    let config = "{ maxmemory-policy: allkeys-lru, timeout: 300, appendonly: yes, save: \"\" }";
+    let all = said(config, &format!("{{ {key}: \"{value}\" }}"));
+    assert!(all.len() <= 1, "{all:?}");
+    let path = format!("spec.redis.config.{key}: ");
+    all.first().map(|one| one.strip_prefix(&path).expect(one).to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn values_of_settings_are_those_that_redis_takes() {
+    let rows = [
+        ("activerehashing", "maybe", "neither yes nor no"),
+        ("appendfsync", "sometimes", "not one of always, everysec, no"),
+        ("hz", "9999", "write 1 to 500"),
+        ("hz", "0", "write 1 to 500"),
+        ("timeout", "abc", "`abc` is not a whole number; write 0 or more"),
+        ("timeout", "05", "not a whole number"),
+        ("timeout", "-1", "out of bounds"),
+        ("save", "abc", "3600 1 300 100"),
+        ("save", "60", "pairs of seconds"),
+        ("save", "0 1", "pairs of seconds"),
+        ("notify-keyspace-events", "Q", "`Q` is no class of events"),
+        ("notify-keyspace-events", "gx", "tells nothing: add K"),
+        ("maxmemory-clients", "101%", "0% to 100%"),
+        ("maxmemory-clients", "lots", "neither a size nor a share"),
+        ("maxmemory", "0", "`0` is no limit"),
+        ("maxclients", "10", "write 64 to 1000000"),
+        ("proto-max-bulk-len", "1kb", "write at least 1mb"),
+        ("client-output-buffer-limit", "normal 0 0", "a class, two sizes and seconds"),
+        ("client-output-buffer-limit", "admin 0 0 0", "`admin` is no class of clients"),
+        ("client-output-buffer-limit", "normal 1kb 0 0", "a single large reply"),
+        ("client-output-buffer-limit", "replica 64mb 8mb 60", "write 0 for it"),
+        ("client-output-buffer-limit", "replica 1gb 0 0", "16mb to 247mb"),
+        ("repl-backlog-size", "1gb", "write at most 144mb"),
+        ("repl-backlog-size", "16kb", "at least 1mb"),
+        ("latency-tracking-info-percentiles", "101", "from 0 to 100"),
+        ("set-max-listpack-entries", "5", "a setting of Redis 7.2, and the nodes run 7.0"),
+        ("databases", "32", "Redis cannot change it while it runs; it is `16`"),
+        ("port", "6380", "it is `6379`"),
+    ];
+    for (key, value, words) in rows {
+        let sentence = of_setting(key, value);
+        assert!(sentence.contains(words), "{key} {value}: {sentence}");
+    }
+    for (key, value) in [
+        ("databases", "16"),
+        ("port", "6379"),
+        ("logfile", ""),
+        ("replica-read-only", "YES"),
+        ("hz", "100"),
+        ("save", "900 1 300 10"),
+        ("notify-keyspace-events", "Ex"),
+        ("client-output-buffer-limit", "normal 0 0 0 slave 256mb 64mb 60 pubsub 32mb 8mb 60"),
+        ("client-output-buffer-limit", "replica 128mb 0 0"),
+        ("repl-backlog-size", "64mb"),
+        ("maxmemory-clients", "10%"),
+    ] {
+        assert_eq!(of_setting(key, value), "", "{key} {value}");
+    }
+    let policy = said("allkeys-lru", "lru");
+    refused(&policy, "spec.redis.config.maxmemory-policy", "did you mean `allkeys-lru`?");
+    let policy = said("allkeys-lru", "allkeyslru");
+    refused(&policy, "spec.redis.config.maxmemory-policy", "did you mean `allkeys-lru`?");
+    refused(
+        &said("timeout: 300", "lua-time-limit: 5, busy-reply-threshold: 6"),
+        "spec.redis.config.lua-time-limit",
+        "older name of `busy-reply-threshold`",
     );
 }
 
 #[test]
+fn a_user_has_one_password_or_several() {
+    let hash = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90";
+    let with = |passwords: &str| {
+        said(&format!("passwordSha256: {hash}"), &format!("passwords: [{passwords}]"))
+    };
+    let two = format!("{{ sha256: {hash} }}, {{ env: NEW }}");
+    assert_eq!(with(&two), Vec::<String>::new());
+    let path = "spec.redis.users[0].passwords";
+    refused(&with("{ sha256: abc }"), &format!("{path}[0]"), "64 digits");
+    refused(&with("{ env: A }, { env: A }"), &format!("{path}[1]"), "given twice");
+    refused(&with("{ file: \"\" }"), &format!("{path}[0]"), "names nothing");
+    refused(
+        &with("{ env: A }, { env: B }, { env: C }, { env: D }, { env: E }"),
+        path,
+        "more than 4",
+    );
+    refused(&with("{ vault: A }"), &format!("{path}[0].vault"), "known here");
+    refused(
+        &said("name: app", "name: app\n        passwords: [{ env: A }]"),
+        path,
+        "is given beside passwordSha256",
+    );
+    assert_eq!(said("name: app", "name: default"), Vec::<String>::new());
+    assert_eq!(said("name: app", "name: app\n        rules: full"), Vec::<String>::new());
+    assert_eq!(said("name: app", "name: app\n        rules: readonly ~x"), Vec::<String>::new());
+}
+
+#[test]
 fn users_are_the_applications_own() {
-    for name in ["default", "repl-1", "_x", "\"a b\"", "\"\"", "a/b"] {
+    for name in ["repl-1", "_x", "\"a b\"", "\"\"", "a/b"] {
         let all = said("name: app", &format!("name: {name}"));
         assert!(
             all.iter().any(|one| one.starts_with("spec.redis.users[0].name: ")),
