@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::commands::{self, Memory};
-use super::configure;
+use super::configure::{self, Place};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
@@ -34,7 +34,8 @@ const FILE_LIMIT: Duration = Duration::from_secs(2);
 const LINK_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks for it.
 const FILE_LOOK: Duration = Duration::from_millis(20);
-/// Switching the log of writes on or off takes no longer; users and settings are in force before.
+/// The snapshot before the log of writes is switched off takes no longer; users and settings are in
+/// force before.
 const LOG_LIMIT: Duration = Duration::from_secs(15);
 /// A killed process is gone within this.
 const DEATH: Duration = Duration::from_secs(5);
@@ -339,20 +340,18 @@ impl CommandExecutor {
         settings: &super::redis_control::WantedSettings,
         applied: &mut Applied,
     ) -> Result<Vec<RefusedSetting>, ControlError> {
-        let mut refused =
-            session.configure(settings, self.node.identity.memory_bytes, applied).await?;
-        let log = timeout(LOG_LIMIT, self.append_only(session, settings.append_only)).await;
-        let reason = match log {
-            Ok(Err(error @ (ControlError::Unreachable(_) | ControlError::Restarted))) => {
+        let place = Place {
+            container_bytes: self.node.identity.memory_bytes,
+            port: self.node.settings.redis_port,
+        };
+        let mut refused = session.configure(settings, place, applied).await?;
+        let reason = match self.append_only(session, settings.append_only).await {
+            Ok(()) => None,
+            Err(error @ (ControlError::Unreachable(_) | ControlError::Restarted)) => {
                 return Err(error);
             }
-            Ok(Ok(())) => None,
-            Ok(Err(ControlError::Redis(error))) => Some(configure::words(&error)),
-            Ok(Err(error)) => Some(error_chain(&error)),
-            Err(_) => Some(format!(
-                "the snapshot that must come before it took more than {} s",
-                LOG_LIMIT.as_secs()
-            )),
+            Err(ControlError::Redis(error)) => Some(configure::words(&error)),
+            Err(error) => Some(error_chain(&error)),
         };
         if let Some(reason) = reason {
             let value = if settings.append_only { "yes" } else { "no" };
@@ -362,7 +361,7 @@ impl CommandExecutor {
     }
 
     async fn append_only(&self, session: &mut Session, wanted: bool) -> Result<(), ControlError> {
-        if session.append_only(wanted).await? {
+        if session.append_only(wanted, LOG_LIMIT).await? {
             // Left in place it would be loaded at the next start instead of the newer snapshot.
             let dir = self.instance.append_only_dir();
             std::fs::remove_dir_all(&dir)

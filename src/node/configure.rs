@@ -85,6 +85,15 @@ impl Refusals {
     }
 }
 
+/// Where Redis runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Memory of the container, bytes.
+    pub container_bytes: u64,
+    /// Port on 127.0.0.1 for clients.
+    pub port: u16,
+}
+
 impl Session {
     /// Brings quorum, users and settings to what is wanted, in this order; the role does not
     /// change. What Redis does not take is in the answer: what was in force before stays in its
@@ -92,7 +101,7 @@ impl Session {
     pub async fn configure(
         &mut self,
         wanted: &WantedSettings,
-        container_bytes: u64,
+        place: Place,
         applied: &mut Applied,
     ) -> Result<Refusals, ControlError> {
         let mut refused = Refusals::default();
@@ -106,7 +115,9 @@ impl Session {
         // A replica lets nobody replicate: a password that is valid on two nodes could be used
         // against the wrong one.
         self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;
-        self.settings(wanted, container_bytes, applied, &mut refused).await?;
+        // Whoever comes now is known here.
+        self.listen(&place.port.to_string()).await?;
+        self.settings(wanted, place.container_bytes, applied, &mut refused).await?;
         Ok(refused)
     }
 
@@ -189,7 +200,7 @@ impl Session {
         Ok(())
     }
 
-    async fn in_force(&mut self, name: &str) -> Result<Option<String>, ControlError> {
+    pub(super) async fn in_force(&mut self, name: &str) -> Result<Option<String>, ControlError> {
         let mut values: HashMap<String, String> =
             redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut self.connection).await?;
         Ok(values.remove(name))

@@ -404,7 +404,8 @@ async fn nobody_reads_old_data_while_it_is_saved() {
     );
     let client =
         redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", node.port())).unwrap();
-    assert!(client.get_multiplexed_async_connection().await.is_err(), "applications are shut out");
+    let refused = client.get_multiplexed_async_connection().await.unwrap_err();
+    assert!(refused.is_connection_refusal(), "applications are shut out, and try again: {refused}");
     let pid = node.pid().await.as_raw_nonzero();
     let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     kill_process(Pid::from_raw(child.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();

@@ -1,4 +1,5 @@
-//! The files that redis-server starts from: fenced, on loopback, with nobody but the agent let in.
+//! The files that redis-server starts from: fenced, on a unix socket, with nobody but the agent let
+//! in.
 //! Pure text.
 
 use std::fmt::Write as _;
@@ -26,7 +27,7 @@ pub const PING_PERIOD: u32 = 1;
 /// What the files depend on.
 #[derive(Clone, Debug)]
 pub struct BootConfig {
-    /// Port on 127.0.0.1.
+    /// Port on 127.0.0.1, once there are users.
     pub port: u16,
     /// Directory of socket, ACL file and configuration.
     pub run_dir: PathBuf,
@@ -66,7 +67,9 @@ impl BootConfig {
         let backlog = replication_backlog(self.maxmemory);
         let replica_buffer = replica_limit(replica_buffer(self.container_bytes, self.maxmemory));
         let lines = [
-            format!("bind 127.0.0.1\nport {}", self.port),
+            // Nobody is let in before the first settings: a connection that is refused is tried
+            // again, a password that is not known yet is not.
+            "bind 127.0.0.1\nport 0".into(),
             format!("unixsocket {}\nunixsocketperm 700", quoted(&self.socket())),
             format!("aclfile {}", quoted(&self.acl_file())),
             "daemonize no\nlogfile \"\"\nalways-show-logo no\nset-proc-title no".into(),
@@ -149,6 +152,7 @@ mod tests {
         let text = config.text();
         for line in [
             "bind 127.0.0.1",
+            "port 0",
             "replicaof 127.0.0.1 1",
             "min-replicas-to-write 2147483647",
             "replica-serve-stale-data no",

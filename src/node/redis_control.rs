@@ -13,6 +13,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
 };
+use tokio::time::timeout;
 
 use super::acl::UserRefusal;
 use super::info::Info;
@@ -394,11 +395,15 @@ impl Session {
         Ok(())
     }
 
-    /// Switches the append-only file on or off. Off only after a snapshot: what the file held must
-    /// be on disk in another way.
+    /// Switches the append-only file on or off. Off only after a snapshot, which may take so long:
+    /// what the file held must be on disk in another way.
     ///
     /// Returns whether the file was switched off just now, and is to be removed.
-    pub async fn append_only(&mut self, wanted: bool) -> Result<bool, ControlError> {
+    pub async fn append_only(
+        &mut self,
+        wanted: bool,
+        limit: Duration,
+    ) -> Result<bool, ControlError> {
         let now: HashMap<String, String> = redis::cmd("CONFIG")
             .arg("GET")
             .arg("appendonly")
@@ -411,7 +416,13 @@ impl Session {
         if on && !wanted {
             let info = self.info().await?;
             self.with_stale_reads(&info, &Applied::default(), async |session| {
-                snapshots::write_dump(session).await
+                let late = |_| {
+                    ControlError::Refused(format!(
+                        "the snapshot that must come before it took more than {} s",
+                        limit.as_secs()
+                    ))
+                };
+                timeout(limit, snapshots::write_dump(session)).await.map_err(late)?
             })
             .await?;
             self.set(&[("appendonly", "no".into())]).await?;
@@ -420,7 +431,8 @@ impl Session {
     }
 
     /// Runs `work`, which needs a replica without a link to answer, while application users are
-    /// shut out.
+    /// shut out: nobody is connected and nobody can connect, which clients try again, and the users
+    /// are off as well.
     ///
     /// Redis refuses to save as long as it refuses stale reads. The users come back whatever comes
     /// of the work, but for a process that does not answer any more. `info` is a look at it of just
@@ -437,17 +449,29 @@ impl Session {
         if !needs_stale_reads(info) {
             return work(self).await;
         }
+        let port = self.in_force("port").await?.unwrap_or_default();
+        self.listen("0").await?;
         for user in &applied.users {
             self.run(redis::cmd("ACL").arg("SETUSER").arg(user).arg("off")).await?;
         }
         self.disconnect(applied.users.iter()).await?;
+        // Those that have not said who they are, too; this connection stays.
+        for kind in ["normal", "pubsub"] {
+            self.run(redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind)).await?;
+        }
         self.set(&[("replica-serve-stale-data", "yes".into())]).await?;
         let result = work(self).await;
         self.set(&[("replica-serve-stale-data", "no".into())]).await?;
         for user in &applied.users {
             self.run(redis::cmd("ACL").arg("SETUSER").arg(user).arg("on")).await?;
         }
+        self.listen(&port).await?;
         result
+    }
+
+    /// Clients come in at this port of loopback; at none when it is 0.
+    pub(super) async fn listen(&mut self, port: &str) -> Result<(), ControlError> {
+        self.set(&[("port", port.to_owned())]).await
     }
 
     pub(super) async fn set(&mut self, values: &[(&str, String)]) -> Result<(), ControlError> {

@@ -270,10 +270,15 @@ async fn boots_fenced_and_lets_nobody_in() {
     );
     assert_eq!(state.redis.master_host, "");
     let client = redis::Client::open(format!("redis://127.0.0.1:{}/", node.port())).unwrap();
+    let early = client.get_multiplexed_async_connection().await.unwrap_err();
+    assert!(
+        early.is_connection_refusal(),
+        "a client tries again, as it would not after a password that is not known yet: {early}"
+    );
+    node.command(1, usual_settings()).await.unwrap();
     let mut anybody = client.get_multiplexed_async_connection().await.unwrap();
     let error = redis::cmd("SET").arg("k").arg("v").exec_async(&mut anybody).await.unwrap_err();
     assert_eq!(error.code(), Some("NOAUTH"));
-    node.command(1, usual_settings()).await.unwrap();
     assert_eq!(
         node.write("k", "v").await.unwrap_err().code(),
         Some("READONLY"),

@@ -31,7 +31,7 @@ impl Server {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = BootConfig {
-            port: 0,
+            port: 6379,
             run_dir: dir.path().into(),
             data_dir: dir.path().into(),
             append_only: false,
