@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::configure::CLIENTS_RESERVE;
-use super::tests::{PATIENCE, TestNode, hash, promote, quorum, usual_settings};
+use super::tests::{PATIENCE, TestNode, hash, pair, promote, quorum, usual_settings};
 use crate::model::memory::replica_buffer;
 use crate::model::node::Role;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -124,6 +125,29 @@ async fn replicas_may_be_behind_by_what_the_memory_holds_for_as_long_as_it_takes
     node.command(1, settings(&[], &[])).await.unwrap();
     assert!(limits().await.contains(&rule), "{}", limits().await);
     node.stop().await;
+}
+
+/// What a full sync under load is to its master: a replica that takes nothing for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_far_behind_is_not_dropped() {
+    const WRITES: u64 = 100;
+    let (master, replica) = pair().await;
+    let info = async |node: &TestNode| node.node.redis.open(PATIENCE).await.unwrap().info().await;
+    let pid = info(&replica).await.unwrap().number("process_id");
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let value = "x".repeat(1 << 20);
+    for _ in 0..WRITES {
+        master.write("k", &value).await.unwrap();
+    }
+    let behind = info(&master).await.unwrap();
+    assert_eq!(behind.number("connected_slaves"), 1);
+    kill_process(pid, Signal::CONT).unwrap();
+    replica.until(|s| s.redis.offset >= behind.offset() && s.redis.link_up).await;
+    assert!(behind.offset() > 100 << 20);
+    assert_eq!(info(&master).await.unwrap().number("sync_full"), 1, "it was copied once");
+    master.stop().await;
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
