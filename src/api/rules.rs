@@ -49,7 +49,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn reference() -> String {
     let mut page = "\n## Names for rules of users\n\n\
-        `rules: full -flushall` is what `full` stands for, and then `-flushall`.\n\n\
+        `rules: full -flushall` is what `full` stands for, and then `-flushall`; `rules: full resetkeys ~app:*` leaves it the keys of one \
+         application.\n\n\
         | name | what the user may do | rules |\n| --- | --- | --- |\n"
         .to_owned();
     for (name, rules, meaning) in NAMED {

@@ -247,6 +247,13 @@ async fn rules_are_words_that_redis_knows() {
         "+function|load",
         "+object|freq",
         "+sort_ro",
+        "~* ~a",
+        "~* ~*",
+        "allkeys %R~a",
+        "~* resetkeys ~a",
+        "&* &a",
+        "&* resetchannels &a",
+        "%R~* ~a",
     ] {
         let words: Vec<&str> = rule.split(' ').collect();
         // A selector is one argument.

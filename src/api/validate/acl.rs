@@ -116,7 +116,11 @@ pub(super) fn check(rules: &str) -> Vec<String> {
 
 /// Which of the operator's commands are allowed so far; a new set of permissions allows none.
 #[derive(Default)]
-struct Allowed(BTreeMap<String, bool>);
+struct Allowed {
+    commands: BTreeMap<String, bool>,
+    every_key: bool,
+    every_channel: bool,
+}
 
 impl Allowed {
     /// Follows one rule; a sentence when it is not one that may stand here.
@@ -125,8 +129,11 @@ impl Allowed {
         match lower.as_str() {
             "allcommands" => self.category("all", true),
             "nocommands" => self.category("all", false),
-            "allkeys" | "resetkeys" | "allchannels" | "resetchannels" | "sanitize-payload"
-            | "clearselectors" => {}
+            "allkeys" | "~*" => self.every_key = true,
+            "resetkeys" => self.every_key = false,
+            "allchannels" | "&*" => self.every_channel = true,
+            "resetchannels" => self.every_channel = false,
+            "sanitize-payload" | "clearselectors" => {}
             "on" | "off" | "reset" | "nopass" | "resetpass" => {
                 return Some(format!(
                     "`{rule}` is set by the operator; write only what the user may do"
@@ -145,7 +152,14 @@ impl Allowed {
             .strip_prefix("%rw~")
             .or_else(|| lower.strip_prefix("%r~"))
             .or_else(|| lower.strip_prefix("%w~"));
-        if keys.is_some() || lower.starts_with(['~', '&']) {
+        let (key, channel) = (keys.is_some() || lower.starts_with('~'), lower.starts_with('&'));
+        if (key && self.every_key) || (channel && self.every_channel) {
+            let (all, reset) = if key { ("~*", "resetkeys") } else { ("&*", "resetchannels") };
+            return Some(format!(
+                "`{lower}` adds nothing to `{all}`, and Redis refuses it; write `{reset}` between them, or leave one out"
+            ));
+        }
+        if key || channel {
             return None;
         }
         if lower.starts_with(['>', '<', '#', '!']) {
@@ -181,12 +195,12 @@ impl Allowed {
     fn category(&mut self, category: &str, grant: bool) {
         let everything = matches!(category, "all" | "admin" | "dangerous" | "slow");
         // Commands named one by one go with the rest: no category holds more of ours than these.
-        let names = OURS.iter().map(|name| (*name).to_owned()).chain(self.0.keys().cloned());
+        let names = OURS.iter().map(|name| (*name).to_owned()).chain(self.commands.keys().cloned());
         let hit: Vec<String> = names
             .filter(|name| everything || (category == "connection" && name.starts_with("client|")))
             .collect();
         for name in hit {
-            self.0.insert(name, grant);
+            self.commands.insert(name, grant);
         }
     }
 
@@ -198,7 +212,7 @@ impl Allowed {
             .filter(|ours| *ours == name || ours.starts_with(&inside))
             .collect();
         for ours in hit {
-            self.0.insert(ours.to_owned(), grant);
+            self.commands.insert(ours.to_owned(), grant);
         }
         let ours = |(container, free): &(&str, &[&str])| {
             name.strip_prefix(container)
@@ -206,19 +220,23 @@ impl Allowed {
                 .is_some_and(|sub| !free.contains(&sub))
         };
         if CONTAINERS.iter().any(ours) {
-            self.0.insert(name.to_owned(), grant);
+            self.commands.insert(name.to_owned(), grant);
         }
         // An argument of one of ours, as in `+shutdown|nosave`, is still that command.
         if let Some((command, _)) = name.split_once('|')
             && OURS.contains(&command)
         {
-            self.0.insert(name.to_owned(), grant);
+            self.commands.insert(name.to_owned(), grant);
         }
     }
 
     fn verdict(&self) -> Option<String> {
-        let names: Vec<&str> =
-            self.0.iter().filter(|(_, allowed)| **allowed).map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = self
+            .commands
+            .iter()
+            .filter(|(_, allowed)| **allowed)
+            .map(|(name, _)| name.as_str())
+            .collect();
         let (first, rest) = names.split_first()?;
         let more = match rest.len() {
             0 => String::new(),
@@ -380,6 +398,8 @@ mod tests {
             ("-select|0", "write `-select`"),
             ("get", "write `+get` to allow it"),
             ("+get full", "only at their beginning"),
+            ("~* ~app:*", "write `resetkeys` between them"),
+            ("allchannels &a", "write `resetchannels` between them"),
         ] {
             let all = check(rules);
             assert!(all.iter().any(|one| one.contains(words)), "{rules}: {all:?}");
