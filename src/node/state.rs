@@ -123,6 +123,10 @@ impl Node {
             parts;
         let found = files.memory()?;
         let lost = found.is_none() && joined_before;
+        if let Some(found) = &found {
+            // The room for the next one is taken now; what an earlier version wrote has none.
+            let _ = files.keep_memory(found);
+        }
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
         let history = files.history()?.map(|kept| kept.found(UnixMs::now()));
         let known = history.clone().map(|history| Known {

@@ -1,5 +1,5 @@
-//! What the agent keeps on disk: the memory of commands and where the data stood. Written whole,
-//! synced, then renamed.
+//! What the agent keeps on disk: the memory of commands and where the data stood. Written twice and
+//! synced each time, in room that was taken when the volume was not full yet.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::commands::Memory;
 use super::history::Kept;
+
+/// Bytes of a file; the text is filled up with blanks.
+const ROOM: usize = 4096;
 
 /// Why a file could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -85,25 +88,63 @@ impl StateFile {
     }
 }
 
+/// The file, or its twin where a crash cut the file itself.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
-    match fs::read(path) {
+    let read = |path: &Path| match fs::read(path) {
         // `Option` so that a kept `null` reads as nothing.
         Ok(text) => serde_json::from_slice::<Option<T>>(&text)
+            .map(Some)
             .map_err(|source| StateFileError::Damaged { path: path.to_owned(), source }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StateFileError::Io { what: "read", path: path.to_owned(), source }),
+    };
+    let found = match read(path) {
+        Ok(Some(value)) => return Ok(value),
+        other => other,
+    };
+    match (found, read(&twin(path))) {
+        (_, Ok(Some(value))) => Ok(value),
+        (Ok(_), Err(error)) => Err(error),
+        (found, _) => found.map(Option::flatten),
     }
 }
 
+fn twin(path: &Path) -> PathBuf {
+    path.with_extension("twin.json")
+}
+
+/// On disk when this returns, in the file and before that in its twin: a crash leaves one of both
+/// whole. Both are overwritten in place and never grow: a volume that is full takes them too.
 fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<(), StateFileError> {
     let path = dir.join(name);
-    let temporary = dir.join(format!("{name}.new"));
-    let io = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| StateFileError::Io { what, path, source }
-    };
-    let text = serde_json::to_vec(value)
+    let mut text = serde_json::to_vec(value)
         .map_err(|source| StateFileError::Damaged { path: path.clone(), source })?;
+    text.resize(text.len().max(ROOM), b' ');
+    for path in [twin(&path), path] {
+        if !overwritten(&path, &text)? {
+            replace(dir, &path, &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateFileError {
+    let path = path.to_owned();
+    move |source| StateFileError::Io { what, path, source }
+}
+
+/// Whether the file was there in this size, and now holds this text.
+fn overwritten(path: &Path, text: &[u8]) -> Result<bool, StateFileError> {
+    let Ok(mut file) = File::options().write(true).open(path) else { return Ok(false) };
+    if file.metadata().map_err(io("read", path))?.len() != text.len() as u64 {
+        return Ok(false);
+    }
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(io("write", path))?;
+    Ok(true)
+}
+
+fn replace(dir: &Path, path: &Path, text: &[u8]) -> Result<(), StateFileError> {
+    let temporary = path.with_extension("new");
     let mut file = File::options()
         .write(true)
         .create(true)
@@ -111,8 +152,8 @@ fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<(), StateFil
         .mode(0o600)
         .open(&temporary)
         .map_err(io("create", &temporary))?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write", &temporary))?;
-    fs::rename(&temporary, &path).map_err(io("rename", &path))?;
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(io("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(io("rename", path))?;
     // The rename itself must outlive a crash of the machine.
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))
 }
@@ -153,6 +194,27 @@ mod tests {
         );
         file.keep_history(None).unwrap();
         assert_eq!(file.history().unwrap(), None);
+    }
+
+    #[test]
+    fn a_crash_while_a_file_is_overwritten_leaves_its_twin() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().to_owned());
+        let memory = |epoch| Memory {
+            highest: Authority { term: 3, epoch },
+            target: Target::Other("m".into()),
+            lost: false,
+        };
+        file.keep_memory(&memory(1)).unwrap();
+        file.keep_memory(&memory(2)).unwrap();
+        let (own, twin) = (dir.path().join("commands.json"), dir.path().join("commands.twin.json"));
+        fs::write(&own, b"{\"high").unwrap();
+        assert_eq!(file.memory().unwrap(), Some(memory(2)), "the file was cut");
+        file.keep_memory(&memory(3)).unwrap();
+        fs::write(&twin, b"{\"high").unwrap();
+        assert_eq!(file.memory().unwrap(), Some(memory(3)), "its twin was cut");
+        fs::remove_file(&own).unwrap();
+        assert!(file.memory().is_err(), "neither is there as a whole, and that is no empty memory");
     }
 
     #[test]
