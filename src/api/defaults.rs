@@ -1,6 +1,8 @@
 //! What a manifest means where it says nothing: the sums that the market, the planner and the
 //! node's settings share.
 
+use std::collections::BTreeMap;
+
 use super::types::Spec;
 use crate::model::memory::{MIB, RESERVED_MEMORY, default_maxmemory};
 
@@ -44,6 +46,35 @@ pub fn least_ephemeral(spec: &Spec) -> u64 {
 pub fn append_only(spec: &Spec) -> bool {
     spec.resources.data.is_some()
         && spec.redis.config.get(APPENDONLY).is_none_or(|value| value != "no")
+}
+
+/// Settings of Redis by name: the manifest's, and what goes with an append-only file. That file is
+/// what is loaded: a snapshot beside it doubles what is written, and one that fails must not stop
+/// the writes that are in the file already.
+#[must_use]
+pub fn redis_config(spec: &Spec) -> BTreeMap<String, String> {
+    let mut config = spec.redis.config.clone();
+    if append_only(spec) {
+        for (name, value) in [("save", ""), ("stop-writes-on-bgsave-error", "no")] {
+            config.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+    config
+}
+
+/// How many times a full Redis a data volume holds at least. With an append-only file: the file as
+/// it was last written anew, as much again until that is due, the new one meanwhile, and the
+/// snapshot of a full sync or one that is kept. Without: that snapshot, the last one, and the one
+/// that is being written.
+#[must_use]
+pub fn volume_factor(spec: &Spec) -> u64 {
+    if append_only(spec) { 4 } else { 3 }
+}
+
+/// The smallest data volume that will do, bytes.
+#[must_use]
+pub fn least_volume(spec: &Spec) -> u64 {
+    maxmemory(spec).saturating_mul(volume_factor(spec))
 }
 
 /// Reads a size as redis.conf spells it: `100mb` is 100 x 1024 x 1024, `100m` is 100 x 1000 x 1000.
@@ -102,6 +133,23 @@ mod tests {
         assert!(append_only(&spec));
         spec.redis.config.insert(APPENDONLY.into(), "no".into());
         assert!(!append_only(&spec));
+    }
+
+    #[test]
+    fn a_snapshot_does_not_get_into_the_way_of_the_append_only_file() {
+        let mut spec = spec();
+        assert!(redis_config(&spec).is_empty(), "nothing is logged");
+        spec.resources.data =
+            Some(Data { size: Bytes(1 << 32), class: crate::api::types::StorageClass::Beta3 });
+        let config = redis_config(&spec);
+        assert_eq!(config["save"], "");
+        assert_eq!(config["stop-writes-on-bgsave-error"], "no");
+        assert_eq!(least_volume(&spec), 4 * maxmemory(&spec));
+        spec.redis.config.insert("save".into(), "3600 1".into());
+        assert_eq!(redis_config(&spec)["save"], "3600 1", "the manifest's own counts");
+        spec.redis.config.insert(APPENDONLY.into(), "no".into());
+        assert!(!redis_config(&spec).contains_key("stop-writes-on-bgsave-error"));
+        assert_eq!(least_volume(&spec), 3 * maxmemory(&spec));
     }
 
     #[test]

@@ -230,8 +230,12 @@ fn memory(spec: &Spec, problems: &mut Problems) {
     let append_only =
         spec.redis.config.get(defaults::APPENDONLY).is_some_and(|value| value == "yes");
     match &spec.resources.data {
-        Some(data) => problems.add_if(data.size.0 < maxmemory.saturating_mul(2), "spec.resources.data.size", || {
-            format!("does not hold the data of a full Redis and its rewriting; write at least {}", mebibytes(maxmemory.saturating_mul(2)))
+        Some(data) => problems.add_if(data.size.0 < defaults::least_volume(spec), "spec.resources.data.size", || {
+            let (times, most) = (defaults::volume_factor(spec), data.size.0 / defaults::volume_factor(spec));
+            format!(
+                "does not hold {times} times a full Redis of {} (its data, the log of writes until it is written anew, the new one, a snapshot); write at least {}, or `redis.config.maxmemory: {}mb`",
+                mebibytes(maxmemory), mebibytes(defaults::least_volume(spec)), most >> 20
+            )
         }),
         None => problems.add_if(append_only, "spec.redis.config.appendonly", || {
             "without `spec.resources.data` nothing survives a restart of the container, so a log of writes is of no use".into()

@@ -150,12 +150,10 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
     let mut settings = NodeSettings {
         generation: String::new(),
         users: users.collect(),
-        redis_config: spec
-            .redis
-            .config
-            .iter()
+        redis_config: defaults::redis_config(spec)
+            .into_iter()
             .filter(|(k, _)| !own.contains(&k.as_str()))
-            .filter_map(|(k, v)| Some((k.clone(), redis_settings::told(k, v)?)))
+            .filter_map(|(k, v)| Some((k.clone(), redis_settings::told(&k, &v)?)))
             .collect(),
         append_only: defaults::append_only(spec),
         maxmemory_bytes: defaults::maxmemory(spec),

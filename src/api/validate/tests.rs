@@ -162,8 +162,8 @@ fn sizes_are_within_what_is_sold_and_what_redis_needs() {
     refused(&said("memory: 1Gi", "memory: 291Mi"), "spec.resources.memory", "at least 292Mi");
     assert!(said("memory: 1Gi", "memory: 292Mi").is_empty());
     refused(&said("size: 4Gi", "size: 33Ti"), "spec.resources.data.size", "5Mi to 32Ti");
-    refused(&said("size: 4Gi", "size: 1Gi"), "spec.resources.data.size", "write at least 1154Mi");
-    assert!(said("size: 4Gi", "size: 1154Mi").is_empty());
+    refused(&said("size: 4Gi", "size: 1Gi"), "spec.resources.data.size", "write at least 2308Mi");
+    assert!(said("size: 4Gi", "size: 2308Mi").is_empty());
     refused(
         &said("cpu: 500m", "ephemeral: 1Gi, cpu: 500m"),
         "spec.resources.ephemeral",
