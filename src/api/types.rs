@@ -430,9 +430,24 @@ pub struct Failover {
     /// What a minority of replicas may do.
     #[serde(default)]
     pub when_minority: WhenMinority,
+    /// A master that answers nobody because it computes (a script, a command over very many keys)
+    /// is replaced after so long; scripts that wrote nothing are ended at two thirds of it. One
+    /// that does nothing at all is replaced after `downAfter`, if that is shorter. 5 s to 10 min.
+    #[serde(default = "Failover::default_stuck_after")]
+    pub stuck_after: Span,
+    /// A replica that lacks more than this, and more than the writes of 5 s, is not in sync.
+    #[serde(default = "Failover::default_max_lag")]
+    pub max_lag: Bytes,
 }
 
 impl Failover {
+    fn default_stuck_after() -> Span {
+        Span(Duration::from_secs(30))
+    }
+    fn default_max_lag() -> Bytes {
+        Bytes(1 << 20)
+    }
+
     fn default_down_after() -> Span {
         Span(Duration::from_secs(10))
     }
@@ -440,7 +455,12 @@ impl Failover {
 
 impl Default for Failover {
     fn default() -> Self {
-        Self { down_after: Self::default_down_after(), when_minority: WhenMinority::default() }
+        Self {
+            down_after: Self::default_down_after(),
+            when_minority: WhenMinority::default(),
+            stuck_after: Self::default_stuck_after(),
+            max_lag: Self::default_max_lag(),
+        }
     }
 }
 

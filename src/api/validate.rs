@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::defaults;
 use super::quantity::{Bytes, Span};
-use super::types::{API_VERSION, KIND, RedisCluster, Resources, Runway, Spec};
+use super::types::{API_VERSION, Failover, KIND, RedisCluster, Resources, Runway, Spec};
 use crate::model::money::Uact;
 
 /// A manifest is a page of text; what is longer than this is something else.
@@ -144,7 +144,7 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
     placement(spec, &mut problems);
     budget(spec, &mut problems);
     mesh(spec, &mut problems);
-    failover(spec.failover.down_after, &mut problems);
+    failover(&spec.failover, &mut problems);
     problems.0
 }
 
@@ -338,7 +338,8 @@ fn mesh(spec: &Spec, problems: &mut Problems) {
     });
 }
 
-fn failover(down_after: Span, problems: &mut Problems) {
+fn failover(failover: &Failover, problems: &mut Problems) {
+    let Failover { down_after, stuck_after, max_lag, .. } = *failover;
     let path = "spec.failover.downAfter";
     let sensible = Duration::from_secs(5)..=Duration::from_mins(10);
     problems.add_if(!sensible.contains(&down_after.0), path, || {
@@ -347,6 +348,18 @@ fn failover(down_after: Span, problems: &mut Problems) {
     // Redis counts lag in whole seconds, and its limit is this less 2 s.
     problems.add_if(down_after.0.subsec_nanos() > 0, path, || {
         format!("{down_after} is not a whole number of seconds")
+    });
+    let path = "spec.failover.stuckAfter";
+    problems.add_if(!sensible.contains(&stuck_after.0), path, || {
+        format!(
+            "{stuck_after} leaves a long command no time, or applications none; write 5s to 10m"
+        )
+    });
+    problems.add_if(stuck_after.0.subsec_nanos() > 0, path, || {
+        format!("{stuck_after} is not a whole number of seconds")
+    });
+    problems.add_if(max_lag.0 < 64 << 10, "spec.failover.maxLag", || {
+        format!("{max_lag} is less than what is under way at any moment; write at least 64Ki")
     });
 }
 

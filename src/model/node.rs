@@ -59,6 +59,15 @@ pub struct NodeState {
     /// What redis did not take of the settings in force.
     #[serde(default)]
     pub refused: Vec<RefusedSetting>,
+    /// Its data volume, where it has one and has looked at it.
+    #[serde(default)]
+    pub volume: Option<Space>,
+    /// Starts of its redis in a row that came to nothing.
+    #[serde(default)]
+    pub failed_starts: u32,
+    /// What redis printed last in the last of them.
+    #[serde(default)]
+    pub failed_start_line: String,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything
@@ -71,6 +80,24 @@ pub struct RefusedSetting {
     pub value: String,
     /// Redis' words.
     pub reason: String,
+}
+
+/// Room on a volume, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Free.
+    pub free: u64,
+    /// In all.
+    pub total: u64,
+}
+
+impl Space {
+    /// So little is left that what is written next may not fit: a twentieth, or 16 MiB of a small
+    /// one.
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        self.free < (self.total / 20).max(16 * super::memory::MIB).min(self.total / 4)
+    }
 }
 
 /// Beginning of the note of a node that cannot join: the control server refused its key for good,
@@ -219,6 +246,58 @@ pub struct RedisState {
     pub max_lag_seconds: u32,
     /// Takes no writes: by command, or not promoted since it started.
     pub fenced: bool,
+    /// How it fares beside its role.
+    #[serde(default)]
+    pub health: Health,
+}
+
+/// How a redis-server fares. The default says nothing against it: it is what an agent of an earlier
+/// version reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Why a master that shall take writes takes none; `None` when it takes them, and when it was
+    /// not asked.
+    pub refusal: Option<Refusal>,
+    /// While it does not answer: it computes, or says that a script runs.
+    pub busy: bool,
+    /// What it could not write to its volume last.
+    pub unwritten: Unwritten,
+    /// Memory it may fill, bytes; 0 when that is not known.
+    pub maxmemory_bytes: u64,
+    /// Full syncs that it has begun since its link was last up for some time.
+    pub syncs_in_a_row: u32,
+}
+
+/// A master's answer to a write that changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Its first word.
+    pub code: String,
+    /// The rest of it.
+    pub words: String,
+    /// For how long it has been so, milliseconds.
+    pub since_ms: u64,
+}
+
+impl Refusal {
+    /// It cannot write to its volume.
+    #[must_use]
+    pub fn by_disk(&self) -> bool {
+        self.code == "MISCONF"
+    }
+}
+
+/// What could not be written to the volume when it was last tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unwritten {
+    /// The snapshot.
+    pub snapshot: bool,
+    /// The append-only file.
+    pub log: bool,
+    /// The append-only file written anew.
+    pub rewrite: bool,
 }
 
 /// The link of a replica, by its master's word.
@@ -266,6 +345,9 @@ pub struct AttachedReplica {
     pub offset: i64,
     /// Age of the last acknowledgement, seconds.
     pub lag_seconds: u32,
+    /// Age of the oldest write that it did not acknowledge, milliseconds.
+    #[serde(default)]
+    pub behind_ms: u64,
 }
 
 /// Where the data of a node stood when its agent last looked: that of its running redis, or of its

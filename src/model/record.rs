@@ -35,6 +35,22 @@ pub struct Record {
     pub failures: BTreeMap<u32, Failures>,
     /// What the last failover did, for people.
     pub last_failover: Option<FailoverReport>,
+    /// When the master last gave way because its volume took no more writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relieved: Option<UnixMs>,
+    /// Failovers from a master that lived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Repeats>,
+}
+
+/// Failovers from masters that lived and did not answer, in a row: what makes one hang may make the
+/// next one hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeats {
+    /// How many.
+    pub count: u32,
+    /// When the last one began.
+    pub last: UnixMs,
 }
 
 /// The chosen master of an epoch.
@@ -98,6 +114,9 @@ pub struct Incarnation {
     /// Its escrow is being filled; none once it pays for long enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_up: Option<TopUp>,
+    /// When its redis, which did not start, was last given empty directories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<UnixMs>,
     /// The incarnation it takes the place of.
     #[serde(default)]
     pub replaces: Option<IncarnationName>,
@@ -198,6 +217,7 @@ impl Incarnation {
             redis_down: None,
             quarantined: None,
             top_up: None,
+            rebuilt: None,
             replaces: None,
             condemned: None,
         }

@@ -174,6 +174,11 @@ pub enum Command {
         /// it died still arrives.
         drain_ms: u32,
     },
+    /// Take away the data that redis does not start with.
+    Discard {
+        /// They may be more than the master has: they are kept aside in any case.
+        must_keep: bool,
+    },
     /// Stop taking writes.
     Fence,
     /// Take writes again.
@@ -202,6 +207,15 @@ pub struct NodeSettings {
     pub quorum: Quorum,
     /// Who may replicate from it while it is master.
     pub replicas: Vec<ReplicationGrant>,
+    /// A redis that computes may keep everybody waiting for so long, seconds; 0 stands for the
+    /// default.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stuck_after_seconds: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl NodeSettings {
@@ -266,6 +280,7 @@ mod tests {
                 incarnation: IncarnationName("cache-1-x7k2".into()),
                 epoch: 3,
             }],
+            stuck_after_seconds: 0,
         };
         assert_eq!(
             settings.generation_of(),

@@ -149,6 +149,7 @@ async fn work(
     let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
     let mut paths =
         tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
+    let mut volume = tokio::spawn(volume::keep_looking(node.clone(), stop_mesh.clone()));
     let mut mesh = tokio::spawn(mesh::keep_running(
         node.clone(),
         instances.mesh,
@@ -169,6 +170,7 @@ async fn work(
         _ = &mut redis => Err(AgentError::PartExited("the redis supervisor")),
         _ = &mut history => Err(AgentError::PartExited("the history writer")),
         _ = &mut paths => Err(AgentError::PartExited("the path watcher")),
+        _ = &mut volume => Err(AgentError::PartExited("the volume watcher")),
         _ = &mut mesh => Err(AgentError::PartExited("the tailscaled supervisor")),
         _ = &mut page => Err(AgentError::PartExited("the status page")),
     };
@@ -183,6 +185,7 @@ async fn work(
     join(service, Duration::from_secs(2)).await;
     stop_mesh.cancel();
     join(paths, Duration::from_secs(1)).await;
+    join(volume, Duration::from_secs(1)).await;
     join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result

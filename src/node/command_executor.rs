@@ -147,6 +147,9 @@ impl CommandExecutor {
             })?),
             _ => None,
         };
+        if let Order::Discard { must_keep } = order {
+            return self.discard(must_keep).await;
+        }
         let redis = self.node.peek().redis;
         let stops_writes = matches!(order, Order::Detach { .. } | Order::Fence);
         if stops_writes && matches!(redis.process, Process::Exited | Process::Starting) {
@@ -184,6 +187,7 @@ impl CommandExecutor {
         let result = match order {
             Order::Configure { generation, settings } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
+                node.set_patience(settings.stuck_after);
                 result.map(|refused| {
                     node.set_note("redis", None);
                     node.update(|state| {
@@ -227,7 +231,7 @@ impl CommandExecutor {
             Order::Fence if !leads => Ok(()),
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
             Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
-            Order::Save(_) => Ok(()),
+            Order::Save(_) | Order::Discard { .. } => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         result
@@ -442,6 +446,19 @@ impl CommandExecutor {
         result
     }
 
+    /// Has the keeper of Redis take away what it does not start with, before the next start.
+    async fn discard(&self, must_keep: bool) -> Result<(), Status> {
+        match timeout(LIMIT, self.node.ask_to_discard(must_keep)).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(Status::internal(format!(
+                "the data cannot be taken away ({error}): replace this node"
+            ))),
+            Ok(Err(_)) | Err(_) => {
+                Err(Status::unavailable("redis did not end in time; send the command again"))
+            }
+        }
+    }
+
     async fn kill(&self) -> Result<(), Status> {
         self.node.book.agent("redis does not answer and must stop taking writes: it is killed");
         let mut states = self.node.subscribe();
@@ -485,6 +502,15 @@ async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), Contro
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
     if matches!(order, Order::Detach { .. } | Order::Fence) {
         return Ok(());
+    }
+    if matches!(order, Order::Discard { .. }) {
+        let starts = matches!(redis.process, Process::Exited | Process::Starting)
+            || (redis.process == Process::Running && redis.loading);
+        return if starts {
+            Ok(())
+        } else {
+            Err("redis runs here with its data: nothing is dropped")
+        };
     }
     if redis.process != Process::Running {
         return Err("redis is not running here now; watch the state and send the command again");

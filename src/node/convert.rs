@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState,
-    RefusedSetting, Role,
+    RefusedSetting, Refusal, Role,
 };
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -46,6 +46,11 @@ pub enum Order {
         /// What its master sent last is waited for so long at most.
         drain: Duration,
     },
+    /// Take away the data that redis does not start with.
+    Discard {
+        /// Keep them aside, whatever room is left.
+        must_keep: bool,
+    },
     /// Stop taking writes.
     Fence,
     /// Take writes again.
@@ -78,6 +83,7 @@ impl Order {
                         maxmemory_bytes: c.maxmemory_bytes,
                         quorum: c.quorum.map(quorum),
                         replication: replication(c.replication_users),
+                        stuck_after: Duration::from_secs(c.stuck_after_seconds.into()),
                     }),
                     generation: c.generation,
                 },
@@ -112,6 +118,7 @@ impl Order {
                 Command::Detach(detach) => {
                     Self::Detach { drain: Duration::from_millis(detach.drain_ms.into()) }
                 }
+                Command::Discard(d) => Self::Discard { must_keep: d.must_keep },
                 Command::Fence(_) => Self::Fence,
                 Command::Unfence(u) => {
                     Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?)
@@ -129,9 +136,11 @@ impl Order {
             Self::Follow { incarnation, master, .. } => {
                 Intent::Follow { incarnation, name: master }
             }
-            Self::Configure { .. } | Self::Detach { .. } | Self::Fence | Self::Save(_) => {
-                Intent::Other
-            }
+            Self::Configure { .. }
+            | Self::Detach { .. }
+            | Self::Discard { .. }
+            | Self::Fence
+            | Self::Save(_) => Intent::Other,
         }
     }
 
@@ -143,6 +152,7 @@ impl Order {
             Self::Promote { .. } => "promote",
             Self::Follow { .. } => "follow",
             Self::Detach { .. } => "detach",
+            Self::Discard { .. } => "discard",
             Self::Fence => "fence",
             Self::Unfence(_) => "unfence",
             Self::Save(_) => "save",
@@ -198,6 +208,9 @@ pub fn state(state: NodeState) -> wire::NodeState {
                 reason,
             })
             .collect(),
+        volume: state.volume.map(|v| wire::Space { free_bytes: v.free, total_bytes: v.total }),
+        failed_starts: state.failed_starts,
+        failed_start_line: state.failed_start_line,
     }
 }
 
@@ -266,6 +279,7 @@ fn redis(redis: RedisState) -> wire::Redis {
                 state: r.state.into(),
                 offset: r.offset,
                 lag_seconds: r.lag_seconds,
+                behind_ms: r.behind_ms,
             })
             .collect(),
         quorum: Some(wire::Quorum {
@@ -273,5 +287,16 @@ fn redis(redis: RedisState) -> wire::Redis {
             max_lag_seconds: redis.max_lag_seconds,
         }),
         fenced: redis.fenced,
+        refusal: redis.health.refusal.map(|Refusal { code, words, since_ms }| wire::Refusal {
+            code,
+            words,
+            since_ms,
+        }),
+        busy: redis.health.busy,
+        snapshot_failed: redis.health.unwritten.snapshot,
+        log_failed: redis.health.unwritten.log,
+        rewrite_failed: redis.health.unwritten.rewrite,
+        maxmemory_bytes: redis.health.maxmemory_bytes,
+        syncs_in_a_row: redis.health.syncs_in_a_row,
     }
 }

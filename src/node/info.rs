@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::redis_config::{BLACK_HOLE, FENCE};
-use crate::model::node::{AttachedReplica, Process, RedisState, Role};
+use crate::model::node::{AttachedReplica, Health, Process, RedisState, Role, Unwritten};
 
 /// One answer of Redis to `INFO` and `CONFIG GET min-replicas-*`.
 #[derive(Clone, Debug, Default)]
@@ -125,7 +125,22 @@ impl Info {
             min_replicas: self.min_replicas,
             max_lag_seconds: self.max_lag,
             fenced: self.role() != Role::Master || self.min_replicas == FENCE,
+            health: Health {
+                unwritten: self.unwritten(),
+                maxmemory_bytes: unsigned("maxmemory"),
+                ..Health::default()
+            },
             ..RedisState::default()
+        }
+    }
+
+    fn unwritten(&self) -> Unwritten {
+        let failed = |name: &str| !matches!(self.text(name), "ok" | "");
+        let logs = self.flag("aof_enabled");
+        Unwritten {
+            snapshot: failed("rdb_last_bgsave_status"),
+            log: logs && failed("aof_last_write_status"),
+            rewrite: logs && failed("aof_last_bgrewrite_status"),
         }
     }
 
@@ -159,6 +174,7 @@ fn attached(line: &str) -> AttachedReplica {
         state: part("state").to_owned().into(),
         offset: part("offset").parse().unwrap_or(0),
         lag_seconds: part("lag").parse().unwrap_or(u32::MAX),
+        behind_ms: 0,
     }
 }
 
@@ -186,7 +202,8 @@ mod tests {
                 name: "b.mesh.test".into(),
                 state: ReplicaState::Online,
                 offset: 40,
-                lag_seconds: 1
+                lag_seconds: 1,
+                behind_ms: 0
             }]
         );
     }

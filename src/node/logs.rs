@@ -74,6 +74,13 @@ impl LogBook {
         Arc::new(move |line: &str| book.add(source, line))
     }
 
+    /// The last line of a source that is kept.
+    #[must_use]
+    pub fn last_of(&self, source: &str) -> Option<String> {
+        let lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().rev().find(|line| line.source == source).map(|line| line.text.clone())
+    }
+
     /// A line of the agent itself.
     pub fn agent(&self, text: &str) {
         self.add("agent", text);

@@ -31,14 +31,18 @@ pub mod snapshots;
 pub mod state;
 pub mod state_file;
 pub mod status_page;
+pub mod stuck;
 pub mod tailscale;
 pub mod users;
 pub mod volume;
+pub mod write_probe;
 
 #[cfg(test)]
 mod agent_tests;
 #[cfg(test)]
 mod configure_tests;
+#[cfg(test)]
+mod health_tests;
 #[cfg(test)]
 mod master_tests;
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What one look at Redis cannot tell: how long its master has been silent, and whether this
 //! process was ever online with it.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::info::Info;
-use crate::model::node::RedisState;
+use crate::model::node::{RedisState, Role};
 
 /// Whom this node was told to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,13 @@ const RHYTHM: Duration = Duration::from_millis(1500);
 /// nobody.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
+/// Time between two notes of what a master had written.
+const SAMPLE: Duration = Duration::from_millis(500);
+/// Notes that are kept: of ten minutes.
+const SAMPLES: usize = 1200;
+/// A link that is up for so long is up.
+const LASTING: Duration = Duration::from_secs(10);
+
 /// Follows one redis process over several looks. A new process needs a new tracker.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -32,6 +40,55 @@ pub struct Tracker {
     last_sync_read: i64,
     silent: Duration,
     online_epoch: u64,
+    written: Written,
+    syncs: Syncs,
+}
+
+/// When a master had written how much.
+#[derive(Debug, Default)]
+struct Written(VecDeque<(Instant, i64)>);
+
+impl Written {
+    fn note(&mut self, now: Instant, offset: i64) {
+        if self.0.back().is_some_and(|(_, last)| offset < *last) {
+            self.0.clear();
+        }
+        let due = |at: &Instant| now.saturating_duration_since(*at) >= SAMPLE;
+        if self.0.back().is_none_or(|(at, last)| due(at) && offset > *last) {
+            self.0.push_back((now, offset));
+        }
+        if self.0.len() > SAMPLES {
+            self.0.pop_front();
+        }
+    }
+
+    /// How long ago something was written that comes after `offset`.
+    fn age(&self, now: Instant, offset: i64) -> Duration {
+        let first = self.0.iter().find(|(_, written)| *written > offset);
+        first.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
+    }
+}
+
+/// Full syncs that did not last.
+#[derive(Debug, Default)]
+struct Syncs {
+    running: bool,
+    begun: u32,
+    up_since: Option<Instant>,
+}
+
+impl Syncs {
+    fn look(&mut self, state: &RedisState, again: bool, now: Instant) -> u32 {
+        if state.sync_in_progress && (!self.running || again) {
+            self.begun = self.begun.saturating_add(1);
+        }
+        self.running = state.sync_in_progress;
+        self.up_since = state.link_up.then(|| self.up_since.unwrap_or(now));
+        if self.up_since.is_some_and(|since| now.saturating_duration_since(since) >= LASTING) {
+            self.begun = 0;
+        }
+        self.begun
+    }
 }
 
 impl Tracker {
@@ -40,6 +97,7 @@ impl Tracker {
         if following.is_some() && following != self.following.as_ref() {
             self.silent = Duration::ZERO;
             self.online_epoch = 0;
+            self.syncs = Syncs::default();
         }
         self.following = following.cloned();
         let step = self
@@ -67,6 +125,17 @@ impl Tracker {
             state.silent_ms =
                 if quiet { 0 } else { u64::try_from(self.silent.as_millis()).unwrap_or(u64::MAX) };
         }
+        if state.role == Role::Master {
+            self.written.note(now, state.offset);
+            for replica in &mut state.replicas {
+                let age = self.written.age(now, replica.offset);
+                replica.behind_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            }
+        } else {
+            self.written = Written::default();
+        }
+        let again = sync_read < self.last_sync_read;
+        state.health.syncs_in_a_row = self.syncs.look(&state, again, now);
         (self.last_read, self.last_sync_read) = (read, sync_read);
         state.online_epoch = self.online_epoch;
         state
@@ -157,6 +226,40 @@ mod tests {
             0,
             "the link is still the old master's"
         );
+    }
+
+    #[test]
+    fn a_replica_is_as_far_behind_as_the_oldest_write_that_it_lacks() {
+        let (mut tracker, start) = (Tracker::default(), Instant::now());
+        let behind = |tracker: &mut Tracker, seconds: u64, written: i64, acknowledged: i64| {
+            let text = format!(
+                "role:master\r\nmaster_repl_offset:{written}\r\nconnected_slaves:1\r\nslave0:ip=b,port=1,state=online,offset={acknowledged},lag=0\r\n"
+            );
+            let info = Info::parse(&text, &HashMap::new());
+            tracker.look(&info, None, start + Duration::from_secs(seconds)).replicas[0].behind_ms
+        };
+        assert_eq!(behind(&mut tracker, 0, 100, 100), 0);
+        assert_eq!(behind(&mut tracker, 60, 100, 100), 0, "nothing was written meanwhile");
+        assert_eq!(behind(&mut tracker, 61, 200, 100), 0);
+        assert_eq!(behind(&mut tracker, 63, 300, 100), 2000);
+        assert_eq!(behind(&mut tracker, 69, 400, 200), 6000, "it got further, and is behind");
+        assert_eq!(behind(&mut tracker, 70, 400, 400), 0);
+    }
+
+    #[test]
+    fn full_syncs_that_do_not_last_are_counted() {
+        let (mut tracker, start, follow) = (Tracker::default(), Instant::now(), following(3));
+        let mut syncs = |seconds: u64, up: bool, sync: bool| {
+            let now = start + Duration::from_secs(seconds);
+            tracker.look(&replica(9, up, sync), Some(&follow), now).health.syncs_in_a_row
+        };
+        assert_eq!(
+            (syncs(0, false, false), syncs(1, false, true), syncs(2, false, true)),
+            (0, 1, 1)
+        );
+        assert_eq!((syncs(3, false, false), syncs(4, false, true)), (1, 2), "dropped half-way");
+        assert_eq!((syncs(5, true, false), syncs(9, false, true)), (2, 3), "dropped at once");
+        assert_eq!((syncs(10, true, false), syncs(20, true, false)), (3, 0), "it lasts");
     }
 
     #[test]

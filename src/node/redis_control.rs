@@ -124,6 +124,8 @@ pub struct WantedSettings {
     pub quorum: Option<Quorum>,
     /// Who may replicate from it.
     pub replication: Vec<ReplicationUser>,
+    /// Redis may keep everybody waiting for so long; zero where the operator says nothing.
+    pub stuck_after: Duration,
 }
 
 /// Whom to follow.

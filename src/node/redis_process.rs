@@ -1,6 +1,6 @@
 //! Keeps redis-server running. Every start is fenced, whatever it was before.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,11 @@ use super::proxychains;
 use super::redis_config::{BootConfig, FENCE, acl_text, boot_maxmemory};
 use super::redis_control::{Applied, ControlError, Session};
 use super::settings::Settings;
-use super::state::{Node, Stand};
+use super::state::{Discard, Node, Stand};
+use super::stuck::{self, Silence};
 use super::users::{self, Owner};
+use super::volume;
+use super::write_probe::WriteProbe;
 use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
 use crate::process::{Child, Program};
@@ -62,6 +65,25 @@ impl RedisInstance {
     #[must_use]
     pub fn dump(&self) -> PathBuf {
         self.data_dir.join("dump.rdb")
+    }
+
+    /// Empties the directory of the data. What was there is kept in `broken` beside it, in place of
+    /// what was put there before, if it must be or if there is room for twice as much as it takes:
+    /// a copy of the master's data and its log. Returns whether it is kept.
+    pub fn set_aside(&self, must_keep: bool) -> std::io::Result<bool> {
+        let broken = self.data_dir.with_file_name("broken");
+        if broken.exists() {
+            fs::remove_dir_all(&broken)?;
+        }
+        let keeps =
+            must_keep || volume::space(&self.data_dir)?.free >= 2 * volume::size(&self.data_dir)?;
+        if keeps {
+            fs::rename(&self.data_dir, &broken)?;
+        } else {
+            fs::remove_dir_all(&self.data_dir)?;
+        }
+        self.prepare()?;
+        Ok(keeps)
     }
 
     fn config(&self, node: &Node) -> BootConfig {
@@ -115,6 +137,9 @@ impl RedisInstance {
 pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: CancellationToken) {
     let mut delays = RestartDelays::new(node.settings.restarts);
     while !stop.is_cancelled() {
+        if let Some(Discard { must_keep, done }) = node.take_discard() {
+            let _ = done.send(take_away(&node, &instance, must_keep).await);
+        }
         let started = Instant::now();
         history::forget_without_data(&node, &instance);
         match instance.program(&node).and_then(|program| program.start(&node.book.output("redis")))
@@ -124,6 +149,8 @@ pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: Cancel
                 run_once(&node, &instance, child, &stop).await;
             }
             Err(error) => {
+                node.redis_exited(Instant::now(), instance.has_append_only_file());
+                node.ended_with(Some(error.to_string()));
                 node.set_note(
                     "redis",
                     Some(format!("redis-server cannot be started ({error}); it is tried again")),
@@ -138,9 +165,25 @@ pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: Cancel
             .agent(&format!("redis-server is started again, fenced, in {} ms", pause.as_millis()));
         tokio::select! {
             () = stop.cancelled() => break,
+            () = node.asked_to_discard() => {}
             () = sleep(pause) => {}
         }
     }
+}
+
+/// Takes away what Redis does not start with, off the threads that everybody shares.
+async fn take_away(node: &Node, instance: &RedisInstance, must_keep: bool) -> std::io::Result<()> {
+    let own = instance.clone();
+    let kept = tokio::task::spawn_blocking(move || own.set_aside(must_keep))
+        .await
+        .map_err(std::io::Error::other)??;
+    node.starts_anew();
+    node.book.agent(if kept {
+        "what redis could not start with was put aside into `broken`"
+    } else {
+        "what redis could not start with was removed"
+    });
+    Ok(())
 }
 
 /// One life of one process.
@@ -156,6 +199,7 @@ async fn run_once(
         tokio::select! {
             exit = child.wait() => break exit,
             () = node.kill_redis.notified() => child.kill(),
+            () = node.asked_to_discard() => child.kill(),
             () = stop.cancelled() => {
                 stop_cleanly(node, &mut child).await;
                 break child.wait().await;
@@ -166,6 +210,8 @@ async fn run_once(
     // The last look must not come after the exit.
     let _ = looking.await;
     node.redis_exited(Instant::now(), instance.has_append_only_file());
+    child.last_output().await;
+    node.ended_with(node.book.last_of("redis"));
     // The volume may be slow, and nothing waits for it: the state says it already.
     let kept = node.clone();
     let _ = tokio::task::spawn_blocking(move || history::keep(&kept)).await;
@@ -210,8 +256,9 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
     let mut ticks = interval(node.settings.probe_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tracker = Tracker::default();
+    let mut writes = WriteProbe::default();
     let mut session: Option<Session> = None;
-    let mut answered: Option<Instant> = None;
+    let mut silence = Silence::default();
     loop {
         tokio::select! {
             () = alive.cancelled() => return,
@@ -232,16 +279,22 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             result = timeout(limit, look) => result,
         };
         if let Ok(Ok(Some(info))) = result {
-            let now = Instant::now();
-            answered = Some(now);
-            let redis = tracker.look(&info, node.following().as_ref(), now);
+            silence.ended(&info);
+            let mut redis = tracker.look(&info, node.following().as_ref(), Instant::now());
+            redis.health.refusal = writes.ask(&node, &redis).await;
             node.looked_at(redis, asked);
             refuse_what_is_held(&node, session.as_mut()).await;
         } else {
-            session = None;
-            // Not before its first answer: a long start is no failure.
-            if answered.is_some_and(|last| last.elapsed() >= limit) {
-                node.update(|state| state.redis.process = Process::Stuck);
+            if matches!(&result, Ok(Err(error)) if stuck::is_busy(error)) {
+                silence.says_busy(&node, session.as_mut()).await;
+            } else {
+                session = None;
+            }
+            if silence.lasts().is_some_and(|lasts| lasts >= limit) {
+                let busy = silence.busy();
+                node.update(|state| {
+                    (state.redis.process, state.redis.health.busy) = (Process::Stuck, busy);
+                });
             }
         }
         node.looked();

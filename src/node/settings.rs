@@ -36,8 +36,10 @@ pub struct Settings {
     pub hosts_file: PathBuf,
     /// Time between two looks at Redis.
     pub probe_interval: Duration,
-    /// Redis that does not answer for so long counts as stuck.
+    /// Redis that does not answer for so long is said not to answer.
     pub stuck_after: Duration,
+    /// Redis may keep everybody waiting for so long, where the operator says nothing.
+    pub patience: Duration,
     /// A fence holds writes back for so long, then they are refused.
     pub hold_writes: Duration,
     /// Another agent on the same volume has so long to go.
@@ -71,6 +73,7 @@ impl Settings {
             hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
             probe_interval: Duration::from_millis(250),
             stuck_after: Duration::from_secs(2),
+            patience: Duration::from_secs(30),
             // As long as a switchover may take.
             hold_writes: Duration::from_secs(10),
             // Twice what Kubernetes gives a container that is being replaced.

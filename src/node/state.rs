@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::commands::Memory;
 use super::forwarder::Egress;
@@ -27,6 +27,17 @@ use crate::model::time::UnixMs;
 /// A note, bytes: other programs word parts of them.
 const LONGEST_NOTE: usize = 500;
 
+/// The keeper of Redis is asked to take the data away that it does not start with.
+pub struct Discard {
+    /// They are kept aside, whatever room is left.
+    pub must_keep: bool,
+    /// What came of it.
+    pub done: oneshot::Sender<std::io::Result<()>>,
+}
+
+/// A redis that has answered for so long has started.
+const GOOD_START: Duration = Duration::from_secs(10);
+
 /// What the parts of the agent share: the state that is shown, and what changes it.
 pub struct Node {
     /// Paths, ports, time-outs.
@@ -47,6 +58,8 @@ pub struct Node {
     pub accepting: tokio::sync::Mutex<bool>,
     /// Asks the keeper of Redis to kill it.
     pub kill_redis: Notify,
+    discard_asked: Notify,
+    discard: Mutex<Option<Discard>>,
     look_now: Notify,
     looks: watch::Sender<u64>,
     state: watch::Sender<NodeState>,
@@ -63,6 +76,9 @@ struct Shared {
     applied: Applied,
     known: Option<Known>,
     notes: BTreeMap<&'static str, String>,
+    /// Since when the present redis process has its data and answers.
+    serving: Option<Instant>,
+    patience: Duration,
 }
 
 impl Shared {
@@ -158,6 +174,8 @@ impl Node {
             egress,
             accepting: tokio::sync::Mutex::new(true),
             kill_redis: Notify::new(),
+            discard_asked: Notify::new(),
+            discard: Mutex::default(),
             look_now: Notify::new(),
             looks: watch::Sender::new(0),
             state: shown,
@@ -265,6 +283,13 @@ impl Node {
             // That writes are held is not to be seen from outside.
             state.redis.fenced |= shared.applied.fenced.is_some();
             shared.advance(state, asked);
+            if state.redis.process == Process::Running && !state.redis.loading {
+                let serving = shared.serving.get_or_insert_with(Instant::now);
+                if serving.elapsed() >= GOOD_START {
+                    state.failed_starts = 0;
+                    state.failed_start_line.clear();
+                }
+            }
             *state != before
         });
     }
@@ -316,6 +341,10 @@ impl Node {
             shared.nonces = Nonces::default();
             shared.following = None;
             shared.applied = Applied::default();
+            // A start that came to nothing. One that had served long enough was forgotten before.
+            if shared.serving.take().is_none_or(|since| died.duration_since(since) < GOOD_START) {
+                state.failed_starts = state.failed_starts.saturating_add(1);
+            }
             // Without a volume the data are gone with the process.
             let known = shared.known.take().filter(|_| self.identity.persistent);
             shared.known = known
@@ -338,6 +367,28 @@ impl Node {
             state.configured = String::new();
             state.refused.clear();
         });
+    }
+
+    /// What redis printed last before it ended.
+    pub fn ended_with(&self, line: Option<String>) {
+        let line = clipped(line.unwrap_or_default(), LONGEST_NOTE);
+        self.update(|state| {
+            if state.failed_starts > 0 {
+                state.failed_start_line = line;
+            }
+        });
+    }
+
+    /// How long redis may keep everybody waiting.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let known = self.shared().patience;
+        if known.is_zero() { self.settings.patience } else { known }
+    }
+
+    /// The operator's word about it; zero when it said nothing.
+    pub fn set_patience(&self, patience: Duration) {
+        self.shared().patience = patience;
     }
 
     /// Where the data stands.
@@ -370,6 +421,39 @@ impl Node {
             shared.notes.values().cloned().collect()
         };
         self.update(|state| state.notes = notes);
+    }
+
+    /// Asks the keeper of Redis to take its data away before the next start.
+    pub fn ask_to_discard(&self, must_keep: bool) -> oneshot::Receiver<std::io::Result<()>> {
+        let (done, answer) = oneshot::channel();
+        *self.discard.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Discard { must_keep, done });
+        self.discard_asked.notify_one();
+        answer
+    }
+
+    /// Waits until the data are to be taken away.
+    pub async fn asked_to_discard(&self) {
+        loop {
+            self.discard_asked.notified().await;
+            // What was asked may have been done before anybody waited.
+            if self.discard.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                return;
+            }
+        }
+    }
+
+    /// What is to be taken away now.
+    pub fn take_discard(&self) -> Option<Discard> {
+        self.discard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Starts are counted anew.
+    pub fn starts_anew(&self) {
+        self.update(|state| {
+            state.failed_starts = 0;
+            state.failed_start_line.clear();
+        });
     }
 
     /// Has Redis looked at without waiting for the next turn.

@@ -4,14 +4,21 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::state::Node;
+use crate::model::node::Space;
 
 /// Time between two tries.
 const TRY: Duration = Duration::from_millis(250);
+/// Time between two looks at the room that is left.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The volume cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +75,48 @@ pub async fn take(dir: &Path, limit: Duration, busy: impl FnOnce()) -> Result<Vo
         }
         sleep(TRY.min(limit.saturating_sub(waited))).await;
     }
+}
+
+/// Room on the volume that `dir` lies on.
+///
+/// # Errors
+/// It is not mounted any more.
+pub fn space(dir: &Path) -> io::Result<Space> {
+    let found = rustix::fs::statvfs(dir)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    // What is left for those who are not root: redis is one of them.
+    Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+}
+
+/// Bytes of the files below `dir`.
+///
+/// # Errors
+/// The file system says no.
+pub fn size(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        bytes += if found.is_dir() { size(&entry.path())? } else { found.len() };
+    }
+    Ok(bytes)
+}
+
+/// Shows the room on the data volume until `stop`.
+pub async fn keep_looking(node: Arc<Node>, stop: CancellationToken) {
+    let looking = async {
+        loop {
+            if node.identity.persistent {
+                let dir = node.settings.data_dir.clone();
+                // A volume that hangs is waited for by nobody else.
+                let found = tokio::task::spawn_blocking(move || space(&dir)).await;
+                let volume = found.ok().and_then(Result::ok);
+                node.update(|state| state.volume = volume);
+            }
+            sleep(LOOK).await;
+        }
+    };
+    stop.run_until_cancelled(looking).await;
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use crate::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
-    RedisState, RefusedSetting, Role,
+    AttachedReplica, Authority, Health, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
+    RedisState, RefusedSetting, Refusal, Role, Space, Unwritten,
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::model::text::{clipped, few};
@@ -56,6 +56,9 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         notes: few(state.notes, SENTENCES, SENTENCE),
         saved: few(state.saved, LIST, NAME),
         refused: state.refused.into_iter().take(SENTENCES).map(refused).collect(),
+        volume: state.volume.map(|v| Space { free: v.free_bytes, total: v.total_bytes }),
+        failed_starts: state.failed_starts,
+        failed_start_line: clipped(state.failed_start_line, SENTENCE),
     }
 }
 
@@ -79,9 +82,28 @@ fn path(path: wire::PeerPath) -> PeerPath {
     PeerPath { name: name(peer), kind, via: name(via), rtt_us, rx_bytes, tx_bytes }
 }
 
+fn health(redis: &wire::Redis) -> Health {
+    Health {
+        refusal: redis.refusal.clone().map(|r| Refusal {
+            code: name(r.code),
+            words: clipped(r.words, SENTENCE),
+            since_ms: r.since_ms,
+        }),
+        busy: redis.busy,
+        unwritten: Unwritten {
+            snapshot: redis.snapshot_failed,
+            log: redis.log_failed,
+            rewrite: redis.rewrite_failed,
+        },
+        maxmemory_bytes: redis.maxmemory_bytes,
+        syncs_in_a_row: redis.syncs_in_a_row,
+    }
+}
+
 fn redis(redis: wire::Redis) -> RedisState {
     let quorum = redis.quorum.unwrap_or_default();
     RedisState {
+        health: health(&redis),
         process: match redis.process() {
             wire::Process::Running => Process::Running,
             wire::Process::Stuck => Process::Stuck,
@@ -118,6 +140,7 @@ fn redis(redis: wire::Redis) -> RedisState {
                 state: name(r.state).into(),
                 offset: r.offset,
                 lag_seconds: r.lag_seconds,
+                behind_ms: r.behind_ms,
             })
             .collect(),
         min_replicas: quorum.min_replicas,
@@ -152,6 +175,7 @@ pub fn command(
         }
         Command::Save { label } => Wire::Save(wire::Save { label: label.clone() }),
         Command::Detach { drain_ms } => Wire::Detach(wire::Detach { drain_ms: *drain_ms }),
+        Command::Discard { must_keep } => Wire::Discard(wire::Discard { must_keep: *must_keep }),
         Command::Fence => Wire::Fence(wire::Fence {}),
         Command::Unfence { quorum: q } => Wire::Unfence(wire::Unfence { quorum: Some(quorum(*q)) }),
     };
@@ -179,6 +203,7 @@ fn configure(root: &RootSecret, settings: &NodeSettings) -> wire::Configure {
         maxmemory_bytes: settings.maxmemory_bytes,
         quorum: Some(quorum(settings.quorum)),
         replication_users: users(root, &settings.replicas),
+        stuck_after_seconds: settings.stuck_after_seconds,
     }
 }
 
@@ -222,6 +247,7 @@ mod tests {
                 wire::RefusedSetting { name: huge(), value: huge(), reason: huge() };
                 100
             ],
+            failed_start_line: huge(),
             history: Some(wire::History { replid: huge(), ..wire::History::default() }),
             mesh: Some(wire::Mesh {
                 backend_state: huge(),
@@ -240,6 +266,7 @@ mod tests {
                 replid2: huge(),
                 master_host: huge(),
                 replicas: vec![replica; 100],
+                refusal: Some(wire::Refusal { code: huge(), words: huge(), since_ms: 1 }),
                 ..wire::Redis::default()
             }),
             ..wire::NodeState::default()

@@ -235,6 +235,7 @@ pub fn describe(effect: &Effect) -> String {
             Command::Promote { .. } => "promote".to_owned(),
             Command::Follow { master_name, .. } => format!("point to {master_name}:"),
             Command::Save { label } => format!("keep the snapshot {label} of"),
+            Command::Discard { .. } => "drop the broken data of".to_owned(),
             Command::Detach { .. } => "detach".to_owned(),
             Command::Fence => "fence".to_owned(),
             Command::Unfence { .. } => "unfence".to_owned(),

@@ -577,6 +577,10 @@ impl<'a> Check<'a> {
                     own.is_member() && own.quarantined.is_none() && &grant.incarnation == name;
                 self.expect(member, || format!("{name} follows, and may not be attached"));
             }
+            Command::Discard { .. } => {
+                let spared = !is_master && !own.is_candidate() && own.rebuilt.is_some();
+                self.expect(spared, || format!("{name} loses its data, and may be needed"));
+            }
             Command::Detach { .. } | Command::Fence => {
                 // A change that began and ended in one plan leaves no trace but its epoch.
                 let settled = after.change.is_none() && is_master;

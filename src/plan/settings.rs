@@ -6,7 +6,7 @@ use super::builder::PlanBuilder;
 use super::derived;
 use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::defaults;
-use crate::api::types::Spec;
+use crate::api::types::{Failover, Spec};
 use crate::api::{redis_settings, rules};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, RefusedSetting, Role};
@@ -136,6 +136,15 @@ pub fn grants(builder: &PlanBuilder<'_>) -> Vec<ReplicationGrant> {
     grants
 }
 
+/// What a node is told of `stuckAfter`: nothing where it is the default, which it knows.
+fn patience(spec: &Spec) -> u32 {
+    let wanted = spec.failover.stuck_after;
+    if wanted == Failover::default().stuck_after {
+        return 0;
+    }
+    u32::try_from(wanted.0.as_secs()).unwrap_or(u32::MAX)
+}
+
 /// The settings of one node; replication users exist on the master only.
 pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettings {
     let spec = builder.spec();
@@ -163,6 +172,7 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
             Quorum { min_replicas: 0, ..quorum(builder) }
         },
         replicas: if is_master { grants(builder) } else { Vec::new() },
+        stuck_after_seconds: patience(spec),
     };
     settings.generation = settings.generation_of();
     settings

@@ -102,6 +102,7 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
             redis.master_host.clone_from(master_name);
         }
         Command::Save { label } => state.saved.push(label.clone()),
+        Command::Discard { .. } => state.failed_starts = 0,
         Command::Detach { .. } => {
             (redis.role, redis.fenced, redis.link_up) = (Role::Replica, true, false);
             redis.master_host.clear();
@@ -150,6 +151,7 @@ fn attach(scene: &mut Scene) {
                 state: ReplicaState::Online,
                 offset: view.state.redis.offset,
                 lag_seconds: 0,
+                behind_ms: 0,
             })
             .collect();
     }

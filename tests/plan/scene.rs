@@ -370,6 +370,7 @@ impl Scene {
             state: ReplicaState::Online,
             offset: 100,
             lag_seconds: 0,
+            behind_ms: 0,
         });
         let attached = attached.collect();
         let master = self.record.master.as_ref().expect("a master").incarnation.clone();

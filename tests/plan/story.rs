@@ -397,6 +397,9 @@ fn command(command: &Command) -> String {
             format!("follow {master}{}", if *save_first { ", keep a snapshot before" } else { "" })
         }
         Command::Save { label } => format!("save as {label}"),
+        Command::Discard { must_keep } => {
+            format!("drop what redis does not start with, keep it: {must_keep}")
+        }
         Command::Detach { drain_ms } => format!("detach, drain for {drain_ms} ms at most"),
         Command::Fence => "fence".to_owned(),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),

@@ -284,6 +284,7 @@ impl Node {
             notes: Vec::new(),
             saved: self.saved.clone(),
             refused: self.refused.clone(),
+            ..NodeState::default()
         }
     }
 
@@ -311,6 +312,7 @@ impl Node {
                     state: ReplicaState::Online,
                     offset: 0,
                     lag_seconds: u32::try_from(now.saturating_sub(*at) / 1000).unwrap(),
+                    behind_ms: 0,
                 })
                 .collect(),
             min_replicas: self.min_replicas,
@@ -383,6 +385,7 @@ impl Node {
             Command::Fence(_) => self.min_replicas = FENCED,
             Command::Unfence(u) => self.set_quorum(u.quorum),
             Command::Save(s) => self.saved.push(s.label),
+            Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
         }
         Ok(())
     }
