@@ -31,7 +31,8 @@ use super::schema::words;
 )]
 #[strum(ascii_case_insensitive)]
 pub enum ConditionType {
-    /// One master, all replicas in sync, no change of master in progress.
+    /// An application can write now, and a failover would find a candidate: one master that takes
+    /// writes, all replicas in sync, no change of master in progress.
     Ready,
     /// Something is being done or waited for.
     Progressing,
@@ -105,6 +106,11 @@ pub enum Reason {
     AllInSync,
     /// Fewer nodes than wanted are master or in sync, or the master is being changed.
     NodesNotReady,
+    // Ready, and Degraded.
+    /// The master answers and takes no writes.
+    WritesRefused,
+    /// A replica is further behind the master than `failover.maxLag`.
+    ReplicaLagging,
     // Progressing.
     /// Steps are being carried out.
     Reconciling,
@@ -183,6 +189,19 @@ pub enum Reason {
     EffectFailing,
     /// An escrow was filled several times and still pays for too short a time.
     TopUpStalled,
+    /// A node's data volume is full, or nearly so.
+    VolumeFull,
+    /// A node's redis could not write its snapshot or its append-only file.
+    PersistenceFailing,
+    /// The master has used its memory, and nothing may be evicted.
+    MemoryFull,
+    /// A node's redis ends again and again as soon as it was started.
+    RedisCrashLooping,
+    /// A node's redis runs and answers nobody: it is frozen, or a command takes very long.
+    RedisStuck,
+    /// The master does not answer, and is not replaced yet, because others were lately for the same
+    /// cause.
+    FailoverPaused,
     /// The record names a deployment that carries another name on the chain.
     ForeignDeployment,
     /// The wallet pays for deployments that are in no record.
@@ -408,6 +427,10 @@ pub enum EventReason {
     SwitchoverRolledBack,
     /// A switchover is over.
     SwitchoverCompleted,
+    /// A master whose volume takes no more writes gives way to a replica.
+    MasterRelieved,
+    /// What a replica cannot start with is dropped: it copies the master's data anew.
+    ReplicaRebuilt,
     /// After the loss of the master the newest history that is left was chosen.
     ColdStart,
     /// No node that is left holds data: the cluster starts empty.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::defaults;
-use super::quantity::{Bytes, Span};
+use super::quantity::Bytes;
 use super::types::{API_VERSION, Failover, KIND, RedisCluster, Resources, Runway, Spec};
 use crate::model::money::Uact;
 

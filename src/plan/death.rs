@@ -8,9 +8,9 @@ use crate::api::conditions::{KnownBy, Reason};
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Process, Role};
-use crate::model::record::Promotion;
+use crate::model::record::{Promotion, Repeats};
 use crate::model::status_page::PageView;
-use crate::model::time::UnixMs;
+use crate::model::time::{Backoff, UnixMs};
 
 /// A master that is given up.
 pub struct Death {
@@ -20,7 +20,17 @@ pub struct Death {
     pub witnesses: Vec<String>,
     /// Why it takes no writes any more, where that is known with the death.
     pub fenced: Option<String>,
+    /// Its process lives, by somebody's word: it may hang, or nobody reaches it.
+    pub alive: bool,
 }
+
+/// Between failovers from masters that live, as Sentinel's failover-timeout. A client that sends
+/// the same long script again after each move would move the master for ever.
+const PAUSES: Backoff = Backoff { first: Duration::from_mins(3), longest: Duration::from_mins(30) };
+/// After so long without another one they count from the beginning.
+const FORGOTTEN: Duration = Duration::from_hours(1);
+/// An agent says that its redis does not answer when it has not for so long.
+const NOTICED: Duration = Duration::from_secs(2);
 
 enum Verdict {
     Alive,
@@ -34,10 +44,76 @@ pub fn watch(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> bool {
         Verdict::Alive => false,
         Verdict::Suspect => true,
         Verdict::Dead(death) => {
-            failover::start(builder, promotion, death);
+            if !death.alive {
+                failover::start(builder, promotion, death);
+            } else if !too_soon(builder, promotion, &death) {
+                let epoch = builder.record.epoch;
+                failover::start(builder, promotion, death);
+                if builder.record.epoch > epoch {
+                    count(builder);
+                }
+            }
             true
         }
     }
+}
+
+/// Another master that lived was replaced a short time ago: this one is waited for, unless a person
+/// says otherwise.
+fn too_soon(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: &Death) -> bool {
+    let Some(repeats) = builder.record.repeats else { return false };
+    let pause = PAUSES.delay(repeats.count.saturating_sub(1));
+    if builder.loss_accepted() || builder.now().passed(repeats.last, pause) {
+        return false;
+    }
+    let (name, until) = (&promotion.incarnation, repeats.last + pause);
+    let command = builder.accept_loss_command();
+    let message = format!(
+        "{name} is not replaced before {until} ({}): {} masters that lived were replaced in a row, the last one at {}, and the cause may follow the applications: look for a long script or command (SLOWLOG GET); `{command}` does not wait",
+        death.reason, repeats.count, repeats.last
+    );
+    builder.problem(Reason::FailoverPaused, message);
+    builder.wait(format!("{name} to answer again"), repeats.last, Some(pause), "it is replaced");
+    true
+}
+
+fn count(builder: &mut PlanBuilder<'_>) {
+    let now = builder.now();
+    let before = builder.record.repeats.filter(|r| !now.passed(r.last, FORGOTTEN));
+    let count = before.map_or(0, |r| r.count).saturating_add(1);
+    builder.record.repeats = Some(Repeats { count, last: now });
+}
+
+/// A redis that runs and answers nobody. What computes may come to an end, what does nothing counts
+/// like silence; neither is waited for before it was confirmed, because nobody uses it yet.
+fn stuck(
+    builder: &mut PlanBuilder<'_>,
+    promotion: &Promotion,
+    busy: bool,
+    since: UnixMs,
+    witness: &str,
+) -> Verdict {
+    let name = &promotion.incarnation;
+    let failover = &builder.spec().failover;
+    let (limit, how) = if busy {
+        (failover.stuck_after.0, "computes (a script, or a command over very many keys) and")
+    } else {
+        (failover.stuck_after.0.min(failover.down_after.0), "is frozen or starved and")
+    };
+    if promotion.confirmed && !builder.now().passed(since, limit) && !builder.loss_accepted() {
+        builder.problem(
+            Reason::RedisStuck,
+            format!("redis of the master {name} {how} answers nobody since {since}"),
+        );
+        builder.wait(format!("redis of {name} to answer"), since, Some(limit), "it is replaced");
+        return Verdict::Suspect;
+    }
+    Verdict::Dead(Death {
+        reason: "its redis no longer answers".to_owned(),
+        witnesses: vec![format!("{witness} of {name}")],
+        fenced: None,
+        alive: true,
+    })
 }
 
 fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
@@ -45,6 +121,15 @@ fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     let view = builder.view(name);
     // The last word of an agent that is gone: its redis had exited, and a start is fenced.
     if let Some(view) = view.filter(|v| v.connected || v.state.redis.process == Process::Exited) {
+        if view.state.redis.process == Process::Stuck {
+            let noticed = builder.incarnation(name).and_then(|i| i.redis_down);
+            let since = noticed
+                .unwrap_or(builder.now())
+                .0
+                .saturating_sub(u64::try_from(NOTICED.as_millis()).unwrap_or_default());
+            let busy = view.state.redis.health.busy;
+            return stuck(builder, promotion, busy, UnixMs(since), "agent");
+        }
         let verdict = by_agent(name, &view.state, promotion);
         return match verdict {
             Verdict::Alive => by_chain(builder, promotion),
@@ -53,9 +138,11 @@ fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     }
     let heard = derived::last_heard(builder, name);
     let down_after = builder.spec().failover.down_after.0;
-    if let Some(dead) =
-        evidence::word(builder, name).and_then(|page| by_page(name, page, promotion))
-    {
+    let page = evidence::word(builder, name);
+    if page.is_some_and(|page| page.process == Process::Stuck) {
+        return stuck(builder, promotion, false, heard, "status page");
+    }
+    if let Some(dead) = page.and_then(|page| by_page(name, page, promotion)) {
         return dead;
     }
     if !builder.now().passed(heard, down_after) {
@@ -81,6 +168,7 @@ fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) ->
             reason: reason.to_owned(),
             witnesses: vec![format!("agent of {name}")],
             fenced,
+            alive: false,
         })
     };
     let started_again = |proof: String| died("its redis was started again", Some(proof));
@@ -88,7 +176,8 @@ fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) ->
         Process::Exited => {
             died("its redis exited", Some(format!("{name}'s agent says that its redis exited")))
         }
-        Process::Stuck => died("its redis no longer answers", None),
+        // It was looked at before.
+        Process::Stuck => Verdict::Alive,
         Process::Starting | Process::Running
             if !promotion.confirmed && !another_process(state, promotion) =>
         {
@@ -118,6 +207,7 @@ fn by_chain(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
             reason: why,
             witnesses: vec!["the chain".to_owned()],
             fenced: None,
+            alive: false,
         }),
         _ => Verdict::Alive,
     }
@@ -128,7 +218,7 @@ fn by_chain(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
 fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Option<Verdict> {
     let (reason, fenced) = match page.process {
         Process::Exited => ("its redis exited", true),
-        Process::Stuck => ("its redis no longer answers", false),
+        Process::Stuck => return None,
         Process::Starting | Process::Running if !promotion.confirmed => return None,
         Process::Starting => ("its redis was started again", true),
         Process::Running if page.role == Role::Replica || page.fenced => {
@@ -143,6 +233,7 @@ fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Op
         reason: reason.to_owned(),
         witnesses: vec![format!("status page of {name}")],
         fenced,
+        alive: false,
     }))
 }
 
@@ -164,7 +255,7 @@ fn by_silence(
     let mut witnesses = vec![format!("operator (silent since {heard})")];
     let reason = format!("it has been silent for {} s", builder.now().since(heard).as_secs());
     if builder.record.untouched && candidates::members(builder, name).is_empty() {
-        return Verdict::Dead(Death { reason, witnesses, fenced: None });
+        return Verdict::Dead(Death { reason, witnesses, fenced: None, alive: false });
     }
     let mut lost = 0usize;
     for replica in &recorded {
@@ -197,7 +288,9 @@ fn by_silence(
     // A lease that is gone is no silence that may end.
     let gone = matches!(derived::stage(builder, name), derived::Stage::Lost(_));
     if lost >= majority || minority_may || gone {
-        return Verdict::Dead(Death { reason, witnesses, fenced: None });
+        let alive = !gone
+            && evidence::word(builder, name).is_some_and(|page| page.process == Process::Running);
+        return Verdict::Dead(Death { reason, witnesses, fenced: None, alive });
     }
     let command = builder.accept_loss_command();
     let message = if recorded.is_empty() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
-use super::{control, devices, give_up, placement, rejoin};
+use super::{control, devices, give_up, placement, rejoin, repair};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
@@ -45,7 +45,13 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
     if let (None, Some(id)) = (&incarnation.device, derived::own_device(builder, name)) {
         builder.change(name, |i| i.device = Some(id));
     }
-    if builder.connected(name).is_some_and(|s| s.redis.process == Process::Running) {
+    let Some(state) = builder.connected(name) else { return };
+    let loops = repair::loops(state);
+    if loops {
+        repair::repair(builder, name, incarnation, state);
+    }
+    // One that loads what it will end with does not run.
+    if state.redis.process == Process::Running && !(loops && state.redis.loading) {
         builder.change(name, |i| i.redis_down = None);
         if !incarnation.is_member() {
             // What was tried in its place before is over: it runs.
@@ -69,11 +75,13 @@ fn redis_down(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation
         .connected(name)
         .and_then(|s| s.notes.first().cloned())
         .map_or(String::new(), |note| format!(" ({note})"));
+    let stuck = builder.connected(name).is_some_and(|s| s.redis.process == Process::Stuck);
+    let does = if stuck { "answer" } else { "run" };
     let logs =
         format!("akash-redis logs {} {}", builder.input.cluster.metadata.name, incarnation.ordinal);
     builder.problem(
         Reason::RedisDown,
-        format!("redis of {name} does not run since {since}{said}; `{logs}` says why"),
+        format!("redis of {name} does not {does} since {since}{said}; `{logs}` says why"),
     );
     if builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
         // Who may take its place is decided elsewhere; nothing of it is given up before.

@@ -20,6 +20,7 @@ mod failing;
 mod failover;
 mod fence;
 mod give_up;
+mod health;
 pub mod invariants;
 mod leases;
 mod money;
@@ -27,6 +28,7 @@ mod paths;
 mod placement;
 mod quarantine;
 mod rejoin;
+mod repair;
 mod roles;
 mod rollout;
 mod settings;
@@ -182,6 +184,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     // A paused cluster keeps its data too.
     if !deleting {
         top_up::fill(&mut builder);
+        health::report(&mut builder);
     }
     settings::report(&mut builder);
     failing::report(&mut builder);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{death, derived, elect, failover, quarantine, settings, switchover};
+use super::{death, derived, elect, failover, health, quarantine, settings, switchover};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeState, Process, ReplicaState, Role};
+use crate::model::node::{AttachedReplica, NodeState, Process, ReplicaState, Role};
 use crate::model::record::{Change, Incarnation, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
@@ -50,7 +50,10 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
     }
     forget_former_members(builder);
     follow(builder);
-    asked_for(builder);
+    health::relieve(builder);
+    if builder.record.change.is_none() {
+        asked_for(builder);
+    }
 }
 
 /// A cluster without a master. Without data the first node that is ready becomes it.
@@ -240,14 +243,22 @@ pub fn attached(master: &NodeState, name: &IncarnationName, replica: &NodeState)
 /// The master counts this replica: it is online there, and was heard within max-lag. It is known by
 /// its mesh name, or by the one it had when it attached, which began with the incarnation's.
 fn counted(master: &NodeState, name: &IncarnationName, replica: Option<&NodeState>) -> bool {
+    attachment(master, name, replica).is_some_and(|r| {
+        r.state == ReplicaState::Online && r.lag_seconds <= master.redis.max_lag_seconds
+    })
+}
+
+/// What the master says of a replica: of its best link, where an old one did not end yet.
+pub fn attachment<'a>(
+    master: &'a NodeState,
+    name: &IncarnationName,
+    replica: Option<&NodeState>,
+) -> Option<&'a AttachedReplica> {
     let known = |announced: &str| {
         replica.is_some_and(|s| s.mesh.dns_name == announced) || announced.starts_with(&name.0)
     };
-    master.redis.replicas.iter().any(|r| {
-        known(&r.name)
-            && r.state == ReplicaState::Online
-            && r.lag_seconds <= master.redis.max_lag_seconds
-    })
+    let links = master.redis.replicas.iter().filter(|r| known(&r.name));
+    links.min_by_key(|r| (r.state != ReplicaState::Online, r.lag_seconds))
 }
 
 /// By the master's own word it does not count this replica, and others suffice it for a write, or

@@ -2,7 +2,7 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, money, paths, placement, settings};
+use super::{evidence, health, money, paths, placement, settings};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -155,7 +155,7 @@ fn connected_phase(
     if master.is_some_and(|p| &p.incarnation == name && p.confirmed) {
         return (Phase::Master, note);
     }
-    if incarnation.is_candidate() && state.redis.link_up {
+    if incarnation.is_candidate() && health::follows(builder, name, state) {
         return (Phase::Replica, note);
     }
     if incarnation.is_member() && state.redis.sync_in_progress {
@@ -224,23 +224,7 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
 }
 
 fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
-    let wanted = builder.spec().nodes as usize;
-    let masters = nodes.iter().filter(|n| n.phase == Phase::Master).count();
-    let replicas = nodes.iter().filter(|n| n.phase == Phase::Replica).count();
-    let whole = masters == 1 && replicas + 1 >= wanted && builder.record.change.is_none();
-    let ready = if whole {
-        (
-            ConditionStatus::True,
-            Reason::AllInSync,
-            format!("1 master and {replicas} replicas in sync"),
-        )
-    } else {
-        (
-            ConditionStatus::False,
-            Reason::NodesNotReady,
-            format!("{masters} master and {replicas} replicas in sync, {wanted} nodes wanted"),
-        )
-    };
+    let ready = health::ready(builder, nodes);
     let progressing = match (builder.spec().paused, builder.steps.first(), builder.waits.first()) {
         (true, ..) => (
             ConditionStatus::False,
@@ -280,7 +264,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [Reason; 9] = [
+const NAMED_FIRST: [Reason; 15] = [
     Reason::OperatorOffMesh,
     Reason::DevicesMissing,
     Reason::NoMaster,
@@ -290,6 +274,12 @@ const NAMED_FIRST: [Reason; 9] = [
     Reason::MasterDownUnconfirmed,
     Reason::MasterUnreachable,
     Reason::MasterLost,
+    Reason::FailoverPaused,
+    Reason::RedisStuck,
+    Reason::VolumeFull,
+    Reason::MemoryFull,
+    Reason::PersistenceFailing,
+    Reason::WritesRefused,
 ];
 
 /// All problems, the worst one first; its word is the reason.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, roles, settings};
+use super::{derived, health, roles, settings};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -21,7 +21,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let well = builder.connected(source).is_some_and(|s| roles::is_master_of(s, promotion.epoch));
     let ready = builder.connected(target).is_some_and(|s| {
         derived::running(&s.redis) && s.redis.link_up && !s.redis.sync_in_progress
-    });
+    }) && health::lag(builder, target).is_none();
     let leaves = matches!(derived::stage(builder, source), derived::Stage::Lost(_));
     if !well || !ready || leaves {
         builder.problem(

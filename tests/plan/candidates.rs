@@ -248,8 +248,8 @@ fn the_masters_last_word_is_heeded() {
         (
             "it hangs: its last word of its offset is no history",
             |s| {
+                s.hangs(0, 10);
                 s.node(0, |v| {
-                    v.state.redis.process = Process::Stuck;
                     v.state.redis.offset = 200;
                     v.state.history = None;
                 });

@@ -29,10 +29,39 @@ fn process(process: Process) -> impl Fn(&mut Scene) {
 #[test]
 fn an_agents_word_is_final() {
     let again = Some(("its redis was started again", true));
-    let rows: [(&str, &dyn Fn(&mut Scene), Option<(&str, bool)>); 10] = [
+    let busy = |s: &mut Scene| s.node(0, |v| v.state.redis.health.busy = true);
+    let hangs = Some(("its redis no longer answers", false));
+    let rows: [(&str, &dyn Fn(&mut Scene), Option<(&str, bool)>); 15] = [
         ("a master that runs", &|_| {}, None),
         ("it exited", &process(Process::Exited), Some(("its redis exited", true))),
-        ("it hangs", &process(Process::Stuck), Some(("its redis no longer answers", false))),
+        ("it hangs since a moment", &process(Process::Stuck), None),
+        ("it is frozen, for less than downAfter", &|s| s.hangs(0, 7), None),
+        ("it is frozen for downAfter", &|s| s.hangs(0, 8), hangs),
+        (
+            "it computes, for less than stuckAfter",
+            &|s| {
+                s.hangs(0, 27);
+                busy(s);
+            },
+            None,
+        ),
+        (
+            "it computes for stuckAfter",
+            &|s| {
+                s.hangs(0, 28);
+                busy(s);
+            },
+            hangs,
+        ),
+        (
+            "it computes, and a person does not wait",
+            &|s| {
+                s.hangs(0, 5);
+                busy(s);
+                s.annotate(ACCEPT_LOSS, "1");
+            },
+            hangs,
+        ),
         ("it starts", &process(Process::Starting), again),
         ("it loads", &|s| s.node(0, |v| v.state.redis.loading = true), again),
         ("it is a replica", &|s| s.node(0, |v| v.state.redis.role = Role::Replica), again),
@@ -161,13 +190,7 @@ fn a_master_whose_lease_is_gone_is_dead_when_another_has_its_data() {
 fn a_signed_page_says_what_a_silent_agent_cannot() {
     let rows: [(&str, Process, Role, bool, Option<(&str, bool)>); 6] = [
         ("exited", Process::Exited, Role::Unknown, true, Some(("its redis exited", true))),
-        (
-            "hangs",
-            Process::Stuck,
-            Role::Master,
-            false,
-            Some(("its redis no longer answers", false)),
-        ),
+        ("hangs", Process::Stuck, Role::Master, false, None),
         (
             "starts",
             Process::Starting,
@@ -200,6 +223,11 @@ fn a_signed_page_says_what_a_silent_agent_cannot() {
         let expected = expected.map(|(reason, fenced)| (reason.to_owned(), witnesses, fenced));
         assert_eq!(death(&scene), expected, "{what}");
     }
+    let mut scene = Scene::three();
+    scene.silent(0, 10);
+    scene.inventory.pages.insert(name(0), page(0, |p| p.process = Process::Stuck));
+    let (reason, ..) = death(&scene).expect("it hangs for downAfter");
+    assert_eq!(reason, "its redis no longer answers");
     // That of another start of the agent, and that of one that was not confirmed.
     for (chosen, confirmed, process, expected) in [
         ("boot-0", true, Process::Exited, Some(true)),

@@ -44,7 +44,7 @@ type Edit = fn(&mut Scene);
 
 #[test]
 fn an_epoch_begins_unless_somebody_who_cannot_be_asked_may_keep_the_old_master_writable() {
-    let hangs: Edit = |s| s.node(0, |v| v.state.redis.process = Process::Stuck);
+    let hangs: Edit = |s| s.hangs(0, 10);
     let rows: [(&str, Edit, bool); 7] = [
         ("all answer", |_| {}, true),
         ("one does not", |s| s.silent(2, 1), false),
@@ -106,7 +106,7 @@ fn an_epoch_begins_unless_somebody_who_cannot_be_asked_may_keep_the_old_master_w
 #[test]
 fn what_is_counted_is_written_down_before_anything_is_touched() {
     let mut scene = Scene::three();
-    scene.node(0, |v| v.state.redis.process = Process::Stuck);
+    scene.hangs(0, 10);
     scene.node(2, |v| v.state.redis.offset = 90);
     scene.cluster.spec.failover.when_minority = WhenMinority::Promote;
     let plan = scene.plan(NOW);

@@ -26,6 +26,7 @@ mod evidence;
 mod failover;
 mod fence;
 mod give_up;
+mod health;
 mod invariants;
 mod leases;
 mod money;

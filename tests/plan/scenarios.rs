@@ -157,7 +157,7 @@ fn forget(view: &mut NodeView, device: &Device) {
 fn quarantine() {
     let mut story = Story::new(Scene::whole());
     story.then("redis of the master hangs", A_MOMENT, |s| {
-        s.node(0, |v| v.state.redis.process = Process::Stuck);
+        s.hangs(0, 10);
     });
     story.obeyed("its device has the quarantine tag", A_MOMENT, |_| {});
     story.then("the replicas have lost it from their maps", secs(1), |s| {

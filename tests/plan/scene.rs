@@ -398,6 +398,12 @@ impl Scene {
         self.node(n, |v| (v.connected, v.heard) = (false, ago(seconds)));
     }
 
+    /// Redis of node `n` runs and has answered nobody for this many seconds, and two more.
+    pub fn hangs(&mut self, n: u32, seconds: u64) {
+        self.node(n, |v| v.state.redis.process = Process::Stuck);
+        self.incarnation(n).redis_down = Some(ago(seconds));
+    }
+
     /// Puts another report in the place of a node's last one.
     pub fn heard(&mut self, n: u32, view: NodeView) {
         self.inventory.nodes.insert(name(n), view);

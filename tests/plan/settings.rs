@@ -244,7 +244,7 @@ fn a_promotion_is_sent_with_what_the_others_can_meet() {
 
 #[test]
 fn what_may_be_in_force_on_a_master_is_what_is_known_of_it() {
-    let hangs = |s: &mut Scene| s.node(0, |v| v.state.redis.process = Process::Stuck);
+    let hangs = |s: &mut Scene| s.hangs(0, 10);
     let rows: [(&str, Edit, Option<(u32, u32)>); 6] = [
         ("by the record", |_| {}, Some((1, 8))),
         ("by its last report", |s| s.master().quorum = None, Some((1, 8))),
