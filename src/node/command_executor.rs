@@ -498,18 +498,23 @@ async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), Contro
     if limit.is_zero() { Ok(()) } else { timeout(limit, work).await.unwrap_or(Ok(())) }
 }
 
+/// Somebody may use it, or it may be in sync: what starts, loads, or is a replica without a link
+/// does not.
+fn serves(redis: &RedisState) -> bool {
+    let idle = redis.loading || (redis.role == Role::Replica && !redis.link_up);
+    redis.process == Process::Stuck || (redis.process == Process::Running && !idle)
+}
+
 /// Whether Redis is in a state in which the order makes sense.
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
     if matches!(order, Order::Detach { .. } | Order::Fence) {
         return Ok(());
     }
     if matches!(order, Order::Discard { .. }) {
-        let starts = matches!(redis.process, Process::Exited | Process::Starting)
-            || (redis.process == Process::Running && redis.loading);
-        return if starts {
-            Ok(())
-        } else {
+        return if serves(redis) {
             Err("redis runs here with its data: nothing is dropped")
+        } else {
+            Ok(())
         };
     }
     if redis.process != Process::Running {

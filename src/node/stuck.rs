@@ -70,7 +70,9 @@ impl Silence {
 /// A script runs and keeps everybody waiting.
 #[must_use]
 pub fn is_busy(error: &ControlError) -> bool {
-    matches!(error, ControlError::Redis(error) if error.code() == Some("BUSY"))
+    let ControlError::Redis(error) = error else { return false };
+    let said = error.clone().into_server_errors();
+    said.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "BUSY"))
 }
 
 fn uses(since: Instant, pid: i64, before: Option<u64>) -> bool {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::death::Death;
-use super::{candidates, derived, elect, fence, roles, settings};
+use super::{candidates, derived, elect, fence, repair, roles, settings};
 use crate::api::conditions::{EventReason, Reason};
+use crate::api::defaults;
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Change, Failover, FailoverReport, Fence, Promotion};
+use crate::model::record::{Change, Eligible, Failover, FailoverReport, Fence, Promotion};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 
@@ -28,6 +29,9 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         return;
     }
     if elect::promote_again(builder, promotion, &death.reason, &count.eligible) {
+        return;
+    }
+    if death.fenced.is_some() && waits_for_its_data(builder, promotion, &count.eligible) {
         return;
     }
     let quorum = settings::bound(builder, promotion);
@@ -65,6 +69,48 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
     }
     builder.record.change = Some(Change::Failover(failover.clone()));
     advance(builder, &failover);
+}
+
+/// The old master's redis exited, and everybody who could take over is far behind what it had: its
+/// log has all of that, and it may be back with it within downAfter.
+fn waits_for_its_data(
+    builder: &mut PlanBuilder<'_>,
+    promotion: &Promotion,
+    eligible: &[Eligible],
+) -> bool {
+    let (old, failover) = (&promotion.incarnation, &builder.spec().failover);
+    let Some(state) = builder.connected(old).filter(|s| s.boot_id == promotion.boot_id) else {
+        return false;
+    };
+    let starts =
+        state.redis.loading || matches!(state.redis.process, Process::Exited | Process::Starting);
+    let Some(down) = builder.incarnation(old).and_then(|i| i.redis_down) else { return false };
+    let had = state.history.as_ref().filter(|h| h.epoch == promotion.epoch).map(|h| h.offset);
+    let best = eligible.iter().map(|e| e.offset).max();
+    let lacks = had.zip(best).map_or(0, |(had, best)| u64::try_from(had - best).unwrap_or(0));
+    let waits = starts
+        && defaults::append_only(builder.spec())
+        && lacks > failover.max_lag.0
+        && !repair::loops(state)
+        && !builder.loss_accepted()
+        && !builder.now().passed(down, failover.down_after.0);
+    if waits {
+        let limit = failover.down_after.0;
+        builder.problem(
+            Reason::ReplicaLagging,
+            format!(
+                "redis of the master {old} exited, and the furthest replica lacks {} MiB of what it had, more than failover.maxLag: it is waited for until it is back with its own data",
+                lacks.div_ceil(1 << 20)
+            ),
+        );
+        builder.wait(
+            format!("{old} to be back with its own data"),
+            down,
+            Some(limit),
+            "the furthest replica is promoted all the same",
+        );
+    }
+    waits
 }
 
 /// One step further: let arrive what is in flight, detach, fence, choose, promote, report.

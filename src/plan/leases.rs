@@ -47,7 +47,7 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
     }
     let Some(state) = builder.connected(name) else { return };
     let loops = repair::loops(state);
-    if loops {
+    if repair::broken(state) {
         repair::repair(builder, name, incarnation, state);
     }
     // One that loads what it will end with does not run.

@@ -1,4 +1,5 @@
-//! A redis that ends again and again as soon as it was started: its data are broken, or do not fit.
+//! A redis that ends again and again as soon as it was started, or finds no room for a full sync:
+//! its data are broken, or do not fit.
 //! A replica's are dropped and copied anew; when that does not help, its node is replaced.
 
 use std::time::Duration;
@@ -7,7 +8,7 @@ use super::builder::{Blame, PlanBuilder};
 use super::{give_up, health, roles};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
-use crate::model::node::NodeState;
+use crate::model::node::{NodeState, Role, Space};
 use crate::model::record::{Incarnation, Membership};
 use crate::model::step::Command;
 
@@ -19,6 +20,20 @@ const AGAIN: Duration = Duration::from_hours(1);
 /// It ends as soon as it was started, and has several times.
 pub fn loops(state: &NodeState) -> bool {
     state.failed_starts >= health::SEVERAL
+}
+
+/// A replica whose full syncs find no room: what it has is of no use to anybody and in the way.
+fn chokes(state: &NodeState) -> bool {
+    let redis = &state.redis;
+    redis.role == Role::Replica
+        && !redis.link_up
+        && redis.health.syncs_in_a_row >= health::SEVERAL
+        && state.volume.is_some_and(Space::is_short)
+}
+
+/// What it has keeps it from being a replica.
+pub fn broken(state: &NodeState) -> bool {
+    loops(state) || chokes(state)
 }
 
 /// Says that it does, and drops what it does not start with: of a replica alone, and only while
@@ -35,9 +50,14 @@ pub fn repair(
         "" => String::new(),
         line => format!(", at last with \"{line}\""),
     };
-    let trouble =
-        format!("redis of {name} ended {times} times in a row as soon as it was started{said}");
-    builder.problem(Reason::RedisCrashLooping, format!("{trouble}; `{logs}` has all of it"));
+    let trouble = if loops(state) {
+        format!("redis of {name} ended {times} times in a row as soon as it was started{said}")
+    } else {
+        format!("the volume of {name} has no room for a full sync")
+    };
+    if loops(state) {
+        builder.problem(Reason::RedisCrashLooping, format!("{trouble}; `{logs}` has all of it"));
+    }
     let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let nothing_to_drop = builder.spec().resources.data.is_none();
     if is_master || nothing_to_drop || !incarnation.is_member() || incarnation.quarantined.is_some()
@@ -81,7 +101,7 @@ pub fn repair(
     builder.command(
         name,
         Command::Discard { must_keep },
-        "its redis does not start with what it has",
+        "what it has keeps its redis from being a replica",
     );
 }
 

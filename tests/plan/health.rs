@@ -271,7 +271,7 @@ fn dropped(plan: &Plan) -> Vec<(String, bool)> {
 #[test]
 fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
     let node = name(2).to_string();
-    let rows: [(&str, Edit, Option<bool>); 10] = [
+    let rows: [(&str, Edit, Option<bool>); 11] = [
         ("the others are whole", |_| {}, Some(false)),
         (
             "it loads, and will end",
@@ -286,6 +286,17 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
             "it may have what the master lacks",
             |s| s.node(2, |v| v.state.history = history("B", 200, 1, 0)),
             Some(true),
+        ),
+        (
+            "its full syncs find no room",
+            |s| {
+                full(s, 2);
+                s.node(2, |v| {
+                    (v.state.failed_starts, v.state.redis.process) = (0, Process::Running);
+                    v.state.redis.health.syncs_in_a_row = 3;
+                });
+            },
+            Some(false),
         ),
         ("two starts came to nothing", |s| s.node(2, |v| v.state.failed_starts = 2), None),
         ("the master is not heard", |s| s.silent(0, 1), None),
@@ -329,7 +340,7 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
         } else {
             assert!(own.rebuilt.is_some() && !own.is_candidate(), "{what}: nobody counts on it");
         }
-        let loops = what != "two starts came to nothing";
+        let loops = scene.inventory.nodes[&name(2)].state.failed_starts >= 3;
         assert_eq!(told(&plan, Reason::RedisCrashLooping), loops, "{what}: {:?}", degraded(&plan));
     }
 }
@@ -343,4 +354,47 @@ fn the_last_one_with_data_keeps_them() {
     assert_eq!((dropped(&plan), given_up(&scene, &plan)), (vec![], vec![]));
     assert!(told(&plan, Reason::RedisCrashLooping), "{:?}", degraded(&plan));
     assert!(degraded(&plan).1.contains("Bad file format"), "{:?}", degraded(&plan));
+}
+
+#[test]
+fn a_master_whose_redis_exited_is_waited_for_when_nobody_else_has_its_data() {
+    let mib = 1_i64 << 20;
+    let rows: [(&str, &dyn Fn(&mut Scene), bool); 9] = [
+        ("both lack much", &|_| {}, true),
+        (
+            "it loads",
+            &|s| {
+                s.node(0, |v| {
+                    (v.state.redis.process, v.state.redis.loading) = (Process::Running, true);
+                })
+            },
+            true,
+        ),
+        ("one lacks little", &|s| s.node(1, |v| v.state.redis.offset = 100 + 40 * mib), false),
+        ("it may lack so much", &|s| s.cluster.spec.failover.max_lag.0 = 41 * MIB, false),
+        ("for downAfter", &|s| s.incarnation(0).redis_down = Some(ago(10)), false),
+        ("it does not start", &|s| s.node(0, |v| v.state.failed_starts = 3), false),
+        ("it is silent", &|s| s.silent(0, 1), false),
+        (
+            "it keeps no log",
+            &|s| {
+                s.cluster.spec.redis.config.insert("appendonly".into(), "no".into());
+            },
+            false,
+        ),
+        ("a person does not wait", &|s| s.annotate(ACCEPT_LOSS, "1"), false),
+    ];
+    for (what, edit, waits) in rows {
+        let mut scene = Scene::whole();
+        scene.node(0, |v| {
+            v.state.redis.process = Process::Exited;
+            v.state.history = history("A", 100 + 41 * mib, 1, 250);
+        });
+        scene.incarnation(0).redis_down = Some(ago(9));
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        assert_eq!(failing_over(&plan).is_none(), waits, "{what}");
+        assert_eq!(wait_for(&plan, "to be back with its own data").is_some(), waits, "{what}");
+        assert_eq!(plan.record.epoch == 1, waits, "{what}: nothing is touched");
+    }
 }
