@@ -220,11 +220,11 @@ fn a_fence_needs_no_room_on_the_volume() {
             .is_ok()
         {}
         bytes.truncate(100_000);
-        let text = String::from_utf8(vec![b'x'; bytes.len()]).unwrap();
+        let value = "x".repeat(bytes.len());
         let refused = async {
             while master.node.peek().redis.health.refusal.is_none() {
                 // Until the log cannot be written, which is tried each second.
-                let _ = master.write("k", &text).await;
+                let _ = master.write("k", &value).await;
             }
         };
         timeout(PATIENCE, refused).await.expect("it takes no writes");
