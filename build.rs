@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.sort();
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    // What is sent is the same each time: a walk of the simulation replays.
+    config.btree_map([".akash_redis.agent.v1.Configure.redis_config"]);
     // It carries a password; `src/wire` prints it without.
     config.skip_debug([".akash_redis.agent.v1.Follow"]);
     tonic_prost_build::configure()

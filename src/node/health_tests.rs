@@ -211,7 +211,7 @@ fn a_fence_needs_no_room_on_the_volume() {
         master.taken().await;
         // What Redis needs for its log is taken by others, as by its own log.
         let filler = master.node.settings.data_dir.join("filler");
-        let mut bytes = vec![0; 1 << 20];
+        let bytes = vec![0; 1 << 20];
         while std::fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -219,8 +219,7 @@ fn a_fence_needs_no_room_on_the_volume() {
             .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))
             .is_ok()
         {}
-        bytes.truncate(100_000);
-        let value = "x".repeat(bytes.len());
+        let value = "x".repeat(100_000);
         let refused = async {
             while master.node.peek().redis.health.refusal.is_none() {
                 // Until the log cannot be written, which is tried each second.

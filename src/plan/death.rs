@@ -176,8 +176,6 @@ fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) ->
         Process::Exited => {
             died("its redis exited", Some(format!("{name}'s agent says that its redis exited")))
         }
-        // It was looked at before.
-        Process::Stuck => Verdict::Alive,
         Process::Starting | Process::Running
             if !promotion.confirmed && !another_process(state, promotion) =>
         {
@@ -187,7 +185,8 @@ fn by_agent(name: &IncarnationName, state: &NodeState, promotion: &Promotion) ->
         Process::Running if redis.loading || redis.role == Role::Replica || redis.fenced => {
             started_again(format!("{name}'s redis is fenced, by its agent's word"))
         }
-        Process::Running => Verdict::Alive,
+        // One that hangs was looked at before.
+        Process::Running | Process::Stuck => Verdict::Alive,
     }
 }
 
@@ -218,13 +217,13 @@ fn by_chain(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
 fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Option<Verdict> {
     let (reason, fenced) = match page.process {
         Process::Exited => ("its redis exited", true),
-        Process::Stuck => return None,
         Process::Starting | Process::Running if !promotion.confirmed => return None,
         Process::Starting => ("its redis was started again", true),
         Process::Running if page.role == Role::Replica || page.fenced => {
             ("its redis was started again", true)
         }
-        Process::Running => return None,
+        // One that hangs was looked at before.
+        Process::Running | Process::Stuck => return None,
     };
     let its_own = promotion.boot_id.is_empty() || page.boot_id == promotion.boot_id;
     let fenced =
