@@ -130,6 +130,16 @@ impl Client {
         self.send(Method::POST, &format!("/{name}/scale"), Some(&Scale { nodes })).await
     }
 
+    /// Asks for nothing to be changed any more.
+    pub async fn pause(&self, name: &str) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/pause"), None::<&()>).await
+    }
+
+    /// Ends a pause.
+    pub async fn resume(&self, name: &str) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/resume"), None::<&()>).await
+    }
+
     /// Asks for a node to join the mesh again.
     pub async fn rejoin(&self, name: &str, request: &Rejoin) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/rejoin"), Some(request)).await

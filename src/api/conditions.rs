@@ -264,6 +264,21 @@ impl Reason {
                 | Self::Other
         )
     }
+
+    /// The cluster waits for a person's word that what nobody who answers holds may be lost
+    /// (`akash-redis failover NAME --accept-loss`).
+    #[must_use]
+    pub const fn ends_with_accepted_loss(self) -> bool {
+        matches!(
+            self,
+            Self::NoMaster
+                | Self::DataMissing
+                | Self::HistoryUnclear
+                | Self::FailoverBlocked
+                | Self::FailoverWaiting
+                | Self::MasterDownUnconfirmed
+        )
+    }
 }
 
 /// How far an incarnation has come.

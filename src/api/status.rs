@@ -27,6 +27,9 @@ pub struct Status {
     /// The last failover.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,
+    /// Reasons of everything that is wrong, the worst first, as `Degraded` tells them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Reason>,
 }
 
 impl Status {
@@ -34,6 +37,14 @@ impl Status {
     #[must_use]
     pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
         self.conditions.iter().find(|c| c.kind == kind)
+    }
+
+    /// Reasons of everything that is wrong.
+    pub fn problems(&self) -> impl Iterator<Item = Reason> {
+        // Older operators publish the worst one alone.
+        let worst = self.condition(ConditionType::Degraded);
+        let worst = worst.filter(|c| c.status == ConditionStatus::True).map(|c| c.reason);
+        worst.into_iter().chain(self.problems.iter().copied())
     }
 
     /// The condition of this type is there and true.

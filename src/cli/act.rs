@@ -1,9 +1,10 @@
 //! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`,
-//! `rejoin`, `close`, `delete`.
+//! `pause`, `resume`, `rejoin`, `close`, `delete`.
 
 use std::io::Write;
 
 use super::error::CliError;
+use super::read::Name;
 use super::{cluster_name, wait};
 use crate::api::quantity::Span;
 use crate::api_client::Client;
@@ -125,6 +126,22 @@ pub(super) async fn scale(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     Ok(writeln!(out, "{}", client.scale(&args.name, args.nodes).await?.message)?)
+}
+
+pub(super) async fn pause(
+    client: &Client,
+    args: Name,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    Ok(writeln!(out, "{}", client.pause(&args.name).await?.message)?)
+}
+
+pub(super) async fn resume(
+    client: &Client,
+    args: Name,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    Ok(writeln!(out, "{}", client.resume(&args.name).await?.message)?)
 }
 
 pub(super) async fn rejoin(

@@ -118,6 +118,10 @@ pub enum ClientCommand {
     Failover(act::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
+    /// Have the operator watch a cluster and change nothing, also when its master dies.
+    Pause(read::Name),
+    /// End a pause.
+    Resume(read::Name),
     /// Give a node whose device is gone from the tailnet a new key; it keeps its lease and its
     /// volume.
     Rejoin(act::Rejoin),
@@ -203,6 +207,8 @@ async fn execute(
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
         ClientCommand::Failover(args) => act::failover(client, args, out).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
+        ClientCommand::Pause(args) => act::pause(client, args, out).await,
+        ClientCommand::Resume(args) => act::resume(client, args, out).await,
         ClientCommand::Rejoin(args) => act::rejoin(client, args, out).await,
         ClientCommand::Close(args) => act::close(client, args, out).await,
         ClientCommand::Delete(args) => act::delete(client, args, out).await,

@@ -14,12 +14,15 @@ use super::*;
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::{Endpoint, Status};
 use crate::api::types::{MASTER, MIGRATE, RedisCluster};
+use crate::model::ids::IncarnationName;
+use crate::model::money::PricePerBlock;
+use crate::model::record::{Incarnation, Membership};
 use crate::model::time::UnixMs;
 use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Event, Events as _, Objects as _};
+use crate::store::{Event, Events as _, Objects as _, Records as _};
 
 /// An operator without a control loop: the test plays it.
 struct Operator {
@@ -98,6 +101,16 @@ impl Operator {
         self.run(&format!("apply -f {}", self.manifest(&spec))).await
     }
 
+    /// A node of the cluster has been heard.
+    async fn joined(&self) {
+        let stored = self.store.get("cache").await.unwrap();
+        let mut record = stored.record;
+        let mut incarnation = Incarnation::new(0, 7, UnixMs(0), 0, PricePerBlock(1));
+        incarnation.raise(Membership::Joined);
+        record.incarnations.insert(IncarnationName("cache-0-a".into()), incarnation);
+        self.store.set_record("cache", stored.record_version, &record).await.unwrap();
+    }
+
     async fn publish(&self, status: serde_json::Value) {
         self.store
             .set_status("cache", &serde_json::from_value::<Status>(status).unwrap())
@@ -153,15 +166,22 @@ async fn apply_refuses_what_is_wrong_and_what_cannot_change() {
     let operator = Operator::start().await;
     let many = operator.apply(json!({ "nodes": 12 })).await.unwrap_err();
     assert!(many.ends_with("spec.nodes: 12 nodes cannot be run; write 1 to 9"), "{many}");
-    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    operator.apply(json!({ "nodes": 3, "resources": { "memory": "1Gi" } })).await.unwrap();
+    assert_eq!(
+        operator.apply(json!({ "nodes": 3, "resources": { "memory": "2Gi" } })).await.unwrap(),
+        "rediscluster/cache configured\n",
+        "nothing of it runs yet"
+    );
+    operator.joined().await;
     let fixed =
-        operator.apply(json!({ "nodes": 3, "resources": { "memory": "2Gi" } })).await.unwrap_err();
+        operator.apply(json!({ "nodes": 5, "resources": { "memory": "3Gi" } })).await.unwrap_err();
     assert!(
-        fixed.starts_with("spec.resources of cache cannot be changed while it runs"),
+        fixed.starts_with("cache has nodes that run")
+            && fixed.contains("nothing was changed: spec.resources.memory 2Gi -> 3Gi; "),
         "{fixed}"
     );
     assert_eq!(
-        operator.apply(json!({ "nodes": 3, "resources": { "memory": "1024Mi" } })).await.unwrap(),
+        operator.apply(json!({ "nodes": 3, "resources": { "memory": "2048Mi" } })).await.unwrap(),
         "rediscluster/cache unchanged\n"
     );
     assert!(
@@ -341,6 +361,22 @@ async fn migrate_switchover_and_scale_write_what_the_operator_reads() {
             .to_string()
             .starts_with("name either")
     );
+}
+
+#[tokio::test]
+async fn a_paused_cluster_takes_no_request_until_it_is_resumed() {
+    let operator = Operator::start().await;
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    operator.publish(json!({ "nodes": nodes() })).await;
+    assert!(operator.run("pause cache").await.unwrap().contains("akash-redis resume cache"));
+    let before = operator.store.get("cache").await.unwrap().cluster;
+    for line in ["scale cache --nodes 5", "switchover cache", "migrate cache 1"] {
+        let refused = operator.run(line).await.unwrap_err();
+        assert!(refused.contains("`akash-redis resume cache` first"), "{line}: {refused}");
+    }
+    assert_eq!(operator.store.get("cache").await.unwrap().cluster, before);
+    assert_eq!(operator.run("resume cache").await.unwrap(), "cache is resumed\n");
+    operator.run("scale cache --nodes 5").await.unwrap();
 }
 
 #[tokio::test]

@@ -123,6 +123,10 @@ pub struct Incarnation {
     /// Given up for good: the only thing a destructive effect may act on. Never taken back.
     #[serde(default)]
     pub condemned: Option<Condemned>,
+    /// The terms of the manifest that its lease is made with (`api::difference::lease_terms`); empty
+    /// where they are not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lease_terms: String,
 }
 
 /// What an incarnation is to the master of its cluster. Each step has all of those before it: who
@@ -220,6 +224,7 @@ impl Incarnation {
             rebuilt: None,
             replaces: None,
             condemned: None,
+            lease_terms: String::new(),
         }
     }
 
@@ -316,6 +321,14 @@ pub struct Failures {
     /// Providers that failed us in these attempts; chosen again only when nobody else bids.
     #[serde(default)]
     pub providers: Vec<String>,
+    /// Generation of the manifest that failed: a later one is tried at once. 0 where it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde calls
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A change of master in progress.

@@ -52,6 +52,11 @@ impl<'a> PlanBuilder<'a> {
         &self.input.cluster.spec
     }
 
+    /// Of the manifest.
+    pub fn generation(&self) -> u64 {
+        self.input.cluster.metadata.generation.unwrap_or(0)
+    }
+
     pub fn now(&self) -> UnixMs {
         self.input.now
     }
@@ -96,7 +101,7 @@ impl<'a> PlanBuilder<'a> {
 
     /// Gives an incarnation up for good.
     pub fn condemn(&mut self, name: &IncarnationName, reason: &str, blame: Blame) {
-        let now = self.now();
+        let (now, generation) = (self.now(), self.generation());
         let Some(incarnation) = self.record.incarnations.get_mut(name) else { return };
         if incarnation.condemned.is_some() {
             return;
@@ -109,6 +114,7 @@ impl<'a> PlanBuilder<'a> {
             let failures = self.record.failures.entry(ordinal).or_default();
             failures.count += 1;
             failures.last = now;
+            failures.generation = generation;
             reason.clone_into(&mut failures.reason);
         }
         if let Some(choice) = lease.filter(|_| blame != Blame::Nobody) {

@@ -8,6 +8,7 @@ use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
 use super::{control, devices, give_up, placement, rejoin, repair};
 use crate::api::conditions::{EventReason, Reason};
+use crate::api::difference::lease_terms;
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation, Membership};
@@ -28,6 +29,11 @@ const RESTS: Backoff = Backoff { first: Duration::from_secs(10), longest: Durati
 pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
     for (name, incarnation) in builder.live() {
         match derived::stage(builder, &name) {
+            _ if outdated(builder, &name, &incarnation) => builder.condemn(
+                &name,
+                "the manifest wants other resources, placement or mesh than its lease is made with",
+                Blame::Nobody,
+            ),
             Stage::Lost(why) => lost(builder, &name, &incarnation, &why),
             Stage::Unreachable if devices::deleted(builder, &name) => deleted(builder, &name),
             Stage::Unreachable => silent(builder, &name),
@@ -35,6 +41,14 @@ pub fn give_up_lost(builder: &mut PlanBuilder<'_>) {
             _ => {}
         }
     }
+}
+
+/// The manifest was corrected while nothing of it ran yet: what was asked for is not wanted any more.
+fn outdated(builder: &PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) -> bool {
+    !incarnation.has_joined()
+        && builder.view(name).is_none()
+        && !incarnation.lease_terms.is_empty()
+        && incarnation.lease_terms != lease_terms(builder.spec())
 }
 
 fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &Incarnation) {

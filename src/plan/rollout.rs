@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::builder::{Blame, PlanBuilder};
 use super::{control, derived, devices, give_up, money, switchover, unrecorded};
 use crate::api::conditions::{EventReason, Reason};
+use crate::api::difference::lease_terms;
 use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
@@ -88,6 +89,7 @@ fn reserve(
     let mut incarnation =
         Incarnation::new(ordinal, dseq, builder.now(), builder.record.epoch, max_price);
     incarnation.replaces.clone_from(&replaces);
+    incarnation.lease_terms = lease_terms(builder.spec());
     builder.record.incarnations.insert(name.clone(), incarnation);
     let why = replaces.map_or_else(
         || format!("node {ordinal} is empty"),
@@ -138,7 +140,8 @@ fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)>
     wanted.retain(|(ordinal, _)| {
         let Some(failures) = builder.record.failures.get(ordinal).cloned() else { return true };
         let pause = PAUSES.delay(failures.count.saturating_sub(1));
-        if builder.now().passed(failures.last, pause) {
+        let changed = failures.generation < builder.generation();
+        if changed || builder.now().passed(failures.last, pause) {
             return true;
         }
         builder.wait(

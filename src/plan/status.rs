@@ -31,6 +31,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
             })
             .collect(),
         last_failover: builder.record.last_failover.as_ref().map(failover),
+        problems: reasons(builder),
     }
 }
 
@@ -282,12 +283,28 @@ const NAMED_FIRST: [Reason; 15] = [
     Reason::WritesRefused,
 ];
 
-/// All problems, the worst one first; its word is the reason.
-fn degraded(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
+/// All problems, the worst one first.
+fn problems<'a>(builder: &'a PlanBuilder<'_>) -> Vec<&'a (Reason, String)> {
     let mut problems: Vec<_> = builder.problems.iter().collect();
     problems.sort_by_key(|(reason, _)| {
         NAMED_FIRST.iter().position(|r| r == reason).unwrap_or(NAMED_FIRST.len())
     });
+    problems
+}
+
+/// Their reasons, each once.
+fn reasons(builder: &PlanBuilder<'_>) -> Vec<Reason> {
+    problems(builder).iter().fold(Vec::new(), |mut reasons, (reason, _)| {
+        if !reasons.contains(reason) {
+            reasons.push(*reason);
+        }
+        reasons
+    })
+}
+
+/// All problems; the word of the worst one is the reason.
+fn degraded(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
+    let problems = problems(builder);
     let (reason, _) = problems.first()?;
     let messages: Vec<&str> = problems.iter().map(|(_, message)| message.as_str()).collect();
     Some((ConditionStatus::True, *reason, messages.join("; also: ")))

@@ -3,10 +3,12 @@
 use axum::http::StatusCode;
 
 use super::messages::{Close, Migrate, Rejoin, Switchover};
-use crate::api::conditions::{ConditionType, Phase};
+use crate::api::conditions::{Phase, Reason};
+use crate::api::difference;
 use crate::api::status::{NodeStatus, Status};
 use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
 use crate::model::ids::IncarnationName;
+use crate::model::record::{Incarnation, Record};
 
 /// Deployments closed by one word at most.
 const MOST_CLOSED: usize = 64;
@@ -43,20 +45,75 @@ pub(super) fn alive(cluster: &RedisCluster) -> Result<(), Refusal> {
     )))
 }
 
+/// Nothing is asked of a cluster that is paused: it would not be done now, and be a surprise when
+/// it is resumed.
+fn at_work(cluster: &RedisCluster, command: &str) -> Result<(), Refusal> {
+    alive(cluster)?;
+    if !cluster.spec.paused {
+        return Ok(());
+    }
+    let name = &cluster.metadata.name;
+    Err(Refusal::conflict(format!(
+        "{name} is paused (spec.paused), so {command} would not be carried out before somebody resumes it, and nothing was noted; `akash-redis resume {name}` first, then ask again"
+    )))
+}
+
+/// Pauses a cluster. Returns what to tell.
+pub(super) fn pause(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+    alive(cluster)?;
+    let name = cluster.metadata.name.clone();
+    if std::mem::replace(&mut cluster.spec.paused, true) {
+        return Ok(format!("{name} is paused already"));
+    }
+    Ok(format!(
+        "{name} is paused: the operator watches it and changes nothing, so that a master that dies is not replaced; `akash-redis resume {name}` ends it"
+    ))
+}
+
+/// Resumes a cluster. Returns what to tell, with what was asked for before it was paused.
+pub(super) fn resume(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+    alive(cluster)?;
+    let name = cluster.metadata.name.clone();
+    if !std::mem::replace(&mut cluster.spec.paused, false) {
+        return Ok(format!("{name} is not paused"));
+    }
+    let nodes = cluster.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
+    let asked = cluster.metadata.annotations.get(MIGRATE).map_or("", String::as_str);
+    let moving: Vec<&str> = asked
+        .split(',')
+        .map(str::trim)
+        .filter(|moving| nodes.iter().any(|n| n.incarnation == *moving))
+        .collect();
+    let goes_on = if moving.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "; what was asked for before goes on: {} moves to another provider",
+            moving.join(", ")
+        )
+    };
+    Ok(format!("{name} is resumed{goes_on}"))
+}
+
 /// Whether a new manifest may take the place of the old one; completes it by what other commands
 /// wrote.
-pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), Refusal> {
+pub(super) fn replace(
+    old: &RedisCluster,
+    record: &Record,
+    new: &mut RedisCluster,
+) -> Result<(), Refusal> {
     alive(old)?;
-    // A lease keeps the resources, the placement and the mesh identity that it was made with.
-    let fixed = [
-        ("resources", old.spec.resources != new.spec.resources),
-        ("placement", old.spec.placement != new.spec.placement),
-        ("mesh", old.spec.mesh != new.spec.mesh),
-    ];
-    if let Some((field, _)) = fixed.iter().find(|(_, changed)| *changed) {
+    // A lease keeps the resources, the placement and the mesh identity that it was made with. What
+    // never ran is bought anew; what ran may hold data.
+    let runs = record.incarnations.values().any(Incarnation::has_joined);
+    let mut kept = difference::differences(&old.spec, &new.spec);
+    kept.retain(|change| runs && difference::is_lease_term(&change.path));
+    if !kept.is_empty() {
         let name = &old.metadata.name;
         return Err(Refusal::conflict(format!(
-            "spec.{field} of {name} cannot be changed while it runs; apply a second cluster under another name and move the data over"
+            "{name} has nodes that run, and a lease keeps the resources, placement and mesh it was made with, so nothing was changed: {}; \
+             keep these fields, or apply a second cluster under another name with them, copy the data over, and delete {name}",
+            difference::sentence(&kept)
         )));
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
@@ -71,6 +128,7 @@ pub(super) fn replace(old: &RedisCluster, new: &mut RedisCluster) -> Result<(), 
 
 /// Asks for a node to move. Returns what to tell.
 pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<String, Refusal> {
+    at_work(cluster, "a migration")?;
     let nodes = nodes(cluster)?;
     let ordinal = match (request.ordinal, request.incarnation.as_deref()) {
         (Some(ordinal), None) => ordinal,
@@ -124,7 +182,7 @@ pub(super) fn migrate(cluster: &mut RedisCluster, request: &Migrate) -> Result<S
 
 /// Asks for a node whose device is gone from the tailnet to join again. Returns what to tell.
 pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<String, Refusal> {
-    alive(cluster)?;
+    at_work(cluster, "a new key")?;
     let name = named_node(cluster, Some(&request.node))?.0;
     if cluster.spec.resources.data.is_none() {
         return Err(Refusal::conflict(format!(
@@ -156,6 +214,9 @@ pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<Strin
             format!("name 1 to {MOST_CLOSED} deployments by their dseq"),
         ));
     }
+    if cluster.metadata.deletion_timestamp.is_none() {
+        at_work(cluster, "a close")?;
+    }
     let before = cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
     let before = before
         .split(',')
@@ -177,6 +238,7 @@ pub(super) fn switchover(
     cluster: &mut RedisCluster,
     request: &Switchover,
 ) -> Result<String, Refusal> {
+    at_work(cluster, "a switchover")?;
     let nodes = nodes(cluster)?;
     let replicas = || nodes.iter().filter(|n| n.phase == Phase::Replica);
     let target = match request.to.as_deref() {
@@ -218,15 +280,22 @@ pub(super) fn switchover(
     Ok(told)
 }
 
+/// Asks for another number of nodes. Returns what to tell.
+pub(super) fn scale(cluster: &mut RedisCluster, nodes: u32) -> Result<String, Refusal> {
+    at_work(cluster, "another number of nodes")?;
+    let name = cluster.metadata.name.clone();
+    let before = std::mem::replace(&mut cluster.spec.nodes, nodes);
+    if before == nodes {
+        return Ok(format!("{name} has {nodes} nodes already"));
+    }
+    Ok(format!("{name} goes from {before} to {nodes} nodes"))
+}
+
 /// Accepts the loss of what no node that answers holds. Returns what to tell.
 pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal> {
-    alive(cluster)?;
+    at_work(cluster, "the acceptance of a loss")?;
     let name = cluster.metadata.name.clone();
-    let waits = |s: &Status| {
-        s.is_true(ConditionType::Degraded)
-            && s.condition(ConditionType::Degraded)
-                .is_some_and(|c| c.message.contains("--accept-loss"))
-    };
+    let waits = |s: &Status| s.problems().any(Reason::ends_with_accepted_loss);
     let Some(status) = cluster.status.as_ref().filter(|s| waits(s)) else {
         return Err(Refusal::conflict(format!(
             "{name} waits for no such decision: a dead master is replaced without it, and `akash-redis switchover {name}` moves a living one without loss"
@@ -299,8 +368,20 @@ fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::conditions::{ConditionStatus, Reason};
+    use crate::api::conditions::{ConditionStatus, ConditionType};
     use crate::api::types::Egress;
+    use crate::model::money::PricePerBlock;
+    use crate::model::record::Membership;
+    use crate::model::time::UnixMs;
+
+    /// A record of one node that got this far.
+    fn record(membership: Membership) -> Record {
+        let mut record = Record::default();
+        let incarnation =
+            Incarnation { membership, ..Incarnation::new(0, 7, UnixMs(0), 0, PricePerBlock(1)) };
+        record.incarnations.insert(IncarnationName("cache-0-a".into()), incarnation);
+        record
+    }
 
     fn cluster(nodes: &[(u32, &str, Phase, Option<i64>)]) -> RedisCluster {
         let mut cluster: RedisCluster = serde_json::from_value(serde_json::json!({
@@ -452,17 +533,38 @@ mod tests {
             kind: ConditionType::Degraded,
             status: ConditionStatus::True,
             reason: Reason::NoMaster,
-            message: "it is waited for, or `akash-redis failover cache --accept-loss`".into(),
+            message: "it is waited for".into(),
             last_transition_time: String::new(),
         });
         assert!(accept_loss(&mut cluster).unwrap().contains("in place of epoch 4"));
         assert_eq!(cluster.metadata.annotations[ACCEPT_LOSS], "4");
+        let named = |reason, problems: &[Reason], message: &str| {
+            let mut cluster = cluster.clone();
+            let status = cluster.status.as_mut().unwrap();
+            status.conditions[0].reason = reason;
+            status.conditions[0].message = message.into();
+            status.problems = problems.to_vec();
+            accept_loss(&mut cluster).is_ok()
+        };
+        assert!(!named(Reason::NodeUnreachable, &[], "a provider says --accept-loss"));
+        assert!(named(
+            Reason::OperatorOffMesh,
+            &[Reason::OperatorOffMesh, Reason::FailoverBlocked],
+            "x"
+        ));
     }
 
     #[test]
-    fn what_a_lease_was_made_with_stays() {
+    fn what_a_lease_was_made_with_stays_once_a_node_runs() {
         let old = running();
-        for field in ["resources", "placement", "mesh.tag", "mesh.egress", "mesh.serve"] {
+        let rows = [
+            ("resources", "spec.resources.cpu 500m -> 1"),
+            ("placement", "spec.placement.providers.deny [] -> [akash1x]"),
+            ("mesh.tag", "spec.mesh.tag none -> tag:x"),
+            ("mesh.egress", "spec.mesh.egress forwarder -> proxychains"),
+            ("mesh.serve", "spec.mesh.serve false -> true"),
+        ];
+        for (field, told) in rows {
             let mut new = old.clone();
             match field {
                 "resources" => new.spec.resources.cpu.0 += 500,
@@ -471,19 +573,56 @@ mod tests {
                 "mesh.egress" => new.spec.mesh.egress = Egress::Proxychains,
                 _ => new.spec.mesh.serve = true,
             }
-            let field = field.split('.').next().unwrap();
-            assert!(
-                replace(&old, &mut new)
-                    .unwrap_err()
-                    .message
-                    .starts_with(&format!("spec.{field} of cache cannot be changed"))
-            );
+            new.spec.nodes = 5;
+            let message =
+                replace(&old, &record(Membership::Joined), &mut new.clone()).unwrap_err().message;
+            assert!(message.contains(told), "{message}");
+            assert!(!message.contains("spec.nodes"), "that one may change: {message}");
+            // Nothing runs: no lease at all, or one of which nothing was heard.
+            for record in [Record::default(), record(Membership::Expected)] {
+                replace(&old, &record, &mut new.clone()).unwrap();
+            }
         }
         let mut new = old.clone();
         new.spec.nodes = 5;
         new.spec.paused = true;
         new.spec.redis.config.insert("maxclients".into(), "5".into());
-        replace(&old, &mut new).unwrap();
+        replace(&old, &record(Membership::Candidate), &mut new).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_paused_cluster() {
+        let mut cluster = running();
+        assert!(resume(&mut cluster).unwrap().contains("is not paused"));
+        assert!(pause(&mut cluster).unwrap().contains("akash-redis resume cache"));
+        cluster.spec.resources.data =
+            Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
+        cluster.status.as_mut().unwrap().problems = vec![Reason::NoMaster];
+        let before = cluster.clone();
+        let asked: [(&str, fn(&mut RedisCluster) -> Result<String, Refusal>); 6] = [
+            ("migrate", |c| migrate(c, &node(1))),
+            ("switchover", |c| switchover(c, &to("1"))),
+            ("scale", |c| scale(c, 5)),
+            ("rejoin", |c| rejoin(c, &Rejoin { node: "1".into() })),
+            ("close", |c| close(c, &Close { dseqs: vec![7] })),
+            ("failover", accept_loss),
+        ];
+        for (what, ask) in asked {
+            let refused = ask(&mut cluster).unwrap_err();
+            assert_eq!(refused.status, StatusCode::CONFLICT, "{what}");
+            assert!(refused.message.contains("spec.paused"), "{what}: {}", refused.message);
+            assert!(refused.message.contains("`akash-redis resume cache`"), "{what}");
+            assert_eq!(cluster, before, "{what}: nothing was noted");
+            let mut awake = before.clone();
+            awake.spec.paused = false;
+            ask(&mut awake).unwrap();
+        }
+        cluster.metadata.annotations.insert(MIGRATE.into(), "cache-1-b,cache-9-gone".into());
+        assert_eq!(
+            resume(&mut cluster).unwrap(),
+            "cache is resumed; what was asked for before goes on: cache-1-b moves to another provider"
+        );
+        assert!(!cluster.spec.paused);
     }
 
     #[test]
@@ -491,10 +630,10 @@ mod tests {
         let mut old = running();
         migrate(&mut old, &node(1)).unwrap();
         let mut new = running();
-        replace(&old, &mut new).unwrap();
+        replace(&old, &Record::default(), &mut new).unwrap();
         assert_eq!(new.metadata.annotations[MIGRATE], "cache-1-b");
         new.metadata.annotations.insert(MIGRATE.into(), String::new());
-        replace(&old, &mut new).unwrap();
+        replace(&old, &Record::default(), &mut new).unwrap();
         assert_eq!(new.metadata.annotations[MIGRATE], "", "a file that says otherwise wins");
     }
 
@@ -531,7 +670,10 @@ mod tests {
     fn nothing_changes_on_what_is_being_deleted() {
         let mut old = running();
         old.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
-        assert_eq!(replace(&old, &mut running()).unwrap_err().status, StatusCode::CONFLICT);
+        assert_eq!(
+            replace(&old, &Record::default(), &mut running()).unwrap_err().status,
+            StatusCode::CONFLICT
+        );
         assert_eq!(migrate(&mut old, &node(1)).unwrap_err().status, StatusCode::CONFLICT);
     }
 }

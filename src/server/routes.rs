@@ -58,6 +58,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
         .route("/v1alpha1/clusters/{name}/accept-loss", post(accept_loss))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
+        .route("/v1alpha1/clusters/{name}/pause", post(pause))
+        .route("/v1alpha1/clusters/{name}/resume", post(resume))
         .route("/v1alpha1/clusters/{name}/close", post(close))
         .route("/v1alpha1/clusters/{name}/rejoin", post(rejoin))
         .route("/v1alpha1/clusters/{name}/plan", get(plan))
@@ -141,18 +143,20 @@ async fn put(
         sleep(PAUSE * attempt).await;
         let mut cluster = wanted.clone();
         let present = match app.store.get(&name).await {
-            Ok(stored) => Some(stored.cluster),
+            Ok(stored) => Some((stored.cluster, stored.record)),
             Err(StoreError::NotFound { .. }) => None,
             Err(e) => return Err(e.into()),
         };
-        if let Some(old) = &present {
-            actions::replace(old, &mut cluster)?;
+        if let Some((old, record)) = &present {
+            actions::replace(old, record, &mut cluster)?;
             if cluster.metadata.resource_version.is_none() {
                 cluster.metadata.resource_version.clone_from(&old.metadata.resource_version);
             }
         }
         match app.store.apply(cluster).await {
-            Ok(stored) => return Ok(applied(present.as_ref(), stored.cluster)),
+            Ok(stored) => {
+                return Ok(applied(present.as_ref().map(|(old, _)| old), stored.cluster));
+            }
             Err(StoreError::Conflict { .. }) if wanted.metadata.resource_version.is_none() => {}
             Err(e) => return Err(e.into()),
         }
@@ -211,12 +215,15 @@ async fn rejoin(State(app): State<App>, Path(name): Path<String>, body: Bytes) -
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let Scale { nodes } = parse(&body)?;
-    change(&app, &name, |cluster| {
-        actions::alive(cluster)?;
-        let before = std::mem::replace(&mut cluster.spec.nodes, nodes);
-        Ok(format!("{} goes from {before} to {nodes} nodes", cluster.metadata.name))
-    })
-    .await
+    change(&app, &name, |cluster| actions::scale(cluster, nodes)).await
+}
+
+async fn pause(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
+    change(&app, &name, actions::pause).await
+}
+
+async fn resume(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
+    change(&app, &name, actions::resume).await
 }
 
 /// Reads, changes and writes an object; repeats when it moved meanwhile.

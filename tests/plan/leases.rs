@@ -62,6 +62,29 @@ fn steps(plan: &Plan) -> Vec<&'static str> {
 }
 
 #[test]
+fn what_never_ran_gives_way_to_a_corrected_manifest() {
+    use akash_redis::api::difference::lease_terms;
+    let rows: [(&str, fn() -> Scene, bool); 4] = [
+        ("reserved", reserved, true),
+        ("its order is open", || bidding(5), true),
+        ("it is leased", || leased(5), true),
+        ("it runs", Scene::whole, false),
+    ];
+    for (what, made, gone) in rows {
+        let mut scene = made();
+        scene.incarnation(2).lease_terms = lease_terms(&scene.cluster.spec);
+        scene.cluster.spec.budget.deposit.0.0 += 1;
+        assert_eq!(given_up(&scene, &scene.plan(NOW)), [], "{what}: no term of a lease");
+        scene.cluster.spec.placement.max_price = Some("9act".parse().unwrap());
+        let plan = scene.plan(NOW);
+        assert_eq!(given_up(&scene, &plan) == [name(2)], gone, "{what}");
+        assert!(!plan.record.failures.contains_key(&2), "{what}: nobody is to blame");
+        scene.incarnation(2).lease_terms.clear();
+        assert_eq!(given_up(&scene, &scene.plan(NOW)), [], "{what}: by an older operator");
+    }
+}
+
+#[test]
 fn what_was_reserved_is_created() {
     let rows: [(&str, Edit, &[&str]); 5] = [
         ("nothing is on the chain", |_| {}, &["create"]),

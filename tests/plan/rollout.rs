@@ -153,7 +153,7 @@ fn an_attempt_that_failed_is_made_again_after_a_growing_pause() {
         let mut scene = Scene::new(THREE);
         scene.cluster.spec.nodes = 1;
         let failures =
-            Failures { count, last: ago(seconds), reason: "x".into(), providers: vec![] };
+            Failures { count, last: ago(seconds), reason: "x".into(), ..Failures::default() };
         scene.record.failures.insert(0, failures);
         let plan = scene.plan(NOW);
         assert_eq!(!reserved(&plan).is_empty(), again, "{count} tries, {seconds} s ago");
@@ -163,10 +163,30 @@ fn an_attempt_that_failed_is_made_again_after_a_growing_pause() {
 }
 
 #[test]
+fn a_changed_manifest_is_tried_at_once() {
+    let mut scene = Scene::new(THREE);
+    scene.cluster.spec.nodes = 1;
+    scene.cluster.metadata.generation = Some(4);
+    for (generation, again) in [(4, false), (3, true), (0, true)] {
+        let failures = Failures {
+            count: 7,
+            last: ago(1),
+            reason: "x".into(),
+            generation,
+            ..Failures::default()
+        };
+        scene.record.failures.insert(0, failures);
+        let plan = scene.plan(NOW);
+        assert_eq!(!reserved(&plan).is_empty(), again, "failed in generation {generation}");
+    }
+}
+
+#[test]
 fn failures_are_told_until_something_runs_in_that_place() {
     let told = |edit: Edit| {
         let mut scene = Scene::whole();
-        let failures = Failures { count: 2, last: ago(1), reason: "x".into(), providers: vec![] };
+        let failures =
+            Failures { count: 2, last: ago(1), reason: "x".into(), ..Failures::default() };
         scene.record.failures.insert(1, failures);
         edit(&mut scene);
         degraded(&scene.plan(NOW)).1.contains("node 1 could not be filled (2 tries): x")
