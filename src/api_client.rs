@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::report::PlanReport;
+use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
 use crate::error_chain::causes;
@@ -148,6 +148,13 @@ impl Client {
     /// Asks for deployments that are in no record to be closed.
     pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/close"), Some(&Close { dseqs })).await
+    }
+
+    /// How the operator itself stands.
+    pub async fn operator(&self) -> Result<OperatorReport, ClientError> {
+        let request = self.http.get("http://operator/v1alpha1/operator").timeout(ANSWER);
+        let answer = self.success(request).await?;
+        answer.json().await.map_err(|source| ClientError::Lost { source })
     }
 
     /// The present plan.

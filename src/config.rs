@@ -10,6 +10,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,6 +187,8 @@ pub struct Store {
 pub struct Api {
     /// Its unix socket.
     pub socket: PathBuf,
+    /// Where the metrics, and nothing else, are served on TCP too.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What it tells while it runs.
@@ -265,7 +268,7 @@ impl Config {
                 sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into(),
             },
             root_secret: root_secret(&fields)?,
-            api: Api { socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into() },
+            api: api(&fields)?,
             log: log(&fields)?,
             gateway: Gateway { allow_private: fields.flag("gateway.allowPrivate")? },
             timing: timing(&fields)?,
@@ -301,6 +304,21 @@ fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
         ));
     }
     Ok(Chain { id: fields.required("chain.id")?, grpc, gas_price_micro, max_fee, max_fee_per_day })
+}
+
+fn api(fields: &Fields) -> Result<Api, ConfigError> {
+    let metrics = fields.get("api.metrics").map(|text| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            invalid(
+                "api.metrics",
+                format!("`{text}` is not an address; write it like 127.0.0.1:9700"),
+            )
+        })
+    });
+    Ok(Api {
+        socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into(),
+        metrics: metrics.transpose()?,
+    })
 }
 
 /// An amount of AKT in uakt.

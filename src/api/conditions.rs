@@ -237,6 +237,9 @@ pub enum Reason {
     // SettingsApplied, and Degraded.
     /// Redis did not take a setting; what was in force before stays, and everything else is in force.
     SettingsRefused,
+    // Funded and Degraded.
+    /// The leases that run cost more than the budget allows.
+    BudgetBelowCost,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -460,6 +463,22 @@ pub enum EventReason {
     EffectSucceeded,
     /// A call to the outside world failed; it is tried again.
     EffectFailed,
+    /// A manifest was applied for the first time.
+    ClusterCreated,
+    /// Fields of the manifest were changed.
+    ClusterConfigured,
+    /// Another number of nodes is wanted.
+    ClusterScaled,
+    /// A user of the application has another password.
+    PasswordChanged,
+    /// The operator changes nothing any more.
+    ClusterPaused,
+    /// The operator goes on.
+    ClusterResumed,
+    /// A person asked for something: a migration, a switchover, a close, a new key, a loss accepted.
+    ActionRequested,
+    /// A person asked for the end of the cluster.
+    DeletionRequested,
 }
 
 /// The words of a status as a page of Markdown.

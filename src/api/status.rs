@@ -135,6 +135,9 @@ pub struct Cost {
     pub per_month: String,
     /// The most allowed.
     pub max_per_month: String,
+    /// Whose word that is: the manifest's, or a limit of the operator.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub limited_by: String,
     /// Held in escrow now.
     pub in_escrow: String,
     /// Paid and owed to providers so far by the leases that run.

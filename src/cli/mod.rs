@@ -107,6 +107,8 @@ pub enum ClientCommand {
     Events(read::Name),
     /// Show what the processes of a node print: agent, tailscaled, redis.
     Logs(logs::Logs),
+    /// Show how the operator itself stands: chain, tailnet, mesh, wallet, budget.
+    Status,
     /// Show where the present master is.
     Endpoint(read::Endpoint),
     /// Move a node to another provider.
@@ -202,6 +204,7 @@ async fn execute(
         ClientCommand::Plan(args) => read::plan(client, args, out).await,
         ClientCommand::Events(args) => read::events(client, args, out).await,
         ClientCommand::Logs(args) => logs::run(client, args, out).await,
+        ClientCommand::Status => read::status(client, out).await,
         ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,

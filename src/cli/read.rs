@@ -116,6 +116,10 @@ pub(super) async fn events(
     Ok(out.write_all(text.as_bytes())?)
 }
 
+pub(super) async fn status(client: &Client, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    Ok(out.write_all(show::operator(&client.operator().await?).as_bytes())?)
+}
+
 pub(super) async fn endpoint(
     client: &Client,
     args: Endpoint,

@@ -8,7 +8,8 @@ use std::fmt::Write;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::api::conditions::ConditionType;
-use crate::api::report::PlanReport;
+use crate::api::quantity::Money;
+use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::{Condition, Cost, FailoverStatus, Status, Waiting};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -100,9 +101,14 @@ pub fn topology(cluster: &RedisCluster) -> String {
 pub fn cost(cost: &Cost) -> String {
     let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { clean(text) };
     format!(
-        "per month: {}, at most {}\nin escrow: {}\nspent:     {}\n",
+        "per month: {}, at most {}{}\nin escrow: {}\nspent:     {}\n",
         known(&cost.per_month),
         known(&cost.max_per_month),
+        if cost.limited_by.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", clean(&cost.limited_by))
+        },
         known(&cost.in_escrow),
         known(&cost.spent)
     )
@@ -158,6 +164,38 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
     text
 }
 
+/// How the operator itself stands.
+#[must_use]
+pub fn operator(report: &OperatorReport) -> String {
+    let rows = report.sources().map(|(name, source)| {
+        vec![
+            name.to_owned(),
+            source.state.to_string(),
+            source.since.clone(),
+            source.message.clone(),
+        ]
+    });
+    let amount = |money: Option<Money>| {
+        money.map_or_else(|| "unknown".to_owned(), |money| money.to_string())
+    };
+    let fees = report.fee_balance.map_or_else(|| "unknown".to_owned(), |n| format!("{n}uakt"));
+    let mut text = format!(
+        "Version:      {}\nInstallation: {}\nWallet:       {} ({}, {fees} for fees)\nBudget:       {} per month for all clusters, {} for one that does not say\n",
+        clean(&report.version),
+        clean(&report.installation),
+        clean(&report.wallet),
+        amount(report.balance),
+        amount(report.budget_global),
+        amount(report.budget_per_cluster),
+    );
+    section(
+        &mut text,
+        "Sources",
+        &columns(&["NAME", "STATE", "SINCE", "MESSAGE"], rows.into_iter()),
+    );
+    text
+}
+
 /// What is done next and why, what is waited for, what it costs.
 #[must_use]
 pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
@@ -188,16 +226,25 @@ pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
     text
 }
 
-/// Events, oldest first.
+/// Events, in the order in which they were last seen.
 #[must_use]
 pub fn events(events: &[Event]) -> String {
     if events.is_empty() {
         return String::new();
     }
     columns(
-        &["TIME", "REASON", "MESSAGE"],
-        events.iter().map(|e| vec![e.at.to_string(), e.reason.clone(), e.message.clone()]),
+        &["LAST SEEN", "REASON", "MESSAGE"],
+        events.iter().map(|e| vec![last_seen(e), e.reason.clone(), e.message.clone()]),
     )
+}
+
+/// When, and how often since when: `2026-11-25T22:41:11Z (x12 over 5m)`.
+fn last_seen(event: &Event) -> String {
+    if event.count <= 1 {
+        return event.at.to_string();
+    }
+    let over = short(event.at.since(event.first).as_secs());
+    format!("{} (x{} over {over})", event.at, event.count)
 }
 
 /// One wait: for what, until when, what happens then. The time left is added when `now` is given.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::api::report::{PlanReport, PlannedStep};
+use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
 use crate::api::types::{MASTER, MIGRATE, RedisCluster};
 use crate::model::ids::IncarnationName;
@@ -380,6 +380,78 @@ async fn a_paused_cluster_takes_no_request_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn what_people_ask_for_is_in_the_journal_with_old_and_new() {
+    let operator = Operator::start().await;
+    let user =
+        |hash: char| json!([{ "name": "app", "passwordSha256": hash.to_string().repeat(64) }]);
+    let spec = |nodes, hash| json!({ "nodes": nodes, "redis": { "users": user(hash) } });
+    operator.apply(spec(3, 'a')).await.unwrap();
+    operator.apply(spec(3, 'a')).await.unwrap();
+    operator.apply(spec(3, 'b')).await.unwrap();
+    operator.publish(json!({ "nodes": nodes() })).await;
+    for line in [
+        "scale cache --nodes 5",
+        "pause cache",
+        "resume cache",
+        "migrate cache 1",
+        "delete cache",
+        "delete cache",
+    ] {
+        operator.run(line).await.unwrap();
+    }
+    let events = operator.store.events("cache").await.unwrap();
+    let told: Vec<_> = events.iter().map(|e| format!("{} {}", e.reason, e.message)).collect();
+    assert_eq!(
+        told,
+        [
+            "ClusterCreated cache was created with 3 nodes",
+            "PasswordChanged user app has another password",
+            "ClusterScaled from 3 to 5 nodes",
+            "ClusterPaused the operator watches and changes nothing",
+            "ClusterResumed the operator goes on",
+            "ActionRequested cache-1-b to move to another provider",
+            "DeletionRequested cache is to be deleted, with its leases",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_budget_above_the_operators_is_refused_and_not_cut_down() {
+    let operator = Operator::start().await;
+    let report = |error: Option<&str>| OperatorReport {
+        budget_global: Some("100act".parse().unwrap()),
+        chain: Source {
+            state: if error.is_some() { SourceState::Away } else { SourceState::Ok },
+            message: error.unwrap_or("height 5").into(),
+            ..Source::default()
+        },
+        ..OperatorReport::default()
+    };
+    operator.status_cache.publish_operator(report(None));
+    let with = |budget: &str| json!({ "nodes": 3, "budget": { "maxPerMonth": budget } });
+    let refused = operator.apply(with("1000act")).await.unwrap_err();
+    assert!(
+        refused.starts_with("spec.budget.maxPerMonth: 1000act is more than")
+            && refused.contains("100act"),
+        "{refused}"
+    );
+    operator.apply(with("100act")).await.unwrap();
+
+    let ready = || async {
+        let http =
+            reqwest::Client::builder().unix_socket(operator.dir.path().join("operator.sock"));
+        let http = http.no_proxy().build().unwrap();
+        http.get("http://operator/readyz").send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ready().await, 200);
+    assert!(operator.run("status").await.unwrap().contains("chain    Ok"));
+    operator.status_cache.publish_operator(report(Some("a node of another chain")));
+    assert_eq!(ready().await, 503);
+    let shown = operator.run("status").await.unwrap();
+    assert!(shown.contains("a node of another chain"), "{shown}");
+}
+
+#[tokio::test]
 async fn commands_lose_no_race_against_the_operator() {
     let operator = Operator::start().await;
     operator.apply(json!({ "nodes": 3 })).await.unwrap();
@@ -441,12 +513,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         PlanReport { steps: vec![step], ..PlanReport::default() },
         Some(endpoint.clone()),
     );
-    let event = Event {
-        at: UnixMs(1000),
-        cluster: "cache".into(),
-        reason: "Promoted".into(),
-        message: "cache-0-a is master".into(),
-    };
+    let event = Event::new(UnixMs(1000), "cache", "Promoted", "cache-0-a is master");
     operator.store.add_events(&[event]).await.unwrap();
 
     assert!(
@@ -461,12 +528,10 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         operator.run("endpoint cache -o env").await.unwrap(),
         "REDIS_HOST=a.ts.net\nREDIS_PORT=6379\nREDIS_IP=100.64.0.1\n"
     );
+    let events = operator.run("events cache").await.unwrap();
     assert!(
-        operator
-            .run("events cache")
-            .await
-            .unwrap()
-            .contains("1970-01-01T00:00:01Z  Promoted  cache-0-a is master")
+        events.contains("\n1970-01-01T00:00:01Z  Promoted        cache-0-a is master\n"),
+        "{events}"
     );
 
     let next = Endpoint { epoch: 2, ..endpoint.clone() };

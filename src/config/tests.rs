@@ -82,6 +82,7 @@ fn a_variable_wins_over_the_file_for_every_field() {
         ("AKASH_REDIS_GATEWAY_ALLOW_PRIVATE", "true"),
         ("AKASH_REDIS_LOG_FORMAT", "json"),
         ("AKASH_REDIS_API_SOCKET", ""),
+        ("AKASH_REDIS_API_METRICS", "127.0.0.1:9700"),
     ] {
         home.env.insert(field.into(), value.into());
     }
@@ -96,6 +97,10 @@ fn a_variable_wins_over_the_file_for_every_field() {
         Path::new("/run/akash-redis/operator.sock"),
         "an empty variable is not set"
     );
+    assert_eq!(config.api.metrics, Some(([127, 0, 0, 1], 9700).into()));
+    home.env.insert("AKASH_REDIS_API_METRICS".into(), "9700".into());
+    let error = home.parse(&home.text()).unwrap_err().to_string();
+    assert!(error.starts_with("api.metrics cannot be used: `9700` is not an address"), "{error}");
 }
 
 #[test]

@@ -52,8 +52,11 @@ impl std::ops::Add<Duration> for UnixMs {
 }
 
 impl fmt::Display for UnixMs {
-    /// RFC 3339 in UTC, with seconds.
+    /// RFC 3339 in UTC, with seconds. Zero is what nobody set.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("an unknown time");
+        }
         let seconds = i64::try_from(self.0 / 1000).unwrap_or(i64::MAX);
         let text = time::OffsetDateTime::from_unix_timestamp(seconds)
             .ok()
@@ -83,6 +86,12 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_nobody_set_is_not_told_as_one() {
+        assert_eq!(UnixMs(0).to_string(), "an unknown time");
+        assert_eq!(UnixMs(1_795_000_000_000).to_string(), "2026-11-18T11:06:40Z");
+    }
 
     #[test]
     fn delays_double_up_to_the_longest() {

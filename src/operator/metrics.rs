@@ -1,5 +1,7 @@
 //! What a monitoring system reads of the operator.
 
+mod money;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -23,6 +25,12 @@ use crate::model::node::{NodeView, PathKind, PeerPath};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Cluster {
     cluster: String,
+}
+
+/// Names something outside that every cluster needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceName {
+    source: String,
 }
 
 /// Names a condition of a cluster.
@@ -67,6 +75,9 @@ pub struct Metrics {
     effects: Family<EffectEnd, Counter>,
     reconcile: Histogram,
     paths: Paths,
+    source: Family<SourceName, Gauge>,
+    /// What it costs, and what may be spent.
+    pub money: money::Money,
 }
 
 impl Default for Metrics {
@@ -81,6 +92,8 @@ impl Default for Metrics {
             effects: Family::default(),
             reconcile,
             paths: Paths::default(),
+            source: Family::default(),
+            money: money::Money::default(),
         }
     }
 }
@@ -116,6 +129,12 @@ impl Metrics {
             "Time from a cluster's turn to the end of its plan, with what was written",
             metrics.reconcile.clone(),
         );
+        ours.register(
+            "source_up",
+            "Whether the chain, the tailnet's control API and the mesh answer the operator",
+            metrics.source.clone(),
+        );
+        metrics.money.register(ours);
         let paths = &metrics.paths;
         ours.register(
             "path_rtt_seconds",
@@ -181,6 +200,11 @@ impl Metrics {
         self.paths.keep(cluster, seen);
     }
 
+    /// Something outside answers, or does not.
+    pub fn source(&self, name: &str, up: bool) {
+        self.source.get_or_create(&SourceName { source: name.to_owned() }).set(i64::from(up));
+    }
+
     /// A cluster was planned.
     pub fn reconciled(&self, took: Duration) {
         self.reconcile.observe(took.as_secs_f64());
@@ -199,6 +223,7 @@ impl Metrics {
         self.epoch.remove(&labels);
         self.nodes.remove(&labels);
         self.paths.keep(cluster, BTreeSet::new());
+        self.money.forget(cluster);
         for condition in ConditionType::iter() {
             self.condition.remove(&ClusterCondition {
                 cluster: cluster.to_owned(),

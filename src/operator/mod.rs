@@ -3,6 +3,7 @@
 
 mod agent_protocol;
 mod execute;
+mod health;
 mod index;
 mod manifests;
 mod mesh_access;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::server::StatusCache;
 use crate::store::StoreError;
 use execute::Executor;
+use health::Health;
 use index::ClusterIndex;
 use manifests::Manifests;
 pub use metrics::Metrics;
@@ -55,6 +57,7 @@ struct Pipeline {
     manifests: Arc<Manifests>,
     executor: Executor,
     publisher: Publisher,
+    health: Health,
     /// Clusters to be planned.
     queue: WorkQueue<String>,
     /// Effects under way, and those that failed.
@@ -92,6 +95,7 @@ impl Controller {
             transactions: transactions.clone(),
             manifests: manifests.clone(),
         };
+        let health = Health::new(&settings, metrics.clone(), status_cache.clone());
         let publisher = Publisher::new(ports.clone(), metrics, status_cache);
         let pipeline = Pipeline {
             ports,
@@ -102,6 +106,7 @@ impl Controller {
             manifests,
             executor,
             publisher,
+            health,
             queue: WorkQueue::new(),
             running: Mutex::default(),
             reading: wake::Reading::default(),

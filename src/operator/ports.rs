@@ -53,7 +53,7 @@ pub enum AgentError {
     },
     /// Its log cannot be read, or not any further.
     #[error(
-        "the log of {incarnation} cannot be read ({detail}); see `akash-redis describe` for its state, and ask again once it is back"
+        "the log of {incarnation} cannot be read ({detail}); `akash-redis describe {}` shows its state; ask again once it is back", incarnation.cluster()
     )]
     NoLog {
         /// Which node.

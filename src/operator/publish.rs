@@ -53,6 +53,7 @@ impl Publisher {
             self.ports.store.set_status(name, &plan.status).await?;
         }
         self.metrics.status(name, &plan.status);
+        self.metrics.money.cluster(name, &plan.status.cost, &plan.record, inventory);
         let nodes = plan.record.incarnations.keys();
         self.metrics.paths(name, nodes.filter_map(|n| Some((n, inventory.nodes.get(n)?))));
         self.status_cache.publish(name, report(plan), plan.status.master.clone());
@@ -89,8 +90,7 @@ impl Publisher {
         } else {
             tracing::info!(cluster, %reason, "{message}");
         }
-        let (at, cluster) = ((self.ports.now)(), cluster.to_owned());
-        let event = Event { at, cluster, reason: reason.to_string(), message };
+        let event = Event::new((self.ports.now)(), cluster, reason.to_string(), message);
         if let Err(error) = self.ports.store.add_events(&[event]).await {
             tracing::warn!(%error, "an event could not be written");
         }
@@ -101,11 +101,8 @@ impl Publisher {
             return Ok(());
         }
         let at = (self.ports.now)();
-        let event = |(reason, message): &(EventReason, String)| Event {
-            at,
-            cluster: name.to_owned(),
-            reason: reason.to_string(),
-            message: message.clone(),
+        let event = |(reason, message): &(EventReason, String)| {
+            Event::new(at, name, reason.to_string(), message.as_str())
         };
         let events: Vec<_> = plan.events.iter().map(event).collect();
         for event in &events {

@@ -32,6 +32,7 @@ use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
 use crate::plan::Timing;
 use crate::secrets::{RootSecret, TooShort};
+use crate::server::metrics_listener::{self, MetricsError};
 use crate::server::{self, ServeError, StatusCache};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Leadership as _, StoreError};
@@ -63,6 +64,9 @@ pub enum RunError {
     /// The API.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The metrics on TCP.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
 }
 
 /// Clients made from the settings; nothing was called yet.
@@ -178,23 +182,40 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(ports, settings, metrics, status_cache.clone());
+    let registry = Arc::new(registry);
+    let metrics_served =
+        serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
     let served = server::serve(
         &config.api.socket,
         store,
         status_cache,
-        Arc::new(registry),
+        registry,
         problems,
         logs,
         shutdown.child_token(),
     );
     let ended = tokio::select! {
         ended = served => ended.map_err(RunError::from),
+        ended = metrics_served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
     };
     stop_access.cancel();
     // It ends by itself within seconds, and a panic of it is in the log.
     let _ = access_task.await;
     ended
+}
+
+/// Serves the metrics on TCP, where that is asked for.
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+    registry: Arc<Registry>,
+    shutdown: CancellationToken,
+) -> Result<(), MetricsError> {
+    if let Some(address) = address {
+        metrics_listener::serve(address, registry, shutdown).await?;
+    }
+    // The others have their own ends.
+    std::future::pending().await
 }
 
 /// One line of a check: what was looked at, and what is wrong with it.
@@ -245,5 +266,8 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     ];
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.clone())));
+    if let Some(address) = config.api.metrics {
+        findings.push(("metrics", metrics_listener::check(address).await));
+    }
     Ok(findings)
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::health::Which;
 use super::observe::{News, with_known};
 use super::{Pipeline, lock, reconcile};
 use crate::changes::Change;
@@ -216,10 +217,16 @@ impl Pipeline {
     /// already. Nobody waits for the end: a chain that says nothing for its ten seconds must not
     /// hold up a failover.
     fn read(self: &Arc<Self>) {
+        if let Some(read) = self.observer.mesh_health() {
+            self.health.took(Which::Mesh, &read, (self.ports.now)());
+        }
         if !self.reading.chain.swap(true, Ordering::AcqRel) {
             let this = self.clone();
             self.task(async move {
                 let news = this.observer.read_chain().await;
+                let (read, balances) = this.observer.chain_health();
+                this.health.wallet(balances);
+                this.health.took(Which::Chain, &read, (this.ports.now)());
                 this.reading.chain.store(false, Ordering::Release);
                 this.wake(news);
             });
@@ -228,6 +235,8 @@ impl Pipeline {
             let this = self.clone();
             self.task(async move {
                 let news = this.observer.read_tailnet().await;
+                let read = this.observer.tailnet_health();
+                this.health.took(Which::Tailnet, &read, (this.ports.now)());
                 this.reading.tailnet.store(false, Ordering::Release);
                 this.wake(news);
             });

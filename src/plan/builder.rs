@@ -144,6 +144,7 @@ impl<'a> PlanBuilder<'a> {
         limit: Option<Duration>,
         then: impl Into<String>,
     ) {
+        let since = self.known(since);
         self.waits.push(Wait {
             what: what.into(),
             since,
@@ -161,7 +162,7 @@ impl<'a> PlanBuilder<'a> {
         limit: Duration,
         reason: Reason,
     ) {
-        let what = what.into();
+        let (what, since) = (what.into(), self.known(since));
         if self.now().passed(since, limit) {
             self.problem(
                 reason,
@@ -172,6 +173,11 @@ impl<'a> PlanBuilder<'a> {
             );
         }
         self.wait(what, since, Some(limit), "it is reported as a problem and retried");
+    }
+
+    /// What lasts since nobody knows when lasts for this process since it began.
+    fn known(&self, since: UnixMs) -> UnixMs {
+        if since == UnixMs::default() { self.input.constants.started } else { since }
     }
 
     pub fn event(&mut self, reason: EventReason, message: String) {

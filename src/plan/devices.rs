@@ -111,8 +111,9 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
             derived::devices(builder, mesh, &name).iter().any(|d| d.multiple_connections)
         };
         if builder.input.inventory.mesh.present().is_some_and(twice) {
+            let cluster = &builder.input.cluster.metadata.name;
             let message = format!(
-                "the mesh state of {name} is in use in two places: its provider runs a second copy of it, or has just started it anew; if it stays, move it with `akash-redis migrate`"
+                "the mesh state of {name} is in use in two places: its provider runs a second copy of it, or has just started it anew; if it stays, move it with `akash-redis migrate {cluster} {name}`"
             );
             builder.problem(Reason::DuplicateMeshState, message);
         }

@@ -218,7 +218,10 @@ fn wait_for(
         let command = builder.accept_loss_command();
         builder.problem(
             Reason::NoMaster,
-            format!("{why}; see `akash-redis logs` for what keeps it, or, when its data is lost for good, `{command}`"),
+            format!(
+                "{why}; `akash-redis logs {} {old}` says what keeps it, or, when its data is lost for good, `{command}`",
+                builder.input.cluster.metadata.name
+            ),
         );
         let since = builder.view(old).map_or(builder.input.constants.started, |v| v.heard);
         builder.watch(

@@ -201,19 +201,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
         let pending = builder.input.inventory.pending.contains(&incarnation.dseq);
         match derived::stage(builder, &name) {
             Stage::Unknown => {
-                let why = builder
-                    .input
-                    .inventory
-                    .chain
-                    .error
-                    .clone()
-                    .unwrap_or_else(|| "it was not read yet".to_owned());
-                builder.watch(
-                    format!("the chain, for {name} ({why})"),
-                    builder.input.inventory.chain.at,
-                    OUTAGE,
-                    Reason::ChainUnavailable,
-                );
+                wait_for_chain(builder, &name.0);
             }
             Stage::Reserved if !pending => {
                 if control::hold(builder) {
@@ -256,6 +244,18 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
             Stage::Unreachable | Stage::Connected | Stage::Lost(_) => {}
         }
     }
+}
+
+/// Nothing can be bought, and nothing new is known.
+pub fn wait_for_chain(builder: &mut PlanBuilder<'_>, whose: &str) {
+    let chain = &builder.input.inventory.chain;
+    let why = chain.error.clone().unwrap_or_else(|| "it was not read yet".to_owned());
+    builder.watch(
+        format!("the chain, for {whose} ({why})"),
+        chain.at,
+        OUTAGE,
+        Reason::ChainUnavailable,
+    );
 }
 
 /// Paid into the escrow of each node.

@@ -138,6 +138,12 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
     money::committed(inventory, record)
 }
 
+/// Milliseconds from block to block, by the inventory and within bounds.
+#[must_use]
+pub fn block_ms(inventory: &Inventory) -> u64 {
+    money::block_ms(inventory)
+}
+
 /// What a price costs per month, at the block time of the inventory.
 #[must_use]
 pub fn per_month(inventory: &Inventory, price: PricePerBlock) -> Uact {
@@ -188,6 +194,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     settings::report(&mut builder);
     failing::report(&mut builder);
+    money::report(&mut builder);
     paths::report(&mut builder);
     let finished =
         deleting && builder.record.incarnations.is_empty() && !unrecorded::left(&mut builder);

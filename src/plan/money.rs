@@ -1,7 +1,9 @@
 //! What is promised already, and what the next node may cost.
 
-use super::Input;
+use super::builder::PlanBuilder;
 use super::derived::active_lease;
+use super::{Input, Limits};
+use crate::api::conditions::Reason;
 use crate::model::chain::DEFAULT_BLOCK_MS;
 use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
@@ -25,6 +27,48 @@ pub fn ceiling(input: &Input<'_>) -> Uact {
     let own =
         input.cluster.spec.budget.max_per_month.map_or(input.limits.per_cluster_default, |m| m.0);
     own.min(input.limits.global.saturating_sub(input.limits.others))
+}
+
+/// Whose word the ceiling is.
+pub fn limited_by(input: &Input<'_>) -> String {
+    let own = input.cluster.spec.budget.max_per_month;
+    let asked = own.map_or(input.limits.per_cluster_default, |m| m.0);
+    let whose = if own.is_some() {
+        "spec.budget.maxPerMonth"
+    } else {
+        "the operator's budget.perClusterDefault"
+    };
+    if ceiling(input) >= asked {
+        return whose.to_owned();
+    }
+    let Limits { global, others, .. } = input.limits;
+    format!(
+        "what the operator's budget.global of {global} leaves beside {others} for other clusters; {whose} is {asked}"
+    )
+}
+
+/// Block times differ from day to day, and with them what a month costs: only more than a twentieth
+/// is told.
+const DRIFT: u64 = 20;
+
+/// Says that the leases that run cost more than is allowed. None is closed for it.
+pub fn report(builder: &mut PlanBuilder<'_>) {
+    let input = builder.input;
+    let Some(chain) = input.inventory.chain.present() else { return };
+    let live = builder.record.incarnations.values().filter(|i| i.condemned.is_none());
+    let leases = live.filter_map(|i| chain.deployments.get(&i.dseq)).filter(|d| d.active);
+    let rate = leases.filter_map(active_lease).map(|l| l.price.0).fold(0u128, u128::saturating_add);
+    let cost = PricePerBlock(rate).per_month(block_ms(input.inventory));
+    let allowed = ceiling(input);
+    if cost.0 <= allowed.0.saturating_add(allowed.0 / DRIFT) {
+        return;
+    }
+    let (name, whose) = (&input.cluster.metadata.name, limited_by(input));
+    let fewer = input.cluster.spec.nodes.saturating_sub(1).max(1);
+    let message = format!(
+        "the leases that run cost {cost} per month, and {allowed} are allowed ({whose}); none is closed for that, and nothing is bought: raise the budget to {cost}, or let nodes go with `akash-redis scale {name} --nodes {fewer}`"
+    );
+    builder.problem(Reason::BudgetBelowCost, message);
 }
 
 /// Price of every incarnation that costs or may come to cost: the lease's where there is one, else
@@ -61,7 +105,8 @@ pub fn share(input: &Input<'_>, record: &Record, count: u32) -> Result<PricePerB
     }
     if share.0 == 0 {
         return Err(format!(
-            "the budget of {ceiling} per month is used up ({} per month are committed); raise budget.maxPerMonth or the operator's budget.global",
+            "the budget of {ceiling} per month ({}) is used up ({} per month are committed); raise budget.maxPerMonth or the operator's budget.global",
+            limited_by(input),
             committed(input.inventory, record).per_month(block_ms)
         ));
     }

@@ -7,7 +7,7 @@ use crate::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason
 use crate::model::ids::IncarnationName;
 use crate::model::node::{PathKind, PeerPath};
 
-const WHAT_TO_DO: &str = "it works, and is slower and shared with others; UDP out of the provider is blocked or behind a hard NAT: move the node (`akash-redis migrate`), or choose other providers by `placement`";
+const WHAT_TO_DO: &str = "it works, and is slower and shared with others; UDP out of the provider is blocked or behind a hard NAT: move the node with the command `migrate`, or choose other providers by `placement`";
 
 /// A path for people, e.g. `direct, 0.6 ms`.
 fn words(path: &PeerPath) -> String {

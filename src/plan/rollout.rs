@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{control, derived, devices, give_up, money, switchover, unrecorded};
+use super::{control, derived, devices, give_up, leases, money, switchover, unrecorded};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
 use crate::api::types::MIGRATE;
@@ -46,8 +46,23 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
     if missing.is_empty() {
         return;
     }
-    let Some(chain) = builder.input.inventory.chain.present() else { return };
-    if unrecorded::hold(builder) || control::hold(builder) {
+    let Some(chain) = builder.input.inventory.chain.present() else {
+        leases::wait_for_chain(builder, "the missing nodes");
+        return;
+    };
+    if unrecorded::hold(builder) {
+        let name = &builder.input.cluster.metadata.name;
+        builder.wait(
+            format!(
+                "manual action on deployments that are in no record (`akash-redis describe {name}`)"
+            ),
+            builder.now(),
+            None,
+            "the missing nodes are bought",
+        );
+        return;
+    }
+    if control::hold(builder) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
@@ -65,12 +80,24 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
                 u64::from(count) + uncreated as u64
             ),
         );
+        builder.wait(
+            format!("{needed} in the wallet {}", builder.input.constants.owner),
+            builder.now(),
+            None,
+            "the missing nodes are bought",
+        );
         return;
     }
     let share = match money::share(builder.input, &builder.record, count) {
         Ok(share) => share,
         Err(why) => {
             builder.problem(Reason::BudgetExhausted, why);
+            builder.wait(
+                format!("room in the budget for {count} more nodes"),
+                builder.now(),
+                None,
+                "they are bought",
+            );
             return;
         }
     };

@@ -184,6 +184,7 @@ fn cost(builder: &PlanBuilder<'_>) -> Cost {
     Cost {
         per_month: rate.per_month(block_ms).to_string(),
         max_per_month: money::ceiling(builder.input).to_string(),
+        limited_by: money::limited_by(builder.input),
         in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
         spent: ours.iter().map(|d| d.escrow.spent).sum::<Uact>().to_string(),
     }
@@ -226,26 +227,7 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
 
 fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition> {
     let ready = health::ready(builder, nodes);
-    let progressing = match (builder.spec().paused, builder.steps.first(), builder.waits.first()) {
-        (true, ..) => (
-            ConditionStatus::False,
-            Reason::Paused,
-            "spec.paused is set: nothing is changed".to_owned(),
-        ),
-        (_, Some(step), _) => (
-            ConditionStatus::True,
-            Reason::Reconciling,
-            format!("{}: {}", step.effect.incarnation(), step.reason),
-        ),
-        (_, None, Some(wait)) => {
-            (ConditionStatus::True, Reason::Waiting, format!("waits for {}", wait.what))
-        }
-        (_, None, None) => (
-            ConditionStatus::False,
-            Reason::Reconciled,
-            "nothing to do: the cluster is as the manifest wants it".to_owned(),
-        ),
-    };
+    let progressing = progressing(builder, nodes);
     let degraded = degraded(builder).unwrap_or((
         ConditionStatus::False,
         Reason::AsExpected,
@@ -262,6 +244,37 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
     .into_iter()
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()
+}
+
+/// What is done or waited for. It is over only when as many nodes serve as are wanted: while some
+/// are missing there is always something that is waited for.
+fn progressing(
+    builder: &PlanBuilder<'_>,
+    nodes: &[NodeStatus],
+) -> (ConditionStatus, Reason, String) {
+    if builder.spec().paused && builder.input.cluster.metadata.deletion_timestamp.is_none() {
+        let name = &builder.input.cluster.metadata.name;
+        let message = format!(
+            "spec.paused is set: nothing is changed, and a master that dies is not replaced; `akash-redis resume {name}` ends it"
+        );
+        return (ConditionStatus::False, Reason::Paused, message);
+    }
+    if let Some(step) = builder.steps.first() {
+        let message = format!("{}: {}", step.effect.incarnation(), step.reason);
+        return (ConditionStatus::True, Reason::Reconciling, message);
+    }
+    if let Some(wait) = builder.waits.first() {
+        return (ConditionStatus::True, Reason::Waiting, format!("waits for {}", wait.what));
+    }
+    let wanted = builder.spec().nodes as usize;
+    let serving = nodes.iter().filter(|n| n.phase.is_serving()).count();
+    if serving >= wanted {
+        let message = "nothing to do: the cluster is as the manifest wants it".to_owned();
+        return (ConditionStatus::False, Reason::Reconciled, message);
+    }
+    let why = problems(builder).first().map_or(String::new(), |(_, why)| format!(": {why}"));
+    let message = format!("waits for {} of {wanted} nodes to be in sync{why}", wanted - serving);
+    (ConditionStatus::True, Reason::Waiting, message)
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
@@ -312,11 +325,9 @@ fn degraded(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, Strin
 
 /// Every escrow pays for at least a day more.
 fn funded(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
-    if let Some((reason, message)) = builder
-        .problems
-        .iter()
-        .find(|(r, _)| matches!(r, Reason::WalletBalanceLow | Reason::BudgetExhausted))
-    {
+    if let Some((reason, message)) = builder.problems.iter().find(|(r, _)| {
+        matches!(r, Reason::WalletBalanceLow | Reason::BudgetExhausted | Reason::BudgetBelowCost)
+    }) {
         return (ConditionStatus::False, *reason, message.clone());
     }
     let Some(chain) = builder.input.inventory.chain.present() else {

@@ -28,12 +28,13 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     let own = of_cluster(builder);
     let name = builder.input.cluster.metadata.name.clone();
     if !own.is_empty() {
+        let close = close_command(&name, own.keys());
         let list = list(own.keys());
         builder.problem(
             Reason::OrphanedDeployment,
             format!(
                 "the wallet pays for deployments of this cluster that are in no record (dseq {list}), as after the loss of the store; \
-                 nothing is bought beside them: bring the store back, or close each with `akash-redis close {name} DSEQ`, which ends its data"
+                 nothing is bought beside them: bring the store back, or close them with `{close}`, which ends their data"
             ),
         );
         return true;
@@ -43,16 +44,22 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     if !untouched || others.is_empty() {
         return false;
     }
-    let dseqs = others
-        .iter()
-        .map(|(dseq, name)| format!("{dseq} of {}", name.cluster()))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut by_cluster: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (dseq, name) in others {
+        by_cluster.entry(name.cluster()).or_default().push(*dseq);
+    }
+    let told =
+        |(cluster, dseqs): (&&str, &Vec<u64>)| format!("{} of {cluster}", list(dseqs.iter()));
+    let dseqs = by_cluster.iter().map(told).collect::<Vec<_>>().join("; ");
+    let close = |(cluster, dseqs): (&&str, &Vec<u64>)| {
+        format!("`{}`", close_command(cluster, dseqs.iter()))
+    };
+    let closes = by_cluster.iter().map(close).collect::<Vec<_>>().join(", ");
     builder.problem(
         Reason::OrphanedDeployment,
         format!(
             "the wallet pays for deployments of this installation that are in no record ({dseqs}), as after the loss of the store; no new \
-             cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with `akash-redis close`"
+             cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with {closes}"
         ),
     );
     true
@@ -103,7 +110,7 @@ pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
         return false;
     }
     let (list, name) = (list(own.keys()), builder.input.cluster.metadata.name.clone());
-    let how = format!("`akash-redis close {name} DSEQ` for each, which ends its data");
+    let how = format!("`{}`, which ends their data", close_command(&name, own.keys()));
     builder.problem(
         Reason::OrphanedDeployment,
         format!("the wallet pays for deployments of this cluster that are in no record (dseq {list}), so it is not forgotten: {how}"),
@@ -115,6 +122,12 @@ pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
         "the cluster is forgotten when they are closed",
     );
     true
+}
+
+/// What a person types to close them all.
+fn close_command<'a>(cluster: &str, dseqs: impl Iterator<Item = &'a u64>) -> String {
+    let dseqs = dseqs.map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    format!("akash-redis close {cluster} {dseqs}")
 }
 
 fn list<'a>(dseqs: impl Iterator<Item = &'a u64>) -> String {

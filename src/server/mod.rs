@@ -4,8 +4,10 @@
 //! there is no TCP.
 
 mod actions;
+mod journal;
 pub mod logs;
 pub mod messages;
+pub mod metrics_listener;
 mod routes;
 pub mod status_cache;
 #[cfg(test)]

@@ -15,14 +15,15 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Validate;
 use super::actions::{self, Refusal};
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
 };
 use super::status_cache::StatusCache;
-use crate::api::report::PlanReport;
+use super::{Validate, journal};
+use crate::api::conditions::EventReason;
+use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
 use crate::store::{Event, Store, StoreError};
@@ -51,7 +52,9 @@ pub(super) struct App {
 pub(super) fn router(app: App) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/v1alpha1/operator", get(operator))
         .route("/v1alpha1/clusters", get(list))
         .route("/v1alpha1/clusters/{name}", get(read).put(put).delete(delete))
         .route("/v1alpha1/clusters/{name}/migrate", post(migrate))
@@ -99,8 +102,13 @@ impl From<StoreError> for Refusal {
 type Answer<T> = Result<Json<T>, Refusal>;
 
 async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
+    encode(&app.registry)
+}
+
+/// The metrics as text.
+pub(super) fn encode(registry: &Registry) -> Result<Response, Refusal> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &app.registry).map_err(|e| {
+    prometheus_client::encoding::text::encode(&mut text, registry).map_err(|e| {
         Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("the metrics cannot be written: {e}"),
@@ -139,6 +147,7 @@ async fn put(
         )));
     }
     check(&app, &wanted)?;
+    within_budget(&app, &wanted)?;
     for attempt in 0..TRIES {
         sleep(PAUSE * attempt).await;
         let mut cluster = wanted.clone();
@@ -155,7 +164,9 @@ async fn put(
         }
         match app.store.apply(cluster).await {
             Ok(stored) => {
-                return Ok(applied(present.as_ref().map(|(old, _)| old), stored.cluster));
+                let old = present.as_ref().map(|(old, _)| old);
+                tell(&app, &name, journal::told(old, &stored.cluster)).await;
+                return Ok(applied(old, stored.cluster));
             }
             Err(StoreError::Conflict { .. }) if wanted.metadata.resource_version.is_none() => {}
             Err(e) => return Err(e.into()),
@@ -178,7 +189,12 @@ async fn delete(
     State(app): State<App>,
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<Message>), Refusal> {
+    let before = app.store.get(&name).await?.cluster.metadata.deletion_timestamp;
     app.store.mark_deleted(&name).await?;
+    if before.is_none() {
+        let message = format!("{name} is to be deleted, with its leases");
+        tell(&app, &name, vec![(EventReason::DeletionRequested, message)]).await;
+    }
     let message = format!(
         "{name} is being deleted: the leases in its record are closed and what is left in escrow comes back"
     );
@@ -234,16 +250,34 @@ async fn change(
 ) -> Answer<Message> {
     for attempt in 0..TRIES {
         sleep(PAUSE * attempt).await;
-        let mut cluster = app.store.get(name).await?.cluster;
+        let before = app.store.get(name).await?.cluster;
+        let mut cluster = before.clone();
         let message = change(&mut cluster)?;
         check(app, &cluster)?;
         match app.store.apply(cluster).await {
-            Ok(_) => return Ok(Json(Message { message })),
+            Ok(stored) => {
+                tell(app, name, journal::told(Some(&before), &stored.cluster)).await;
+                return Ok(Json(Message { message }));
+            }
             Err(StoreError::Conflict { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
     Err(StoreError::Conflict { name: name.to_owned() }.into())
+}
+
+/// Writes down what a person asked for. It was done already: a journal that cannot be written is no
+/// reason to say that it was not.
+async fn tell(app: &App, cluster: &str, events: Vec<(EventReason, String)>) {
+    let at = UnixMs::now();
+    let event = |(reason, message): (EventReason, String)| {
+        tracing::info!(cluster, %reason, "{message}");
+        Event::new(at, cluster, reason.to_string(), message)
+    };
+    let events: Vec<_> = events.into_iter().map(event).collect();
+    if let Err(error) = app.store.add_events(&events).await {
+        tracing::warn!(cluster, %error, "events could not be written");
+    }
 }
 
 async fn plan(State(app): State<App>, Path(name): Path<String>) -> Answer<PlanReport> {
@@ -307,6 +341,35 @@ fn check(app: &App, cluster: &RedisCluster) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, problems.join("\n")))
+    }
+}
+
+/// A budget that no cluster can spend is refused: it would be cut down to the operator's in silence.
+fn within_budget(app: &App, cluster: &RedisCluster) -> Result<(), Refusal> {
+    let global = app.status_cache.operator().budget_global;
+    match (cluster.spec.budget.max_per_month, global) {
+        (Some(wanted), Some(global)) if wanted > global => Err(Refusal::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!(
+                "spec.budget.maxPerMonth: {wanted} is more than the operator may spend for all clusters together ({global}, its budget.global); write {global} or less, or raise budget.global"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// How the operator itself stands.
+async fn operator(State(app): State<App>) -> Json<OperatorReport> {
+    Json(app.status_cache.operator())
+}
+
+/// 503 with the reasons while something is away that every cluster needs.
+async fn ready(State(app): State<App>) -> (StatusCode, String) {
+    let wrong = app.status_cache.operator().wrong();
+    if wrong.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, wrong.join("\n") + "\n")
     }
 }
 

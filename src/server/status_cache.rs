@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::report::PlanReport;
+use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 
 /// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the
@@ -15,6 +15,7 @@ use crate::api::status::Endpoint;
 #[derive(Debug, Default)]
 pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
+    operator: Mutex<OperatorReport>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +34,17 @@ impl StatusCache {
             *old = new;
             changed
         });
+    }
+
+    /// How the operator itself stands, as last published.
+    #[must_use]
+    pub fn operator(&self) -> OperatorReport {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it.
+    pub fn publish_operator(&self, report: OperatorReport) {
+        *self.operator.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     /// The present plan; `None` before the first one.

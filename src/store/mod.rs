@@ -70,11 +70,11 @@ pub struct Stored {
     pub record_version: u64,
 }
 
-/// Something that happened, for people.
+/// Something that happened, for people: once, or several times alike.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// When.
+    /// When it was last seen.
     pub at: UnixMs,
     /// Name of the cluster.
     pub cluster: String,
@@ -82,7 +82,54 @@ pub struct Event {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// When it was first seen.
+    #[serde(default)]
+    pub first: UnixMs,
+    /// How often it was seen.
+    #[serde(default = "once")]
+    pub count: u64,
 }
+
+const fn once() -> u64 {
+    1
+}
+
+impl Event {
+    /// Something that happened now, and for the first time as far as its author knows.
+    pub fn new(
+        at: UnixMs,
+        cluster: impl Into<String>,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        let (cluster, reason, message) = (cluster.into(), reason.into(), message.into());
+        Self { at, cluster, reason, message, first: at, count: once() }
+    }
+
+    /// Both tell of the same thing.
+    #[must_use]
+    pub fn is_alike(&self, other: &Self) -> bool {
+        (&self.cluster, &self.reason, &self.message)
+            == (&other.cluster, &other.reason, &other.message)
+    }
+
+    /// Both as one, which takes the place of the later one.
+    #[must_use]
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            at: self.at.max(other.at),
+            first: self.first.min(other.first),
+            count: self.count.saturating_add(other.count),
+            ..self
+        }
+    }
+}
+
+/// Events kept for each cluster.
+pub const EVENTS_KEPT: usize = 1000;
+/// Events of one reason kept for each cluster: what fails on and on with ever other words does not
+/// push out the rest.
+pub const EVENTS_OF_A_REASON: usize = 250;
 
 /// Bits of a term below the millisecond in which it began.
 const TERM_RANDOM_BITS: u32 = 10;
@@ -155,10 +202,11 @@ pub trait Outbox: Send + Sync {
 /// What happened, for people. Nothing reads it to decide.
 #[async_trait]
 pub trait Events: Send + Sync {
-    /// Writes events; the newest 1000 of each cluster are kept.
+    /// Writes events; those that are alike become one with a count. The newest 1000 of each cluster
+    /// are kept, of each reason 250.
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError>;
 
-    /// Events of a cluster, oldest first.
+    /// Events of a cluster, in the order in which they were last seen.
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError>;
 }
 

@@ -28,8 +28,6 @@ use crate::model::ids::InstallationId;
 use crate::model::record::Record;
 use crate::model::time::UnixMs;
 
-/// Events kept for each cluster.
-const EVENTS_KEPT: i64 = 1000;
 /// Events of a cluster that is gone are kept so long, milliseconds: whoever deleted it can read how
 /// it ended.
 const EVENTS_OF_THE_GONE_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -284,9 +282,7 @@ impl Events for SqliteStore {
         self.run_in_charge(move |tx| {
             for event in &events {
                 rows::put_event(tx, event)?;
-                let surplus = "DELETE FROM event WHERE cluster = ?1 AND id <= \
-                    (SELECT id FROM event WHERE cluster = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
-                tx.execute(surplus, params![event.cluster, EVENTS_KEPT]).map_err(failed)?;
+                rows::drop_surplus_events(tx, event)?;
             }
             Ok(())
         })

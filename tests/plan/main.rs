@@ -12,6 +12,7 @@
 mod obey;
 mod scene;
 mod story;
+mod truth;
 
 mod bounds;
 mod builder;

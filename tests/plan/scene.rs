@@ -516,7 +516,9 @@ impl Scene {
 
     /// As an operator process of this term plans, which began at this moment.
     pub fn plan_as(&self, now: u64, term: u64, started: u64) -> Plan {
-        self.with_input(now, term, started, plan)
+        let plan = self.with_input(now, term, started, plan);
+        crate::truth::holds(&self.cluster, &plan);
+        plan
     }
 
     /// Every rule that this plan breaks, had it been made here.

@@ -217,7 +217,114 @@ fn what_goes_on_is_told() {
     assert_eq!(told(|_| {}).reason, Reason::Reconciled);
     assert_eq!(told(|s| s.silent(2, 1)).reason, Reason::Waiting);
     assert_eq!(told(|s| s.node(2, |v| v.state.configured.clear())).reason, Reason::Reconciling);
-    assert_eq!(told(|s| s.cluster.spec.paused = true).reason, Reason::Paused);
+    let paused = told(|s| s.cluster.spec.paused = true);
+    assert_eq!(paused.reason, Reason::Paused);
+    assert!(paused.message.contains("`akash-redis resume cache`"), "{}", paused.message);
+}
+
+#[test]
+fn what_is_missing_is_waited_for_and_never_called_done() {
+    let lost = || akash_redis::model::ids::IncarnationName("cache-1-lost".into());
+    let rows: [(&str, &dyn Fn(&mut Scene), Reason, &str); 6] = [
+        (
+            "no money in the wallet",
+            &|s| s.chain().balance = Uact(1),
+            Reason::WalletBalanceLow,
+            "in the wallet akash1me",
+        ),
+        (
+            "no room in the budget",
+            &|s| s.limits.others = s.limits.global,
+            Reason::BudgetExhausted,
+            "room in the budget for 3 more nodes",
+        ),
+        (
+            "the chain is away",
+            &|s| s.inventory.chain.failed("no route".into(), false),
+            Reason::AsExpected,
+            "the chain, for the missing nodes (no route)",
+        ),
+        (
+            "the chain was never read, and the operator runs for an hour",
+            &|s| s.inventory.chain = akash_redis::model::inventory::Reading::default(),
+            Reason::ChainUnavailable,
+            "the chain, for the missing nodes (not read yet)",
+        ),
+        (
+            "something is in no record",
+            &|s| drop(s.inventory.unrecorded.insert(7, lost())),
+            Reason::OrphanedDeployment,
+            "manual action on deployments",
+        ),
+        (
+            "the control API is away",
+            &|s| s.inventory.mesh.failed("no route".into(), true),
+            Reason::MeshApiRefused,
+            "the mesh control API",
+        ),
+    ];
+    for (what, edit, problem, waits) in rows {
+        let mut scene = Scene::new(crate::scene::THREE);
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        assert_eq!(plan.status.nodes.len(), 0, "{what}");
+        assert_eq!(degraded(&plan).0, problem, "{what}");
+        let told = condition(&plan, ConditionType::Progressing);
+        assert_eq!((told.status, told.reason), (ConditionStatus::True, Reason::Waiting), "{what}");
+        assert!(told.message.contains(waits), "{what}: {}", told.message);
+    }
+}
+
+#[test]
+fn a_budget_below_what_runs_is_told_and_closes_nothing() {
+    // Three leases of 3 ACT each.
+    let told = |edit: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::whole();
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        let funded = condition(&plan, ConditionType::Funded);
+        assert_eq!(plan.steps, [], "nothing is closed");
+        assert_eq!(
+            degraded(&plan).0 == Reason::BudgetBelowCost,
+            funded.reason == Reason::BudgetBelowCost
+        );
+        let limit = (plan.status.cost.max_per_month, plan.status.cost.limited_by);
+        (funded.reason == Reason::BudgetBelowCost, funded.message, limit)
+    };
+    let budget = |text: &'static str| {
+        move |s: &mut Scene| s.cluster.spec.budget.max_per_month = Some(text.parse().unwrap())
+    };
+    assert!(!told(&budget("9act")).0);
+    assert!(!told(&budget("8.6act")).0, "block times differ by as much from day to day");
+    let (low, message, limit) = told(&budget("5act"));
+    assert!(low);
+    assert!(
+        message.contains("cost 9act per month, and 5act are allowed (spec.budget.maxPerMonth)")
+            && message.contains("`akash-redis scale cache --nodes 2`"),
+        "{message}"
+    );
+    assert_eq!(limit, ("5act".into(), "spec.budget.maxPerMonth".into()));
+    let (low, message, _) = told(&|s| {
+        s.cluster.spec.budget.max_per_month = None;
+        s.limits.per_cluster_default = Uact(4_000_000);
+    });
+    assert!(low && message.contains("(the operator's budget.perClusterDefault)"), "{message}");
+    let (low, message, limit) = told(&|s| s.limits.others = Uact(26_000_000));
+    assert!(
+        low && message.contains(
+            "4act are allowed (what the operator's budget.global of 30act leaves beside 26act"
+        ),
+        "{message}"
+    );
+    assert!(limit.1.ends_with("spec.budget.maxPerMonth is 30act"), "{limit:?}");
+    assert!(
+        !told(&|s| {
+            budget("5act")(s);
+            s.inventory.chain.failed("away".into(), false);
+        })
+        .0,
+        "nobody knows what runs"
+    );
 }
 
 #[test]

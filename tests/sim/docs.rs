@@ -152,6 +152,77 @@ fn commands_and_flags_exist() {
     assert!(seen > 50, "only {seen} calls were found: this test looks for them in the wrong way");
 }
 
+/// Calls of the program in what it says itself, with a value in place of each name.
+fn said_calls(source: &str) -> Vec<(char, String)> {
+    const PROGRAM: &str = "akash-redis ";
+    let mut calls = Vec::new();
+    let code = source.split("#[cfg(test)]").next().unwrap_or(source);
+    for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for quote in ['`', '"'] {
+            let begin = format!("{quote}{PROGRAM}");
+            for (at, _) in line.match_indices(&begin) {
+                let call = &line[at + begin.len()..];
+                // One that goes on in the next line, or a sentence about the program.
+                let Some(end) = call.find(['`', '"']) else { continue };
+                let call = &call[..end];
+                // A word alone is the name of a command; what is to be typed has arguments.
+                if call.starts_with(|c: char| c.is_ascii_lowercase()) && call.contains(' ') {
+                    calls.push((quote, filled(call)));
+                }
+            }
+        }
+    }
+    calls
+}
+
+/// `close {name} DSEQ` with `1` for each: a good name, node, number and deployment.
+fn filled(call: &str) -> String {
+    let (mut text, mut depth) = (String::new(), 0);
+    for c in call.chars() {
+        match c {
+            '{' => {
+                depth += 1;
+                text.push('1');
+            }
+            '}' => depth -= 1,
+            c if depth == 0 => text.push(c),
+            _ => {}
+        }
+    }
+    let upper = |word: &str| word.chars().all(|c| c.is_ascii_uppercase());
+    let words = text.split_whitespace().map(|word| if upper(word) { "1" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_the_program_tells_people_to_type_can_be_typed() {
+    use clap::Parser as _;
+    let mut sources = Vec::new();
+    files(&root().join("src"), "rs", &mut sources);
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for path in sources.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let text = fs::read_to_string(path).expect("a source");
+        let texts_of_the_planner = path.components().any(|c| c.as_os_str() == "plan");
+        for (quote, call) in said_calls(&text) {
+            if quote == '"' && !texts_of_the_planner {
+                continue;
+            }
+            let words = ["akash-redis"].into_iter().chain(call.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default();
+                wrong.push(format!("{}: {call}: {first}", path.display()));
+            }
+            seen.insert(call);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for must in ["failover 1 --accept-loss", "close 1 1", "resume 1", "rejoin 1 1"] {
+        assert!(seen.contains(must), "{must} is not found among {seen:?}");
+    }
+}
+
 #[test]
 fn every_setting_is_documented_with_its_variable() {
     let source =

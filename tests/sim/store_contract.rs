@@ -43,12 +43,7 @@ fn signed(hash: &str, timeout: u64) -> SignedTx {
 }
 
 fn event(n: u64) -> Event {
-    Event {
-        at: UnixMs(n),
-        cluster: "cache".into(),
-        reason: "Tested".into(),
-        message: format!("number {n}"),
-    }
+    Event::new(UnixMs(n), "cache", format!("Tested{}", n % 5), format!("number {n}"))
 }
 
 fn epoch(epoch: u64) -> Record {
@@ -223,5 +218,38 @@ async fn the_newest_events_are_kept_and_outlive_their_cluster_until_its_name_is_
         assert_eq!(store.events("cache").await.unwrap().len(), 1000, "how it ended can be read");
         store.apply(cluster("cache", 1)).await.unwrap();
         assert_eq!(store.events("cache").await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn events_that_are_alike_are_one_with_a_count() {
+    for [store, _] in homes() {
+        store.apply(cluster("cache", 3)).await.unwrap();
+        store.apply(cluster("other", 3)).await.unwrap();
+        let failed = |at, message: &str| Event::new(UnixMs(at), "cache", "EffectFailed", message);
+        let master = Event::new(UnixMs(1), "cache", "MasterPromoted", "cache-0-a is master");
+        let elsewhere = Event { cluster: "other".into(), ..failed(3, "x") };
+        let all =
+            [master.clone(), failed(2, "x"), elsewhere.clone(), failed(4, "y"), failed(9, "x")];
+        store.add_events(&all).await.unwrap();
+        let twice = Event { first: UnixMs(2), count: 2, ..failed(9, "x") };
+        assert_eq!(store.events("cache").await.unwrap(), [master, failed(4, "y"), twice]);
+        assert_eq!(store.events("other").await.unwrap(), [elsewhere]);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_on_and_on_does_not_push_out_the_rest() {
+    for [store, _] in homes() {
+        store.apply(cluster("cache", 3)).await.unwrap();
+        let master = Event::new(UnixMs(1), "cache", "MasterPromoted", "cache-0-a is master");
+        store.add_events(&[master.clone()]).await.unwrap();
+        let failures: Vec<_> = (0..2000)
+            .map(|n| Event::new(UnixMs(n), "cache", "EffectFailed", format!("try {n}")))
+            .collect();
+        store.add_events(&failures).await.unwrap();
+        let kept = store.events("cache").await.unwrap();
+        assert_eq!(kept[0], master);
+        assert_eq!(kept[1..], failures[1750..]);
     }
 }

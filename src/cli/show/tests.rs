@@ -28,6 +28,7 @@ fn cost_of() -> Cost {
     Cost {
         per_month: "5.4act".into(),
         max_per_month: "12act".into(),
+        limited_by: "spec.budget.maxPerMonth".into(),
         in_escrow: "3.91act".into(),
         spent: "0.09act".into(),
     }
@@ -76,13 +77,12 @@ fn unseen() -> RedisCluster {
 }
 
 fn history() -> Vec<Event> {
-    let event = |ago: u64, reason: &str, message: &str| Event {
-        at: UnixMs(NOW.0 - ago * 1000),
-        cluster: "cache".into(),
-        reason: reason.into(),
-        message: message.into(),
+    let event = |ago: u64, reason: &str, message: &str| {
+        Event::new(UnixMs(NOW.0 - ago * 1000), "cache", reason, message)
     };
+    let failed = event(70, "EffectFailed", "send the manifest to cache-2-m4pq: no answer");
     vec![
+        Event { first: UnixMs(NOW.0 - 400_000), count: 12, ..failed },
         event(120, "LeaseCreated", "cache-1-b9ww runs at provider.two.example"),
         event(60, "Promoted", "cache-0-x7k2 is master of epoch 4"),
     ]

@@ -8,6 +8,7 @@ use crate::model::chain::{ChainView, DeploymentView};
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::inventory::Reading;
 use crate::model::time::UnixMs;
+use crate::operator::health::{Balances, Read};
 use crate::operator::index::ClusterIndex;
 
 /// Which clusters a reading says something new about.
@@ -92,6 +93,14 @@ impl ChainReadings {
             known.flatten().any(differs)
         });
         News::Of(changed.cloned().collect())
+    }
+
+    /// How the last reading ended, and what the wallet holds by it.
+    pub fn health(&self) -> (Read, Balances) {
+        let Reading { value, error, refused, .. } = &self.whole;
+        let seen = value.as_ref().map_or(String::new(), |v| format!("height {}", v.height));
+        let balances = value.as_ref().map(|v| (v.balance, v.fee_balance));
+        (Read { error: error.clone(), refused: *refused, seen }, balances)
     }
 
     /// The deployments of one cluster were read anew.

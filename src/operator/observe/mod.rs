@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 pub use chain::News;
 
 use super::execute::EffectError;
+use super::health::{Balances, Read};
 use super::index::ClusterIndex;
 use super::lock;
 use super::manifests::Known;
@@ -119,6 +120,26 @@ impl Observer {
             Some(chain) => self.leases.read(&self.ports, &chain, dseqs).await,
             None => BTreeSet::new(),
         }
+    }
+
+    /// How the last reading of the chain ended, and what the wallet holds by it.
+    pub fn chain_health(&self) -> (Read, Balances) {
+        lock(&self.chain).health()
+    }
+
+    /// How the last reading of the tailnet ended.
+    pub fn tailnet_health(&self) -> Read {
+        lock(&self.tailnet).health()
+    }
+
+    /// How the operator itself is on the mesh, where that can be told.
+    pub fn mesh_health(&self) -> Option<Read> {
+        let own = self.ports.own_mesh.as_ref()?.borrow();
+        Some(Read {
+            error: own.error.clone(),
+            refused: false,
+            seen: "the operator is on it".into(),
+        })
     }
 
     /// Reads the tailnet for all clusters.

@@ -9,6 +9,7 @@ use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::inventory::Reading;
 use crate::model::mesh::{Device, MeshView};
 use crate::model::time::UnixMs;
+use crate::operator::health::Read;
 
 /// The last reading of the tailnet.
 #[derive(Default)]
@@ -71,6 +72,13 @@ impl TailnetReadings {
         let names = before.keys().chain(self.clusters.keys());
         let changed = names.filter(|name| before.get(*name) != self.clusters.get(*name));
         News::Of(changed.cloned().collect())
+    }
+
+    /// How the last reading ended.
+    pub fn health(&self) -> Read {
+        let Reading { error, refused, .. } = &self.whole;
+        let seen = format!("{} devices", self.devices.len());
+        Read { error: error.clone(), refused: *refused, seen }
     }
 
     /// The devices and keys of one cluster: those that carry its name, and the devices that its

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::{Event, StoreError, Stored};
+use super::super::{EVENTS_KEPT, EVENTS_OF_A_REASON, Event, StoreError, Stored};
 use super::failed;
 use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster};
 use crate::model::chain::SignedTx;
@@ -171,28 +171,65 @@ pub(super) fn txs(tx: &Transaction<'_>) -> Result<Vec<(String, SignedTx)>, Store
     query.query_map([], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
+/// One that is alike is taken out and comes back as one with it, as the last.
 pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), StoreError> {
+    let alike = "DELETE FROM event WHERE cluster = ?1 AND reason = ?2 AND message = ?3 \
+        RETURNING at, cluster, reason, message, first, count";
+    let mut query = tx.prepare_cached(alike).map_err(failed)?;
+    let known: Vec<Event> = query
+        .query_map(params![event.cluster, event.reason, event.message], read_event)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let event = known.iter().fold(event.clone(), Event::with);
+    let row = params![
+        event.cluster,
+        int(event.at.0),
+        event.reason,
+        event.message,
+        int(event.first.0),
+        int(event.count)
+    ];
     tx.execute(
-        "INSERT INTO event (cluster, at, reason, message) VALUES (?1, ?2, ?3, ?4)",
-        params![event.cluster, int(event.at.0), event.reason, event.message],
+        "INSERT INTO event (cluster, at, reason, message, first, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        row,
     )
     .map(drop)
     .map_err(failed)
 }
 
+/// Those that are too many beside the cluster and the reason of `event`, the oldest first.
+pub(super) fn drop_surplus_events(tx: &Transaction<'_>, event: &Event) -> Result<(), StoreError> {
+    let limit = |most: usize| i64::try_from(most).unwrap_or(i64::MAX);
+    let of_reason = "DELETE FROM event WHERE cluster = ?1 AND reason = ?2 AND id <= (SELECT id FROM \
+        event WHERE cluster = ?1 AND reason = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)";
+    tx.execute(of_reason, params![event.cluster, event.reason, limit(EVENTS_OF_A_REASON)])
+        .map_err(failed)?;
+    let of_cluster = "DELETE FROM event WHERE cluster = ?1 AND id <= \
+        (SELECT id FROM event WHERE cluster = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    tx.execute(of_cluster, params![event.cluster, limit(EVENTS_KEPT)]).map(drop).map_err(failed)
+}
+
+fn read_event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        at: UnixMs(unsigned(row.get(0)?)),
+        cluster: row.get(1)?,
+        reason: row.get(2)?,
+        message: row.get(3)?,
+        first: UnixMs(unsigned(row.get(4)?)),
+        count: unsigned(row.get(5)?),
+    })
+}
+
 pub(super) fn events(tx: &Transaction<'_>, cluster: &str) -> Result<Vec<Event>, StoreError> {
     let mut query = tx
         .prepare_cached(
-            "SELECT at, cluster, reason, message FROM event WHERE cluster = ?1 ORDER BY id",
+            "SELECT at, cluster, reason, message, first, count FROM event WHERE cluster = ?1 ORDER BY id",
         )
         .map_err(failed)?;
-    let read = |row: &Row<'_>| {
-        Ok(Event {
-            at: UnixMs(unsigned(row.get(0)?)),
-            cluster: row.get(1)?,
-            reason: row.get(2)?,
-            message: row.get(3)?,
-        })
-    };
-    query.query_map([cluster], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+    query
+        .query_map([cluster], read_event)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)
 }

@@ -46,6 +46,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE installation (id TEXT NOT NULL) STRICT;
 ",
+    "
+    ALTER TABLE event ADD COLUMN first INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE event ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+    UPDATE event SET first = at;
+",
 ];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in

@@ -69,6 +69,35 @@ async fn a_store_of_the_first_release_is_taken_over_by_who_uses_it_next() {
     assert!(path.with_added_extension("v1.backup").exists(), "a copy was made before");
 }
 
+#[tokio::test]
+async fn events_of_an_earlier_release_are_counted_on() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("store.db");
+    let mut old = Connection::open(&path).unwrap();
+    schema::migrate(&mut old, Some(&path), &schema::MIGRATIONS[..2]).unwrap();
+    for at in [5, 9] {
+        let row = params!["cache", at, "EffectFailed", "x"];
+        old.execute(
+            "INSERT INTO event (cluster, at, reason, message) VALUES (?1, ?2, ?3, ?4)",
+            row,
+        )
+        .unwrap();
+    }
+    drop(old);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(
+        store.events("cache").await.unwrap(),
+        [5, 9].map(|at| Event::new(UnixMs(at), "cache", "EffectFailed", "x"))
+    );
+    store.add_events(&[Event::new(UnixMs(12), "cache", "EffectFailed", "x")]).await.unwrap();
+    let whole = Event {
+        first: UnixMs(5),
+        count: 3,
+        ..Event::new(UnixMs(12), "cache", "EffectFailed", "x")
+    };
+    assert_eq!(store.events("cache").await.unwrap(), [whole]);
+}
+
 /// What a machine that lost its power now would find: the files as they are, with the store still
 /// open.
 fn crashed_copy(dir: &TempDir) -> (TempDir, PathBuf) {

@@ -10,7 +10,8 @@ use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
 use akash_redis::store::{
-    Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored, next_term,
+    EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Objects, Outbox, Records,
+    StoreError, Stored, next_term,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -18,8 +19,6 @@ use serde::de::DeserializeOwned;
 
 use super::clock::OperatorClock;
 
-/// Events kept for each cluster.
-const EVENTS_KEPT: usize = 1000;
 /// Events of a cluster that is gone are kept so long, milliseconds.
 const EVENTS_OF_THE_GONE_MS: u64 = 7 * 24 * 3600 * 1000;
 
@@ -251,7 +250,15 @@ impl Events for MemoryStore {
         self.in_charge(|state| {
             for event in events {
                 let known = state.events.entry(event.cluster.clone()).or_default();
-                known.push(event.clone());
+                let (alike, others): (Vec<Event>, Vec<Event>) =
+                    known.drain(..).partition(|k| k.is_alike(event));
+                *known = others;
+                known.push(alike.iter().fold(event.clone(), Event::with));
+                let of_reason = known.iter().filter(|k| k.reason == event.reason).count();
+                if of_reason > EVENTS_OF_A_REASON {
+                    let oldest = known.iter().position(|k| k.reason == event.reason);
+                    oldest.map(|at| known.remove(at));
+                }
                 let surplus = known.len().saturating_sub(EVENTS_KEPT);
                 known.drain(..surplus);
             }

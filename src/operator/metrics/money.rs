@@ -1,0 +1,217 @@
+//! What it costs, for how long it is paid, and what may be spent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::super::lock;
+use super::Cluster;
+use crate::api::quantity::Money as Amount;
+use crate::api::status::Cost;
+use crate::model::ids::IncarnationName;
+use crate::model::inventory::Inventory;
+use crate::model::money::Uact;
+use crate::model::record::Record;
+
+/// Millionths in a whole.
+const MILLION: f64 = 1e6;
+
+/// Names a node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct Node {
+    cluster: String,
+    node: String,
+}
+
+type Number = Gauge<f64, AtomicU64>;
+
+/// Amounts in ACT, times in seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Money {
+    cost: Family<Cluster, Number>,
+    budget: Family<Cluster, Number>,
+    balance: Family<Node, Number>,
+    runway: Family<Node, Number>,
+    /// Escrows that are shown, by cluster: what is closed must not look as if it were paid.
+    shown: Arc<Mutex<BTreeMap<String, BTreeSet<Node>>>>,
+    wallet: Number,
+    fees: Number,
+    global: Number,
+}
+
+impl Money {
+    pub(super) fn register(&self, ours: &mut Registry) {
+        ours.register(
+            "cluster_cost_act",
+            "What the leases of a cluster cost per month of 30 days",
+            self.cost.clone(),
+        );
+        ours.register(
+            "cluster_budget_act",
+            "The most that they may cost per month of 30 days, by all limits together",
+            self.budget.clone(),
+        );
+        ours.register(
+            "escrow_balance_act",
+            "What is left in the escrow of a node",
+            self.balance.clone(),
+        );
+        ours.register(
+            "escrow_runway_seconds",
+            "For how long the escrow of a node still pays, at its present price",
+            self.runway.clone(),
+        );
+        ours.register(
+            "wallet_balance_act",
+            "What the wallet holds for deposits",
+            self.wallet.clone(),
+        );
+        ours.register(
+            "wallet_fee_balance_akt",
+            "What the wallet holds for fees",
+            self.fees.clone(),
+        );
+        ours.register(
+            "budget_act",
+            "The most that all clusters together may cost per month of 30 days",
+            self.global.clone(),
+        );
+    }
+
+    /// What the operator may spend for all clusters.
+    pub fn global(&self, budget: Uact) {
+        self.global.set(act(budget));
+    }
+
+    /// What the wallet holds.
+    pub fn wallet(&self, balance: Uact, fees_uakt: u64) {
+        self.wallet.set(act(balance));
+        self.fees.set(act(Uact(fees_uakt)));
+    }
+
+    /// What was published about a cluster, and the escrows of its nodes.
+    pub fn cluster(&self, cluster: &str, cost: &Cost, record: &Record, inventory: &Inventory) {
+        let labels = Cluster { cluster: cluster.to_owned() };
+        let amount = |text: &str| text.parse::<Amount>().map(|m| act(m.0)).unwrap_or_default();
+        self.cost.get_or_create(&labels).set(amount(&cost.per_month));
+        self.budget.get_or_create(&labels).set(amount(&cost.max_per_month));
+        let Some(chain) = &inventory.chain.value else { return };
+        let mut seen = BTreeSet::new();
+        for (IncarnationName(node), incarnation) in &record.incarnations {
+            let deployment = chain.deployments.get(&incarnation.dseq).filter(|d| d.active);
+            let Some(deployment) = deployment else { continue };
+            let labels = Node { cluster: cluster.to_owned(), node: node.clone() };
+            self.balance.get_or_create(&labels).set(act(deployment.escrow.left));
+            match deployment.escrow.blocks_left {
+                Some(blocks) => {
+                    let ms = blocks.saturating_mul(crate::plan::block_ms(inventory));
+                    let runway = std::time::Duration::from_millis(ms).as_secs_f64();
+                    self.runway.get_or_create(&labels).set(runway);
+                }
+                None => drop(self.runway.remove(&labels)),
+            }
+            seen.insert(labels);
+        }
+        self.keep(cluster, seen);
+    }
+
+    /// A cluster is gone.
+    pub(super) fn forget(&self, cluster: &str) {
+        let labels = Cluster { cluster: cluster.to_owned() };
+        self.cost.remove(&labels);
+        self.budget.remove(&labels);
+        self.keep(cluster, BTreeSet::new());
+    }
+
+    fn keep(&self, cluster: &str, seen: BTreeSet<Node>) {
+        let mut shown = lock(&self.shown);
+        let before = shown.insert(cluster.to_owned(), seen.clone()).unwrap_or_default();
+        for gone in before.difference(&seen) {
+            self.balance.remove(gone);
+            self.runway.remove(gone);
+        }
+        if seen.is_empty() {
+            shown.remove(cluster);
+        }
+    }
+}
+
+/// Whole coins. Twelve digits and more are told to six places of the first: a gauge is no ledger.
+#[allow(clippy::cast_precision_loss)]
+fn act(amount: Uact) -> f64 {
+    amount.0 as f64 / MILLION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
+    use crate::model::inventory::Reading;
+    use crate::model::money::PricePerBlock;
+    use crate::model::record::Incarnation;
+    use crate::model::time::UnixMs;
+
+    #[test]
+    fn cost_budget_and_runway_can_be_read_and_go_with_the_node_and_the_cluster() {
+        let mut registry = Registry::default();
+        let money = Money::default();
+        money.register(registry.sub_registry_with_prefix("akash_redis"));
+        let deployment = DeploymentView {
+            dseq: 7,
+            active: true,
+            hash: Vec::new(),
+            group_name: String::new(),
+            group: GroupState::Open,
+            open_order: None,
+            bids: Vec::new(),
+            leases: Vec::new(),
+            escrow: EscrowView {
+                open: true,
+                left: Uact(1_500_000),
+                spent: Uact(0),
+                blocks_left: Some(100),
+            },
+        };
+        let chain = ChainView {
+            height: 1,
+            block_time: UnixMs(1),
+            block_ms: 6000,
+            balance: Uact(0),
+            fee_balance: 0,
+            min_deposit: Uact(0),
+            deployments: BTreeMap::from([(7, deployment)]),
+            providers: BTreeMap::new(),
+        };
+        let mut inventory = Inventory::default();
+        inventory.chain = Reading::fresh(chain, UnixMs(1));
+        let mut record = Record::default();
+        let incarnation = Incarnation::new(0, 7, UnixMs(0), 0, PricePerBlock(1));
+        record.incarnations.insert(IncarnationName("cache-0-a".into()), incarnation);
+        let cost =
+            Cost { per_month: "9act".into(), max_per_month: "12.5act".into(), ..Cost::default() };
+        money.cluster("cache", &cost, &record, &inventory);
+        let text = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text
+        };
+        for line in [
+            "akash_redis_cluster_cost_act{cluster=\"cache\"} 9.0",
+            "akash_redis_cluster_budget_act{cluster=\"cache\"} 12.5",
+            "akash_redis_escrow_balance_act{cluster=\"cache\",node=\"cache-0-a\"} 1.5",
+            "akash_redis_escrow_runway_seconds{cluster=\"cache\",node=\"cache-0-a\"} 600.0",
+        ] {
+            assert!(text().contains(line), "{line} in {}", text());
+        }
+        record.incarnations.clear();
+        money.cluster("cache", &cost, &record, &inventory);
+        assert!(!text().contains("cache-0-a"), "{}", text());
+        money.forget("cache");
+        assert!(!text().contains("cache"), "{}", text());
+    }
+}
