@@ -2,14 +2,21 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::types::{API_VERSION, KIND, RedisCluster};
 
 /// The JSON schema (draft 2020-12) of a manifest.
 #[must_use]
 pub fn json_schema() -> Value {
-    schemars::schema_for!(RedisCluster).to_value()
+    let mut schema = schemars::schema_for!(RedisCluster).to_value();
+    // YAML writes `cpu: 1` and `timeout: 300` as numbers, which are read like the same text.
+    for quantity in ["Cpu", "Bytes"] {
+        schema["$defs"][quantity]["type"] = json!(["string", "number"]);
+    }
+    schema["$defs"]["Redis"]["properties"]["config"]["additionalProperties"] =
+        json!({"type": ["string", "number", "boolean"]});
+    schema
 }
 
 /// One field of the manifest.
@@ -176,6 +183,121 @@ mod tests {
     #[test]
     fn the_reference_in_the_book_is_the_one_of_this_program() {
         assert_page("docs/reference/manifest.md", &manifest_reference());
+    }
+
+    /// What a schema of ours says against a value; a keyword that is not looked at fails as well.
+    fn against(root: &Value, schema: &Value, value: &Value, path: &str, wrong: &mut Vec<String>) {
+        if schema == &Value::Bool(true) {
+            return;
+        }
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(n) if n.is_i64() || n.is_u64() => "integer",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let fits = |schema: &Value| {
+            let mut wrong = Vec::new();
+            against(root, schema, value, path, &mut wrong);
+            wrong.is_empty()
+        };
+        for (keyword, rule) in schema.as_object().expect("a schema") {
+            let good = match keyword.as_str() {
+                "$schema" | "$defs" | "title" | "description" | "default" | "format" => true,
+                "$ref" => {
+                    let name = rule.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
+                    against(root, &root["$defs"][name], value, path, wrong);
+                    true
+                }
+                "type" => {
+                    let same = |t: &Value| t == kind || (t == "number" && kind == "integer");
+                    rule.as_array().map_or_else(|| same(rule), |all| all.iter().any(same))
+                }
+                "const" => rule == value,
+                "enum" => rule.as_array().unwrap().contains(value),
+                "anyOf" | "oneOf" => rule.as_array().unwrap().iter().any(fits),
+                "minimum" => value.as_f64() >= rule.as_f64(),
+                "maximum" => value.as_f64() <= rule.as_f64(),
+                "pattern" => value.as_str().is_none_or(|text| {
+                    regex::Regex::new(rule.as_str().unwrap()).unwrap().is_match(text)
+                }),
+                "required" => {
+                    let there = |name: &Value| value.get(name.as_str().unwrap()).is_some();
+                    rule.as_array().unwrap().iter().all(there)
+                }
+                "properties" => {
+                    for (name, of) in rule.as_object().unwrap() {
+                        if let Some(value) = value.get(name) {
+                            against(root, of, value, &format!("{path}.{name}"), wrong);
+                        }
+                    }
+                    true
+                }
+                "additionalProperties" => {
+                    let known = |name: &str| schema["properties"].get(name).is_some();
+                    for (name, value) in value.as_object().into_iter().flatten() {
+                        if known(name) {
+                            continue;
+                        }
+                        let path = format!("{path}.{name}");
+                        if rule == &Value::Bool(false) {
+                            wrong.push(format!("{path} is not allowed"));
+                        } else {
+                            against(root, rule, value, &path, wrong);
+                        }
+                    }
+                    true
+                }
+                "items" => {
+                    for value in value.as_array().into_iter().flatten() {
+                        against(root, rule, value, path, wrong);
+                    }
+                    true
+                }
+                other => panic!("this test does not know the keyword {other}"),
+            };
+            if !good {
+                wrong.push(format!("{path}: {keyword} {rule}: {value}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_manifest_that_is_shipped_is_of_the_schema_and_can_be_logged_into() {
+        let schema = json_schema();
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(dir).expect("the manifests") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("a manifest");
+            let manifest: Value = serde_saphyr::from_str(&text).expect("YAML");
+            let mut wrong = Vec::new();
+            against(&schema, &schema, &manifest, "", &mut wrong);
+            assert_eq!(wrong, Vec::<String>::new(), "{}", path.display());
+            let clusters = crate::api::validate::parse(&text).expect("a good manifest");
+            for cluster in clusters {
+                let users = &cluster.spec.redis.users;
+                assert!(
+                    users.iter().any(|u| u.password_from.is_some()),
+                    "nobody can log into {}",
+                    path.display()
+                );
+            }
+            seen += 1;
+        }
+        assert!(seen >= 4, "{seen}");
+        let mut wrong = Vec::new();
+        let bad = json!({"apiVersion": "x", "kind": "y", "metadata": {"name": "a"}, "spec": {
+            "nodes": 30, "replicas": 2, "budget": {"deposit": 5}, "resources": {"memory": "1 GB"},
+        }});
+        against(&schema, &schema, &bad, "", &mut wrong);
+        let wrong = wrong.join("\n");
+        for path in [".spec.nodes", ".spec.replicas", ".spec.budget", ".spec.resources"] {
+            assert!(wrong.contains(path), "{path} in {wrong}");
+        }
     }
 
     #[test]

@@ -42,6 +42,12 @@ pub(super) async fn run(
         clusters.extend(manifests(file, &|name| std::env::var(name).ok())?);
     }
     for cluster in &clusters {
+        if cluster.spec.redis.users.is_empty() {
+            let name = &cluster.metadata.name;
+            eprintln!(
+                "warning: {name} has no user, so no application can log in; add one below spec.redis.users"
+            );
+        }
         let done = client.apply(cluster).await?;
         let outcome = match done.outcome {
             Outcome::Created => "created",

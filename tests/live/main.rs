@@ -18,6 +18,7 @@ mod outage;
 mod own;
 mod paths;
 mod policy;
+mod readme;
 mod refusals;
 mod sandboxed;
 mod sigkill;

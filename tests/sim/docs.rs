@@ -223,6 +223,112 @@ fn what_the_program_tells_people_to_type_can_be_typed() {
     }
 }
 
+/// The lines of blocks of these languages, those that go on in the next one as one.
+fn typed<'a>(text: &'a str, languages: &[&str]) -> Vec<&'a str> {
+    let mut language = None;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(fence) = line.trim_start().strip_prefix("```") {
+            language = if language.is_some() { None } else { Some(fence.trim()) };
+        } else if language.is_some_and(|language| languages.contains(&language)) {
+            found.push(line.trim());
+        }
+    }
+    found
+}
+
+/// The arguments of the program in a line, with a call inside of `devnet exec` by itself; nothing
+/// when it is another program's line.
+fn arguments(line: &str) -> Vec<Vec<&str>> {
+    let end = [" #", " |", " >", " &"].iter().filter_map(|end| line.find(end)).min();
+    let mut words = line[..end.unwrap_or(line.len())].split_whitespace().peekable();
+    while words.peek().is_some_and(|word| word.contains('=') && !word.starts_with('-')) {
+        words.next();
+    }
+    let words: Vec<&str> = words.collect();
+    let calls = words.split(|word| *word == "akash-redis").skip(1);
+    if words.first() == Some(&"akash-redis") {
+        calls.map(<[&str]>::to_vec).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+#[test]
+fn every_command_that_a_page_shows_is_taken_whole() {
+    use clap::Parser as _;
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (page, text) in pages() {
+        let typed_lines = typed(&text, &["sh"]).into_iter();
+        let prompts = typed(&text, &["console"]).into_iter().filter_map(|l| l.strip_prefix("$ "));
+        for line in typed_lines.chain(prompts) {
+            for call in arguments(line) {
+                let call =
+                    if call == ["devnet", "exec"] { vec!["devnet", "exec", "x"] } else { call };
+                let words = ["akash-redis"].into_iter().chain(call.iter().copied());
+                if let Err(error) = Cli::try_parse_from(words) {
+                    let error = error.to_string();
+                    let first = error.lines().next().unwrap_or_default().to_owned();
+                    wrong.push(format!("{}: {line}: {first}", page.display()));
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 40, "only {seen} calls were found: this test looks for them in the wrong way");
+}
+
+#[test]
+fn every_manifest_that_a_page_shows_is_a_good_one() {
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (page, text) in pages() {
+        let yaml = typed_blocks(&text, "yaml");
+        for block in yaml.iter().filter(|block| block.starts_with("apiVersion: akash-redis.dev")) {
+            seen += 1;
+            if let Err(problems) = akash_redis::api::validate::parse(block) {
+                wrong.push(format!("{}: {problems:?}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 0);
+}
+
+/// Whole blocks of one language.
+fn typed_blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence)
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_guide_makes_each_file_before_it_asks_for_it() {
+    const PLACE: &str = "/etc/akash-redis/";
+    let page = fs::read_to_string(root().join("docs/guide/install.md")).expect("the page");
+    let mut made = BTreeSet::new();
+    let mut place = false;
+    for line in typed(&page, &["sh", "console"]) {
+        place |= line.starts_with("install -d") && line.contains("/etc/akash-redis");
+        for (at, _) in line.match_indices(PLACE) {
+            let end = |c: char| c.is_whitespace() || c == ')';
+            let file = line[at + PLACE.len()..].split(end).next().unwrap_or_default();
+            if line[..at].trim_end().ends_with('>') {
+                assert!(place, "the directory is not there yet: {line}");
+                made.insert(file);
+            } else {
+                assert!(made.contains(file), "{file} is not there yet: {line}");
+            }
+        }
+    }
+    for file in ["mnemonic", "oauth.secret", "root.secret", "tailscale.key"] {
+        assert!(made.contains(file), "{file} is never made");
+    }
+}
+
 #[test]
 fn every_setting_is_documented_with_its_variable() {
     let source =
