@@ -184,17 +184,10 @@ impl Client {
         answer.json().await.map(Some).map_err(|source| ClientError::Lost { source })
     }
 
-    /// What a node's processes print, the master's when `node` is absent: an answer whose body is
-    /// text and grows for as long as it is read. `node` consists of a-z, 0-9 and -.
-    pub async fn logs(
-        &self,
-        name: &str,
-        node: Option<&str>,
-        tail: u32,
-        follow: bool,
-    ) -> Result<reqwest::Response, ClientError> {
-        let node = node.map(|node| format!("&node={node}")).unwrap_or_default();
-        let path = format!("/{name}/logs?tail={tail}&follow={follow}{node}");
+    /// What a node's processes print: an answer whose body is text and grows for as long as it is
+    /// read. `query` has no character that a URL would need spelled otherwise.
+    pub async fn logs(&self, name: &str, query: &str) -> Result<reqwest::Response, ClientError> {
+        let path = format!("/{name}/logs?{query}");
         // The limit is for the beginning of the answer only.
         self.in_time(self.success(self.at(Method::GET, &path))).await?
     }

@@ -1,9 +1,13 @@
 //! `akash-redis logs`: what the processes of a node print.
 
+use std::fmt::Write as _;
 use std::io::Write;
+
+use clap::ValueEnum;
 
 use super::error::CliError;
 use super::{cluster_name, show};
+use crate::api::quantity::Span;
 use crate::api_client::{Client, ClientError};
 use crate::server::logs::{DEFAULT_TAIL, MOST_TAIL};
 
@@ -22,6 +26,48 @@ pub struct Logs {
     /// Go on with the lines to come, until the node goes or Ctrl-C.
     #[arg(short, long)]
     pub follow: bool,
+    /// Lines of this process alone; agent and redis when absent.
+    #[arg(long, value_enum, value_name = "PROCESS")]
+    pub process: Option<Process>,
+    /// No lines that are older than this, e.g. 10m.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Span>,
+    /// Begin each line with its time, by the node's clock.
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+/// Whose lines are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Process {
+    /// redis-server.
+    Redis,
+    /// The agent.
+    Agent,
+    /// The mesh daemon, which tells of each step that it takes.
+    Tailscaled,
+    /// All of them.
+    All,
+}
+
+impl Logs {
+    /// As the API understands it.
+    fn query(&self) -> String {
+        let mut query = format!("tail={}&follow={}", self.tail, self.follow);
+        if let Some(node) = &self.node {
+            let _ = write!(query, "&node={node}");
+        }
+        if let Some(process) = self.process.and_then(|p| p.to_possible_value()) {
+            let _ = write!(query, "&process={}", process.get_name());
+        }
+        if let Some(since) = self.since {
+            let _ = write!(query, "&since={since}");
+        }
+        if self.timestamps {
+            query.push_str("&timestamps=true");
+        }
+        query
+    }
 }
 
 /// The characters of numbers and incarnations, which have a few more of them than a cluster's name.
@@ -43,7 +89,7 @@ pub(super) async fn run(
     args: Logs,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    let mut answer = client.logs(&args.name, args.node.as_deref(), args.tail, args.follow).await?;
+    let mut answer = client.logs(&args.name, &args.query()).await?;
     let mut unfinished = Vec::new();
     loop {
         let part =

@@ -494,7 +494,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
             .unwrap_err()
             .starts_with("cache has no master that takes writes now")
     );
-    assert_eq!(operator.run("events cache").await.unwrap(), "no events found for cache\n");
+    assert!(operator.run("events cache").await.unwrap().contains("  ClusterCreated  "));
 
     let step = PlannedStep {
         incarnation: "cache-0-a".into(),
@@ -558,10 +558,17 @@ async fn logs_are_the_masters_unless_a_node_is_named() {
 
     let all = "agent | started\ntailscaled | two lines\nredis | colour?[2J\n";
     assert_eq!(
-        operator.run("logs cache").await.unwrap(),
+        operator.run("logs cache --process all").await.unwrap(),
         all,
         "nothing that a terminal would obey"
     );
+    assert_eq!(operator.run("logs cache").await.unwrap(), "agent | started\nredis | colour?[2J\n");
+    assert_eq!(
+        operator.run("logs cache --process redis --since 10m --timestamps").await.unwrap(),
+        "redis | colour?[2J\n"
+    );
+    let asked = operator.logs.asked.lock().unwrap().last().cloned().unwrap();
+    assert_eq!((asked.since, asked.timestamps), (Some(Duration::from_mins(10)), true));
     assert_eq!(
         operator.run("logs cache cache-0-a --tail 1").await.unwrap(),
         "redis | colour?[2J\n"

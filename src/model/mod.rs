@@ -8,6 +8,7 @@ pub mod group;
 pub mod identity;
 pub mod ids;
 pub mod inventory;
+pub mod logs;
 pub mod memory;
 pub mod mesh;
 pub mod money;

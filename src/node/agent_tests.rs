@@ -182,14 +182,18 @@ async fn the_operator_watches_commands_and_sees_the_end() {
         .await
         .unwrap_err();
     assert_eq!(stale.code(), Code::FailedPrecondition);
-    let mut lines =
-        operator.logs(wire::LogsRequest { tail: 2000, follow: false }).await.unwrap().into_inner();
-    let mut sources = std::collections::BTreeSet::new();
-    while let Some(line) = lines.message().await.unwrap() {
-        assert!(!line.text.contains("tskey-secret"));
-        sources.insert(line.source);
+    for (asked, others) in [(vec![], true), (vec!["redis".to_owned()], false)] {
+        let request = wire::LogsRequest { tail: 2000, sources: asked, ..Default::default() };
+        let mut lines = operator.logs(request).await.unwrap().into_inner();
+        let mut sources = std::collections::BTreeSet::new();
+        while let Some(line) = lines.message().await.unwrap() {
+            assert!(!line.text.contains("tskey-secret"));
+            assert!(line.at_ms > 0, "each has its time");
+            sources.insert(line.source);
+        }
+        assert!(sources.contains("redis"));
+        assert_eq!(sources.contains("agent"), others);
     }
-    assert!(sources.contains("agent") && sources.contains("redis"));
     agent.stop.cancel();
     assert!(reply.highest.is_some());
     let mut last = None;

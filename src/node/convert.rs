@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::node::{
-    Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState,
-    RefusedSetting, Refusal, Role,
+    Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
+    RefusedSetting, Role,
 };
 use crate::model::step::{Quorum, SettingsUser};
 use crate::wire::akash_redis::agent::v1 as wire;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+use crate::model::time::UnixMs;
 use crate::process::Output;
 
 /// Lines that are kept.
@@ -20,6 +21,8 @@ pub struct Line {
     pub source: &'static str,
     /// The line without its end.
     pub text: String,
+    /// When it was printed, by the agent's clock.
+    pub at: UnixMs,
 }
 
 /// Collects lines; clones share them. Secrets it was told about never get in.
@@ -57,7 +60,7 @@ impl LogBook {
         }
         // The container's output may be gone; the node must not stop for that.
         let _ = writeln!(std::io::stdout(), "{source} | {text}");
-        let line = Line { source, text };
+        let line = Line { source, text, at: UnixMs::now() };
         let mut lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == KEPT {
             lines.pop_front();
@@ -86,12 +89,18 @@ impl LogBook {
         self.add("agent", text);
     }
 
-    /// The last `tail` lines, and the feed of those to come.
+    /// The last `tail` lines of those that are `meant`, and the feed of all to come.
     #[must_use]
-    pub fn subscribe(&self, tail: usize) -> (Vec<Line>, broadcast::Receiver<Line>) {
+    pub fn subscribe(
+        &self,
+        tail: usize,
+        meant: impl Fn(&Line) -> bool,
+    ) -> (Vec<Line>, broadcast::Receiver<Line>) {
         let lines = self.inner.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let skip = lines.len().saturating_sub(tail);
-        (lines.iter().skip(skip).cloned().collect(), self.inner.feed.subscribe())
+        let mut last: Vec<Line> =
+            lines.iter().rev().filter(|line| meant(line)).take(tail).cloned().collect();
+        last.reverse();
+        (last, self.inner.feed.subscribe())
     }
 }
 
@@ -105,9 +114,21 @@ mod tests {
         for n in 0..KEPT + 5 {
             book.add("redis", &format!("{n} tskey-1"));
         }
-        let (lines, _) = book.subscribe(usize::MAX);
+        let (lines, _) = book.subscribe(usize::MAX, |_| true);
         assert_eq!(lines.len(), KEPT);
         assert_eq!(lines[0].text, "5 ***");
-        assert_eq!(book.subscribe(1).0.len(), 1);
+        assert!(lines[0].at > UnixMs(0));
+        assert_eq!(book.subscribe(1, |_| true).0.len(), 1);
+    }
+
+    #[test]
+    fn the_last_lines_are_those_of_what_was_asked_for() {
+        let book = LogBook::new(Vec::new());
+        book.add("redis", "ready");
+        for n in 0..50 {
+            book.add("tailscaled", &format!("magicsock: {n}"));
+        }
+        let (lines, _) = book.subscribe(10, |line| line.source == "redis");
+        assert_eq!(lines.iter().map(|l| l.text.as_str()).collect::<Vec<_>>(), ["ready"]);
     }
 }

@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status};
 
 use super::command_executor::CommandExecutor;
 use super::convert;
+use super::logs::Line;
 use super::state::Node;
+use crate::model::time::UnixMs;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
 
@@ -150,10 +152,17 @@ impl Agent for AgentService {
     ) -> Result<Response<Self::LogsStream>, Status> {
         admit(&request)?;
         let slot = self.slot()?;
-        let wire::LogsRequest { tail, follow } = request.into_inner();
-        let (lines, feed) = self.node.book.subscribe(usize::try_from(tail).unwrap_or(usize::MAX));
-        let on_wire = |line: super::logs::Line| {
-            Ok(wire::LogLine { source: line.source.to_owned(), text: line.text })
+        let wire::LogsRequest { tail, follow, sources, since_ms } = request.into_inner();
+        // An agent that just started has nothing older than its clock.
+        let oldest =
+            UnixMs(if since_ms == 0 { 0 } else { UnixMs::now().0.saturating_sub(since_ms) });
+        let meant = move |line: &Line| {
+            (sources.is_empty() || sources.iter().any(|s| s == line.source)) && line.at >= oldest
+        };
+        let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+        let (lines, feed) = self.node.book.subscribe(tail, &meant);
+        let on_wire = |line: Line| {
+            Ok(wire::LogLine { source: line.source.to_owned(), text: line.text, at_ms: line.at.0 })
         };
         let kept = stream::iter(lines).map(on_wire);
         if !follow {
@@ -167,14 +176,16 @@ impl Agent for AgentService {
                 };
                 let line = match next {
                     Ok(line) => line,
-                    Err(RecvError::Lagged(missed)) => super::logs::Line {
+                    Err(RecvError::Lagged(missed)) => Line {
                         source: "agent",
                         text: format!("{missed} lines were too fast for this reader"),
+                        at: UnixMs::now(),
                     },
                     Err(RecvError::Closed) => return None,
                 };
                 Some((line, (feed, stop, slot)))
             });
+        let to_come = to_come.filter(move |line| std::future::ready(meant(line)));
         Ok(Response::new(kept.chain(to_come.map(on_wire)).boxed()))
     }
 }

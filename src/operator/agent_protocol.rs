@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
-    RedisState, RefusedSetting, Refusal, Role, Space, Unwritten,
+    RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::model::text::{clipped, few};

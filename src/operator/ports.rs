@@ -13,6 +13,7 @@ use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::mesh::MeshControl;
 use crate::model::ids::IncarnationName;
+use crate::model::logs::LogQuery;
 use crate::model::mesh::OwnMesh;
 use crate::model::node::NodeView;
 use crate::model::time::UnixMs;
@@ -83,14 +84,13 @@ pub trait Agents: Send + Sync {
         request: wire::CommandRequest,
     ) -> Result<(), AgentError>;
 
-    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node
-    /// goes or the stream is dropped. However slowly it is read, it holds up neither the views nor
+    /// The lines of a node's processes that are asked for, with `follow` until the node goes or the
+    /// stream is dropped. However slowly it is read, it holds up neither the views nor
     /// commands.
     async fn logs(
         &self,
         incarnation: &IncarnationName,
-        tail: u32,
-        follow: bool,
+        query: &LogQuery,
     ) -> Result<LogLines, AgentError>;
 
     /// Nodes whose view changes from now on, in more than what is measured all the time.

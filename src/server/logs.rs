@@ -13,7 +13,9 @@ use serde::Deserialize;
 
 use super::actions::{self, Refusal};
 use super::routes::App;
+use crate::api::quantity::Span;
 use crate::model::ids::IncarnationName;
+use crate::model::logs::{LogQuery, USUAL};
 
 /// Lines asked for when nothing is said.
 pub const DEFAULT_TAIL: u32 = 100;
@@ -26,14 +28,12 @@ pub type LogLines = BoxStream<'static, String>;
 /// Whoever can read the logs of nodes.
 #[async_trait]
 pub trait NodeLogs: Send + Sync {
-    /// The last `tail` lines of a node's processes, and with `follow` those to come until the node
-    /// goes. An error is one sentence for people; a stream that breaks says so in its last line. To
+    /// The lines of a node's processes that are asked for, with `follow` until the node goes. An error is one sentence for people; a stream that breaks says so in its last line. To
     /// drop the stream lets go of the node.
     async fn logs(
         &self,
         incarnation: &IncarnationName,
-        tail: u32,
-        follow: bool,
+        query: &LogQuery,
     ) -> Result<LogLines, String>;
 }
 
@@ -44,6 +44,35 @@ pub(super) struct LogsQuery {
     tail: Option<u32>,
     #[serde(default)]
     follow: bool,
+    /// `agent`, `tailscaled`, `redis` or `all`; agent and redis when absent.
+    process: Option<String>,
+    /// No line is older than this.
+    since: Option<Span>,
+    /// Each line begins with its time.
+    #[serde(default)]
+    timestamps: bool,
+}
+
+impl LogsQuery {
+    fn understood(&self) -> Result<LogQuery, Refusal> {
+        let processes = match self.process.as_deref() {
+            None => USUAL.to_vec(),
+            Some("all") => Vec::new(),
+            Some(one) => vec![one.parse().map_err(|_| {
+                Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    format!("{one} is no process of a node; write agent, tailscaled, redis or all"),
+                )
+            })?],
+        };
+        Ok(LogQuery {
+            tail: self.tail.unwrap_or(DEFAULT_TAIL).min(MOST_TAIL),
+            follow: self.follow,
+            processes,
+            since: self.since.map(|Span(since)| since),
+            timestamps: self.timestamps,
+        })
+    }
 }
 
 pub(super) async fn logs(
@@ -53,8 +82,7 @@ pub(super) async fn logs(
 ) -> Result<Response, Refusal> {
     let cluster = app.store.get(&name).await?.cluster;
     let incarnation = actions::named_node(&cluster, query.node.as_deref())?;
-    let tail = query.tail.unwrap_or(DEFAULT_TAIL).min(MOST_TAIL);
-    let lines = app.logs.logs(&incarnation, tail, query.follow).await;
+    let lines = app.logs.logs(&incarnation, &query.understood()?).await;
     // Part of the sentence is the node's, and it ends on a terminal.
     let lines = lines.map_err(|why| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why.replace(char::is_control, "?"))

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use crate::changes::{Changes, Notifier};
 use crate::mesh::agent_channel::{AgentTls, agent_channel};
 use crate::model::ids::IncarnationName;
+use crate::model::logs::LogQuery;
 use crate::model::node::{NodeState, NodeView};
 use crate::model::ports::AGENT_PORT;
 use crate::model::text::clipped;
@@ -24,7 +25,7 @@ use crate::operator::lock;
 use crate::operator::ports::{AgentError, Agents, LogLines};
 use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
-use crate::wire::akash_redis::agent::v1::{CommandRequest, LogsRequest, WatchRequest};
+use crate::wire::akash_redis::agent::v1::{CommandRequest, LogLine, LogsRequest, WatchRequest};
 
 /// An agent pushes at least once a second; a stream that is silent for longer than this is taken
 /// for dead.
@@ -244,9 +245,9 @@ impl Agents for MeshAgents {
     async fn logs(
         &self,
         incarnation: &IncarnationName,
-        tail: u32,
-        follow: bool,
+        query: &LogQuery,
     ) -> Result<LogLines, AgentError> {
+        let LogQuery { tail, follow, .. } = *query;
         let name = incarnation.clone();
         let failed = move |detail: String| AgentError::NoLog { incarnation: name.clone(), detail };
         let known = self.shared.watched(incarnation, |w| (w.ip, w.readers.clone()));
@@ -265,8 +266,7 @@ impl Agents for MeshAgents {
         );
         let channel = channel.map_err(|error| failed(error.to_string()))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_LINE);
-        let open =
-            tokio::time::timeout(COMMAND_LIMIT, client.logs(LogsRequest { tail, follow })).await;
+        let open = tokio::time::timeout(COMMAND_LIMIT, client.logs(asked(query))).await;
         let lines = open
             .map_err(|_| failed("no answer in time".to_owned()))?
             .map_err(|status| failed(said(&status)))?
@@ -288,11 +288,27 @@ impl Agents for MeshAgents {
         // A node that sends more than it was asked for does not make the operator pass it on for
         // ever.
         let most = if follow { usize::MAX } else { usize::try_from(tail).unwrap_or(usize::MAX) };
-        Ok(lines.take(most).boxed())
+        // An older agent knows nothing of sources.
+        let query = query.clone();
+        let meant = move |line: &Result<LogLine, AgentError>| {
+            line.as_ref().map_or(true, |line| query.means(&line.source))
+        };
+        Ok(lines.take(most).filter(move |line| std::future::ready(meant(line))).boxed())
     }
 
     fn changes(&self) -> Changes<IncarnationName> {
         self.shared.changes.subscribe()
+    }
+}
+
+/// The question as an agent understands it.
+fn asked(query: &LogQuery) -> LogsRequest {
+    let since = query.since.map_or(0, |since| since.as_millis().max(1));
+    LogsRequest {
+        tail: query.tail,
+        follow: query.follow,
+        sources: query.processes.iter().map(ToString::to_string).collect(),
+        since_ms: u64::try_from(since).unwrap_or(u64::MAX),
     }
 }
 
@@ -317,16 +333,19 @@ impl NodeLogs for MeshAgents {
     async fn logs(
         &self,
         incarnation: &IncarnationName,
-        tail: u32,
-        follow: bool,
+        query: &LogQuery,
     ) -> Result<logs::LogLines, String> {
-        let lines = Agents::logs(self, incarnation, tail, follow)
-            .await
-            .map_err(|error| error.to_string())?;
-        let text = lines.map(|line| {
+        let lines =
+            Agents::logs(self, incarnation, query).await.map_err(|error| error.to_string())?;
+        let timestamps = query.timestamps;
+        let text = lines.map(move |line| {
             line.map_or_else(
                 |error| format!("operator | {error}"),
-                |l| format!("{} | {}", l.source, l.text),
+                |l| {
+                    let when =
+                        if timestamps { format!("{} ", UnixMs(l.at_ms)) } else { String::new() };
+                    format!("{when}{} | {}", l.source, l.text)
+                },
             )
         });
         Ok(text.boxed())

@@ -90,16 +90,34 @@ impl Api {
 async fn a_line_is_a_line_and_the_master_is_meant() {
     let api = Api::start().await;
     let all = "agent | started\ntailscaled | two lines\nredis | colour\u{1b}[2J\n".to_owned();
-    assert_eq!(api.text("cache/logs").await, (200, all.clone()));
-    assert_eq!(api.text("cache/logs?node=0&tail=4000000000").await, (200, all));
+    let usual = "agent | started\nredis | colour\u{1b}[2J\n".to_owned();
+    assert_eq!(api.text("cache/logs").await, (200, usual), "tailscaled is asked for by its name");
+    assert_eq!(api.text("cache/logs?node=0&tail=4000000000&process=all").await, (200, all));
     assert_eq!(
         api.text("cache/logs?node=cache-0-a&tail=1").await,
         (200, "redis | colour\u{1b}[2J\n".to_owned())
     );
-    assert_eq!(
-        *api.logs.asked.lock().unwrap(),
-        [(DEFAULT_TAIL, false), (MOST_TAIL, false), (1, false)]
-    );
+    let tails: Vec<u32> = api.logs.asked.lock().unwrap().iter().map(|q| q.tail).collect();
+    assert_eq!(tails, [DEFAULT_TAIL, MOST_TAIL, 1]);
+}
+
+#[tokio::test]
+async fn a_process_an_age_and_times_may_be_asked_for() {
+    use crate::model::logs::Process;
+    let api = Api::start().await;
+    let one = api.text("cache/logs?process=tailscaled&since=10m&timestamps=true").await;
+    assert_eq!(one, (200, "tailscaled | two lines\n".to_owned()));
+    let expected = LogQuery {
+        tail: DEFAULT_TAIL,
+        follow: false,
+        processes: vec![Process::Tailscaled],
+        since: Some(Duration::from_mins(10)),
+        timestamps: true,
+    };
+    assert_eq!(*api.logs.asked.lock().unwrap(), [expected]);
+    for query in ["process=nginx", "since=yesterday"] {
+        assert_eq!(api.text(&format!("cache/logs?{query}")).await.0, 400, "{query}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::logs::LogQuery;
 use akash_redis::model::node::{NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
@@ -271,8 +272,7 @@ impl Agents for SimAgents {
     async fn logs(
         &self,
         _incarnation: &IncarnationName,
-        _tail: u32,
-        _follow: bool,
+        _query: &LogQuery,
     ) -> Result<LogLines, AgentError> {
         Ok(stream::empty().boxed())
     }

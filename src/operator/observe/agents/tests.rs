@@ -66,7 +66,7 @@ impl Agent for Chatty {
         let tail = request.into_inner().tail;
         self.readers.fetch_add(1, Ordering::SeqCst);
         let reader = Reader(self.readers.clone());
-        let line = |text: String| Ok(wire::LogLine { source: "redis".into(), text });
+        let line = |text: String| Ok(wire::LogLine { source: "redis".into(), text, at_ms: 0 });
         let lines = stream::iter(0..=tail).map(move |n| line(n.to_string()));
         let lines = match tail {
             BREAKS => lines
@@ -80,6 +80,10 @@ impl Agent for Chatty {
         });
         Ok(Response::new(all.boxed()))
     }
+}
+
+fn last(tail: u32, follow: bool) -> LogQuery {
+    LogQuery { tail, follow, ..LogQuery::default() }
 }
 
 fn incarnation() -> IncarnationName {
@@ -121,7 +125,7 @@ async fn watching(agent: Chatty) -> MeshAgents {
 #[tokio::test]
 async fn the_lines_asked_for_and_no_more() {
     let agents = watching(Chatty::default()).await;
-    let lines = NodeLogs::logs(&agents, &incarnation(), 2, false).await.unwrap();
+    let lines = NodeLogs::logs(&agents, &incarnation(), &last(2, false)).await.unwrap();
     assert_eq!(lines.collect::<Vec<_>>().await, ["redis | 0", "redis | 1"]);
 }
 
@@ -131,11 +135,11 @@ async fn readers_are_few_and_let_go() {
     let agents = watching(agent.clone()).await;
     let mut open = Vec::new();
     for _ in 0..READERS {
-        let mut lines = NodeLogs::logs(&agents, &incarnation(), 0, true).await.unwrap();
+        let mut lines = NodeLogs::logs(&agents, &incarnation(), &last(0, true)).await.unwrap();
         assert_eq!(lines.next().await.unwrap(), "redis | 0");
         open.push(lines);
     }
-    let refused = NodeLogs::logs(&agents, &incarnation(), 0, true).await.err().unwrap();
+    let refused = NodeLogs::logs(&agents, &incarnation(), &last(0, true)).await.err().unwrap();
     assert!(refused.contains("4 readers have it open already"), "{refused}");
     drop(open);
     let gone = async {
@@ -146,15 +150,18 @@ async fn readers_are_few_and_let_go() {
     tokio::time::timeout(Duration::from_secs(20), gone)
         .await
         .expect("the agent has no reader any more");
-    assert!(NodeLogs::logs(&agents, &incarnation(), 0, true).await.is_ok());
+    assert!(NodeLogs::logs(&agents, &incarnation(), &last(0, true)).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_log_that_breaks_says_so_in_its_last_line() {
     let agents = watching(Chatty::default()).await;
     for follow in [false, true] {
-        let lines: Vec<_> =
-            NodeLogs::logs(&agents, &incarnation(), BREAKS, follow).await.unwrap().collect().await;
+        let lines: Vec<_> = NodeLogs::logs(&agents, &incarnation(), &last(BREAKS, follow))
+            .await
+            .unwrap()
+            .collect()
+            .await;
         assert_eq!(lines[..2], ["redis | 0", "redis | 1"]);
         assert!(
             lines[2].starts_with("operator | the log of cache-0-x7k2 cannot be read (")
@@ -164,7 +171,7 @@ async fn a_log_that_breaks_says_so_in_its_last_line() {
         assert_eq!(lines.len(), 3);
     }
     let unknown = IncarnationName("cache-1-none".to_owned());
-    let sentence = NodeLogs::logs(&agents, &unknown, 1, false).await.err().unwrap();
+    let sentence = NodeLogs::logs(&agents, &unknown, &last(1, false)).await.err().unwrap();
     assert!(
         sentence.starts_with("the log of cache-1-none cannot be read (it is not on the mesh)"),
         "{sentence}"
