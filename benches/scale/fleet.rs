@@ -3,6 +3,9 @@
 #[allow(dead_code, unused_imports, clippy::unnecessary_wraps)] // the scenes of the planner's tests: one of them is used here
 #[path = "../../tests/plan/scene.rs"]
 mod scene;
+#[cfg(test)]
+#[path = "../../tests/plan/truth.rs"]
+mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +21,7 @@ use akash_redis::model::chain::{
 };
 use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
 use akash_redis::model::inventory::{Constants, LeaseStatus};
+use akash_redis::model::logs::LogQuery;
 use akash_redis::model::mesh::MeshView;
 use akash_redis::model::money::Uact;
 use akash_redis::model::node::NodeView;
@@ -312,7 +316,7 @@ impl Agents for World {
         Ok(())
     }
 
-    async fn logs(&self, _: &IncarnationName, _: u32, _: bool) -> Result<LogLines, AgentError> {
+    async fn logs(&self, _: &IncarnationName, _: &LogQuery) -> Result<LogLines, AgentError> {
         Ok(futures::stream::empty().boxed())
     }
 

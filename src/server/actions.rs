@@ -590,6 +590,8 @@ mod tests {
         replace(&old, &record(Membership::Candidate), &mut new).unwrap();
     }
 
+    type Ask = fn(&mut RedisCluster) -> Result<String, Refusal>;
+
     #[test]
     fn nothing_is_asked_of_a_paused_cluster() {
         let mut cluster = running();
@@ -599,7 +601,7 @@ mod tests {
             Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
         cluster.status.as_mut().unwrap().problems = vec![Reason::NoMaster];
         let before = cluster.clone();
-        let asked: [(&str, fn(&mut RedisCluster) -> Result<String, Refusal>); 6] = [
+        let asked: [(&str, Ask); 6] = [
             ("migrate", |c| migrate(c, &node(1))),
             ("switchover", |c| switchover(c, &to("1"))),
             ("scale", |c| scale(c, 5)),

@@ -76,7 +76,7 @@ fn special(change: &FieldChange) -> Option<(EventReason, String)> {
 mod tests {
     use super::*;
 
-    fn cluster(spec: serde_json::Value) -> RedisCluster {
+    fn cluster(spec: &serde_json::Value) -> RedisCluster {
         let manifest = serde_json::json!({
             "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster",
             "metadata": {"name": "cache"}, "spec": spec,
@@ -88,10 +88,10 @@ mod tests {
     fn each_change_is_told_with_its_word_and_without_secrets() {
         use EventReason as E;
         let user = |hash: &str| serde_json::json!([{"name": "app", "passwordSha256": hash}]);
-        let old = cluster(serde_json::json!({
+        let old = cluster(&serde_json::json!({
             "nodes": 3, "redis": {"users": user("aaaa"), "config": {"timeout": "5"}}
         }));
-        let mut new = cluster(serde_json::json!({
+        let mut new = cluster(&serde_json::json!({
             "nodes": 5, "paused": true, "budget": {"maxPerMonth": "9act"},
             "redis": {"users": user("bbbb"), "config": {"timeout": "6"}},
         }));

@@ -243,7 +243,7 @@ async fn what_fails_on_and_on_does_not_push_out_the_rest() {
     for [store, _] in homes() {
         store.apply(cluster("cache", 3)).await.unwrap();
         let master = Event::new(UnixMs(1), "cache", "MasterPromoted", "cache-0-a is master");
-        store.add_events(&[master.clone()]).await.unwrap();
+        store.add_events(std::slice::from_ref(&master)).await.unwrap();
         let failures: Vec<_> = (0..2000)
             .map(|n| Event::new(UnixMs(n), "cache", "EffectFailed", format!("try {n}")))
             .collect();

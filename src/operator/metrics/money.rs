@@ -130,13 +130,13 @@ impl Money {
 
     fn keep(&self, cluster: &str, seen: BTreeSet<Node>) {
         let mut shown = lock(&self.shown);
-        let before = shown.insert(cluster.to_owned(), seen.clone()).unwrap_or_default();
+        let before = shown.remove(cluster).unwrap_or_default();
         for gone in before.difference(&seen) {
             self.balance.remove(gone);
             self.runway.remove(gone);
         }
-        if seen.is_empty() {
-            shown.remove(cluster);
+        if !seen.is_empty() {
+            shown.insert(cluster.to_owned(), seen);
         }
     }
 }
@@ -187,8 +187,8 @@ mod tests {
             deployments: BTreeMap::from([(7, deployment)]),
             providers: BTreeMap::new(),
         };
-        let mut inventory = Inventory::default();
-        inventory.chain = Reading::fresh(chain, UnixMs(1));
+        let inventory =
+            Inventory { chain: Reading::fresh(chain, UnixMs(1)), ..Inventory::default() };
         let mut record = Record::default();
         let incarnation = Incarnation::new(0, 7, UnixMs(0), 0, PricePerBlock(1));
         record.incarnations.insert(IncarnationName("cache-0-a".into()), incarnation);
