@@ -64,16 +64,16 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
     if repair::broken(state) {
         repair::repair(builder, name, incarnation, state);
     }
-    // One that loads what it will end with does not run.
-    if state.redis.process == Process::Running && !(loops && state.redis.loading) {
+    if derived::running(&state.redis) {
         builder.change(name, |i| i.redis_down = None);
         if !incarnation.is_member() {
             // What was tried in its place before is over: it runs.
             builder.record.failures.remove(&incarnation.ordinal);
         }
-    } else {
+    } else if loops || state.redis.process != Process::Running {
         redis_down(builder, name, incarnation);
     }
+    // One that loads is on its way up: it has been down for as long as it was before.
 }
 
 /// Its agent lives and its redis does not run. A redis that died is there again within seconds; one
