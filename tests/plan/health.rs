@@ -233,12 +233,11 @@ fn masters_that_live_are_not_replaced_one_after_the_other() {
         edit(&mut scene);
         let plan = scene.plan(NOW);
         assert_eq!(failing_over(&plan).is_some(), count.is_some(), "{what}");
-        match count {
-            Some(count) => assert_eq!(plan.record.repeats.map_or(0, |r| r.count), count, "{what}"),
-            None => {
-                assert!(told(&plan, Reason::FailoverPaused), "{what}: {:?}", degraded(&plan));
-                assert!(degraded(&plan).1.contains("--accept-loss"), "{what}");
-            }
+        if let Some(count) = count {
+            assert_eq!(plan.record.repeats.map_or(0, |r| r.count), count, "{what}");
+        } else {
+            assert!(told(&plan, Reason::FailoverPaused), "{what}: {:?}", degraded(&plan));
+            assert!(degraded(&plan).1.contains("--accept-loss"), "{what}");
         }
     }
     let mut scene = Scene::whole();
@@ -277,7 +276,7 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
             "it loads, and will end",
             |s| {
                 s.node(2, |v| {
-                    (v.state.redis.process, v.state.redis.loading) = (Process::Running, true)
+                    (v.state.redis.process, v.state.redis.loading) = (Process::Running, true);
                 });
             },
             Some(false),
@@ -333,10 +332,7 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
         assert_eq!(dropped(&plan), expected, "{what}");
         let own = &plan.record.incarnations[&name(2)];
         if expected.is_empty() {
-            assert!(
-                what.starts_with("it did not") == !given_up(&scene, &plan).is_empty(),
-                "{what}"
-            );
+            assert!(what.starts_with("it did not") != given_up(&scene, &plan).is_empty(), "{what}");
         } else {
             assert!(own.rebuilt.is_some() && !own.is_candidate(), "{what}: nobody counts on it");
         }
@@ -366,7 +362,7 @@ fn a_master_whose_redis_exited_is_waited_for_when_nobody_else_has_its_data() {
             &|s| {
                 s.node(0, |v| {
                     (v.state.redis.process, v.state.redis.loading) = (Process::Running, true);
-                })
+                });
             },
             true,
         ),
