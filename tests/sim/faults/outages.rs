@@ -179,14 +179,8 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
     store.take_over().await.unwrap();
     store.set_record("cache", version, &Record::default()).await.unwrap();
     world.start_operator().await;
-    told(
-        &world,
-        "cache",
-        "Degraded",
-        "True",
-        &["are in no record", "akash-redis close cache DSEQ"],
-    )
-    .await;
+    told(&world, "cache", "Degraded", "True", &["are in no record", "`akash-redis close cache "])
+        .await;
     // A new cluster beside them waits too.
     world.apply(&THREE.replace("name: cache", "name: second")).await;
     told(&world, "second", "Degraded", "True", &["no new cluster is begun", "of cache"]).await;
