@@ -54,8 +54,8 @@ impl Ca {
 fn tailscaled(dir: &Path, version: &str) -> PathBuf {
     let path = dir.join(format!("tailscaled-{version}"));
     // Written by another process: a file that this one has open for writing cannot be run, and a
-    // fork of another test may hold it open.
-    let write = r#"printf '#!/bin/sh\necho %s\n' "$2" > "$1" && chmod 755 "$1""#;
+    // fork of another test may hold it open. Put there whole: the one before it may run.
+    let write = r#"printf '#!/bin/sh\necho %s\n' "$2" > "$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1""#;
     let written = std::process::Command::new("sh")
         .args(["-c", write, "sh"])
         .arg(&path)
