@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{give_up, health, roles};
+use super::{derived, give_up, health, roles};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role, Space};
@@ -17,9 +17,9 @@ const HELPED: Duration = Duration::from_mins(2);
 /// What broke its data once may do so again; within this it is the node that is broken.
 const AGAIN: Duration = Duration::from_hours(1);
 
-/// It ends as soon as it was started, and has several times.
+/// It ends as soon as it was started, has several times, and does not run now.
 pub fn loops(state: &NodeState) -> bool {
-    state.failed_starts >= health::SEVERAL
+    state.failed_starts >= health::SEVERAL && !derived::running(&state.redis)
 }
 
 /// A replica whose full syncs find no room: what it has is of no use to anybody and in the way.

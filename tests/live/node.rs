@@ -82,7 +82,7 @@ async fn endpoint_is_the_master(stage: &Stage, master: &NodeStatus) {
 }
 
 async fn logs_are_of_every_process(stage: &Stage) {
-    let said = text(&stage.cli(&["logs", "cache", "--tail", "2000"]).await);
+    let said = text(&stage.cli(&["logs", "cache", "--tail", "2000", "--process", "all"]).await);
     for source in ["agent", "tailscaled", "redis"] {
         assert!(
             said.lines().any(|line| line.starts_with(source)),

@@ -83,10 +83,10 @@ impl Drop for ShownOnFailure {
         }
         let log = std::fs::read_to_string(&self.0).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        eprintln!(
-            "the end of {}:\n{}",
-            self.0.display(),
-            lines[lines.len().saturating_sub(TAIL)..].join("\n")
-        );
+        // What it panicked about says more than its last words.
+        let panicked = lines.iter().position(|line| line.contains("panicked at"));
+        let from = panicked.unwrap_or(lines.len().saturating_sub(TAIL));
+        let shown = lines[from..].iter().take(TAIL).copied().collect::<Vec<_>>().join("\n");
+        eprintln!("of {}:\n{shown}", self.0.display());
     }
 }
