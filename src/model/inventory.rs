@@ -94,6 +94,8 @@ pub struct Inventory {
     /// Deployments that the reading of the chain cannot be believed about: a transaction may still
     /// be signed or land, or landed after it.
     pub pending: BTreeSet<u64>,
+    /// Nodes of which an effect on the deployment is under way: none of this plan starts there.
+    pub busy: BTreeSet<IncarnationName>,
     /// Devices of the record that the control API told this process are deleted.
     pub deleted_devices: BTreeSet<String>,
     /// Suffixes, picked at random.

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::model::inventory::Inventory;
 use crate::server::StatusCache;
 use crate::store::StoreError;
 use execute::Executor;
@@ -141,7 +142,7 @@ impl Pipeline {
             stored => stored?,
         };
         let busy = self.busy(name);
-        let inventory = self.observe(&stored);
+        let inventory = Inventory { busy: start::deployments(&busy), ..self.observe(&stored) };
         let others = lock(&self.index).committed_by_others(name);
         let plan = reconcile::plan(&self.settings, &stored, &inventory, others, (self.ports.now)());
         if self.commit(&stored, &inventory, &plan).await?.is_break() {

@@ -27,6 +27,12 @@ pub struct EffectKey {
     invalidates: Invalidates,
 }
 
+/// The nodes whose deployment one of the effects is about.
+pub fn deployments(busy: &BTreeSet<EffectKey>) -> BTreeSet<IncarnationName> {
+    let deployments = busy.iter().filter(|key| key.invalidates == Invalidates::Deployment);
+    deployments.map(|key| key.incarnation.clone()).collect()
+}
+
 impl Pipeline {
     /// The keys of a cluster whose effects are under way.
     pub(super) fn busy(&self, cluster: &str) -> BTreeSet<EffectKey> {

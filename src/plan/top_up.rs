@@ -97,7 +97,8 @@ pub fn runway(builder: &PlanBuilder<'_>) -> Runway {
 }
 
 /// The price of a running lease, and for how long its escrow still pays it; none where nothing is
-/// paid, or where a transaction may change that.
+/// paid, where a transaction may change that, or where nothing can be started now: what is announced
+/// is sent.
 fn paying(
     builder: &PlanBuilder<'_>,
     chain: &ChainView,
@@ -109,6 +110,7 @@ fn paying(
     if !ours
         || !derived::is_own(builder, name, deployment)
         || builder.input.inventory.pending.contains(&incarnation.dseq)
+        || builder.input.inventory.busy.contains(name)
     {
         return None;
     }

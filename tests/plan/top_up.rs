@@ -61,7 +61,7 @@ fn below_the_low_mark_it_is_filled_to_the_target() {
 
 #[test]
 fn only_what_is_ours_runs_and_is_known_is_filled() {
-    let rows: [(&str, Edit, bool); 10] = [
+    let rows: [(&str, Edit, bool); 11] = [
         ("it runs dry", |_| {}, true),
         ("the cluster is paused", |s| s.cluster.spec.paused = true, true),
         ("it was given up", |s| s.give_up(2, 5), false),
@@ -71,6 +71,7 @@ fn only_what_is_ours_runs_and_is_known_is_filled() {
             false,
         ),
         ("a transaction may still land", |s| s.inventory.pending.extend([102]), false),
+        ("a manifest is on its way", |s| s.inventory.busy.extend([name(2)]), false),
         ("the chain is away", |s| s.inventory.chain.error = Some("x".into()), false),
         ("its newest block is old", |s| s.chain().block_time = ago(301), false),
         ("it is overdrawn", |s| s.deployment(2).escrow.open = false, false),
