@@ -199,6 +199,30 @@ pub enum Role {
     Replica,
 }
 
+/// A replica's link to its master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// There is none, or it is being made.
+    #[default]
+    Down,
+    /// A full sync runs: the data are copied.
+    Syncing,
+    /// Writes come as they are made.
+    Up,
+}
+
+impl Link {
+    /// By the two flags of Redis.
+    #[must_use]
+    pub fn of(up: bool, syncing: bool) -> Self {
+        match (up, syncing) {
+            (_, true) => Self::Syncing,
+            (true, false) => Self::Up,
+            (false, false) => Self::Down,
+        }
+    }
+}
+
 /// A redis-server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisState {
@@ -226,12 +250,10 @@ pub struct RedisState {
     pub keys: u64,
     /// A replica's configured master.
     pub master_host: String,
-    /// Its link is up.
-    pub link_up: bool,
+    /// Its link to that master.
+    pub link: Link,
     /// Milliseconds since it last heard its master.
     pub silent_ms: u64,
-    /// A full sync runs.
-    pub sync_in_progress: bool,
     /// Epoch under which this process was online with `master_host`, 0 = never.
     pub online_epoch: u64,
     /// Bytes of the running sync done.
@@ -249,6 +271,20 @@ pub struct RedisState {
     /// How it fares beside its role.
     #[serde(default)]
     pub health: Health,
+}
+
+impl RedisState {
+    /// A replica that gets its master's writes as they are made.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    /// A replica that copies its master's data.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.link == Link::Syncing
+    }
 }
 
 /// How a redis-server fares. The default says nothing against it: it is what an agent of an earlier

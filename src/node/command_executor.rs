@@ -501,7 +501,7 @@ async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), Contro
 /// Somebody may use it, or it may be in sync: what starts, loads, or is a replica without a link
 /// does not.
 fn serves(redis: &RedisState) -> bool {
-    let idle = redis.loading || (redis.role == Role::Replica && !redis.link_up);
+    let idle = redis.loading || (redis.role == Role::Replica && !redis.is_linked());
     redis.process == Process::Stuck || (redis.process == Process::Running && !idle)
 }
 
@@ -523,7 +523,7 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
     if redis.loading {
         return Err("redis is still loading its data; watch the state and send the command again");
     }
-    if matches!(order, Order::Promote { .. }) && redis.sync_in_progress {
+    if matches!(order, Order::Promote { .. }) && redis.is_syncing() {
         return Err(
             "redis is in the middle of a full sync: promoted now, it would have half of the data",
         );

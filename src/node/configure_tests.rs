@@ -143,7 +143,7 @@ async fn a_replica_that_is_far_behind_is_not_dropped() {
     let behind = info(&master).await.unwrap();
     assert_eq!(behind.number("connected_slaves"), 1);
     kill_process(pid, Signal::CONT).unwrap();
-    replica.until(|s| s.redis.offset >= behind.offset() && s.redis.link_up).await;
+    replica.until(|s| s.redis.offset >= behind.offset() && s.redis.is_linked()).await;
     assert!(behind.offset() > 100 << 20);
     assert_eq!(info(&master).await.unwrap().number("sync_full"), 1, "it was copied once");
     master.stop().await;

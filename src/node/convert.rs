@@ -253,6 +253,7 @@ fn redis(redis: RedisState) -> wire::Redis {
         Role::Master => wire::Role::Master,
         Role::Replica => wire::Role::Replica,
     };
+    let (linked, syncing) = (redis.is_linked(), redis.is_syncing());
     let replicas = redis.replicas.into_iter();
     wire::Redis {
         process: process.into(),
@@ -267,9 +268,9 @@ fn redis(redis: RedisState) -> wire::Redis {
         used_memory_bytes: redis.used_memory_bytes,
         keys: redis.keys,
         master_host: redis.master_host,
-        link_up: redis.link_up,
+        link_up: linked,
         silent_ms: redis.silent_ms,
-        sync_in_progress: redis.sync_in_progress,
+        sync_in_progress: syncing,
         online_epoch: redis.online_epoch,
         sync_done_bytes: redis.sync_done_bytes,
         sync_total_bytes: redis.sync_total_bytes,

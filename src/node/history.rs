@@ -75,7 +75,7 @@ pub fn advance(
     let unchanged = known.cloned();
     let silent = redis.process != Process::Running
         || redis.loading
-        || redis.sync_in_progress
+        || redis.is_syncing()
         || redis.replid.is_empty();
     if silent || known.is_some_and(|k| asked < k.asked) {
         return unchanged;
@@ -194,6 +194,7 @@ pub fn forget_without_data(node: &Node, instance: &RedisInstance) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::node::Link;
 
     fn known(offset: i64, gap_ms: u64, open: bool) -> Known {
         Known {
@@ -267,7 +268,7 @@ mod tests {
     fn a_replica_that_lost_its_place_claims_the_least() {
         // A full sync has begun, and perhaps emptied it, and did not end: Redis says offset 1 under
         // the old id.
-        let halfway = RedisState { sync_in_progress: true, ..replica("aa", 1) };
+        let halfway = RedisState { link: Link::Syncing, ..replica("aa", 1) };
         assert_eq!(
             now(&known(100, 0, false), &halfway, None).history.offset,
             100,

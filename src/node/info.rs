@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::redis_config::{BLACK_HOLE, FENCE};
-use crate::model::node::{AttachedReplica, Health, Process, RedisState, Role, Unwritten};
+use crate::model::node::{AttachedReplica, Health, Link, Process, RedisState, Role, Unwritten};
 
 /// One answer of Redis to `INFO` and `CONFIG GET min-replicas-*`.
 #[derive(Clone, Debug, Default)]
@@ -117,8 +117,7 @@ impl Info {
             used_memory_bytes: unsigned("used_memory"),
             keys: self.keys(),
             master_host: self.master().unwrap_or_default().to_owned(),
-            link_up: self.link_up(),
-            sync_in_progress: sync,
+            link: Link::of(self.link_up(), sync),
             sync_done_bytes: if sync { unsigned("master_sync_read_bytes") } else { 0 },
             sync_total_bytes: if sync { unsigned("master_sync_total_bytes") } else { 0 },
             replicas: self.replicas(),

@@ -365,7 +365,7 @@ async fn a_master_that_was_renamed_is_followed_under_its_new_name() {
     replica.command(1, Command::Follow(renamed)).await.unwrap();
     replica
         .until(|s| {
-            s.redis.master_host == "localhost" && s.redis.link_up && s.redis.online_epoch == 1
+            s.redis.master_host == "localhost" && s.redis.is_linked() && s.redis.online_epoch == 1
         })
         .await;
     assert_eq!(master.info().await.number("sync_full"), 1, "it goes on where it was");

@@ -79,11 +79,11 @@ struct Syncs {
 
 impl Syncs {
     fn look(&mut self, state: &RedisState, again: bool, now: Instant) -> u32 {
-        if state.sync_in_progress && (!self.running || again) {
+        if state.is_syncing() && (!self.running || again) {
             self.begun = self.begun.saturating_add(1);
         }
-        self.running = state.sync_in_progress;
-        self.up_since = state.link_up.then(|| self.up_since.unwrap_or(now));
+        self.running = state.is_syncing();
+        self.up_since = state.is_linked().then(|| self.up_since.unwrap_or(now));
         if self.up_since.is_some_and(|since| now.saturating_duration_since(since) >= LASTING) {
             self.begun = 0;
         }
@@ -111,9 +111,9 @@ impl Tracker {
         let sync_read = info.number("master_sync_read_bytes");
         if let Some(master) = following.filter(|f| info.master() == Some(f.host.as_str())) {
             let heard = (info.link_up() && read != self.last_read)
-                || (state.sync_in_progress && sync_read != self.last_sync_read);
+                || (state.is_syncing() && sync_read != self.last_sync_read);
             self.silent = if heard { Duration::ZERO } else { self.silent + step };
-            if state.sync_in_progress {
+            if state.is_syncing() {
                 // Its data is about to be replaced: it vouches for nothing until the link is up
                 // again.
                 self.online_epoch = 0;

@@ -256,7 +256,7 @@ pub(super) async fn pair() -> (TestNode, TestNode) {
     replica.running().await;
     replica.command(1, usual_settings()).await.unwrap();
     replica.command(1, follow(false)).await.unwrap();
-    replica.until(|s| s.redis.link_up && s.redis.online_epoch == 1).await;
+    replica.until(|s| s.redis.is_linked() && s.redis.online_epoch == 1).await;
     (master, replica)
 }
 
@@ -337,7 +337,11 @@ async fn a_replica_follows_is_in_sync_and_freezes_when_detached() {
     master.write("k", "w").await.unwrap();
     let detached = replica.command(2, Command::Detach(wire::Detach::default())).await.unwrap();
     assert_eq!(
-        (detached.redis.master_host.as_str(), detached.redis.link_up, detached.redis.online_epoch),
+        (
+            detached.redis.master_host.as_str(),
+            detached.redis.is_linked(),
+            detached.redis.online_epoch
+        ),
         ("", false, 1)
     );
     master.until(|s| s.redis.replicas.is_empty()).await;
@@ -570,7 +574,7 @@ async fn a_demoted_master_keeps_its_data_aside_and_drops_replication_users() {
             .len()
     };
     assert!(size("before-epoch-2") > 0);
-    old.until(|s| s.redis.link_up && s.redis.online_epoch == 2).await;
+    old.until(|s| s.redis.is_linked() && s.redis.online_epoch == 2).await;
     assert_eq!(old.read("k").await.as_deref(), Some("both"));
     // Again: the artefact is not overwritten by the new master's data.
     let before =

@@ -4,8 +4,8 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use crate::model::node::{
-    AttachedReplica, Authority, Health, History, NodeMesh, NodeState, PathKind, PeerPath, Process,
-    RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
+    AttachedReplica, Authority, Health, History, Link, NodeMesh, NodeState, PathKind, PeerPath,
+    Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
 use crate::model::text::{clipped, few};
@@ -125,9 +125,8 @@ fn redis(redis: wire::Redis) -> RedisState {
         used_memory_bytes: redis.used_memory_bytes,
         keys: redis.keys,
         master_host: name(redis.master_host),
-        link_up: redis.link_up,
+        link: Link::of(redis.link_up, redis.sync_in_progress),
         silent_ms: redis.silent_ms,
-        sync_in_progress: redis.sync_in_progress,
         online_epoch: redis.online_epoch,
         sync_done_bytes: redis.sync_done_bytes,
         sync_total_bytes: redis.sync_total_bytes,

@@ -259,7 +259,7 @@ fn by_silence(
     let mut lost = 0usize;
     for replica in &recorded {
         let Some(state) = builder.connected(replica) else { continue };
-        if state.redis.link_up && u128::from(state.redis.silent_ms) < down_after.as_millis() {
+        if state.redis.is_linked() && u128::from(state.redis.silent_ms) < down_after.as_millis() {
             builder.problem(
                 Reason::MasterUnreachable,
                 format!("the operator cannot reach {name}, but {replica} still hears it; nothing is changed"),

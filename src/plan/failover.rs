@@ -183,7 +183,7 @@ fn arrived(builder: &mut PlanBuilder<'_>, failover: &Failover) -> bool {
     let up = failover
         .eligible
         .iter()
-        .any(|e| builder.connected(&e.incarnation).is_some_and(|s| s.redis.link_up));
+        .any(|e| builder.connected(&e.incarnation).is_some_and(|s| s.redis.is_linked()));
     let source = builder
         .connected(&failover.old)
         .filter(|s| derived::running(&s.redis) && s.redis.role == Role::Master);

@@ -65,7 +65,7 @@ fn said(refusal: &Refusal) -> String {
 pub fn follows(builder: &PlanBuilder<'_>, name: &IncarnationName, state: &NodeState) -> bool {
     let master = builder.record.master.as_ref().and_then(|p| builder.connected(&p.incarnation));
     derived::running(&state.redis)
-        && state.redis.link_up
+        && state.redis.is_linked()
         && master.is_none_or(|m| m.redis.role != Role::Master || roles::attached(m, name, state))
 }
 
@@ -269,7 +269,7 @@ fn fit(builder: &PlanBuilder<'_>, master: &IncarnationName) -> Option<Incarnatio
         let well = name != master
             && incarnation.is_candidate()
             && follows(builder, name, state)
-            && !state.redis.sync_in_progress
+            && !state.redis.is_syncing()
             && lag(builder, name).is_none()
             && !state.volume.is_some_and(Space::is_short)
             && health.unwritten == crate::model::node::Unwritten::default();

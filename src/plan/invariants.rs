@@ -302,7 +302,7 @@ impl<'a> Check<'a> {
         let master = self.plan.record.master.as_ref();
         let chosen = master.is_some_and(|m| &m.incarnation == name);
         let in_sync = master.zip(self.connected(name)).is_some_and(|(m, s)| {
-            s.redis.role == Role::Replica && s.redis.link_up && s.redis.online_epoch == m.epoch
+            s.redis.role == Role::Replica && s.redis.is_linked() && s.redis.online_epoch == m.epoch
         });
         self.expect(chosen || in_sync, || format!("{name} may be promoted, and is not in sync"));
     }

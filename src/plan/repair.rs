@@ -26,7 +26,7 @@ pub fn loops(state: &NodeState) -> bool {
 fn chokes(state: &NodeState) -> bool {
     let redis = &state.redis;
     redis.role == Role::Replica
-        && !redis.link_up
+        && !redis.is_linked()
         && redis.health.syncs_in_a_row >= health::SEVERAL
         && state.volume.is_some_and(Space::is_short)
 }

@@ -207,8 +207,8 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             if master.configured == settings::for_node(builder, &promotion.incarnation).generation {
                 send_follow(builder, &name, state, master, &master_name, &promotion);
             }
-        } else if state.redis.link_up
-            && !state.redis.sync_in_progress
+        } else if state.redis.is_linked()
+            && !state.redis.is_syncing()
             && state.redis.online_epoch == promotion.epoch
         {
             // The value first: a candidate without which the master takes writes would lack them.
@@ -237,7 +237,7 @@ fn follow(builder: &mut PlanBuilder<'_>) {
 
 /// The replica is linked, and its master counts it.
 pub fn attached(master: &NodeState, name: &IncarnationName, replica: &NodeState) -> bool {
-    replica.redis.link_up && counted(master, name, Some(replica))
+    replica.redis.is_linked() && counted(master, name, Some(replica))
 }
 
 /// The master counts this replica: it is online there, and was heard within max-lag. It is known by

@@ -283,7 +283,9 @@ fn in_sync(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let Some(promotion) = &builder.record.master else { return false };
     &promotion.incarnation == name
         || builder.connected(name).is_some_and(|s| {
-            derived::running(&s.redis) && s.redis.link_up && s.redis.online_epoch == promotion.epoch
+            derived::running(&s.redis)
+                && s.redis.is_linked()
+                && s.redis.online_epoch == promotion.epoch
         })
 }
 

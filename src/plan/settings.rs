@@ -47,7 +47,7 @@ pub fn quorum(builder: &PlanBuilder<'_>) -> Quorum {
         builder.live().iter().any(|(n, _)| {
             builder
                 .connected(n)
-                .is_some_and(|s| !s.redis.sync_in_progress && super::roles::attached(m, n, s))
+                .is_some_and(|s| !s.redis.is_syncing() && super::roles::attached(m, n, s))
         })
     });
     quorum_of(builder.spec(), &builder.record, attached)

@@ -159,7 +159,7 @@ fn connected_phase(
     if incarnation.is_candidate() && health::follows(builder, name, state) {
         return (Phase::Replica, note);
     }
-    if incarnation.is_member() && state.redis.sync_in_progress {
+    if incarnation.is_member() && state.redis.is_syncing() {
         return (Phase::Syncing, note);
     }
     (Phase::Joined, note)

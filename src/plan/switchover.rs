@@ -20,7 +20,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let source = &promotion.incarnation;
     let well = builder.connected(source).is_some_and(|s| roles::is_master_of(s, promotion.epoch));
     let ready = builder.connected(target).is_some_and(|s| {
-        derived::running(&s.redis) && s.redis.link_up && !s.redis.sync_in_progress
+        derived::running(&s.redis) && s.redis.is_linked() && !s.redis.is_syncing()
     }) && health::lag(builder, target).is_none();
     let leaves = matches!(derived::stage(builder, source), derived::Stage::Lost(_));
     if !well || !ready || leaves {

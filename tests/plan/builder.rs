@@ -3,6 +3,7 @@
 use akash_redis::api::types::{ACCEPT_LOSS, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
+use akash_redis::model::node::Link;
 use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
 
@@ -15,7 +16,7 @@ use crate::scene::{
 fn nothing_is_done_with_one_that_is_given_up_in_the_same_plan() {
     let mut scene = Scene::whole();
     scene.node(2, |v| {
-        v.state.redis.link_up = false;
+        v.state.redis.link = Link::Down;
         v.state.redis.master_host.clear();
     });
     assert_eq!(follows(&scene.plan(NOW)), [name(2)]);
@@ -82,7 +83,7 @@ fn a_loss_is_accepted_for_the_epoch_that_it_was_said_in() {
         (1..3).for_each(|n| scene.silent(n, 60));
         scene.node(2, |v| {
             v.connected = true;
-            (v.state.redis.link_up, v.state.redis.silent_ms) = (false, 60_000);
+            (v.state.redis.link, v.state.redis.silent_ms) = (Link::Down, 60_000);
         });
         (scene.record.epoch, scene.master().epoch, scene.record.data_epoch) = (epoch, epoch, epoch);
         scene.node(2, |v| v.state.redis.online_epoch = epoch);

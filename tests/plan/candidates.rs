@@ -1,6 +1,6 @@
 //! Who may take over: the rules of `plan/candidates.rs`.
 
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::Membership;
 use akash_redis::model::time::UnixMs;
 
@@ -128,7 +128,7 @@ fn who_was_in_sync_until_the_master_was_lost_may_take_over() {
 fn lost(n: u32, silent_ms: u64, offset: i64) -> impl Fn(&mut Scene) {
     move |s| {
         s.node(n, |v| {
-            v.state.redis.link_up = false;
+            v.state.redis.link = Link::Down;
             (v.state.redis.silent_ms, v.state.redis.offset) = (silent_ms, offset);
         });
     }

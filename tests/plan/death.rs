@@ -3,7 +3,7 @@
 use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
 use akash_redis::model::inventory::LeaseStatus;
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::Membership;
 use akash_redis::model::time::UnixMs;
 
@@ -258,7 +258,7 @@ fn silent_for(seconds: u64) -> Scene {
         scene.heard(
             n,
             replica(n, 1, |s| {
-                (s.redis.link_up, s.redis.silent_ms) = (false, seconds * 1000);
+                (s.redis.link, s.redis.silent_ms) = (Link::Down, seconds * 1000);
             }),
         );
     }
@@ -289,7 +289,7 @@ fn silence_counts_from_down_after_on() {
 #[test]
 fn a_majority_of_the_recorded_replicas_decides_on_silence() {
     let hears: Edit = |s| {
-        s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 9_999));
+        s.node(2, |v| (v.state.redis.link, v.state.redis.silent_ms) = (Link::Up, 9_999));
     };
     let rows: [(&str, Edit, Option<usize>, Option<Reason>); 12] = [
         ("both lost it", |_| {}, Some(3), None),
@@ -302,7 +302,7 @@ fn a_majority_of_the_recorded_replicas_decides_on_silence() {
         ("one still hears it", hears, None, Some(Reason::MasterUnreachable)),
         (
             "one is linked, and has heard nothing for as long",
-            |s| s.node(2, |v| v.state.redis.link_up = true),
+            |s| s.node(2, |v| v.state.redis.link = Link::Up),
             Some(3),
             None,
         ),
@@ -327,7 +327,7 @@ fn a_majority_of_the_recorded_replicas_decides_on_silence() {
             "one that has no leave to replicate says nothing",
             |s| {
                 s.incarnation(2).membership = Membership::Joined;
-                s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0));
+                s.node(2, |v| (v.state.redis.link, v.state.redis.silent_ms) = (Link::Up, 0));
             },
             Some(2),
             None,
@@ -372,7 +372,7 @@ fn a_majority_of_the_recorded_replicas_decides_on_silence() {
             "one still hears it, whatever a person says",
             |s| {
                 s.annotate(ACCEPT_LOSS, "1");
-                s.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0));
+                s.node(2, |v| (v.state.redis.link, v.state.redis.silent_ms) = (Link::Up, 0));
             },
             None,
             Some(Reason::MasterUnreachable),
@@ -418,7 +418,7 @@ fn four_replicas_need_three_words() {
         let mut more = scene.record.incarnations[&name(2)].clone();
         (more.ordinal, more.dseq) = (n, 100 + u64::from(n));
         scene.record.incarnations.insert(name(n), more);
-        scene.heard(n, replica(n, 1, |s| (s.redis.link_up, s.redis.silent_ms) = (false, 11_000)));
+        scene.heard(n, replica(n, 1, |s| (s.redis.link, s.redis.silent_ms) = (Link::Down, 11_000)));
     }
     scene.cluster.spec.nodes = 5;
     assert!(death(&scene).is_some());
@@ -434,7 +434,7 @@ fn a_lease_that_is_gone_is_no_silence_that_may_end() {
     let mut scene = Scene::whole();
     scene.silent(0, 11);
     scene.silent(1, 20);
-    scene.node(2, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (false, 11_000));
+    scene.node(2, |v| (v.state.redis.link, v.state.redis.silent_ms) = (Link::Down, 11_000));
     assert_eq!(death(&scene), None, "one of two");
     scene.close_lease(0, 10_000);
     // The other one cannot be asked, and may keep the old master writable.
@@ -463,7 +463,7 @@ fn a_providers_word_is_named_among_the_witnesses() {
     let mut scene = Scene::whole();
     scene.silent(0, 11);
     for n in 1..3 {
-        scene.node(n, |v| (v.state.redis.link_up, v.state.redis.silent_ms) = (false, 11_000));
+        scene.node(n, |v| (v.state.redis.link, v.state.redis.silent_ms) = (Link::Down, 11_000));
     }
     let deployed = LeaseStatus::Deployed { ready: 0, uris: vec![] };
     scene.inventory.leases.insert(lease_id(100, 0), deployed);

@@ -3,7 +3,7 @@
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Fence, Membership, Promotion};
 use akash_redis::model::step::{Command, Quorum};
 use akash_redis::model::time::UnixMs;
@@ -185,14 +185,16 @@ fn an_old_master_that_lives_is_fenced_before_its_replicas_are_detached() {
         (
             "nothing can arrive any more",
             0,
-            &[fenced, ahead, |s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link_up = false))],
+            &[fenced, ahead, |s| {
+                (1..3).for_each(|n| s.node(n, |v| v.state.redis.link = Link::Down));
+            }],
             false,
             true,
         ),
         (
             "nothing can arrive, and it takes writes",
             0,
-            &[lives, |s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link_up = false))],
+            &[lives, |s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link = Link::Down))],
             true,
             true,
         ),

@@ -2,7 +2,7 @@
 
 use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::ACCEPT_LOSS;
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Fence, Promotion};
 use akash_redis::model::step::Quorum;
 use akash_redis::model::time::UnixMs;
@@ -66,7 +66,7 @@ fn the_last_word_of_an_agent_is_a_fence() {
         v.state.redis.min_replicas = 0;
     });
     for n in 1..3 {
-        scene.node(n, |v| v.state.redis.link_up = false);
+        scene.node(n, |v| v.state.redis.link = Link::Down);
     }
     let plan = scene.settle(NOW);
     let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else {

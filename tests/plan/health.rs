@@ -3,7 +3,7 @@
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
 use akash_redis::api::types::ACCEPT_LOSS;
-use akash_redis::model::node::{Process, Refusal, Space};
+use akash_redis::model::node::{Link, Process, Refusal, Space};
 use akash_redis::model::record::{Change, Repeats};
 use akash_redis::model::step::Command;
 use akash_redis::model::time::UnixMs;
@@ -172,7 +172,7 @@ fn a_master_whose_volume_takes_no_writes_gives_way_to_a_replica_that_has_room() 
         ),
         (
             "nobody is in sync",
-            &|s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link_up = false)),
+            &|s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link = Link::Down)),
             None,
         ),
         ("it was moved a short time ago", &|s| s.record.relieved = Some(ago(599)), None),
@@ -251,7 +251,7 @@ fn masters_that_live_are_not_replaced_one_after_the_other() {
 fn loops(scene: &mut Scene, n: u32) {
     scene.node(n, |v| {
         v.state.redis.process = Process::Exited;
-        v.state.redis.link_up = false;
+        v.state.redis.link = Link::Down;
         v.state.failed_starts = 3;
         v.state.failed_start_line = "Bad file format reading the append only file".into();
     });
@@ -277,7 +277,7 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
             |s| {
                 s.node(2, |v| {
                     v.state.redis.process = Process::Running;
-                    v.state.redis.link_up = true;
+                    v.state.redis.link = Link::Up;
                 });
             },
             None,

@@ -6,7 +6,7 @@ use akash_redis::api::status::Endpoint;
 use akash_redis::model::chain::BidView;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::money::{PricePerBlock, Uact};
-use akash_redis::model::node::{Authority, Role};
+use akash_redis::model::node::{Authority, Link, Role};
 use akash_redis::model::record::{
     Change, Choice, Failover, Fence, Incarnation, Membership, Promotion, Quarantine, Switchover,
 };
@@ -324,10 +324,10 @@ fn the_last_copy_is_not_given_up() {
 fn a_candidate_is_in_sync() {
     let mut scene = Scene::whole();
     scene.incarnation(2).lower(Membership::Member);
-    scene.node(2, |v| v.state.redis.link_up = false);
+    scene.node(2, |v| v.state.redis.link = Link::Down);
     let again = |p: &mut Plan| own(p, 2).raise(Membership::Candidate);
     each_is_caught(&scene, &[("may be promoted, and is not in sync", &again)]);
-    scene.node(2, |v| (v.state.redis.link_up, v.state.redis.online_epoch) = (true, 0));
+    scene.node(2, |v| (v.state.redis.link, v.state.redis.online_epoch) = (Link::Up, 0));
     each_is_caught(&scene, &[("may be promoted, and is not in sync", &again)]);
     scene.silent(2, 1);
     each_is_caught(&scene, &[("may be promoted, and is not in sync", &again)]);
@@ -344,8 +344,8 @@ fn quarantine_begins_with_a_failover_and_ends_when_the_data_are_kept() {
     scene.incarnation(2).lower(Membership::Member);
     scene.mesh().devices[2].tags = vec![QUARANTINE.into()];
     scene.node(2, |v| {
-        (v.state.redis.role, v.state.redis.fenced, v.state.redis.link_up) =
-            (Role::Master, false, false);
+        (v.state.redis.role, v.state.redis.fenced, v.state.redis.link) =
+            (Role::Master, false, Link::Down);
         v.state.redis.master_host.clear();
     });
     let end = |p: &mut Plan| own(p, 2).quarantined = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::model::inventory::{Delivered, LeaseStatus};
 use akash_redis::model::mesh::Device;
-use akash_redis::model::node::{KEY_SPENT, Process};
+use akash_redis::model::node::{KEY_SPENT, Link, Process};
 use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
@@ -523,7 +523,7 @@ fn a_device_that_somebody_deleted_costs_its_node_its_place() {
             "another place is not whole",
             |s| {
                 s.incarnation(1).lower(Membership::Member);
-                s.node(1, |v| v.state.redis.link_up = false);
+                s.node(1, |v| v.state.redis.link = Link::Down);
                 s.attach(&[2]);
             },
             false,

@@ -5,7 +5,7 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::{Delivered, LeaseStatus};
 use akash_redis::model::mesh::{BackendState, Device};
 use akash_redis::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, NodeView, Process, RedisState,
+    AttachedReplica, Authority, History, Link, NodeMesh, NodeState, NodeView, Process, RedisState,
     ReplicaState, Role,
 };
 use akash_redis::model::step::{Command, Effect};
@@ -89,7 +89,7 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         }
         Command::Promote { quorum, .. } => {
             state.promoted = true;
-            (redis.role, redis.fenced, redis.link_up) = (Role::Master, false, false);
+            (redis.role, redis.fenced, redis.link) = (Role::Master, false, Link::Down);
             (redis.replid2, redis.second_offset) = (redis.replid.clone(), redis.offset + 1);
             redis.replid = format!("epoch-{}", authority.epoch);
             redis.master_host.clear();
@@ -97,14 +97,14 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
             redis.max_lag_seconds = quorum.max_lag_seconds;
         }
         Command::Follow { master_name, grant, .. } => {
-            (redis.role, redis.fenced, redis.link_up) = (Role::Replica, true, true);
+            (redis.role, redis.fenced, redis.link) = (Role::Replica, true, Link::Up);
             (redis.online_epoch, redis.silent_ms) = (grant.epoch, 0);
             redis.master_host.clone_from(master_name);
         }
         Command::Save { label } => state.saved.push(label.clone()),
         Command::Discard { .. } => state.failed_starts = 0,
         Command::Detach { .. } => {
-            (redis.role, redis.fenced, redis.link_up) = (Role::Replica, true, false);
+            (redis.role, redis.fenced, redis.link) = (Role::Replica, true, Link::Down);
             redis.master_host.clear();
             state.promoted = false;
         }
@@ -128,11 +128,11 @@ fn attach(scene: &mut Scene) {
         .collect();
     for view in nodes.values_mut().filter(|v| v.connected) {
         let (own, promoted) = (&mut view.state.redis, view.state.promoted);
-        let of = masters.iter().find(|(name, _)| own.link_up && &own.master_host == name);
+        let of = masters.iter().find(|(name, _)| own.is_linked() && &own.master_host == name);
         if let Some((_, master)) = of.filter(|(_, master)| !master.fenced) {
             (own.replid, own.offset) = (master.replid.clone(), master.offset);
         }
-        if own.process == Process::Running && (promoted || own.link_up) {
+        if own.process == Process::Running && (promoted || own.is_linked()) {
             let epoch = if promoted { view.state.highest.epoch } else { own.online_epoch };
             let (replid, offset) = (own.replid.clone(), own.offset);
             view.state.history = Some(History { replid, offset, epoch, gap_ms: 0 });
@@ -140,7 +140,7 @@ fn attach(scene: &mut Scene) {
     }
     let linked: Vec<_> = nodes
         .values()
-        .filter(|v| v.connected && v.state.redis.link_up)
+        .filter(|v| v.connected && v.state.redis.is_linked())
         .map(|v| (v.state.redis.master_host.clone(), v.state.mesh.dns_name.clone()))
         .collect();
     for view in nodes.values_mut() {

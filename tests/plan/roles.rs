@@ -1,7 +1,7 @@
 //! Who is master, and who follows: the rules of `plan/roles.rs`.
 
 use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::model::node::{AttachedReplica, History, Process, ReplicaState, Role};
+use akash_redis::model::node::{AttachedReplica, History, Link, Process, ReplicaState, Role};
 use akash_redis::model::record::{FailoverReport, Membership};
 use akash_redis::model::step::{Command, Effect, Quorum};
 
@@ -301,8 +301,8 @@ fn a_replica_is_a_candidate_once_it_is_in_sync_and_the_master_needs_one() {
         ("it is in sync", |_| {}, true),
         ("the master does not count it", |s| s.attach(&[1]), false),
         ("the master may write alone", |s| s.node(0, |v| v.state.redis.min_replicas = 0), false),
-        ("its link is down", |s| s.node(2, |v| v.state.redis.link_up = false), false),
-        ("it syncs", |s| s.node(2, |v| v.state.redis.sync_in_progress = true), false),
+        ("its link is down", |s| s.node(2, |v| v.state.redis.link = Link::Down), false),
+        ("it syncs", |s| s.node(2, |v| v.state.redis.link = Link::Syncing), false),
         (
             "it was in sync in an earlier epoch",
             |s| s.node(2, |v| v.state.redis.online_epoch = 0),
@@ -356,7 +356,7 @@ fn a_replica_that_the_master_goes_on_without_is_no_candidate() {
             |s| {
                 s.attach(&[1]);
                 s.incarnation(1).membership = Membership::Member;
-                s.node(1, |v| v.state.redis.link_up = false);
+                s.node(1, |v| v.state.redis.link = Link::Down);
             },
             true,
         ),
@@ -414,7 +414,7 @@ fn a_sync_that_takes_long_is_told_with_how_far_it_is() {
         scene.incarnation(2).membership = Membership::Member;
         scene.node(2, |v| {
             let redis = &mut v.state.redis;
-            (redis.link_up, redis.sync_in_progress) = (false, true);
+            redis.link = Link::Syncing;
             (redis.silent_ms, redis.sync_done_bytes, redis.sync_total_bytes) =
                 (silent_ms, 5, total);
         });

@@ -3,6 +3,7 @@
 use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::MIGRATE;
 use akash_redis::model::money::Uact;
+use akash_redis::model::node::Link;
 use akash_redis::model::record::{Change, Failures, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;
@@ -215,11 +216,11 @@ fn a_node_leaves_when_its_successor_and_another_one_are_in_sync() {
             "the successor was not",
             |s| {
                 s.incarnation(2).lower(Membership::Member);
-                s.node(2, |v| v.state.redis.sync_in_progress = true);
+                s.node(2, |v| v.state.redis.link = Link::Syncing);
             },
             false,
         ),
-        ("its link is down", |s| s.node(2, |v| v.state.redis.link_up = false), false),
+        ("its link is down", |s| s.node(2, |v| v.state.redis.link = Link::Down), false),
         (
             "it was in sync in another epoch",
             |s| s.node(2, |v| v.state.redis.online_epoch = 0),
@@ -272,7 +273,7 @@ fn a_successor_that_nobody_wants_any_more_goes() {
         scene.cluster.spec.nodes = 2;
         let new = scene.incarnation(2);
         (new.ordinal, new.replaces, new.membership) = (1, Some(name(1)), Membership::Member);
-        scene.node(2, |v| v.state.redis.link_up = false);
+        scene.node(2, |v| v.state.redis.link = Link::Down);
         edit(&mut scene);
         let plan = scene.plan(NOW);
         assert_eq!(given_up(&scene, &plan).contains(&name(2)), goes, "{what}");
@@ -288,7 +289,7 @@ fn a_node_that_is_too_many_leaves_when_another_is_in_sync() {
         (
             "two are wanted, and the other is not in sync",
             2,
-            |s| s.node(1, |v| v.state.redis.link_up = false),
+            |s| s.node(1, |v| v.state.redis.link = Link::Down),
             &[],
         ),
         (
@@ -306,7 +307,7 @@ fn a_node_that_is_too_many_leaves_when_another_is_in_sync() {
             |s| {
                 s.incarnation(2).membership = Membership::Expected;
                 s.inventory.nodes.remove(&name(2));
-                s.node(1, |v| v.state.redis.link_up = false);
+                s.node(1, |v| v.state.redis.link = Link::Down);
             },
             &[2],
         ),
@@ -331,7 +332,7 @@ fn a_node_that_is_too_many_leaves_when_another_is_in_sync() {
 fn a_master_that_is_to_leave_hands_over_first() {
     let rows: [(&str, Edit, Option<u32>); 6] = [
         ("the first that stays and is in sync", |_| {}, Some(1)),
-        ("it is not in sync", |s| s.node(1, |v| v.state.redis.link_up = false), Some(2)),
+        ("it is not in sync", |s| s.node(1, |v| v.state.redis.link = Link::Down), Some(2)),
         (
             "it is no candidate",
             |s| {
@@ -350,7 +351,7 @@ fn a_master_that_is_to_leave_hands_over_first() {
         ),
         (
             "nobody is in sync",
-            |s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link_up = false)),
+            |s| (1..3).for_each(|n| s.node(n, |v| v.state.redis.link = Link::Down)),
             None,
         ),
         (

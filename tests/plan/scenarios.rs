@@ -6,7 +6,7 @@ use akash_redis::api::types::{ACCEPT_LOSS, MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
 use akash_redis::model::money::Uact;
-use akash_redis::model::node::{NodeView, Process, Role};
+use akash_redis::model::node::{Link, NodeView, Process, Role};
 
 use crate::obey::start;
 use crate::scene::{NOW, Scene, THREE, bid, device, history, name, page};
@@ -32,7 +32,7 @@ fn secs(n: u64) -> Duration {
 /// Redis of this node died and was started again, fenced, with what is on its disk.
 fn restarted(view: &mut NodeView) {
     let redis = &mut view.state.redis;
-    (redis.role, redis.fenced, redis.link_up) = (Role::Replica, true, false);
+    (redis.role, redis.fenced, redis.link) = (Role::Replica, true, Link::Down);
     redis.run_id.push_str("-again");
     redis.master_host.clear();
     redis.replicas.clear();
@@ -45,7 +45,7 @@ fn exited(view: &mut NodeView) {
 
 /// Who lost its master is linked to nobody, and says for how long.
 fn lost_link(view: &mut NodeView, silent_ms: u64) {
-    (view.state.redis.link_up, view.state.redis.silent_ms) = (false, silent_ms);
+    (view.state.redis.link, view.state.redis.silent_ms) = (Link::Down, silent_ms);
 }
 
 fn bids(scene: &mut Scene) {
@@ -303,7 +303,7 @@ fn two_nodes() {
     });
     story.then("the replica is back", secs(10), |s| {
         s.node(1, |v| {
-            (v.state.redis.link_up, v.state.redis.silent_ms) = (true, 0);
+            (v.state.redis.link, v.state.redis.silent_ms) = (Link::Up, 0);
         });
     });
     story.obeyed("a write needs it again", A_MOMENT, |_| {});

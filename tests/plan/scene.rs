@@ -13,7 +13,7 @@ use akash_redis::model::inventory::{Constants, IdPool, Inventory, Reading};
 use akash_redis::model::mesh::{AuthKey, BackendState, Device, MeshView};
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, NodeView, Process, RedisState,
+    AttachedReplica, Authority, History, Link, NodeMesh, NodeState, NodeView, Process, RedisState,
     ReplicaState, Role,
 };
 use akash_redis::model::record::{
@@ -106,7 +106,7 @@ pub fn replica(n: u32, epoch: u64, edit: impl FnOnce(&mut NodeState)) -> NodeVie
             offset: 100,
             keys: 100,
             master_host: format!("{}.mesh", name(0)),
-            link_up: true,
+            link: Link::Up,
             online_epoch: 1,
             fenced: true,
             ..RedisState::default()
@@ -120,7 +120,7 @@ pub fn replica(n: u32, epoch: u64, edit: impl FnOnce(&mut NodeState)) -> NodeVie
 /// A replica that was detached under epoch 2.
 pub fn detached(n: u32, edit: impl FnOnce(&mut NodeState)) -> NodeView {
     replica(n, 2, |s| {
-        s.redis.link_up = false;
+        s.redis.link = Link::Down;
         s.redis.master_host.clear();
         edit(s);
     })
@@ -257,8 +257,8 @@ impl Scene {
         let mut nodes: BTreeMap<_, _> = (0..3).map(|n| (name(n), replica(n, 1, |_| {}))).collect();
         let master = &mut nodes.get_mut(&name(0)).unwrap().state;
         master.promoted = true;
-        (master.redis.role, master.redis.fenced, master.redis.link_up) =
-            (Role::Master, false, false);
+        (master.redis.role, master.redis.fenced, master.redis.link) =
+            (Role::Master, false, Link::Down);
         master.redis.master_host.clear();
         (master.redis.min_replicas, master.redis.max_lag_seconds) = (1, 8);
         Self::of(THREE, record, Inventory { nodes, ..Inventory::default() })
@@ -502,7 +502,7 @@ impl Scene {
             v.state.promoted = true;
             v.state.highest.epoch = 2;
             let redis = &mut v.state.redis;
-            (redis.role, redis.fenced, redis.link_up) = (Role::Master, false, false);
+            (redis.role, redis.fenced, redis.link) = (Role::Master, false, Link::Down);
             (redis.replid2, redis.second_offset) = (redis.replid.clone(), 101);
             redis.replid = "B".into();
             redis.master_host.clear();

@@ -2,7 +2,7 @@
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
 use akash_redis::api::types::{Password, User};
-use akash_redis::model::node::{Process, RefusedSetting, Role};
+use akash_redis::model::node::{Link, Process, RefusedSetting, Role};
 use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
 use akash_redis::plan::Plan;
@@ -16,7 +16,7 @@ fn the_record_says_that_a_master_may_write_alone_before_it_is_told_so() {
     scene.record.incarnations.remove(&name(2));
     scene.cluster.spec.nodes = 2;
     scene.node(0, |v| v.state.redis.replicas.clear());
-    scene.node(1, |v| v.state.redis.link_up = false);
+    scene.node(1, |v| v.state.redis.link = Link::Down);
     let plan = scene.plan(NOW);
     let told = configured(&plan).into_iter().find(|(n, _)| *n == name(0)).map(|(_, s)| s.quorum);
     let alone = Some(Quorum { min_replicas: 0, max_lag_seconds: 8 });
@@ -49,7 +49,7 @@ fn max_lag_is_shorter_than_down_after() {
 #[test]
 fn a_write_needs_a_replica_as_long_as_one_may_take_over() {
     let gone: Edit = |s| {
-        s.node(1, |v| v.state.redis.link_up = false);
+        s.node(1, |v| v.state.redis.link = Link::Down);
         s.attach(&[]);
     };
     let out_of_sync: Edit = |s| s.incarnation(1).lower(Membership::Member);
@@ -77,7 +77,7 @@ fn a_write_needs_a_replica_as_long_as_one_may_take_over() {
             &[
                 out_of_sync,
                 alone,
-                |s| s.node(1, |v| v.state.redis.sync_in_progress = true),
+                |s| s.node(1, |v| v.state.redis.link = Link::Syncing),
                 |s| s.node(0, |v| v.state.configured = "x".into()),
             ],
             needs(0),
@@ -89,7 +89,7 @@ fn a_write_needs_a_replica_as_long_as_one_may_take_over() {
                 gone,
                 out_of_sync,
                 |s| s.incarnation(2).lower(Membership::Member),
-                |s| s.node(2, |v| v.state.redis.link_up = false),
+                |s| s.node(2, |v| v.state.redis.link = Link::Down),
                 |s| s.node(0, |v| v.state.configured = "x".into()),
             ],
             needs(1),
@@ -103,7 +103,7 @@ fn a_write_needs_a_replica_as_long_as_one_may_take_over() {
                 alone,
                 out_of_sync,
                 |s| s.incarnation(2).lower(Membership::Member),
-                |s| s.node(2, |v| v.state.redis.link_up = false),
+                |s| s.node(2, |v| v.state.redis.link = Link::Down),
                 |s| s.node(0, |v| v.state.configured = "x".into()),
             ],
             needs(0),
@@ -438,7 +438,7 @@ fn what_redis_refuses_is_told_with_its_words_and_nodes_and_stops_nothing() {
     );
     assert_eq!(degraded(&plan), (Reason::SettingsRefused, words));
     assert_eq!(said(&plan, ConditionType::Ready).0, ConditionStatus::True);
-    scene.node(1, |v| v.state.redis.link_up = false);
+    scene.node(1, |v| v.state.redis.link = Link::Down);
     scene.node(1, |v| v.state.redis.master_host.clear());
     let told = commands(&scene.plan(NOW));
     assert!(

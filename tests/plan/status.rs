@@ -4,7 +4,7 @@ use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, 
 use akash_redis::api::status::Condition;
 use akash_redis::model::inventory::{Failing, LeaseStatus};
 use akash_redis::model::money::Uact;
-use akash_redis::model::node::{PathKind, PeerPath, Process};
+use akash_redis::model::node::{Link, PathKind, PeerPath, Process};
 use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;
@@ -44,12 +44,12 @@ fn a_node_is_in_the_phase_that_is_seen() {
             },
             Phase::Joined,
         ),
-        ("its link is down", &|s| s.node(2, |v| v.state.redis.link_up = false), Phase::Joined),
+        ("its link is down", &|s| s.node(2, |v| v.state.redis.link = Link::Down), Phase::Joined),
         (
             "it syncs",
             &|s| {
                 s.incarnation(2).lower(Membership::Member);
-                s.node(2, |v| v.state.redis.sync_in_progress = true);
+                s.node(2, |v| v.state.redis.link = Link::Syncing);
             },
             Phase::Syncing,
         ),
@@ -58,7 +58,7 @@ fn a_node_is_in_the_phase_that_is_seen() {
             &|s| {
                 s.incarnation(2).lower(Membership::Joined);
                 s.silent(0, 1);
-                s.node(2, |v| v.state.redis.sync_in_progress = true);
+                s.node(2, |v| v.state.redis.link = Link::Syncing);
             },
             Phase::Joined,
         ),
@@ -204,7 +204,7 @@ fn an_end_of_a_lease_is_told_in_words() {
 fn a_cluster_is_ready_when_it_is_whole() {
     let ready = |edit: Edit| condition(&planned(edit), ConditionType::Ready).status;
     assert_eq!(ready(|_| {}), ConditionStatus::True);
-    assert_eq!(ready(|s| s.node(2, |v| v.state.redis.link_up = false)), ConditionStatus::False);
+    assert_eq!(ready(|s| s.node(2, |v| v.state.redis.link = Link::Down)), ConditionStatus::False);
     assert_eq!(ready(|s| s.cluster.spec.nodes = 4), ConditionStatus::False);
     assert_eq!(ready(|s| s.switching(1)), ConditionStatus::False);
     assert_eq!(ready(|s| s.silent(0, 1)), ConditionStatus::False);

@@ -342,8 +342,8 @@ fn redis(state: &NodeState) -> String {
             })
         ),
         Role::Replica if redis.master_host.is_empty() => "attached to nobody".to_owned(),
-        Role::Replica if redis.sync_in_progress => format!("syncs with {}", redis.master_host),
-        Role::Replica if redis.link_up => format!("replica of {}", redis.master_host),
+        Role::Replica if redis.is_syncing() => format!("syncs with {}", redis.master_host),
+        Role::Replica if redis.is_linked() => format!("replica of {}", redis.master_host),
         Role::Replica => {
             format!("has not heard {} for {} ms", redis.master_host, redis.silent_ms)
         }

@@ -2,7 +2,7 @@
 
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::MASTER;
-use akash_redis::model::node::{Process, Role};
+use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Change, Membership, Promotion};
 use akash_redis::model::step::{Command, Quorum};
 use akash_redis::plan::Plan;
@@ -47,8 +47,8 @@ type Edit = fn(&mut Scene);
 fn a_switchover_begins_between_a_master_that_is_well_and_a_replica_in_sync() {
     let rows: [(&str, Edit, bool); 9] = [
         ("both are", |_| {}, true),
-        ("the target's link is down", |s| s.node(1, |v| v.state.redis.link_up = false), false),
-        ("it syncs", |s| s.node(1, |v| v.state.redis.sync_in_progress = true), false),
+        ("the target's link is down", |s| s.node(1, |v| v.state.redis.link = Link::Down), false),
+        ("it syncs", |s| s.node(1, |v| v.state.redis.link = Link::Syncing), false),
         ("it loads", |s| s.node(1, |v| v.state.redis.loading = true), false),
         ("it does not answer", |s| s.silent(1, 1), false),
         (
@@ -79,7 +79,7 @@ fn a_switchover_begins_between_a_master_that_is_well_and_a_replica_in_sync() {
     }
     let mut scene = Scene::whole();
     scene.annotate(MASTER, name(1).0);
-    scene.node(1, |v| v.state.redis.link_up = false);
+    scene.node(1, |v| v.state.redis.link = Link::Down);
     assert_eq!(degraded(&scene.plan(NOW)).0, Reason::SwitchoverWaiting);
     scene.annotate(MASTER, name(0).0);
     assert_eq!(scene.plan(NOW).record.change, None, "it is master already");

@@ -2,8 +2,8 @@
 
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
-    AttachedReplica, Authority, History, NodeMesh, NodeState, Process, RedisState, RefusedSetting,
-    ReplicaState, Role,
+    AttachedReplica, Authority, History, Link, NodeMesh, NodeState, Process, RedisState,
+    RefusedSetting, ReplicaState, Role,
 };
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
@@ -300,8 +300,7 @@ impl Node {
             offset: self.offset(),
             keys: self.log.len() as u64,
             master_host: if self.follows() { self.master_host.clone() } else { String::new() },
-            link_up: self.link_up,
-            sync_in_progress: self.sync.is_some(),
+            link: Link::of(self.link_up, self.sync.is_some()),
             silent_ms: if self.follows() { now.saturating_sub(self.heard_master) } else { 0 },
             online_epoch: self.online_epoch,
             replicas: self
