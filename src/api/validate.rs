@@ -6,6 +6,7 @@
 //! refused with the reason.
 
 mod acl;
+mod foreign;
 mod redis;
 mod shape;
 
@@ -68,8 +69,17 @@ pub fn parse(text: &str) -> Result<Vec<RedisCluster>, Vec<Problem>> {
             text.len()
         )));
     }
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options())
-        .map_err(|e| whole(unreadable(&e)))?;
+    let documents = serde_saphyr::from_multiple_with_options(text, options());
+    let is_map = |all: &Vec<Value>| all.iter().any(Value::is_object);
+    if !documents.as_ref().is_ok_and(is_map)
+        && let Some(what) = foreign::redis_file(text)
+    {
+        return Err(whole(what));
+    }
+    let documents: Vec<Value> = documents.map_err(|e| whole(unreadable(&e)))?;
+    if let Some(what) = documents.iter().find_map(foreign::sdl) {
+        return Err(whole(what));
+    }
     if documents.is_empty() {
         return Err(whole(format!("the manifest is empty; write a {KIND}")));
     }
