@@ -219,3 +219,27 @@ pub enum TxOutcome {
     /// Its time-out passed in block time without it landing.
     Expired,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_about_the_deployment_that_it_names() {
+        let lease = LeaseId {
+            owner: "akash1me".into(),
+            dseq: 9,
+            gseq: 1,
+            oseq: 1,
+            provider: "akash1p".into(),
+        };
+        for msg in [
+            ChainMsg::UpdateDeployment { dseq: 9, hash: [0; 32] },
+            ChainMsg::Deposit { dseq: 9, amount: Uact(5) },
+            ChainMsg::CloseDeployment { dseq: 9 },
+            ChainMsg::CreateLease(lease),
+        ] {
+            assert_eq!(msg.dseq(), 9, "{msg:?}");
+        }
+    }
+}

@@ -95,3 +95,17 @@ impl<'de> Deserialize<'de> for PricePerBlock {
         String::deserialize(d)?.parse().map(Self).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_is_thirty_days_of_blocks() {
+        let one = PricePerBlock(DEC_ONE);
+        assert_eq!(one.per_month(6_000), Uact(432_000));
+        assert_eq!(PricePerBlock::from_month(Uact(432_000), 6_000), one);
+        assert_eq!(one.of_blocks(7), Uact(7));
+        assert_eq!(PricePerBlock(DEC_ONE + 1).of_blocks(7), Uact(8), "a part is a whole");
+    }
+}
