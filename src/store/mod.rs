@@ -228,6 +228,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn events_are_alike_when_all_but_their_times_is_the_same() {
+        let event = Event::new(UnixMs(5), "cache", "NodeJoined", "cache-0-a1 joined");
+        assert!(event.is_alike(&Event { at: UnixMs(9), count: 4, ..event.clone() }));
+        for other in [
+            Event { cluster: "queue".into(), ..event.clone() },
+            Event { reason: "NodeRemoved".into(), ..event.clone() },
+            Event { message: "cache-1-b2 joined".into(), ..event.clone() },
+        ] {
+            assert!(!event.is_alike(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn two_events_as_one_span_the_time_of_both() {
+        let early = Event::new(UnixMs(5), "cache", "NodeJoined", "joined");
+        let late = Event { at: UnixMs(9), first: UnixMs(7), count: 2, ..early.clone() };
+        let both = Event { at: UnixMs(9), first: UnixMs(5), count: 3, ..early.clone() };
+        assert_eq!(early.clone().with(&late), both);
+        assert_eq!(late.with(&early), both);
+    }
+
+    #[test]
     fn a_term_is_its_millisecond_and_ten_random_bits() {
         let now = UnixMs(1_795_000_000_123);
         assert_eq!(next_term(7, now, 0), now.0 * 1024);

@@ -30,11 +30,16 @@ with_plan_tests() {
   printf '[[test]]\nname = "plan"\npath = "tests/plan/main.rs"\n[profile.dev]\ndebug = 0\n' >>Cargo.toml
 }
 
-# Lines of Cargo.toml for these dependencies, so that each set has the versions of the crate.
-dependencies() {
-  local name
-  for name in "$@"; do grep -m1 "^$name = " "$root/Cargo.toml"; done
+# Lines of a section of Cargo.toml for these dependencies, so that each set has the versions of the crate.
+lines_of() {
+  local section=$1 name
+  shift
+  for name in "$@"; do
+    awk -v section="[$section]" -v start="$name = " '/^\[/ { here = ($0 == section) } here && index($0, start) == 1' "$root/Cargo.toml"
+  done
 }
+dependencies() { lines_of dependencies "$@"; }
+dev_dependencies() { echo '[dev-dependencies]' && lines_of dev-dependencies "$@"; }
 
 manifest() { # name; the sections on stdin
   printf '[package]\nname = "%s"\nversion = "0.1.0"\nedition = "2024"\npublish = false\n' "$1"
@@ -55,7 +60,7 @@ planner() {
   {
     printf '[workspace]\nmembers = ["base"]\n[dependencies]\nbase = { path = "base" }\n'
     dependencies hex serde serde_json sha2
-    echo '[dev-dependencies]' && dependencies insta
+    dev_dependencies insta
   } | manifest akash-redis >Cargo.toml
   with_plan_tests
   files=(-f 'src/plan/*.rs' -e src/plan/invariants.rs)
@@ -68,13 +73,13 @@ rooms() {
   cp -r "$root"/src/{api,model,plan,store} src/
   cp "$root"/src/node/{commands,nonces}.rs src/node/
   cp "$root/src/changes.rs" src/
-  cp -r "$root/docs" .
+  cp -r "$root"/{docs,manifests} .
   printf 'pub mod api;\npub mod changes;\npub mod model;\npub mod node {\n    pub mod commands;\n    pub mod nonces;\n}\n' >src/lib.rs
   printf 'pub mod plan;\npub mod store;\n' >>src/lib.rs
   {
     printf '[workspace]\n[dependencies]\n'
     dependencies "${base[@]}" async-trait rand rusqlite rustix tokio tracing
-    echo '[dev-dependencies]' && dependencies insta proptest tempfile
+    dev_dependencies insta proptest regex tempfile
   } | manifest akash-redis >Cargo.toml
   with_plan_tests
   files=(-f 'src/model/*.rs' -f 'src/node/commands.rs' -f 'src/store/**')
@@ -83,25 +88,28 @@ rooms() {
 
 # How transactions come to their end. The generated messages stay as they are: a crate of their own, which is built once.
 chain() {
-  mkdir -p src base/src tests
+  mkdir -p src base/src tests/wire
   cp -r "$root/src/chain" src/
   cp -r "$root"/{build.rs,proto} base/
   cp -r "$root"/src/{model,wire} "$root"/src/{error_chain,retry}.rs base/src/
-  cp -r "$root"/tests/{vectors,wire} tests/
+  cp -r "$root/tests/vectors" tests/
+  cp -r "$root"/tests/wire/{chain,chain.rs} tests/wire/
+  echo 'mod chain;' >tests/wire/main.rs
   printf 'pub mod error_chain;\npub mod model;\npub mod retry;\npub mod wire;\n' >base/src/lib.rs
   printf 'pub use base::{error_chain, model, retry, wire};\npub mod chain;\n' >src/lib.rs
   {
     echo '[dependencies]' && dependencies "${base[@]}" backoff prost prost-types rand rustix tokio tonic tonic-prost tracing
-    echo '[build-dependencies]' && dependencies protox tonic-prost-build
+    echo '[build-dependencies]' && lines_of build-dependencies protox tonic-prost-build
   } | manifest base >base/Cargo.toml
   {
     printf '[workspace]\nmembers = ["base"]\n[dependencies]\nbase = { path = "base" }\n'
-    dependencies async-trait base64 bip39 cosmrs futures hex http k256 prost prost-types rand secrecy serde serde_json sha2 thiserror time
-    dependencies tokio tokio-stream tonic tonic-prost tower tracing
-    printf '[[test]]\nname = "chain"\npath = "tests/wire/chain.rs"\n[profile.dev]\ndebug = 0\n'
+    dependencies async-trait axum base64 bip39 cosmrs futures hex http k256 prost prost-types rand rustls secrecy serde serde_json sha2 thiserror
+    dependencies time tokio tokio-stream tonic tonic-prost tower tracing webpki-roots
+    dev_dependencies proptest tokio
+    printf '[profile.dev]\ndebug = 0\n'
   } | manifest akash-redis >Cargo.toml
   files=(-f src/chain/broadcast.rs)
-  tests=(--lib --test chain)
+  tests=(--lib --test wire)
 }
 
 # Makes the crate of a set, keeping what is built of it, and breaks it.

@@ -168,6 +168,30 @@ async fn a_lost_answer_or_a_repetition_is_looked_up() {
     }
 }
 
+/// A node that is away for a moment is asked again; one that says no is not.
+#[tokio::test]
+async fn a_look_is_repeated_while_the_node_is_away() {
+    let script = fast();
+    script.replay("BroadcastTx create deployment, accepted");
+    script.say(GET_TX, Err(Status::unavailable("restarting")));
+    script.replay("GetTx create deployment, included");
+    let client = script.client().await;
+    let outcome = client.broadcast_and_confirm(&sent(&script, 60)).await.expect("an outcome");
+    assert!(matches!(outcome, TxOutcome::Landed { .. }), "{outcome:?}");
+
+    let script = fast();
+    script.replay("BroadcastTx create deployment, accepted");
+    // Code 5 of a module is not the code 5 by which a node says that it does not know it.
+    script.say(GET_TX, Err(Status::unknown("codespace sdk code 5: insufficient funds")));
+    let client = script.client().await;
+    let error = client.broadcast_and_confirm(&sent(&script, 60)).await.expect_err("a refusal");
+    assert!(
+        matches!(&error, ChainError::Refused { codespace, .. } if codespace == "sdk"),
+        "{error}"
+    );
+    assert_eq!(script.asked(GET_TX).len(), 1);
+}
+
 #[tokio::test]
 async fn in_a_block_and_failed_is_failed() {
     for (case, codespace, code) in [
