@@ -17,7 +17,7 @@ use akash_redis::changes::{Changes, Notifier};
 use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
 use akash_redis::mesh::{MeshControl, MeshError, MintedKey};
 use akash_redis::model::chain::{
-    ChainMsg, ChainView, DeploymentView, ProviderView, SignedTx, TxOutcome,
+    ChainMsg, ChainView, DeploymentView, ProviderOffer, ProviderView, SignedTx, TxOutcome,
 };
 use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
 use akash_redis::model::inventory::{Constants, LeaseStatus};
@@ -241,6 +241,10 @@ impl Chain for World {
     }
 
     async fn broadcast_and_confirm(&self, _: &SignedTx) -> Result<TxOutcome, ChainError> {
+        self.away()
+    }
+
+    async fn providers(&self, _: bool) -> Result<Vec<ProviderOffer>, ChainError> {
         self.away()
     }
 }

@@ -253,6 +253,19 @@ pub enum StorageClass {
     Beta3,
 }
 
+impl StorageClass {
+    /// Its word, in a manifest as on the chain.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Beta1 => "beta1",
+            Self::Beta2 => "beta2",
+            Self::Beta3 => "beta3",
+        }
+    }
+}
+
 /// Which providers may run a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,6 +7,7 @@
 
 mod acl;
 mod foreign;
+mod lines;
 mod redis;
 mod shape;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use lines::line;
 
 use super::defaults;
 use super::quantity::Bytes;

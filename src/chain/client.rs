@@ -13,11 +13,12 @@ use super::block_time::BlockTime;
 use super::broadcast::{self, Unsent};
 use super::endpoint::{Node, Nodes};
 use super::fees::{self, FeeLimits, Fees};
+use super::offers;
 use super::read::{self, Providers, Scope};
 use super::tx::{self, FeeOffer};
 use super::wallet::Wallet;
 use super::{Chain, ChainError};
-use crate::model::chain::{ChainMsg, ChainView, SignedTx, TxOutcome};
+use crate::model::chain::{ChainMsg, ChainView, ProviderOffer, SignedTx, TxOutcome};
 use crate::model::time::UnixMs;
 use crate::retry::retry;
 use crate::wire::cosmos::auth::v1beta1::QueryAccountInfoRequest;
@@ -261,6 +262,10 @@ impl Chain for ChainClient {
                 .await?;
         self.fees.ended(&tx.hash, &outcome, paid);
         Ok(outcome)
+    }
+
+    async fn providers(&self, audited: bool) -> Result<Vec<ProviderOffer>, ChainError> {
+        self.nodes.ask(|node| async move { Box::pin(offers::offers(&node, audited)).await }).await
     }
 }
 

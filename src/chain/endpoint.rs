@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{ChainError, codes};
 use crate::error_chain::causes;
 use crate::model::time::UnixMs;
-use crate::wire::akash::{cert, deployment, market, provider};
+use crate::wire::akash::{audit, cert, deployment, market, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
 use crate::wire::cosmos::{auth, bank, tx};
 
@@ -149,6 +149,7 @@ impl Node {
     }
 
     services! {
+        audits: audit::v1::query_client::QueryClient<Pinned>;
         accounts: auth::v1beta1::query_client::QueryClient<Pinned>;
         balances: bank::v1beta1::query_client::QueryClient<Pinned>;
         blocks: blocks::service_client::ServiceClient<Pinned>;

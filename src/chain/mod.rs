@@ -7,6 +7,7 @@ pub mod client;
 mod codes;
 mod endpoint;
 pub mod fees;
+mod offers;
 mod pages;
 mod read;
 pub mod tx;
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
-use crate::model::chain::{ChainMsg, ChainView, SignedTx, TxOutcome};
+use crate::model::chain::{ChainMsg, ChainView, ProviderOffer, SignedTx, TxOutcome};
 
 /// Why the chain could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -87,4 +88,8 @@ pub trait Chain: Send + Sync {
     /// Sends these bytes (again) and waits until they landed, failed, or can no longer land.
     /// An error means that the outcome is not known yet: call again with the same bytes.
     async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError>;
+
+    /// All registered providers, also those that never bid on anything of ours; what auditors signed
+    /// of them only with `audited`.
+    async fn providers(&self, audited: bool) -> Result<Vec<ProviderOffer>, ChainError>;
 }

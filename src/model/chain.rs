@@ -132,6 +132,15 @@ pub struct ProviderView {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// A provider as it could be asked for an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderOffer {
+    /// What it says of itself.
+    pub view: ProviderView,
+    /// What auditors signed of it, by auditor.
+    pub audits: BTreeMap<String, BTreeMap<String, String>>,
+}
+
 /// A message of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChainMsg {

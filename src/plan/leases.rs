@@ -259,7 +259,7 @@ pub fn wait_for_chain(builder: &mut PlanBuilder<'_>, whose: &str) {
 }
 
 /// Paid into the escrow of each node.
-fn deposit(builder: &PlanBuilder<'_>) -> crate::model::money::Uact {
+pub fn deposit(builder: &PlanBuilder<'_>) -> crate::model::money::Uact {
     let least = builder.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
     builder.spec().budget.deposit.0.max(least)
 }

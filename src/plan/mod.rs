@@ -33,6 +33,7 @@ mod roles;
 mod rollout;
 mod settings;
 mod status;
+pub mod suppliers;
 mod switchover;
 mod top_up;
 mod unrecorded;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
 use crate::api::types::{RedisCluster, Runway};
+use crate::model::chain::ProviderView;
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
@@ -148,6 +150,24 @@ pub fn block_ms(inventory: &Inventory) -> u64 {
 #[must_use]
 pub fn per_month(inventory: &Inventory, price: PricePerBlock) -> Uact {
     price.per_month(money::block_ms(inventory))
+}
+
+/// What is paid into the escrow of the next node.
+#[must_use]
+pub fn deposit(input: &Input<'_>) -> Uact {
+    leases::deposit(&builder::PlanBuilder::new(input))
+}
+
+/// The most the cluster may cost per month, and whose word that is.
+#[must_use]
+pub fn ceiling(input: &Input<'_>) -> (Uact, String) {
+    (money::ceiling(input), money::limited_by(input))
+}
+
+/// Region of a provider by its own word.
+#[must_use]
+pub fn region(provider: &ProviderView) -> Option<&String> {
+    placement::region(provider)
 }
 
 /// Plans one cluster.

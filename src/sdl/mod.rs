@@ -11,7 +11,7 @@ mod text;
 pub use canonical::hash;
 
 use crate::api::defaults;
-use crate::api::types::{Spec, StorageClass};
+use crate::api::types::Spec;
 use crate::model::group::{Endpoint, GroupSpec, Resources, Storage};
 use crate::model::money::{DEC_ONE, PricePerBlock};
 use crate::model::ports::STATUS_PORT;
@@ -99,7 +99,7 @@ fn resources(spec: &Spec) -> Resources {
     }];
     if let Some(data) = &spec.resources.data {
         let attributes = vec![
-            ("class".to_owned(), class(data.class).to_owned()),
+            ("class".to_owned(), data.class.word().to_owned()),
             ("persistent".to_owned(), "true".to_owned()),
         ];
         storage.push(Storage { name: DATA_VOLUME.into(), bytes: data.size.0, attributes });
@@ -113,15 +113,6 @@ fn resources(spec: &Spec) -> Resources {
         memory_bytes: spec.resources.memory.0,
         storage,
         endpoints: vec![Endpoint::SharedHttp],
-    }
-}
-
-fn class(class: StorageClass) -> &'static str {
-    match class {
-        StorageClass::Default => "default",
-        StorageClass::Beta1 => "beta1",
-        StorageClass::Beta2 => "beta2",
-        StorageClass::Beta3 => "beta3",
     }
 }
 

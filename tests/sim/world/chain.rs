@@ -13,7 +13,9 @@ use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::timestamp;
 use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, ONE, TxError, UACT, UAKT, View};
-use akash_redis::model::chain::{ChainMsg, ChainView, ProviderView, SignedTx, TxOutcome};
+use akash_redis::model::chain::{
+    ChainMsg, ChainView, ProviderOffer, ProviderView, SignedTx, TxOutcome,
+};
 use akash_redis::model::money::Uact;
 use akash_redis::model::time::UnixMs;
 use akash_redis::wire::akash::deployment::v1::DeploymentId;
@@ -21,6 +23,7 @@ use akash_redis::wire::akash::deployment::v1beta4 as deployment;
 use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
 use akash_redis::wire::akash::market::v1::{LeaseClosedReason, LeaseFilters};
 use akash_redis::wire::akash::market::v1beta5 as market;
+use akash_redis::wire::akash::provider::v1beta4::Provider as Registered;
 use async_trait::async_trait;
 
 use super::Terms;
@@ -592,5 +595,23 @@ impl Chain for SimChain {
         };
         self.fuse.after(&call, &outcome).await;
         Ok(outcome)
+    }
+
+    async fn providers(&self, _: bool) -> Result<Vec<ProviderOffer>, ChainError> {
+        self.patiently_away().await?;
+        let state = self.state.lock().unwrap();
+        let offer = |provider: &Registered| ProviderOffer {
+            view: ProviderView {
+                address: provider.owner.clone(),
+                host_uri: provider.host_uri.clone(),
+                attributes: provider
+                    .attributes
+                    .iter()
+                    .map(|a| (a.key.clone(), a.value.clone()))
+                    .collect(),
+            },
+            audits: BTreeMap::new(),
+        };
+        Ok(state.ledger.view().providers().map(offer).collect())
     }
 }
