@@ -388,6 +388,7 @@ pub enum KnownBy {
     JsonSchema,
     Display,
     EnumIter,
+    EnumString,
     IntoStaticStr,
 )]
 pub enum EventReason {
@@ -479,6 +480,18 @@ pub enum EventReason {
     ActionRequested,
     /// A person asked for the end of the cluster.
     DeletionRequested,
+    /// The wallet can fill escrows for few more days.
+    RunwayLow,
+    /// A node that ran is given up: its lease is gone, or it was silent for too long.
+    NodeLost,
+    /// Something has been wrong for a minute.
+    ClusterDegraded,
+    /// The cluster has waited for a person for a minute.
+    ClusterBlocked,
+    /// Nothing has been wrong for five minutes, after something was told to be.
+    ClusterRecovered,
+    /// Nothing of a deleted cluster is left.
+    ClusterDeleted,
 }
 
 /// The words of a status as a page of Markdown.
@@ -513,6 +526,7 @@ pub fn status_reference() -> String {
         "`akash-redis events NAME` shows them.",
         schemars::schema_for!(EventReason),
     );
+    page.push_str(&super::notifications::reference());
     page
 }
 

@@ -4,6 +4,7 @@ pub mod commands;
 pub mod conditions;
 pub mod defaults;
 pub mod difference;
+pub mod notifications;
 pub mod preview;
 pub mod quantity;
 pub mod redis_settings;

@@ -2,6 +2,7 @@
 //! publish.
 
 mod agent_protocol;
+mod alarms;
 mod execute;
 mod health;
 mod index;
@@ -20,6 +21,7 @@ mod start;
 mod transactions;
 mod wake;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -145,10 +147,13 @@ impl Pipeline {
         let inventory = Inventory { busy: start::deployments(&busy), ..self.observe(&stored) };
         let others = lock(&self.index).committed_by_others(name);
         let plan = reconcile::plan(&self.settings, &stored, &inventory, others, (self.ports.now)());
-        if self.commit(&stored, &inventory, &plan).await?.is_break() {
+        let ControlFlow::Continue(written) = self.commit(&stored, &inventory, &plan).await? else {
             return Ok(());
-        }
+        };
         self.execute(&stored, &plan, &busy);
+        if !written {
+            self.publisher.record_events(name, &plan).await?;
+        }
         self.publisher.publish(&stored, &inventory, &plan).await?;
         if plan.finished {
             self.forget(name);

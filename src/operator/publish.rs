@@ -1,11 +1,12 @@
 //! What people and programs see of a plan: status, events, metrics, the endpoint of the master.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::alarms::{self, Seen};
 use super::execute::{EffectError, Invalidates, describe, invalidates};
 use super::lock;
 use super::metrics::Metrics;
@@ -29,12 +30,14 @@ pub struct Publisher {
     status_cache: Arc<StatusCache>,
     /// When a status was last written, by cluster.
     written: Mutex<BTreeMap<String, Instant>>,
+    /// What is wrong with each cluster, and what was told of it.
+    alarms: Mutex<BTreeMap<String, (Seen, BTreeSet<String>)>>,
 }
 
 impl Publisher {
     /// Nothing was published yet.
     pub fn new(ports: Ports, metrics: Metrics, status_cache: Arc<StatusCache>) -> Self {
-        Self { ports, metrics, status_cache, written: Mutex::default() }
+        Self { ports, metrics, status_cache, written: Mutex::default(), alarms: Mutex::default() }
     }
 
     /// Publishes what a plan decided. A cluster of which nothing is left is removed.
@@ -45,8 +48,10 @@ impl Publisher {
         plan: &Plan,
     ) -> Result<(), StoreError> {
         let name = &stored.cluster.metadata.name;
-        self.record_events(name, plan).await?;
         if plan.finished {
+            let message = format!("{name} is deleted, and nothing of it is left");
+            let gone = (EventReason::ClusterDeleted, message);
+            self.ports.store.add_events(&self.written_as(name, &[gone])).await?;
             return self.ports.store.remove(name).await;
         }
         if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
@@ -57,6 +62,29 @@ impl Publisher {
         let nodes = plan.record.incarnations.keys();
         self.metrics.paths(name, nodes.filter_map(|n| Some((n, inventory.nodes.get(n)?))));
         self.status_cache.publish(name, report(plan), plan.status.master.clone());
+        if stored.cluster.metadata.deletion_timestamp.is_none() {
+            self.tell_problems(name, &plan.status).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what has been wrong for a while, and what is no longer.
+    async fn tell_problems(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        let known = lock(&self.alarms).remove(name);
+        let (mut seen, told) = match known {
+            Some(known) => known,
+            None => (Seen::default(), self.ports.store.told(name).await?),
+        };
+        let told = match alarms::look(&mut seen, &told, status, (self.ports.now)()) {
+            Some(alarm) => {
+                let events = self.written_as(name, &alarm.events);
+                self.ports.store.set_told(name, &alarm.told, &events).await?;
+                log(&events);
+                alarm.told
+            }
+            None => told,
+        };
+        lock(&self.alarms).insert(name.to_owned(), (seen, told));
         Ok(())
     }
 
@@ -70,6 +98,7 @@ impl Publisher {
         self.status_cache.remove(name);
         self.metrics.forget(name);
         lock(&self.written).remove(name);
+        lock(&self.alarms).remove(name);
     }
 
     /// How a step ended.
@@ -96,19 +125,27 @@ impl Publisher {
         }
     }
 
-    async fn record_events(&self, name: &str, plan: &Plan) -> Result<(), StoreError> {
-        if plan.events.is_empty() {
+    /// Writes the events of a plan that left the record as it was.
+    pub async fn record_events(&self, name: &str, plan: &Plan) -> Result<(), StoreError> {
+        let events = self.events(name, plan);
+        if events.is_empty() {
             return Ok(());
         }
+        log(&events);
+        self.ports.store.add_events(&events).await
+    }
+
+    /// The events of a plan.
+    pub fn events(&self, name: &str, plan: &Plan) -> Vec<Event> {
+        self.written_as(name, &plan.events)
+    }
+
+    fn written_as(&self, name: &str, events: &[(EventReason, String)]) -> Vec<Event> {
         let at = (self.ports.now)();
         let event = |(reason, message): &(EventReason, String)| {
             Event::new(at, name, reason.to_string(), message.as_str())
         };
-        let events: Vec<_> = plan.events.iter().map(event).collect();
-        for event in &events {
-            tracing::info!(cluster = name, reason = event.reason, "{}", event.message);
-        }
-        self.ports.store.add_events(&events).await
+        events.iter().map(event).collect()
     }
 
     /// Under load the lag of a replica changes with every state that it pushes; that alone is
@@ -126,6 +163,13 @@ impl Publisher {
         }
         written.insert(name.to_owned(), now);
         true
+    }
+}
+
+/// Tells the log.
+pub fn log(events: &[Event]) {
+    for event in events {
+        tracing::info!(cluster = event.cluster, reason = event.reason, "{}", event.message);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Which;
 use super::observe::{News, with_known};
-use super::{Pipeline, lock, reconcile};
+use super::{Pipeline, lock, publish, reconcile};
 use crate::changes::Change;
 use crate::model::chain::SignedTx;
 use crate::model::ids::IncarnationName;
@@ -80,27 +80,32 @@ impl Pipeline {
         inventory
     }
 
-    /// Commits the plan's record. Breaks off where the object changed meanwhile.
+    /// Commits the plan's record, with the events that tell of it; true when it was another one than
+    /// the stored. Breaks off where the object changed meanwhile.
     pub(super) async fn commit(
         &self,
         stored: &Stored,
         inventory: &Inventory,
         plan: &Plan,
-    ) -> Result<ControlFlow<()>, StoreError> {
+    ) -> Result<ControlFlow<(), bool>, StoreError> {
         let name = &stored.cluster.metadata.name;
-        match reconcile::commit(&*self.ports.store, stored, plan).await {
-            Ok(true) => self.queue.add(name.clone()),
-            Ok(false) => {}
+        let events = self.publisher.events(name, plan);
+        let written = match reconcile::commit(&*self.ports.store, stored, plan, &events).await {
+            Ok(written) => written,
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
                 self.queue.add_after(name.clone(), AFTER_CONFLICT);
                 return Ok(ControlFlow::Break(()));
             }
             Err(error) => return Err(error),
+        };
+        if written {
+            publish::log(&events);
+            self.queue.add(name.clone());
         }
         let committed = plan::committed(inventory, &plan.record);
         lock(&self.index).put(name, &plan.record, committed);
         self.observer.watch(stored, &plan.record);
-        Ok(ControlFlow::Continue(()))
+        Ok(ControlFlow::Continue(written))
     }
 
     /// It is planned again at the first deadline of what it waits for, and at least each tick.

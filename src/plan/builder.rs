@@ -14,6 +14,8 @@ use crate::model::time::UnixMs;
 /// What the end of an incarnation means for the next one in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
+    /// Nothing: it leaves as somebody wished.
+    Wish,
     /// Nothing.
     Nobody,
     /// Its provider is chosen again only when nobody else bids.
@@ -110,6 +112,11 @@ impl<'a> PlanBuilder<'a> {
             Some(Condemned { at: now, reason: reason.to_owned(), closed: None });
         incarnation.lower(Membership::Member);
         let (ordinal, lease) = (incarnation.ordinal, incarnation.lease.clone());
+        let word = if incarnation.has_joined() && blame != Blame::Wish {
+            EventReason::NodeLost
+        } else {
+            EventReason::NodeCondemned
+        };
         if blame == Blame::Attempt {
             let failures = self.record.failures.entry(ordinal).or_default();
             failures.count += 1;
@@ -117,7 +124,8 @@ impl<'a> PlanBuilder<'a> {
             failures.generation = generation;
             reason.clone_into(&mut failures.reason);
         }
-        if let Some(choice) = lease.filter(|_| blame != Blame::Nobody) {
+        let blames = matches!(blame, Blame::Attempt | Blame::Provider);
+        if let Some(choice) = lease.filter(|_| blames) {
             let avoided = &mut self.record.failures.entry(ordinal).or_default().providers;
             if !avoided.contains(&choice.id.provider) {
                 avoided.push(choice.id.provider);
@@ -125,7 +133,7 @@ impl<'a> PlanBuilder<'a> {
         }
         // What was to be done with it is not done any more.
         self.steps.retain(|step| step.effect.incarnation() != name);
-        self.event(EventReason::NodeCondemned, format!("{name} is given up: {reason}"));
+        self.event(word, format!("{name} is given up: {reason}"));
     }
 
     pub fn step(&mut self, effect: Effect, reason: impl Into<String>) {

@@ -24,7 +24,7 @@ const MOVE_LIMIT: Duration = Duration::from_mins(30);
 /// Gives everything up: the cluster is being deleted.
 pub fn tear_down(builder: &mut PlanBuilder<'_>) {
     for (name, _) in builder.live() {
-        builder.condemn(&name, "the cluster is being deleted", Blame::Nobody);
+        builder.condemn(&name, "the cluster is being deleted", Blame::Wish);
     }
     (builder.record.change, builder.record.master) = (None, None);
 }
@@ -196,6 +196,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
             .iter()
             .find(|(_, i)| i.replaces.as_ref() == Some(name))
             .map(|(n, i)| (n.clone(), i.clone()));
+        let mut blame = Blame::Wish;
         let reason = if incarnation.ordinal >= nodes {
             format!("the cluster has {nodes} nodes now")
         } else if let Some(why) = devices::compromised(builder, name) {
@@ -212,6 +213,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
             }
             format!("{new} has taken its place")
         } else if let derived::Stage::Lost(why) = derived::stage(builder, name) {
+            blame = Blame::Nobody;
             why
         } else {
             continue;
@@ -245,7 +247,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         if devices::compromised(builder, name).is_some() {
             give_up::ask(builder, name, &reason, Blame::Provider);
         } else {
-            builder.condemn(name, &reason, Blame::Nobody);
+            builder.condemn(name, &reason, blame);
         }
     }
 }
@@ -263,7 +265,7 @@ fn cancel_migration(builder: &mut PlanBuilder<'_>) {
         .filter_map(|(name, i)| i.replaces.filter(|old| stays(old)).map(|old| (name, old)))
         .collect();
     for (name, old) in idle {
-        builder.condemn(&name, &format!("the migration of {old} was cancelled"), Blame::Nobody);
+        builder.condemn(&name, &format!("the migration of {old} was cancelled"), Blame::Wish);
     }
 }
 

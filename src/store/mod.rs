@@ -3,6 +3,10 @@
 
 pub mod sqlite;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::api::status::Status;
@@ -131,6 +135,34 @@ pub const EVENTS_KEPT: usize = 1000;
 /// push out the rest.
 pub const EVENTS_OF_A_REASON: usize = 250;
 
+/// An event that is alike and was seen no longer ago is the same one again: nobody is told twice.
+pub const REPEATED: Duration = Duration::from_hours(1);
+
+/// The targets outside that are told of an event, by their ids.
+pub type TellRule = Arc<dyn Fn(&Event) -> Vec<String> + Send + Sync>;
+
+/// An event that is still to be told to a target outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Its place in the queue; goes up.
+    pub number: u64,
+    /// The same for every target and every try, and for no other event.
+    pub id: String,
+    /// Whom to tell.
+    pub target: String,
+    /// What.
+    pub event: Event,
+}
+
+/// What a queue was cut down to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Those that nobody will be told of any more.
+    pub dropped: Vec<Notice>,
+    /// How many wait.
+    pub left: u64,
+}
+
 /// Bits of a term below the millisecond in which it began.
 const TERM_RANDOM_BITS: u32 = 10;
 
@@ -218,10 +250,60 @@ pub trait Leadership: Send + Sync {
     async fn take_over(&self) -> Result<u64, StoreError>;
 }
 
-/// A home for all of it.
-pub trait Store: Objects + Records + Outbox + Events + Leadership {}
+/// What is to be told outside. A notice is queued in the transaction that writes its event, and
+/// waits until it was delivered or is dropped; queues are first in, first out.
+#[async_trait]
+pub trait Notices: Send + Sync {
+    /// Who is told of what from now on; without it nobody is.
+    fn tell(&self, rule: TellRule);
 
-impl<T: Objects + Records + Outbox + Events + Leadership> Store for T {}
+    /// As [`Records::set_record`], and as [`Events::add_events`]: both or neither.
+    async fn set_record_with_events(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+        events: &[Event],
+    ) -> Result<u64, StoreError>;
+
+    /// Replaces what was told to be wrong with a cluster, and writes the events that tell it: both
+    /// or neither.
+    async fn set_told(
+        &self,
+        cluster: &str,
+        told: &BTreeSet<String>,
+        events: &[Event],
+    ) -> Result<(), StoreError>;
+
+    /// What was told to be wrong with a cluster.
+    async fn told(&self, cluster: &str) -> Result<BTreeSet<String>, StoreError>;
+
+    /// The oldest notice for a target. Only for the operator in charge.
+    async fn next_notice(&self, target: &str) -> Result<Option<Notice>, StoreError>;
+
+    /// Forgets a notice.
+    async fn drop_notice(&self, number: u64) -> Result<(), StoreError>;
+
+    /// Drops the notices for a target whose event was last seen before `oldest`, and the first ones
+    /// above `most`.
+    async fn trim_notices(
+        &self,
+        target: &str,
+        oldest: UnixMs,
+        most: usize,
+    ) -> Result<Trimmed, StoreError>;
+
+    /// Drops the notices for all others; returns how many.
+    async fn keep_targets(&self, targets: &[String]) -> Result<u64, StoreError>;
+
+    /// Targets for which there is a notice more from now on.
+    fn notices(&self) -> Changes<String>;
+}
+
+/// A home for all of it.
+pub trait Store: Objects + Records + Outbox + Events + Leadership + Notices {}
+
+impl<T: Objects + Records + Outbox + Events + Leadership + Notices> Store for T {}
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! The file is locked against a second operator for as long as the store lives, and the operator's
 //! own writes are refused once a later operator raised the term.
 
+mod notices;
 mod rows;
 mod schema;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub struct SqliteStore {
 struct Shared {
     connection: Mutex<Connection>,
     changes: Notifier<String>,
+    telling: notices::Telling,
     /// The lock on the file lives as long as this does.
     _lock: Option<File>,
 }
@@ -107,6 +109,7 @@ impl SqliteStore {
         let shared = Shared {
             connection: Mutex::new(connection),
             changes: Notifier::default(),
+            telling: notices::Telling::default(),
             _lock: lock,
         };
         Ok(Arc::new(Self { shared: Arc::new(shared), term: AtomicU64::new(0) }))
@@ -216,6 +219,7 @@ impl Objects for SqliteStore {
                 return Err(StoreError::NotFound { name: owned });
             }
             let oldest = UnixMs::now().0.saturating_sub(EVENTS_OF_THE_GONE_MS);
+            tx.execute("DELETE FROM told WHERE cluster = ?1", [&owned]).map_err(failed)?;
             let stale =
                 "DELETE FROM event WHERE at < ?1 AND cluster NOT IN (SELECT name FROM object)";
             tx.execute(stale, [rows::int(oldest)]).map(drop).map_err(failed)
@@ -239,16 +243,7 @@ impl Records for SqliteStore {
         record: &Record,
     ) -> Result<u64, StoreError> {
         let (name, record) = (name.to_owned(), rows::json(record)?);
-        self.run_in_charge(move |tx| {
-            if must(tx, &name)?.record_version != expected {
-                return Err(StoreError::Conflict { name });
-            }
-            let row = params![name, record, rows::int(expected + 1)];
-            tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row)
-                .map_err(failed)?;
-            Ok(expected + 1)
-        })
-        .await
+        self.run_in_charge(move |tx| set_record(tx, &name, expected, &record)).await
     }
 }
 
@@ -278,15 +273,7 @@ impl Events for SqliteStore {
         if events.is_empty() {
             return Ok(());
         }
-        let events = events.to_vec();
-        self.run_in_charge(move |tx| {
-            for event in &events {
-                rows::put_event(tx, event)?;
-                rows::drop_surplus_events(tx, event)?;
-            }
-            Ok(())
-        })
-        .await
+        self.write_events(events, |_| Ok(())).await
     }
 
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
@@ -307,6 +294,21 @@ impl Leadership for SqliteStore {
         self.term.store(term, Ordering::Release);
         Ok(term)
     }
+}
+
+fn set_record(
+    tx: &Transaction<'_>,
+    name: &str,
+    expected: u64,
+    record: &str,
+) -> Result<u64, StoreError> {
+    if must(tx, name)?.record_version != expected {
+        return Err(StoreError::Conflict { name: name.to_owned() });
+    }
+    let row = params![name, record, rows::int(expected + 1)];
+    tx.execute("UPDATE object SET record = ?2, record_version = ?3 WHERE name = ?1", row)
+        .map_err(failed)?;
+    Ok(expected + 1)
 }
 
 fn must(tx: &Transaction<'_>, name: &str) -> Result<Stored, StoreError> {

@@ -1,7 +1,7 @@
 //! What `store` promises, whatever home it has: the file of a running operator, and the memory of a
 //! simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use akash_redis::api::status::Status;
@@ -11,7 +11,7 @@ use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Event, Store, StoreError};
+use akash_redis::store::{Event, Store, StoreError, TellRule};
 
 use crate::world::clock::{Clock, OperatorClock};
 use crate::world::memory::MemoryStore;
@@ -251,5 +251,99 @@ async fn what_fails_on_and_on_does_not_push_out_the_rest() {
         let kept = store.events("cache").await.unwrap();
         assert_eq!(kept[0], master);
         assert_eq!(kept[1..], failures[1750..]);
+    }
+}
+
+/// Everybody is told of what begins with `Told`, each target by itself.
+fn rule() -> TellRule {
+    Arc::new(|event: &Event| {
+        let told = event.reason.starts_with("Told");
+        if told { vec!["a".to_owned(), "b".to_owned()] } else { Vec::new() }
+    })
+}
+
+fn told(at: u64, message: &str) -> Event {
+    Event::new(UnixMs(at), "cache", "Told", message)
+}
+
+async fn waiting(store: &Arc<dyn Store>, target: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Some(notice) = store.next_notice(target).await.unwrap() {
+        store.drop_notice(notice.number).await.unwrap();
+        seen.push(notice.event.message);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn an_event_is_queued_once_for_each_target_in_its_order() {
+    for [store, _] in homes() {
+        store.add_events(&[told(1, "before anybody asked")]).await.unwrap();
+        store.tell(rule());
+        let mut news = store.notices();
+        let events = [told(1000, "one"), event(7), told(1001, "two"), told(1002, "one")];
+        store.add_events(&events).await.unwrap();
+        for target in ["a", "b"] {
+            assert_eq!(news.next().await, Some(Change::Key(target.to_owned())));
+        }
+        let [a, b] = ["a", "b"].map(|target| store.next_notice(target));
+        let (a, b) = (a.await.unwrap().unwrap(), b.await.unwrap().unwrap());
+        assert_eq!((&a.id, &a.event), (&b.id, &b.event), "it is the same one");
+        assert_eq!(waiting(&store, "a").await, ["one", "two"]);
+        assert_eq!(waiting(&store, "b").await, ["one", "two"]);
+        // Within the hour it is the same again, after it another one.
+        store.add_events(&[told(3_600_000, "one")]).await.unwrap();
+        assert!(waiting(&store, "a").await.is_empty());
+        store.add_events(&[told(7_300_000, "one")]).await.unwrap();
+        let again = store.next_notice("a").await.unwrap().unwrap();
+        assert_eq!((again.event.message.as_str(), again.id == a.id), ("one", false));
+    }
+}
+
+#[tokio::test]
+async fn a_record_and_what_it_tells_are_written_together_or_not_at_all() {
+    for [store, another] in homes() {
+        store.tell(rule());
+        store.apply(cluster("cache", 3)).await.unwrap();
+        store.take_over().await.unwrap();
+        let version = store
+            .set_record_with_events("cache", 0, &epoch(1), &[told(1000, "one")])
+            .await
+            .unwrap();
+        assert_eq!(version, 1);
+        let late = store.set_record_with_events("cache", 0, &epoch(2), &[told(1000, "two")]).await;
+        assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+        assert_eq!(store.get("cache").await.unwrap().record, epoch(1));
+        assert_eq!(store.events("cache").await.unwrap(), [told(1000, "one")]);
+        assert_eq!(waiting(&store, "b").await, ["one"]);
+
+        let reasons = BTreeSet::from(["NodeUnreachable".to_owned()]);
+        store.set_told("cache", &reasons, &[told(1000, "three")]).await.unwrap();
+        assert_eq!(store.told("cache").await.unwrap(), reasons);
+        another.take_over().await.unwrap();
+        let superseded = store.set_told("cache", &BTreeSet::new(), &[told(1000, "four")]).await;
+        assert!(matches!(superseded, Err(StoreError::Superseded { .. })), "{superseded:?}");
+        assert!(store.next_notice("a").await.is_err(), "whoever is not in charge tells nobody");
+        assert_eq!(another.told("cache").await.unwrap(), reasons);
+        assert_eq!(waiting(&another, "a").await, ["one", "three"]);
+        another.remove("cache").await.unwrap();
+        assert!(another.told("cache").await.unwrap().is_empty(), "it went with its cluster");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_stays_within_its_bounds_and_others_are_left_alone() {
+    for [store, _] in homes() {
+        store.tell(rule());
+        let events: Vec<_> = (0..10).map(|n| told(1000 + n, &format!("{n}"))).collect();
+        store.add_events(&events).await.unwrap();
+        let trimmed = store.trim_notices("a", UnixMs(1002), 5).await.unwrap();
+        let dropped: Vec<_> = trimmed.dropped.iter().map(|n| n.event.message.as_str()).collect();
+        assert_eq!((dropped, trimmed.left), (vec!["0", "1", "2", "3", "4"], 5));
+        let trimmed = store.trim_notices("a", UnixMs(1007), 5).await.unwrap();
+        assert_eq!((trimmed.dropped.len(), trimmed.left), (2, 3));
+        assert_eq!(store.keep_targets(&["a".to_owned()]).await.unwrap(), 10);
+        assert!(waiting(&store, "b").await.is_empty());
+        assert_eq!(waiting(&store, "a").await, ["7", "8", "9"]);
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::{EVENTS_KEPT, EVENTS_OF_A_REASON, Event, StoreError, Stored};
+use super::super::{EVENTS_KEPT, EVENTS_OF_A_REASON, Event, REPEATED, StoreError, Stored};
 use super::failed;
 use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster};
 use crate::model::chain::SignedTx;
@@ -15,7 +15,7 @@ pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn unsigned(n: i64) -> u64 {
+pub(super) fn unsigned(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
@@ -23,7 +23,11 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|e| StoreError::Failed(e.to_string()))
 }
 
-fn read_json<T: DeserializeOwned>(text: &str, what: &str, name: &str) -> Result<T, StoreError> {
+pub(super) fn read_json<T: DeserializeOwned>(
+    text: &str,
+    what: &str,
+    name: &str,
+) -> Result<T, StoreError> {
     serde_json::from_str(text)
         .map_err(|e| StoreError::Failed(format!("the {what} of {name} cannot be read: {e}")))
 }
@@ -171,8 +175,8 @@ pub(super) fn txs(tx: &Transaction<'_>) -> Result<Vec<(String, SignedTx)>, Store
     query.query_map([], read).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
 }
 
-/// One that is alike is taken out and comes back as one with it, as the last.
-pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), StoreError> {
+/// One that is alike is taken out and comes back as one with it, as the last. True when it is news.
+pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<bool, StoreError> {
     let alike = "DELETE FROM event WHERE cluster = ?1 AND reason = ?2 AND message = ?3 \
         RETURNING at, cluster, reason, message, first, count";
     let mut query = tx.prepare_cached(alike).map_err(failed)?;
@@ -181,6 +185,7 @@ pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), Store
         .map_err(failed)?
         .collect::<Result<_, _>>()
         .map_err(failed)?;
+    let is_news = known.iter().all(|before| event.at.passed(before.at, REPEATED));
     let event = known.iter().fold(event.clone(), Event::with);
     let row = params![
         event.cluster,
@@ -194,8 +199,8 @@ pub(super) fn put_event(tx: &Transaction<'_>, event: &Event) -> Result<(), Store
         "INSERT INTO event (cluster, at, reason, message, first, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         row,
     )
-    .map(drop)
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok(is_news)
 }
 
 /// Those that are too many beside the cluster and the reason of `event`, the oldest first.

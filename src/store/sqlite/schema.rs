@@ -51,6 +51,17 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE event ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
     UPDATE event SET first = at;
 ",
+    "
+    CREATE TABLE notice (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL,
+        target TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX notice_by_target ON notice (target, number);
+    CREATE TABLE told (cluster TEXT PRIMARY KEY, reasons TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in

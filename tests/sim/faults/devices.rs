@@ -48,9 +48,10 @@ async fn replaced(world: &World, name: &IncarnationName, limit: Duration) {
 async fn given_up_because(world: &World, words: &str) {
     let events = world.store.events("cache").await.unwrap();
     assert!(
-        events.iter().any(
-            |e| e.reason == EventReason::NodeCondemned.to_string() && e.message.contains(words)
-        ),
+        events.iter().any(|e| {
+            let words_of_it = [EventReason::NodeLost, EventReason::NodeCondemned];
+            words_of_it.iter().any(|word| e.reason == word.to_string()) && e.message.contains(words)
+        }),
         "nobody was given up because {words}: {events:#?}"
     );
 }

@@ -114,7 +114,7 @@ async fn the_provider_of_a_replica_closes_its_lease() {
         .await;
     let events = world.store.events("cache").await.unwrap();
     assert!(
-        events.iter().any(|e| e.reason == EventReason::NodeCondemned.to_string()
+        events.iter().any(|e| e.reason == EventReason::NodeLost.to_string()
             && e.message.contains("by the provider: unstable")),
         "{events:?}"
     );

@@ -1,6 +1,6 @@
 //! A store in memory: the promises of `store`, no thread of its own, and the world's clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,9 +9,10 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
+use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
-    EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Objects, Outbox, Records,
-    StoreError, Stored, next_term,
+    EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Notice, Notices, Objects, Outbox,
+    REPEATED, Records, StoreError, Stored, TellRule, Trimmed, next_term,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -30,12 +31,18 @@ struct State {
     txs: Vec<(String, SignedTx)>,
     events: BTreeMap<String, Vec<Event>>,
     term: u64,
+    rule: Option<TellRule>,
+    notices: Vec<Notice>,
+    /// Notices so far.
+    numbers: u64,
+    told: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct Shared {
     clock: OperatorClock,
     state: Mutex<State>,
     changes: Notifier<String>,
+    queued: Notifier<String>,
 }
 
 /// The store as one operator process sees it.
@@ -47,7 +54,12 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     pub fn new(clock: OperatorClock) -> Arc<Self> {
-        let shared = Shared { clock, state: Mutex::default(), changes: Notifier::default() };
+        let shared = Shared {
+            clock,
+            state: Mutex::default(),
+            changes: Notifier::default(),
+            queued: Notifier::default(),
+        };
         Arc::new(Self { shared: Arc::new(shared), term: AtomicU64::new(0) })
     }
 
@@ -67,6 +79,12 @@ impl MemoryStore {
             Err(StoreError::Superseded { ours, theirs })
         } else {
             change(&mut state)
+        }
+    }
+
+    fn announce(&self, targets: BTreeSet<String>) {
+        for target in targets {
+            self.shared.queued.notify(target);
         }
     }
 
@@ -129,6 +147,52 @@ impl State {
     }
 }
 
+impl State {
+    fn set_record(
+        &mut self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+    ) -> Result<u64, StoreError> {
+        let stored = self.find(name)?;
+        if stored.record_version != expected {
+            return Err(StoreError::Conflict { name: name.to_owned() });
+        }
+        (stored.record, stored.record_version) = (kept(record), expected + 1);
+        Ok(expected + 1)
+    }
+
+    /// Writes them with their notices; whom there is something to tell.
+    fn add_events(&mut self, events: &[Event]) -> BTreeSet<String> {
+        let mut targets = BTreeSet::new();
+        for event in events {
+            let known = self.events.entry(event.cluster.clone()).or_default();
+            let (alike, others): (Vec<Event>, Vec<Event>) =
+                known.drain(..).partition(|k| k.is_alike(event));
+            *known = others;
+            known.push(alike.iter().fold(event.clone(), Event::with));
+            let of_reason = known.iter().filter(|k| k.reason == event.reason).count();
+            if of_reason > EVENTS_OF_A_REASON {
+                let oldest = known.iter().position(|k| k.reason == event.reason);
+                oldest.map(|at| known.remove(at));
+            }
+            let surplus = known.len().saturating_sub(EVENTS_KEPT);
+            known.drain(..surplus);
+            if alike.iter().all(|before| event.at.passed(before.at, REPEATED)) {
+                let told = self.rule.as_ref().map(|rule| rule(event)).unwrap_or_default();
+                let id = format!("{:032x}", self.numbers);
+                for target in told {
+                    self.numbers += 1;
+                    let (number, id, event) = (self.numbers, id.clone(), event.clone());
+                    self.notices.push(Notice { number, id, target: target.clone(), event });
+                    targets.insert(target);
+                }
+            }
+        }
+        targets
+    }
+}
+
 /// What the other home of these would bring back: it keeps them as text.
 fn kept<T: Serialize + DeserializeOwned>(value: &T) -> T {
     serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
@@ -185,6 +249,7 @@ impl Objects for MemoryStore {
         self.in_charge(|state| {
             state.find(name)?;
             state.objects.remove(name);
+            state.told.remove(name);
             let State { objects, events, .. } = state;
             for (_, events) in events.iter_mut().filter(|(name, _)| !objects.contains_key(*name)) {
                 events.retain(|event| event.at.0 >= oldest);
@@ -208,14 +273,7 @@ impl Records for MemoryStore {
         expected: u64,
         record: &Record,
     ) -> Result<u64, StoreError> {
-        self.in_charge(|state| {
-            let stored = state.find(name)?;
-            if stored.record_version != expected {
-                return Err(StoreError::Conflict { name: name.to_owned() });
-            }
-            (stored.record, stored.record_version) = (kept(record), expected + 1);
-            Ok(expected + 1)
-        })
+        self.in_charge(|state| state.set_record(name, expected, record))
     }
 }
 
@@ -247,23 +305,9 @@ impl Outbox for MemoryStore {
 #[async_trait]
 impl Events for MemoryStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
-        self.in_charge(|state| {
-            for event in events {
-                let known = state.events.entry(event.cluster.clone()).or_default();
-                let (alike, others): (Vec<Event>, Vec<Event>) =
-                    known.drain(..).partition(|k| k.is_alike(event));
-                *known = others;
-                known.push(alike.iter().fold(event.clone(), Event::with));
-                let of_reason = known.iter().filter(|k| k.reason == event.reason).count();
-                if of_reason > EVENTS_OF_A_REASON {
-                    let oldest = known.iter().position(|k| k.reason == event.reason);
-                    oldest.map(|at| known.remove(at));
-                }
-                let surplus = known.len().saturating_sub(EVENTS_KEPT);
-                known.drain(..surplus);
-            }
-            Ok(())
-        })
+        let targets = self.in_charge(|state| Ok(state.add_events(events)))?;
+        self.announce(targets);
+        Ok(())
     }
 
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
@@ -280,5 +324,90 @@ impl Leadership for MemoryStore {
         state.term = next_term(state.term, now, 0);
         self.term.store(state.term, Ordering::SeqCst);
         Ok(state.term)
+    }
+}
+
+#[async_trait]
+impl Notices for MemoryStore {
+    fn tell(&self, rule: TellRule) {
+        self.state().rule = Some(rule);
+    }
+
+    async fn set_record_with_events(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+        events: &[Event],
+    ) -> Result<u64, StoreError> {
+        let (version, targets) = self.in_charge(|state| {
+            let version = state.set_record(name, expected, record)?;
+            Ok((version, state.add_events(events)))
+        })?;
+        self.announce(targets);
+        Ok(version)
+    }
+
+    async fn set_told(
+        &self,
+        cluster: &str,
+        told: &BTreeSet<String>,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        let targets = self.in_charge(|state| {
+            state.told.insert(cluster.to_owned(), told.clone());
+            Ok(state.add_events(events))
+        })?;
+        self.announce(targets);
+        Ok(())
+    }
+
+    async fn told(&self, cluster: &str) -> Result<BTreeSet<String>, StoreError> {
+        Ok(self.state().told.get(cluster).cloned().unwrap_or_default())
+    }
+
+    async fn next_notice(&self, target: &str) -> Result<Option<Notice>, StoreError> {
+        self.in_charge(|state| Ok(state.notices.iter().find(|n| n.target == target).cloned()))
+    }
+
+    async fn drop_notice(&self, number: u64) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            state.notices.retain(|notice| notice.number != number);
+            Ok(())
+        })
+    }
+
+    async fn trim_notices(
+        &self,
+        target: &str,
+        oldest: UnixMs,
+        most: usize,
+    ) -> Result<Trimmed, StoreError> {
+        self.in_charge(|state| {
+            let (own, others): (Vec<_>, Vec<_>) =
+                state.notices.drain(..).partition(|notice| notice.target == target);
+            let surplus = own.len().saturating_sub(most);
+            let kept = |(at, notice): &(usize, Notice)| *at >= surplus && notice.event.at >= oldest;
+            let (left, dropped): (Vec<_>, Vec<_>) = own.into_iter().enumerate().partition(kept);
+            let trimmed = Trimmed {
+                dropped: dropped.into_iter().map(|(_, notice)| notice).collect(),
+                left: left.len() as u64,
+            };
+            state.notices = others.into_iter().chain(left.into_iter().map(|(_, n)| n)).collect();
+            state.notices.sort_by_key(|notice| notice.number);
+            Ok(trimmed)
+        })
+    }
+
+    async fn keep_targets(&self, targets: &[String]) -> Result<u64, StoreError> {
+        self.in_charge(|state| {
+            let before = state.notices.len();
+            state.notices.retain(|notice| targets.contains(&notice.target));
+            Ok((before - state.notices.len()) as u64)
+        })
+    }
+
+    fn notices(&self) -> Changes<String> {
+        self.shared.queued.subscribe()
     }
 }

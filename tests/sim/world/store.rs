@@ -1,5 +1,6 @@
 //! The operator's store with a fuse: a crash may come just before or just after each of its writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,11 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::Changes;
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
-use akash_redis::store::{Event, Events, Leadership, Objects, Outbox, Records, StoreError, Stored};
+use akash_redis::model::time::UnixMs;
+use akash_redis::store::{
+    Event, Events, Leadership, Notice, Notices, Objects, Outbox, Records, StoreError, Stored,
+    TellRule, Trimmed,
+};
 use async_trait::async_trait;
 
 use super::fuse::Fuse;
@@ -30,6 +35,18 @@ pub struct FusedStore {
 }
 
 impl FusedStore {
+    fn look_at(&self, name: &str, record: &Record) {
+        let flaws = record.flaws();
+        self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
+        self.fuse.trace.add(&serde_json::to_string(record).unwrap());
+    }
+
+    fn trace(&self, events: &[Event]) {
+        for event in events {
+            self.fuse.trace.add(&format!("{} {}: {}", event.cluster, event.reason, event.message));
+        }
+    }
+
     async fn around<T>(
         &self,
         call: &str,
@@ -84,9 +101,7 @@ impl Records for FusedStore {
         expected: u64,
         record: &Record,
     ) -> Result<u64, StoreError> {
-        let flaws = record.flaws();
-        self.witness.expect(flaws.is_empty(), || format!("the record of {name}: {flaws:?}"));
-        self.fuse.trace.add(&serde_json::to_string(record).unwrap());
+        self.look_at(name, record);
         self.around(&format!("record {name}"), self.inner.set_record(name, expected, record)).await
     }
 }
@@ -109,9 +124,7 @@ impl Outbox for FusedStore {
 #[async_trait]
 impl Events for FusedStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
-        for event in events {
-            self.fuse.trace.add(&format!("{} {}: {}", event.cluster, event.reason, event.message));
-        }
+        self.trace(events);
         self.inner.add_events(events).await
     }
 
@@ -124,5 +137,64 @@ impl Events for FusedStore {
 impl Leadership for FusedStore {
     async fn take_over(&self) -> Result<u64, StoreError> {
         self.inner.take_over().await
+    }
+}
+
+#[async_trait]
+impl Notices for FusedStore {
+    fn tell(&self, rule: TellRule) {
+        self.inner.tell(rule);
+    }
+
+    async fn set_record_with_events(
+        &self,
+        name: &str,
+        expected: u64,
+        record: &Record,
+        events: &[Event],
+    ) -> Result<u64, StoreError> {
+        self.look_at(name, record);
+        self.trace(events);
+        let write = self.inner.set_record_with_events(name, expected, record, events);
+        self.around(&format!("record {name}"), write).await
+    }
+
+    async fn set_told(
+        &self,
+        cluster: &str,
+        told: &BTreeSet<String>,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        self.trace(events);
+        self.inner.set_told(cluster, told, events).await
+    }
+
+    async fn told(&self, cluster: &str) -> Result<BTreeSet<String>, StoreError> {
+        self.inner.told(cluster).await
+    }
+
+    async fn next_notice(&self, target: &str) -> Result<Option<Notice>, StoreError> {
+        self.inner.next_notice(target).await
+    }
+
+    async fn drop_notice(&self, number: u64) -> Result<(), StoreError> {
+        self.around("drop a notice", self.inner.drop_notice(number)).await
+    }
+
+    async fn trim_notices(
+        &self,
+        target: &str,
+        oldest: UnixMs,
+        most: usize,
+    ) -> Result<Trimmed, StoreError> {
+        self.inner.trim_notices(target, oldest, most).await
+    }
+
+    async fn keep_targets(&self, targets: &[String]) -> Result<u64, StoreError> {
+        self.inner.keep_targets(targets).await
+    }
+
+    fn notices(&self) -> Changes<String> {
+        self.inner.notices()
     }
 }
