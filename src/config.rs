@@ -5,6 +5,7 @@
 //! the files (or, for the mnemonic, the variable) that hold them.
 
 mod fields;
+mod notify;
 mod parts;
 mod secret;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::api::quantity::{Money, Span};
 use crate::api::types::Runway;
 use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
+pub use notify::{NotifyFormat, NotifyTarget};
 pub use parts::MeshTags;
 
 /// Why the settings cannot be used. Each names the field.
@@ -95,6 +97,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// How long things may take.
     pub timing: Timing,
+    /// Who is told outside.
+    pub notify: Vec<NotifyTarget>,
 }
 
 /// How the chain is reached, and what fees may come to.
@@ -272,6 +276,7 @@ impl Config {
             log: log(&fields)?,
             gateway: Gateway { allow_private: fields.flag("gateway.allowPrivate")? },
             timing: timing(&fields)?,
+            notify: notify::targets(&fields)?,
         })
     }
 }

@@ -15,6 +15,7 @@ pub mod http_client;
 pub mod mesh;
 pub mod model;
 pub mod node;
+pub mod notify;
 pub mod operator;
 pub mod plan;
 pub mod process;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ConfigError, invalid};
+use super::{ConfigError, invalid, notify};
 use crate::api::quantity::Span;
 
 /// Every setting there is.
@@ -36,6 +36,7 @@ pub(super) const FIELDS: &[&str] = &[
     "mesh.tailscaled.program",
     "mesh.tailscaled.stateDir",
     "node.image",
+    "notify",
     "rootSecretFile",
     "store.sqlite",
     "timing.bidDeadline",
@@ -189,6 +190,10 @@ fn flatten(
                 let texts: Option<Vec<_>> = items.iter().map(Value::as_str).collect();
                 let texts = texts.ok_or_else(|| invalid(field, "each entry must be a URL"))?;
                 found.insert(field, texts.join("\n"));
+            }
+            // Read as a list of its own, from the file as from the variable.
+            (Some(field), value) if *field == notify::FIELD => {
+                drop(found.insert(field, value.to_string()));
             }
             (Some(field), _) => return Err(invalid(field, "it must be a single value")),
         }

@@ -35,6 +35,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("store", outer(&["api"])),
         // The agent speaks to its own tailscaled.
         ("node", outer(&["mesh"])),
+        // It delivers what the store has.
+        ("notify", outer(&["api", "store"])),
         ("server", outer(&["api", "store"])),
         ("api_client", outer(&["api", "server::messages", "store"])),
         // It asks the operator's API and dials through the mesh.
