@@ -7,13 +7,15 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::preview::Preview;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
 use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
-    Applied, Close, ClusterList, Message, Migrate, Rejoin, Scale, Switchover,
+    Applied, Close, ClusterList, Message, Migrate, Previewed, Previews, Rejoin, Scale, Switchover,
+    Tested, Tests,
 };
 use crate::store::Event;
 
@@ -155,6 +157,23 @@ impl Client {
         let request = self.http.get("http://operator/v1alpha1/operator").timeout(ANSWER);
         let answer = self.success(request).await?;
         answer.json().await.map_err(|source| ClientError::Lost { source })
+    }
+
+    /// What an apply of these would do, in this order; nothing is changed.
+    pub async fn preview(&self, clusters: Vec<RedisCluster>) -> Result<Vec<Preview>, ClientError> {
+        let request = self.http.post("http://operator/v1alpha1/preview").timeout(ANSWER);
+        let answer = self.success(request.json(&Previewed { clusters })).await?;
+        let previews: Previews =
+            answer.json().await.map_err(|source| ClientError::Lost { source })?;
+        Ok(previews.items)
+    }
+
+    /// Has a test message sent to everybody who is told outside.
+    pub async fn test_notifications(&self) -> Result<Vec<Tested>, ClientError> {
+        let request = self.http.post("http://operator/v1alpha1/notifications/test").timeout(ANSWER);
+        let answer = self.success(request).await?;
+        let tests: Tests = answer.json().await.map_err(|source| ClientError::Lost { source })?;
+        Ok(tests.items)
     }
 
     /// The present plan.

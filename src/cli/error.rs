@@ -8,13 +8,21 @@ pub enum CliError {
     /// The operator did not do it, or was not reached.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A manifest that cannot be sent.
-    #[error("{file}: {problem}")]
-    Manifest {
-        /// Its file.
-        file: String,
-        /// What is wrong with it.
-        problem: String,
+    /// Manifests that cannot be sent, one line for each problem.
+    #[error("{}", problems(.0))]
+    Problems(Vec<String>),
+    /// A person did not agree.
+    #[error("nothing was applied, because nobody said `yes`; `--yes` does not ask")]
+    Declined,
+    /// Somebody outside does not hear the operator.
+    #[error(
+        "{failed} of {all} targets did not take the test message; see the operator's `notify` and its log"
+    )]
+    NotTold {
+        /// So many.
+        failed: usize,
+        /// Of so many.
+        all: usize,
     },
     /// It did not come about in time.
     #[error("{name} is not {goal} after {timeout}; it still waits for {waiting}")]
@@ -55,5 +63,12 @@ impl CliError {
     /// Whoever read the output has seen enough.
     pub(super) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn problems(all: &[String]) -> String {
+    match all {
+        [one] => one.clone(),
+        all => format!("{} problems, and nothing was changed:\n  {}", all.len(), all.join("\n  ")),
     }
 }

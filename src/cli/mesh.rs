@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::error::CliError;
-use super::{apply, failed};
+use super::{failed, manifests};
 use crate::api_client::Client;
 use crate::config::{Config, MeshTags};
 use crate::mesh::control::ControlClient;
@@ -91,7 +91,7 @@ fn report(findings: &[Finding], out: &mut (dyn Write + Send)) -> Result<ExitCode
 async fn tags(settings: MeshTags, files: &[String], socket: &Path) -> Result<Tags, CliError> {
     let mut clusters = Vec::new();
     for file in files {
-        clusters.extend(apply::read(file)?);
+        clusters.extend(manifests::read(file)?);
     }
     // Before the first start there is no operator, and the policy is needed before.
     let running = Client::new(socket)?.list().await;

@@ -3,6 +3,7 @@
 
 mod act;
 mod apply;
+mod ask;
 #[cfg(feature = "devnet")]
 pub mod demo;
 #[cfg(feature = "devnet")]
@@ -12,8 +13,10 @@ pub mod error;
 pub mod local;
 pub mod logging;
 mod logs;
+mod manifests;
 mod mesh;
 mod node;
+mod notify;
 pub mod operator;
 #[cfg(feature = "devnet")]
 mod providers;
@@ -21,6 +24,7 @@ mod proxy;
 mod read;
 mod sdl;
 pub mod show;
+mod show_preview;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -101,8 +105,9 @@ pub enum ClientCommand {
     /// Show everything that is known of a cluster: nodes, cost, conditions, what is waited for,
     /// last events.
     Describe(read::Name),
-    /// Show what the operator does next and why, what it waits for, and what it costs.
-    Plan(read::Name),
+    /// Show what the operator does next and why, what it waits for, and what it costs; with `-f` what
+    /// an apply of a file would do.
+    Plan(read::Plan),
     /// Show what happened to a cluster.
     Events(read::Name),
     /// Show what the processes of a node print: agent, tailscaled, redis.
@@ -134,6 +139,9 @@ pub enum ClientCommand {
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true.
     Wait(wait::Wait),
+    /// Test whether those who are to be told outside are told.
+    #[command(subcommand)]
+    Notify(notify::Notify),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -156,7 +164,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             // wins.
             logging::init(LogFormat::Text, &cli.log_level);
             let client = Client::new(&cli.socket)?;
-            execute(&client, command, &mut std::io::stdout()).await?;
+            let (out, person) = (&mut std::io::stdout(), &mut ask::Terminal);
+            execute(&client, command, out, person).await?;
         }
         Command::Sdl(args) => {
             std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?;
@@ -196,9 +205,10 @@ async fn execute(
     client: &Client,
     command: ClientCommand,
     out: &mut (dyn Write + Send),
+    person: &mut dyn ask::Person,
 ) -> Result<(), CliError> {
     match command {
-        ClientCommand::Apply(args) => apply::run(client, args, out).await,
+        ClientCommand::Apply(args) => apply::run(client, args, out, person).await,
         ClientCommand::Get(args) => read::get(client, args, out).await,
         ClientCommand::Describe(args) => read::describe(client, args, out).await,
         ClientCommand::Plan(args) => read::plan(client, args, out).await,
@@ -216,6 +226,7 @@ async fn execute(
         ClientCommand::Close(args) => act::close(client, args, out).await,
         ClientCommand::Delete(args) => act::delete(client, args, out).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
+        ClientCommand::Notify(command) => notify::run(client, command, out).await,
     }
 }
 

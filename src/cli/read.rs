@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::error::CliError;
-use super::{cluster_name, show};
+use super::{apply, cluster_name, show};
 use crate::api_client::Client;
 use crate::model::time::UnixMs;
 use crate::server::messages::ClusterList;
@@ -40,6 +40,18 @@ pub struct Name {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, clap::Args)]
+pub struct Plan {
+    /// A cluster: what the operator does next.
+    #[arg(value_parser = cluster_name, required_unless_present = "file")]
+    pub name: Option<String>,
+    /// File with one or more manifests: what an apply would do; `-` is standard input. May be given
+    /// several times.
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "name")]
+    pub file: Vec<String>,
 }
 
 /// How an endpoint is written.
@@ -95,11 +107,14 @@ pub(super) async fn describe(
 
 pub(super) async fn plan(
     client: &Client,
-    args: Name,
+    args: Plan,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    let plan = client.plan(&args.name).await?;
-    Ok(out.write_all(show::plan(&args.name, &plan, UnixMs::now()).as_bytes())?)
+    let Some(name) = &args.name else {
+        return apply::preview(client, &args.file, out).await;
+    };
+    let plan = client.plan(name).await?;
+    Ok(out.write_all(show::plan(name, &plan, UnixMs::now()).as_bytes())?)
 }
 
 pub(super) async fn events(

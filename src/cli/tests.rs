@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::ask::Person;
 use super::*;
 use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
@@ -18,11 +19,26 @@ use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Membership};
 use crate::model::time::UnixMs;
+use crate::server::Answerers;
+use crate::server::desk::fake::FakeDesk;
 use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Event, Events as _, Objects as _, Records as _};
+
+/// Nobody is at the terminal.
+struct Script;
+
+impl Person for Script {
+    fn is_there(&self) -> bool {
+        false
+    }
+
+    fn agrees(&mut self, _: &str) -> std::io::Result<bool> {
+        panic!("nobody is asked");
+    }
+}
 
 /// An operator without a control loop: the test plays it.
 struct Operator {
@@ -30,6 +46,7 @@ struct Operator {
     store: Arc<SqliteStore>,
     status_cache: Arc<StatusCache>,
     logs: Arc<FakeLogs>,
+    desk: Arc<FakeDesk>,
     client: Client,
     _stop: DropGuard,
 }
@@ -54,11 +71,13 @@ impl Operator {
             Arc::new(FakeLogs::default()),
             CancellationToken::new(),
         );
+        let desk = Arc::new(FakeDesk::default());
         let mut registry = Registry::default();
         registry.register("ticks", "Ticks of the control loop", Counter::<u64>::default());
         tokio::spawn({
             let (store, status_cache, logs, socket, stop) =
                 (store.clone(), status_cache.clone(), logs.clone(), socket.clone(), stop.clone());
+            let desk = desk.clone();
             async move {
                 crate::server::serve(
                     &socket,
@@ -66,7 +85,7 @@ impl Operator {
                     status_cache,
                     Arc::new(registry),
                     validate,
-                    logs,
+                    Answerers { logs, desk },
                     stop,
                 )
                 .await
@@ -79,14 +98,19 @@ impl Operator {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("the API answers");
-        Self { dir, store, status_cache, logs, client, _stop: stop.drop_guard() }
+        Self { dir, store, status_cache, logs, desk, client, _stop: stop.drop_guard() }
     }
 
     /// Runs a command line; the output, or the sentence of the error.
     async fn run(&self, line: &str) -> Result<String, String> {
+        self.run_before(&mut Script, line).await
+    }
+
+    /// The same before somebody, or nobody.
+    async fn run_before(&self, person: &mut dyn Person, line: &str) -> Result<String, String> {
         let cli = Cli::try_parse_from(["akash-redis"].into_iter().chain(line.split(' '))).unwrap();
         let mut out = Vec::new();
-        let result = execute(&self.client, client_command(cli), &mut out).await;
+        let result = execute(&self.client, client_command(cli), &mut out, person).await;
         result.map(|()| String::from_utf8(out).unwrap()).map_err(|e| e.to_string())
     }
 
@@ -613,9 +637,10 @@ async fn followed_logs_are_shown_as_they_come() {
     let (screen, shown) = std::sync::mpsc::channel();
     let cli =
         Cli::try_parse_from(["akash-redis", "logs", "cache", "--follow", "--tail", "0"]).unwrap();
-    let mut screen = Screen(screen, Vec::new());
-    let (done, ()) =
-        tokio::join!(execute(&operator.client, client_command(cli), &mut screen), async {
+    let (mut screen, mut person) = (Screen(screen, Vec::new()), Script);
+    let (done, ()) = tokio::join!(
+        execute(&operator.client, client_command(cli), &mut screen, &mut person),
+        async {
             for line in ["redis | first", "redis | second"] {
                 lines.send(line.to_owned()).await.unwrap();
                 let seen = async {
@@ -628,7 +653,8 @@ async fn followed_logs_are_shown_as_they_come() {
                     .expect("it is shown before there is another");
             }
             drop(lines);
-        });
+        }
+    );
     done.unwrap();
 }
 
@@ -732,4 +758,121 @@ fn client_command(cli: Cli) -> ClientCommand {
         Command::Client(command) => command,
         other => panic!("{other:?} does not ask an operator"),
     }
+}
+
+/// Somebody at the terminal, who says the same to everything.
+struct Somebody {
+    agrees: bool,
+    asked: usize,
+}
+
+impl Person for Somebody {
+    fn is_there(&self) -> bool {
+        true
+    }
+
+    fn agrees(&mut self, _: &str) -> std::io::Result<bool> {
+        self.asked += 1;
+        Ok(self.agrees)
+    }
+}
+
+fn somebody(agrees: bool) -> Somebody {
+    Somebody { agrees, asked: 0 }
+}
+
+impl Operator {
+    /// The operator would buy so many nodes.
+    fn would_buy(&self, new_nodes: u32) {
+        let bill = crate::api::preview::Bill { new_nodes, ..Default::default() };
+        self.desk.appraisal.lock().unwrap().bill = Some(bill);
+    }
+}
+
+#[tokio::test]
+async fn a_plan_of_a_file_changes_nothing() {
+    let operator = Operator::start().await;
+    operator.would_buy(3);
+    let file = operator.manifest(&json!({ "nodes": 3 }));
+    let plan = operator.run(&format!("plan -f {file}")).await.unwrap();
+    assert!(plan.starts_with("rediscluster/cache would be created\n"), "{plan}");
+    assert!(plan.ends_with("\nNothing was changed.\n"), "{plan}");
+    assert_eq!(operator.run(&format!("apply -f {file} --dry-run")).await.unwrap(), plan);
+    assert!(operator.store.list().await.unwrap().is_empty());
+
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    operator.joined().await;
+    let before = operator.store.get("cache").await.unwrap();
+    let file = operator.manifest(&json!({ "nodes": 5, "redis": { "config": { "timeout": "5" } } }));
+    let plan = operator.run(&format!("plan -f {file}")).await.unwrap();
+    for line in [
+        "rediscluster/cache would be configured",
+        "  spec.nodes 3 -> 5 (nodes are bought)",
+        "  spec.redis.config.timeout none -> 5 (live: in force within seconds, no restart)",
+    ] {
+        assert!(plan.contains(line), "{plan}");
+    }
+    let file = operator.manifest(&json!({ "nodes": 3, "resources": { "memory": "2Gi" } }));
+    let refused = operator.run(&format!("plan -f {file}")).await.unwrap_err();
+    assert!(refused.contains("cache has nodes that run"), "{refused}");
+    let same = operator.manifest(&json!({ "nodes": 3 }));
+    let plan = operator.run(&format!("plan -f {same}")).await.unwrap();
+    assert!(plan.starts_with("rediscluster/cache would stay as it is\n"), "{plan}");
+    assert_eq!(operator.store.get("cache").await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_the_operator_would_refuse_has_its_line() {
+    let operator = Operator::start().await;
+    operator.status_cache.publish_operator(OperatorReport {
+        budget_global: Some("10act".parse().unwrap()),
+        ..OperatorReport::default()
+    });
+    let path = operator.dir.path().join("dear.yaml").display().to_string();
+    let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: dear }\nspec:\n  nodes: 3\n  budget:\n    maxPerMonth: 20act\n";
+    std::fs::write(&path, text).unwrap();
+    for line in [format!("plan -f {path}"), format!("apply -f {path} --dry-run")] {
+        let error = operator.run(&line).await.unwrap_err();
+        let begins = format!("{path}:7: spec.budget.maxPerMonth: 20act is more than");
+        assert!(error.starts_with(&begins), "{error}");
+    }
+    let mut person = somebody(true);
+    let error = operator.run_before(&mut person, &format!("apply -f {path}")).await.unwrap_err();
+    assert!(error.contains(":7: ") && person.asked == 0, "{error}");
+    assert!(operator.store.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_person_is_asked_before_coins_are_spent_and_a_script_is_not() {
+    let operator = Operator::start().await;
+    operator.would_buy(3);
+    let file = operator.manifest(&json!({ "nodes": 3 }));
+    let mut no = somebody(false);
+    let error = operator.run_before(&mut no, &format!("apply -f {file}")).await.unwrap_err();
+    assert!(error.contains("nothing was applied") && no.asked == 1, "{error}");
+    assert!(operator.store.list().await.unwrap().is_empty());
+
+    let mut yes = somebody(true);
+    let made = operator.run_before(&mut yes, &format!("apply -f {file}")).await.unwrap();
+    assert_eq!((made.as_str(), yes.asked), ("rediscluster/cache created\n", 1));
+
+    operator.would_buy(0);
+    let mut idle = somebody(false);
+    let same = operator.run_before(&mut idle, &format!("apply -f {file}")).await.unwrap();
+    assert_eq!((same.as_str(), idle.asked), ("rediscluster/cache unchanged\n", 0));
+
+    operator.would_buy(2);
+    let file = operator.manifest(&json!({ "nodes": 5 }));
+    let mut silent = somebody(false);
+    let more = operator.run_before(&mut silent, &format!("apply -f {file} --yes")).await.unwrap();
+    assert_eq!((more.as_str(), silent.asked), ("rediscluster/cache configured\n", 0));
+    // Nobody at the terminal: as with kubectl.
+    assert!(operator.apply(json!({ "nodes": 6 })).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_test_of_notifications_fails_when_one_does_not_arrive() {
+    let operator = Operator::start().await;
+    let nobody = operator.run("notify test").await.unwrap();
+    assert!(nobody.starts_with("nobody is told"), "{nobody}");
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod observe;
 mod policy;
 mod ports;
+mod preview;
 mod publish;
 mod queue;
 mod reconcile;
@@ -28,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::model::inventory::Inventory;
-use crate::server::StatusCache;
+use crate::notify::Targets;
+use crate::server::{Desk, StatusCache};
 use crate::store::StoreError;
 use execute::Executor;
 use health::Health;
@@ -125,6 +127,12 @@ impl Controller {
     /// The store failed for good, or belongs to somebody else now.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), StoreError> {
         self.pipeline.clone().run(shutdown).await
+    }
+
+    /// Who answers questions about it.
+    #[must_use]
+    pub fn desk(&self, targets: Targets) -> Arc<dyn Desk> {
+        Arc::new(preview::OperatorDesk { pipeline: self.pipeline.clone(), targets })
     }
 
     /// Ends everything at once, wherever it is, as the death of the process would.

@@ -30,12 +30,13 @@ use crate::mesh::policy::Tags;
 use crate::mesh::{MeshControl, MeshError};
 use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
+use crate::notify::{self, Delivery, Targets as Told};
 use crate::plan::Timing;
 use crate::secrets::{RootSecret, TooShort};
 use crate::server::metrics_listener::{self, MetricsError};
-use crate::server::{self, ServeError, StatusCache};
+use crate::server::{self, Answerers, ServeError, StatusCache};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Leadership as _, StoreError};
+use crate::store::{Leadership as _, Notices as _, StoreError};
 
 /// Why the operator does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,9 @@ pub enum RunError {
     /// The metrics on TCP.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// Nobody can be told outside.
+    #[error("no client can be made for the targets of `notify`")]
+    Notify(#[source] reqwest::Error),
 }
 
 /// Clients made from the settings; nothing was called yet.
@@ -142,9 +146,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     store.belong_to(&installation).await?;
     let term = store.take_over().await?;
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
+    let pace = notify::Pace::default();
+    let told =
+        Told::new(&config.notify, &installation.to_string(), pace).map_err(RunError::Notify)?;
+    store.tell(told.rule());
     let status_cache = Arc::new(StatusCache::default());
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let delivery = Delivery {
+        targets: told.clone(),
+        store: store.clone(),
+        pace,
+        metrics: notify::Metrics::register(&mut registry),
+    };
     let settings = Settings {
         constants: Constants {
             installation,
@@ -182,6 +196,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(ports, settings, metrics, status_cache.clone());
+    let answerers = Answerers { logs, desk: controller.desk(told) };
+    let stop_delivery = CancellationToken::new();
+    let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
     let registry = Arc::new(registry);
     let metrics_served =
         serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
@@ -191,7 +208,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         status_cache,
         registry,
         problems,
-        logs,
+        answerers,
         shutdown.child_token(),
     );
     let ended = tokio::select! {
@@ -199,6 +216,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         ended = metrics_served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
     };
+    // What waits is in the store: the next operator delivers it.
+    stop_delivery.cancel();
+    let _ = delivery_task.await;
     stop_access.cancel();
     // It ends by itself within seconds, and a panic of it is in the log.
     let _ = access_task.await;
@@ -269,5 +289,11 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     if let Some(address) = config.api.metrics {
         findings.push(("metrics", metrics_listener::check(address).await));
     }
+    let told = Told::new(&config.notify, "", notify::Pace::default()).map_err(RunError::Notify)?;
+    let told = told.probe().await.into_iter();
+    findings.extend(told.map(|(target, found)| {
+        let named = |text: String| format!("{target}: {text}");
+        ("notify", found.map(named).map_err(named))
+    }));
     Ok(findings)
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::preview::Preview;
 use crate::api::types::RedisCluster;
 
 /// Answer of a list.
@@ -82,4 +83,37 @@ pub struct Close {
 pub struct Rejoin {
     /// An incarnation or an ordinal.
     pub node: String,
+}
+
+/// Manifests to look at as if they were applied, in this order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Previewed {
+    /// As an apply would send them.
+    pub clusters: Vec<RedisCluster>,
+}
+
+/// What an apply of each would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Previews {
+    /// In the order in which they were asked for.
+    pub items: Vec<Preview>,
+}
+
+/// What came of a test message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tested {
+    /// Who should have got it; no token is in it.
+    pub target: String,
+    /// It was taken.
+    pub ok: bool,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What came of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tests {
+    /// In the order of the settings.
+    pub items: Vec<Tested>,
 }

@@ -4,10 +4,12 @@
 //! there is no TCP.
 
 mod actions;
+pub mod desk;
 mod journal;
 pub mod logs;
 pub mod messages;
 pub mod metrics_listener;
+mod preview;
 mod routes;
 pub mod status_cache;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::types::RedisCluster;
 use crate::store::Store;
+pub use desk::Desk;
 pub use logs::NodeLogs;
 pub use status_cache::StatusCache;
 
@@ -67,6 +70,15 @@ pub enum ServeError {
     },
 }
 
+/// What answers requests beside the store.
+#[derive(Clone)]
+pub struct Answerers {
+    /// Reads what the processes of nodes print.
+    pub logs: Arc<dyn NodeLogs>,
+    /// Tells what would be.
+    pub desk: Arc<dyn Desk>,
+}
+
 /// Serves the API on `socket` until `shutdown`, and takes the socket away then.
 ///
 /// A socket that nobody answers on is replaced; one that is answered is left alone and reported.
@@ -76,7 +88,7 @@ pub async fn serve(
     status_cache: Arc<StatusCache>,
     registry: Arc<Registry>,
     validate: Validate,
-    logs: Arc<dyn NodeLogs>,
+    answerers: Answerers,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let failed = |source| ServeError::Io { path: socket.display().to_string(), source };
@@ -86,7 +98,8 @@ pub async fn serve(
         status_cache,
         registry,
         validate,
-        logs,
+        logs: answerers.logs,
+        desk: answerers.desk,
         shutdown: shutdown.clone(),
     });
     let serving =

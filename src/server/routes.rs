@@ -16,17 +16,19 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::actions::{self, Refusal};
+use super::desk::Desk;
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
 };
+use super::preview;
 use super::status_cache::StatusCache;
 use super::{Validate, journal};
 use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
-use crate::store::{Event, Store, StoreError};
+use crate::store::{Event, Store, StoreError, Stored};
 
 /// No manifest is larger.
 const MOST_BODY_BYTES: usize = 256 * 1024;
@@ -46,6 +48,7 @@ pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) validate: Validate,
     pub(super) logs: Arc<dyn NodeLogs>,
+    pub(super) desk: Arc<dyn Desk>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -69,6 +72,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/events", get(events))
         .route("/v1alpha1/clusters/{name}/logs", get(logs::logs))
         .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
+        .route("/v1alpha1/preview", post(preview::preview))
+        .route("/v1alpha1/notifications/test", post(preview::test_notifications))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -140,31 +145,14 @@ async fn put(
     if wanted.metadata.name != name {
         return Err(bad(format!("the manifest is named {} and not {name}", wanted.metadata.name)));
     }
-    if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.is_to_be_read()) {
-        let user = &user.name;
-        return Err(bad(format!(
-            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, or passwords as sha256"
-        )));
-    }
-    check(&app, &wanted)?;
-    within_budget(&app, &wanted)?;
     for attempt in 0..TRIES {
         sleep(PAUSE * attempt).await;
         let mut cluster = wanted.clone();
-        let present = match app.store.get(&name).await {
-            Ok(stored) => Some((stored.cluster, stored.record)),
-            Err(StoreError::NotFound { .. }) => None,
-            Err(e) => return Err(e.into()),
-        };
-        if let Some((old, record)) = &present {
-            actions::replace(old, record, &mut cluster)?;
-            if cluster.metadata.resource_version.is_none() {
-                cluster.metadata.resource_version.clone_from(&old.metadata.resource_version);
-            }
-        }
+        let present = present(&app, &name).await?;
+        admitted(&app, present.as_ref(), &mut cluster)?;
         match app.store.apply(cluster).await {
             Ok(stored) => {
-                let old = present.as_ref().map(|(old, _)| old);
+                let old = present.as_ref().map(|old| &old.cluster);
                 tell(&app, &name, journal::told(old, &stored.cluster)).await;
                 return Ok(applied(old, stored.cluster));
             }
@@ -173,6 +161,39 @@ async fn put(
         }
     }
     Err(StoreError::Conflict { name }.into())
+}
+
+/// The object of this name, if there is one.
+pub(super) async fn present(app: &App, name: &str) -> Result<Option<Stored>, Refusal> {
+    match app.store.get(name).await {
+        Ok(stored) => Ok(Some(stored)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a manifest may take the place of what is there, and if so completed by it. The one way in
+/// for those that are applied as for those that are only looked at.
+pub(super) fn admitted(
+    app: &App,
+    present: Option<&Stored>,
+    wanted: &mut RedisCluster,
+) -> Result<(), Refusal> {
+    if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.is_to_be_read()) {
+        let user = &user.name;
+        return Err(bad(format!(
+            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, or passwords as sha256"
+        )));
+    }
+    check(app, wanted)?;
+    within_budget(app, wanted)?;
+    if let Some(Stored { cluster: old, record, .. }) = present {
+        actions::replace(old, record, wanted)?;
+        if wanted.metadata.resource_version.is_none() {
+            wanted.metadata.resource_version.clone_from(&old.metadata.resource_version);
+        }
+    }
+    Ok(())
 }
 
 fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode, Json<Applied>) {
@@ -373,7 +394,7 @@ async fn ready(State(app): State<App>) -> (StatusCode, String) {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|e| bad(format!("the body is not understood: {e}")))
 }
 

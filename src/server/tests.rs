@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+use super::desk::fake::FakeDesk;
 use super::logs::fake::FakeLogs;
 use super::*;
 use crate::store::Objects as _;
@@ -15,9 +16,11 @@ use crate::store::sqlite::SqliteStore;
 fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeError>>) {
     let shutdown = CancellationToken::new();
     let (store, token) = (SqliteStore::open_in_memory().unwrap(), shutdown.clone());
-    let (registry, logs) = (Arc::new(Registry::default()), Arc::new(FakeLogs::default()));
+    let registry = Arc::new(Registry::default());
+    let answerers =
+        Answerers { logs: Arc::new(FakeLogs::default()), desk: Arc::new(FakeDesk::default()) };
     let serving = tokio::spawn(async move {
-        serve(&socket, store, Arc::default(), registry, |_| Vec::new(), logs, token).await
+        serve(&socket, store, Arc::default(), registry, |_| Vec::new(), answerers, token).await
     });
     (shutdown, serving)
 }
@@ -87,6 +90,7 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
         registry: Arc::new(Registry::default()),
         validate: |_| Vec::new(),
         logs: Arc::new(FakeLogs::default()),
+        desk: Arc::new(FakeDesk::default()),
         shutdown: shutdown.clone(),
     };
     let request =

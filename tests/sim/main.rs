@@ -9,6 +9,8 @@ mod faults;
 mod giving_up;
 mod lifecycle;
 mod many_clusters;
+mod notices;
+mod previews;
 mod replay;
 mod store_contract;
 mod two_masters;

@@ -21,10 +21,11 @@ use super::manifests::Known;
 use super::ports::Ports;
 use super::settings::Settings;
 use crate::chain::ChainError;
-use crate::model::chain::{ChainView, ProviderView};
+use crate::model::chain::{ChainView, LeaseState, ProviderView};
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::inventory::{IdPool, Inventory};
 use crate::model::mesh::OwnMesh;
+use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Record};
 use crate::model::time::UnixMs;
 use crate::store::Stored;
@@ -120,6 +121,20 @@ impl Observer {
             Some(chain) => self.leases.read(&self.ports, &chain, dseqs).await,
             None => BTreeSet::new(),
         }
+    }
+
+    /// Prices of the leases that run and the open bids of these deployments, per block.
+    pub fn prices(&self, dseqs: &BTreeSet<u64>) -> Vec<PricePerBlock> {
+        let chain = lock(&self.chain);
+        let Some(whole) = chain.whole() else { return Vec::new() };
+        let deployments = dseqs.iter().filter_map(|dseq| whole.deployments.get(dseq));
+        deployments
+            .flat_map(|deployment| {
+                let leases = deployment.leases.iter();
+                let leases = leases.filter(|l| l.state == LeaseState::Active).map(|l| l.price);
+                leases.chain(deployment.bids.iter().filter(|b| b.fits).map(|b| b.price))
+            })
+            .collect()
     }
 
     /// How the last reading of the chain ended, and what the wallet holds by it.

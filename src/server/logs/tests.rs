@@ -11,6 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::fake::FakeLogs;
 use super::*;
+use crate::server::Answerers;
+use crate::server::desk::fake::FakeDesk;
 use crate::store::Objects as _;
 use crate::store::sqlite::SqliteStore;
 
@@ -48,7 +50,7 @@ impl Api {
                     Arc::default(),
                     Arc::new(Registry::default()),
                     |_| Vec::new(),
-                    logs,
+                    Answerers { logs, desk: Arc::new(FakeDesk::default()) },
                     shutdown,
                 )
                 .await

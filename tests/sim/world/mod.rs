@@ -29,9 +29,11 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::money::Uact;
+use akash_redis::notify::Targets;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
+use akash_redis::server::Desk;
 use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -96,6 +98,8 @@ pub struct World {
     pub own_mesh: watch::Sender<OwnMesh>,
     random: Arc<Mutex<StdRng>>,
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
+    /// Who answers questions about the operator that runs.
+    pub desk: Mutex<Option<Arc<dyn Desk>>>,
     starts: AtomicU64,
     budget_global: Uact,
 }
@@ -168,6 +172,7 @@ impl World {
             own_mesh: watch::Sender::new(OwnMesh::default()),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
+            desk: Mutex::new(None),
             starts: AtomicU64::new(0),
             budget_global: terms.budget_global,
         })
@@ -220,6 +225,7 @@ impl World {
             tick: TICK,
         };
         let controller = Controller::new(outside, settings, Metrics::default(), Arc::default());
+        *self.desk.lock().unwrap() = Some(controller.desk(Targets::default()));
         let stop = CancellationToken::new();
         let token = stop.clone();
         let task = tokio::spawn(async move {
@@ -234,6 +240,7 @@ impl World {
     /// The operator process dies at once, whatever it was doing.
     pub async fn kill_operator(&self) {
         let running = self.operator.lock().unwrap().take();
+        drop(self.desk.lock().unwrap().take());
         if let Some((task, _)) = running {
             task.abort();
             let _ = task.await;

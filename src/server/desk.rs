@@ -1,0 +1,53 @@
+//! What the API asks of the operator itself, beside the store.
+
+use async_trait::async_trait;
+
+use super::messages::Tested;
+use crate::api::preview::{Bill, Offers};
+use crate::store::Stored;
+
+/// What an object would cost, and who could run it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Appraisal {
+    /// What would be bought; `None` while the chain was not read.
+    pub bill: Option<Bill>,
+    /// Who could run a node.
+    pub offers: Offers,
+    /// What should be known before, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The operator, asked.
+#[async_trait]
+pub trait Desk: Send + Sync {
+    /// What these objects would cost if they were applied in this order; one answer for each.
+    /// Nothing is changed and nothing is sent.
+    async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal>;
+
+    /// Sends a test message to everybody who is told outside, and says what came of each.
+    async fn test_notifications(&self) -> Vec<Tested>;
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+
+    /// An operator that says what it was told to say.
+    #[derive(Default)]
+    pub struct FakeDesk {
+        pub appraisal: std::sync::Mutex<Appraisal>,
+        pub tested: Vec<Tested>,
+    }
+
+    #[async_trait]
+    impl Desk for FakeDesk {
+        async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal> {
+            let appraisal = self.appraisal.lock().unwrap().clone();
+            vec![appraisal; wanted.len()]
+        }
+
+        async fn test_notifications(&self) -> Vec<Tested> {
+            self.tested.clone()
+        }
+    }
+}
