@@ -116,20 +116,20 @@ mod tests {
     use crate::api::validate::Problem;
     use crate::model::money::Uact;
 
-    fn money(act: u64) -> Option<Money> {
-        Some(Money(Uact(act * 1_000_000)))
+    fn money(act: u64) -> Money {
+        Money(Uact(act * 1_000_000))
     }
 
     #[test]
     fn a_cluster_to_be_bought() {
         let bill = Bill {
             new_nodes: 3,
-            deposit: money(2),
-            deposits: money(6),
-            balance: money(994),
-            now: money(0),
-            at_most: money(12),
-            allowed: money(12),
+            deposit: Some(money(2)),
+            deposits: Some(money(6)),
+            balance: Some(money(994)),
+            now: Some(money(0)),
+            at_most: Some(money(12)),
+            allowed: Some(money(12)),
             allowed_by: "spec.budget.maxPerMonth".into(),
             observed: None,
             observed_of: 0,

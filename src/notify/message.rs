@@ -24,7 +24,9 @@ pub(super) struct Message {
     pub(super) cluster: String,
     /// The word in the journal.
     pub(super) reason: String,
-    pub(super) message: String,
+    /// One sentence.
+    #[serde(rename = "message")]
+    pub(super) text: String,
     /// When it happened.
     pub(super) time: String,
     /// Who says it.
@@ -40,7 +42,7 @@ impl Message {
             severity: kind.severity(),
             cluster: event.cluster.clone(),
             reason: event.reason.clone(),
-            message: event.message.chars().take(LONGEST).collect(),
+            text: event.message.chars().take(LONGEST).collect(),
             time: event.at.to_string(),
             installation: installation.to_owned(),
         })
@@ -52,7 +54,7 @@ impl Message {
             severity: Severity::Info,
             cluster: String::new(),
             reason: TEST.to_owned(),
-            message: "this is a test: notifications of the akash-redis operator arrive here"
+            text: "this is a test: notifications of the akash-redis operator arrive here"
                 .to_owned(),
             time: now.to_string(),
             installation: installation.to_owned(),
@@ -76,10 +78,10 @@ impl Message {
                 object.to_string()
             }
             NotifyFormat::Slack => {
-                let text = format!("*{}*\n{}", self.title(), escaped(&self.message));
+                let text = format!("*{}*\n{}", self.title(), escaped(&self.text));
                 serde_json::json!({ "text": text }).to_string()
             }
-            NotifyFormat::Ntfy => self.message.clone(),
+            NotifyFormat::Ntfy => self.text.clone(),
         };
         text.into_bytes()
     }
@@ -150,6 +152,6 @@ mod tests {
         let other = Event::new(UnixMs(1), "cache", "EffectFailed", "x");
         assert_eq!(Message::of(&other, "abcdef"), None);
         let long = Event::new(UnixMs(1), "cache", "NodeLost", "ü".repeat(5000));
-        assert_eq!(Message::of(&long, "abcdef").unwrap().message.chars().count(), LONGEST);
+        assert_eq!(Message::of(&long, "abcdef").unwrap().text.chars().count(), LONGEST);
     }
 }

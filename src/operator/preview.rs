@@ -302,7 +302,7 @@ mod tests {
         ProviderOffer { view, audits: BTreeMap::new() }
     }
 
-    fn three(json: serde_json::Value) -> Spec {
+    fn three(json: &serde_json::Value) -> Spec {
         let mut whole = serde_json::json!({ "nodes": 3 });
         whole.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
         spec(whole)
@@ -315,7 +315,7 @@ mod tests {
             provider(2, "as-east", "beta2"),
             provider(3, "us-west", "beta3"),
         ];
-        let data = three(serde_json::json!({ "resources": { "data": { "size": "4Gi" } } }));
+        let data = three(&serde_json::json!({ "resources": { "data": { "size": "4Gi" } } }));
         let found = offers(&data, &Ok(list.clone()));
         assert_eq!((found.listed, found.matching), (3, 2));
         assert_eq!(found.first[0], "p1.example (us-west, akash1p1)");
@@ -329,24 +329,24 @@ mod tests {
     #[test]
     fn what_will_not_work_out_is_said_before() {
         let west = || vec![provider(1, "us-west", "beta2"), provider(2, "us-west", "beta2")];
-        let plain = three(serde_json::json!({}));
+        let plain = three(&serde_json::json!({}));
         let said = warn_of_offers(&plain, &west()).join("\n");
         assert!(
             said.contains("need as many providers") && said.contains("are in us-west"),
             "{said}"
         );
-        let data = three(serde_json::json!({ "resources": { "data": { "size": "4Gi" } } }));
+        let data = three(&serde_json::json!({ "resources": { "data": { "size": "4Gi" } } }));
         let said = warn_of_offers(&data, &west()).join("\n");
         assert!(said.contains("storage of class beta3"), "{said}");
         let mut enough = west();
         enough.push(provider(3, "as-east", "beta3"));
         assert!(warn_of_offers(&plain, &enough).is_empty());
         let spread = serde_json::json!({ "placement": { "spread": { "by": "region", "when": "required" } } });
-        let said = warn_of_offers(&three(spread), &enough).join("\n");
+        let said = warn_of_offers(&three(&spread), &enough).join("\n");
         assert!(said.contains("wants 3 regions, and the providers that match name 2"), "{said}");
         assert!(warn_of_spec("cache", &plain)[0].contains("no user"));
         let user = serde_json::json!({ "redis": { "users": [{ "name": "app" }] }, "paused": true });
-        assert!(warn_of_spec("cache", &three(user))[0].contains("is paused"));
+        assert!(warn_of_spec("cache", &three(&user))[0].contains("is paused"));
     }
 
     #[test]
@@ -357,7 +357,7 @@ mod tests {
             observed,
             ..Bill::default()
         };
-        let plain = three(serde_json::json!({}));
+        let plain = three(&serde_json::json!({}));
         assert_eq!(warn_of_price(&plain, &bill(6, None)), None, "nothing is known");
         assert_eq!(warn_of_price(&plain, &bill(6, Some([money(2), money(9)]))), None);
         let said = warn_of_price(&plain, &bill(5, Some([money(2), money(9)]))).expect("too little");
