@@ -97,6 +97,7 @@ async fn answer(api: Api, listener: TcpListener, shutdown: CancellationToken) {
     use crate::wire::akash::discovery::v1::discovery_server::DiscoveryServer as Discovery;
     use crate::wire::akash::escrow::v1::query_server::QueryServer as Escrow;
     use crate::wire::akash::market::v1beta5::query_server::QueryServer as Market;
+    use crate::wire::akash::oracle::v2::query_server::QueryServer as Oracle;
     use crate::wire::akash::provider::v1beta4::query_server::QueryServer as Provider;
     use crate::wire::cosmos::auth::v1beta1::query_server::QueryServer as Auth;
     use crate::wire::cosmos::authz::v1beta1::query_server::QueryServer as Authz;
@@ -114,6 +115,7 @@ async fn answer(api: Api, listener: TcpListener, shutdown: CancellationToken) {
         .add_service(Discovery::new(api.clone()))
         .add_service(Escrow::new(api.clone()))
         .add_service(Market::new(api.clone()))
+        .add_service(Oracle::new(api.clone()))
         .add_service(Provider::new(api.clone()))
         .add_service(Auth::new(api.clone()))
         .add_service(Authz::new(api.clone()))

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::Api;
 use crate::devnet::account::{any, timestamp};
-use crate::devnet::ledger::View;
+use crate::devnet::ledger::{ONE, View};
 use crate::wire::akash::audit::v1 as audit;
 use crate::wire::akash::bme::v1 as bme;
 use crate::wire::akash::cert::v1 as cert;
@@ -12,6 +12,7 @@ use crate::wire::akash::deployment::v1beta4 as deployment;
 use crate::wire::akash::discovery::v1 as discovery;
 use crate::wire::akash::escrow::v1 as escrow;
 use crate::wire::akash::market::v1beta5 as market;
+use crate::wire::akash::oracle::v2 as oracle;
 use crate::wire::akash::provider::v1beta4 as provider;
 use crate::wire::cosmos::auth::v1beta1 as auth;
 use crate::wire::cosmos::authz::v1beta1 as authz;
@@ -252,13 +253,52 @@ impl bme::query_server::Query for Api {
     ) -> Reply<bme::QueryStatusResponse> {
         let healthy = bme::QueryStatusResponse {
             status: bme::MintStatus::Healthy.into(),
-            collateral_ratio: "1.000000000000000000".into(),
-            warn_threshold: "0.950000000000000000".into(),
-            halt_threshold: "0.900000000000000000".into(),
+            collateral_ratio: ONE.to_string(),
+            warn_threshold: (ONE / 100 * 95).to_string(),
+            halt_threshold: (ONE / 100 * 90).to_string(),
             mints_allowed: true,
             refunds_allowed: true,
         };
-        self.ask(request.metadata(), |_| Ok(healthy)).await
+        let fed = self.ask(request.metadata(), |view| Ok(view.akt_price())).await?;
+        fed.into_inner().map(|_| Response::new(healthy)).ok_or_else(stalled)
+    }
+
+    async fn params(
+        &self,
+        request: Request<bme::QueryParamsRequest>,
+    ) -> Reply<bme::QueryParamsResponse> {
+        let params = |view: &View| bme::QueryParamsResponse { params: Some(view.mint_params()) };
+        self.ask(request.metadata(), |view| Ok(params(view))).await
+    }
+
+    async fn ledger_records(
+        &self,
+        request: Request<bme::QueryLedgerRecordsRequest>,
+    ) -> Reply<bme::QueryLedgerRecordsResponse> {
+        let filters = request.get_ref().filters.clone().unwrap_or_default();
+        self.ask(request.metadata(), |view| {
+            let records = view.mints(&filters.source);
+            Ok(bme::QueryLedgerRecordsResponse { records, pagination: None })
+        })
+        .await
+    }
+}
+
+/// As a real node says it while nobody feeds its oracle.
+fn stalled() -> Status {
+    Status::unknown(
+        "codespace oracle.v2 code 4: price stalled: collections: not found: key 'akt/usd'",
+    )
+}
+
+#[tonic::async_trait]
+impl oracle::query_server::Query for Api {
+    async fn aggregated_price(
+        &self,
+        request: Request<oracle::QueryAggregatedPriceRequest>,
+    ) -> Reply<oracle::QueryAggregatedPriceResponse> {
+        let price = self.ask(request.metadata(), |view| Ok(view.akt_price())).await?;
+        price.into_inner().map(Response::new).ok_or_else(stalled)
     }
 }
 
@@ -359,14 +399,28 @@ impl authz::query_server::Query for Api {
         &self,
         request: Request<authz::QueryGrantsRequest>,
     ) -> Reply<authz::QueryGrantsResponse> {
-        self.ask(request.metadata(), |_| Ok(authz::QueryGrantsResponse::default())).await
+        let authz::QueryGrantsRequest { granter, grantee, .. } = request.get_ref().clone();
+        let of = |it: authz::GrantAuthorization| authz::Grant {
+            authorization: it.authorization,
+            expiration: it.expiration,
+        };
+        self.ask(request.metadata(), |view| {
+            let grants = view.deposit_grants(&granter, &grantee).into_iter().map(of).collect();
+            Ok(authz::QueryGrantsResponse { grants, pagination: None })
+        })
+        .await
     }
 
     async fn grantee_grants(
         &self,
         request: Request<authz::QueryGranteeGrantsRequest>,
     ) -> Reply<authz::QueryGranteeGrantsResponse> {
-        self.ask(request.metadata(), |_| Ok(authz::QueryGranteeGrantsResponse::default())).await
+        let grantee = request.get_ref().grantee.clone();
+        self.ask(request.metadata(), |view| {
+            let grants = view.deposit_grants("", &grantee);
+            Ok(authz::QueryGranteeGrantsResponse { grants, pagination: None })
+        })
+        .await
     }
 }
 
@@ -377,14 +431,12 @@ impl feegrant::query_server::Query for Api {
         request: Request<feegrant::QueryAllowanceRequest>,
     ) -> Reply<feegrant::QueryAllowanceResponse> {
         let feegrant::QueryAllowanceRequest { granter, grantee } = request.get_ref().clone();
-        let pair = (granter.clone(), grantee.clone());
-        let answer = self
-            .ask(request.metadata(), |view| Ok(view.genesis().fee_allowances.contains(&pair)))
-            .await?;
-        if !answer.into_inner() {
+        let answer =
+            self.ask(request.metadata(), |view| Ok(view.fee_allowance(&granter, &grantee))).await?;
+        let Some(allowance) = answer.into_inner() else {
             return Err(Status::internal("fee-grant not found: not found"));
-        }
-        let allowance = Some(any(&feegrant::BasicAllowance::default()));
+        };
+        let allowance = Some(any(&allowance));
         let allowance = Some(feegrant::Grant { granter, grantee, allowance });
         Ok(Response::new(feegrant::QueryAllowanceResponse { allowance }))
     }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::amount::{UAKT, coin};
 use super::error::{TxError, sdk};
 use super::msg::{self, Msg};
-use super::state::{Auth, Block, FEE_POT, Genesis};
+use super::state::{Auth, Block, FEE_POT, Genesis, Granted};
 use crate::devnet::account::{address_bytes, address_of};
 use crate::wire::cosmos::crypto::secp256k1::PubKey;
 use crate::wire::cosmos::tx::v1beta1::{AuthInfo, Fee, SignDoc, Tx, TxBody, TxRaw};
@@ -122,7 +122,7 @@ pub(super) fn admit(
     }
     let mut gas = BASE_GAS + if tx.body.unordered { UNORDERED_GAS } else { 0 };
     let signers = tx.signers();
-    if take_fee(auth, genesis, &fee, signers.first().copied().unwrap_or_default())? {
+    if take_fee(auth, block, &fee, signers.first().copied().unwrap_or_default())? {
         gas += FEE_GAS;
     }
     if mode != Mode::Simulate {
@@ -155,7 +155,7 @@ pub(super) fn within(used: u64, limit: u64) -> Result<(), TxError> {
     Err(sdk::OUT_OF_GAS.because(why))
 }
 
-fn nanos(time: &Timestamp) -> Option<u64> {
+pub(super) fn nanos(time: &Timestamp) -> Option<u64> {
     u64::try_from(time.seconds)
         .ok()?
         .checked_mul(1_000_000_000)?
@@ -219,22 +219,25 @@ fn enough_fee(fee: &Fee, price_milli: u64) -> Result<(), TxError> {
 }
 
 /// Takes the fee from the signer or from whoever pays for it; gives whether there was one.
-fn take_fee(auth: &mut Auth, genesis: &Genesis, fee: &Fee, signer: &str) -> Result<bool, TxError> {
+fn take_fee(auth: &mut Auth, block: Block, fee: &Fee, signer: &str) -> Result<bool, TxError> {
     let amount = paid(fee);
     let mut payer = signer;
     if !fee.granter.is_empty() && fee.granter != signer {
-        let allowed = genesis
-            .fee_allowances
-            .iter()
-            .any(|(granter, grantee)| *granter == fee.granter && grantee == signer);
-        if !allowed {
+        let pair = (fee.granter.clone(), signer.to_owned());
+        let allowance = auth.allowances.get(&pair).copied();
+        let Some(granted) = allowance.filter(|it| it.allows(amount, block)) else {
+            if allowance.is_some() {
+                return Err(sdk::INVALID_REQUEST.because("fee limit exceeded"));
+            }
             // The real chain puts the bare bytes of the addresses in its text.
             let mut log = address_bytes(&fee.granter).unwrap_or_default();
             log.extend(b" does not allow to pay fees for ");
             log.extend(address_bytes(signer).unwrap_or_default());
             log.extend(b": fee-grant not found: not found");
             return Err(TxError { codespace: "sdk", code: sdk::NOT_FOUND.code, log });
-        }
+        };
+        let left = granted.left.map(|left| left - amount);
+        auth.allowances.put(pair, Granted { left, ..granted });
         payer = &fee.granter;
     }
     if !auth.accounts.contains(&payer.to_owned()) {

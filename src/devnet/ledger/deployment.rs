@@ -40,9 +40,7 @@ impl Ctx<'_> {
                 return Err(says::INVALID_RECLAMATION.into());
             }
         }
-        if self.state.auth.balance(&id.owner, denom) < amount {
-            return Err(TxError::plain("deposit invalid: insufficient balance"));
-        }
+        let payer = self.draw(&id.owner, msg.deposit.as_ref(), (denom, amount))?;
         let created_at = self.block.height_i64();
         let deployment = Deployment {
             id: Some(id.clone()),
@@ -73,7 +71,8 @@ impl Ctx<'_> {
             self.state.groups.put(group.clone(), row);
             self.create_order(&group)?;
         }
-        self.open_escrow(&deployment_escrow(&id.owner, id.dseq), &id.owner, denom, amount)
+        let key = deployment_escrow(&id.owner, id.dseq);
+        self.open_escrow(&key, &id.owner, (&payer.0, payer.1), (denom, amount))
     }
 
     pub(super) fn update_deployment(&mut self, msg: &MsgUpdateDeployment) -> Result<(), TxError> {

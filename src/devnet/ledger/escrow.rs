@@ -5,6 +5,7 @@ use super::amount::{ONE, UACT, UAKT, scaled, whole};
 use super::error::{TxError, escrow};
 use super::handle::Ctx;
 use super::state::{Deposited, ESCROW_POT, EscrowAccount, Payment};
+use crate::wire::akash::base::deposit::v1::Source;
 use crate::wire::akash::escrow::types::v1::State;
 
 /// What a settlement did.
@@ -66,15 +67,16 @@ impl Ctx<'_> {
         &mut self,
         key: &str,
         owner: &str,
-        denom: &str,
-        amount: u128,
+        payer: (&str, Source),
+        (denom, amount): (&str, u128),
     ) -> Result<(), TxError> {
         if self.state.escrow.contains(&key.to_owned()) {
             return Err(escrow::ACCOUNT_EXISTS.into());
         }
-        self.state.auth.pay(owner, ESCROW_POT, denom, amount)?;
+        self.state.auth.pay(payer.0, ESCROW_POT, denom, amount)?;
         let deposit = Deposited {
-            owner: owner.to_owned(),
+            owner: payer.0.to_owned(),
+            source: payer.1,
             height: self.block.height,
             denom: denom.to_owned(),
             amount: scaled(amount),
@@ -96,7 +98,7 @@ impl Ctx<'_> {
     pub(super) fn top_up(
         &mut self,
         key: &str,
-        from: &str,
+        (from, source): (&str, Source),
         denom: &str,
         amount: u128,
     ) -> Result<(), TxError> {
@@ -117,6 +119,7 @@ impl Ctx<'_> {
         EscrowAccount::add(&mut account.transferred, denom, 0);
         let deposit = Deposited {
             owner: from.to_owned(),
+            source,
             height: self.block.height,
             denom: denom.to_owned(),
             amount: scaled(amount),
@@ -201,6 +204,9 @@ impl Ctx<'_> {
                 &deposit.denom,
                 whole(deposit.amount),
             )?;
+            if deposit.source == Source::Grant {
+                self.give_back(&deposit.owner, &account.owner, whole(deposit.amount));
+            }
             EscrowAccount::add(&mut account.funds, &deposit.denom, -deposit.amount);
         }
         let overdrawn = account.state == State::Overdrawn;

@@ -49,10 +49,8 @@ impl Ctx<'_> {
                 let key = escrow_id(msg.id.as_ref())?;
                 let amount = msg.deposit.as_ref().and_then(|deposit| deposit.amount.as_ref());
                 let (denom, amount) = super::amount::coin(amount).unwrap_or_default();
-                if self.state.auth.balance(&msg.signer, denom) < amount {
-                    return Err(TxError::plain("deposit invalid: insufficient balance"));
-                }
-                self.top_up(&key, &msg.signer, denom, amount)
+                let payer = self.draw(&msg.signer, msg.deposit.as_ref(), (denom, amount))?;
+                self.top_up(&key, (&payer.0, payer.1), denom, amount)
             }
             Msg::CreateProvider(msg) => self.create_provider(Provider {
                 owner: msg.owner.clone(),
@@ -70,6 +68,9 @@ impl Ctx<'_> {
             Msg::RevokeCertificate(msg) => {
                 self.revoke_certificate(&msg.id.clone().unwrap_or_default())
             }
+            Msg::Grant(msg) => self.grant_deposits(msg),
+            Msg::GrantAllowance(msg) => self.grant_fees(msg),
+            Msg::MintAct(msg) => self.give_for_act(msg),
         }
     }
 }
@@ -129,6 +130,11 @@ pub(super) fn gas(msg: &Msg, state: &State) -> u64 {
         | Msg::RevokeCertificate(_) => 20_000,
         // 99,000.
         Msg::CreateCertificate(_) => 59_000,
+        // 88,000 and 64,000.
+        Msg::Grant(_) => 48_000,
+        Msg::GrantAllowance(_) => 24_000,
+        // 82,000 to 95,000.
+        Msg::MintAct(_) => 55_000,
     }
 }
 

@@ -9,6 +9,7 @@ use super::state::{
     BidKey, GroupKey, OrderKey, bid_escrow, bid_key, deployment_escrow, group_of, lease_key,
     lease_payment, order_of,
 };
+use crate::wire::akash::base::deposit::v1::Source;
 use crate::wire::akash::deployment::v1beta4::group::State as GroupState;
 use crate::wire::akash::market::v1::lease::State as LeaseState;
 use crate::wire::akash::market::v1::{Lease, LeaseClosedReason, LeaseId, OrderId, Reclamation};
@@ -111,7 +112,8 @@ impl Ctx<'_> {
             bid_json(&key),
             vec![("price", price)],
         ));
-        self.open_escrow(&bid_escrow(&key), &id.provider, denom, amount)
+        let payer = (id.provider.as_str(), Source::Balance);
+        self.open_escrow(&bid_escrow(&key), &id.provider, payer, (denom, amount))
     }
 
     /// Whether the provider may bid this. Sizes are not compared: the chain takes any.

@@ -11,9 +11,11 @@ mod deployment;
 mod error;
 mod escrow;
 mod event;
+mod grants;
 mod handle;
 mod market;
 mod matching;
+mod mint;
 mod msg;
 mod page;
 mod query;
@@ -36,7 +38,7 @@ pub use amount::{ONE, UACT, UAKT};
 pub use auth::hash_of;
 pub use error::{Known, TxError};
 pub use query::QueryError;
-pub use state::{Block, ESCROW_POT, FEE_POT, Genesis, GenesisAccount, Params};
+pub use state::{Block, ESCROW_POT, FEE_POT, Genesis, GenesisAccount, MINT_POT, Params};
 
 use auth::{Decoded, Mode};
 use handle::Ctx;
@@ -165,6 +167,7 @@ impl Ledger {
         };
         self.view.block = block;
         auth::forget_nonces(&mut self.view.state.auth, block);
+        self.view.end_epoch();
         self.view.state.commit();
         let waiting = std::mem::take(&mut self.waiting);
         let records = waiting.iter().map(|tx| self.apply(tx)).collect();

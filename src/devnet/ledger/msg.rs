@@ -3,9 +3,10 @@
 use prost::{Message as _, Name};
 use prost_types::Any;
 
-use super::amount::{ONE, coin, dec};
+use super::amount::{ONE, UAKT, coin, dec};
 use super::error::{TxError, cert, deployment, market, provider, sdk};
 use crate::devnet::account::address_bytes;
+use crate::wire::akash::bme::v1::MsgMintAct;
 use crate::wire::akash::cert::v1::{MsgCreateCertificate, MsgRevokeCertificate};
 use crate::wire::akash::deployment::v1::{DeploymentId, GroupId};
 use crate::wire::akash::deployment::v1beta4::{
@@ -19,6 +20,8 @@ use crate::wire::akash::market::v1beta5::{
     MsgWithdrawLease,
 };
 use crate::wire::akash::provider::v1beta4::{MsgCreateProvider, MsgUpdateProvider};
+use crate::wire::cosmos::authz::v1beta1::MsgGrant;
+use crate::wire::cosmos::feegrant::v1beta1::MsgGrantAllowance;
 
 /// The most that a group may offer for a unit and a block.
 const MAX_PRICE: i128 = 10_000_000 * ONE;
@@ -78,6 +81,15 @@ macro_rules! paste_type {
     (RevokeCertificate) => {
         MsgRevokeCertificate
     };
+    (Grant) => {
+        MsgGrant
+    };
+    (GrantAllowance) => {
+        MsgGrantAllowance
+    };
+    (MintAct) => {
+        MsgMintAct
+    };
 }
 
 macro_rules! messages {
@@ -119,6 +131,9 @@ messages!(
     UpdateProvider,
     CreateCertificate,
     RevokeCertificate,
+    Grant,
+    GrantAllowance,
+    MintAct,
 );
 
 impl Msg {
@@ -142,6 +157,9 @@ impl Msg {
             Self::UpdateProvider(msg) => Some(&msg.owner),
             Self::CreateCertificate(msg) => Some(&msg.owner),
             Self::RevokeCertificate(msg) => msg.id.as_ref().map(|id| &id.owner),
+            Self::Grant(msg) => Some(&msg.granter),
+            Self::GrantAllowance(msg) => Some(&msg.granter),
+            Self::MintAct(msg) => Some(&msg.owner),
         };
         signer.map_or("", String::as_str)
     }
@@ -177,6 +195,12 @@ impl Msg {
                 super::registry::serial_of(&msg.cert, &msg.owner).map(|_| ())
             }
             Self::RevokeCertificate(_) => Ok(()),
+            Self::Grant(msg) => address(&msg.grantee),
+            Self::GrantAllowance(msg) => address(&msg.grantee),
+            Self::MintAct(msg) => match coin(msg.coins_to_burn.as_ref()) {
+                Some((UAKT, amount)) if amount > 0 && msg.to == msg.owner => Ok(()),
+                _ => Err(sdk::INVALID_COINS.into()),
+            },
         }
     }
 }

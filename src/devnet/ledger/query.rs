@@ -10,7 +10,6 @@ use super::state::{
 use super::{UACT, UAKT, View};
 use crate::devnet::account::address_bytes;
 use crate::wire::akash::audit::v1::AuditedProvider;
-use crate::wire::akash::base::deposit::v1::Source;
 use crate::wire::akash::cert::v1::certificate::State as CertificateState;
 use crate::wire::akash::cert::v1::{
     CertificateResponse, QueryCertificatesRequest, QueryCertificatesResponse,
@@ -496,7 +495,7 @@ fn wire_account(key: &str, account: &EscrowAccount) -> escrow_types::Account {
     let deposits = account.deposits.iter().map(|deposit| escrow_types::Depositor {
         owner: deposit.owner.clone(),
         height: i64::try_from(deposit.height).unwrap_or(i64::MAX),
-        source: Source::Balance.into(),
+        source: deposit.source.into(),
         balance: Some(to_dec(&deposit.denom, deposit.amount)),
     });
     let funds = account.funds.iter().map(|(denom, amount)| escrow_types::Balance {

@@ -3,6 +3,7 @@
 use super::amount::{UACT, UAKT, to_coin};
 use super::error::{TxError, sdk};
 use super::table::Table;
+use crate::wire::akash::base::deposit::v1::Source;
 use crate::wire::akash::cert::v1::Certificate;
 use crate::wire::akash::deployment::v1::{Deployment, DeploymentId, GroupId};
 use crate::wire::akash::deployment::v1beta4::Group;
@@ -14,6 +15,8 @@ use crate::wire::cosmos::base::v1beta1::Coin;
 
 /// Holds what lies in escrow.
 pub const ESCROW_POT: &str = "akash14pphss726thpwws3yc458hggufynm9x77l4l2u";
+/// Holds AKT that was given for ACT.
+pub const MINT_POT: &str = "akash1klpwzlvfnw7j8gtdd0cuu9vaw9ermsmd37sg55";
 /// Holds the fees taken.
 pub const FEE_POT: &str = "akash17xpfvakm2amg962yls6f84z3kell8c5lazw8j8";
 
@@ -59,6 +62,25 @@ pub(super) struct Auth {
     pub(super) nonces: Table<(u64, String), ()>,
     /// By address and denomination; zero when missing.
     pub(super) balances: Table<(String, String), u128>,
+    /// Who pays fees for whom, by granter and grantee.
+    pub(super) allowances: Table<(String, String), Granted>,
+}
+
+/// What an account allows another one to spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// What is left of it; none for no limit.
+    pub(super) left: Option<u128>,
+    /// Nanoseconds since 1970.
+    pub(super) until_ns: Option<u64>,
+}
+
+impl Granted {
+    /// Whether so much can be spent by it in this block.
+    pub(super) fn allows(&self, amount: u128, block: Block) -> bool {
+        self.until_ns.is_none_or(|until| until > block.time_ns)
+            && self.left.is_none_or(|left| left >= amount)
+    }
 }
 
 impl Auth {
@@ -99,12 +121,14 @@ impl Auth {
         self.accounts.commit();
         self.nonces.commit();
         self.balances.commit();
+        self.allowances.commit();
     }
 
     pub(super) fn rollback(&mut self) {
         self.accounts.rollback();
         self.nonces.rollback();
         self.balances.rollback();
+        self.allowances.rollback();
     }
 }
 
@@ -127,6 +151,7 @@ pub(super) struct EscrowAccount {
 #[derive(Clone, Debug)]
 pub(super) struct Deposited {
     pub(super) owner: String,
+    pub(super) source: Source,
     pub(super) height: u64,
     pub(super) denom: String,
     pub(super) amount: i128,
@@ -164,6 +189,32 @@ pub(super) struct State {
     pub(super) providers: Table<Vec<u8>, Provider>,
     /// By owner and serial.
     pub(super) certificates: Table<(String, String), Certificate>,
+    /// Who pays deposits for whom, by granter and grantee.
+    pub(super) deposit_grants: Table<(String, String), Granted>,
+    /// AKT that was given for ACT, by height and number within the block.
+    pub(super) mints: Table<(u64, u64), Mint>,
+}
+
+/// AKT that was given to be burnt for ACT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mint {
+    pub(super) owner: String,
+    /// In uakt.
+    pub(super) burn: u128,
+    pub(super) end: MintEnd,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MintEnd {
+    Pending,
+    /// So much uact, of which the spread is taken off.
+    Minted {
+        uact: u128,
+        spread: u128,
+    },
+    /// It was less than the minimum.
+    TooLittle,
 }
 
 macro_rules! on_each_table {
@@ -178,6 +229,8 @@ macro_rules! on_each_table {
         $state.payments.$what();
         $state.providers.$what();
         $state.certificates.$what();
+        $state.deposit_grants.$what();
+        $state.mints.$what();
     }};
 }
 
@@ -284,6 +337,8 @@ pub struct Params {
     pub reclamation_window: (i64, i64),
     /// Least fee for a unit of gas, in thousandths of a `uakt`.
     pub min_gas_price_milli: u64,
+    /// What the oracle says of an AKT, in thousandths of an ACT; none while nobody feeds it.
+    pub akt_price_milli: Option<u64>,
 }
 
 impl Default for Params {
@@ -294,6 +349,7 @@ impl Default for Params {
             order_max_bids: 20,
             reclamation_window: (3600, 2_592_000),
             min_gas_price_milli: 25,
+            akt_price_milli: Some(500),
         }
     }
 }
@@ -354,6 +410,10 @@ impl Genesis {
             state.auth.accounts.put(address.clone(), row);
             state.auth.balances.put((address.clone(), UAKT.to_owned()), account.uakt);
             state.auth.balances.put((address.clone(), UACT.to_owned()), account.uact);
+        }
+        for pair in &self.fee_allowances {
+            let unlimited = Granted { left: None, until_ns: None };
+            state.auth.allowances.put(pair.clone(), unlimited);
         }
         state.commit();
         state

@@ -40,8 +40,9 @@ fn every_recorded_exchange_is_understood() {
     for case in cases() {
         let (service, method) = case.method[1..].split_once('/').expect("a path");
         match (service, method) {
-            // Not used, not even to look.
-            ("akash.bme.v1.Query", "Params") => {}
+            ("akash.bme.v1.Query", "Params") => {
+                passes::<bme::v1::QueryParamsRequest, bme::v1::QueryParamsResponse>(&case);
+            }
             ("akash.bme.v1.Query", "Status") => {
                 passes::<bme::v1::QueryStatusRequest, bme::v1::QueryStatusResponse>(&case);
             }

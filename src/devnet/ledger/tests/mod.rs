@@ -2,6 +2,7 @@
 
 mod admission;
 mod conservation;
+mod grants;
 mod lifecycle;
 mod money;
 
