@@ -11,6 +11,7 @@ use crate::api::preview::Preview;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
+use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
@@ -174,6 +175,30 @@ impl Client {
         let answer = self.success(request).await?;
         let tests: Tests = answer.json().await.map_err(|source| ClientError::Lost { source })?;
         Ok(tests.items)
+    }
+
+    /// What the wallet holds and pays.
+    pub async fn wallet(&self) -> Result<WalletReport, ClientError> {
+        self.of_wallet(self.http.get("http://operator/v1alpha1/wallet")).await
+    }
+
+    /// Burns AKT for ACT, or says what would be burnt.
+    pub async fn mint(&self, request: &MintRequest) -> Result<MintAnswer, ClientError> {
+        let post = self.http.post("http://operator/v1alpha1/wallet/mint").json(request);
+        self.of_wallet(post).await
+    }
+
+    /// How far the newest burn has come.
+    pub async fn newest_mint(&self) -> Result<MintReport, ClientError> {
+        self.of_wallet(self.http.get("http://operator/v1alpha1/wallet/mint")).await
+    }
+
+    async fn of_wallet<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let answer = self.success(request.timeout(ANSWER)).await?;
+        answer.json().await.map_err(|source| ClientError::Lost { source })
     }
 
     /// The present plan.

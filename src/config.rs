@@ -123,6 +123,8 @@ pub struct Wallet {
     pub mnemonic: SecretString,
     /// Account that pays the fees by a grant.
     pub fee_granter: Option<String>,
+    /// Account that pays the deposits by a grant, and the fees where no other one is named.
+    pub treasury: Option<String>,
 }
 
 /// The tailnet, its control API, and how the operator gets onto it.
@@ -355,7 +357,21 @@ fn wallet(fields: &Fields, env: &dyn Fn(&str) -> Option<String>) -> Result<Walle
         }
         (None, None) => return Err(fields::missing("wallet.mnemonicFile")),
     };
-    Ok(Wallet { mnemonic, fee_granter: fields.optional("wallet.feeGranter") })
+    let treasury = account(fields, "wallet.treasury")?;
+    let fee_granter = account(fields, "wallet.feeGranter")?.or_else(|| treasury.clone());
+    Ok(Wallet { mnemonic, fee_granter, treasury })
+}
+
+/// An address of the chain.
+fn account(fields: &Fields, field: &'static str) -> Result<Option<String>, ConfigError> {
+    let Some(text) = fields.optional(field) else { return Ok(None) };
+    if text.parse::<cosmrs::AccountId>().is_ok_and(|id| id.prefix() == "akash") {
+        return Ok(Some(text));
+    }
+    Err(invalid(
+        field,
+        format!("`{text}` is not an account; write its address, which begins with akash1"),
+    ))
 }
 
 fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {

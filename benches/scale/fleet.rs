@@ -131,6 +131,7 @@ fn settings(term: u64) -> Settings {
         budget_per_cluster: Uact(50_000_000),
         budget_global: Uact(u64::MAX),
         runway: akash_redis::api::types::Runway::DEFAULT,
+        gas_price: akash_redis::plan::GasPrice(25_000),
         timing: Timing::default(),
         tick: Duration::from_secs(5),
     }

@@ -44,6 +44,8 @@ pub enum ConditionType {
     DirectPaths,
     /// Every node has the users and the settings of the manifest.
     SettingsApplied,
+    /// The wallet can fill the escrows of all clusters for more than 14 days.
+    WalletRunway,
     /// A condition of another version.
     #[default]
     #[serde(other)]
@@ -240,6 +242,14 @@ pub enum Reason {
     // Funded and Degraded.
     /// The leases that run cost more than the budget allows.
     BudgetBelowCost,
+    // WalletRunway.
+    /// The wallet can fill the escrows of all clusters for more than 14 days.
+    WalletFunded,
+    /// The wallet can fill no escrow any more in 14 days or less.
+    WalletRunwayLow,
+    // WalletRunway, Funded and Degraded.
+    /// There is too little AKT for the fees of the transactions that wait or may come.
+    FeeBalanceLow,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -264,6 +274,7 @@ impl Reason {
                 | Self::NotMeasured
                 | Self::SettingsInForce
                 | Self::SettingsPending
+                | Self::WalletFunded
                 | Self::Other
         )
     }

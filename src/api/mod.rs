@@ -14,3 +14,4 @@ pub mod schema;
 pub mod status;
 pub mod types;
 pub mod validate;
+pub mod wallet;

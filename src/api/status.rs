@@ -142,6 +142,9 @@ pub struct Cost {
     pub in_escrow: String,
     /// Paid and owed to providers so far by the leases that run.
     pub spent: String,
+    /// Paid into the escrow of a new node, at the highest price that it may cost.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deposit: String,
 }
 
 /// Something that is waited for.

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::quantity::{Bytes, Cpu, Money, Span};
 use super::status::Status;
 pub use crate::model::identity::Egress;
-use crate::model::money::Uact;
 
 /// The only version there is.
 pub const API_VERSION: &str = "akash-redis.dev/v1alpha1";
@@ -348,16 +347,18 @@ pub enum SpreadWhen {
 }
 
 /// What may be spent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Budget {
     /// The most that all leases of the cluster together may cost per month of 30 days; the
     /// operator's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_month: Option<Money>,
-    /// Paid into escrow for each node; what is left comes back.
-    #[serde(default = "Budget::default_deposit")]
-    pub deposit: Money,
+    /// Paid into the escrow of each new node; what is left comes back. When absent the smallest that
+    /// lasts, at the highest price that its order may take, for `runway.low` and a quarter more (for
+    /// nodes with higher numbers up to a half more), and never less than the chain asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposit: Option<Money>,
     /// When the escrow of a node is filled, and for how long; the operator's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runway: Option<Runway>,
@@ -400,18 +401,6 @@ impl Runway {
             ));
         }
         None
-    }
-}
-
-impl Budget {
-    fn default_deposit() -> Money {
-        Money(Uact(2_000_000))
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { max_per_month: None, deposit: Self::default_deposit(), runway: None }
     }
 }
 

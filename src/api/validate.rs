@@ -319,9 +319,12 @@ fn budget(spec: &Spec, problems: &mut Problems) {
     /// The chain's smallest deposit of a deployment.
     const LEAST_DEPOSIT: Uact = Uact(500_000);
     let budget = &spec.budget;
-    problems.add_if(budget.deposit.0 < LEAST_DEPOSIT, "spec.budget.deposit", || {
-        format!("{} is less than the chain takes; write at least {LEAST_DEPOSIT}", budget.deposit)
-    });
+    if let Some(deposit) = budget.deposit.filter(|deposit| deposit.0 < LEAST_DEPOSIT) {
+        problems.add(
+            "spec.budget.deposit",
+            format!("{deposit} is less than the chain takes; write at least {LEAST_DEPOSIT}"),
+        );
+    }
     if let Some(problem) = budget.runway.and_then(Runway::problem) {
         problems.add("spec.budget.runway", problem);
     }

@@ -14,8 +14,8 @@ use super::broadcast::{self, Unsent};
 use super::endpoint::{Node, Nodes};
 use super::fees::{self, FeeLimits, Fees};
 use super::offers;
-use super::read::{self, Providers, Scope};
-use super::tx::{self, FeeOffer};
+use super::read::{self, Payers, Providers, Scope};
+use super::tx::{self, FeeOffer, Payer};
 use super::wallet::Wallet;
 use super::{Chain, ChainError};
 use crate::model::chain::{ChainMsg, ChainView, ProviderOffer, SignedTx, TxOutcome};
@@ -62,6 +62,8 @@ pub struct ChainSettings {
     pub gas_price: GasPrice,
     /// Account that pays the fees instead of the wallet.
     pub fee_granter: Option<String>,
+    /// Account that pays the deposits instead of the wallet.
+    pub treasury: Option<String>,
     /// The most that fees may come to.
     pub fee_limits: FeeLimits,
 }
@@ -174,7 +176,8 @@ impl ChainClient {
         self.block_time.see(block);
         let account = self.account_number(&node).await?;
         let timeout = self.next_timeout(block.nanos);
-        let body = tx::body(self.wallet.address(), msg, timestamp(timeout));
+        let payer = if self.settings.treasury.is_some() { Payer::Grant } else { Payer::Wallet };
+        let body = tx::body_paid_by(payer, self.wallet.address(), msg, timestamp(timeout));
         let gas = fees::limit(self.gas(&node, msg, &body).await?, msg, raises);
         let fee = FeeOffer {
             uakt: self.settings.gas_price.fee(gas),
@@ -202,6 +205,10 @@ impl ChainClient {
 
     /// Everything within `scope`, from one node at one height.
     async fn view(&self, scope: Scope<'_>) -> Result<ChainView, ChainError> {
+        let payers = &Payers {
+            treasury: self.settings.treasury.clone(),
+            fee_granter: self.settings.fee_granter.clone(),
+        };
         let view = self
             .nodes
             .ask(|node| async move {
@@ -211,7 +218,7 @@ impl ChainClient {
                 let once = || {
                     Box::pin(read::view(
                         &node,
-                        self.wallet.address(),
+                        (self.wallet.address(), payers),
                         scope,
                         block,
                         self.block_time.block_ms(),
@@ -301,6 +308,7 @@ mod tests {
             grpc: vec!["http://127.0.0.1:1".into(), "https://localhost:1".into()],
             gas_price: GasPrice::USUAL,
             fee_granter: None,
+            treasury: None,
             fee_limits: FeeLimits::USUAL,
         };
         let wallet = Wallet::from_phrase(&phrase.into(), 0).expect("a good phrase");

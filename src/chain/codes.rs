@@ -3,7 +3,11 @@
 /// Longest text of the chain that is passed on: a handler that panics answers with its stack.
 const MAX_TEXT: usize = 300;
 /// Codespace of the Cosmos SDK itself.
-const SDK: &str = "sdk";
+pub(super) const SDK: &str = "sdk";
+/// Its code for what is not there.
+pub(super) const NOT_FOUND: u32 = 38;
+/// Words by which a missing fee grant is known, whatever is around them.
+pub(super) const NO_FEE_GRANT: &str = "fee-grant not found";
 
 /// One refusal: codespace, code, the words by which it is known where only text comes back, and
 /// what it means.
@@ -98,7 +102,9 @@ pub(super) fn check(codespace: &str, code: u32, log: &str) -> Check {
 
 /// The chain's text, after what it means when that is known; one line, shortened.
 pub(super) fn say(codespace: &str, code: u32, log: &str) -> String {
-    let text = shorten(log);
+    // The bare bytes of two addresses are around these words.
+    let bare = (codespace, code) == (SDK, NOT_FOUND) && log.contains(NO_FEE_GRANT);
+    let text = if bare { String::new() } else { shorten(log) };
     match KNOWN.iter().find(|known| known.0 == codespace && known.1 == code) {
         Some(known) if text.is_empty() => known.3.to_owned(),
         Some(known) => format!("{} ({text})", known.3),
@@ -123,11 +129,19 @@ pub(super) fn from_text(text: &str) -> Option<(String, u32)> {
         .map(|known| (known.0.to_owned(), known.1))
 }
 
+/// Bytes that are no text are replaced before they come here; what replaces them is a question mark.
+fn legible(c: char) -> char {
+    match c {
+        char::REPLACEMENT_CHARACTER => '?',
+        c if c.is_control() => ' ',
+        c => c,
+    }
+}
+
 /// Cuts at a character and leaves nothing that would disturb a terminal or a log.
 pub(super) fn shorten(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    let mut short: String =
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
+    let mut short: String = line.chars().map(legible).take(MAX_TEXT).collect();
     if short.len() < text.trim_end().len() {
         short.push_str(" ...");
     }
@@ -173,6 +187,15 @@ mod tests {
             "{said}"
         );
         assert_eq!(say("sdk", 19, ""), "");
+        // As a real node wrote it: the bytes of the granter, some words, the bytes of the wallet.
+        let log = String::from_utf8_lossy(
+            b"*|\xe9\x62\x5c\x11\xe0 does not allow to pay fees for \x00q\xff: fee-grant not found: not found",
+        );
+        assert_eq!(
+            say("sdk", 38, &log),
+            "the fee granter has no allowance for the wallet: check `wallet.feeGranter`"
+        );
+        assert_eq!(say("undefined", 1, "a \u{fffd}\u{7}b"), "a ? b", "bytes are no text");
         assert!(say("sdk", 13, "got: 1uakt").contains("`chain.gasPrice` (got: 1uakt)"));
     }
 }

@@ -17,9 +17,9 @@ use tonic::{Code, Request, Response, Status};
 use super::{ChainError, codes};
 use crate::error_chain::causes;
 use crate::model::time::UnixMs;
-use crate::wire::akash::{audit, cert, deployment, market, provider};
+use crate::wire::akash::{audit, bme, cert, deployment, market, oracle, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
-use crate::wire::cosmos::{auth, bank, tx};
+use crate::wire::cosmos::{auth, authz, bank, feegrant, tx};
 
 /// A node that does not take a connection in this time is away.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -151,11 +151,15 @@ impl Node {
     services! {
         audits: audit::v1::query_client::QueryClient<Pinned>;
         accounts: auth::v1beta1::query_client::QueryClient<Pinned>;
+        allowances: feegrant::v1beta1::query_client::QueryClient<Pinned>;
         balances: bank::v1beta1::query_client::QueryClient<Pinned>;
         blocks: blocks::service_client::ServiceClient<Pinned>;
         certificates: cert::v1::query_client::QueryClient<Pinned>;
+        bme: bme::v1::query_client::QueryClient<Pinned>;
         deployments: deployment::v1beta4::query_client::QueryClient<Pinned>;
+        grants: authz::v1beta1::query_client::QueryClient<Pinned>;
         market: market::v1beta5::query_client::QueryClient<Pinned>;
+        oracle: oracle::v2::query_client::QueryClient<Pinned>;
         providers: provider::v1beta4::query_client::QueryClient<Pinned>;
         txs: tx::v1beta1::service_client::ServiceClient<Pinned>;
     }
@@ -228,6 +232,12 @@ impl Node {
 
     fn error(&self, what: &str, status: Status) -> ChainError {
         let text = status.message();
+        if text.contains(codes::NO_FEE_GRANT) {
+            // Under a code that says nothing of it.
+            let (codespace, code) = (codes::SDK.to_owned(), codes::NOT_FOUND);
+            let log = codes::say(&codespace, code, text);
+            return ChainError::Refused { what: what.to_owned(), codespace, code, log };
+        }
         match status.code() {
             Code::Unavailable
             | Code::DeadlineExceeded

@@ -81,6 +81,7 @@ fn key(msg: &ChainMsg) -> Key {
         ChainMsg::UpdateDeployment { .. } => "update",
         ChainMsg::Deposit { .. } => "deposit",
         ChainMsg::CloseDeployment { .. } => "close",
+        ChainMsg::MintAct { .. } => "mint",
     };
     (msg.dseq(), kind)
 }

@@ -7,6 +7,8 @@ pub mod client;
 mod codes;
 mod endpoint;
 pub mod fees;
+mod grants;
+pub mod mint;
 mod offers;
 mod pages;
 mod read;

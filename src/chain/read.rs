@@ -10,15 +10,19 @@ use tokio::time::Instant;
 
 use super::endpoint::{Block, Node};
 use super::view::{self, Parts};
-use super::{ChainError, codes};
+use super::{ChainError, codes, grants};
 use crate::model::chain::{ChainView, ProviderView};
+use crate::model::funds::{Funds, Grant};
 use crate::model::money::{UACT, UAKT, Uact};
+use crate::model::time::UnixMs;
 use crate::wire::akash::deployment::v1::DeploymentId;
 use crate::wire::akash::deployment::v1beta4 as deployment;
 use crate::wire::akash::market::v1::LeaseFilters;
 use crate::wire::akash::market::v1beta5 as market;
 use crate::wire::akash::provider::v1beta4::QueryProviderRequest;
+use crate::wire::cosmos::authz::v1beta1::QueryGrantsRequest;
 use crate::wire::cosmos::bank::v1beta1::QuerySpendableBalanceByDenomRequest;
+use crate::wire::cosmos::feegrant::v1beta1::QueryAllowanceRequest;
 
 /// Questions under way at one node at a time.
 const AT_ONCE: usize = 8;
@@ -46,6 +50,15 @@ impl Providers {
     }
 }
 
+/// The accounts that pay in place of the wallet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Payers {
+    /// Deposits, by a `DepositAuthorization`.
+    pub treasury: Option<String>,
+    /// Fees, by an allowance.
+    pub fee_granter: Option<String>,
+}
+
 /// What a reading covers.
 #[derive(Clone, Copy)]
 pub(super) enum Scope<'a> {
@@ -58,16 +71,15 @@ pub(super) enum Scope<'a> {
 /// The owner's view at `block`, without deployments that the chain never heard of.
 pub(super) async fn view(
     node: &Node,
-    owner: &str,
+    (owner, payers): (&str, &Payers),
     scope: Scope<'_>,
     block: Block,
     block_ms: u64,
     cache: &Providers,
 ) -> Result<ChainView, ChainError> {
     let reader = Reader { node: node.at(block.height), owner: owner.to_owned() };
-    let (balance, fee_balance, min_deposit, parts) = tokio::try_join!(
-        reader.spendable(UACT),
-        reader.spendable(UAKT),
+    let (funds, min_deposit, parts) = tokio::try_join!(
+        reader.funds(payers, block.time()),
         reader.min_deposit(),
         reader.scope(scope)
     )?;
@@ -86,8 +98,15 @@ pub(super) async fn view(
         height: block.height,
         block_time: block.time(),
         block_ms,
-        balance: Uact(balance),
-        fee_balance,
+        balance: funds
+            .treasury
+            .as_ref()
+            .map_or(funds.own_act, |grant| Uact(grant.available(block.time()))),
+        fee_balance: funds
+            .fee_grant
+            .as_ref()
+            .map_or(funds.own_uakt, |grant| grant.available(block.time())),
+        funds,
         min_deposit: Uact(min_deposit),
         providers: reader.providers(addresses, cache).await?,
         deployments,
@@ -102,9 +121,55 @@ struct Reader {
 }
 
 impl Reader {
-    async fn spendable(&self, denom: &str) -> Result<u64, ChainError> {
+    /// Who pays, and what they have.
+    async fn funds(&self, payers: &Payers, now: UnixMs) -> Result<Funds, ChainError> {
+        let (own_act, own_uakt, treasury, fee_grant) = tokio::try_join!(
+            self.spendable(&self.owner, UACT),
+            self.spendable(&self.owner, UAKT),
+            self.treasury(payers.treasury.as_deref()),
+            self.fee_grant(payers.fee_granter.as_deref(), now)
+        )?;
+        Ok(Funds { own_act: Uact(own_act), own_uakt, treasury, fee_grant })
+    }
+
+    async fn treasury(&self, granter: Option<&str>) -> Result<Option<Grant>, ChainError> {
+        let Some(granter) = granter else { return Ok(None) };
+        let request = QueryGrantsRequest {
+            granter: granter.to_owned(),
+            grantee: self.owner.clone(),
+            ..QueryGrantsRequest::default()
+        };
+        let mut client = self.node.grants();
+        let (holds, answer) = tokio::try_join!(
+            self.spendable(granter, UACT),
+            self.node.call("the treasury's grant", client.grants(request))
+        )?;
+        let terms = grants::deposits(&answer.grants).map_err(|flaw| self.node.invalid(flaw))?;
+        Ok(Some(Grant { granter: granter.to_owned(), holds, terms }))
+    }
+
+    async fn fee_grant(
+        &self,
+        granter: Option<&str>,
+        now: UnixMs,
+    ) -> Result<Option<Grant>, ChainError> {
+        let Some(granter) = granter else { return Ok(None) };
+        let request =
+            QueryAllowanceRequest { granter: granter.to_owned(), grantee: self.owner.clone() };
+        let allowance = async {
+            let mut client = self.node.allowances();
+            let answer = self.node.call("the fee grant", client.allowance(request)).await;
+            absent(answer, codes::SDK, codes::NOT_FOUND)
+        };
+        let (holds, answer) = tokio::try_join!(self.spendable(granter, UAKT), allowance)?;
+        let terms = answer.and_then(|a| a.allowance?.allowance).map(|any| grants::fees(&any, now));
+        let terms = terms.transpose().map_err(|flaw| self.node.invalid(flaw))?;
+        Ok(Some(Grant { granter: granter.to_owned(), holds, terms }))
+    }
+
+    async fn spendable(&self, address: &str, denom: &str) -> Result<u64, ChainError> {
         let request = QuerySpendableBalanceByDenomRequest {
-            address: self.owner.clone(),
+            address: address.to_owned(),
             denom: denom.into(),
         };
         let answer = self

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 use crate::model::chain::ChainMsg;
 use crate::model::group::{Endpoint, GroupSpec, Resources};
 use crate::model::ids::LeaseId;
-use crate::model::money::{UACT, UAKT, Uact};
+use crate::model::money::{UACT, UAKT, Uact, akt};
 use crate::wire::akash::base::attributes::v1::{Attribute, PlacementRequirements, SignedBy};
 use crate::wire::akash::base::deposit::v1::{Deposit, Source};
 use crate::wire::akash::base::resources::v1beta4 as resources;
+use crate::wire::akash::bme::v1::MsgMintAct;
 use crate::wire::akash::deployment::v1::DeploymentId;
 use crate::wire::akash::deployment::v1beta4 as deployment;
 use crate::wire::akash::escrow::id::v1 as escrow_id;
@@ -41,8 +42,23 @@ pub struct FeeOffer {
 /// The part of a transaction that says what is to be done, and until when.
 #[must_use]
 pub fn body(owner: &str, msg: &ChainMsg, timeout: Timestamp) -> Vec<u8> {
+    body_paid_by(Payer::Wallet, owner, msg, timeout)
+}
+
+/// Whose coins a deposit takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payer {
+    /// The signer's own.
+    Wallet,
+    /// Those of an account that granted it, and no others.
+    Grant,
+}
+
+/// The same, with deposits of this payer's coins.
+#[must_use]
+pub fn body_paid_by(payer: Payer, owner: &str, msg: &ChainMsg, timeout: Timestamp) -> Vec<u8> {
     TxBody {
-        messages: vec![pack(owner, msg)],
+        messages: vec![pack(payer, owner, msg)],
         unordered: true,
         timeout_timestamp: Some(timeout),
         ..TxBody::default()
@@ -114,10 +130,11 @@ pub fn purpose(msg: &ChainMsg) -> String {
             format!("pay {amount} into the escrow of deployment {dseq}")
         }
         ChainMsg::CloseDeployment { dseq } => format!("close deployment {dseq}"),
+        ChainMsg::MintAct { burn } => format!("burn {} for ACT", akt(*burn)),
     }
 }
 
-fn pack(owner: &str, msg: &ChainMsg) -> prost_types::Any {
+fn pack(payer: Payer, owner: &str, msg: &ChainMsg) -> prost_types::Any {
     let id = |dseq: u64| Some(DeploymentId { owner: owner.into(), dseq });
     match msg {
         ChainMsg::CreateDeployment { dseq, group, hash, deposit } => {
@@ -125,7 +142,7 @@ fn pack(owner: &str, msg: &ChainMsg) -> prost_types::Any {
                 id: id(*dseq),
                 groups: vec![group_spec(group)],
                 hash: hash.to_vec(),
-                deposit: Some(from_balance(*deposit)),
+                deposit: Some(paid(payer, *deposit)),
                 reclamation: None,
             })
         }
@@ -141,11 +158,16 @@ fn pack(owner: &str, msg: &ChainMsg) -> prost_types::Any {
                 scope: escrow_id::Scope::Deployment.into(),
                 xid: format!("{owner}/{dseq}"),
             }),
-            deposit: Some(from_balance(*amount)),
+            deposit: Some(paid(payer, *amount)),
         }),
         ChainMsg::CloseDeployment { dseq } => {
             any(&deployment::MsgCloseDeployment { id: id(*dseq) })
         }
+        ChainMsg::MintAct { burn } => any(&MsgMintAct {
+            owner: owner.into(),
+            to: owner.into(),
+            coins_to_burn: Some(Coin { denom: UAKT.into(), amount: burn.to_string() }),
+        }),
     }
 }
 
@@ -153,10 +175,14 @@ fn any<M: Name>(message: &M) -> prost_types::Any {
     prost_types::Any { type_url: format!("/{}", M::full_name()), value: message.encode_to_vec() }
 }
 
-fn from_balance(amount: Uact) -> Deposit {
+fn paid(payer: Payer, amount: Uact) -> Deposit {
+    let source = match payer {
+        Payer::Wallet => Source::Balance,
+        Payer::Grant => Source::Grant,
+    };
     Deposit {
         amount: Some(Coin { denom: UACT.into(), amount: amount.0.to_string() }),
-        sources: vec![Source::Balance.into()],
+        sources: vec![source.into()],
     }
 }
 
@@ -260,7 +286,7 @@ mod tests {
     }
 
     fn packed(msg: &ChainMsg) -> (String, String) {
-        let any = pack(OWNER, msg);
+        let any = pack(Payer::Wallet, OWNER, msg);
         (any.type_url, hex::encode(any.value))
     }
 
@@ -284,6 +310,15 @@ mod tests {
             packed(&ChainMsg::CreateLease(lease)),
             ("/akash.market.v1beta5.MsgCreateLease".into(), lease_hex.into())
         );
+        let mint = "0a2c616b617368317175666133787a7266333471767779656a6b68766e6334707366343966667461773061736d68122c616b617368317175\
+                    666133787a7266333471767779656a6b68766e6334707366343966667461773061736d681a100a0475616b7412083230303030303030";
+        assert_eq!(
+            packed(&ChainMsg::MintAct { burn: 20_000_000 }),
+            ("/akash.bme.v1.MsgMintACT".into(), mint.into())
+        );
+        let deposit = ChainMsg::Deposit { dseq: DSEQ, amount: Uact(2_500_000) };
+        let granted = hex::encode(pack(Payer::Grant, OWNER, &deposit).value);
+        assert!(granted.ends_with("2a0102"), "from the grant alone: {granted}");
     }
 
     #[test]

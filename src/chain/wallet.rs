@@ -88,6 +88,18 @@ impl fmt::Debug for Wallet {
     }
 }
 
+/// A new phrase of 24 words, of 32 bytes that nobody can guess.
+///
+/// # Panics
+/// When the system gives no random bytes.
+#[must_use]
+pub fn new_phrase() -> SecretString {
+    let mut entropy = Zeroizing::new([0u8; 32]);
+    rand::RngCore::fill_bytes(&mut rand::rngs::OsRng, entropy.as_mut());
+    let mnemonic = Mnemonic::from_entropy(entropy.as_ref()).expect("32 bytes are 24 words");
+    SecretString::from(Zeroizing::new(mnemonic.to_string()).as_str())
+}
+
 /// Reads the words, blanks and line ends as they come; no word ever appears in an error.
 fn parse(phrase: &str) -> Result<Mnemonic, WalletError> {
     let words = phrase.split_whitespace().count();

@@ -28,6 +28,7 @@ mod show_preview;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod wallet;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -80,6 +81,8 @@ pub enum Command {
     /// Print or check the tailnet's policy.
     #[command(subcommand)]
     Mesh(mesh::Mesh),
+    /// Show what the operator's wallet holds and until when that does; make a new one, mint ACT.
+    Wallet(wallet::Wallet),
     /// Run the operator.
     Operator(operator::Operator),
     /// Run the agent of a node; this is what the image starts.
@@ -174,6 +177,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Mesh(command) => {
             logging::init(LogFormat::Text, &cli.log_level);
             return mesh::run(command, &cli.socket, &mut std::io::stdout()).await;
+        }
+        Command::Wallet(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            wallet::run(args, &cli.socket, &mut std::io::stdout()).await?;
         }
         Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
         Command::Node => node::run().await.map_err(failed)?,

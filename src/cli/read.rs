@@ -153,11 +153,11 @@ pub(super) async fn endpoint(
     Ok(out.write_all(text.as_bytes())?)
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     // Our own types, with text for keys: there is nothing in them that JSON cannot hold.
     serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
 }
 
-fn yaml(value: &impl Serialize) -> String {
+pub(super) fn yaml(value: &impl Serialize) -> String {
     serde_saphyr::to_string(value).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use crate::api::quantity::Money;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::{Condition, Cost, FailoverStatus, Status, Waiting};
 use crate::api::types::RedisCluster;
+use crate::api::wallet::{GrantReport, WalletReport};
 use crate::model::time::UnixMs;
 use crate::store::Event;
 
@@ -96,12 +97,16 @@ pub fn topology(cluster: &RedisCluster) -> String {
     columns(&header, rows)
 }
 
-/// What a cluster costs, three lines.
+/// What a cluster costs, a line each.
 #[must_use]
 pub fn cost(cost: &Cost) -> String {
     let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { clean(text) };
+    let deposit = match cost.deposit.as_str() {
+        "" => String::new(),
+        amount => format!("deposit:   {} for a new node\n", clean(amount)),
+    };
     format!(
-        "per month: {}, at most {}{}\nin escrow: {}\nspent:     {}\n",
+        "per month: {}, at most {}{}\nin escrow: {}\nspent:     {}\n{deposit}",
         known(&cost.per_month),
         known(&cost.max_per_month),
         if cost.limited_by.is_empty() {
@@ -194,6 +199,51 @@ pub fn operator(report: &OperatorReport) -> String {
         &columns(&["NAME", "STATE", "SINCE", "MESSAGE"], rows.into_iter()),
     );
     text
+}
+
+/// What the wallet holds, what it pays, and until when that does.
+#[must_use]
+pub fn wallet(report: &WalletReport) -> String {
+    let amount = |money: Option<Money>| {
+        money.map_or_else(|| "unknown".to_owned(), |money| money.to_string())
+    };
+    if report.read.is_empty() {
+        return format!(
+            "Address:     {}\nThe chain was not read yet; ask again, and see `akash-redis status`.\n",
+            clean(&report.address)
+        );
+    }
+    let date = |end: &Option<String>| match end {
+        Some(end) => clean(end),
+        None => "none within five years".to_owned(),
+    };
+    let mut lines = vec![
+        ("Address", clean(&report.address)),
+        ("ACT", amount(report.act)),
+        ("AKT", clean(&report.akt)),
+        ("In escrow", amount(report.in_escrow)),
+        ("Per month", format!("{} for {} leases", amount(report.per_month), report.leases)),
+        ("Last refill", date(&report.last_refill)),
+        ("Fees end", date(&report.fees_end)),
+    ];
+    let grants = [("Treasury", &report.treasury), ("Fee grant", &report.fee_grant)];
+    lines.extend(grants.into_iter().filter_map(|(name, it)| Some((name, grant(it.as_ref()?)))));
+    lines.push(("As of", clean(&report.read)));
+    lines.into_iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{:<12} {value}", format!("{name}:"));
+        text
+    })
+}
+
+fn grant(grant: &GrantReport) -> String {
+    let granter = clean(&grant.granter);
+    if let Some(problem) = &grant.problem {
+        return format!("{granter} {}", clean(problem));
+    }
+    let rest =
+        grant.rest.as_ref().map_or("no limit".to_owned(), |rest| format!("{} left", clean(rest)));
+    let until = grant.expires.as_ref().map_or(String::new(), |at| format!(", until {}", clean(at)));
+    format!("{granter} holds {}; its grant: {rest}{until}", clean(&grant.holds))
 }
 
 /// What is done next and why, what is waited for, what it costs.

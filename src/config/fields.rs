@@ -47,6 +47,7 @@ pub(super) const FIELDS: &[&str] = &[
     "wallet.feeGranter",
     "wallet.mnemonicEnv",
     "wallet.mnemonicFile",
+    "wallet.treasury",
 ];
 
 /// The one setting with several values.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::funds::Funds;
 use super::group::GroupSpec;
 use super::ids::LeaseId;
 use super::money::{PricePerBlock, Uact};
@@ -23,10 +24,12 @@ pub struct ChainView {
     pub block_time: UnixMs,
     /// Measured median of the time between blocks, milliseconds.
     pub block_ms: u64,
-    /// Spendable ACT of the wallet.
+    /// What deposits can be paid from: ACT of the wallet, or what its treasury's grant allows.
     pub balance: Uact,
-    /// Spendable AKT of the wallet, in uakt, for fees.
+    /// What fees can be paid from, in uakt: AKT of the wallet, or what its fee grant allows.
     pub fee_balance: u64,
+    /// Whose coins these are.
+    pub funds: Funds,
     /// Smallest deposit of a deployment.
     pub min_deposit: Uact,
     /// The owner's deployments by dseq: all active ones, and closed ones of the installation.
@@ -177,7 +180,16 @@ pub enum ChainMsg {
         /// Which deployment.
         dseq: u64,
     },
+    /// Burns AKT of the wallet for ACT. Code 0 proves nothing: the ACT comes when an epoch of the
+    /// chain ends, or the AKT comes back.
+    MintAct {
+        /// What is burnt, in uakt.
+        burn: u64,
+    },
 }
+
+/// What a message is about that is about no deployment: there is none of this number.
+pub const NO_DEPLOYMENT: u64 = 0;
 
 impl ChainMsg {
     /// The deployment it is about.
@@ -189,6 +201,7 @@ impl ChainMsg {
             | Self::Deposit { dseq, .. }
             | Self::CloseDeployment { dseq } => *dseq,
             Self::CreateLease(id) => id.dseq,
+            Self::MintAct { .. } => NO_DEPLOYMENT,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::ChainView;
+use super::funds::WalletOutlook;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::{MeshView, OwnMesh};
 use super::node::NodeView;
@@ -69,6 +70,8 @@ pub struct Inventory {
     pub chain: Reading<ChainView>,
     /// The tailnet, for our installation.
     pub mesh: Reading<MeshView>,
+    /// How long the wallet does, for all clusters together, by the last reading of everything.
+    pub wallet: WalletOutlook,
     /// How the operator itself stands on the mesh.
     pub own_mesh: OwnMesh,
     /// Lease status by the provider's word; a lease that was not asked about is absent.

@@ -4,6 +4,7 @@
 //! Nothing here does I/O or decides; every other room speaks in these types.
 
 pub mod chain;
+pub mod funds;
 pub mod group;
 pub mod identity;
 pub mod ids;

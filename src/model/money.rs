@@ -54,6 +54,12 @@ impl fmt::Display for Uact {
     }
 }
 
+/// An amount of `uakt` in AKT without trailing zeros, e.g. `0.031akt`.
+#[must_use]
+pub fn akt(uakt: u64) -> String {
+    Uact(uakt).to_string().replace("act", "akt")
+}
+
 /// A price in `uact` per block, scaled by 10^18 as on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PricePerBlock(pub u128);

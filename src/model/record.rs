@@ -41,6 +41,10 @@ pub struct Record {
     /// Failovers from a master that lived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<Repeats>,
+    /// The least number of days for which it was told that the wallet does no longer than that; none
+    /// while it does for long enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runway_told: Option<u32>,
 }
 
 /// Failovers from masters that lived and did not answer, in a row: what makes one hang may make the

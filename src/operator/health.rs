@@ -9,7 +9,10 @@ use super::metrics::Metrics;
 use super::settings::Settings;
 use crate::api::quantity::Money;
 use crate::api::report::{OperatorReport, Source, SourceState};
-use crate::model::money::Uact;
+use crate::api::wallet::{GrantReport, WalletReport};
+use crate::model::chain::ChainView;
+use crate::model::funds::{Grant, WalletOutlook};
+use crate::model::money::{Uact, akt};
 use crate::model::time::UnixMs;
 use crate::server::StatusCache;
 
@@ -81,6 +84,13 @@ impl Health {
         self.status_cache.publish_operator(state.report.clone());
     }
 
+    /// What the wallet holds and pays, and until when that does.
+    pub fn outlook(&self, chain: &ChainView, outlook: &WalletOutlook) {
+        let address = lock(&self.state).report.wallet.clone();
+        self.metrics.money.outlook(chain, outlook);
+        self.status_cache.publish_wallet(wallet_report(address, chain, outlook));
+    }
+
     /// A source was read, or could not be.
     pub fn took(&self, which: Which, read: &Read, now: UnixMs) {
         let mut state = lock(&self.state);
@@ -110,6 +120,31 @@ impl Health {
         *place = Source { state: new, since, message };
         self.metrics.source(name, new == SourceState::Ok);
         self.status_cache.publish_operator(report.clone());
+    }
+}
+
+/// The wallet as it is shown.
+fn wallet_report(address: String, chain: &ChainView, outlook: &WalletOutlook) -> WalletReport {
+    let grant = |grant: &Grant, amount: fn(u64) -> String| GrantReport {
+        granter: grant.granter.clone(),
+        holds: amount(grant.holds),
+        rest: grant.terms.as_ref().and_then(|terms| terms.limit).map(amount),
+        expires: grant.expires().map(|at| at.to_string()),
+        problem: grant.problem(chain.block_time),
+    };
+    let funds = &chain.funds;
+    WalletReport {
+        address,
+        read: chain.block_time.to_string(),
+        act: Some(Money(funds.own_act)),
+        akt: akt(funds.own_uakt),
+        in_escrow: Some(Money(outlook.in_escrow)),
+        leases: u64::try_from(outlook.leases).unwrap_or(u64::MAX),
+        per_month: Some(Money(outlook.per_month)),
+        last_refill: outlook.refills_end.map(|at| at.to_string()),
+        fees_end: outlook.fees_end.map(|at| at.to_string()),
+        treasury: funds.treasury.as_ref().map(|it| grant(it, |uact| Uact(uact).to_string())),
+        fee_grant: funds.fee_grant.as_ref().map(|it| grant(it, akt)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::api::types::Runway;
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Record};
@@ -15,6 +16,8 @@ pub struct ClusterIndex {
     by_device: BTreeMap<String, String>,
     /// Of all of them.
     committed: PricePerBlock,
+    /// When escrows are filled, of clusters whose manifest says.
+    runways: BTreeMap<String, Runway>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,21 @@ impl ClusterIndex {
         self.by_device.extend(entry.devices.iter().map(|id| (id.clone(), cluster.to_owned())));
         self.committed.0 = self.committed.0.saturating_add(committed.0);
         self.clusters.insert(cluster.to_owned(), entry);
+    }
+
+    /// What the manifest of a cluster says of its runway.
+    pub fn put_runway(&mut self, cluster: &str, runway: Option<Runway>) {
+        match runway {
+            Some(runway) => drop(self.runways.insert(cluster.to_owned(), runway)),
+            None => drop(self.runways.remove(cluster)),
+        }
+    }
+
+    /// When the escrow of a deployment that stands in a record is filled; none where it stands in
+    /// none.
+    pub fn runway_of(&self, dseq: u64, usual: Runway) -> Option<Runway> {
+        let cluster = self.cluster_of(dseq)?;
+        Some(self.runways.get(cluster).copied().unwrap_or(usual))
     }
 
     /// A cluster is gone.
@@ -116,6 +134,21 @@ mod tests {
             record.incarnations.insert(IncarnationName(format!("x-0-{dseq}")), incarnation);
         }
         record
+    }
+
+    #[test]
+    fn a_deployment_is_filled_as_its_cluster_says() {
+        let mut index = ClusterIndex::default();
+        index.put("a", &record(&[1]), PricePerBlock(0));
+        index.put("b", &record(&[2]), PricePerBlock(0));
+        let own = Runway { low: "5d".parse().unwrap(), target: "20d".parse().unwrap() };
+        index.put_runway("a", Some(own));
+        index.put("a", &record(&[1, 3]), PricePerBlock(0));
+        let of = |index: &ClusterIndex, dseq| index.runway_of(dseq, Runway::DEFAULT);
+        assert_eq!((of(&index, 3), of(&index, 2)), (Some(own), Some(Runway::DEFAULT)));
+        assert_eq!(of(&index, 9), None, "it stands in no record");
+        index.put_runway("a", None);
+        assert_eq!(of(&index, 1), Some(Runway::DEFAULT));
     }
 
     #[test]

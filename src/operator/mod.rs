@@ -3,12 +3,14 @@
 
 mod agent_protocol;
 mod alarms;
+mod check;
 mod execute;
 mod health;
 mod index;
 mod manifests;
 mod mesh_access;
 mod metrics;
+mod mint_desk;
 mod observe;
 mod policy;
 mod ports;
@@ -28,8 +30,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::chain::mint::Mints;
 use crate::model::inventory::Inventory;
 use crate::notify::Targets;
+use crate::server::wallet::WalletDesk;
 use crate::server::{Desk, StatusCache};
 use crate::store::StoreError;
 use execute::Executor;
@@ -119,6 +123,23 @@ impl Controller {
             stop: CancellationToken::new(),
         };
         Self { pipeline: Arc::new(pipeline) }
+    }
+
+    /// Who burns AKT of the wallet when a person asks for it.
+    #[must_use]
+    pub fn mint_desk(
+        &self,
+        mints: Arc<dyn Mints>,
+        treasury: Option<String>,
+    ) -> Arc<dyn WalletDesk> {
+        Arc::new(mint_desk::Desk {
+            mints,
+            treasury,
+            transactions: self.pipeline.transactions.clone(),
+            tasks: self.pipeline.tasks.clone(),
+            stop: self.pipeline.stop.clone(),
+            state: Arc::default(),
+        })
     }
 
     /// Runs until `shutdown`, or until a later operator took over the store.

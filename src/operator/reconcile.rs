@@ -33,6 +33,7 @@ pub fn with_input<T>(
         global: settings.budget_global,
         others: plan::per_month(inventory, others),
         runway: settings.runway,
+        gas_price: settings.gas_price,
     };
     question(&Input {
         cluster: &stored.cluster,

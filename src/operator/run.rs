@@ -31,7 +31,7 @@ use crate::mesh::{MeshControl, MeshError};
 use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
 use crate::notify::{self, Delivery, Targets as Told};
-use crate::plan::Timing;
+use crate::plan::{self, Timing};
 use crate::secrets::{RootSecret, TooShort};
 use crate::server::metrics_listener::{self, MetricsError};
 use crate::server::{self, Answerers, ServeError, StatusCache};
@@ -92,6 +92,7 @@ impl Clients {
             grpc: config.chain.grpc.clone(),
             gas_price: GasPrice(config.chain.gas_price_micro),
             fee_granter: config.wallet.fee_granter.clone(),
+            treasury: config.wallet.treasury.clone(),
             fee_limits: FeeLimits {
                 per_tx: config.chain.max_fee,
                 per_day: config.chain.max_fee_per_day,
@@ -174,6 +175,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         budget_per_cluster: config.budget.per_cluster_default.0,
         budget_global: config.budget.global.0,
         runway: config.budget.runway,
+        gas_price: plan::GasPrice(config.chain.gas_price_micro),
         timing: Timing {
             bid_window: config.timing.bid_window,
             bid_deadline: config.timing.bid_deadline,
@@ -185,6 +187,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let logs = Arc::new(clients.agents.clone());
     let (own_mesh, stop_access) = (mesh_access.status(), CancellationToken::new());
     let access_task = tokio::spawn(mesh_access.run(clients.mesh.clone(), stop_access.clone()));
+    let mints = clients.chain.clone();
     let ports = Ports {
         chain: clients.chain,
         gateway: clients.gateway,
@@ -199,6 +202,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let answerers = Answerers { logs, desk: controller.desk(told) };
     let stop_delivery = CancellationToken::new();
     let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
+    status_cache.open_desk(controller.mint_desk(mints, config.wallet.treasury.clone()));
     let registry = Arc::new(registry);
     let metrics_served =
         serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
@@ -251,23 +255,10 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let mesh_access = super::mesh_access::check(config).await?;
     let chain = clients.chain.read(&BTreeSet::new()).await;
     let mesh = clients.mesh.read(&installation, &BTreeSet::new()).await;
+    let gas_price = plan::GasPrice(config.chain.gas_price_micro);
     let wallet = match &chain {
-        Ok(view) if view.balance < view.min_deposit => Err(format!(
-            "{} holds {}, less than one deposit of {}",
-            clients.chain.owner(),
-            view.balance,
-            view.min_deposit
-        )),
-        Ok(view) if view.fee_balance == 0 && config.wallet.fee_granter.is_none() => {
-            Err(format!("{} holds no uakt, so it cannot pay a fee", clients.chain.owner()))
-        }
-        Ok(view) => Ok(format!(
-            "{} holds {} and {}uakt for fees",
-            clients.chain.owner(),
-            view.balance,
-            view.fee_balance
-        )),
-        Err(_) => Err("not known while the chain does not answer".to_owned()),
+        Ok(view) => super::check::wallet(view, clients.chain.owner(), gas_price),
+        Err(_) => vec![("wallet", Err("not known while the chain does not answer".to_owned()))],
     };
     let chain = chain.map_err(|e| e.to_string()).map(|view| {
         format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time)
@@ -277,13 +268,9 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         .map_err(|e| e.to_string());
     let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
     let installation = Ok(format!("installation {installation}"));
-    let mut findings = vec![
-        ("root secret", installation),
-        ("chain", chain),
-        ("wallet", wallet),
-        ("mesh", mesh),
-        ("mesh_access to the nodes", mesh_access),
-    ];
+    let mut findings = vec![("root secret", installation), ("chain", chain)];
+    findings.extend(wallet);
+    findings.extend([("mesh", mesh), ("mesh_access to the nodes", mesh_access)]);
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.clone())));
     if let Some(address) = config.api.metrics {

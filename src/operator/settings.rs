@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::api::types::{RedisCluster, Runway};
 use crate::model::inventory::Constants;
 use crate::model::money::Uact;
-use crate::plan::Timing;
+use crate::plan::{GasPrice, Timing};
 use crate::secrets::RootSecret;
 
 /// What the controller works with.
@@ -29,6 +29,8 @@ pub struct Settings {
     pub budget_global: Uact,
     /// When escrows are filled, and for how long, for a cluster whose manifest does not say.
     pub runway: Runway,
+    /// What gas costs.
+    pub gas_price: GasPrice,
     /// How long things may take.
     pub timing: Timing,
     /// Chain, tailnet and gateways are read, and each cluster is planned, at least so often.

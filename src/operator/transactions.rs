@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::execute::EffectError;
 use super::lock;
 use crate::chain::Chain;
-use crate::model::chain::{ChainMsg, SignedTx, TxOutcome};
+use crate::model::chain::{ChainMsg, NO_DEPLOYMENT, SignedTx, TxOutcome};
 use crate::store::{Outbox, StoreError};
 
 /// Between two attempts to learn the end of a transaction.
@@ -73,9 +73,7 @@ impl Transactions {
     /// [`EffectError::TxPending`] when the end is not known within the time of one call: the
     /// transaction is to be resumed.
     pub async fn transact(&self, cluster: &str, msg: &ChainMsg) -> Result<(), EffectError> {
-        let tx = self.chain.sign(msg).await?;
-        self.outbox.keep_tx(cluster, &tx).await?;
-        self.expect(&tx);
+        let tx = self.keep(cluster, msg).await?;
         let outcome = match self.chain.broadcast_and_confirm(&tx).await {
             Ok(outcome) => outcome,
             Err(error) => return Err(EffectError::TxPending { tx: Box::new(tx), source: error }),
@@ -94,12 +92,28 @@ impl Transactions {
         }
     }
 
+    /// Signs, and keeps the bytes: they are to be resumed.
+    pub async fn keep(&self, cluster: &str, msg: &ChainMsg) -> Result<SignedTx, EffectError> {
+        let tx = self.chain.sign(msg).await?;
+        self.outbox.keep_tx(cluster, &tx).await?;
+        self.expect(&tx);
+        Ok(tx)
+    }
+
+    /// Whether a transaction that is about no deployment may still land.
+    pub fn without_deployment(&self) -> bool {
+        lock(&self.pending).values().any(|tx| tx.dseq == NO_DEPLOYMENT)
+    }
+
     /// Broadcasts a pending transaction until its end is known, however long that takes: until then
     /// the plan waits for it, and says so.
-    pub async fn resume(&self, tx: &SignedTx) {
+    pub async fn resume(&self, tx: &SignedTx) -> TxOutcome {
         loop {
             match self.chain.broadcast_and_confirm(tx).await {
-                Ok(outcome) => return self.ended(tx, &outcome).await,
+                Ok(outcome) => {
+                    self.ended(tx, &outcome).await;
+                    return outcome;
+                }
                 Err(error) => tracing::warn!(
                     tx = %tx.hash, purpose = %tx.purpose, %error,
                     "the end of a transaction is not known yet"
@@ -122,6 +136,8 @@ impl Transactions {
         }
         let mut pending = lock(&self.pending);
         match outcome {
+            // No reading of deployments has to come after it.
+            TxOutcome::Landed { .. } if tx.dseq == NO_DEPLOYMENT => drop(pending.remove(&tx.hash)),
             TxOutcome::Landed { height } => {
                 let landed = Pending { dseq: tx.dseq, landed: Some(*height) };
                 pending.insert(tx.hash.clone(), landed);

@@ -15,7 +15,7 @@ use super::health::Which;
 use super::observe::{News, with_known};
 use super::{Pipeline, lock, publish, reconcile};
 use crate::changes::Change;
-use crate::model::chain::SignedTx;
+use crate::model::chain::{NO_DEPLOYMENT, SignedTx};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
 use crate::model::mesh::OwnMesh;
@@ -103,7 +103,11 @@ impl Pipeline {
             self.queue.add(name.clone());
         }
         let committed = plan::committed(inventory, &plan.record);
-        lock(&self.index).put(name, &plan.record, committed);
+        {
+            let mut index = lock(&self.index);
+            index.put(name, &plan.record, committed);
+            index.put_runway(name, stored.cluster.spec.budget.runway);
+        }
         self.observer.watch(stored, &plan.record);
         Ok(ControlFlow::Continue(written))
     }
@@ -120,7 +124,11 @@ impl Pipeline {
     /// A cluster is gone, and so is all that was kept of it.
     pub(super) fn forget(&self, name: &str) {
         self.queue.forget(&name.to_owned());
-        lock(&self.index).remove(name);
+        {
+            let mut index = lock(&self.index);
+            index.remove(name);
+            index.put_runway(name, None);
+        }
         self.observer.forget(name);
         self.manifests.forget(name);
         self.forget_failures(name);
@@ -154,6 +162,9 @@ impl Pipeline {
         let this = self.clone();
         self.task(async move {
             this.transactions.resume(&tx).await;
+            if tx.dseq == NO_DEPLOYMENT {
+                return;
+            }
             this.observer.read_deployments(&name, &[tx.dseq].into()).await;
             this.wake_one(&name);
         });
@@ -203,6 +214,7 @@ impl Pipeline {
             let committed = plan::committed(&Inventory::default(), &stored.record);
             if !index.contains(&name) {
                 index.put(&name, &stored.record, committed);
+                index.put_runway(&name, stored.cluster.spec.budget.runway);
             }
             self.queue.add(name);
         }
@@ -231,6 +243,7 @@ impl Pipeline {
                 let news = this.observer.read_chain().await;
                 let (read, balances) = this.observer.chain_health();
                 this.health.wallet(balances);
+                this.observer.with_wallet(|chain, wallet| this.health.outlook(chain, wallet));
                 this.health.took(Which::Chain, &read, (this.ports.now)());
                 this.reading.chain.store(false, Ordering::Release);
                 this.wake(news);

@@ -374,7 +374,7 @@ impl<'a> Check<'a> {
             .incarnations
             .values()
             .filter(|i| i.condemned.is_none() && !chain.deployments.contains_key(&i.dseq));
-        let needed: Uact = uncreated.map(|_| self.deposit()).sum();
+        let needed: Uact = uncreated.map(|i| money::deposit(input, i.ordinal, i.max_price)).sum();
         self.expect(needed <= chain.balance, || {
             format!("deposits of {needed} are promised of {}", chain.balance)
         });
@@ -398,9 +398,19 @@ impl<'a> Check<'a> {
         self.expect(incarnation.max_price.0 > 0, || format!("{name} may cost nothing"));
     }
 
-    fn deposit(&self) -> Uact {
-        let least = self.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
-        self.input.cluster.spec.budget.deposit.0.max(least)
+    /// A deposit is what the manifest says; else it pays for more than the low mark at the highest
+    /// price, and not for twice as long. The chain's least is the least in any case.
+    fn deposit(&mut self, name: &IncarnationName, incarnation: &Incarnation, deposit: Uact) {
+        let input = self.input;
+        let least = input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
+        let budget = &input.cluster.spec.budget;
+        let low = budget.runway.unwrap_or(input.limits.runway).low.0;
+        let pays = |time| money::cost(input.inventory, incarnation.max_price, time);
+        let fits = match budget.deposit {
+            Some(own) => deposit == own.0.max(least),
+            None => deposit == least || (pays(low)..pays(low * 2)).contains(&deposit),
+        };
+        self.expect(fits && deposit >= least, || format!("{name} gets {deposit}"));
     }
 
     /// No step without its record.
@@ -448,7 +458,7 @@ impl<'a> Check<'a> {
                 self.expect(!condemned && free, || {
                     format!("{name} is created, and is given up, there already, or on its way")
                 });
-                self.expect(*deposit == self.deposit(), || format!("{name} gets {deposit}"));
+                self.deposit(name, incarnation, *deposit);
             }
             Effect::CreateLease { lease, .. } => {
                 let choice = incarnation.lease.as_ref().filter(|c| &c.id == lease);

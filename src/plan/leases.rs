@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
-use super::{control, devices, give_up, placement, rejoin, repair};
+use super::{control, devices, fees, give_up, money, placement, rejoin, repair};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
 use crate::model::ids::IncarnationName;
@@ -207,8 +207,18 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
                 if control::hold(builder) {
                     continue;
                 }
+                if !fees::pays_for(builder, uncreated(builder)) {
+                    builder.wait(
+                        format!("AKT for the fees of {name}"),
+                        builder.now(),
+                        None,
+                        "its deployment is created",
+                    );
+                    continue;
+                }
                 control::revoke_lost(builder, &name);
-                let deposit = deposit(builder);
+                let deposit =
+                    money::deposit(builder.input, incarnation.ordinal, incarnation.max_price);
                 builder.step(
                     Effect::CreateDeployment { incarnation: name.clone(), deposit },
                     format!("node {} needs a lease", incarnation.ordinal),
@@ -246,6 +256,16 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
     }
 }
 
+/// Nodes that are reserved and whose deployment is not there yet.
+fn uncreated(builder: &PlanBuilder<'_>) -> usize {
+    let live = builder.live();
+    let created = |dseq: &u64| {
+        let chain = builder.input.inventory.chain.value.as_ref();
+        chain.is_some_and(|c| c.deployments.contains_key(dseq))
+    };
+    live.iter().filter(|(_, i)| !created(&i.dseq)).count()
+}
+
 /// Nothing can be bought, and nothing new is known.
 pub fn wait_for_chain(builder: &mut PlanBuilder<'_>, whose: &str) {
     let chain = &builder.input.inventory.chain;
@@ -256,12 +276,6 @@ pub fn wait_for_chain(builder: &mut PlanBuilder<'_>, whose: &str) {
         OUTAGE,
         Reason::ChainUnavailable,
     );
-}
-
-/// Paid into the escrow of each node.
-pub fn deposit(builder: &PlanBuilder<'_>) -> crate::model::money::Uact {
-    let least = builder.input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
-    builder.spec().budget.deposit.0.max(least)
 }
 
 fn since_choice(incarnation: &Incarnation) -> crate::model::time::UnixMs {
@@ -347,7 +361,7 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
     match placement::choose(&choice, &deployment.bids) {
         Ok(bid) if window_over => {
             let chosen = Choice { id: bid.id.clone(), price: bid.price, at: builder.now() };
-            let month = bid.price.per_month(super::money::block_ms(builder.input.inventory));
+            let month = bid.price.per_month(money::block_ms(builder.input.inventory));
             builder.change(name, |i| i.lease = Some(chosen));
             builder.event(
                 EventReason::BidAccepted,
@@ -373,7 +387,7 @@ fn no_bid(
     refused: &[String],
 ) {
     let limit = builder.input.timing.bid_deadline;
-    let month = incarnation.max_price.per_month(super::money::block_ms(builder.input.inventory));
+    let month = incarnation.max_price.per_month(money::block_ms(builder.input.inventory));
     let why = if refused.is_empty() {
         format!(
             "nobody bid at {month} per month or less; raise budget.maxPerMonth or placement.maxPrice, or ask for less in placement and resources"

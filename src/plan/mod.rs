@@ -18,12 +18,14 @@ mod elect;
 mod evidence;
 mod failing;
 mod failover;
+mod fees;
 mod fence;
 mod give_up;
 mod health;
 pub mod invariants;
 mod leases;
 mod money;
+mod outlook;
 mod paths;
 mod placement;
 mod quarantine;
@@ -37,8 +39,12 @@ pub mod suppliers;
 mod switchover;
 mod top_up;
 mod unrecorded;
+mod wallet;
 
 use std::time::Duration;
+
+pub use fees::GasPrice;
+pub use outlook::outlook;
 
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
@@ -85,6 +91,8 @@ pub struct Limits {
     pub others: Uact,
     /// When escrows are filled, and for how long, for a cluster whose manifest does not say.
     pub runway: Runway,
+    /// What gas costs, by which it is known what transactions take of the fee balance.
+    pub gas_price: GasPrice,
 }
 
 /// What a device of ours may be tagged with: one of the two.
@@ -155,7 +163,7 @@ pub fn per_month(inventory: &Inventory, price: PricePerBlock) -> Uact {
 /// What is paid into the escrow of the next node.
 #[must_use]
 pub fn deposit(input: &Input<'_>) -> Uact {
-    leases::deposit(&builder::PlanBuilder::new(input))
+    money::usual_deposit(input)
 }
 
 /// The most the cluster may cost per month, and whose word that is.
@@ -211,10 +219,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if !deleting {
         top_up::fill(&mut builder);
         health::report(&mut builder);
+        wallet::report(&mut builder);
     }
     settings::report(&mut builder);
     failing::report(&mut builder);
     money::report(&mut builder);
+    fees::report(&mut builder);
     paths::report(&mut builder);
     let finished =
         deleting && builder.record.incarnations.is_empty() && !unrecorded::left(&mut builder);

@@ -1,9 +1,12 @@
 //! What is promised already, and what the next node may cost.
 
+use std::time::Duration;
+
 use super::builder::PlanBuilder;
 use super::derived::active_lease;
 use super::{Input, Limits};
 use crate::api::conditions::Reason;
+use crate::api::types::Spec;
 use crate::model::chain::DEFAULT_BLOCK_MS;
 use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
@@ -15,11 +18,12 @@ const SHORTEST_BLOCK_MS: u64 = 100;
 /// Block time by which months become blocks, milliseconds: the measured one within bounds, because
 /// an endpoint may report anything.
 pub fn block_ms(inventory: &Inventory) -> u64 {
-    inventory
-        .chain
-        .value
-        .as_ref()
-        .map_or(DEFAULT_BLOCK_MS, |c| c.block_ms.clamp(SHORTEST_BLOCK_MS, DEFAULT_BLOCK_MS))
+    inventory.chain.value.as_ref().map_or(DEFAULT_BLOCK_MS, |c| bounded(c.block_ms))
+}
+
+/// A measured block time within bounds, milliseconds.
+pub fn bounded(block_ms: u64) -> u64 {
+    block_ms.clamp(SHORTEST_BLOCK_MS, DEFAULT_BLOCK_MS)
 }
 
 /// The most the cluster may cost per month.
@@ -90,6 +94,41 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
         })
         .fold(0u128, u128::saturating_add);
     PricePerBlock(sum)
+}
+
+/// Further parts of the low mark that a deposit pays for, beside all of it: one for every node, and
+/// one more shared by their numbers.
+const MARGIN: u32 = 4;
+
+/// What the escrow of a new node starts with: what the manifest says, or the smallest that pays for
+/// the low mark and a margin at the highest price that its order may take. So it is filled a first
+/// time before anybody has to hurry, and nodes that were bought together do not end together.
+pub fn deposit(input: &Input<'_>, ordinal: u32, max_price: PricePerBlock) -> Uact {
+    let least = input.inventory.chain.value.as_ref().map(|c| c.min_deposit).unwrap_or_default();
+    let Spec { budget, nodes, .. } = &input.cluster.spec;
+    let amount = budget.deposit.map_or_else(
+        || {
+            let part = budget.runway.unwrap_or(input.limits.runway).low.0 / MARGIN;
+            let spread = part * ordinal.min(*nodes) / (*nodes).max(1);
+            cost(input.inventory, max_price, part * (MARGIN + 1) + spread)
+        },
+        |own| own.0,
+    );
+    amount.max(least)
+}
+
+/// What a new node would start with if the budget were shared among all nodes.
+pub fn usual_deposit(input: &Input<'_>) -> Uact {
+    let Spec { nodes, placement, .. } = &input.cluster.spec;
+    let part = Uact(ceiling(input).0 / u64::from((*nodes).max(1)));
+    let most = placement.max_price.map_or(part, |max| part.min(max.0));
+    deposit(input, 0, PricePerBlock::from_month(most, block_ms(input.inventory)))
+}
+
+/// What so much time costs at this price, rounded up.
+pub fn cost(inventory: &Inventory, price: PricePerBlock, time: Duration) -> Uact {
+    let blocks = time.as_millis().div_ceil(u128::from(block_ms(inventory)));
+    price.of_blocks(u64::try_from(blocks).unwrap_or(u64::MAX))
 }
 
 /// What each of `count` further nodes may cost per block, or the sentence that says why none may.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{control, derived, devices, give_up, leases, money, switchover, unrecorded};
+use super::{control, derived, devices, fees, give_up, leases, money, switchover, unrecorded};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
 use crate::api::types::MIGRATE;
@@ -66,18 +66,26 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
-    let deposit = builder.spec().budget.deposit.0.max(chain.min_deposit);
-    let uncreated =
-        builder.live().iter().filter(|(_, i)| !chain.deployments.contains_key(&i.dseq)).count();
-    let needed = Uact(deposit.0.saturating_mul(u64::from(count) + uncreated as u64));
+    let share = money::share(builder.input, &builder.record, count);
+    let cap = share.as_ref().copied().unwrap_or_default();
+    let uncreated = builder.live().into_iter().map(|(_, i)| i);
+    let uncreated = uncreated.filter(|i| !chain.deployments.contains_key(&i.dseq));
+    let orders = uncreated.map(|i| (i.ordinal, i.max_price));
+    let orders: Vec<_> = orders.chain(missing.iter().map(|(n, _)| (*n, cap))).collect();
+    let needed: Uact =
+        orders.iter().map(|(n, price)| money::deposit(builder.input, *n, *price)).sum();
     if chain.balance < needed {
+        let lower = match builder.spec().budget.deposit {
+            Some(_) => "lower budget.deposit",
+            None => "lower budget.maxPerMonth, placement.maxPrice or budget.runway.low",
+        };
         builder.problem(
             Reason::WalletBalanceLow,
             format!(
-                "the wallet {} holds {} and the deposits of {} nodes need {needed}; nothing was created: fund the wallet or lower budget.deposit",
+                "the wallet {} holds {} and the deposits of {} nodes need {needed}; nothing was created: fund the wallet or {lower}",
                 builder.input.constants.owner,
                 chain.balance,
-                u64::from(count) + uncreated as u64
+                orders.len()
             ),
         );
         builder.wait(
@@ -88,7 +96,17 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         );
         return;
     }
-    let share = match money::share(builder.input, &builder.record, count) {
+    if !fees::pays_for(builder, orders.len()) {
+        // Said with everything else that fees cannot pay.
+        builder.wait(
+            format!("AKT for the fees of {} more nodes", orders.len()),
+            builder.now(),
+            None,
+            "the missing nodes are bought",
+        );
+        return;
+    }
+    let share = match share {
         Ok(share) => share,
         Err(why) => {
             builder.problem(Reason::BudgetExhausted, why);

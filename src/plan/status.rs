@@ -2,7 +2,7 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, health, money, paths, placement, settings};
+use super::{evidence, health, money, paths, placement, settings, wallet};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -187,6 +187,7 @@ fn cost(builder: &PlanBuilder<'_>) -> Cost {
         limited_by: money::limited_by(builder.input),
         in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
         spent: ours.iter().map(|d| d.escrow.spent).sum::<Uact>().to_string(),
+        deposit: money::usual_deposit(builder.input).to_string(),
     }
 }
 
@@ -240,6 +241,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
         (ConditionType::Funded, funded(builder)),
         (ConditionType::DirectPaths, paths::condition(builder)),
         (ConditionType::SettingsApplied, settings::condition(builder)),
+        (ConditionType::WalletRunway, wallet::condition(builder)),
     ]
     .into_iter()
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
@@ -326,7 +328,13 @@ fn degraded(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, Strin
 /// Every escrow pays for at least a day more.
 fn funded(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
     if let Some((reason, message)) = builder.problems.iter().find(|(r, _)| {
-        matches!(r, Reason::WalletBalanceLow | Reason::BudgetExhausted | Reason::BudgetBelowCost)
+        matches!(
+            r,
+            Reason::WalletBalanceLow
+                | Reason::BudgetExhausted
+                | Reason::BudgetBelowCost
+                | Reason::FeeBalanceLow
+        )
     }) {
         return (ConditionStatus::False, *reason, message.clone());
     }

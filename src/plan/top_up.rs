@@ -51,7 +51,7 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         told(builder, &name, &incarnation, left);
         if is_due(builder, &incarnation) {
             let target = target(builder, runway, incarnation.ordinal);
-            let needed = cost(builder, price, target.saturating_sub(left));
+            let needed = money::cost(builder.input.inventory, price, target.saturating_sub(left));
             low.push(Low { name, dseq: incarnation.dseq, needed, left });
         }
     }
@@ -150,12 +150,6 @@ fn told(
 fn target(builder: &PlanBuilder<'_>, runway: Runway, ordinal: u32) -> Duration {
     let step = runway.target.0.saturating_sub(runway.low.0) / (2 * builder.spec().nodes.max(1));
     runway.target.0 + step * ordinal
-}
-
-/// What so much time costs at this price, rounded up.
-fn cost(builder: &PlanBuilder<'_>, price: PricePerBlock, time: Duration) -> Uact {
-    let block_ms = u128::from(money::block_ms(builder.input.inventory));
-    price.of_blocks(u64::try_from(time.as_millis().div_ceil(block_ms)).unwrap_or(u64::MAX))
 }
 
 /// Days or hours, rounded down.

@@ -14,6 +14,7 @@ mod routes;
 pub mod status_cache;
 #[cfg(test)]
 mod tests;
+pub mod wallet;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;

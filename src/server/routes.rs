@@ -23,7 +23,7 @@ use super::messages::{
 };
 use super::preview;
 use super::status_cache::StatusCache;
-use super::{Validate, journal};
+use super::{Validate, journal, wallet};
 use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
@@ -58,6 +58,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1alpha1/operator", get(operator))
+        .route("/v1alpha1/wallet", get(wallet::report))
+        .route("/v1alpha1/wallet/mint", get(wallet::newest_mint).post(wallet::mint))
         .route("/v1alpha1/clusters", get(list))
         .route("/v1alpha1/clusters/{name}", get(read).put(put).delete(delete))
         .route("/v1alpha1/clusters/{name}/migrate", post(migrate))

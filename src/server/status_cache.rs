@@ -2,13 +2,15 @@
 //! reads and waits.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::wallet::WalletDesk;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
+use crate::api::wallet::WalletReport;
 
 /// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the
 /// first plan.
@@ -16,6 +18,8 @@ use crate::api::status::Endpoint;
 pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
     operator: Mutex<OperatorReport>,
+    wallet: Mutex<WalletReport>,
+    desk: OnceLock<Arc<dyn WalletDesk>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,6 +49,28 @@ impl StatusCache {
     /// Replaces it.
     pub fn publish_operator(&self, report: OperatorReport) {
         *self.operator.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// Who burns AKT when it is asked for, once there is somebody.
+    #[must_use]
+    pub fn desk(&self) -> Option<Arc<dyn WalletDesk>> {
+        self.desk.get().cloned()
+    }
+
+    /// From now on this one does, unless there is one already.
+    pub fn open_desk(&self, desk: Arc<dyn WalletDesk>) {
+        self.desk.get_or_init(|| desk);
+    }
+
+    /// The wallet, as last published.
+    #[must_use]
+    pub fn wallet(&self) -> WalletReport {
+        self.wallet.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it.
+    pub fn publish_wallet(&self, report: WalletReport) {
+        *self.wallet.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     /// The present plan; `None` before the first one.
@@ -84,7 +110,6 @@ impl StatusCache {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;

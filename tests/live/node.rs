@@ -198,6 +198,7 @@ async fn public_name(config: &Config, node: &NodeStatus) -> String {
         grpc: config.chain.grpc.clone(),
         gas_price: GasPrice(config.chain.gas_price_micro),
         fee_granter: None,
+        treasury: None,
         fee_limits: FeeLimits::USUAL,
     };
     let chain = Arc::new(ChainClient::connect(settings, wallet.clone()).unwrap());

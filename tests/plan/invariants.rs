@@ -391,6 +391,7 @@ fn what_is_reserved_is_new_and_paid_for() {
     );
     let add = |p: &mut Plan| reserved(&scene, p, |_| {});
     let mut poor = Scene::whole();
+    poor.cluster.spec.budget.deposit = Some("2act".parse().unwrap());
     poor.chain().balance = Uact(1_999_999);
     each_is_caught(&poor, &[("deposits of 2act are promised of 1.999999act", &add)]);
     let mut away = Scene::whole();
@@ -467,7 +468,9 @@ fn a_purchase_follows_its_record() {
     each_is_caught(
         &scene,
         &[
-            ("gets 3act", &|p| p.steps[0].effect = create(Uact(3_000_000))),
+            // At 30act a month 3act are three days: the low mark, without a margin.
+            ("gets 2.999999act", &|p| p.steps[0].effect = create(Uact(2_999_999))),
+            ("gets 6.001act", &|p| p.steps[0].effect = create(Uact(6_001_000))),
             (created, &|p| give_up(p, 0)),
         ],
     );

@@ -73,7 +73,7 @@ fn what_never_ran_gives_way_to_a_corrected_manifest() {
     for (what, made, gone) in rows {
         let mut scene = made();
         scene.incarnation(2).lease_terms = lease_terms(&scene.cluster.spec);
-        scene.cluster.spec.budget.deposit.0.0 += 1;
+        scene.cluster.spec.budget.deposit = Some("1act".parse().unwrap());
         assert_eq!(given_up(&scene, &scene.plan(NOW)), [], "{what}: no term of a lease");
         scene.cluster.spec.placement.max_price = Some("9act".parse().unwrap());
         let plan = scene.plan(NOW);

@@ -42,3 +42,4 @@ mod status;
 mod switchover;
 mod top_up;
 mod unrecorded;
+mod wallet;

@@ -1,11 +1,15 @@
 //! What is promised already, and what the next node may cost: the rules of `plan/money.rs`.
 
 use akash_redis::api::conditions::Reason;
+use akash_redis::api::types::Runway;
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::record::Membership;
+use akash_redis::model::step::Effect;
 use akash_redis::plan::{committed, per_month};
 
-use crate::scene::{BLOCK_MS, NOW, Scene, ago, condemned, degraded, deployment, name, price};
+use crate::scene::{
+    BLOCK_MS, NOW, Scene, THREE, ago, condemned, degraded, deployment, name, price,
+};
 
 type Edit = fn(&mut Scene);
 
@@ -167,4 +171,66 @@ fn a_bid_that_is_withdrawn_leaves_the_budget_whole() {
     assert_eq!(plan.record.incarnations[&name(2)].lease, None);
     let promised = per_month(&scene.inventory, committed(&scene.inventory, &plan.record));
     assert!(plan.record.incarnations.contains_key(&name(3)) && promised <= act(30), "{promised}");
+}
+
+/// Deposits of three new nodes, by number.
+fn deposits(edit: impl FnOnce(&mut Scene)) -> Vec<Uact> {
+    let mut scene = Scene::new(THREE);
+    edit(&mut scene);
+    scene.record = scene.plan(NOW).record;
+    let plan = scene.plan(NOW);
+    let deposit = |e: &Effect| match e {
+        Effect::CreateDeployment { incarnation, deposit } => {
+            Some((incarnation.ordinal()?, *deposit))
+        }
+        _ => None,
+    };
+    let mut all: Vec<_> = plan.steps.iter().filter_map(|s| deposit(&s.effect)).collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, deposit)| deposit).collect()
+}
+
+/// A deposit pays for the low mark and a margin at the dearest price, and nodes do not end together.
+#[test]
+fn a_deposit_is_the_smallest_that_lasts_until_the_first_top_up() {
+    // 10act a month each: a third of an ACT a day, for 3.75, 4 and 4.25 days.
+    let all = deposits(|_| {});
+    for (deposit, wanted) in all.iter().zip([1_250_000, 1_333_333, 1_416_667]) {
+        assert!(deposit.0.abs_diff(wanted) < 100, "{all:?}");
+    }
+    assert_eq!(all.len(), 3);
+    let edited: [(&str, Edit, u64); 6] = [
+        (
+            "the manifest names one",
+            |s| s.cluster.spec.budget.deposit = Some("2act".parse().unwrap()),
+            2_000_000,
+        ),
+        (
+            "a price below",
+            |s| s.cluster.spec.placement.max_price = Some("6act".parse().unwrap()),
+            750_000,
+        ),
+        ("never below the chain's", |s| s.chain().min_deposit = Uact(3_000_000), 3_000_000),
+        (
+            "nor where the manifest names less",
+            |s| {
+                s.cluster.spec.budget.deposit = Some("2act".parse().unwrap());
+                s.chain().min_deposit = Uact(3_000_000);
+            },
+            3_000_000,
+        ),
+        (
+            "a longer runway",
+            |s| {
+                let [low, target] = ["6d", "20d"].map(|t| t.parse().unwrap());
+                s.cluster.spec.budget.runway = Some(Runway { low, target });
+            },
+            2_500_000,
+        ),
+        ("shorter blocks cost as much a day", |s| s.chain().block_ms = 3_000, 1_250_000),
+    ];
+    for (what, edit, wanted) in edited {
+        let first = deposits(edit)[0].0;
+        assert!(first.abs_diff(wanted) < 100, "{what}: {first}");
+    }
 }

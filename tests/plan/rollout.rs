@@ -90,6 +90,7 @@ fn every_node_that_lacks_an_incarnation_gets_one() {
             "the wallet pays for one only",
             |s| {
                 s.cluster.spec.nodes = 5;
+                s.cluster.spec.budget.deposit = Some("2act".parse().unwrap());
                 s.chain().balance = Uact(3_999_999);
             },
             &[],
@@ -98,6 +99,7 @@ fn every_node_that_lacks_an_incarnation_gets_one() {
             "it pays for both",
             |s| {
                 s.cluster.spec.nodes = 5;
+                s.cluster.spec.budget.deposit = Some("2act".parse().unwrap());
                 s.chain().balance = Uact(4_000_000);
             },
             &[3, 4],
@@ -120,6 +122,7 @@ fn every_node_that_lacks_an_incarnation_gets_one() {
     }
     // One that was reserved and not created yet needs its deposit as well.
     let mut scene = Scene::new(THREE);
+    scene.cluster.spec.budget.deposit = Some("2act".parse().unwrap());
     scene.cluster.spec.nodes = 2;
     scene.record = scene.plan(NOW).record;
     scene.cluster.spec.nodes = 3;

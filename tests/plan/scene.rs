@@ -8,6 +8,7 @@ use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::model::chain::{
     BidView, ChainView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView, ProviderView,
 };
+use akash_redis::model::funds::Funds;
 use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
 use akash_redis::model::inventory::{Constants, IdPool, Inventory, Reading};
 use akash_redis::model::mesh::{AuthKey, BackendState, Device, MeshView};
@@ -24,7 +25,7 @@ use akash_redis::model::status_page::PageView;
 use akash_redis::model::step::{Command, Effect, NodeSettings, Quorum};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::invariants::violations;
-use akash_redis::plan::{Input, Limits, Plan, Tags, Timing, plan};
+use akash_redis::plan::{GasPrice, Input, Limits, Plan, Tags, Timing, plan};
 
 /// When the plan is made.
 pub const NOW: u64 = 1_795_000_000_000;
@@ -227,6 +228,7 @@ impl Scene {
                 global: Uact(30_000_000),
                 others: Uact(0),
                 runway: Runway::DEFAULT,
+                gas_price: GasPrice(25_000),
             },
             timing: Timing::default(),
             term: TERM,
@@ -297,6 +299,7 @@ impl Scene {
             block_ms: BLOCK_MS,
             balance: Uact(50_000_000),
             fee_balance: 1_000_000,
+            funds: Funds::default(),
             min_deposit: Uact(500_000),
             deployments: BTreeMap::new(),
             providers: (0..6).map(|n| (format!("akash1p{n}"), provider(n))).collect(),

@@ -2,6 +2,7 @@
 
 mod chain;
 mod gateway;
+mod grants;
 mod ledger;
 mod market;
 mod mesh;

@@ -80,6 +80,7 @@ impl Market {
             grpc: vec![chain.url()],
             gas_price: GasPrice(25_000),
             fee_granter: None,
+            treasury: None,
             fee_limits: FeeLimits::USUAL,
         };
         let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
@@ -353,6 +354,7 @@ async fn a_chain_of_another_name_is_not_used() {
         grpc: vec![market.chain.url()],
         gas_price: GasPrice(25_000),
         fee_granter: None,
+        treasury: None,
         fee_limits: FeeLimits::USUAL,
     };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());
@@ -381,6 +383,7 @@ async fn a_running_node_carries_a_deployment_from_create_to_close() {
         grpc: vec![uri],
         gas_price: GasPrice::USUAL,
         fee_granter: None,
+        treasury: None,
         fee_limits: FeeLimits::USUAL,
     };
     let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());

@@ -45,7 +45,7 @@ fn refused(said: &[String], path: &str, words: &str) {
 fn a_good_manifest_is_read_with_its_defaults() {
     let clusters = parse(GOOD).expect("good");
     let spec = &clusters[0].spec;
-    assert_eq!(spec.budget.deposit.to_string(), "2act");
+    assert_eq!(spec.budget.deposit, None, "it follows from price and runway");
     assert_eq!(spec.redis.config["timeout"], "300");
     assert_eq!(spec.redis.config["appendonly"], "yes");
     assert_eq!(spec.redis.config["save"], "");

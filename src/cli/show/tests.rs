@@ -31,6 +31,7 @@ fn cost_of() -> Cost {
         limited_by: "spec.budget.maxPerMonth".into(),
         in_escrow: "3.91act".into(),
         spent: "0.09act".into(),
+        deposit: "0.5act".into(),
     }
 }
 
@@ -168,4 +169,42 @@ fn spans_and_sizes_are_short() {
     {
         assert_eq!(size(bytes), text);
     }
+}
+
+#[test]
+fn the_wallet_is_shown_with_its_dates_and_its_grants() {
+    use crate::api::wallet::{GrantReport, WalletReport};
+    let grant = GrantReport {
+        granter: "akash1treasury".into(),
+        holds: "80act".into(),
+        rest: Some("50act".into()),
+        expires: Some("2027-02-24T02:00:29Z".into()),
+        problem: None,
+    };
+    let gone = GrantReport { problem: Some("has made no such grant".into()), ..grant.clone() };
+    let report = WalletReport {
+        address: "akash1me".into(),
+        read: "2026-11-26T02:00:29Z".into(),
+        act: Some("12.5act".parse().unwrap()),
+        akt: "1.25akt".into(),
+        in_escrow: Some("6act".parse().unwrap()),
+        leases: 3,
+        per_month: Some("9act".parse().unwrap()),
+        last_refill: Some("2027-01-03T10:00:00Z".into()),
+        fees_end: None,
+        treasury: Some(grant),
+        fee_grant: Some(gone),
+    };
+    let text = wallet(&report);
+    for line in [
+        "Per month:   9act for 3 leases",
+        "Last refill: 2027-01-03T10:00:00Z",
+        "Fees end:    none within five years",
+        "Treasury:    akash1treasury holds 80act; its grant: 50act left, until 2027-02-24T02:00:29Z",
+        "Fee grant:   akash1treasury has made no such grant",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let unread = wallet(&WalletReport { address: "akash1me".into(), ..WalletReport::default() });
+    assert!(unread.contains("was not read yet"), "{unread}");
 }

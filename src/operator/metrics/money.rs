@@ -13,10 +13,13 @@ use super::super::lock;
 use super::Cluster;
 use crate::api::quantity::Money as Amount;
 use crate::api::status::Cost;
+use crate::model::chain::ChainView;
+use crate::model::funds::WalletOutlook;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
 use crate::model::money::Uact;
 use crate::model::record::Record;
+use crate::model::time::UnixMs;
 
 /// Millionths in a whole.
 const MILLION: f64 = 1e6;
@@ -26,6 +29,12 @@ const MILLION: f64 = 1e6;
 struct Node {
     cluster: String,
     node: String,
+}
+
+/// Names what a grant pays for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pays {
+    pays: String,
 }
 
 type Number = Gauge<f64, AtomicU64>;
@@ -42,6 +51,12 @@ pub struct Money {
     wallet: Number,
     fees: Number,
     global: Number,
+    escrows: Number,
+    cost_of_all: Number,
+    refills: Number,
+    fees_last: Number,
+    /// What grants of other accounts leave, by what they pay for.
+    grants: Family<Pays, Number>,
 }
 
 impl Money {
@@ -81,6 +96,49 @@ impl Money {
             "The most that all clusters together may cost per month of 30 days",
             self.global.clone(),
         );
+        ours.register(
+            "wallet_escrow_act",
+            "What is left in the escrows of all clusters",
+            self.escrows.clone(),
+        );
+        ours.register(
+            "wallet_cost_act",
+            "What the leases of all clusters cost per month of 30 days",
+            self.cost_of_all.clone(),
+        );
+        ours.register(
+            "wallet_runway_seconds",
+            "For how long the wallet can fill escrows; infinite when for years",
+            self.refills.clone(),
+        );
+        ours.register(
+            "wallet_fees_runway_seconds",
+            "For how long the wallet can pay the fees of that; infinite when for years",
+            self.fees_last.clone(),
+        );
+        ours.register(
+            "wallet_grant_balance",
+            "What grants of other accounts leave: ACT for deposits, AKT for fees",
+            self.grants.clone(),
+        );
+    }
+
+    /// What the wallet pays, and until when that does.
+    pub fn outlook(&self, chain: &ChainView, outlook: &WalletOutlook) {
+        self.escrows.set(act(outlook.in_escrow));
+        self.cost_of_all.set(act(outlook.per_month));
+        let left = |end: Option<UnixMs>| {
+            end.map_or(f64::INFINITY, |end| end.since(chain.block_time).as_secs_f64())
+        };
+        self.refills.set(left(outlook.refills_end));
+        self.fees_last.set(left(outlook.fees_end));
+        let grants = [("deposits", &chain.funds.treasury), ("fees", &chain.funds.fee_grant)];
+        for (pays, grant) in grants {
+            let Some(grant) = grant else { continue };
+            let labels = Pays { pays: pays.to_owned() };
+            let rest = grant.available(chain.block_time);
+            self.grants.get_or_create(&labels).set(act(Uact(rest)));
+        }
     }
 
     /// What the operator may spend for all clusters.
@@ -150,11 +208,10 @@ fn act(amount: Uact) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
+    use crate::model::chain::{DeploymentView, EscrowView, GroupState};
     use crate::model::inventory::Reading;
     use crate::model::money::PricePerBlock;
     use crate::model::record::Incarnation;
-    use crate::model::time::UnixMs;
 
     #[test]
     fn cost_budget_and_runway_can_be_read_and_go_with_the_node_and_the_cluster() {
@@ -183,6 +240,7 @@ mod tests {
             block_ms: 6000,
             balance: Uact(0),
             fee_balance: 0,
+            funds: crate::model::funds::Funds::default(),
             min_deposit: Uact(0),
             deployments: BTreeMap::from([(7, deployment)]),
             providers: BTreeMap::new(),

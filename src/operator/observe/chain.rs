@@ -148,6 +148,7 @@ impl ChainReadings {
                 block_ms: whole.block_ms,
                 balance: whole.balance,
                 fee_balance: whole.fee_balance,
+                funds: whole.funds.clone(),
                 min_deposit: whole.min_deposit,
                 deployments,
                 providers,

@@ -22,6 +22,7 @@ use super::ports::Ports;
 use super::settings::Settings;
 use crate::chain::ChainError;
 use crate::model::chain::{ChainView, LeaseState, ProviderView};
+use crate::model::funds::WalletOutlook;
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::inventory::{IdPool, Inventory};
 use crate::model::mesh::OwnMesh;
@@ -48,6 +49,8 @@ pub struct Observer {
     tailnet: Mutex<TailnetReadings>,
     leases: LeaseReadings,
     addresses: Addresses,
+    /// How long the wallet does, by the last reading of everything.
+    wallet: Mutex<WalletOutlook>,
     /// Those that the control API says are deleted, of what stands in a record.
     deleted_devices: Mutex<BTreeSet<String>>,
     /// What the log said of last.
@@ -67,6 +70,7 @@ impl Observer {
             tailnet: Mutex::default(),
             leases,
             addresses: Addresses::default(),
+            wallet: Mutex::default(),
             deleted_devices: Mutex::default(),
             told_unrecorded: Mutex::default(),
         }
@@ -94,6 +98,10 @@ impl Observer {
         }
         if let Some(whole) = lock(&self.chain).whole() {
             self.leases.retain(whole, &index);
+            let (usual, gas_price) = (self.settings.runway, self.settings.gas_price);
+            let ours = whole.deployments.values();
+            let ours = ours.filter_map(|d| Some((d, index.runway_of(d.dseq, usual)?)));
+            *lock(&self.wallet) = crate::plan::outlook(whole, ours, gas_price);
         }
         drop(index);
         self.log_unrecorded();
@@ -142,6 +150,14 @@ impl Observer {
         lock(&self.chain).health()
     }
 
+    /// Looks at what the wallet holds and how long it does, once that was read.
+    pub fn with_wallet(&self, look: impl FnOnce(&ChainView, &WalletOutlook)) {
+        let wallet = *lock(&self.wallet);
+        if let Some(whole) = lock(&self.chain).whole() {
+            look(whole, &wallet);
+        }
+    }
+
     /// How the last reading of the tailnet ended.
     pub fn tailnet_health(&self) -> Read {
         lock(&self.tailnet).health()
@@ -179,6 +195,7 @@ impl Observer {
         let own_mesh = self.own_mesh();
         Inventory {
             chain,
+            wallet: *lock(&self.wallet),
             mesh: lock(&self.tailnet).of(name, devices(record)),
             own_mesh: OwnMesh {
                 error: own_mesh.error,

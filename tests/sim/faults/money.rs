@@ -24,7 +24,7 @@ async fn deposits_above_the_wallet() {
     // Two nodes with the least deposit can be paid.
     world
         .edit("cache", |c| {
-            c.spec.budget.deposit = "0.5act".parse().unwrap();
+            c.spec.budget.deposit = Some("0.5act".parse().unwrap());
             c.spec.nodes = 2;
         })
         .await;

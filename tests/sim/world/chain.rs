@@ -511,6 +511,7 @@ fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
         block_ms: u64::try_from(BLOCK.as_millis()).unwrap(),
         balance: Uact(u64::try_from(v.balance(owner, UACT)).unwrap()),
         fee_balance: u64::try_from(v.balance(owner, UAKT)).unwrap(),
+        funds: akash_redis::model::funds::Funds::default(),
         min_deposit: Uact(least(v.deployment_params()).unwrap_or_default()),
         providers: providers.collect(),
         deployments,

@@ -31,7 +31,7 @@ use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::money::Uact;
 use akash_redis::notify::Targets;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
-use akash_redis::plan::Timing;
+use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::Desk;
 use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
@@ -221,6 +221,7 @@ impl World {
             budget_per_cluster: Uact(50_000_000),
             budget_global: self.budget_global,
             runway: Runway::DEFAULT,
+            gas_price: GasPrice(25_000),
             timing: Timing::default(),
             tick: TICK,
         };

@@ -188,6 +188,7 @@ pub fn limited(grpc: Vec<String>, fee_limits: FeeLimits) -> ChainClient {
         grpc,
         gas_price: GasPrice::USUAL,
         fee_granter: None,
+        treasury: None,
         fee_limits,
     };
     ChainClient::connect(settings, Arc::new(wallet)).expect("endpoints")

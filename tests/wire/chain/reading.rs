@@ -322,6 +322,7 @@ async fn a_running_node_is_read() {
         grpc: vec![uri],
         gas_price: GasPrice::USUAL,
         fee_granter: None,
+        treasury: None,
         fee_limits: FeeLimits::USUAL,
     };
     let view = ChainClient::connect(settings, Arc::new(wallet))
