@@ -26,6 +26,7 @@ use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 use akash_redis::wire::cosmos::tx::v1beta1::{
     BroadcastTxRequest, BroadcastTxResponse, GetTxResponse, SimulateRequest,
 };
+use akash_redis::wire::tendermint::abci::Event;
 use prost::Message;
 use prost_types::{Any, Duration};
 
@@ -204,7 +205,9 @@ impl Replay {
         assert_eq!(hex::encode_upper(&record.data), recorded.data, "{case}");
         let gas = record.gas_used.abs_diff(u64::try_from(recorded.gas_used).unwrap());
         assert!(gas < 12_000, "{case}: gas {} against {}", record.gas_used, recorded.gas_used);
-        for event in recorded.events.iter().filter(|event| event.r#type.starts_with("akash.")) {
+        let is_fee = |event: &Event| event.attributes.iter().any(|a| a.key == "fee_payer");
+        for event in recorded.events.iter().filter(|e| e.r#type.starts_with("akash.") || is_fee(e))
+        {
             let ours = record.events.iter().find(|ours| ours.r#type == event.r#type);
             let mut ours = ours
                 .unwrap_or_else(|| panic!("{case}: no event {}", event.r#type))

@@ -205,6 +205,14 @@ fn paid(fee: &Fee) -> u128 {
         .sum()
 }
 
+/// The fee of a transaction that was admitted, and who paid it; none where it is free.
+pub(super) fn fee_taken(tx: &Decoded) -> Option<(u128, String)> {
+    let fee = tx.auth.fee.clone().unwrap_or_default();
+    let signer = tx.signers().first().map(|signer| (*signer).to_owned()).unwrap_or_default();
+    let payer = if fee.granter.is_empty() { signer } else { fee.granter.clone() };
+    Some((paid(&fee), payer)).filter(|(amount, _)| *amount > 0)
+}
+
 fn enough_fee(fee: &Fee, price_milli: u64) -> Result<(), TxError> {
     let required = (u128::from(fee.gas_limit) * u128::from(price_milli)).div_ceil(1000);
     if paid(fee) >= required {

@@ -26,6 +26,15 @@ pub(super) fn action(type_url: &str, sender: &str) -> Event {
     Event { r#type: "message".into(), attributes }
 }
 
+/// The event of a fee that was taken.
+pub(super) fn fee(uakt: u128, payer: &str) -> Event {
+    let attributes = vec![
+        attribute("fee", format!("{uakt}{}", super::amount::UAKT)),
+        attribute("fee_payer", payer.to_owned()),
+    ];
+    Event { r#type: "tx".into(), attributes }
+}
+
 /// Adds which message of its transaction an event is of.
 pub(super) fn of_message(mut event: Event, index: usize) -> Event {
     event.attributes.push(attribute("msg_index", index.to_string()));

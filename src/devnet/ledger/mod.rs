@@ -251,8 +251,11 @@ impl View {
             self.state.commit();
         }
         let limit = if mode == Mode::Deliver { decoded.gas_limit() } else { u64::MAX };
+        let fee = auth::fee_taken(&decoded).map(|(amount, payer)| event::fee(amount, &payer));
+        let mut events: Vec<_> = fee.into_iter().collect();
         match self.run_messages(&decoded, base, limit) {
-            Ok((gas_used, events)) => {
+            Ok((gas_used, more)) => {
+                events.extend(more);
                 if mode == Mode::Deliver {
                     self.state.commit();
                 }
@@ -260,7 +263,7 @@ impl View {
             }
             Err((error, gas_used)) => {
                 self.state.rollback();
-                Run { error: Some(error), gas_used, events: Vec::new(), decoded: Some(decoded) }
+                Run { error: Some(error), gas_used, events, decoded: Some(decoded) }
             }
         }
     }
