@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::codes::{self, Check};
 use super::endpoint::{Block, Node, Nodes};
-use super::{ChainError, block_time::BlockTime};
-use crate::model::chain::{SignedTx, TxOutcome};
+use super::{ChainError, block_time::BlockTime, booking};
+use crate::model::chain::{Receipt, SignedTx, TxOutcome};
 use crate::model::time::UnixMs;
 use crate::retry::{MAX_RETRY, retry};
 use crate::wire::cosmos::base::abci::v1beta1::TxResponse;
@@ -129,8 +129,10 @@ pub(super) async fn broadcast_and_confirm(
             }
             first = false;
         }
-        let found =
-            retry(MAX_RETRY, is_away, || nodes.ask(|node| look(node, tx.hash.clone()))).await?;
+        let found = retry(MAX_RETRY, is_away, || {
+            nodes.ask(|node| look(node, tx.hash.clone(), tx.bytes.clone()))
+        })
+        .await?;
         match found {
             TxLookup::End(outcome) => return Ok((outcome, true)),
             TxLookup::NotFound(block) => {
@@ -182,7 +184,7 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> BroadcastResult
         Check::Accepted | Check::LookUp => BroadcastResult::Waiting,
         Check::Later => BroadcastResult::Unknown,
         Check::Refused => BroadcastResult::Refused {
-            outcome: failed(&answer),
+            outcome: failed(&answer, None),
             certain: first && tries.load(Ordering::Relaxed) == 1,
         },
     }
@@ -190,7 +192,7 @@ async fn broadcast(nodes: &Nodes, tx: &SignedTx, first: bool) -> BroadcastResult
 
 /// Looks a transaction up. The block is read before it, from the same node: what is not found then
 /// was in no block up to that one.
-async fn look(node: Node, hash: String) -> Result<TxLookup, ChainError> {
+async fn look(node: Node, hash: String, bytes: Vec<u8>) -> Result<TxLookup, ChainError> {
     let block = node.latest().await?;
     let request = GetTxRequest { hash };
     let answer = match node.call("a transaction's end", node.txs().get_tx(request)).await {
@@ -200,16 +202,19 @@ async fn look(node: Node, hash: String) -> Result<TxLookup, ChainError> {
         }
         Err(error) => return Err(error),
     };
-    Ok(TxLookup::End(if answer.code == 0 {
-        TxOutcome::Landed { height: answer.height }
+    let (height, ok) = (answer.height, answer.code == 0);
+    let receipt = booking::receipt(height, &answer.timestamp, ok, &answer.events, &bytes);
+    Ok(TxLookup::End(if ok {
+        TxOutcome::Landed { height, receipt }
     } else {
-        failed(&answer)
+        failed(&answer, Some(receipt))
     }))
 }
 
-fn failed(answer: &TxResponse) -> TxOutcome {
+fn failed(answer: &TxResponse, receipt: Option<Receipt>) -> TxOutcome {
     let log = codes::say(&answer.codespace, answer.code, &String::from_utf8_lossy(&answer.raw_log));
-    TxOutcome::Failed { codespace: codes::shorten(&answer.codespace), code: answer.code, log }
+    let codespace = codes::shorten(&answer.codespace);
+    TxOutcome::Failed { codespace, code: answer.code, log, receipt }
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Fees {
         if !paid {
             state.offers.remove(at);
         }
-        let TxOutcome::Failed { codespace, code, log } = outcome else {
+        let TxOutcome::Failed { codespace, code, log, .. } = outcome else {
             if paid {
                 state.tries.remove(&key);
             }
@@ -212,6 +212,7 @@ impl Fees {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::chain::Receipt;
 
     const LIMITS: FeeLimits = FeeLimits { per_tx: 100, per_day: 250 };
 
@@ -220,7 +221,12 @@ mod tests {
     }
 
     fn out_of_gas() -> TxOutcome {
-        TxOutcome::Failed { codespace: "sdk".into(), code: 11, log: "out of gas".into() }
+        TxOutcome::Failed {
+            codespace: "sdk".into(),
+            code: 11,
+            log: "out of gas".into(),
+            receipt: None,
+        }
     }
 
     #[test]
@@ -293,7 +299,7 @@ mod tests {
         assert!(raises.len() < 35, "{} paid failures in a day", raises.len());
         // A success clears it.
         fees.offer(limits, &close(1), "good", 1).expect("within the day");
-        fees.ended("good", &TxOutcome::Landed { height: 1 }, true);
+        fees.ended("good", &TxOutcome::Landed { height: 1, receipt: Receipt::default() }, true);
         assert_eq!(fees.raises(&close(1)), Ok(0));
     }
 

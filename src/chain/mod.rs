@@ -1,6 +1,7 @@
 //! The Akash chain over gRPC: reading everything of one owner, signing, sending, confirming.
 
 mod block_time;
+pub mod booking;
 mod broadcast;
 mod certificates;
 pub mod client;
@@ -12,6 +13,7 @@ pub mod mint;
 mod offers;
 mod pages;
 mod read;
+pub mod statement;
 pub mod tx;
 pub mod view;
 pub mod wallet;

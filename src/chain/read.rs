@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::endpoint::{Block, Node};
+use super::statement;
 use super::view::{self, Parts};
 use super::{ChainError, codes, grants};
 use crate::model::chain::{ChainView, ProviderView};
@@ -83,6 +84,12 @@ pub(super) async fn view(
         reader.min_deposit(),
         reader.scope(scope)
     )?;
+    let mut statements = BTreeMap::new();
+    for (dseq, parts) in &parts {
+        let statement = statement::statement(parts, block.height, block.time(), block_ms)
+            .map_err(|flaw| node.invalid(format!("deployment {dseq}: {flaw}")))?;
+        statements.insert(*dseq, statement);
+    }
     let deployments = parts
         .into_iter()
         .map(|(dseq, parts)| {
@@ -110,6 +117,7 @@ pub(super) async fn view(
         min_deposit: Uact(min_deposit),
         providers: reader.providers(addresses, cache).await?,
         deployments,
+        statements,
     })
 }
 

@@ -129,23 +129,27 @@ fn escrow(
     let open_payments = open_payments.filter(|p| p.state == i32::from(EscrowStatus::Open));
     let rates =
         sum(open_payments.filter_map(|p| p.rate.as_ref()).map(|r| (&*r.denom, &*r.amount)))?;
-    let owed = rates.saturating_mul(i128::from(height.saturating_sub(state.settled_at).max(0)));
+    let open = state.state == i32::from(EscrowStatus::Open);
+    let blocks = if open { height.saturating_sub(state.settled_at).max(0) } else { 0 };
+    let owed = rates.saturating_mul(i128::from(blocks));
     let funds = sum(state.funds.iter().map(|b| (&*b.denom, &*b.amount)))?;
     let transferred = sum(state.transferred.iter().map(|c| (&*c.denom, &*c.amount)))?;
     let left = funds.saturating_sub(owed).max(0);
+    // What is owed beyond the funds is a debt, which nobody pays.
+    let used = owed.min(funds.max(0));
     let one = i128::try_from(DEC_ONE).unwrap_or(i128::MAX);
     let whole = |n: i128| Uact(u64::try_from(n).unwrap_or(u64::MAX));
     Ok(EscrowView {
-        open: state.state == i32::from(EscrowStatus::Open),
+        open,
         left: whole(left / one),
         // A part of a unit that is spent cannot be spent again: rounded up.
-        spent: whole(transferred.saturating_add(owed).max(0).saturating_add(one - 1) / one),
+        spent: whole(transferred.saturating_add(used).max(0).saturating_add(one - 1) / one),
         blocks_left: (rates > 0).then(|| u64::try_from(left / rates).unwrap_or(u64::MAX)),
     })
 }
 
 /// Sum of the uact among scaled amounts; amounts of funds may be negative.
-fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, String> {
+pub(super) fn sum<'a>(coins: impl Iterator<Item = (&'a str, &'a str)>) -> Result<i128, String> {
     coins.filter(|(denom, _)| *denom == UACT).try_fold(0i128, |sum, (_, amount)| {
         let amount: i128 =
             amount.parse().map_err(|_| format!("the amount {}", super::codes::shorten(amount)))?;
@@ -248,7 +252,7 @@ mod tests {
     fn an_account_that_ran_dry_has_nothing_left() {
         let view = escrow(Some(account(-3, 500, 100)), &[paid(500, EscrowStatus::Open)], 200)
             .expect("an account");
-        assert_eq!((view.left, view.blocks_left), (Uact(0), Some(0)));
+        assert_eq!((view.left, view.blocks_left, view.spent), (Uact(0), Some(0), Uact(500)));
     }
 
     #[test]
@@ -266,7 +270,7 @@ mod tests {
             let view = escrow(Some(account(funds, 0, 50)), &[paid(rate, EscrowStatus::Open)], 50 + blocks).expect("an account");
             let used = rate * i128::from(blocks);
             prop_assert_eq!(i128::from(view.left.0), (funds - used).max(0));
-            prop_assert_eq!(i128::from(view.spent.0), used);
+            prop_assert_eq!(i128::from(view.spent.0), used.min(funds), "never above what was paid in");
             prop_assert!(i128::from(view.blocks_left.expect("paid")) * rate <= i128::from(view.left.0));
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::books::Statement;
 use super::funds::Funds;
 use super::group::GroupSpec;
 use super::ids::LeaseId;
@@ -36,6 +37,8 @@ pub struct ChainView {
     pub deployments: BTreeMap<u64, DeploymentView>,
     /// Registered providers by address: those that bid or hold a lease of ours.
     pub providers: BTreeMap<String, ProviderView>,
+    /// The money of the same deployments, for the books.
+    pub statements: BTreeMap<u64, Statement>,
 }
 
 /// A deployment with everything below it.
@@ -118,7 +121,8 @@ pub struct EscrowView {
     pub open: bool,
     /// What is left after all that is owed at the height of the reading.
     pub left: Uact,
-    /// Taken by providers and owed to them so far.
+    /// Taken by providers so far, and theirs at the height of the reading: never more than was paid
+    /// in.
     pub spent: Uact,
     /// Blocks that the rest still pays at the present rates; `None` when nothing is being paid.
     pub blocks_left: Option<u64>,
@@ -221,6 +225,19 @@ pub struct SignedTx {
     pub timeout: UnixMs,
 }
 
+/// What a transaction cost in its block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Height of the block.
+    pub height: i64,
+    /// Time of the block; zero where the node does not say.
+    pub time: UnixMs,
+    /// The fee that was taken, in uakt.
+    pub fee: u64,
+    /// From whom; empty for the signer.
+    pub fee_payer: String,
+}
+
 /// The end of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxOutcome {
@@ -228,6 +245,8 @@ pub enum TxOutcome {
     Landed {
         /// Height of the block.
         height: i64,
+        /// What it cost there.
+        receipt: Receipt,
     },
     /// Refused, or run and failed; it will not land any more.
     Failed {
@@ -237,6 +256,8 @@ pub enum TxOutcome {
         code: u32,
         /// The chain's text, shortened, lossy UTF-8.
         log: String,
+        /// What it cost, when it is in a block.
+        receipt: Option<Receipt>,
     },
     /// Its time-out passed in block time without it landing.
     Expired,

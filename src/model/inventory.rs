@@ -6,6 +6,7 @@ use super::chain::ChainView;
 use super::funds::WalletOutlook;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::{MeshView, OwnMesh};
+use super::money::Uact;
 use super::node::NodeView;
 use super::status_page::PageView;
 use super::step::Effect;
@@ -103,6 +104,8 @@ pub struct Inventory {
     pub deleted_devices: BTreeSet<String>,
     /// Suffixes, picked at random.
     pub id_pool: IdPool,
+    /// What providers got from deployments of this cluster that its record has forgotten.
+    pub spent_before: Uact,
 }
 
 /// A lease by its provider's word.

@@ -303,6 +303,7 @@ impl Scene {
             min_deposit: Uact(500_000),
             deployments: BTreeMap::new(),
             providers: (0..6).map(|n| (format!("akash1p{n}"), provider(n))).collect(),
+            statements: BTreeMap::new(),
         };
         self.inventory.chain = Reading::fresh(view, UnixMs(NOW));
         let mesh = MeshView { all_keys: true, ..MeshView::default() };

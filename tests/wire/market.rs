@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::chain::booking;
 use akash_redis::chain::client::{ChainClient, ChainSettings, GasPrice};
 use akash_redis::chain::fees::FeeLimits;
 use akash_redis::chain::wallet::Wallet;
@@ -13,6 +14,7 @@ use akash_redis::devnet::chain::{ChainConfig, ChainHandle, serve};
 use akash_redis::devnet::ledger::Genesis;
 use akash_redis::devnet::provider::LeaseHost;
 use akash_redis::devnet::provider::market::{ProviderConfig, ProviderHandle, start};
+use akash_redis::model::books::{Account as Book, TxEntry, Window, sums};
 use akash_redis::model::chain::{
     ChainMsg, ChainView, DeploymentView, GroupState, LeaseState, TxOutcome,
 };
@@ -458,4 +460,47 @@ async fn a_chain_elsewhere_is_checked_and_its_pace_measured() {
     for bad in ["", "a b"] {
         assert!(Foreign::new(bad).is_err(), "{bad}");
     }
+}
+
+impl Market {
+    /// Sends what may fail, and books what it cost.
+    async fn booked(&self, msg: &ChainMsg, entries: &mut Vec<TxEntry>) -> bool {
+        let tx = self.client.sign(msg).await.unwrap();
+        let end = tokio::time::timeout(DEADLINE, self.client.broadcast_and_confirm(&tx));
+        let outcome = end.await.expect("settles in time").unwrap();
+        entries.extend(booking::entry(self.client.owner(), "cache", &tx, &outcome));
+        matches!(outcome, TxOutcome::Landed { .. })
+    }
+}
+
+/// Of two tries that ran out of gas one was let into a block and cost its fee, the other was not.
+#[tokio::test]
+async fn what_is_booked_is_what_left_the_wallet() {
+    let market = Market::open().await;
+    let mut entries = Vec::new();
+    assert!(market.booked(&create(31, 2), &mut entries).await);
+    market.chain.faults().tell_gas(40);
+    let update = ChainMsg::UpdateDeployment { dseq: 31, hash: [4; 32] };
+    let mut tries = 1;
+    while !market.booked(&update, &mut entries).await {
+        tries += 1;
+    }
+    market.chain.faults().tell_gas(100);
+    assert!(market.booked(&ChainMsg::Deposit { dseq: 31, amount: Uact(7) }, &mut entries).await);
+    let mut book = Book::new(31, "cache", "u", "cache-0-a");
+    let open = market.read(31).await;
+    assert!(book.take(open.statements[&31].clone(), 0));
+    assert!(market.booked(&ChainMsg::CloseDeployment { dseq: 31 }, &mut entries).await);
+    let closed = market.read(31).await;
+    assert!(book.take(closed.statements[&31].clone(), 0));
+
+    let owner = market.client.owner();
+    let left = |denom: &str| RICH - market.chain.view().balance(owner, denom);
+    let totals = sums(Some(&book), &entries, None).within(Window::ALL);
+    assert_eq!(left("uakt"), u128::from(totals.fees));
+    assert_eq!(left("uact"), 0, "nothing was leased, so all of it came back");
+    assert_eq!((totals.deposited, totals.refunded), (Uact(500_007), Uact(500_007)));
+    let failed = entries.iter().filter(|entry| !entry.ok).count();
+    assert_eq!((tries, failed), (3, 1), "{entries:?}");
+    assert!(entries.iter().all(|entry| entry.fee > 0 && entry.at.0 > 0), "{entries:?}");
 }

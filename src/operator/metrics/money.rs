@@ -15,6 +15,7 @@ use crate::api::quantity::Money as Amount;
 use crate::api::status::Cost;
 use crate::model::chain::ChainView;
 use crate::model::funds::WalletOutlook;
+use crate::model::books::Totals;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
 use crate::model::money::Uact;
@@ -57,6 +58,12 @@ pub struct Money {
     fees_last: Number,
     /// What grants of other accounts leave, by what they pay for.
     grants: Family<Pays, Number>,
+    deposited: Number,
+    paid: Number,
+    refunded: Number,
+    open: Number,
+    debt: Number,
+    burnt: Number,
 }
 
 impl Money {
@@ -121,6 +128,20 @@ impl Money {
             "What grants of other accounts leave: ACT for deposits, AKT for fees",
             self.grants.clone(),
         );
+        for (name, what, gauge) in [
+            ("books_deposited_act", "Paid into escrow since the books were begun", &self.deposited),
+            ("books_paid_act", "Paid to providers since the books were begun", &self.paid),
+            (
+                "books_refunded_act",
+                "Come back from escrow since the books were begun",
+                &self.refunded,
+            ),
+            ("books_in_escrow_act", "In escrow by the books", &self.open),
+            ("books_debt_act", "Owed to providers beyond what was paid into escrow", &self.debt),
+            ("books_fees_akt", "Fees since the books were begun", &self.burnt),
+        ] {
+            ours.register(name, what, gauge.clone());
+        }
     }
 
     /// What the wallet pays, and until when that does.
@@ -139,6 +160,16 @@ impl Money {
             let rest = grant.available(chain.block_time);
             self.grants.get_or_create(&labels).set(act(Uact(rest)));
         }
+    }
+
+    /// What the books come to since they were begun, of all clusters there ever were.
+    pub fn books(&self, totals: Totals) {
+        self.deposited.set(act(totals.deposited));
+        self.paid.set(act(totals.paid));
+        self.refunded.set(act(totals.refunded));
+        self.open.set(act(totals.open));
+        self.debt.set(act(totals.debt));
+        self.burnt.set(act(Uact(totals.fees)));
     }
 
     /// What the operator may spend for all clusters.
@@ -244,6 +275,7 @@ mod tests {
             min_deposit: Uact(0),
             deployments: BTreeMap::from([(7, deployment)]),
             providers: BTreeMap::new(),
+            statements: BTreeMap::new(),
         };
         let inventory =
             Inventory { chain: Reading::fresh(chain, UnixMs(1)), ..Inventory::default() };

@@ -138,6 +138,9 @@ impl ChainReadings {
             let dseqs: BTreeSet<_> = named.chain(recorded).copied().collect();
             let found = dseqs.into_iter().filter_map(|dseq| whole.deployments.get(&dseq));
             let deployments: BTreeMap<_, _> = found.map(|d| (d.dseq, d.clone())).collect();
+            let statements =
+                deployments.keys().filter_map(|dseq| whole.statements.get_key_value(dseq));
+            let statements = statements.map(|(dseq, s)| (*dseq, s.clone())).collect();
             let bidders = deployments.values().flat_map(|d| d.bids.iter().map(|bid| &bid.id));
             let lessors = deployments.values().flat_map(|d| d.leases.iter().map(|lease| &lease.id));
             let known = bidders.chain(lessors).filter_map(|id| whole.providers.get(&id.provider));
@@ -152,6 +155,7 @@ impl ChainReadings {
                 min_deposit: whole.min_deposit,
                 deployments,
                 providers,
+                statements,
             }
         };
         Reading {

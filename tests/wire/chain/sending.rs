@@ -143,7 +143,10 @@ async fn accepted_and_found_is_landed() {
         .tx_response
         .expect("an end")
         .height;
-    assert_eq!(outcome, TxOutcome::Landed { height });
+    let TxOutcome::Landed { height: at, receipt } = outcome else { panic!("{outcome:?}") };
+    assert_eq!((at, receipt.height, receipt.fee), (height, height, 10_000));
+    assert_eq!(receipt.fee_payer, "akash1qufa3xzrf34qvwyejkhvnc4psf49fftaw0asmh");
+    assert_eq!(receipt.time.to_string(), "2026-11-24T10:44:40Z");
 }
 
 #[tokio::test]
