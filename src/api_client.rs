@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::preview::Preview;
 use crate::api::report::{OperatorReport, PlanReport};
+use crate::api::spend::{Month, SpendReport};
 use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
 use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
@@ -198,6 +199,20 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
         let answer = self.success(request.timeout(ANSWER)).await?;
+        answer.json().await.map_err(|source| ClientError::Lost { source })
+    }
+
+    /// What was paid: for one cluster or all, in one month or ever.
+    pub async fn spend(
+        &self,
+        cluster: Option<&str>,
+        month: Option<Month>,
+    ) -> Result<SpendReport, ClientError> {
+        let cluster = cluster.map(|name| format!("cluster={name}"));
+        let query = cluster.into_iter().chain(month.map(|month| format!("month={month}")));
+        let query = query.collect::<Vec<_>>().join("&");
+        let url = format!("http://operator/v1alpha1/spend?{query}");
+        let answer = self.success(self.http.get(url).timeout(ANSWER)).await?;
         answer.json().await.map_err(|source| ClientError::Lost { source })
     }
 

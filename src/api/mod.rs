@@ -11,6 +11,7 @@ pub mod redis_settings;
 pub mod report;
 pub mod rules;
 pub mod schema;
+pub mod spend;
 pub mod status;
 pub mod types;
 pub mod validate;

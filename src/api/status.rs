@@ -140,7 +140,8 @@ pub struct Cost {
     pub limited_by: String,
     /// Held in escrow now.
     pub in_escrow: String,
-    /// Paid and owed to providers so far by the leases that run.
+    /// Paid to providers so far by all leases there ever were, those that are over too; never more
+    /// than was paid into escrow.
     pub spent: String,
     /// Paid into the escrow of a new node, at the highest price that it may cost.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -67,6 +67,9 @@ pub struct Metadata {
     /// Goes up with each change of the object; written by the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
+    /// Tells it from every other object of that name, before and after; written by the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// When the object was created; written by the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,

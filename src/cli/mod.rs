@@ -25,6 +25,7 @@ mod read;
 mod sdl;
 pub mod show;
 mod show_preview;
+mod spend;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -145,6 +146,8 @@ pub enum ClientCommand {
     /// Test whether those who are to be told outside are told.
     #[command(subcommand)]
     Notify(notify::Notify),
+    /// Show what was paid, to whom and for what, to the last unit.
+    Spend(spend::Spend),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -234,6 +237,7 @@ async fn execute(
         ClientCommand::Delete(args) => act::delete(client, args, out).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
         ClientCommand::Notify(command) => notify::run(client, command, out).await,
+        ClientCommand::Spend(args) => spend::run(client, args, out).await,
     }
 }
 

@@ -374,7 +374,7 @@ fn section(text: &mut String, title: &str, block: &str) {
 }
 
 /// A table without borders; an empty cell is a dash.
-fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)

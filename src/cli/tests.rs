@@ -25,7 +25,7 @@ use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Event, Events as _, Objects as _, Records as _};
+use crate::store::{Books as _, Event, Events as _, Objects as _, Records as _};
 
 /// Nobody is at the terminal.
 struct Script;
@@ -875,4 +875,37 @@ async fn a_test_of_notifications_fails_when_one_does_not_arrive() {
     let operator = Operator::start().await;
     let nobody = operator.run("notify test").await.unwrap();
     assert!(nobody.starts_with("nobody is told"), "{nobody}");
+}
+
+#[tokio::test]
+async fn the_books_of_a_cluster_that_is_gone_are_shown() {
+    use crate::model::books::{Account, Payer, TxEntry};
+    use crate::model::money::Uact;
+    let operator = Operator::start().await;
+    let unknown = operator.run("spend cache").await.unwrap_err();
+    assert!(unknown.contains("no RedisCluster named cache"), "{unknown}");
+    assert_eq!(operator.run("spend").await.unwrap(), "nothing was spent\n");
+    let entry = TxEntry {
+        hash: "A".into(),
+        dseq: 7,
+        cluster: "cache".into(),
+        purpose: "create".into(),
+        height: 1,
+        at: UnixMs(1_795_000_000_000),
+        ok: true,
+        fee: 5000,
+        fee_payer: Payer::Own,
+        deposit: Uact(2_000_000),
+        deposit_payer: Payer::Own,
+    };
+    operator.store.book_tx(&entry).await.unwrap();
+    operator.store.put_accounts(&[Account::new(7, "cache", "u", "cache-0-a")]).await.unwrap();
+    let csv = operator.run("spend cache -o csv --month 2026-11").await.unwrap();
+    assert!(csv.ends_with("\ncache,u,cache-0-a,7,,2000000,0,0,2000000,0,5000,false\n"), "{csv}");
+    let json = operator.run("spend -o json").await.unwrap();
+    assert!(json.contains("\"feesUakt\": 5000"), "{json}");
+    let october = operator.run("spend --month 2026-10").await.unwrap();
+    assert_eq!(october, "nothing was spent\n");
+    let parsed = Cli::try_parse_from(["akash-redis", "spend", "--month", "november"]);
+    assert!(parsed.unwrap_err().to_string().contains("write it as 2026-11"));
 }

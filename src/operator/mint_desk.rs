@@ -105,7 +105,7 @@ impl WalletDesk for Desk {
         tracing::info!(tx = %tx.hash, burn, "AKT is burnt for ACT, as was asked for");
         let (transactions, state) = (self.transactions.clone(), self.state.clone());
         let follow = async move {
-            let outcome = transactions.resume(&tx).await;
+            let outcome = transactions.resume(NO_CLUSTER, &tx).await;
             *lock(&state.last) = Last::Ended(outcome);
         };
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(follow));
@@ -136,7 +136,7 @@ impl WalletDesk for Desk {
 fn report(last: Option<TxOutcome>, newest: Option<&MintRecord>) -> MintReport {
     let of = |state, message: String| MintReport { state, message };
     match last {
-        Some(TxOutcome::Failed { codespace, code, log }) => {
+        Some(TxOutcome::Failed { codespace, code, log, .. }) => {
             return of(
                 MintState::Failed,
                 format!(
@@ -149,7 +149,7 @@ fn report(last: Option<TxOutcome>, newest: Option<&MintRecord>) -> MintReport {
                 "its transaction did not land in time and never will: nothing was burnt; ask again";
             return of(MintState::Failed, message.to_owned());
         }
-        Some(TxOutcome::Landed { height }) if newest.is_none_or(|r| r.height < height) => {
+        Some(TxOutcome::Landed { height, .. }) if newest.is_none_or(|r| r.height < height) => {
             let message = format!("it is in block {height}, and the endpoint does not show it yet");
             return of(MintState::Pending, message);
         }
@@ -174,6 +174,7 @@ fn report(last: Option<TxOutcome>, newest: Option<&MintRecord>) -> MintReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::chain::Receipt;
     use crate::model::money::Uact;
 
     fn record(height: i64, end: MintEnd) -> MintRecord {
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_newest_burn_is_told_by_transaction_and_by_ledger() {
-        let landed = |height| Some(TxOutcome::Landed { height });
+        let landed = |height| Some(TxOutcome::Landed { height, receipt: Receipt::default() });
         let minted = record(56, MintEnd::Minted(Uact(19_950_000)));
         let state = |last, newest: Option<&MintRecord>| report(last, newest).state;
         assert_eq!(state(None, None), MintState::Never);

@@ -3,6 +3,7 @@
 
 mod agent_protocol;
 mod alarms;
+mod books;
 mod check;
 mod execute;
 mod health;
@@ -36,6 +37,7 @@ use crate::notify::Targets;
 use crate::server::wallet::WalletDesk;
 use crate::server::{Desk, StatusCache};
 use crate::store::StoreError;
+use books::Bookkeeper;
 use execute::Executor;
 use health::Health;
 use index::ClusterIndex;
@@ -62,6 +64,7 @@ struct Pipeline {
     settings: Arc<Settings>,
     index: Arc<Mutex<ClusterIndex>>,
     observer: Arc<Observer>,
+    books: Arc<Bookkeeper>,
     transactions: Arc<Transactions>,
     manifests: Arc<Manifests>,
     executor: Executor,
@@ -94,8 +97,16 @@ impl Controller {
     ) -> Self {
         let settings = Arc::new(settings);
         let index: Arc<Mutex<ClusterIndex>> = Arc::default();
-        let observer = Arc::new(Observer::new(ports.clone(), settings.clone(), index.clone()));
-        let transactions = Arc::new(Transactions::new(ports.chain.clone(), ports.store.clone()));
+        let books = Arc::new(Bookkeeper::new(
+            settings.constants.owner.clone(),
+            ports.store.clone(),
+            metrics.clone(),
+            status_cache.clone(),
+        ));
+        let observer =
+            Arc::new(Observer::new(ports.clone(), settings.clone(), index.clone(), books.clone()));
+        let transactions =
+            Arc::new(Transactions::new(ports.chain.clone(), ports.store.clone(), books.clone()));
         let manifests = Arc::new(Manifests::new(ports.clone(), settings.clone()));
         let executor = Executor {
             ports: ports.clone(),
@@ -111,6 +122,7 @@ impl Controller {
             settings,
             index,
             observer,
+            books,
             transactions,
             manifests,
             executor,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::books::Bookkeeper;
 use super::execute::EffectError;
 use super::lock;
 use crate::chain::Chain;
@@ -18,6 +19,7 @@ const RESUME_PAUSE: Duration = Duration::from_secs(2);
 pub struct Transactions {
     chain: Arc<dyn Chain>,
     outbox: Arc<dyn Outbox>,
+    books: Arc<Bookkeeper>,
     /// By hash.
     pending: Mutex<BTreeMap<String, Pending>>,
     /// Deployments whose creation is about to be signed.
@@ -48,8 +50,8 @@ impl Drop for Announcement {
 
 impl Transactions {
     /// Nothing is pending yet.
-    pub fn new(chain: Arc<dyn Chain>, outbox: Arc<dyn Outbox>) -> Self {
-        Self { chain, outbox, pending: Mutex::default(), announced: Arc::default() }
+    pub fn new(chain: Arc<dyn Chain>, outbox: Arc<dyn Outbox>, books: Arc<Bookkeeper>) -> Self {
+        Self { chain, outbox, books, pending: Mutex::default(), announced: Arc::default() }
     }
 
     /// Those that an earlier process kept, pending from now on: each is to be resumed.
@@ -78,10 +80,10 @@ impl Transactions {
             Ok(outcome) => outcome,
             Err(error) => return Err(EffectError::TxPending { tx: Box::new(tx), source: error }),
         };
-        self.ended(&tx, &outcome).await;
+        self.ended(cluster, &tx, &outcome).await;
         match outcome {
             TxOutcome::Landed { .. } => Ok(()),
-            TxOutcome::Failed { codespace, code, log } => Err(EffectError::Refused(format!(
+            TxOutcome::Failed { codespace, code, log, .. } => Err(EffectError::Refused(format!(
                 "{} failed: {codespace} code {code}: {log}",
                 tx.purpose
             ))),
@@ -107,11 +109,11 @@ impl Transactions {
 
     /// Broadcasts a pending transaction until its end is known, however long that takes: until then
     /// the plan waits for it, and says so.
-    pub async fn resume(&self, tx: &SignedTx) -> TxOutcome {
+    pub async fn resume(&self, cluster: &str, tx: &SignedTx) -> TxOutcome {
         loop {
             match self.chain.broadcast_and_confirm(tx).await {
                 Ok(outcome) => {
-                    self.ended(tx, &outcome).await;
+                    self.ended(cluster, tx, &outcome).await;
                     return outcome;
                 }
                 Err(error) => tracing::warn!(
@@ -127,8 +129,13 @@ impl Transactions {
         lock(&self.pending).insert(tx.hash.clone(), Pending { dseq: tx.dseq, landed: None });
     }
 
-    async fn ended(&self, tx: &SignedTx, outcome: &TxOutcome) {
-        if let Err(error) = self.outbox.drop_tx(&tx.hash).await {
+    /// It leaves the outbox once it is booked, never before.
+    async fn ended(&self, cluster: &str, tx: &SignedTx, outcome: &TxOutcome) {
+        let mut done = self.books.book(cluster, tx, outcome).await;
+        if done.is_ok() {
+            done = self.outbox.drop_tx(&tx.hash).await;
+        }
+        if let Err(error) = done {
             tracing::warn!(
                 tx = %tx.hash, %error,
                 "a transaction whose end is known stays in the store; it is looked up again at the next start"
@@ -138,7 +145,7 @@ impl Transactions {
         match outcome {
             // No reading of deployments has to come after it.
             TxOutcome::Landed { .. } if tx.dseq == NO_DEPLOYMENT => drop(pending.remove(&tx.hash)),
-            TxOutcome::Landed { height } => {
+            TxOutcome::Landed { height, .. } => {
                 let landed = Pending { dseq: tx.dseq, landed: Some(*height) };
                 pending.insert(tx.hash.clone(), landed);
             }

@@ -35,6 +35,7 @@ impl Pipeline {
         let mut objects = self.ports.store.changes();
         let mut agents = self.ports.agents.changes();
         let (mut own_mesh, mut known_mesh) = (self.ports.own_mesh.clone(), OwnMesh::default());
+        self.books.load().await?;
         self.look_at_all().await?;
         self.take_over_transactions().await?;
         let mut tick = interval(self.settings.tick);
@@ -77,6 +78,7 @@ impl Pipeline {
         let height = inventory.chain.value.as_ref().map_or(0, |chain| chain.height);
         let dseqs = record.incarnations.values().map(|i| i.dseq).collect();
         inventory.pending = self.transactions.pending(&dseqs, height);
+        inventory.spent_before = self.books.spent_before(stored);
         inventory
     }
 
@@ -89,6 +91,7 @@ impl Pipeline {
         plan: &Plan,
     ) -> Result<ControlFlow<(), bool>, StoreError> {
         let name = &stored.cluster.metadata.name;
+        self.books.close(&stored.record, &plan.record, inventory.chain.value.as_ref()).await?;
         let events = self.publisher.events(name, plan);
         let written = match reconcile::commit(&*self.ports.store, stored, plan, &events).await {
             Ok(written) => written,
@@ -102,6 +105,7 @@ impl Pipeline {
             publish::log(&events);
             self.queue.add(name.clone());
         }
+        self.books.open(stored, &plan.record).await?;
         let committed = plan::committed(inventory, &plan.record);
         {
             let mut index = lock(&self.index);
@@ -161,7 +165,7 @@ impl Pipeline {
     pub(super) fn resume(self: &Arc<Self>, name: String, tx: SignedTx) {
         let this = self.clone();
         self.task(async move {
-            this.transactions.resume(&tx).await;
+            this.transactions.resume(&name, &tx).await;
             if tx.dseq == NO_DEPLOYMENT {
                 return;
             }

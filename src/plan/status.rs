@@ -178,6 +178,12 @@ fn cost(builder: &PlanBuilder<'_>) -> Cost {
                 .filter(|d| d.active)
                 .collect()
         });
+    // Closed ones too: by the record that the inventory was taken under, because what it had
+    // forgotten by then is in the books.
+    let chain = builder.input.inventory.chain.value.as_ref();
+    let recorded = builder.input.record.incarnations.values();
+    let known = recorded.filter_map(|i| chain?.deployments.get(&i.dseq));
+    let spent: Uact = known.map(|d| d.escrow.spent).sum();
     let rate = PricePerBlock(
         ours.iter().filter_map(|d| derived::active_lease(d)).map(|l| l.price.0).sum(),
     );
@@ -186,7 +192,7 @@ fn cost(builder: &PlanBuilder<'_>) -> Cost {
         max_per_month: money::ceiling(builder.input).to_string(),
         limited_by: money::limited_by(builder.input),
         in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
-        spent: ours.iter().map(|d| d.escrow.spent).sum::<Uact>().to_string(),
+        spent: (spent + builder.input.inventory.spent_before).to_string(),
         deposit: money::usual_deposit(builder.input).to_string(),
     }
 }

@@ -11,6 +11,7 @@ pub mod messages;
 pub mod metrics_listener;
 mod preview;
 mod routes;
+mod spend;
 pub mod status_cache;
 #[cfg(test)]
 mod tests;

@@ -76,6 +76,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
         .route("/v1alpha1/preview", post(preview::preview))
         .route("/v1alpha1/notifications/test", post(preview::test_notifications))
+        .route("/v1alpha1/spend", get(super::spend::spend))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -106,7 +107,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 async fn metrics(State(app): State<App>) -> Result<Response, Refusal> {
     encode(&app.registry)

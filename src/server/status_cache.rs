@@ -11,6 +11,7 @@ use super::wallet::WalletDesk;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 use crate::api::wallet::WalletReport;
+use crate::model::books::Head;
 
 /// The present plan and endpoint of every cluster. In memory: after a restart it is empty until the
 /// first plan.
@@ -20,6 +21,7 @@ pub struct StatusCache {
     operator: Mutex<OperatorReport>,
     wallet: Mutex<WalletReport>,
     desk: OnceLock<Arc<dyn WalletDesk>>,
+    head: Mutex<Option<Head>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +73,20 @@ impl StatusCache {
     /// Replaces it.
     pub fn publish_wallet(&self, report: WalletReport) {
         *self.wallet.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// How far the chain was when it was last read; `None` before that.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is that far at least.
+    pub fn publish_head(&self, head: Head) {
+        let mut known = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|known| known.height < head.height) {
+            *known = Some(head);
+        }
     }
 
     /// The present plan; `None` before the first one.

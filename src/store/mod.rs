@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use crate::api::status::Status;
 use crate::api::types::RedisCluster;
 use crate::changes::Changes;
+use crate::model::books::{Account, TxEntry};
 use crate::model::chain::SignedTx;
 use crate::model::record::Record;
 use crate::model::time::UnixMs;
@@ -242,6 +243,22 @@ pub trait Events: Send + Sync {
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError>;
 }
 
+/// What was paid, by whom, to whom. It stays when its cluster is gone. See [`crate::model::books`].
+#[async_trait]
+pub trait Books: Send + Sync {
+    /// Books a transaction that is in a block: once, whoever books it again.
+    async fn book_tx(&self, entry: &TxEntry) -> Result<(), StoreError>;
+
+    /// Creates or replaces the accounts of these deployments.
+    async fn put_accounts(&self, accounts: &[Account]) -> Result<(), StoreError>;
+
+    /// The accounts of all deployments there ever were, by dseq.
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+
+    /// All transactions that were booked, in the order of their blocks.
+    async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError>;
+}
+
 /// Which operator process may write.
 #[async_trait]
 pub trait Leadership: Send + Sync {
@@ -301,9 +318,9 @@ pub trait Notices: Send + Sync {
 }
 
 /// A home for all of it.
-pub trait Store: Objects + Records + Outbox + Events + Leadership + Notices {}
+pub trait Store: Objects + Records + Outbox + Events + Leadership + Notices + Books {}
 
-impl<T: Objects + Records + Outbox + Events + Leadership + Notices> Store for T {}
+impl<T: Objects + Records + Outbox + Events + Leadership + Notices + Books> Store for T {}
 
 #[cfg(test)]
 mod tests {

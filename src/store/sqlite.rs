@@ -4,6 +4,7 @@
 //! The file is locked against a second operator for as long as the store lives, and the operator's
 //! own writes are refused once a later operator raised the term.
 
+mod books;
 mod notices;
 mod rows;
 mod schema;
@@ -357,8 +358,8 @@ fn write_desired(
 ) -> Result<(), StoreError> {
     let version = rows::count_up(tx, "resource_version")?;
     tx.execute(
-        "INSERT INTO object (name, labels, annotations, spec, generation, resource_version, created, record, record_version)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)
+        "INSERT INTO object (name, labels, annotations, spec, generation, resource_version, created, record, record_version, uid)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, lower(hex(randomblob(16))))
          ON CONFLICT (name) DO UPDATE SET labels = ?2, annotations = ?3, spec = ?4, generation = ?5, resource_version = ?6",
         params![
             wanted.metadata.name,

@@ -402,6 +402,9 @@ fn what_it_costs_is_the_sum_of_what_is_leased() {
         s.deployment(2).active = false;
     });
     assert_eq!(closed.status.cost.per_month, "6act");
+    assert_eq!(closed.status.cost.spent, "1.5act", "what was paid stays paid");
+    let forgotten = planned(|s| s.inventory.spent_before = Uact(2_000_000));
+    assert_eq!(forgotten.status.cost.spent, "3.5act", "nodes that are gone cost what they cost");
     let strangers = planned(|s| drop(s.chain().deployments.insert(7, deployment(&name(7), 7))));
     assert_eq!(strangers.status.cost.in_escrow, "4.5act");
 }

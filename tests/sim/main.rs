@@ -1,6 +1,7 @@
 //! What holds without any peer: pure parts, simulated worlds, the shape of the source.
 
 mod arrows;
+mod books;
 mod candidates;
 mod cold_start;
 mod docs;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use akash_redis::api::status::Status;
 use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::Change;
+use akash_redis::model::books::{Account, Payer, Payment, Scaled, Seen, Statement, TxEntry};
 use akash_redis::model::chain::SignedTx;
+use akash_redis::model::money::Uact;
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::sqlite::SqliteStore;
@@ -345,5 +347,62 @@ async fn a_queue_stays_within_its_bounds_and_others_are_left_alone() {
         assert_eq!(store.keep_targets(&["a".to_owned()]).await.unwrap(), 10);
         assert!(waiting(&store, "b").await.is_empty());
         assert_eq!(waiting(&store, "a").await, ["7", "8", "9"]);
+    }
+}
+
+fn booked(hash: &str, height: i64) -> TxEntry {
+    TxEntry {
+        hash: hash.into(),
+        dseq: 7,
+        cluster: "cache".into(),
+        purpose: "create".into(),
+        height,
+        at: UnixMs(5),
+        ok: true,
+        fee: 5000,
+        fee_payer: Payer::Treasury,
+        deposit: Uact(2),
+        deposit_payer: Payer::Own,
+    }
+}
+
+#[tokio::test]
+async fn books_hold_each_entry_once_and_outlive_their_cluster() {
+    for [store, another] in homes() {
+        store.take_over().await.unwrap();
+        store.apply(cluster("cache", 3)).await.unwrap();
+        for entry in [booked("B", 9), booked("A", 9), booked("C", 3), booked("B", 9)] {
+            store.book_tx(&entry).await.unwrap();
+        }
+        let mut account = Account::new(7, "cache", "u", "cache-0-a");
+        store.put_accounts(&[account.clone(), Account::new(3, "cache", "u", "x")]).await.unwrap();
+        let payment = Payment { rate: Scaled(i128::MAX), owed: Scaled(-1), ..Payment::default() };
+        account.statement =
+            Some(Statement { funds: Scaled(-7), payments: vec![payment], ..Statement::default() });
+        account.seen = Some(Seen { depositors: [(5, true)].into(), ..Seen::default() });
+        store.put_accounts(std::slice::from_ref(&account)).await.unwrap();
+        store.put_accounts(&[]).await.unwrap();
+        store.remove("cache").await.unwrap();
+        let hashes = [booked("C", 3), booked("A", 9), booked("B", 9)];
+        assert_eq!(store.booked_txs().await.unwrap(), hashes, "in the order of their blocks");
+        let accounts = [Account::new(3, "cache", "u", "x"), account];
+        assert_eq!(store.accounts().await.unwrap(), accounts);
+        another.take_over().await.unwrap();
+        assert!(store.book_tx(&booked("D", 1)).await.is_err(), "a later operator keeps them");
+        assert!(store.put_accounts(&accounts).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_object_keeps_its_uid_and_the_next_of_its_name_has_another() {
+    for [store, _] in homes() {
+        let uid = async |nodes| {
+            store.apply(cluster("cache", nodes)).await.unwrap().cluster.metadata.uid.unwrap()
+        };
+        let first = uid(3).await;
+        assert!(!first.is_empty());
+        assert_eq!(uid(5).await, first);
+        store.remove("cache").await.unwrap();
+        assert_ne!(uid(3).await, first);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 pub use chain::News;
 
+use super::books::Bookkeeper;
 use super::execute::EffectError;
 use super::health::{Balances, Read};
 use super::index::ClusterIndex;
@@ -45,6 +46,7 @@ pub struct Observer {
     ports: Ports,
     settings: Arc<Settings>,
     index: Arc<Mutex<ClusterIndex>>,
+    books: Arc<Bookkeeper>,
     chain: Mutex<ChainReadings>,
     tailnet: Mutex<TailnetReadings>,
     leases: LeaseReadings,
@@ -59,13 +61,19 @@ pub struct Observer {
 
 impl Observer {
     /// Nothing was read yet.
-    pub fn new(ports: Ports, settings: Arc<Settings>, index: Arc<Mutex<ClusterIndex>>) -> Self {
+    pub fn new(
+        ports: Ports,
+        settings: Arc<Settings>,
+        index: Arc<Mutex<ClusterIndex>>,
+        books: Arc<Bookkeeper>,
+    ) -> Self {
         let installation = settings.constants.installation.clone();
         let leases = LeaseReadings::new(settings.root.clone(), installation);
         Self {
             ports,
             settings,
             index,
+            books,
             chain: Mutex::default(),
             tailnet: Mutex::default(),
             leases,
@@ -79,13 +87,15 @@ impl Observer {
     /// Reads the chain for all clusters, and asks the providers about the leases whose node does
     /// not speak for itself.
     pub async fn read_chain(&self) -> News {
-        let (known, silent) = {
+        let (mut known, silent): (BTreeSet<u64>, _) = {
             let index = lock(&self.index);
             let silent = index.incarnations().filter(|(_, name)| self.is_silent(name));
             (index.dseqs(), silent.map(|(dseq, _)| dseq).collect())
         };
+        known.extend(self.books.unfinished());
         let began = self.now();
         let result = self.ports.chain.read(&known).await;
+        self.book(&result).await;
         // The answers are there before the chain that they belong to: a lease that nobody was asked
         // about looks as if it had no manifest yet.
         let heard = self.read_leases(&result, &silent).await;
@@ -117,6 +127,15 @@ impl Observer {
         let result = self.ports.chain.read_deployments(&known).await;
         self.read_leases(&result, dseqs).await;
         lock(&self.chain).take_cluster(cluster, result, [began, self.now()]);
+    }
+
+    /// What a whole reading says of money. The store that cannot be written now is written with the
+    /// next one.
+    async fn book(&self, read: &Result<ChainView, ChainError>) {
+        let Ok(view) = read else { return };
+        if let Err(error) = self.books.take(view).await {
+            tracing::warn!(%error, "what the chain says of escrows could not be booked");
+        }
     }
 
     async fn read_leases(

@@ -45,9 +45,10 @@ pub(super) struct ObjectRow {
     deleted: Option<String>,
     record: String,
     record_version: i64,
+    uid: String,
 }
 
-const OBJECT: &str = "SELECT name, labels, annotations, spec, status, generation, resource_version, created, deleted, record, record_version FROM object";
+const OBJECT: &str = "SELECT name, labels, annotations, spec, status, generation, resource_version, created, deleted, record, record_version, uid FROM object";
 
 impl ObjectRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -63,6 +64,7 @@ impl ObjectRow {
             deleted: row.get(8)?,
             record: row.get(9)?,
             record_version: row.get(10)?,
+            uid: row.get(11)?,
         })
     }
 
@@ -72,6 +74,7 @@ impl ObjectRow {
             annotations: read_json(&self.annotations, "annotations", &self.name)?,
             generation: Some(unsigned(self.generation)),
             resource_version: Some(self.resource_version.to_string()),
+            uid: Some(self.uid),
             creation_timestamp: Some(self.created),
             deletion_timestamp: self.deleted,
             name: self.name.clone(),

@@ -62,6 +62,12 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE INDEX notice_by_target ON notice (target, number);
     CREATE TABLE told (cluster TEXT PRIMARY KEY, reasons TEXT NOT NULL) STRICT;
 ",
+    "
+    ALTER TABLE object ADD COLUMN uid TEXT NOT NULL DEFAULT '';
+    UPDATE object SET uid = lower(hex(randomblob(16)));
+    CREATE TABLE book_account (dseq INTEGER PRIMARY KEY, account TEXT NOT NULL) STRICT;
+    CREATE TABLE book_tx (hash TEXT PRIMARY KEY, dseq INTEGER NOT NULL, entry TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::Books as _;
 
 fn cluster(name: &str, nodes: u32) -> RedisCluster {
     serde_json::from_value(serde_json::json!({
@@ -181,4 +182,27 @@ fn an_upgrade_leaves_a_copy_and_a_later_file_is_refused() {
     assert_eq!(n(&connection), 2, "a migration that fails changes nothing");
     let later = schema::migrate(&mut connection, Some(&path), &[first]).unwrap_err();
     assert!(later.to_string().contains("later release"), "{later}");
+}
+
+#[tokio::test]
+async fn an_object_of_an_earlier_release_gets_a_uid_and_empty_books() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("store.db");
+    let mut old = Connection::open(&path).unwrap();
+    schema::migrate(&mut old, Some(&path), &schema::MIGRATIONS[..3]).unwrap();
+    let spec = serde_json::to_string(&cluster("cache", 3).spec).unwrap();
+    for name in ["a", "b"] {
+        let row = params![name, spec];
+        old.execute(
+            "INSERT INTO object VALUES (?1, '{}', '{}', ?2, NULL, 1, 1, 'x', NULL, '{}', 0)",
+            row,
+        )
+        .unwrap();
+    }
+    drop(old);
+    let store = SqliteStore::open(&path).unwrap();
+    let uids: Vec<_> =
+        store.list().await.unwrap().into_iter().map(|s| s.cluster.metadata.uid.unwrap()).collect();
+    assert!(uids[0].len() == 32 && uids[0] != uids[1], "{uids:?}");
+    assert_eq!(store.accounts().await.unwrap(), []);
 }

@@ -173,6 +173,7 @@ pub async fn walk(seed: u64) -> Vec<String> {
     world.assert_nothing_left();
     watcher.abort();
     world.kill_operator().await;
+    world.assert_books_close().await;
     let lines = world.fuse.trace.lines();
     let count = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
     println!(

@@ -5,16 +5,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use akash_redis::chain::booking;
 use akash_redis::chain::client::GasPrice;
 use akash_redis::chain::fees;
+use akash_redis::chain::statement::statement;
 use akash_redis::chain::tx::{self, FeeOffer};
 use akash_redis::chain::view::{self, Parts};
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::timestamp;
 use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, ONE, TxError, UACT, UAKT, View};
+use akash_redis::model::books::{Account, Head, Payer, TxEntry, sums};
 use akash_redis::model::chain::{
-    ChainMsg, ChainView, ProviderOffer, ProviderView, SignedTx, TxOutcome,
+    ChainMsg, ChainView, ProviderOffer, ProviderView, Receipt, SignedTx, TxOutcome,
 };
 use akash_redis::model::money::Uact;
 use akash_redis::model::time::UnixMs;
@@ -209,6 +212,61 @@ impl SimChain {
         let tx = providers::end_lease(state.ledger.view(), dseq, &mut state.signed)
             .expect("an active lease");
         state.ledger.submit(&tx).unwrap();
+    }
+
+    /// The provider of a deployment takes out what it earned, in the next block.
+    pub fn withdraw(&self, dseq: u64) {
+        let state = &mut *self.state.lock().unwrap();
+        if let Some(tx) = providers::withdraw(state.ledger.view(), dseq, &mut state.signed) {
+            // A second transaction of the same moment is refused.
+            let _ = state.ledger.submit(&tx);
+        }
+    }
+
+    /// Somebody who has that much pays into the escrow of a deployment, in the next block.
+    pub fn deposit_of_another(&self, dseq: u64, uact: u64) {
+        let state = &mut *self.state.lock().unwrap();
+        let (view, signed) = (state.ledger.view(), &mut state.signed);
+        if let Some(tx) = providers::deposit(view, WALLET.address(), dseq, uact, signed) {
+            let _ = state.ledger.submit(&tx);
+        }
+    }
+
+    /// The books are what the ledger shows, to the last unit: of the wallet in both coins, and of
+    /// what providers got, which they may have paid into other escrows.
+    pub fn audit(&self, accounts: &[Account], txs: &[TxEntry], head: Head, seed: u64) {
+        let (mut own, mut fees, mut others, mut paid) = (0i128, 0u128, 0i128, 0i128);
+        let mut open = 0i128;
+        for account in accounts {
+            let of: Vec<_> = txs.iter().filter(|tx| tx.dseq == account.dseq).cloned().collect();
+            let sums = sums(Some(account), &of, Some(head));
+            for deposit in &sums.deposits {
+                let sum = if deposit.payer == Payer::Own { &mut own } else { &mut others };
+                *sum += i128::from(deposit.amount.0);
+            }
+            for refund in &sums.refunds {
+                let sum = if refund.payer == Payer::Own { &mut own } else { &mut others };
+                *sum -= i128::from(refund.amount.0);
+            }
+            paid += sums.paid.iter().map(|to| i128::from(to.amount.0)).sum::<i128>();
+            open += i128::from(sums.open.0);
+            fees += sums.fees.iter().map(|fee| u128::from(fee.uakt)).sum::<u128>();
+        }
+        let signed = |n: u128| i128::try_from(n).unwrap();
+        assert_eq!(
+            signed(self.wallet_before) - signed(self.wallet()),
+            own,
+            "seed {seed}: what the wallet lacks is what it paid in and did not get back"
+        );
+        let burnt = self.see(|v| RICH - v.balance(WALLET.address(), UAKT));
+        assert_eq!(burnt, fees, "seed {seed}: fees");
+        let earned: u128 = self.see(|v| ALL.iter().map(|p| v.balance(p.address(), UACT)).sum());
+        // What a lease earned lies in the pot until its provider takes it.
+        assert_eq!(
+            signed(earned) + signed(self.in_escrow()) + others,
+            paid + open,
+            "seed {seed}: what was paid and what is left"
+        );
     }
 
     pub fn leased(&self, dseq: u64) -> bool {
@@ -412,7 +470,7 @@ impl SimChain {
                 None
             }
             Err(_) if state.taken.contains(&tx.hash) => None,
-            Err(error) => Some(failed(&error)),
+            Err(error) => Some(failed(&error, None)),
         }
     }
 
@@ -423,10 +481,16 @@ impl SimChain {
         let block = state.shown(behind).block();
         match state.ledger.tx(&tx.hash).filter(|record| record.block.height <= block.height) {
             None => Err(UnixMs(block.time_ns / 1_000_000)),
-            Some(record) => Ok(match &record.error {
-                None => TxOutcome::Landed { height: i64::try_from(record.block.height).unwrap() },
-                Some(error) => failed(error),
-            }),
+            Some(record) => {
+                let (height, ok) =
+                    (i64::try_from(record.block.height).unwrap(), record.error.is_none());
+                let at = UnixMs(record.block.time_ns / 1_000_000).to_string();
+                let receipt = booking::receipt(height, &at, ok, &record.events, &tx.bytes);
+                Ok(match &record.error {
+                    None => TxOutcome::Landed { height, receipt },
+                    Some(error) => failed(error, Some(receipt)),
+                })
+            }
         }
     }
 }
@@ -435,8 +499,9 @@ fn away(why: &'static str) -> ChainError {
     ChainError::Away { endpoint: "http://chain.test".to_owned(), source: why.into() }
 }
 
-fn failed(error: &TxError) -> TxOutcome {
-    TxOutcome::Failed { codespace: error.codespace.to_owned(), code: error.code, log: text(error) }
+fn failed(error: &TxError, receipt: Option<Receipt>) -> TxOutcome {
+    let codespace = error.codespace.to_owned();
+    TxOutcome::Failed { codespace, code: error.code, log: text(error), receipt }
 }
 
 fn text(error: &TxError) -> String {
@@ -491,7 +556,13 @@ fn parts(v: &View, owner: &str, known: &BTreeSet<u64>) -> BTreeMap<u64, Parts> {
 
 fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
     let height = i64::try_from(v.block().height).unwrap();
-    let deployments = parts(v, owner, known)
+    let (at, parts) = (UnixMs(v.block().time_ns / 1_000_000), parts(v, owner, known));
+    let block_ms = u64::try_from(BLOCK.as_millis()).unwrap();
+    let statements = parts
+        .iter()
+        .map(|(dseq, parts)| (*dseq, statement(parts, height, at, block_ms).unwrap()))
+        .collect();
+    let deployments = parts
         .into_iter()
         .map(|(dseq, parts)| (dseq, view::deployment(parts, height).unwrap()))
         .collect();
@@ -507,14 +578,15 @@ fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
     };
     ChainView {
         height,
-        block_time: UnixMs(v.block().time_ns / 1_000_000),
-        block_ms: u64::try_from(BLOCK.as_millis()).unwrap(),
+        block_time: at,
+        block_ms,
         balance: Uact(u64::try_from(v.balance(owner, UACT)).unwrap()),
         fee_balance: u64::try_from(v.balance(owner, UAKT)).unwrap(),
         funds: akash_redis::model::funds::Funds::default(),
         min_deposit: Uact(least(v.deployment_params()).unwrap_or_default()),
         providers: providers.collect(),
         deployments,
+        statements,
     }
 }
 
@@ -543,6 +615,7 @@ impl Chain for SimChain {
     async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         let mut view = self.look_at(dseqs).await?;
         view.deployments.retain(|dseq, _| dseqs.contains(dseq));
+        view.statements.retain(|dseq, _| dseqs.contains(dseq));
         Ok(view)
     }
 

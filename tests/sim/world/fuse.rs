@@ -15,6 +15,8 @@ pub struct Fuse {
     pub trace: Trace,
     calls: AtomicU64,
     at: Mutex<Option<u64>>,
+    /// Words of a call, and whether it has had its effect by then.
+    on: Mutex<Option<(String, bool)>>,
     blown: Notify,
 }
 
@@ -24,6 +26,7 @@ impl Fuse {
             trace: Trace::new(clock),
             calls: AtomicU64::default(),
             at: Mutex::default(),
+            on: Mutex::default(),
             blown: Notify::default(),
         }
     }
@@ -32,6 +35,11 @@ impl Fuse {
     /// happened).
     pub fn set(&self, calls_from_now: u64) {
         *self.at.lock().unwrap() = Some(self.calls.load(Ordering::SeqCst) + calls_from_now);
+    }
+
+    /// The operator dies at the next call with these words: before or after it happened.
+    pub fn set_on(&self, words: &str, after: bool) {
+        *self.on.lock().unwrap() = Some((words.to_owned(), after));
     }
 
     /// Calls so far.
@@ -46,21 +54,31 @@ impl Fuse {
 
     /// A call begins.
     pub async fn before(&self, call: impl Display) {
-        self.trace.add(&call.to_string());
-        self.tick().await;
+        let call = call.to_string();
+        self.trace.add(&call);
+        self.tick(self.is_on(&call, false)).await;
     }
 
     /// A call has had its effect, its answer is on its way.
     pub async fn after(&self, call: impl Display, answer: impl Debug) {
         self.trace.add(&format!("{call}: {answer:?}"));
-        self.tick().await;
+        self.tick(self.is_on(&call.to_string(), true)).await;
     }
 
-    async fn tick(&self) {
+    fn is_on(&self, call: &str, after: bool) -> bool {
+        let mut on = self.on.lock().unwrap();
+        let is = on.as_ref().is_some_and(|(words, at)| call.starts_with(words) && *at == after);
+        if is {
+            *on = None;
+        }
+        is
+    }
+
+    async fn tick(&self, named: bool) {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         let blows = {
             let mut at = self.at.lock().unwrap();
-            let blows = at.is_some_and(|at| call >= at);
+            let blows = named || at.is_some_and(|at| call >= at);
             if blows {
                 *at = None;
             }

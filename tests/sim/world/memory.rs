@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use akash_redis::api::status::Status;
 use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::{Changes, Notifier};
+use akash_redis::model::books::{Account, TxEntry};
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
-    EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Notice, Notices, Objects, Outbox,
-    REPEATED, Records, StoreError, Stored, TellRule, Trimmed, next_term,
+    Books, EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Notice, Notices, Objects,
+    Outbox, REPEATED, Records, StoreError, Stored, TellRule, Trimmed, next_term,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -36,6 +37,9 @@ struct State {
     /// Notices so far.
     numbers: u64,
     told: BTreeMap<String, BTreeSet<String>>,
+    accounts: BTreeMap<u64, Account>,
+    /// By height and hash.
+    booked: BTreeMap<(i64, String), TxEntry>,
 }
 
 struct Shared {
@@ -130,6 +134,7 @@ impl State {
             let mut cluster = wanted.clone();
             cluster.status = None;
             cluster.metadata.generation = Some(1);
+            cluster.metadata.uid = Some(format!("uid-{}", self.resource_version));
             cluster.metadata.creation_timestamp = Some(created);
             cluster.metadata.deletion_timestamp = None;
             Stored { cluster, record: Record::default(), record_version: 0 }
@@ -312,6 +317,32 @@ impl Events for MemoryStore {
 
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
         Ok(self.state().events.get(cluster).cloned().unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Books for MemoryStore {
+    async fn book_tx(&self, entry: &TxEntry) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            let key = (entry.height, entry.hash.clone());
+            state.booked.entry(key).or_insert_with(|| kept(entry));
+            Ok(())
+        })
+    }
+
+    async fn put_accounts(&self, accounts: &[Account]) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            state.accounts.extend(accounts.iter().map(|account| (account.dseq, kept(account))));
+            Ok(())
+        })
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        Ok(self.state().accounts.values().cloned().collect())
+    }
+
+    async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError> {
+        Ok(self.state().booked.values().cloned().collect())
     }
 }
 

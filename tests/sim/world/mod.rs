@@ -25,6 +25,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::{ConditionStatus, ConditionType};
 use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::chain::Chain;
+use akash_redis::model::books::Head;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::mesh::OwnMesh;
@@ -34,7 +35,7 @@ use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::Desk;
-use akash_redis::store::{Events as _, Leadership as _, Objects as _, Stored};
+use akash_redis::store::{Books as _, Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::watch;
@@ -356,6 +357,14 @@ impl World {
         assert_eq!(self.chain.in_escrow(), 0, "seed {seed}: coins are left in escrow");
         self.chain.assert_coins_are_conserved(seed);
         self.assert_one_writer();
+    }
+
+    /// The operator's books are what the ledger shows, to the last unit. For a moment in which
+    /// nothing is under way and nothing is leased.
+    pub async fn assert_books_close(&self) {
+        let (accounts, txs) =
+            (self.store.accounts().await.unwrap(), self.store.booked_txs().await.unwrap());
+        self.chain.audit(&accounts, &txs, Head::default(), self.seed);
     }
 
     /// No split brain, and nothing that the witness forbids.

@@ -10,10 +10,14 @@ use akash_redis::model::ids::LeaseId;
 use akash_redis::wire::akash::base::attributes::v1::Attribute;
 use akash_redis::wire::akash::base::deposit::v1::{Deposit, Source};
 use akash_redis::wire::akash::deployment::v1beta4::GroupSpec;
+use akash_redis::wire::akash::escrow::id::v1::{Account as EscrowId, Scope};
+use akash_redis::wire::akash::escrow::v1::MsgAccountDeposit;
 use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
 use akash_redis::wire::akash::market::v1::{BidId, LeaseClosedReason, OrderId};
 use akash_redis::wire::akash::market::v1beta5::order::State as OrderState;
-use akash_redis::wire::akash::market::v1beta5::{MsgCloseBid, MsgCreateBid, Order as MarketOrder};
+use akash_redis::wire::akash::market::v1beta5::{
+    MsgCloseBid, MsgCreateBid, MsgWithdrawLease, Order as MarketOrder,
+};
 use akash_redis::wire::akash::provider::v1beta4::MsgCreateProvider;
 use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
 use prost_types::Any;
@@ -121,6 +125,36 @@ pub fn end_lease(view: &View, dseq: u64, signed: &mut u64) -> Option<Vec<u8>> {
     let lease =
         LeaseId { owner: id.owner, dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider };
     Some(close_bid(view, &lease, LeaseClosedReason::Unstable, signed))
+}
+
+/// The transaction by which a provider takes out what its lease of a deployment earned, which shows
+/// whether the escrow is dry.
+pub fn withdraw(view: &View, dseq: u64, signed: &mut u64) -> Option<Vec<u8>> {
+    let lease = view.leases().find(|l| {
+        l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
+    })?;
+    let id = lease.id.clone()?;
+    let account = ALL.iter().find(|p| p.address() == id.provider)?;
+    Some(sign(view, account, vec![any(&MsgWithdrawLease { id: Some(id) })], signed))
+}
+
+/// The transaction by which a provider pays into the escrow of a deployment, if it can.
+pub fn deposit(
+    view: &View,
+    owner: &str,
+    dseq: u64,
+    uact: u64,
+    signed: &mut u64,
+) -> Option<Vec<u8>> {
+    let rich = |p: &&Account| view.balance(p.address(), UACT) >= u128::from(uact);
+    let account = ALL.iter().find(rich)?;
+    let amount = Coin { denom: UACT.to_owned(), amount: uact.to_string() };
+    let message = MsgAccountDeposit {
+        signer: account.address().to_owned(),
+        id: Some(EscrowId { scope: Scope::Deployment.into(), xid: format!("{owner}/{dseq}") }),
+        deposit: Some(Deposit { amount: Some(amount), sources: vec![Source::Balance.into()] }),
+    };
+    Some(sign(view, account, vec![any(&message)], signed))
 }
 
 /// The transaction by which a provider takes an open bid back.

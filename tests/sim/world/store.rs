@@ -7,12 +7,13 @@ use std::time::Duration;
 use akash_redis::api::status::Status;
 use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::Changes;
+use akash_redis::model::books::{Account, TxEntry};
 use akash_redis::model::chain::SignedTx;
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
-    Event, Events, Leadership, Notice, Notices, Objects, Outbox, Records, StoreError, Stored,
-    TellRule, Trimmed,
+    Books, Event, Events, Leadership, Notice, Notices, Objects, Outbox, Records, StoreError,
+    Stored, TellRule, Trimmed,
 };
 use async_trait::async_trait;
 
@@ -130,6 +131,26 @@ impl Events for FusedStore {
 
     async fn events(&self, cluster: &str) -> Result<Vec<Event>, StoreError> {
         self.inner.events(cluster).await
+    }
+}
+
+#[async_trait]
+impl Books for FusedStore {
+    async fn book_tx(&self, entry: &TxEntry) -> Result<(), StoreError> {
+        self.around(&format!("book {}", entry.purpose), self.inner.book_tx(entry)).await
+    }
+
+    async fn put_accounts(&self, accounts: &[Account]) -> Result<(), StoreError> {
+        let dseqs: Vec<_> = accounts.iter().map(|account| account.dseq).collect();
+        self.around(&format!("put accounts {dseqs:?}"), self.inner.put_accounts(accounts)).await
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        self.inner.accounts().await
+    }
+
+    async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError> {
+        self.inner.booked_txs().await
     }
 }
 
