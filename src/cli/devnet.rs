@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use super::fault::{self, FaultArgs, FaultCommandError};
 use super::local::{Local, LocalError};
 use super::providers::{self, Providers, ProvidersError};
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
@@ -33,13 +34,15 @@ pub enum DevnetCommand {
     Providers(Providers),
     /// Run a command inside the running market's network, e.g. an operator or a proxy.
     Exec(Exec),
+    /// Make something go wrong with the running market, e.g. `halt-chain` or `lies-ready provider1`.
+    Fault(FaultArgs),
 }
 
 /// Where the market keeps its files.
 #[derive(Debug, clap::Args)]
 pub struct DevnetDir {
     /// Directory for settings, sockets, logs and data; it has to have a short path.
-    #[arg(long, env = DIR_VARIABLE, default_value_os_t = default_dir(), value_name = "DIR")]
+    #[arg(long, global = true, env = DIR_VARIABLE, default_value_os_t = default_dir(), value_name = "DIR")]
     pub dir: PathBuf,
 }
 
@@ -69,6 +72,9 @@ pub enum DevnetError {
     /// The peers.
     #[error(transparent)]
     Tailnet(#[from] tailnet::TailnetError),
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] FaultCommandError),
     /// A file or a process.
     #[error("{what} failed")]
     Io {
@@ -111,6 +117,7 @@ pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
         DevnetCommand::Up(location) => up(&location.dir).await,
         DevnetCommand::Providers(args) => providers::run(args).await,
         DevnetCommand::Exec(args) => exec(&args),
+        DevnetCommand::Fault(args) => Ok(fault::run(args).await?),
     }
 }
 

@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::api_client::{Client, ClientError};
+use crate::devnet::control;
+use crate::devnet::faults::MarketFaults;
 use crate::devnet::market::{Market, MarketError, MarketSettings};
 use crate::devnet::provider::container::ImageRoot;
 use crate::devnet::tailnet::{self, Tailnet, TailnetError};
@@ -120,6 +122,7 @@ impl Local {
         let tailnet = Tailnet::start(&dir.join("tailnet"), &flags).await?;
         let settings = market_settings(program, dir, &tailnet, BLOCK_EVERY, options)?;
         let market = Market::start(&settings, shutdown).await?;
+        serve_faults(market.faults(), dir, shutdown)?;
         let grpc = market.chain_url();
         write_settings(
             dir,
@@ -206,6 +209,19 @@ impl Local {
             let _ = operator.kill().await;
         }
     }
+}
+
+/// Lets `devnet fault` in.
+pub(super) fn serve_faults(
+    faults: MarketFaults,
+    dir: &Path,
+    shutdown: &CancellationToken,
+) -> Result<(), LocalError> {
+    let path = dir.join(control::SOCKET);
+    control::serve(faults, &path, shutdown.child_token()).map_err(|source| LocalError::Io {
+        what: format!("listening at {}", path.display()),
+        source,
+    })
 }
 
 fn check_programs() -> Result<(), LocalError> {

@@ -10,6 +10,8 @@ pub mod demo;
 mod devnet;
 pub mod error;
 #[cfg(feature = "devnet")]
+mod fault;
+#[cfg(feature = "devnet")]
 pub mod local;
 pub mod logging;
 mod logs;

@@ -10,6 +10,7 @@ use super::devnet::{DevnetDir, DevnetError, first_process};
 use super::local::{self, OperatorChain};
 use crate::api::quantity::Span;
 use crate::devnet::account::{Account, AccountError};
+use crate::devnet::faults::MarketFaults;
 use crate::devnet::foreign::{Foreign, ForeignError};
 use crate::devnet::market;
 use crate::devnet::net::{Net, NetError};
@@ -231,6 +232,9 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
         market::start_providers(&settings, &net, &foreign.channel(), keys.providers, &sandbox.stop)
             .await;
     let providers = providers.map_err(ProvidersError::from)?;
+    let controls = providers.iter().map(market::LocalProvider::control).collect();
+    let faults = MarketFaults { chain: None, providers: controls, usual_deposit: 0 };
+    local::serve_faults(faults, dir, &sandbox.stop)?;
     let chain = OperatorChain {
         chain_id: &args.chain_id,
         grpc: &args.grpc,

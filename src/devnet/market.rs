@@ -15,13 +15,15 @@ use tonic::transport::Channel;
 
 use super::account::{Account, AccountError};
 use super::chain::{self, ChainConfig, ChainHandle};
+use super::faults::{GatewayControl, MarketFaults, ProviderControl};
 use super::ledger::Genesis;
 use super::net::{Net, NetError};
 use super::provider::certificate::ProviderCertificate;
 use super::provider::chain::GrpcChain;
 use super::provider::client::ClientError;
 use super::provider::container::ImageRoot;
-use super::provider::gateway;
+use super::provider::faults::ProviderFaults;
+use super::provider::gateway::{self, Identity};
 use super::provider::host::{LeaseKey, ProviderHost, ProviderName};
 use super::provider::ingress::Ingress;
 use super::provider::market::{self, ProviderConfig, ProviderHandle};
@@ -39,6 +41,8 @@ const WEALTH: u128 = 1_000_000_000;
 const CALL_TIME_OUT: Duration = Duration::from_secs(10);
 /// Regions of the providers, in turn.
 const REGIONS: [&str; 4] = ["us-west", "eu-central", "as-east", "us-east"];
+/// The shortest notice of a reclamation, seconds.
+const SHORTEST_NOTICE: i64 = 10;
 /// Providers of a market that has a chain of its own.
 const USUAL: usize = 4;
 /// Price of the first provider in thousandths of the usual one; each further one asks `DEARER`
@@ -107,10 +111,22 @@ pub struct LocalProvider {
     pub market: ProviderHandle,
     /// Runs what was leased from it.
     pub runner: Arc<Runner>,
+    gateway: GatewayControl,
     stop: CancellationToken,
 }
 
 impl LocalProvider {
+    /// It for whoever makes it misbehave.
+    #[must_use]
+    pub fn control(&self) -> ProviderControl {
+        ProviderControl {
+            name: self.name.clone(),
+            market: self.market.control(),
+            gateway: Some(self.gateway.clone()),
+            runner: Some(self.runner.clone()),
+        }
+    }
+
     /// Its machines lose power: nodes, gateway and business end at once, and nobody tells the
     /// chain.
     pub async fn vanish(self) {
@@ -150,10 +166,12 @@ impl Market {
         let accounts: Vec<Account> =
             (0..USUAL).map(|_| Account::from_bytes(&random_bytes())).collect::<Result<_, _>>()?;
         let rich = |account: &Account| (account.address().to_owned(), WEALTH, WEALTH);
-        let genesis = Genesis::with_accounts(
+        let mut genesis = Genesis::with_accounts(
             std::iter::once(&tenant).chain(&accounts).map(rich).collect(),
             now_ns(),
         );
+        // Nobody waits for an hour here.
+        genesis.params.reclamation_window.0 = SHORTEST_NOTICE;
         let chain_id = genesis.chain_id.clone();
         let listener = listen(Net::GATEWAY, CHAIN_PORT).await?;
         let chain = chain::serve(
@@ -169,6 +187,15 @@ impl Market {
         let channel = channel.timeout(CALL_TIME_OUT).connect().await?;
         let providers = start_providers(settings, &net, &channel, accounts, shutdown).await?;
         Ok(Self { chain, providers, mnemonic, tenant: tenant.address().to_owned(), chain_id, net })
+    }
+
+    /// It for whoever makes it misbehave.
+    #[must_use]
+    pub fn faults(&self) -> MarketFaults {
+        let chain = self.chain.control();
+        let usual_deposit = chain.params().min_deposit;
+        let providers = self.providers.iter().map(LocalProvider::control).collect();
+        MarketFaults { chain: Some(chain), providers, usual_deposit }
     }
 
     /// Where the chain answers.
@@ -257,7 +284,9 @@ async fn provider(
     let last = FIRST_PROVIDER + u8::try_from(number).unwrap_or(0);
     let address = net.add_address(last).await?;
     net.publish(&hostname, address)?;
-    let certificate = ProviderCertificate::make(account.address(), &hostname, SystemTime::now())?;
+    let certificate =
+        Arc::new(ProviderCertificate::make(account.address(), &hostname, SystemTime::now())?);
+    let faults = Arc::new(ProviderFaults::default());
 
     let ingress = Arc::new(Ingress::default());
     tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
@@ -272,15 +301,28 @@ async fn provider(
     let own_name =
         ProviderName { address: account.address().to_owned(), hostname: hostname.clone() };
     let runner = Runner::new(runner_settings, own_name.clone(), net.clone(), ingress, address);
-    let host =
-        ProviderHost::new(own_name, Arc::new(GrpcChain::new(channel.clone())), runner.clone());
+    let host = ProviderHost::with_faults(
+        own_name,
+        Arc::new(GrpcChain::new(channel.clone())),
+        runner.clone(),
+        faults.clone(),
+    );
     let (listener, served, ended) =
         (listen(address, GATEWAY_PORT).await?, host.clone(), stop.clone());
     let (cert_pem, pubkey_pem) =
         (certificate.cert_pem.clone().into_bytes(), certificate.pubkey_pem.clone().into_bytes());
+    let identity = Identity::new(&certificate).map_err(|source| MarketError::Io {
+        what: "a provider's certificate".to_owned(),
+        source,
+    })?;
+    let gateway = GatewayControl {
+        identity: identity.clone(),
+        hostname: hostname.clone(),
+        usual: certificate,
+    };
     tokio::spawn(async move {
         if let Err(error) =
-            gateway::serve(served, listener, &certificate, Arc::new(SystemTime::now), ended).await
+            gateway::serve_as(served, listener, identity, Arc::new(SystemTime::now), ended).await
         {
             tracing::warn!(%error, "a local gateway stopped answering");
         }
@@ -289,11 +331,12 @@ async fn provider(
     let config = ProviderConfig {
         certificate: Some((cert_pem, pubkey_pem)),
         price_permille: price,
+        faults,
         block_ms: u64::try_from(settings.block_every.as_millis()).unwrap_or(u64::MAX),
         ..ProviderConfig::new(&name, account, &uri, region)
     };
     let market = market::start(config, channel, host, &stop).await?;
-    Ok(LocalProvider { name, market, runner, stop })
+    Ok(LocalProvider { name, market, runner, gateway, stop })
 }
 
 async fn listen(address: Ipv4Addr, port: u16) -> Result<TcpListener, MarketError> {

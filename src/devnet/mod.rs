@@ -3,6 +3,8 @@
 
 pub mod account;
 pub mod chain;
+pub mod control;
+pub mod faults;
 pub mod foreign;
 mod http;
 pub mod ledger;

@@ -8,6 +8,7 @@ mod family;
 mod front;
 mod image;
 mod machine;
+mod market_faults;
 mod mesh;
 mod mesh_faults;
 mod moves;

@@ -25,11 +25,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::provider::{DSEQ, OWNER, PROVIDER, World, group, key, records};
 
 /// What the chain lists, and how often it was asked.
-struct Listed(std::sync::Mutex<Vec<Vec<u8>>>, AtomicUsize);
+pub struct Listed(std::sync::Mutex<Vec<Vec<u8>>>, AtomicUsize);
 
 impl Listed {
-    fn these(certificates: Vec<Vec<u8>>) -> Arc<Self> {
+    pub fn these(certificates: Vec<Vec<u8>>) -> Arc<Self> {
         Arc::new(Self(std::sync::Mutex::new(certificates), AtomicUsize::new(0)))
+    }
+
+    /// The chain lists others from now on.
+    pub fn list(&self, certificates: Vec<Vec<u8>>) {
+        *self.0.lock().unwrap() = certificates;
     }
 }
 
@@ -42,21 +47,21 @@ impl ProviderCertificates for Listed {
     }
 }
 
-fn client(listed: Arc<Listed>) -> GatewayClient {
+pub fn client(listed: Arc<Listed>) -> GatewayClient {
     let key = key(0);
     let sign = move |bytes: &[u8]| key.sign(bytes).unwrap().to_bytes().into();
     GatewayClient::new(OWNER.into(), Arc::new(sign), listed, true)
 }
 
-fn certificate(address: &str) -> ProviderCertificate {
+pub fn certificate(address: &str) -> ProviderCertificate {
     ProviderCertificate::make(address, "provider.localtest", SystemTime::now()).unwrap()
 }
 
-fn lease() -> LeaseId {
+pub fn lease() -> LeaseId {
     LeaseId { owner: OWNER.into(), dseq: DSEQ, gseq: 1, oseq: 1, provider: PROVIDER.into() }
 }
 
-fn provider_at(address: SocketAddr) -> ProviderView {
+pub fn provider_at(address: SocketAddr) -> ProviderView {
     let host_uri = format!("https://localhost:{}", address.port());
     ProviderView {
         address: PROVIDER.into(),

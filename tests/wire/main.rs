@@ -1,6 +1,7 @@
 //! Clients and the local market's servers against recorded answers of the real software.
 
 mod chain;
+mod faults;
 mod gateway;
 mod grants;
 mod ledger;

@@ -160,7 +160,7 @@ impl Market {
     }
 }
 
-fn create(dseq: u64, act_per_block: u128) -> ChainMsg {
+pub fn create(dseq: u64, act_per_block: u128) -> ChainMsg {
     let data = vec![("class".into(), "beta3".into()), ("persistent".into(), "true".into())];
     let resources = Resources {
         id: 1,

@@ -21,16 +21,18 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
 use tonic::{Response, Status};
 
 pub use faults::ChainFaults;
 
-use super::ledger::{Genesis, Ledger, QueryError, View};
+use super::ledger::{Genesis, Ledger, Params, QueryError, View};
 
 /// Header that names a height, in requests and answers.
 const HEIGHT: &str = "x-cosmos-block-height";
+/// After which time a caller that asked too often may ask again, milliseconds.
+const COME_BACK_MS: &str = "200";
 /// Heights that can be asked for.
 const KEPT: usize = 50;
 
@@ -132,11 +134,21 @@ async fn answer(api: Api, listener: TcpListener, shutdown: CancellationToken) {
 }
 
 async fn make_blocks(node: Arc<Node>, every: Duration, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        if !node.faults.blocks_stopped() {
-            node.advance();
+    let mut changed = node.faults.block_time();
+    loop {
+        let pace = changed.borrow_and_update().unwrap_or(every).max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval(pace);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                // The sender is the node's: the channel cannot be closed.
+                _ = changed.changed() => break,
+                _ = ticks.tick() => {}
+            }
+            if !node.faults.blocks_stopped() {
+                node.advance();
+            }
         }
     }
 }
@@ -151,7 +163,11 @@ impl Node {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let mut ledger = lock(&self.ledger);
-        ledger.advance(now_ns);
+        if self.faults.reordered() {
+            ledger.advance_reordered(now_ns);
+        } else {
+            ledger.advance(now_ns);
+        }
         let view = Arc::new(ledger.view().clone());
         let mut views = lock(&self.views);
         views.push_back(view);
@@ -188,8 +204,16 @@ impl Node {
 impl Api {
     /// Waits while the node is silent.
     async fn speak(&self) -> Result<(), Status> {
+        self.0.faults.count_call();
         let gone = || Status::unavailable("the node is shutting down");
-        self.0.shutdown.run_until_cancelled(self.0.faults.speaking()).await.ok_or_else(gone)
+        self.0.shutdown.run_until_cancelled(self.0.faults.speaking()).await.ok_or_else(gone)?;
+        if self.0.faults.take_refused_call() {
+            let mut status = Status::resource_exhausted("rate limit exceeded");
+            let when = MetadataValue::from_static(COME_BACK_MS);
+            status.metadata_mut().insert("grpc-retry-pushback-ms", when);
+            return Err(status);
+        }
+        Ok(())
     }
 
     async fn ask<T>(
@@ -215,6 +239,29 @@ fn status(error: QueryError) -> Status {
     }
 }
 
+/// What can be done to a node from beside it.
+#[derive(Clone, Debug)]
+pub struct ChainControl(Arc<Node>);
+
+impl ChainControl {
+    /// What goes wrong with it.
+    #[must_use]
+    pub fn faults(&self) -> &ChainFaults {
+        &self.0.faults
+    }
+
+    /// What governance decided.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        lock(&self.0.ledger).view().genesis().params.clone()
+    }
+
+    /// Governance decides otherwise; it shows with the next block.
+    pub fn set_params(&self, params: Params) {
+        lock(&self.0.ledger).set_params(params);
+    }
+}
+
 impl ChainHandle {
     /// Where it listens.
     #[must_use]
@@ -232,6 +279,12 @@ impl ChainHandle {
     #[must_use]
     pub fn faults(&self) -> &ChainFaults {
         &self.node.faults
+    }
+
+    /// The node for whoever makes it misbehave.
+    #[must_use]
+    pub fn control(&self) -> ChainControl {
+        ChainControl(Arc::clone(&self.node))
     }
 
     /// Makes a block now.

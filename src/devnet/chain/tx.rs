@@ -47,7 +47,10 @@ impl Service for Api {
             return Err(Status::unknown("encoding/hex: invalid byte"));
         }
         let hash = hash.to_ascii_uppercase();
+        // A node that is behind knows nothing of later blocks.
+        let shown = self.0.view(request.metadata())?.block().height;
         let record = lock(&self.0.ledger).tx(&hash).cloned();
+        let record = record.filter(|record| record.block.height <= shown);
         let record = record.ok_or_else(|| Status::not_found(format!("tx not found: {hash}")))?;
         Ok(Response::new(GetTxResponse {
             tx: record.tx.clone(),

@@ -98,6 +98,8 @@ pub struct Ledger {
     /// Money and signatures as they will be when the waiting transactions are in.
     checked: Auth,
     waiting: Vec<Vec<u8>>,
+    /// One that a reordered block left for the next.
+    held: Option<Vec<u8>>,
     /// Names of all that was ever taken.
     seen: BTreeSet<String>,
     done: BTreeMap<String, Arc<TxRecord>>,
@@ -111,7 +113,14 @@ impl Ledger {
         let block = genesis.block;
         let checked = state.auth.clone();
         let view = View { genesis: Arc::new(genesis), state, block };
-        Self { view, checked, waiting: Vec::new(), seen: BTreeSet::new(), done: BTreeMap::new() }
+        Self {
+            view,
+            checked,
+            waiting: Vec::new(),
+            held: None,
+            seen: BTreeSet::new(),
+            done: BTreeMap::new(),
+        }
     }
 
     /// Reads the latest height.
@@ -161,15 +170,53 @@ impl Ledger {
     /// Makes the next block at this time (nanoseconds since 1970; never before the last block's)
     /// out of what waits.
     pub fn advance(&mut self, time_ns: u64) -> Vec<Arc<TxRecord>> {
+        let waiting = self.held.take().into_iter().chain(std::mem::take(&mut self.waiting));
+        let waiting: Vec<_> = waiting.collect();
+        self.make_block(1, time_ns, &waiting)
+    }
+
+    /// Makes the next block out of what waits, the newest transaction first. The oldest waits for
+    /// one block more: those that came after it get ahead of it.
+    pub fn advance_reordered(&mut self, time_ns: u64) -> Vec<Arc<TxRecord>> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.reverse();
+        let oldest = waiting.pop();
+        waiting.extend(std::mem::replace(&mut self.held, oldest));
+        self.make_block(1, time_ns, &waiting)
+    }
+
+    /// Makes so many blocks, the last at this time: what waits is in the first, the others are
+    /// empty. Nothing is settled by a block, so this takes no longer than one.
+    pub fn skip(&mut self, blocks: u64, time_ns: u64) -> Vec<Arc<TxRecord>> {
+        let begun = self.view.block.time_ns;
+        let each = time_ns.saturating_sub(begun) / blocks.max(1);
+        let records = self.advance(begun + each);
+        if blocks > 1 {
+            self.make_block(blocks - 1, time_ns, &[]);
+        }
+        records
+    }
+
+    /// What governance votes on changes with the next block.
+    pub fn set_params(&mut self, params: Params) {
+        let genesis = Genesis { params, ..(*self.view.genesis).clone() };
+        self.view.genesis = Arc::new(genesis);
+    }
+
+    fn make_block(
+        &mut self,
+        heights: u64,
+        time_ns: u64,
+        waiting: &[Vec<u8>],
+    ) -> Vec<Arc<TxRecord>> {
         let block = Block {
-            height: self.view.block.height + 1,
+            height: self.view.block.height + heights,
             time_ns: time_ns.max(self.view.block.time_ns + 1),
         };
         self.view.block = block;
         auth::forget_nonces(&mut self.view.state.auth, block);
         self.view.end_epoch();
         self.view.state.commit();
-        let waiting = std::mem::take(&mut self.waiting);
         let records = waiting.iter().map(|tx| self.apply(tx)).collect();
         self.checked = self.view.state.auth.clone();
         records
@@ -207,7 +254,7 @@ impl Ledger {
     /// How many transactions wait for the next block.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + usize::from(self.held.is_some())
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use rustls::ServerConfig;
@@ -49,6 +50,66 @@ struct Keys {
     stuck: AtomicBool,
 }
 
+/// The certificate that a gateway shows; it can be another one from the next connection on.
+pub struct Identity {
+    present: Mutex<Arc<ServerConfig>>,
+    /// Connections of before end with their next answer.
+    changed: AtomicBool,
+    /// It is not the first one.
+    other: AtomicBool,
+}
+
+impl Identity {
+    /// Shows this one.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(certificate: &ProviderCertificate) -> std::io::Result<Arc<Self>> {
+        let present = Mutex::new(config(certificate)?);
+        Ok(Arc::new(Self {
+            present,
+            changed: AtomicBool::new(false),
+            other: AtomicBool::new(false),
+        }))
+    }
+
+    /// Shows this one from now on.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn change(&self, certificate: &ProviderCertificate) -> std::io::Result<()> {
+        let config = config(certificate)?;
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        self.changed.store(true, Ordering::SeqCst);
+        self.other.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Shows the first one again.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn restore(&self, certificate: &ProviderCertificate) -> std::io::Result<()> {
+        self.change(certificate)?;
+        self.other.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether it shows another one than at first.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.other.load(Ordering::SeqCst)
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn config(certificate: &ProviderCertificate) -> std::io::Result<Arc<ServerConfig>> {
+    server_config(certificate).map(Arc::new).map_err(std::io::Error::other)
+}
+
 /// Serves the gateway until `shutdown`.
 pub async fn serve(
     host: Arc<ProviderHost>,
@@ -60,6 +121,38 @@ pub async fn serve(
     serve_tls(router(host, clock), listener, certificate, shutdown).await
 }
 
+/// Serves the gateway until `shutdown`, with what goes wrong with it.
+pub async fn serve_as(
+    host: Arc<ProviderHost>,
+    listener: TcpListener,
+    identity: Arc<Identity>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let routes = router(host.clone(), clock)
+        .layer(middleware::from_fn_with_state((host, identity.clone()), misbehave));
+    let tls = TlsListener::start(listener, identity, shutdown.clone())?;
+    axum::serve(tls, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// The gateway's own faults, before anything is looked at.
+async fn misbehave(
+    State((host, identity)): State<(Arc<ProviderHost>, Arc<Identity>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    host.faults().speaking().await;
+    let mut response = match host.faults().gateway_status() {
+        Some(status) => text(status, "the gateway is told to say so"),
+        None => next.run(request).await,
+    };
+    if identity.changed.load(Ordering::SeqCst) {
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
+
 /// Serves any routes the way a provider does: TLS 1.3, HTTP/1.1, its own certificate for every
 /// name.
 pub async fn serve_tls(
@@ -68,7 +161,7 @@ pub async fn serve_tls(
     certificate: &ProviderCertificate,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let tls = TlsListener::start(listener, certificate, shutdown.clone())?;
+    let tls = TlsListener::start(listener, Identity::new(certificate)?, shutdown.clone())?;
     axum::serve(tls, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -303,11 +396,9 @@ struct TlsListener {
 impl TlsListener {
     fn start(
         listener: TcpListener,
-        certificate: &ProviderCertificate,
+        identity: Arc<Identity>,
         shutdown: CancellationToken,
     ) -> std::io::Result<Self> {
-        let acceptor =
-            TlsAcceptor::from(Arc::new(server_config(certificate).map_err(std::io::Error::other)?));
         let local = listener.local_addr()?;
         let (done, ready) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -322,7 +413,7 @@ impl TlsListener {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
-                let (acceptor, done) = (acceptor.clone(), done.clone());
+                let (acceptor, done) = (TlsAcceptor::from(identity.config()), done.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(stream)) =
                         tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::chain::Chain;
+use super::faults::{ProviderFault, ProviderFaults};
 use super::manifest::{self, Refusal};
 use crate::sdl::canonical::{Manifest, Service};
 
@@ -73,6 +74,7 @@ pub struct ProviderHost {
     name: ProviderName,
     chain: Arc<dyn Chain>,
     workloads: Arc<dyn Workloads>,
+    faults: Arc<ProviderFaults>,
     state: Mutex<State>,
 }
 
@@ -84,7 +86,24 @@ impl ProviderHost {
         chain: Arc<dyn Chain>,
         workloads: Arc<dyn Workloads>,
     ) -> Arc<Self> {
-        Arc::new(Self { name, chain, workloads, state: Mutex::default() })
+        Self::with_faults(name, chain, workloads, Arc::default())
+    }
+
+    /// The same, with what goes wrong with it.
+    #[must_use]
+    pub fn with_faults(
+        name: ProviderName,
+        chain: Arc<dyn Chain>,
+        workloads: Arc<dyn Workloads>,
+        faults: Arc<ProviderFaults>,
+    ) -> Arc<Self> {
+        Arc::new(Self { name, chain, workloads, faults, state: Mutex::default() })
+    }
+
+    /// What goes wrong with it.
+    #[must_use]
+    pub fn faults(&self) -> &Arc<ProviderFaults> {
+        &self.faults
     }
 
     /// Who it is.
@@ -117,7 +136,9 @@ impl ProviderHost {
                 state.kept.remove(&(owner.to_owned(), dseq));
             }
         }
-        self.workloads.remove(&key).await;
+        if !self.faults.has(ProviderFault::KeepsRunning) {
+            self.workloads.remove(&key).await;
+        }
     }
 
     /// Takes a manifest, in the order of the real checks.
@@ -179,18 +200,29 @@ impl ProviderHost {
     async fn deploy(&self, key: LeaseKey, manifest: Manifest) {
         let group =
             usize::try_from(key.gseq).ok().and_then(|gseq| manifest.0.get(gseq.checked_sub(1)?));
-        let Some(service) = group.and_then(|group| group.services.as_ref()?.first()).cloned()
+        let Some(mut service) = group.and_then(|group| group.services.as_ref()?.first()).cloned()
         else {
             return;
         };
+        if self.faults.has(ProviderFault::NeverDeploys) {
+            return;
+        }
         {
             let mut state = self.lock();
+            if self.faults.has(ProviderFault::OtherManifest) {
+                if state.live.contains_key(&key) {
+                    return;
+                }
+                service.env = None;
+            }
             if state.live.get(&key).is_some_and(|live| live.service.name != service.name) {
                 return;
             }
             state.live.insert(key.clone(), Live { manifest, service: service.clone() });
         }
-        self.workloads.deploy(&key, &service, &self.uri(&key)).await;
+        if !self.faults.has(ProviderFault::LiesReady) {
+            self.workloads.deploy(&key, &service, &self.uri(&key)).await;
+        }
     }
 
     /// Public name of a lease.
@@ -219,6 +251,9 @@ impl ProviderHost {
     /// Name of the service of a lease.
     #[must_use]
     pub fn service_name(&self, key: &LeaseKey) -> Option<String> {
+        if self.faults.has(ProviderFault::LiesGone) {
+            return None;
+        }
         self.lock().live.get(key).map(|live| live.service.name.clone())
     }
 
@@ -226,7 +261,8 @@ impl ProviderHost {
     #[must_use]
     pub fn service_json(&self, key: &LeaseKey) -> Option<Value> {
         let service = self.lock().live.get(key)?.service.clone();
-        let ready = u32::from(self.workloads.ready(key));
+        let lies = self.faults.has(ProviderFault::LiesReady);
+        let ready = u32::from(lies || self.workloads.ready(key));
         let stateful = service
             .params
             .is_some_and(|params| params.storage.is_some_and(|mounts| !mounts.is_empty()));

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,6 +13,7 @@ use tonic::transport::Channel;
 
 use super::LeaseHost;
 use super::client::{ChainClient, ClientError};
+use super::faults::{ProviderFault, ProviderFaults};
 use super::price;
 use crate::devnet::account::{Account, any};
 use crate::wire::akash::base::attributes::v1::Attribute;
@@ -59,6 +59,8 @@ pub struct ProviderConfig {
     pub withdraw_every: Duration,
     /// Notice that it offers to give before it closes a lease.
     pub reclamation_window: Option<Duration>,
+    /// What goes wrong with it.
+    pub faults: Arc<ProviderFaults>,
 }
 
 impl ProviderConfig {
@@ -79,6 +81,7 @@ impl ProviderConfig {
             bid_timeout: Duration::from_mins(5),
             withdraw_every: Duration::from_mins(1),
             reclamation_window: None,
+            faults: Arc::default(),
         }
     }
 
@@ -100,12 +103,6 @@ impl ProviderConfig {
     }
 }
 
-/// What goes wrong with a provider.
-#[derive(Debug, Default)]
-struct ProviderFaults {
-    silent: AtomicBool,
-}
-
 /// A running provider. Dropping the handle does not stop it.
 #[derive(Debug)]
 pub struct ProviderHandle {
@@ -124,7 +121,23 @@ impl ProviderHandle {
 
     /// While set, it bids on nothing; its leases go on.
     pub fn set_silent(&self, silent: bool) {
-        self.faults.silent.store(silent, Ordering::SeqCst);
+        if silent {
+            self.faults.set(ProviderFault::NoBids);
+        } else {
+            self.faults.clear(ProviderFault::NoBids.name());
+        }
+    }
+
+    /// What goes wrong with it.
+    #[must_use]
+    pub fn faults(&self) -> &Arc<ProviderFaults> {
+        &self.faults
+    }
+
+    /// Its business for whoever makes it misbehave.
+    #[must_use]
+    pub fn control(&self) -> MarketControl {
+        MarketControl { client: self.client.clone(), faults: self.faults.clone() }
     }
 
     /// Stops all it does on the chain, at once and for good. What its host runs is the host's to
@@ -133,6 +146,45 @@ impl ProviderHandle {
         self.stop.cancel();
         // A task that panicked has stopped too.
         let _ = self.task.await;
+    }
+
+    /// Closes one of its leases; `reason` is one of the provider's.
+    pub async fn close_lease(
+        &self,
+        lease: &LeaseId,
+        reason: LeaseClosedReason,
+    ) -> Result<(), ClientError> {
+        self.control().close_lease(lease, reason).await
+    }
+
+    /// Announces that it will close a lease once the notice has passed.
+    pub async fn start_reclaim(
+        &self,
+        lease: &LeaseId,
+        reason: LeaseClosedReason,
+    ) -> Result<(), ClientError> {
+        self.control().start_reclaim(lease, reason).await
+    }
+
+    /// Its leases that are going on.
+    pub async fn leases(&self) -> Result<Vec<LeaseId>, ClientError> {
+        self.control().leases().await
+    }
+}
+
+/// What can be done to a provider's business from beside it.
+#[derive(Clone, Debug)]
+pub struct MarketControl {
+    client: Arc<ChainClient>,
+    /// What goes wrong with it.
+    pub faults: Arc<ProviderFaults>,
+}
+
+impl MarketControl {
+    /// Its account's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.client.account().address()
     }
 
     /// Closes one of its leases; `reason` is one of the provider's.
@@ -159,6 +211,12 @@ impl ProviderHandle {
     pub async fn leases(&self) -> Result<Vec<LeaseId>, ClientError> {
         self.client.live_leases().await
     }
+
+    /// Publishes another certificate of its gateway; both in PEM.
+    pub async fn publish(&self, cert: Vec<u8>, pubkey: Vec<u8>) -> Result<(), ClientError> {
+        let owner = self.address().to_owned();
+        self.client.send(vec![any(&MsgCreateCertificate { owner, cert, pubkey })]).await
+    }
 }
 
 fn bid_of(lease: &LeaseId) -> BidId {
@@ -178,7 +236,7 @@ pub async fn start(
 ) -> Result<ProviderHandle, ClientError> {
     let client = Arc::new(ChainClient::connect(channel, config.account.clone()).await?);
     register(&client, &config).await?;
-    let faults = Arc::new(ProviderFaults::default());
+    let faults = config.faults.clone();
     let stop = shutdown.child_token();
     let business = Business {
         config,
@@ -254,7 +312,7 @@ impl Business {
     async fn round(&mut self) -> Result<(), ClientError> {
         let leases = self.client.live_leases().await?;
         self.follow(&leases).await;
-        if !self.faults.silent.load(Ordering::SeqCst) {
+        if !self.faults.has(ProviderFault::NoBids) {
             self.bid_on_orders().await?;
         }
         self.take_back_bids().await?;
@@ -314,10 +372,11 @@ impl Business {
     fn bid(&self, order: OrderId, spec: &GroupSpec) -> MsgCreateBid {
         let OrderId { owner, dseq, gseq, oseq } = order;
         let provider = self.config.account.address().to_owned();
-        let price = price::per_block(spec, self.config.price_permille, self.config.block_ms);
+        let permille = self.faults.price(self.config.price_permille);
+        let price = price::per_block(spec, permille, self.config.block_ms);
         let seconds = self
-            .config
-            .reclamation_window
+            .faults
+            .notice(self.config.reclamation_window)
             .map(|window| i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
         MsgCreateBid {
             id: Some(BidId { owner, dseq, gseq, oseq, provider, bseq: 0 }),
@@ -326,7 +385,11 @@ impl Business {
                 amount: Some(Coin { denom: "uakt".into(), amount: BID_DEPOSIT.into() }),
                 sources: vec![Source::Balance.into()],
             }),
-            resources_offer: price::offer(spec),
+            resources_offer: if self.faults.has(ProviderFault::OffersLess) {
+                price::smaller_offer(spec)
+            } else {
+                price::offer(spec)
+            },
             reclamation_window: seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         }
     }

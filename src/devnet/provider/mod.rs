@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod chain;
 pub mod client;
 pub mod container;
+pub mod faults;
 pub mod gateway;
 pub mod host;
 pub mod ingress;

@@ -56,6 +56,22 @@ pub fn offer(spec: &GroupSpec) -> Vec<ResourceOffer> {
     spec.resources.iter().map(offer).collect()
 }
 
+/// An offer of half the processors and memory that were ordered; the chain does not compare.
+#[must_use]
+pub fn smaller_offer(spec: &GroupSpec) -> Vec<ResourceOffer> {
+    let mut offer = offer(spec);
+    let half = |value: Option<&mut ResourceValue>| {
+        if let Some(value) = value {
+            value.val = (amount(Some(value)) / 2).to_string().into_bytes();
+        }
+    };
+    for resources in offer.iter_mut().filter_map(|offer| offer.resources.as_mut()) {
+        half(resources.cpu.as_mut().and_then(|cpu| cpu.units.as_mut()));
+        half(resources.memory.as_mut().and_then(|memory| memory.quantity.as_mut()));
+    }
+    offer
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -133,6 +133,13 @@ impl Runner {
         })
     }
 
+    /// Whether a node was powered off.
+    #[must_use]
+    pub fn is_off(&self, lease: &LeaseKey) -> bool {
+        let workloads = self.lock();
+        workloads.get(lease).is_some_and(|workload| matches!(*workload.want.borrow(), Want::Off(_)))
+    }
+
     fn change(&self, lease: &LeaseKey, to: impl Fn(&Want) -> Option<Want>) -> bool {
         let workloads = self.lock();
         let Some(workload) = workloads.get(lease) else { return false };

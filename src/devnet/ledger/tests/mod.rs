@@ -5,6 +5,7 @@ mod conservation;
 mod grants;
 mod lifecycle;
 mod money;
+mod states;
 
 use std::sync::Arc;
 
