@@ -11,8 +11,9 @@ use rand::Rng;
 
 use super::block_time::BlockTime;
 use super::broadcast::{self, Unsent};
-use super::endpoint::{Node, Nodes};
+use super::endpoint::{Block, Node, Nodes};
 use super::fees::{self, FeeLimits, Fees};
+use super::floor::Floor;
 use super::offers;
 use super::read::{self, Payers, Providers, Scope};
 use super::tx::{self, FeeOffer, Payer};
@@ -30,6 +31,9 @@ const LIFE_NANOS: u128 = 60_000_000_000;
 const SECOND_NANOS: u128 = 1_000_000_000;
 /// How long a node that is a block behind its neighbour may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// How a node is that would show what is no more.
+const BEHIND_OURS: &str = "blocks behind our own last transaction";
 
 /// When the newest block of an endpoint is older, the others are looked at: ten blocks of the
 /// public network.
@@ -78,6 +82,8 @@ pub struct ChainClient {
     providers: Providers,
     unsent: Unsent,
     fees: Fees,
+    /// No reading is older than our last transaction.
+    floor: Floor,
     /// Time-out of the newest transaction, nanoseconds: the chain takes each only once per key.
     last_timeout: Mutex<u128>,
 }
@@ -104,6 +110,7 @@ impl ChainClient {
             providers: Providers::default(),
             unsent: Unsent::default(),
             fees: Fees::default(),
+            floor: Floor::default(),
             last_timeout: Mutex::new(0),
         })
     }
@@ -116,6 +123,18 @@ impl ChainClient {
     /// error of its own, and never used.
     pub async fn check(&self) -> Result<(), ChainError> {
         self.nodes.ask(|node| async move { node.latest().await.map(|_| ()) }).await
+    }
+
+    /// The newest block of a node that has seen our last transaction, or soon has.
+    async fn recent(&self, node: &Node) -> Result<Block, ChainError> {
+        let once = || async {
+            let block = node.latest().await?;
+            match self.floor.above(block.height) {
+                None => Ok(block),
+                Some(blocks) => Err(node.away(format!("{blocks} {BEHIND_OURS}"))),
+            }
+        };
+        retry(CATCH_UP, is_behind, once).await
     }
 
     /// The account number, asked for once: it never changes.
@@ -172,7 +191,7 @@ impl ChainClient {
         msg: &ChainMsg,
         raises: u32,
     ) -> Result<(SignedTx, u64), ChainError> {
-        let block = node.latest().await?;
+        let block = self.recent(&node).await?;
         self.block_time.see(block);
         let account = self.account_number(&node).await?;
         let timeout = self.next_timeout(block.nanos);
@@ -212,7 +231,7 @@ impl ChainClient {
         let view = self
             .nodes
             .ask(|node| async move {
-                let block = node.latest().await?;
+                let block = self.recent(&node).await?;
                 self.block_time.measure(&node, block).await?;
                 // On the heap: two dozen requests are under way at once.
                 let once = || {
@@ -267,6 +286,9 @@ impl Chain for ChainClient {
         let (outcome, paid) =
             broadcast::broadcast_and_confirm(&self.nodes, &self.block_time, &self.unsent, tx)
                 .await?;
+        if let TxOutcome::Landed { height } = &outcome {
+            self.floor.raise(*height);
+        }
         self.fees.ended(&tx.hash, &outcome, paid);
         Ok(outcome)
     }
@@ -276,9 +298,10 @@ impl Chain for ChainClient {
     }
 }
 
-/// The node named a block that its state has not reached yet.
+/// The node named a block that its state has not reached yet, or has not seen what we did.
 fn is_behind(error: &ChainError) -> bool {
-    matches!(error, ChainError::Away { source, .. } if source.to_string().contains("height in the future"))
+    let behind = |text: &str| text.contains("height in the future") || text.contains(BEHIND_OURS);
+    matches!(error, ChainError::Away { source, .. } if behind(&source.to_string()))
 }
 
 fn unsent(msg: &ChainMsg, why: String) -> ChainError {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,21 +14,25 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig};
 use tonic::{Code, Request, Response, Status};
 
+use super::introduce::Introduction;
+use super::rest::{self, Heard, Rest};
 use super::{ChainError, codes};
 use crate::error_chain::causes;
 use crate::model::time::UnixMs;
-use crate::wire::akash::{audit, bme, cert, deployment, market, oracle, provider};
+use crate::wire::akash::{audit, bme, cert, deployment, discovery, market, oracle, provider};
 use crate::wire::cosmos::base::tendermint::v1beta1 as blocks;
 use crate::wire::cosmos::{auth, authz, bank, feegrant, tx};
 
 /// A node that does not take a connection in this time is away.
 const CONNECT: Duration = Duration::from_secs(3);
 /// A node that does not answer a request in this time is away.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// A connection on which nothing came for this time is probed, while a request waits. Servers in Go
 /// take two probes without traffic in between as good manners, not three: no request waits that
 /// long.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// When all endpoints ask to be let alone, one that soon may be asked again is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// No answer of ours comes near this size: a page holds 100 items.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -65,7 +69,7 @@ impl Interceptor for Pin {
     }
 }
 
-pub(super) type Pinned = InterceptedService<Channel, Pin>;
+pub(super) type Pinned = InterceptedService<Heard, Pin>;
 
 /// A status that was no answer, in words for people: what failed, and the reason at the bottom of
 /// it.
@@ -99,8 +103,10 @@ pub(super) struct Node {
     chain_id: Arc<str>,
     channel: Channel,
     pin: Pin,
-    /// It once said the right chain id.
-    known: Arc<AtomicBool>,
+    /// What it said of itself.
+    introduction: Arc<Introduction>,
+    /// Whether it is to be let alone.
+    rest: Arc<Rest>,
 }
 
 macro_rules! services {
@@ -139,7 +145,8 @@ impl Node {
             chain_id: chain_id.into(),
             channel: endpoint.connect_lazy(),
             pin: Pin::default(),
-            known: Arc::new(AtomicBool::new(false)),
+            introduction: Arc::default(),
+            rest: Arc::default(),
         })
     }
 
@@ -157,6 +164,7 @@ impl Node {
         certificates: cert::v1::query_client::QueryClient<Pinned>;
         bme: bme::v1::query_client::QueryClient<Pinned>;
         deployments: deployment::v1beta4::query_client::QueryClient<Pinned>;
+        discovery: discovery::v1::discovery_client::DiscoveryClient<Pinned>;
         grants: authz::v1beta1::query_client::QueryClient<Pinned>;
         market: market::v1beta5::query_client::QueryClient<Pinned>;
         oracle: oracle::v2::query_client::QueryClient<Pinned>;
@@ -166,7 +174,18 @@ impl Node {
 
     /// The connection itself, for a method that the generated clients do not have.
     pub fn connection(&self) -> Pinned {
-        InterceptedService::new(self.channel.clone(), self.pin.clone())
+        let heard = Heard::new(self.channel.clone(), self.rest.clone());
+        InterceptedService::new(heard, self.pin.clone())
+    }
+
+    /// Where it is.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// What it said of itself.
+    pub fn introduction(&self) -> &Introduction {
+        &self.introduction
     }
 
     /// Waits for one answer, in time.
@@ -176,7 +195,10 @@ impl Node {
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, ChainError> {
         match tokio::time::timeout(ANSWER, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                self.rest.end();
+                Ok(response.into_inner())
+            }
             Ok(Err(status)) => Err(self.error(what, status)),
             Err(elapsed) => Err(self.away(elapsed)),
         }
@@ -205,7 +227,6 @@ impl Node {
         if *chain_id != *self.chain_id {
             return Err(self.invalid(format!("it is a node of {}", codes::shorten(&chain_id))));
         }
-        self.known.store(true, Ordering::Relaxed);
         let nanos = time.and_then(nanos).ok_or_else(|| self.invalid("a block without a time"))?;
         if height < 1 {
             return Err(self.invalid(format!("a block of height {height}")));
@@ -230,7 +251,13 @@ impl Node {
         part.ok_or_else(|| self.invalid(format!("no {name}")))
     }
 
-    fn error(&self, what: &str, status: Status) -> ChainError {
+    pub(super) fn error(&self, what: &str, status: Status) -> ChainError {
+        if status.code() == Code::ResourceExhausted {
+            self.rest.begin(rest::asked(status.metadata().as_ref()));
+        }
+        if status.code() == Code::Unavailable {
+            self.introduction.forget();
+        }
         let text = status.message();
         if text.contains(codes::NO_FEE_GRANT) {
             // Under a code that says nothing of it.
@@ -298,7 +325,33 @@ impl Nodes {
     /// Asks one node after the other until one answers, be it with a refusal; one whose answer goes
     /// beyond our own limits is no use either. Each is asked for its chain id before its first use.
     /// The error of the first one comes back when none answers.
+    /// Endpoints that asked to be let alone are; when all did, the first that may be asked again is
+    /// waited for, if that is soon.
     pub async fn ask<T, Fut>(&self, op: impl Fn(Node) -> Fut) -> Result<T, ChainError>
+    where
+        Fut: Future<Output = Result<T, ChainError>>,
+    {
+        self.until_one_may_be_asked().await;
+        let answer = self.ask_round(&op).await;
+        if matches!(answer, Err(ChainError::Away { .. })) && self.until_one_may_be_asked().await {
+            return self.ask_round(&op).await;
+        }
+        answer
+    }
+
+    /// Whether something was waited for.
+    async fn until_one_may_be_asked(&self) -> bool {
+        let rests: Option<Vec<_>> = self.nodes.iter().map(|node| node.rest.left()).collect();
+        match rests.and_then(|rests| rests.into_iter().min()).filter(|left| *left <= PATIENCE) {
+            Some(left) => {
+                tokio::time::sleep(left).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    async fn ask_round<T, Fut>(&self, op: &impl Fn(Node) -> Fut) -> Result<T, ChainError>
     where
         Fut: Future<Output = Result<T, ChainError>>,
     {
@@ -307,9 +360,14 @@ impl Nodes {
         for offset in 0..self.nodes.len() {
             let index = (start + offset) % self.nodes.len();
             let node = &self.nodes[index];
-            let answer = match self.introduce(node).await {
-                Ok(()) => op(node.clone()).await,
-                Err(error) => Err(error),
+            let answer = if let Some(left) = node.rest.left() {
+                let seconds = left.as_secs() + 1;
+                Err(node.away(format!("it asks to be let alone for {seconds} s more")))
+            } else {
+                match node.introduce().await {
+                    Ok(()) => op(node.clone()).await,
+                    Err(error) => Err(error),
+                }
             };
             match answer {
                 Err(
@@ -335,7 +393,14 @@ impl Nodes {
         if self.nodes.len() < 2 {
             return;
         }
-        let latest = join_all(self.nodes.iter().map(Node::latest)).await;
+        // Those that ask to be let alone have none either.
+        let latest = join_all(self.nodes.iter().map(|node| async {
+            match node.rest.left() {
+                None => node.latest().await,
+                Some(_) => Err(node.away("it asks to be let alone")),
+            }
+        }))
+        .await;
         let heights = latest
             .into_iter()
             .enumerate()
@@ -349,10 +414,8 @@ impl Nodes {
         }
     }
 
-    async fn introduce(&self, node: &Node) -> Result<(), ChainError> {
-        if !node.known.load(Ordering::Relaxed) {
-            node.latest().await?;
-        }
-        Ok(())
+    /// All of them, in the order of the settings.
+    pub fn all(&self) -> &[Node] {
+        &self.nodes
     }
 }

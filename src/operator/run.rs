@@ -271,6 +271,11 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let mut findings = vec![("root secret", installation), ("chain", chain)];
     findings.extend(wallet);
     findings.extend([("mesh", mesh), ("mesh_access to the nodes", mesh_access)]);
+    let endpoints = clients.chain.endpoints().await;
+    findings.extend(endpoints.into_iter().map(|(uri, found)| {
+        let named = |text: String| format!("{uri}: {text}");
+        ("chain endpoint", found.map(named).map_err(named))
+    }));
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.clone())));
     if let Some(address) = config.api.metrics {

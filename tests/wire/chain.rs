@@ -1,5 +1,6 @@
 //! The chain client against recorded answers of a real node.
 
+mod endpoints;
 mod messages;
 mod node;
 mod reading;

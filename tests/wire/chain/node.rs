@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 use super::{CHAIN_ID, PHRASE};
 
 pub const LATEST: &str = "/cosmos.base.tendermint.v1beta1.Service/GetLatestBlock";
+pub const GET_INFO: &str = "/akash.discovery.v1.Discovery/GetInfo";
 pub const BY_HEIGHT: &str = "/cosmos.base.tendermint.v1beta1.Service/GetBlockByHeight";
 pub const DEPLOYMENTS: &str = "/akash.deployment.v1beta4.Query/Deployments";
 pub const DEPLOYMENT: &str = "/akash.deployment.v1beta4.Query/Deployment";
@@ -91,6 +92,9 @@ pub struct State {
     /// makes one.
     pub blocks: i64,
     pub block_ms: i64,
+    /// HTTP statuses of a proxy in front of the node, each with when to come back, before anything
+    /// reaches it.
+    pub http: Vec<(u16, &'static str)>,
 }
 
 impl Script {
@@ -150,6 +154,15 @@ impl Script {
         let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
             let script = script.clone();
             async move {
+                let refused = {
+                    let mut state = script.lock();
+                    (!state.http.is_empty()).then(|| state.http.remove(0))
+                };
+                if let Some((status, after)) = refused {
+                    let answer = http::Response::builder().status(status);
+                    let answer = answer.header("retry-after", after);
+                    return answer.body(tonic::body::Body::empty()).expect("an answer");
+                }
                 let method = request.uri().path().to_owned();
                 let height = request
                     .headers()
