@@ -7,6 +7,7 @@ mod devices;
 mod market;
 mod money;
 mod outages;
+mod providers;
 mod quarantine;
 mod settings;
 mod syncs;

@@ -187,7 +187,7 @@ pub async fn walk(seed: u64) -> Vec<String> {
 }
 
 /// Ready in the end, with the help of a person who does what the status asks for.
-async fn comes_up(world: &Arc<World>, name: &str) {
+pub async fn comes_up(world: &Arc<World>, name: &str) {
     let mut looked = world.clock.now();
     world
         .until("Ready", LONG, async || {
@@ -341,7 +341,7 @@ fn running(world: &World, cluster: &str) -> Vec<IncarnationName> {
     state.nodes.keys().filter(|name| name.cluster() == cluster).cloned().collect()
 }
 
-fn all_is_well(world: &World) {
+pub fn all_is_well(world: &World) {
     world.fuse.trace.add("all is well");
     world.chain.fault(|f| *f = Faults::default());
     world.chain.stick(None);

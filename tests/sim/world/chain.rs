@@ -14,7 +14,9 @@ use akash_redis::chain::view::{self, Parts};
 use akash_redis::chain::wallet::Wallet;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::devnet::account::timestamp;
-use akash_redis::devnet::ledger::{ESCROW_POT, Genesis, Ledger, ONE, TxError, UACT, UAKT, View};
+use akash_redis::devnet::ledger::{
+    ESCROW_POT, Genesis, Ledger, ONE, Params, TxError, UACT, UAKT, View,
+};
 use akash_redis::model::books::{Account, Head, Payer, TxEntry, sums};
 use akash_redis::model::chain::{
     ChainMsg, ChainView, ProviderOffer, ProviderView, Receipt, SignedTx, TxOutcome,
@@ -119,6 +121,14 @@ pub struct Faults {
     pub block_ms: Option<u64>,
     /// The client sends nothing: its day's fees are spent.
     pub fees_spent: bool,
+    /// So many transactions are taken, and their senders hear nothing.
+    pub lost_answers: u32,
+    /// Transactions get into blocks in another order than they came.
+    pub reordered: bool,
+    /// No block is made.
+    pub halted: bool,
+    /// Time between blocks in place of the usual one.
+    pub block: Option<Duration>,
 }
 
 impl State {
@@ -156,7 +166,11 @@ impl SimChain {
     /// Makes blocks for ever; before each one the providers bid.
     pub async fn run(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(BLOCK).await;
+            let faults = self.faults();
+            tokio::time::sleep(faults.block.unwrap_or(BLOCK)).await;
+            if self.faults().halted {
+                continue;
+            }
             let now = self.clock.now().0 * 1_000_000;
             let state = &mut *self.state.lock().unwrap();
             for provider in &state.providers {
@@ -168,8 +182,71 @@ impl SimChain {
             }
             state.before.push_front(state.ledger.view().clone());
             state.before.truncate(REMEMBERED);
-            state.ledger.advance(now);
+            for tx in providers::close_reclaimed(state.ledger.view(), &mut state.signed) {
+                // It may have ended otherwise.
+                let _ = state.ledger.submit(&tx);
+            }
+            if self.faults().reordered {
+                state.ledger.advance_reordered(now);
+            } else {
+                state.ledger.advance(now);
+            }
         }
+    }
+
+    /// The provider of a deployment announces that it will close its lease, and does after the
+    /// notice.
+    pub fn start_reclaim(&self, dseq: u64) {
+        let state = &mut *self.state.lock().unwrap();
+        let tx = providers::start_reclaim(state.ledger.view(), dseq, &mut state.signed)
+            .expect("a running lease");
+        state.ledger.submit(&tx).unwrap();
+    }
+
+    /// Governance asks for at least this deposit.
+    pub fn set_min_deposit(&self, uact: u128) {
+        let ledger = &mut self.state.lock().unwrap().ledger;
+        let params = ledger.view().genesis().params.clone();
+        ledger.set_params(Params { min_deposit: uact, ..params });
+    }
+
+    /// So much time passes with blocks in which nothing happens; providers take what they earned
+    /// before, where `withdraws` says so.
+    pub fn skip(&self, time: Duration, withdraws: bool) {
+        let state = &mut *self.state.lock().unwrap();
+        if withdraws {
+            for tx in providers::withdrawals(state.ledger.view(), &mut state.signed) {
+                let _ = state.ledger.submit(&tx);
+            }
+        }
+        let now = u128::from(self.clock.now().0) * 1_000_000 + time.as_nanos();
+        let blocks = (time.as_secs() / BLOCK.as_secs()).max(1);
+        state.before.clear();
+        state.ledger.skip(blocks, u64::try_from(now).unwrap());
+    }
+
+    /// Leases of each deployment that ever was, by the name of its group, oldest first.
+    pub fn leases_by_group(&self) -> Vec<(String, u64, Vec<LeaseState>)> {
+        self.see(|v| {
+            let leases = |dseq| {
+                v.leases()
+                    .filter(|l| l.id.as_ref().is_some_and(|id| id.dseq == dseq))
+                    .map(akash_redis::wire::akash::market::v1::Lease::state)
+                    .collect()
+            };
+            v.groups()
+                .filter_map(|g| {
+                    let dseq = g.id.as_ref()?.dseq;
+                    Some((g.group_spec.as_ref()?.name.clone(), dseq, leases(dseq)))
+                })
+                .collect()
+        })
+    }
+
+    /// What lies in the escrow of a deployment, settled to now, in whole uact.
+    pub fn escrow_of(&self, dseq: u64) -> u64 {
+        let known = BTreeSet::from([dseq]);
+        self.see(|v| read(v, WALLET.address(), &known).deployments[&dseq].escrow.left.0)
     }
 
     /// The endpoint shows this moment from now on, or follows again.
@@ -271,9 +348,8 @@ impl SimChain {
 
     pub fn leased(&self, dseq: u64) -> bool {
         self.see(|v| {
-            v.leases().any(|l| {
-                l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
-            })
+            v.leases()
+                .any(|l| providers::runs(l) && l.id.as_ref().is_some_and(|id| id.dseq == dseq))
         })
     }
 
@@ -474,6 +550,14 @@ impl SimChain {
         }
     }
 
+    /// Whether this answer is one of those that are lost.
+    fn loses_answer(&self) -> bool {
+        let mut faults = self.faults.lock().unwrap();
+        let lost = faults.lost_answers > 0;
+        faults.lost_answers = faults.lost_answers.saturating_sub(1);
+        lost
+    }
+
     /// Its end, when it has one; else the block time up to which it was looked for.
     fn look(&self, tx: &SignedTx) -> Result<TxOutcome, UnixMs> {
         let behind = self.faults().behind;
@@ -653,6 +737,9 @@ impl Chain for SimChain {
             if tokio::time::Instant::now() >= send_at {
                 send_at += SEND_AGAIN;
                 let refused = self.submit(tx);
+                if self.loses_answer() {
+                    return Err(away("the connection was reset"));
+                }
                 self.fuse.after(&call, &refused).await;
                 if let Some(outcome) = refused {
                     return Ok(outcome);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use akash_redis::devnet::provider::faults::{ProviderFault, ProviderFaults};
 use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
 use akash_redis::model::chain::ProviderView;
 use akash_redis::model::identity::{NODE_VARIABLE, NodeIdentity};
@@ -25,6 +26,11 @@ use super::status_page::Witness;
 
 /// From a manifest to a node that logs in, in virtual time.
 const START: Duration = Duration::from_secs(2);
+
+/// With these a provider takes a manifest and starts nothing of it; one that serves another manifest
+/// runs something, but no node of ours.
+const STARTS_NOTHING: [ProviderFault; 3] =
+    [ProviderFault::NeverDeploys, ProviderFault::LiesReady, ProviderFault::OtherManifest];
 
 /// All gateways.
 pub struct SimGateway {
@@ -49,6 +55,8 @@ pub struct SimGateway {
     pub shown: Mutex<BTreeMap<u64, tokio::time::Instant>>,
     /// Providers whose gateway does not answer.
     pub away: Mutex<BTreeSet<String>>,
+    /// What else is wrong with providers, as the local market has it.
+    pub faults: Mutex<BTreeMap<String, ProviderFaults>>,
 }
 
 impl SimGateway {
@@ -116,6 +124,25 @@ impl SimGateway {
         });
     }
 
+    /// Something is wrong with a provider from now on.
+    pub fn fault(&self, provider: &str, fault: ProviderFault) {
+        self.faults.lock().unwrap().entry(provider.to_owned()).or_default().set(fault);
+    }
+
+    fn has(&self, provider: &str, fault: ProviderFault) -> bool {
+        self.faults.lock().unwrap().get(provider).is_some_and(|faults| faults.has(fault))
+    }
+
+    /// The HTTP status with which a gateway answers everything.
+    fn status(&self, provider: &str) -> Option<u16> {
+        let faults = self.faults.lock().unwrap();
+        let present = faults.get(provider).map(ProviderFaults::present).unwrap_or_default();
+        present.into_iter().find_map(|fault| match fault {
+            ProviderFault::GatewayStatus(status) => Some(status),
+            _ => None,
+        })
+    }
+
     fn take(&self, lease: &LeaseId, manifest: &str) -> Result<(), String> {
         if self.chain.hash_of(lease.dseq) != Some(akash_redis::sdl::canonical::hash(manifest)) {
             return Err("manifest version validation failed".to_owned());
@@ -161,6 +188,16 @@ impl Gateway for SimGateway {
                 provider: provider.address.clone(),
                 detail: "away".to_owned(),
             })
+        } else if let Some(status) = self.status(&provider.address) {
+            Err(GatewayError::Refused {
+                provider: provider.address.clone(),
+                what: "the manifest".to_owned(),
+                status,
+                body: "told to".to_owned(),
+            })
+        } else if STARTS_NOTHING.iter().any(|fault| self.has(&provider.address, *fault)) {
+            *self.puts.lock().unwrap().entry(lease.dseq).or_default() += 1;
+            Ok(())
         } else {
             self.take(lease, manifest).map_err(|body| GatewayError::Refused {
                 provider: provider.address.clone(),
@@ -214,6 +251,19 @@ impl Gateway for SimGateway {
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
         if self.away.lock().unwrap().contains(&provider.address) {
             return LeaseStatus::Away("away".to_owned());
+        }
+        if let Some(status) = self.status(&provider.address) {
+            return LeaseStatus::Away(format!("it answers {status}"));
+        }
+        let lies = [ProviderFault::LiesReady, ProviderFault::OtherManifest]
+            .iter()
+            .any(|fault| self.has(&provider.address, *fault));
+        if lies && self.puts.lock().unwrap().contains_key(&lease.dseq) {
+            let uris = vec![format!("lease-{}", lease.dseq)];
+            return LeaseStatus::Deployed { ready: 1, uris };
+        }
+        if self.has(&provider.address, ProviderFault::LiesGone) {
+            return LeaseStatus::NoManifest;
         }
         match self.delivered.lock().unwrap().get(&lease.dseq) {
             Some(_)

@@ -74,12 +74,23 @@ pub struct Terms {
     pub wallet: Uact,
     /// For all clusters together, a month.
     pub budget_global: Uact,
+    /// The operator's patience.
+    pub timing: Timing,
+    /// It reads the chain and the tailnet so often.
+    pub tick: Duration,
 }
 
 impl Terms {
     /// Money is no matter.
     pub fn new(seed: u64, providers: u32) -> Self {
-        Self { seed, providers, wallet: chain::USUAL, budget_global: Uact(1_000_000_000) }
+        Self {
+            seed,
+            providers,
+            wallet: chain::USUAL,
+            budget_global: Uact(1_000_000_000),
+            timing: Timing::default(),
+            tick: TICK,
+        }
     }
 }
 
@@ -102,7 +113,7 @@ pub struct World {
     /// Who answers questions about the operator that runs.
     pub desk: Mutex<Option<Arc<dyn Desk>>>,
     starts: AtomicU64,
-    budget_global: Uact,
+    terms: Terms,
 }
 
 impl Drop for World {
@@ -155,6 +166,7 @@ impl World {
             puts: Mutex::default(),
             shown: Mutex::default(),
             away: Mutex::default(),
+            faults: Mutex::default(),
         });
         tokio::spawn(chain.clone().run());
         tokio::spawn(nodes.clone().run());
@@ -175,7 +187,7 @@ impl World {
             operator: Mutex::new(None),
             desk: Mutex::new(None),
             starts: AtomicU64::new(0),
-            budget_global: terms.budget_global,
+            terms,
         })
     }
 
@@ -220,11 +232,11 @@ impl World {
             quarantine_tag: mesh::QUARANTINE_TAG.to_owned(),
             login_server: None,
             budget_per_cluster: Uact(50_000_000),
-            budget_global: self.budget_global,
+            budget_global: self.terms.budget_global,
             runway: Runway::DEFAULT,
             gas_price: GasPrice(25_000),
-            timing: Timing::default(),
-            tick: TICK,
+            timing: self.terms.timing,
+            tick: self.terms.tick,
         };
         let controller = Controller::new(outside, settings, Metrics::default(), Arc::default());
         *self.desk.lock().unwrap() = Some(controller.desk(Targets::default()));

@@ -1,6 +1,7 @@
 //! All simulated nodes, their replication, and one application that writes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::node::{Face, Node};
 use super::status_page::Witness;
 use super::writes::{Application, Cause};
 
-/// Nodes move so often, virtual milliseconds.
+/// Nodes move so often when nobody says otherwise, virtual milliseconds.
 const STEP: u64 = 100;
 /// A redis that died is started again after so many steps.
 const RESTART_STEPS: u32 = 5;
@@ -63,6 +64,8 @@ pub struct Nodes {
     witness: Arc<Witness>,
     tailnet: Arc<Mutex<Tailnet>>,
     changes: Notifier<IncarnationName>,
+    /// Nodes move so often, virtual milliseconds.
+    step: AtomicU64,
 }
 
 impl Nodes {
@@ -81,13 +84,15 @@ impl Nodes {
             witness,
             tailnet,
             changes: Notifier::default(),
+            step: AtomicU64::new(STEP),
         })
     }
 
     /// Replication, the writer, restarts and what the operator hears, ten times a virtual second.
     pub async fn run(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(Duration::from_millis(STEP)).await;
+            let step = self.step.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(step)).await;
             let now = self.clock.now().0;
             let mut state = self.state.lock().unwrap();
             state.hear_control(&self.tailnet.lock().unwrap());
@@ -95,12 +100,18 @@ impl Nodes {
             state.freeze(now);
             state.replicate(now);
             state.write(now);
-            let heard = state.report(now, self.operator_clock.now());
+            let heard = state.report(now, step, self.operator_clock.now());
             drop(state);
             for name in heard {
                 self.changes.notify(name);
             }
         }
+    }
+
+    /// Nodes move this often from now on: a simulation of months cannot look at each moment.
+    pub fn move_every(&self, step: Duration) {
+        let step = u64::try_from(step.as_millis()).unwrap();
+        self.step.store(step, Ordering::SeqCst);
     }
 
     /// Changes a node as a fault or a person would.
@@ -175,10 +186,10 @@ impl State {
     }
 
     /// What the operator hears: news at once, counters with the heartbeat.
-    fn report(&mut self, now: u64, heard: UnixMs) -> Vec<IncarnationName> {
+    fn report(&mut self, now: u64, step: u64, heard: UnixMs) -> Vec<IncarnationName> {
         let mut news = Vec::new();
         // All hearts beat together: one plan takes all of it.
-        let beat = now % HEARTBEAT < STEP;
+        let beat = now % HEARTBEAT < step;
         for name in self.targets.keys() {
             let lost = |views: &mut BTreeMap<_, NodeView>| {
                 views.get_mut(name).is_some_and(|v| std::mem::replace(&mut v.connected, false))

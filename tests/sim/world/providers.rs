@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use akash_redis::devnet::account::{Account, Order, TxTerms, any};
 use akash_redis::devnet::ledger::{ONE, UACT, UAKT, View};
-use akash_redis::devnet::provider::price::offer;
+use akash_redis::devnet::provider::price::{offer, smaller_offer};
 use akash_redis::model::ids::LeaseId;
 use akash_redis::wire::akash::base::attributes::v1::Attribute;
 use akash_redis::wire::akash::base::deposit::v1::{Deposit, Source};
@@ -13,10 +13,12 @@ use akash_redis::wire::akash::deployment::v1beta4::GroupSpec;
 use akash_redis::wire::akash::escrow::id::v1::{Account as EscrowId, Scope};
 use akash_redis::wire::akash::escrow::v1::MsgAccountDeposit;
 use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
-use akash_redis::wire::akash::market::v1::{BidId, LeaseClosedReason, OrderId};
+use akash_redis::wire::akash::market::v1::{
+    BidId, Lease, LeaseClosedReason, LeaseId as MarketLeaseId, OrderId,
+};
 use akash_redis::wire::akash::market::v1beta5::order::State as OrderState;
 use akash_redis::wire::akash::market::v1beta5::{
-    MsgCloseBid, MsgCreateBid, MsgWithdrawLease, Order as MarketOrder,
+    MsgCloseBid, MsgCreateBid, MsgLeaseStartReclaim, MsgWithdrawLease, Order as MarketOrder,
 };
 use akash_redis::wire::akash::provider::v1beta4::MsgCreateProvider;
 use akash_redis::wire::cosmos::base::v1beta1::{Coin, DecCoin};
@@ -40,12 +42,22 @@ pub struct Provider {
     pub price: u128,
     /// It does not bid.
     pub silent: bool,
+    /// It offers less than is ordered.
+    pub offers_less: bool,
+    /// Notice that its bids promise before it closes a lease, seconds.
+    pub notice: Option<i64>,
 }
 
 impl Provider {
     /// Each one is dearer than the one before.
     pub fn new(index: u32) -> Self {
-        Self { account: &ALL[index as usize], price: u128::from(3 + index), silent: false }
+        Self {
+            account: &ALL[index as usize],
+            price: u128::from(3 + index),
+            silent: false,
+            offers_less: false,
+            notice: None,
+        }
     }
 
     pub fn address(&self) -> &str {
@@ -75,8 +87,10 @@ impl Provider {
             id: Some(id),
             price: Some(DecCoin { denom: UACT.to_owned(), amount: price.to_string() }),
             deposit: Some(Deposit { amount: Some(deposit), sources: vec![Source::Balance.into()] }),
-            resources_offer: offer(spec),
-            reclamation_window: None,
+            resources_offer: if self.offers_less { smaller_offer(spec) } else { offer(spec) },
+            reclamation_window: self
+                .notice
+                .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
         }))
     }
 }
@@ -116,12 +130,15 @@ pub fn registration(view: &View, provider: &Provider) -> Vec<u8> {
     )
 }
 
+/// Whether a lease runs and is paid.
+pub fn runs(lease: &Lease) -> bool {
+    matches!(lease.state(), LeaseState::Active | LeaseState::Reclaiming)
+}
+
 /// The transaction by which a provider closes its lease of a deployment: it is unstable.
 pub fn end_lease(view: &View, dseq: u64, signed: &mut u64) -> Option<Vec<u8>> {
-    let lease = view.leases().find(|l| {
-        l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| id.dseq == dseq)
-    })?;
-    let id = lease.id.clone()?;
+    let of = |l: &&Lease| runs(l) && l.id.as_ref().is_some_and(|id| id.dseq == dseq);
+    let id = view.leases().find(of)?.id.clone()?;
     let lease =
         LeaseId { owner: id.owner, dseq, gseq: id.gseq, oseq: id.oseq, provider: id.provider };
     Some(close_bid(view, &lease, LeaseClosedReason::Unstable, signed))
@@ -155,6 +172,46 @@ pub fn deposit(
         deposit: Some(Deposit { amount: Some(amount), sources: vec![Source::Balance.into()] }),
     };
     Some(sign(view, account, vec![any(&message)], signed))
+}
+
+/// The transaction by which a provider announces that it will close its lease of a deployment.
+pub fn start_reclaim(view: &View, dseq: u64, signed: &mut u64) -> Option<Vec<u8>> {
+    let of = |l: &&Lease| runs(l) && l.id.as_ref().is_some_and(|id| id.dseq == dseq);
+    let id = view.leases().find(of)?.id.clone()?;
+    let account = ALL.iter().find(|p| p.address() == id.provider).expect("one of ours");
+    let reason = LeaseClosedReason::Decommission.into();
+    let message = any(&MsgLeaseStartReclaim { id: Some(id), reason });
+    Some(sign(view, account, vec![message], signed))
+}
+
+/// The transactions by which providers close the leases whose notice has passed.
+pub fn close_reclaimed(view: &View, signed: &mut u64) -> Vec<Vec<u8>> {
+    let now = i64::try_from(view.block().time_ns / 1_000_000_000).unwrap();
+    let over = |l: &&Lease| {
+        l.state() == LeaseState::Reclaiming
+            && l.reclamation.as_ref().is_some_and(|reclamation| reclamation.deadline <= now)
+    };
+    let leases = view.leases().filter(over).filter_map(|l| l.id.clone());
+    leases
+        .map(|id| {
+            let MarketLeaseId { owner, dseq, gseq, oseq, provider, .. } = id;
+            let lease = LeaseId { owner, dseq, gseq, oseq, provider };
+            close_bid(view, &lease, LeaseClosedReason::Decommission, signed)
+        })
+        .collect()
+}
+
+/// The transactions by which all providers take what they earned: only then the chain sees that an
+/// escrow ran dry.
+pub fn withdrawals(view: &View, signed: &mut u64) -> Vec<Vec<u8>> {
+    let leases: Vec<_> = view.leases().filter(|l| runs(l)).filter_map(|l| l.id.clone()).collect();
+    let of = |account: &'static Account| {
+        let own = leases.iter().filter(|id| id.provider == account.address());
+        own.map(|id| any(&MsgWithdrawLease { id: Some(id.clone()) })).collect::<Vec<_>>()
+    };
+    let all = ALL.iter().map(|account| (account, of(account)));
+    let some: Vec<_> = all.filter(|(_, messages)| !messages.is_empty()).collect();
+    some.into_iter().map(|(account, messages)| sign(view, account, messages, signed)).collect()
 }
 
 /// The transaction by which a provider takes an open bid back.

@@ -2,6 +2,7 @@
 //! runs of one seed are compared by.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::clock::Clock;
 use super::many::setting;
@@ -15,16 +16,30 @@ const WIDTH: usize = 240;
 pub struct Trace {
     clock: Clock,
     lines: Mutex<Vec<String>>,
+    /// Older ones than so many are forgotten.
+    most: AtomicUsize,
 }
 
 impl Trace {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, lines: Mutex::default() }
+        Self { clock, lines: Mutex::default(), most: AtomicUsize::new(usize::MAX) }
     }
 
     pub fn add(&self, what: &str) {
         let at = self.clock.now().0 - super::clock::BEGIN;
-        self.lines.lock().unwrap().push(format!("{at:>9} {what}"));
+        let mut lines = self.lines.lock().unwrap();
+        lines.push(format!("{at:>9} {what}"));
+        let most = self.most.load(Ordering::SeqCst);
+        // Not at each line: what is left is moved.
+        if lines.len() / 2 >= most {
+            let old = lines.len() - most;
+            lines.drain(..old);
+        }
+    }
+
+    /// Only so many of the last lines are kept, or twice as many.
+    pub fn keep(&self, most: usize) {
+        self.most.store(most, Ordering::SeqCst);
     }
 
     /// The last lines, cut short.
