@@ -61,14 +61,19 @@ test-fast: ## Tests without Go, namespaces or packages
 test-crashes: ## Every crash point of the simulations, and 200 random walks; takes a quarter of an hour
 	SIM_STRIDE=1 SIM_SEEDS=200 $(CARGO) test --test sim
 
+.PHONY: soak-market
+soak-market: ## Twenty markets for a year each, with random faults: the books close to the last unit. Takes about an hour
+	SOAK_DAYS=365 SOAK_SEEDS=20 $(CARGO) test --test sim soak:: -- --nocapture
+
 .PHONY: mutants
 mutants: ## Breaks planner, model, store and what agents obey, one place at a time; names what no test sees. Takes hours
 	tests/mutants/run.sh
 
 .PHONY: bench
-bench: deps peers ## What the mesh costs, and what a thousand clusters do; figures in target/bench/*.json
+bench: deps peers ## What the mesh costs, what the market costs in time, and what a thousand clusters do; figures in target/bench/*.json
 	$(CARGO) bench --bench mesh
 	$(CARGO) bench --bench scale
+	$(CARGO) bench --bench market
 
 # What checks the licences and sources of dependencies: built once per version.
 DENY_VERSION := 0.20.2

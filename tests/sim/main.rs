@@ -13,6 +13,7 @@ mod many_clusters;
 mod notices;
 mod previews;
 mod replay;
+mod soak;
 mod store_contract;
 mod two_masters;
 mod world;
