@@ -1,4 +1,5 @@
 //! Accounts that pay for others: deposits by an authorization, fees by an allowance.
+#![allow(clippy::similar_names, reason = "granter and grantee are the chain's own words")]
 
 use prost::Message as _;
 

@@ -1,3 +1,4 @@
+#![allow(clippy::similar_names, reason = "granter and grantee are the chain's own words")]
 use super::*;
 use crate::devnet::account::timestamp;
 use crate::wire::akash::bme::v1 as bme;
