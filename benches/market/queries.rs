@@ -78,6 +78,7 @@ pub async fn per_tick(clusters: usize) -> Queries {
         grpc: vec![chain.handle.url()],
         gas_price: GasPrice::USUAL,
         fee_granter: None,
+        treasury: None,
         fee_limits: FeeLimits::USUAL,
     };
     let wallet = Wallet::from_phrase(&SecretString::from(PHRASE), 0).expect("a wallet");

@@ -286,7 +286,7 @@ impl Chain for ChainClient {
         let (outcome, paid) =
             broadcast::broadcast_and_confirm(&self.nodes, &self.block_time, &self.unsent, tx)
                 .await?;
-        if let TxOutcome::Landed { height } = &outcome {
+        if let TxOutcome::Landed { height, .. } = &outcome {
             self.floor.raise(*height);
         }
         self.fees.ended(&tx.hash, &outcome, paid);

@@ -103,6 +103,7 @@ mod tests {
         vec![Coin { denom: UAKT.into(), amount: amount.to_string() }]
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "what fills a field has its type")]
     fn second(seconds: i64) -> Option<Timestamp> {
         Some(Timestamp { seconds, nanos: 0 })
     }

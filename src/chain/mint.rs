@@ -200,6 +200,7 @@ mod tests {
     use super::*;
     use crate::wire::cosmos::base::v1beta1::Coin;
 
+    #[allow(clippy::unnecessary_wraps, reason = "what fills a field has its type")]
     fn coin(denom: &str, amount: u64) -> Option<Coin> {
         Some(Coin { denom: denom.into(), amount: amount.to_string() })
     }

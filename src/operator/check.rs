@@ -82,6 +82,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "what fills a field has its type")]
     fn given(holds: u64, limit: u64, expires: u64) -> Option<Grant> {
         let expires = Some(UnixMs(expires));
         let terms = Some(GrantTerms { limit: Some(limit), expires, refuses: Vec::new() });

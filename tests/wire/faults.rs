@@ -94,6 +94,7 @@ impl Market {
             grpc: vec![chain.url()],
             gas_price: GasPrice(25_000),
             fee_granter: None,
+            treasury: None,
             fee_limits: FeeLimits::USUAL,
         };
         let wallet = Arc::new(Wallet::from_phrase(&SecretString::from(PHRASE), 0).unwrap());

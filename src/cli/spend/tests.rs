@@ -26,7 +26,9 @@ fn report() -> SpendReport {
         row("cache-2-c", "", amounts(2_000_000, 0, 2_000_000, 0, 0, 22_000), false),
     ];
     let mut total = Amounts::default();
-    rows.iter().for_each(|row| total += row.amounts);
+    for row in &rows {
+        total += row.amounts;
+    }
     let cluster =
         ClusterSpend { cluster: "cache".into(), uid: "0123456789abcdef".into(), amounts: total };
     let treasury =

@@ -301,8 +301,8 @@ impl View {
         let fee = auth::fee_taken(&decoded).map(|(amount, payer)| event::fee(amount, &payer));
         let mut events: Vec<_> = fee.into_iter().collect();
         match self.run_messages(&decoded, base, limit) {
-            Ok((gas_used, more)) => {
-                events.extend(more);
+            Ok((gas_used, added)) => {
+                events.extend(added);
                 if mode == Mode::Deliver {
                     self.state.commit();
                 }

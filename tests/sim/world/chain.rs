@@ -411,6 +411,9 @@ impl SimChain {
                 self.witness.touches(*dseq).await;
             }
             ChainMsg::Deposit { dseq, .. } => self.witness.fills(*dseq).await,
+            ChainMsg::MintAct { .. } => {
+                self.witness.expect(false, || "AKT is burnt though nobody asked".to_owned());
+            }
             ChainMsg::CreateLease(lease) => {
                 self.witness.touches(lease.dseq).await;
                 let Some((own, budget)) = self.witness.budget(lease.dseq).await else { return };

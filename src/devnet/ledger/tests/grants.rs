@@ -80,7 +80,7 @@ fn akt_becomes_act_at_the_end_of_an_epoch_or_comes_back() {
     market.blocks(10);
     assert_eq!(market.has(&tenant, UACT), before.0 + 19_950_000);
     assert_eq!(market.has(&tenant, UAKT), before.1 - 40_000_000 - fees, "too little comes back");
-    let ends: Vec<_> =
-        market.ledger.view().mints(tenant.address()).iter().map(|it| it.status()).collect();
+    let entries = market.ledger.view().mints(tenant.address());
+    let ends: Vec<_> = entries.iter().map(bme::QueryLedgerRecordEntry::status).collect();
     assert_eq!(ends, [bme::LedgerRecordStatus::Executed, bme::LedgerRecordStatus::Canceled]);
 }
