@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::preview::Preview;
+use crate::api::providers::ProviderList;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::spend::{Month, SpendReport};
 use crate::api::status::Endpoint;
@@ -157,6 +158,13 @@ impl Client {
     /// How the operator itself stands.
     pub async fn operator(&self) -> Result<OperatorReport, ClientError> {
         let request = self.http.get("http://operator/v1alpha1/operator").timeout(ANSWER);
+        let answer = self.success(request).await?;
+        answer.json().await.map_err(|source| ClientError::Lost { source })
+    }
+
+    /// The providers that the operator met.
+    pub async fn providers(&self) -> Result<ProviderList, ClientError> {
+        let request = self.http.get("http://operator/v1alpha1/providers").timeout(ANSWER);
         let answer = self.success(request).await?;
         answer.json().await.map_err(|source| ClientError::Lost { source })
     }

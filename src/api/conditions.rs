@@ -250,6 +250,9 @@ pub enum Reason {
     // WalletRunway, Funded and Degraded.
     /// There is too little AKT for the fees of the transactions that wait or may come.
     FeeBalanceLow,
+    // Degraded.
+    /// A provider announced that it will close the lease of a node.
+    LeaseReclaimed,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -503,6 +506,10 @@ pub enum EventReason {
     ClusterRecovered,
     /// Nothing of a deleted cluster is left.
     ClusterDeleted,
+    /// A node is moved to another provider although nobody asked for it.
+    MoveStarted,
+    /// Such a move was given up, and the node stays.
+    MoveEnded,
 }
 
 /// The words of a status as a page of Markdown.

@@ -7,7 +7,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::types::Spec;
+use super::types::{Placement, Spec};
 
 /// Characters of a value that are shown.
 const LONGEST: usize = 80;
@@ -72,15 +72,25 @@ pub fn sentence(changes: &[FieldChange]) -> String {
 /// resources, placement and mesh.
 #[must_use]
 pub fn lease_terms(spec: &Spec) -> String {
-    let terms = serde_json::json!([spec.resources, spec.placement, spec.mesh]);
+    // Whether nodes move later is no term of the lease that they move from.
+    let placement = Placement { rebalance: None, ..spec.placement.clone() };
+    let terms = serde_json::json!([spec.resources, placement, spec.mesh]);
     let digest = Sha256::digest(terms.to_string());
     hex::encode(&digest[..8])
+}
+
+/// The resources of a node in one word: prices are compared where they were asked for the same.
+#[must_use]
+pub fn resources_asked(spec: &Spec) -> String {
+    let digest = Sha256::digest(serde_json::json!(spec.resources).to_string());
+    hex::encode(&digest[..4])
 }
 
 /// Whether a lease keeps this field as it was made.
 #[must_use]
 pub fn is_lease_term(path: &str) -> bool {
     ["spec.resources", "spec.placement", "spec.mesh"].iter().any(|term| path.starts_with(term))
+        && !path.starts_with("spec.placement.rebalance")
 }
 
 fn walk(path: &str, old: &Value, new: &Value, found: &mut Vec<FieldChange>) {

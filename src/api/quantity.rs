@@ -96,6 +96,10 @@ quantity!(
     /// A span of time: `500ms`, `10s`, `5m`, `1h`, `14d`.
     Span(Duration), "span of time", "10s or 5m", r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 );
+quantity!(
+    /// Hundredths: `25%`.
+    Percent(u32), "percentage", "25%", r"^[0-9]+%$"
+);
 
 impl Cpu {
     fn parse(text: &str) -> Option<Self> {
@@ -193,5 +197,18 @@ impl fmt::Display for Span {
             n if n % 1000 == 0 => write!(f, "{}s", n / 1000),
             n => write!(f, "{n}ms"),
         }
+    }
+}
+
+impl Percent {
+    fn parse(text: &str) -> Option<Self> {
+        let (value, scale, unit) = split(text)?;
+        (unit == "%" && scale == 1).then(|| u32::try_from(value).ok().map(Self))?
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
     }
 }

@@ -120,6 +120,8 @@ fn kind(root: &Value, name: Option<&str>, schema: &Value) -> String {
         Some("Bytes") => return "size, `512Mi`".into(),
         Some("Money") => return "money, `12.5act`".into(),
         Some("Span") => return "time, `10s`".into(),
+        Some("Percent") => return "percentage, `25%`".into(),
+        Some("Window") => return "window, `Sun 02:00-05:00`".into(),
         _ => {}
     }
     let plain = match &schema["type"] {

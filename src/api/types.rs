@@ -7,8 +7,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::quantity::{Bytes, Cpu, Money, Span};
+use super::quantity::{Bytes, Cpu, Money, Percent, Span};
 use super::status::Status;
+use super::window::Window;
 pub use crate::model::identity::Egress;
 
 /// The only version there is.
@@ -109,6 +110,20 @@ pub struct Spec {
     /// The operator watches and reports, and changes nothing.
     #[serde(default)]
     pub paused: bool,
+    /// When nodes may be moved that could stay where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
+}
+
+/// When nodes may be moved that could stay where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Maintenance {
+    /// The operator begins no move of its own outside of this window, in UTC: `Sun 02:00-05:00`,
+    /// `Mon-Fri 22:00-04:00`, or `02:00-05:00` for every day. What began in it is ended after it.
+    /// It holds up neither a failover, nor a node that is lost, nor one whose provider takes its
+    /// lease back, nor what a person asks for.
+    pub window: Window,
 }
 
 /// Settings of Redis itself.
@@ -287,6 +302,36 @@ pub struct Placement {
     /// The most one node may cost per month of 30 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_price: Option<Money>,
+    /// Nodes move by themselves to providers that are cheaper; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
+}
+
+/// Nodes move by themselves to providers that are cheaper, one at a time. Only prices that were
+/// asked for the same resources within 30 days are known; where none is, nothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rebalance {
+    /// The new lease costs less than the present one by at least so much: no other is taken. 5% to
+    /// 90%.
+    #[serde(default = "Rebalance::default_when_cheaper_by")]
+    pub when_cheaper_by: Percent,
+    /// One node of the cluster moves so often at most; at least 1h.
+    #[serde(default = "Rebalance::default_at_most_every")]
+    pub at_most_every: Span,
+    /// Such a move begins in this window only, in UTC; at any time when absent. Where there is a
+    /// `maintenance.window`, both must be open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+}
+
+impl Rebalance {
+    fn default_when_cheaper_by() -> Percent {
+        Percent(25)
+    }
+    fn default_at_most_every() -> Span {
+        Span(Duration::from_hours(7 * 24))
+    }
 }
 
 /// Auditors.

@@ -21,7 +21,7 @@ pub use lines::line;
 
 use super::defaults;
 use super::quantity::Bytes;
-use super::types::{API_VERSION, Failover, KIND, RedisCluster, Resources, Runway, Spec};
+use super::types::{API_VERSION, Failover, KIND, Rebalance, RedisCluster, Resources, Runway, Spec};
 use crate::model::money::Uact;
 
 /// A manifest is a page of text; what is longer than this is something else.
@@ -287,6 +287,23 @@ fn placement(spec: &Spec, problems: &mut Problems) {
                 format!("`{address}` is given twice")
             });
         }
+    }
+    if let Some(rebalance) = &placement.rebalance {
+        let Rebalance { when_cheaper_by, at_most_every, window } = rebalance;
+        let both = window.zip(spec.maintenance.map(|m| m.window));
+        problems.add_if(
+            both.is_some_and(|(a, b)| !a.meets(&b)),
+            "spec.placement.rebalance.window",
+            || "is never open together with spec.maintenance.window; let them overlap".into(),
+        );
+        let path = "spec.placement.rebalance.whenCheaperBy";
+        problems.add_if(!(5..=90).contains(&when_cheaper_by.0), path, || {
+            format!("{when_cheaper_by} would move nodes for nothing, or never; write 5% to 90%")
+        });
+        let path = "spec.placement.rebalance.atMostEvery";
+        problems.add_if(at_most_every.0 < Duration::from_hours(1), path, || {
+            format!("{at_most_every} is shorter than a move may take; write 1h or more")
+        });
     }
     let (allow, deny) = (&placement.providers.allow, &placement.providers.deny);
     problems.add_if(!allow.is_empty() && allow.len() < spec.nodes as usize, "spec.placement.providers.allow", || {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::chain::{BidView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView};
 use crate::model::ids::LeaseId;
 use crate::model::money::{DEC_ONE, PricePerBlock, UACT, Uact};
+use crate::model::time::UnixMs;
 use crate::wire::akash::base::attributes::v1::Attribute;
 use crate::wire::akash::base::resources::v1beta4::{ResourceValue, Resources, Storage};
 use crate::wire::akash::deployment::v1::deployment::State as DeploymentStatus;
@@ -52,11 +53,13 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, String> {
         .map_err(|flaw| format!("deployment {dseq}: {flaw}"))?;
     leases
         .sort_by_key(|l| l.lease.as_ref().map(|l| (l.created_at, l.id.as_ref().map(|id| id.oseq))));
+    let open = orders.iter().filter_map(|o| Some((o.id.as_ref()?.oseq, o.created_at))).max();
     Ok(DeploymentView {
         dseq,
         active: main.state == i32::from(DeploymentStatus::Active),
         hash: main.hash,
-        open_order: orders.iter().filter_map(|order| order.id.as_ref()).map(|id| id.oseq).max(),
+        open_order: open.as_ref().map(|(oseq, _)| *oseq),
+        ordered_at: open.map(|(_, height)| height).filter(|height| *height > 0),
         bids: bids.into_iter().filter_map(|b| bid(b, &spec)).collect(),
         leases: leases.into_iter().map(lease).collect::<Result<_, _>>()?,
         group_name: spec.name,
@@ -94,9 +97,15 @@ fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, String> {
         Ok(LeaseStatus::Closed) => LeaseState::Closed,
         _ => return Err(format!("a lease of deployment {} in state {}", id.dseq, lease.state)),
     };
-    // While reclaiming, the announced reason stands with the announcement.
+    // While reclaiming, the announced reason stands with the announcement. A lease may be
+    // reclaimed that was not asked to be: its bid alone decides.
+    let announced = lease.reclamation.filter(|r| r.deadline > 0);
     let reason =
-        if lease.reason == 0 { lease.reclamation.map_or(0, |r| r.reason) } else { lease.reason };
+        if lease.reason == 0 { announced.as_ref().map_or(0, |r| r.reason) } else { lease.reason };
+    let reclaim_by = announced
+        .filter(|_| state == LeaseState::Reclaiming)
+        .and_then(|r| u64::try_from(r.deadline).ok())
+        .map(|seconds| UnixMs(seconds.saturating_mul(1000)));
     Ok(LeaseView {
         price: price(lease.price.as_ref())
             .ok_or_else(|| format!("a lease of deployment {} without a price", id.dseq))?,
@@ -109,6 +118,7 @@ fn lease(answer: QueryLeaseResponse) -> Result<LeaseView, String> {
         },
         state,
         reason: u32::try_from(reason).unwrap_or_default(),
+        reclaim_by,
     })
 }
 

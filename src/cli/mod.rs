@@ -16,6 +16,7 @@ pub mod local;
 pub mod logging;
 mod logs;
 mod manifests;
+mod market;
 mod mesh;
 mod node;
 mod notify;
@@ -150,6 +151,8 @@ pub enum ClientCommand {
     Notify(notify::Notify),
     /// Show what was paid, to whom and for what, to the last unit.
     Spend(spend::Spend),
+    /// Show the providers that the operator met, and what it lived through with them.
+    Providers(market::ShowProviders),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -240,6 +243,7 @@ async fn execute(
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
         ClientCommand::Notify(command) => notify::run(client, command, out).await,
         ClientCommand::Spend(args) => spend::run(client, args, out).await,
+        ClientCommand::Providers(args) => market::providers(client, args, out).await,
     }
 }
 

@@ -56,6 +56,8 @@ pub struct DeploymentView {
     pub group: GroupState,
     /// Oseq of the open order, when there is one.
     pub open_order: Option<u32>,
+    /// Height at which that order was made; `None` where it is not known.
+    pub ordered_at: Option<i64>,
     /// Bids in state open; leasable only when their oseq is the open order's.
     pub bids: Vec<BidView>,
     /// Leases in any state, newest last.
@@ -97,8 +99,10 @@ pub struct LeaseView {
     pub price: PricePerBlock,
     /// State on the chain.
     pub state: LeaseState,
-    /// The chain's reason number once closed; a hint only.
+    /// The chain's reason number once closed, or announced with a reclamation; a hint only.
     pub reason: u32,
+    /// Block time from which on the provider may close it, once it announced that it will.
+    pub reclaim_by: Option<UnixMs>,
 }
 
 /// State of a lease on the chain.

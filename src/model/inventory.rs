@@ -1,8 +1,10 @@
 //! Everything that was observed at one moment. Facts only; whoever fills it decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::chain::ChainView;
+use super::experience::Experiences;
 use super::funds::WalletOutlook;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
 use super::mesh::{MeshView, OwnMesh};
@@ -106,6 +108,8 @@ pub struct Inventory {
     pub id_pool: IdPool,
     /// What providers got from deployments of this cluster that its record has forgotten.
     pub spent_before: Uact,
+    /// What was lived through with providers so far, also by other clusters.
+    pub experience: Arc<Experiences>,
 }
 
 /// A lease by its provider's word.

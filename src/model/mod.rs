@@ -5,6 +5,7 @@
 
 pub mod books;
 pub mod chain;
+pub mod experience;
 pub mod funds;
 pub mod group;
 pub mod identity;

@@ -45,6 +45,9 @@ pub struct Record {
     /// while it does for long enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runway_told: Option<u32>,
+    /// When the last move began that could have been left undone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<UnixMs>,
 }
 
 /// Failovers from masters that lived and did not answer, in a row: what makes one hang may make the
@@ -131,6 +134,40 @@ pub struct Incarnation {
     /// where they are not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lease_terms: String,
+    /// The operator moves it of its own accord: another incarnation takes its place first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+/// A move that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Why it is moved.
+    pub why: MoveReason,
+    /// When that was decided.
+    pub at: UnixMs,
+    /// An incarnation was reserved to take its place.
+    #[serde(default)]
+    pub tried: bool,
+}
+
+/// Why a node is moved that nobody asked to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveReason {
+    /// Its provider announced that it will close the lease.
+    Reclaimed,
+    /// Another provider asks this much or less.
+    Cheaper(PricePerBlock),
+    /// Its provider had several incidents.
+    Provider,
+}
+
+impl MoveReason {
+    /// It could be left undone: it waits for its window, and is given up when it fails.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        self != Self::Reclaimed
+    }
 }
 
 /// What an incarnation is to the master of its cluster. Each step has all of those before it: who
@@ -229,6 +266,7 @@ impl Incarnation {
             replaces: None,
             condemned: None,
             lease_terms: String::new(),
+            moving: None,
         }
     }
 

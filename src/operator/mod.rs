@@ -6,6 +6,7 @@ mod alarms;
 mod books;
 mod check;
 mod execute;
+mod experience;
 mod health;
 mod index;
 mod manifests;
@@ -39,6 +40,7 @@ use crate::server::{Desk, StatusCache};
 use crate::store::StoreError;
 use books::Bookkeeper;
 use execute::Executor;
+use experience::Book;
 use health::Health;
 use index::ClusterIndex;
 use manifests::Manifests;
@@ -70,6 +72,8 @@ struct Pipeline {
     executor: Executor,
     publisher: Publisher,
     health: Health,
+    /// What was lived through with providers.
+    experience: Book,
     /// Clusters to be planned.
     queue: WorkQueue<String>,
     /// Effects under way, and those that failed.
@@ -116,6 +120,7 @@ impl Controller {
             manifests: manifests.clone(),
         };
         let health = Health::new(&settings, metrics.clone(), status_cache.clone());
+        let experience = Book::new(ports.clone());
         let publisher = Publisher::new(ports.clone(), metrics, status_cache);
         let pipeline = Pipeline {
             ports,
@@ -128,6 +133,7 @@ impl Controller {
             executor,
             publisher,
             health,
+            experience,
             queue: WorkQueue::new(),
             running: Mutex::default(),
             reading: wake::Reading::default(),
@@ -195,6 +201,7 @@ impl Pipeline {
         if !written {
             self.publisher.record_events(name, &plan).await?;
         }
+        self.experience.take(&plan.noted).await?;
         self.publisher.publish(&stored, &inventory, &plan).await?;
         if plan.finished {
             self.forget(name);

@@ -36,6 +36,7 @@ impl Pipeline {
         let mut agents = self.ports.agents.changes();
         let (mut own_mesh, mut known_mesh) = (self.ports.own_mesh.clone(), OwnMesh::default());
         self.books.load().await?;
+        self.experience.read().await?;
         self.look_at_all().await?;
         self.take_over_transactions().await?;
         let mut tick = interval(self.settings.tick);
@@ -75,6 +76,7 @@ impl Pipeline {
         let known = self.manifests.known(name, inventory.mesh.at);
         inventory = with_known(inventory, known);
         inventory.failing = self.failing(name);
+        inventory.experience = self.experience.all();
         let height = inventory.chain.value.as_ref().map_or(0, |chain| chain.height);
         let dseqs = record.incarnations.values().map(|i| i.dseq).collect();
         inventory.pending = self.transactions.pending(&dseqs, height);

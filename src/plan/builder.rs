@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Input;
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::{ACCEPT_LOSS, Spec};
+use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Authority, NodeState, NodeView};
 use crate::model::record::{Condemned, Incarnation, Membership, Record};
@@ -34,6 +35,8 @@ pub struct PlanBuilder<'a> {
     pub events: Vec<(EventReason, String)>,
     /// Why the cluster is less than it should be: a word and a sentence each.
     pub problems: Vec<(Reason, String)>,
+    /// What was lived through with providers, by address.
+    pub noted: Vec<(String, Note)>,
     used_ids: usize,
 }
 
@@ -46,6 +49,7 @@ impl<'a> PlanBuilder<'a> {
             waits: Vec::new(),
             events: Vec::new(),
             problems: Vec::new(),
+            noted: Vec::new(),
             used_ids: 0,
         }
     }
@@ -117,12 +121,22 @@ impl<'a> PlanBuilder<'a> {
         } else {
             EventReason::NodeCondemned
         };
+        let never_came = !incarnation.has_joined();
         if blame == Blame::Attempt {
             let failures = self.record.failures.entry(ordinal).or_default();
             failures.count += 1;
             failures.last = now;
             failures.generation = generation;
             reason.clone_into(&mut failures.reason);
+        }
+        if let Some(choice) = &lease {
+            // A redis that does not start with its settings is not its provider's doing.
+            let note = match (blame, never_came) {
+                (Blame::Attempt, true) => Some(Note::FailedStart),
+                (Blame::Provider, false) => Some(Note::Incident),
+                _ => None,
+            };
+            self.noted.extend(note.map(|note| (choice.id.provider.clone(), note)));
         }
         let blames = matches!(blame, Blame::Attempt | Blame::Provider);
         if let Some(choice) = lease.filter(|_| blames) {

@@ -19,6 +19,7 @@ pub fn take_over(builder: &mut PlanBuilder<'_>) {
         past(&mut incarnation.reserved);
         incarnation.redis_down.iter_mut().for_each(past);
         incarnation.rebuilt.iter_mut().for_each(past);
+        incarnation.moving.iter_mut().for_each(|moving| past(&mut moving.at));
         incarnation.lease.iter_mut().for_each(|choice| past(&mut choice.at));
         if let Some(condemned) = &mut incarnation.condemned {
             past(&mut condemned.at);
@@ -36,6 +37,7 @@ pub fn take_over(builder: &mut PlanBuilder<'_>) {
     }
     builder.record.failures.values_mut().for_each(|failures| past(&mut failures.last));
     builder.record.relieved.iter_mut().for_each(past);
+    builder.record.moved.iter_mut().for_each(past);
     builder.record.repeats.iter_mut().for_each(|repeats| past(&mut repeats.last));
     match &mut builder.record.change {
         Some(Change::Failover(failover)) => {

@@ -71,7 +71,7 @@ pub fn stage(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Stage {
         let why = if deployment.group == GroupState::InsufficientFunds {
             "its escrow was used up"
         } else {
-            "its deployment was closed"
+            "its deployment was closed by somebody else who has the wallet's key"
         };
         return Stage::Lost(why.to_owned());
     }
@@ -108,14 +108,14 @@ pub fn is_own(
 }
 
 /// The chain's reason numbers in words (market/v1 `LeaseClosedReason`).
-fn close_reason(reason: u32) -> &'static str {
+pub fn close_reason(reason: u32) -> &'static str {
     match reason {
-        1 => "by its owner",
+        1 => "by somebody else who has the wallet's key",
         10_000 => "by the provider: unstable",
         10_001 => "by the provider: decommissioned",
         10_003 => "by the provider: no manifest in time",
         20_000 => "its escrow was used up",
-        10_002..20_000 => "by the provider",
+        10_002..20_000 => "by the provider, without a reason",
         _ => "reason unknown",
     }
 }

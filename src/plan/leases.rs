@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
-use super::{control, devices, fees, give_up, money, placement, rejoin, repair};
+use super::{bids, control, devices, fees, give_up, money, moves, placement, rejoin, repair};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
+use crate::model::chain::DeploymentView;
+use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
 use crate::model::node::Process;
 use crate::model::record::{Choice, Incarnation, Membership};
@@ -55,6 +57,9 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
     if !incarnation.has_joined() {
         builder.change(name, |i| i.raise(Membership::Joined));
         builder.event(EventReason::NodeJoined, format!("{name} is on the mesh and reports"));
+        builder
+            .noted
+            .extend(incarnation.lease.iter().map(|c| (c.id.provider.clone(), Note::Started)));
     }
     if let (None, Some(id)) = (&incarnation.device, derived::own_device(builder, name)) {
         builder.change(name, |i| i.device = Some(id));
@@ -331,9 +336,10 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
         builder.change(name, |i| i.lease = None);
     }
     let timing = builder.input.timing;
+    let since = bids::since(builder, incarnation, deployment);
     if keyless(builder, name) && control::hold(builder) {
         // A lease would be paid for in vain, and no provider is to blame.
-        if builder.now().passed(incarnation.reserved, timing.bid_deadline) {
+        if builder.now().passed(since, timing.bid_deadline) {
             builder.condemn(
                 name,
                 "the mesh control API did not answer until the bids were too old",
@@ -342,7 +348,6 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
         }
         return;
     }
-    let window_over = builder.now().passed(incarnation.reserved, timing.bid_window);
     let taken = taken(builder, name);
     let avoid = builder
         .record
@@ -357,9 +362,12 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
         avoid: &avoid,
         max_price: incarnation.max_price,
         open_order,
+        experience: &builder.input.inventory.experience,
+        now: builder.now(),
     };
+    let enough = placement::breadth(&choice, &deployment.bids) >= bids::enough(builder);
     match placement::choose(&choice, &deployment.bids) {
-        Ok(bid) if window_over => {
+        Ok(bid) if enough || builder.now().passed(since, timing.bid_window) => {
             let chosen = Choice { id: bid.id.clone(), price: bid.price, at: builder.now() };
             let month = bid.price.per_month(money::block_ms(builder.input.inventory));
             builder.change(name, |i| i.lease = Some(chosen));
@@ -369,14 +377,15 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
             );
             let effect = Effect::CreateLease { incarnation: name.clone(), lease: bid.id.clone() };
             builder.step(effect, format!("the best of {} bids", deployment.bids.len()));
+            bids::note(builder, deployment, Some(&bid.id));
         }
         Ok(_) => builder.wait(
             format!("bids for {name} ({} so far)", deployment.bids.len()),
-            incarnation.reserved,
+            since,
             Some(timing.bid_window),
             "the best one is taken",
         ),
-        Err(refused) => no_bid(builder, name, incarnation, &refused),
+        Err(refused) => no_bid(builder, name, incarnation, deployment, &refused),
     }
 }
 
@@ -384,8 +393,10 @@ fn no_bid(
     builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     incarnation: &Incarnation,
+    deployment: &DeploymentView,
     refused: &[String],
 ) {
+    let since = bids::since(builder, incarnation, deployment);
     let limit = builder.input.timing.bid_deadline;
     let month = incarnation.max_price.per_month(money::block_ms(builder.input.inventory));
     let why = if refused.is_empty() {
@@ -395,15 +406,22 @@ fn no_bid(
     } else {
         format!("no bid could be taken at {month} per month or less ({})", refused.join("; "))
     };
-    if builder.now().passed(incarnation.reserved, limit) {
-        builder.condemn(name, &why, Blame::Attempt);
+    if builder.now().passed(since, limit) {
+        bids::note(builder, deployment, None);
+        let blame = if moves::is_optional(builder, incarnation) {
+            // The node that it was to take the place of stays: nothing failed.
+            Blame::Nobody
+        } else {
+            Blame::Attempt
+        };
+        builder.condemn(name, &why, blame);
     } else {
         if !refused.is_empty() {
             builder.problem(Reason::NoAcceptableBid, format!("{name}: {why}"));
         }
         builder.wait(
             format!("a bid for {name}"),
-            incarnation.reserved,
+            since,
             Some(limit),
             "the deployment is closed, refunded, and tried again later",
         );

@@ -5,6 +5,7 @@
 //! for, and the status to publish. It is level-triggered: run again at any time, it goes on from
 //! whatever is there.
 
+mod bids;
 mod bounds;
 mod builder;
 mod candidates;
@@ -25,6 +26,7 @@ mod health;
 pub mod invariants;
 mod leases;
 mod money;
+mod moves;
 mod outlook;
 mod paths;
 mod placement;
@@ -50,6 +52,7 @@ use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
 use crate::api::types::{RedisCluster, Runway};
 use crate::model::chain::ProviderView;
+use crate::model::experience::Note;
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
@@ -138,6 +141,8 @@ pub struct Plan {
     pub status: Status,
     /// What was decided, for people: one word and one sentence each.
     pub events: Vec<(EventReason, String)>,
+    /// What was lived through with providers, by address: to be counted once the record is written.
+    pub noted: Vec<(String, Note)>,
     /// The cluster was to be deleted and nothing of it is left.
     pub finished: bool,
 }
@@ -201,6 +206,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         rollout::tear_down(&mut builder);
     } else if !input.cluster.spec.paused {
         leases::give_up_lost(&mut builder);
+        moves::decide(&mut builder);
         rollout::fill(&mut builder);
         leases::advance(&mut builder);
         rejoin::plan(&mut builder);
@@ -235,6 +241,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         waits: builder.waits,
         status,
         events: builder.events,
+        noted: builder.noted,
         finished,
     };
     bounds::bound(&mut plan);

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::{Placement, SpreadBy, SpreadWhen};
 use crate::model::chain::{BidView, ProviderView};
+use crate::model::experience::Experiences;
 use crate::model::money::PricePerBlock;
+use crate::model::time::UnixMs;
 
 /// What the choice depends on.
+#[derive(Clone, Copy)]
 pub struct Choice<'a> {
     pub placement: &'a Placement,
     pub providers: &'a BTreeMap<String, ProviderView>,
@@ -16,23 +19,45 @@ pub struct Choice<'a> {
     pub avoid: &'a [String],
     pub max_price: PricePerBlock,
     pub open_order: u32,
+    /// What was lived through with providers, as of `now`.
+    pub experience: &'a Experiences,
+    pub now: UnixMs,
 }
 
-/// The best acceptable bid: spread first where it is preferred, then those that never failed us,
-/// then the price, then the address. Otherwise one reason for each bid that was refused.
+/// The best acceptable bid: spread first where it is preferred, then those that never failed this
+/// node and had not several troubles of late, then the price with what trouble of late adds to it,
+/// then the address. Otherwise one reason for each bid that was refused.
 pub fn choose<'b>(choice: &Choice<'_>, bids: &'b [BidView]) -> Result<&'b BidView, Vec<String>> {
     let mut refused = Vec::new();
     let mut good: Vec<(bool, bool, &BidView)> = Vec::new();
     for bid in bids {
         match evaluate(choice, bid) {
-            Ok(spread) => good.push((!spread, choice.avoid.contains(&bid.id.provider), bid)),
+            Ok(spread) => good.push((!spread, is_avoided(choice, &bid.id.provider), bid)),
             Err(why) => refused.push(format!("{}: {why}", bid.id.provider)),
         }
     }
+    let weighed = |bid: &BidView| {
+        let known = choice.experience.get(&bid.id.provider);
+        known.map_or(bid.price, |known| known.weighed(bid.price, choice.now))
+    };
     good.sort_by(|a, b| {
-        (a.0, a.1, a.2.price, &a.2.id.provider).cmp(&(b.0, b.1, b.2.price, &b.2.id.provider))
+        (a.0, a.1, weighed(a.2), &a.2.id.provider).cmp(&(b.0, b.1, weighed(b.2), &b.2.id.provider))
     });
     good.first().map(|(_, _, bid)| *bid).ok_or(refused)
+}
+
+/// So many providers bid what could be taken, were it not for the cluster's other nodes.
+pub fn breadth(choice: &Choice<'_>, bids: &[BidView]) -> usize {
+    let alone = Choice { taken: &BTreeSet::new(), ..*choice };
+    let fit =
+        |bid: &&BidView| evaluate(&alone, bid).is_ok() && !is_avoided(choice, &bid.id.provider);
+    bids.iter().filter(fit).map(|bid| &bid.id.provider).collect::<BTreeSet<_>>().len()
+}
+
+/// It failed this node before, or had several troubles of late: it is taken when nobody else bids.
+fn is_avoided(choice: &Choice<'_>, provider: &String) -> bool {
+    choice.avoid.contains(provider)
+        || choice.experience.get(provider).is_some_and(|known| known.is_avoided(choice.now))
 }
 
 /// Whether a bid may be taken, and if so whether it keeps nodes apart.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{control, derived, devices, fees, give_up, leases, money, switchover, unrecorded};
+use super::{
+    control, derived, devices, fees, give_up, leases, money, moves, switchover, unrecorded,
+};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
 use crate::api::types::MIGRATE;
@@ -30,7 +32,7 @@ pub fn tear_down(builder: &mut PlanBuilder<'_>) {
 }
 
 /// Incarnations that a person asked to leave, as far as they are still there.
-fn asked_to_leave(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
+pub(super) fn asked_to_leave(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
     let asked = builder.input.cluster.metadata.annotations.get(MIGRATE).map_or("", String::as_str);
     asked
         .split(',')
@@ -39,10 +41,16 @@ fn asked_to_leave(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
         .collect()
 }
 
+/// Incarnations that shall leave, by a person's word or of the operator's own accord.
+fn leaving(builder: &PlanBuilder<'_>) -> BTreeSet<IncarnationName> {
+    asked_to_leave(builder).into_iter().chain(moves::leaving(builder)).collect()
+}
+
 /// Reserves an incarnation for every node that lacks one, as far as budget and wallet allow.
 pub fn fill(builder: &mut PlanBuilder<'_>) {
     tell_failures(builder);
     let missing = missing(builder);
+    let missing = moves::in_turn(builder, missing);
     if missing.is_empty() {
         return;
     }
@@ -120,7 +128,8 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         }
     };
     for (ordinal, replaces) in missing {
-        reserve(builder, ordinal, replaces, share);
+        let most = moves::most(builder, replaces.as_ref(), share);
+        reserve(builder, ordinal, replaces, most);
     }
 }
 
@@ -136,6 +145,9 @@ fn reserve(
     incarnation.replaces.clone_from(&replaces);
     incarnation.lease_terms = lease_terms(builder.spec());
     builder.record.incarnations.insert(name.clone(), incarnation);
+    if let Some(old) = &replaces {
+        builder.change(old, |i| i.moving.iter_mut().for_each(|moving| moving.tried = true));
+    }
     let why = replaces.map_or_else(
         || format!("node {ordinal} is empty"),
         |old| format!("{old} is to be replaced"),
@@ -146,7 +158,7 @@ fn reserve(
 /// What was tried in vain is told as long as nothing runs in its place, also while it is tried
 /// again.
 fn tell_failures(builder: &mut PlanBuilder<'_>) {
-    let (nodes, leaving, live) = (builder.spec().nodes, asked_to_leave(builder), builder.live());
+    let (nodes, leaving, live) = (builder.spec().nodes, leaving(builder), builder.live());
     let failed: Vec<_> = builder
         .record
         .failures
@@ -172,7 +184,7 @@ fn tell_failures(builder: &mut PlanBuilder<'_>) {
 /// failures has passed.
 fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)> {
     let live = builder.live();
-    let leaving = asked_to_leave(builder);
+    let leaving = leaving(builder);
     let mut wanted = Vec::new();
     for ordinal in 0..builder.spec().nodes {
         let here: Vec<_> = live.iter().filter(|(_, i)| i.ordinal == ordinal).collect();
@@ -182,9 +194,10 @@ fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)>
             _ => {}
         }
     }
-    wanted.retain(|(ordinal, _)| {
+    wanted.retain(|(ordinal, old)| {
         let Some(failures) = builder.record.failures.get(ordinal).cloned() else { return true };
         let pause = PAUSES.delay(failures.count.saturating_sub(1));
+        let pause = old.as_ref().map_or(pause, |old| moves::pause(builder, old).max(pause));
         let changed = failures.generation < builder.generation();
         if changed || builder.now().passed(failures.last, pause) {
             return true;
@@ -207,6 +220,10 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         return;
     }
     cancel_migration(builder);
+    moves::step_down(builder);
+    if builder.record.change.is_some() {
+        return;
+    }
     let live = builder.live();
     let nodes = builder.spec().nodes;
     for (name, incarnation) in &live {
@@ -272,7 +289,7 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
 
 /// A person took the wish to move a node back: its successor goes, unless it is in sync already.
 fn cancel_migration(builder: &mut PlanBuilder<'_>) {
-    let leaving = asked_to_leave(builder);
+    let leaving = leaving(builder);
     let stays = |old: &IncarnationName| {
         !leaving.contains(old) && builder.incarnation(old).is_some_and(|i| i.condemned.is_none())
     };
@@ -287,7 +304,8 @@ fn cancel_migration(builder: &mut PlanBuilder<'_>) {
     }
 }
 
-fn best_stayer(
+/// A replica in sync that is to stay, to take over from one that leaves.
+pub(super) fn best_stayer(
     builder: &PlanBuilder<'_>,
     live: &[(IncarnationName, Incarnation)],
     leaver: &IncarnationName,

@@ -2,7 +2,7 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, health, money, paths, placement, settings, wallet};
+use super::{evidence, health, money, moves, paths, placement, settings, wallet};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -67,8 +67,10 @@ fn node(
     let state = builder.view(name).map(|v| &v.state);
     let (phase, message) = phase(builder, name, incarnation);
     let (known_by, said) = evidence::known(builder, name);
-    let message =
-        [message, said].into_iter().flatten().reduce(|all, more| format!("{all}; {more}"));
+    let message = [message, said, moves::said(builder, name)]
+        .into_iter()
+        .flatten()
+        .reduce(|all, more| format!("{all}; {more}"));
     NodeStatus {
         ordinal: incarnation.ordinal,
         incarnation: name.0.clone(),

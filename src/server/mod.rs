@@ -10,6 +10,7 @@ pub mod logs;
 pub mod messages;
 pub mod metrics_listener;
 mod preview;
+mod providers;
 mod routes;
 mod spend;
 pub mod status_cache;

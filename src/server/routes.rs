@@ -23,7 +23,7 @@ use super::messages::{
 };
 use super::preview;
 use super::status_cache::StatusCache;
-use super::{Validate, journal, wallet};
+use super::{Validate, journal, providers, wallet};
 use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
@@ -77,6 +77,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/preview", post(preview::preview))
         .route("/v1alpha1/notifications/test", post(preview::test_notifications))
         .route("/v1alpha1/spend", get(super::spend::spend))
+        .route("/v1alpha1/providers", get(providers::providers))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,

@@ -14,6 +14,7 @@ use crate::api::types::RedisCluster;
 use crate::changes::Changes;
 use crate::model::books::{Account, TxEntry};
 use crate::model::chain::SignedTx;
+use crate::model::experience::Experiences;
 use crate::model::record::Record;
 use crate::model::time::UnixMs;
 
@@ -259,6 +260,18 @@ pub trait Books: Send + Sync {
     async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError>;
 }
 
+/// What was lived through with providers.
+#[async_trait]
+pub trait ProviderExperience: Send + Sync {
+    /// All of it.
+    async fn experience(&self) -> Result<Experiences, StoreError>;
+
+    /// Replaces what is known of these. Of more than
+    /// [`PROVIDERS_KEPT`](crate::model::experience::PROVIDERS_KEPT) providers those are forgotten
+    /// that were not heard of for longest.
+    async fn put_experience(&self, changed: &Experiences) -> Result<(), StoreError>;
+}
+
 /// Which operator process may write.
 #[async_trait]
 pub trait Leadership: Send + Sync {
@@ -318,9 +331,15 @@ pub trait Notices: Send + Sync {
 }
 
 /// A home for all of it.
-pub trait Store: Objects + Records + Outbox + Events + Leadership + Notices + Books {}
+pub trait Store:
+    Objects + Records + Outbox + Events + Leadership + Notices + Books + ProviderExperience
+{
+}
 
-impl<T: Objects + Records + Outbox + Events + Leadership + Notices + Books> Store for T {}
+impl<T> Store for T where
+    T: Objects + Records + Outbox + Events + Leadership + Notices + Books + ProviderExperience
+{
+}
 
 #[cfg(test)]
 mod tests {

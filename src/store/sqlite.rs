@@ -5,6 +5,7 @@
 //! own writes are refused once a later operator raised the term.
 
 mod books;
+mod experience;
 mod notices;
 mod rows;
 mod schema;

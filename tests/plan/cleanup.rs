@@ -33,6 +33,7 @@ fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
             group_name: group.into(),
             group: GroupState::Open,
             open_order: None,
+            ordered_at: None,
             bids: vec![],
             leases: vec![],
             escrow: EscrowView::default(),

@@ -38,7 +38,7 @@ fn carry_out(scene: &mut Scene, effect: &Effect, now: UnixMs) {
                 scene.chain().deployments.get_mut(&lease.dseq).unwrap();
             let price = deployment.bids.iter().find(|b| &b.id == lease).unwrap().price;
             let (id, state) = (lease.clone(), LeaseState::Active);
-            deployment.leases.push(LeaseView { id, price, state, reason: 0 });
+            deployment.leases.push(LeaseView { id, price, state, reason: 0, reclaim_by: None });
             deployment.bids.clear();
             (deployment.open_order, deployment.escrow.blocks_left) = (None, Some(1_000_000));
             scene.inventory.leases.insert(lease.clone(), LeaseStatus::NoManifest);

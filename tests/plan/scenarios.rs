@@ -61,7 +61,7 @@ fn bring_up() {
     story.then("the manifest was applied", AT_ONCE, |_| {});
     story.obeyed("three deployments are open", A_BLOCK, |_| {});
     story.then("providers bid", A_BLOCK, bids);
-    story.then("the time for bids is over", secs(10), |_| {});
+    story.then("their transactions are on the way", secs(2), |_| {});
     story.obeyed("all are leased", A_BLOCK, |_| {});
     story.obeyed("the providers took the manifests", secs(2), |_| {});
     let now = story.now();

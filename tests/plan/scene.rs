@@ -156,6 +156,7 @@ pub fn deployment(name: &IncarnationName, dseq: u64) -> DeploymentView {
         group_name: name.group_name(&installation()),
         group: GroupState::Open,
         open_order: Some(1),
+        ordered_at: None,
         bids: Vec::new(),
         leases: Vec::new(),
         escrow: EscrowView { open: true, left: Uact(2_000_000), spent: Uact(0), blocks_left: None },
@@ -336,7 +337,14 @@ impl Scene {
         let (id, price) = (lease_id(self.record.incarnations[&name(n)].dseq, provider), price(3));
         let leased = DeploymentView {
             open_order: None,
-            leases: vec![LeaseView { id: id.clone(), price, state: LeaseState::Active, reason: 0 }],
+            ordered_at: None,
+            leases: vec![LeaseView {
+                id: id.clone(),
+                price,
+                state: LeaseState::Active,
+                reason: 0,
+                reclaim_by: None,
+            }],
             escrow: EscrowView {
                 open: true,
                 left: Uact(1_500_000),

@@ -168,12 +168,12 @@ fn a_node_is_in_the_phase_that_is_seen() {
 #[test]
 fn an_end_of_a_lease_is_told_in_words() {
     for (reason, words) in [
-        (1, "by its owner"),
+        (1, "by somebody else who has the wallet's key"),
         (10_000, "by the provider: unstable"),
         (10_001, "by the provider: decommissioned"),
-        (10_002, "by the provider)"),
+        (10_002, "by the provider, without a reason"),
         (10_003, "by the provider: no manifest in time"),
-        (19_999, "by the provider)"),
+        (19_999, "by the provider, without a reason"),
         (20_000, "its escrow was used up"),
         (7, "reason unknown"),
     ] {
@@ -184,7 +184,10 @@ fn an_end_of_a_lease_is_told_in_words() {
         assert_eq!(avoided, (10_000..20_000).contains(&reason), "{reason}");
     }
     for (edit, words) in [
-        ((|s| s.deployment(2).active = false) as Edit, "its deployment was closed"),
+        (
+            (|s| s.deployment(2).active = false) as Edit,
+            "its deployment was closed by somebody else who has the wallet's key",
+        ),
         (
             |s| {
                 s.deployment(2).active = false;

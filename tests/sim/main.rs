@@ -10,6 +10,7 @@ mod faults;
 mod giving_up;
 mod lifecycle;
 mod many_clusters;
+mod market;
 mod notices;
 mod previews;
 mod replay;

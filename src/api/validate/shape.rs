@@ -4,12 +4,15 @@
 //! The types refuse all of this as well, but one thing at a time and without saying where or what
 //! was meant.
 
+use std::str::FromStr;
+
 use serde_json::Value;
 
 use super::{Problem, Problems};
-use crate::api::quantity::{Bytes, Cpu, Money, QuantityError, Span};
+use crate::api::quantity::{Bytes, Cpu, Money, Percent, Span};
 use crate::api::schema::{self, properties, resolve, words};
 use crate::api::types::{API_VERSION, KIND};
+use crate::api::window::Window;
 
 /// A name at least this like a known one (1 is the same) is taken for a slip.
 const ALIKE: f64 = 0.6;
@@ -79,9 +82,9 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
     if value.is_null() {
         problems.add_if(!optional, path, || "is empty; give it a value or leave it out".into());
     } else if let Some(read) = name.and_then(|name| quantity(name, value)) {
-        problems.0.extend(
-            read.err().map(|error| Problem { path: path.to_owned(), message: error.to_string() }),
-        );
+        problems
+            .0
+            .extend(read.err().map(|error| Problem { path: path.to_owned(), message: error }));
     } else if !words(inner).is_empty() {
         let known: Vec<&str> = words(inner).into_iter().map(|(word, _)| word).collect();
         problems.add_if(!value.as_str().is_some_and(|text| known.contains(&text)), path, || {
@@ -95,7 +98,7 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
 }
 
 /// Whether a type of this name reads the value; `None` when it is not the name of a quantity.
-fn quantity(name: &str, value: &Value) -> Option<Result<(), QuantityError>> {
+fn quantity(name: &str, value: &Value) -> Option<Result<(), String>> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number
@@ -104,11 +107,16 @@ fn quantity(name: &str, value: &Value) -> Option<Result<(), QuantityError>> {
             .map_or_else(|| number.to_string(), |n| n.to_string()),
         other => shown(other),
     };
+    fn reads<T: FromStr<Err: ToString>>(text: &str) -> Result<(), String> {
+        text.parse::<T>().map(drop).map_err(|error| error.to_string())
+    }
     Some(match name {
-        "Cpu" => text.parse::<Cpu>().map(drop),
-        "Bytes" => text.parse::<Bytes>().map(drop),
-        "Money" => text.parse::<Money>().map(drop),
-        "Span" => text.parse::<Span>().map(drop),
+        "Cpu" => reads::<Cpu>(&text),
+        "Bytes" => reads::<Bytes>(&text),
+        "Money" => reads::<Money>(&text),
+        "Span" => reads::<Span>(&text),
+        "Percent" => reads::<Percent>(&text),
+        "Window" => reads::<Window>(&text),
         _ => return None,
     })
 }

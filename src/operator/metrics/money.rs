@@ -256,6 +256,7 @@ mod tests {
             group_name: String::new(),
             group: GroupState::Open,
             open_order: None,
+            ordered_at: None,
             bids: Vec::new(),
             leases: Vec::new(),
             escrow: EscrowView {

@@ -214,6 +214,7 @@ mod tests {
             group_name: IncarnationName::new(cluster, 0, "aaaa").group_name(&installation()),
             group: GroupState::Open,
             open_order: None,
+            ordered_at: None,
             bids: Vec::new(),
             leases: Vec::new(),
             escrow: EscrowView { open: true, left: Uact(9), ..EscrowView::default() },

@@ -68,6 +68,13 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE TABLE book_account (dseq INTEGER PRIMARY KEY, account TEXT NOT NULL) STRICT;
     CREATE TABLE book_tx (hash TEXT PRIMARY KEY, dseq INTEGER NOT NULL, entry TEXT NOT NULL) STRICT;
 ",
+    "
+    CREATE TABLE provider (
+        address TEXT PRIMARY KEY,
+        seen INTEGER NOT NULL,
+        experience TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Brings the file to the newest version of `migrations`. `path` is where it lies, `None` in

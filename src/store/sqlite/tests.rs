@@ -206,3 +206,29 @@ async fn an_object_of_an_earlier_release_gets_a_uid_and_empty_books() {
     assert!(uids[0].len() == 32 && uids[0] != uids[1], "{uids:?}");
     assert_eq!(store.accounts().await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn experience_with_providers_is_kept_and_bounded() {
+    use super::super::{Leadership as _, ProviderExperience as _};
+    use crate::model::experience::{Experience, Experiences, PROVIDERS_KEPT};
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("store.db");
+    let one = |bids, seen| Experience { bids, seen: UnixMs(seen), ..Experience::default() };
+    {
+        let store = SqliteStore::open(&path).expect("a store");
+        store.take_over().await.expect("a term");
+        store.put_experience(&Experiences::from([("a".into(), one(1, 1))])).await.expect("put");
+        store.put_experience(&Experiences::from([("a".into(), one(2, 2))])).await.expect("put");
+        let later = store.as_another_operator();
+        later.take_over().await.expect("a term");
+        let refused = store.put_experience(&Experiences::from([("a".into(), one(3, 3))])).await;
+        assert!(matches!(refused, Err(StoreError::Superseded { .. })));
+    }
+    let store = SqliteStore::open(&path).expect("a store");
+    store.take_over().await.expect("a term");
+    assert_eq!(store.experience().await.expect("read")["a"], one(2, 2));
+    let many = (0..PROVIDERS_KEPT as u64).map(|n| (format!("p{n}"), one(1, 10 + n))).collect();
+    store.put_experience(&many).await.expect("put");
+    let known = store.experience().await.expect("read");
+    assert_eq!((known.len(), known.contains_key("a")), (PROVIDERS_KEPT, false), "the oldest went");
+}

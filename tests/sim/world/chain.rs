@@ -346,6 +346,27 @@ impl SimChain {
         );
     }
 
+    /// The provider gives notice that it will close the lease of a deployment.
+    pub fn take_lease_back(&self, dseq: u64) {
+        let state = &mut *self.state.lock().unwrap();
+        let tx = providers::start_reclaim(state.ledger.view(), dseq, &mut state.signed)
+            .expect("an active lease");
+        state.ledger.submit(&tx).unwrap();
+    }
+
+    /// Heights at which deployments were made and leased.
+    pub fn leased_at(&self) -> Vec<(i64, i64)> {
+        self.see(|v| {
+            let made = |dseq| {
+                v.deployments()
+                    .find(|d| d.id.as_ref().is_some_and(|id| id.dseq == dseq))
+                    .map(|d| d.created_at)
+            };
+            let leases = v.leases();
+            leases.filter_map(|l| Some((made(l.id.as_ref()?.dseq)?, l.created_at))).collect()
+        })
+    }
+
     pub fn leased(&self, dseq: u64) -> bool {
         self.see(|v| {
             v.leases()

@@ -9,11 +9,13 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::model::books::{Account, TxEntry};
 use akash_redis::model::chain::SignedTx;
+use akash_redis::model::experience::{self, Experiences};
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
     Books, EVENTS_KEPT, EVENTS_OF_A_REASON, Event, Events, Leadership, Notice, Notices, Objects,
-    Outbox, REPEATED, Records, StoreError, Stored, TellRule, Trimmed, next_term,
+    Outbox, ProviderExperience, REPEATED, Records, StoreError, Stored, TellRule, Trimmed,
+    next_term,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -31,6 +33,7 @@ struct State {
     /// In the order in which they were kept.
     txs: Vec<(String, SignedTx)>,
     events: BTreeMap<String, Vec<Event>>,
+    experience: Experiences,
     term: u64,
     rule: Option<TellRule>,
     notices: Vec<Notice>,
@@ -343,6 +346,21 @@ impl Books for MemoryStore {
 
     async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError> {
         Ok(self.state().booked.values().cloned().collect())
+    }
+}
+
+#[async_trait]
+impl ProviderExperience for MemoryStore {
+    async fn experience(&self) -> Result<Experiences, StoreError> {
+        Ok(self.state().experience.clone())
+    }
+
+    async fn put_experience(&self, changed: &Experiences) -> Result<(), StoreError> {
+        self.in_charge(|state| {
+            state.experience.extend(changed.clone());
+            experience::bound(&mut state.experience);
+            Ok(())
+        })
     }
 }
 

@@ -9,11 +9,12 @@ use akash_redis::api::types::RedisCluster;
 use akash_redis::changes::Changes;
 use akash_redis::model::books::{Account, TxEntry};
 use akash_redis::model::chain::SignedTx;
+use akash_redis::model::experience::Experiences;
 use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
-    Books, Event, Events, Leadership, Notice, Notices, Objects, Outbox, Records, StoreError,
-    Stored, TellRule, Trimmed,
+    Books, Event, Events, Leadership, Notice, Notices, Objects, Outbox, ProviderExperience,
+    Records, StoreError, Stored, TellRule, Trimmed,
 };
 use async_trait::async_trait;
 
@@ -151,6 +152,17 @@ impl Books for FusedStore {
 
     async fn booked_txs(&self) -> Result<Vec<TxEntry>, StoreError> {
         self.inner.booked_txs().await
+    }
+}
+
+#[async_trait]
+impl ProviderExperience for FusedStore {
+    async fn experience(&self) -> Result<Experiences, StoreError> {
+        self.inner.experience().await
+    }
+
+    async fn put_experience(&self, changed: &Experiences) -> Result<(), StoreError> {
+        self.inner.put_experience(changed).await
     }
 }
 

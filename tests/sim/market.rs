@@ -1,0 +1,101 @@
+//! The market as it goes on: orders, providers that take leases back, and what is learnt of them.
+
+use std::time::Duration;
+
+use akash_redis::api::conditions::EventReason;
+use akash_redis::store::{Events as _, Objects as _, ProviderExperience as _};
+
+use crate::lifecycle::THREE;
+use crate::world::World;
+
+/// Three blocks are what the chain needs: one for the order, one for the bids, one for the lease.
+#[tokio::test(start_paused = true)]
+async fn bids_that_are_enough_are_not_waited_on() {
+    let world = World::new(801, 6);
+    world.start_operator().await;
+    let began = world.clock.now();
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    let blocks: Vec<_> =
+        world.chain.leased_at().into_iter().map(|(made, leased)| leased - made).collect();
+    println!(
+        "blocks from order to lease {blocks:?}, apply to Ready {:?}",
+        world.clock.now().since(began)
+    );
+    assert_eq!(blocks.len(), 3);
+    // Bids in the next block, a reading of the chain up to a tick later, the lease in the next one.
+    assert!(blocks.iter().all(|blocks| *blocks <= 3), "{blocks:?}");
+}
+
+/// With fewer bids than are enough they are collected for `bid_window` from the block of the order.
+#[tokio::test(start_paused = true)]
+async fn few_bids_are_collected_for_their_time() {
+    let world = World::new(802, 3);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    for (made, leased) in world.chain.leased_at() {
+        let seconds = (leased - made) * 6;
+        assert!((20..=36).contains(&seconds), "{seconds} s from order to lease");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_back_is_left_with_all_its_data() {
+    let world = World::new(803, 5);
+    world.chain.every_provider(|p| p.notice = Some(3600));
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    let master = world.master("cache").await;
+    let dseq = world.stored("cache").await.record.incarnations[&master].dseq;
+    world.chain.take_lease_back(dseq);
+    let left = async || !world.stored("cache").await.record.incarnations.contains_key(&master);
+    world.until("the master to be elsewhere", Duration::from_mins(20), left).await;
+    world.until_ready("cache").await;
+    assert_ne!(world.master("cache").await, master);
+    assert!(world.chain.closed_by_owner(dseq), "we left, before its provider closed it");
+    let told = world.store.events("cache").await.unwrap();
+    let moved = EventReason::MoveStarted.to_string();
+    assert!(told.iter().any(|e| e.reason == moved && e.message.contains("takes its lease back")));
+    let completed = EventReason::SwitchoverCompleted.to_string();
+    assert!(told.iter().any(|e| e.reason == completed), "no failover was needed");
+    world.assert_nothing_lost("cache").await;
+    world.assert_one_writer();
+    assert_eq!((world.chain.creates(), world.witness.broken()), (4, vec![]));
+    world.store.mark_deleted("cache").await.unwrap();
+    world.until_gone("cache").await;
+    world.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_providers_did_is_kept() {
+    let world = World::new(804, 5);
+    world.start_operator().await;
+    world.apply(THREE).await;
+    world.until_ready("cache").await;
+    let known = world.store.experience().await.unwrap();
+    let sum = |of: fn(&akash_redis::model::experience::Experience) -> u32| {
+        known.values().map(of).sum::<u32>()
+    };
+    assert_eq!((known.len(), sum(|e| e.won), sum(|e| e.started)), (5, 3, 3), "{known:?}");
+    assert_eq!(sum(|e| e.bids), 15, "each order is counted once");
+    let record = world.stored("cache").await.record;
+    let replica = record
+        .incarnations
+        .iter()
+        .find(|(n, _)| record.master.as_ref().is_some_and(|m| m.incarnation != **n));
+    let (name, incarnation) = replica.expect("a replica");
+    let provider = incarnation.lease.as_ref().expect("leased").id.provider.clone();
+    world.chain.close_lease(incarnation.dseq);
+    let gone = async || !world.stored("cache").await.record.incarnations.contains_key(name);
+    world.until("the node to be replaced", Duration::from_mins(10), gone).await;
+    world.until_ready("cache").await;
+    // A process that begins anew knows it too.
+    world.kill_operator().await;
+    world.start_operator().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let known = world.store.experience().await.unwrap();
+    assert_eq!((known[&provider].incidents, known[&provider].failed_starts), (1, 0));
+    assert!(known[&provider].trouble > 0);
+}
