@@ -215,6 +215,11 @@ mod tests {
         other.nodes = 5;
         other.paused = true;
         other.redis.config.insert("timeout".into(), "5".into());
+        // Whether nodes move later is no term of the lease that they move from.
+        other.placement.rebalance = serde_json::from_value(serde_json::json!({})).ok();
+        assert!(other.placement.rebalance.is_some());
+        assert!(!is_lease_term("spec.placement.rebalance.window"));
+        assert!(is_lease_term("spec.placement.maxPrice"));
         assert_eq!(lease_terms(&three), lease_terms(&other));
         for field in ["resources.cpu", "placement", "mesh"] {
             let mut other = three.clone();

@@ -274,6 +274,35 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_lease_that_is_taken_back_says_until_when() {
+        use crate::wire::akash::market::v1::{Lease, LeaseId as WireId, Reclamation};
+        let read = |state: LeaseStatus, deadline| {
+            let reclamation = Reclamation { deadline, reason: 10_001, ..Reclamation::default() };
+            let read = lease(QueryLeaseResponse {
+                lease: Some(Lease {
+                    id: Some(WireId::default()),
+                    state: state.into(),
+                    price: Some(DecCoin { denom: UACT.into(), amount: scaled(3) }),
+                    reclamation: Some(reclamation),
+                    ..Lease::default()
+                }),
+                escrow_payment: None,
+            });
+            let read = read.expect("a lease");
+            (read.state, read.reason, read.reclaim_by)
+        };
+        assert_eq!(
+            read(LeaseStatus::Reclaiming, 1_795_000_000),
+            (LeaseState::Reclaiming, 10_001, Some(UnixMs(1_795_000_000_000)))
+        );
+        // One that could be taken back, and is not: no word of the manifest is needed for it.
+        assert_eq!(read(LeaseStatus::Active, 0), (LeaseState::Active, 0, None));
+        assert_eq!(read(LeaseStatus::Reclaiming, 0), (LeaseState::Reclaiming, 0, None));
+        let over = read(LeaseStatus::Closed, 1_795_000_000);
+        assert_eq!(over, (LeaseState::Closed, 10_001, None));
+    }
+
     proptest! {
         #[test]
         fn no_amount_is_made_or_lost(funds in 0i128..1_000_000_000, rate in 1i128..10_000, blocks in 0i64..10_000) {

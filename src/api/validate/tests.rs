@@ -448,6 +448,31 @@ fn money_time_and_tags_have_their_limits() {
 }
 
 #[test]
+fn moves_by_itself_are_bounded_and_their_windows_meet() {
+    let moves = |rebalance: &str, more: &str| {
+        added(&format!("  placement: {{ rebalance: {{ {rebalance} }} }}\n{more}"))
+    };
+    let sunday = "  maintenance: { window: \"Sun 02:00-05:00\" }";
+    for good in ["", "whenCheaperBy: 5%", "whenCheaperBy: 90%, atMostEvery: 1h"] {
+        assert!(moves(good, sunday).is_empty(), "{good}: {:?}", moves(good, sunday));
+    }
+    assert!(moves("window: \"Sat-Mon 04:00-06:00\"", sunday).is_empty());
+    let path = "spec.placement.rebalance.whenCheaperBy";
+    for (percent, says) in
+        [("4%", "write 5% to 90%"), ("91%", "write 5% to 90%"), ("0.25", "write it like 25%")]
+    {
+        refused(&moves(&format!("whenCheaperBy: {percent}"), ""), path, says);
+    }
+    let path = "spec.placement.rebalance.atMostEvery";
+    refused(&moves("atMostEvery: 59m", ""), path, "write 1h or more");
+    let path = "spec.placement.rebalance.window";
+    refused(&moves("window: \"Sun 05:00-06:00\"", sunday), path, "let them overlap");
+    let bad = added("  maintenance: { window: \"Sunday night\" }");
+    refused(&bad, "spec.maintenance.window", "write it like `Sun 02:00-05:00`");
+    refused(&added("  maintenance: {}"), "spec.maintenance.window", "");
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let all = said("nodes: 3", "nodes: 0\n  failover: { downAfter: 1s }\n  mesh: { tag: x }");
     assert_eq!(all.len(), 3, "{all:?}");
