@@ -104,7 +104,7 @@ fn parse(text: &str) -> Option<Times> {
     };
     let (from, to) = times.split_once('-')?;
     let (from, to) = (time(from)?, time(to)?);
-    (from < MINUTES && to > 0 && from != to).then_some(Times { days, from, to })
+    (from < MINUTES && from != to).then_some(Times { days, from, to })
 }
 
 /// `Sat,Sun` or `Mon-Fri`.

@@ -195,7 +195,7 @@ mod tests {
             (&[0], 0, 1000, false),
             (&[0], 14, 500, false),
             (&[0], 28, 250, false),
-            (&[0, 1, 2], 2, 2894, true),
+            (&[0, 1, 2], 2, 2895, true),
             (&[0, 14, 28], 28, 1750, false),
         ];
         for (incidents, day, trouble, avoided) in rows {

@@ -49,7 +49,7 @@ async fn a_lease_that_is_taken_back_is_left_with_all_its_data() {
     world.until_ready("cache").await;
     let master = world.master("cache").await;
     let dseq = world.stored("cache").await.record.incarnations[&master].dseq;
-    world.chain.take_lease_back(dseq);
+    world.chain.start_reclaim(dseq);
     let left = async || !world.stored("cache").await.record.incarnations.contains_key(&master);
     world.until("the master to be elsewhere", Duration::from_mins(20), left).await;
     world.until_ready("cache").await;

@@ -346,14 +346,6 @@ impl SimChain {
         );
     }
 
-    /// The provider gives notice that it will close the lease of a deployment.
-    pub fn take_lease_back(&self, dseq: u64) {
-        let state = &mut *self.state.lock().unwrap();
-        let tx = providers::start_reclaim(state.ledger.view(), dseq, &mut state.signed)
-            .expect("an active lease");
-        state.ledger.submit(&tx).unwrap();
-    }
-
     /// Heights at which deployments were made and leased.
     pub fn leased_at(&self) -> Vec<(i64, i64)> {
         self.see(|v| {
@@ -402,7 +394,7 @@ impl SimChain {
     pub fn providers_in_use(&self) -> BTreeSet<String> {
         self.see(|v| {
             v.leases()
-                .filter(|l| l.state() == LeaseState::Active)
+                .filter(|l| providers::runs(l))
                 .filter_map(|l| Some(l.id.as_ref()?.provider.clone()))
                 .collect()
         })
@@ -416,9 +408,9 @@ impl SimChain {
     fn rate_of(&self, dseq: impl Fn(u64) -> bool) -> u128 {
         let price = |amount: &str| amount.parse::<u128>().unwrap() / ONE.unsigned_abs();
         self.see(|v| {
-            let active = v.leases().filter(|l| {
-                l.state() == LeaseState::Active && l.id.as_ref().is_some_and(|id| dseq(id.dseq))
-            });
+            let active = v
+                .leases()
+                .filter(|l| providers::runs(l) && l.id.as_ref().is_some_and(|id| dseq(id.dseq)));
             active.filter_map(|l| Some(price(&l.price.as_ref()?.amount))).sum()
         })
     }
