@@ -292,7 +292,7 @@ fn placement(spec: &Spec, problems: &mut Problems) {
         let Rebalance { when_cheaper_by, at_most_every, window } = rebalance;
         let both = window.zip(spec.maintenance.map(|m| m.window));
         problems.add_if(
-            both.is_some_and(|(a, b)| !a.meets(&b)),
+            both.is_some_and(|(a, b)| !a.meets(b)),
             "spec.placement.rebalance.window",
             || "is never open together with spec.maintenance.window; let them overlap".into(),
         );

@@ -47,7 +47,7 @@ struct Times {
 impl Window {
     /// Whether it is open at this moment.
     #[must_use]
-    pub fn is_open(&self, at: UnixMs) -> bool {
+    pub fn is_open(self, at: UnixMs) -> bool {
         let Times { from, to, .. } = self.0;
         let (day, minute) = (at.0 / (u64::from(MINUTES) * MINUTE_MS), minute_of_day(at));
         if from < to {
@@ -60,7 +60,7 @@ impl Window {
 
     /// When it is open next: now, while it is.
     #[must_use]
-    pub fn next(&self, at: UnixMs) -> UnixMs {
+    pub fn next(self, at: UnixMs) -> UnixMs {
         if self.is_open(at) {
             return at;
         }
@@ -74,13 +74,13 @@ impl Window {
 
     /// Whether both are open at some moment.
     #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
+    pub fn meets(self, other: Self) -> bool {
         let week = (0..7 * u64::from(MINUTES)).map(|minute| UnixMs((WEEK + minute) * MINUTE_MS));
         week.into_iter().any(|at| self.is_open(at) && other.is_open(at))
     }
 
     /// Of the days since 1970, which began on a Thursday.
-    fn begins_on(&self, day: u64) -> bool {
+    fn begins_on(self, day: u64) -> bool {
         self.0.days & (1 << ((day + 3) % 7)) != 0
     }
 }
@@ -247,7 +247,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Window>().is_err(), "{bad}");
         }
-        let meets = |a: &str, b: &str| window(a).meets(&window(b));
+        let meets = |a: &str, b: &str| window(a).meets(window(b));
         assert!(meets("Sun 22:00-04:00", "Mon 03:00-05:00"));
         assert!(!meets("Sun 22:00-04:00", "Mon 04:00-05:00"));
         assert!(meets("Sun 23:00-01:00", "00:00-00:30"));

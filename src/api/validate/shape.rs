@@ -97,6 +97,10 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, problems: &mut 
     }
 }
 
+fn reads<T: FromStr<Err: ToString>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop).map_err(|error| error.to_string())
+}
+
 /// Whether a type of this name reads the value; `None` when it is not the name of a quantity.
 fn quantity(name: &str, value: &Value) -> Option<Result<(), String>> {
     let text = match value {
@@ -107,9 +111,6 @@ fn quantity(name: &str, value: &Value) -> Option<Result<(), String>> {
             .map_or_else(|| number.to_string(), |n| n.to_string()),
         other => shown(other),
     };
-    fn reads<T: FromStr<Err: ToString>>(text: &str) -> Result<(), String> {
-        text.parse::<T>().map(drop).map_err(|error| error.to_string())
-    }
     Some(match name {
         "Cpu" => reads::<Cpu>(&text),
         "Bytes" => reads::<Bytes>(&text),
