@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{derived, health, money, roles, rollout, switchover};
+use super::{derived, fees, health, money, roles, rollout, switchover};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::resources_asked;
 use crate::api::window::Window;
@@ -168,7 +168,7 @@ fn optional(builder: &mut PlanBuilder<'_>) {
         );
         return;
     }
-    if let Err(missing) = affordable(builder, known) {
+    if let Err(missing) = affordable(builder, why, known) {
         builder.wait(
             format!("{missing}, for a second lease while {name} moves"),
             now,
@@ -206,17 +206,29 @@ fn opening(windows: &[Window], earliest: UnixMs) -> UnixMs {
     at
 }
 
-/// Whether a second lease of this price fits; else what is missing.
-fn affordable(builder: &PlanBuilder<'_>, price: PricePerBlock) -> Result<(), String> {
-    let chain = builder.input.inventory.chain.present();
-    let least = chain.map(|c| c.min_deposit).unwrap_or_default();
-    let deposit = builder.spec().budget.deposit.0.max(least);
-    if chain.map_or(Uact(0), |c| c.balance) < deposit {
-        return Err(format!("{deposit} in the wallet {}", builder.input.constants.owner));
-    }
-    if room(builder) < price {
+/// Whether a second lease of this price fits while a node moves for this reason; else what is
+/// missing.
+fn affordable(
+    builder: &PlanBuilder<'_>,
+    why: MoveReason,
+    price: PricePerBlock,
+) -> Result<(), String> {
+    let room = room(builder);
+    if room < price {
         let month = price.per_month(money::block_ms(builder.input.inventory));
         return Err(format!("room for {month} per month in the budget"));
+    }
+    let cap = match why {
+        MoveReason::Cheaper(most) => room.min(most),
+        MoveReason::Reclaimed | MoveReason::Provider => room,
+    };
+    let deposit = money::deposit(builder.input, builder.spec().nodes, cap);
+    let wallet = builder.input.inventory.chain.present().map_or(Uact(0), |c| c.balance);
+    if wallet < deposit {
+        return Err(format!("{deposit} in the wallet {}", builder.input.constants.owner));
+    }
+    if !fees::pays_for(builder, 1) {
+        return Err("AKT for the fees".to_owned());
     }
     Ok(())
 }
@@ -353,11 +365,12 @@ pub fn in_turn(builder: &PlanBuilder<'_>, missing: Vec<Missing>) -> Vec<Missing>
     now.extend(back);
     if now.is_empty() {
         let one = others.into_iter().find(|m| {
-            let least = match moving(m) {
-                Some(MoveReason::Cheaper(most)) => most,
-                _ => PricePerBlock(1),
+            let Some(why) = moving(m) else { return false };
+            let least = match why {
+                MoveReason::Cheaper(most) => most,
+                MoveReason::Reclaimed | MoveReason::Provider => PricePerBlock(1),
             };
-            affordable(builder, least).is_ok()
+            affordable(builder, why, least).is_ok()
         });
         now.extend(one);
     }

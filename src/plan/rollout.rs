@@ -79,7 +79,9 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
     let uncreated = builder.live().into_iter().map(|(_, i)| i);
     let uncreated = uncreated.filter(|i| !chain.deployments.contains_key(&i.dseq));
     let orders = uncreated.map(|i| (i.ordinal, i.max_price));
-    let orders: Vec<_> = orders.chain(missing.iter().map(|(n, _)| (*n, cap))).collect();
+    let orders: Vec<_> = orders
+        .chain(missing.iter().map(|(n, old)| (*n, moves::most(builder, old.as_ref(), cap))))
+        .collect();
     let needed: Uact =
         orders.iter().map(|(n, price)| money::deposit(builder.input, *n, *price)).sum();
     if chain.balance < needed {

@@ -323,7 +323,7 @@ fn a_cheaper_price_moves_the_node_that_saves_most() {
             "the wallet does not",
             |s| {
                 asked(s, 4, 1, 1);
-                s.chain().balance = Uact(1_999_999);
+                s.chain().balance = Uact(499_999);
             },
             None,
         ),
