@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::preview::Preview;
 use crate::api::providers::ProviderList;
+use crate::api::recover::{OrphanReport, RecoverReport};
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::spend::{Month, SpendReport};
 use crate::api::status::Endpoint;
@@ -17,13 +18,15 @@ use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
-    Applied, Close, ClusterList, Message, Migrate, Previewed, Previews, Rejoin, Scale, Switchover,
-    Tested, Tests,
+    Applied, Close, CloseOrphans, Closing, ClusterList, Message, Migrate, Previewed, Previews,
+    Recover, Rejoin, Scale, Switchover, Tested, Tests,
 };
 use crate::store::Event;
 
 /// The operator answers from its own memory and disk; one that takes longer is stuck.
 const ANSWER: Duration = Duration::from_secs(20);
+/// It reads chain and tailnet, and waits for the nodes of each cluster that it does not know.
+const LOOKS: Duration = Duration::from_mins(3);
 
 /// Why the operator did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +155,47 @@ impl Client {
 
     /// Asks for deployments that are in no record to be closed.
     pub async fn close(&self, name: &str, dseqs: Vec<u64>) -> Result<Message, ClientError> {
-        self.send(Method::POST, &format!("/{name}/close"), Some(&Close { dseqs })).await
+        self.send(
+            Method::POST,
+            &format!("/{name}/close"),
+            Some(&Close { dseqs, incarnations: Vec::new() }),
+        )
+        .await
+    }
+
+    /// What is found of the clusters that no record knows, or of one; with `confirm` those that can
+    /// be are taken over. Nodes are waited for.
+    pub async fn recover(
+        &self,
+        cluster: Option<&str>,
+        confirm: bool,
+    ) -> Result<RecoverReport, ClientError> {
+        let url = "http://operator/v1alpha1/recover";
+        let request = if confirm {
+            self.http.post(url).json(&Recover { cluster: cluster.map(str::to_owned) })
+        } else {
+            let query = cluster.map(|name| format!("?cluster={name}")).unwrap_or_default();
+            self.http.get(format!("{url}{query}"))
+        };
+        self.json(request.timeout(LOOKS)).await
+    }
+
+    /// What of this installation stands in no record.
+    pub async fn orphans(&self) -> Result<OrphanReport, ClientError> {
+        self.json(self.http.get("http://operator/v1alpha1/orphans").timeout(LOOKS)).await
+    }
+
+    /// Asks for what was listed to be given up.
+    pub async fn close_orphans(&self, request: &CloseOrphans) -> Result<Vec<Closing>, ClientError> {
+        let url = "http://operator/v1alpha1/orphans/close";
+        self.json(self.http.post(url).json(request).timeout(LOOKS)).await
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
+        self.success(request).await?.json().await.map_err(|source| ClientError::Lost { source })
     }
 
     /// How the operator itself stands.

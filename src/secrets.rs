@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hkdf::Hkdf;
-use p256::ecdsa::signature::Signer;
+use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
 use rcgen::{
@@ -132,6 +132,22 @@ impl RootSecret {
     #[must_use]
     pub fn node_public_key(&self, incarnation: &IncarnationName) -> VerifyingKey {
         *self.key("node", &incarnation.0).0.secret.verifying_key()
+    }
+
+    /// Signs what nodes keep for an operator that lost its store; the same content has the same
+    /// signature. What was signed is to name the installation and what it is about.
+    #[must_use]
+    pub fn sign_copy(&self, content: &[u8]) -> Vec<u8> {
+        let signature: DerSignature = self.key("kept-copy", "").0.secret.sign(content);
+        signature.as_bytes().to_vec()
+    }
+
+    /// Whether [`Self::sign_copy`] of this root secret made the signature.
+    #[must_use]
+    pub fn is_own_copy(&self, content: &[u8], signature: &[u8]) -> bool {
+        let key = self.key("kept-copy", "").0;
+        DerSignature::from_bytes(signature)
+            .is_ok_and(|signature| key.secret.verifying_key().verify(content, &signature).is_ok())
     }
 
     /// The operator's certificate: client only.

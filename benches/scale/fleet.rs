@@ -31,8 +31,8 @@ use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Leadership as _, Objects as _, Records as _};
-use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
+use akash_redis::wire::akash_redis::agent::v1::{CommandRequest, KeptCopy};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use prometheus_client::registry::Registry;
@@ -319,6 +319,10 @@ impl Agents for World {
             view.state.configured = configure.generation;
         }
         Ok(())
+    }
+
+    async fn recall(&self, _: &IncarnationName) -> Result<Option<KeptCopy>, AgentError> {
+        Ok(None)
     }
 
     async fn logs(&self, _: &IncarnationName, _: &LogQuery) -> Result<LogLines, AgentError> {

@@ -510,6 +510,8 @@ pub enum EventReason {
     MoveStarted,
     /// Such a move was given up, and the node stays.
     MoveEnded,
+    /// The record was lost and is built anew.
+    RecordRecovered,
 }
 
 /// The words of a status as a page of Markdown.

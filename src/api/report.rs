@@ -59,6 +59,9 @@ pub struct OperatorReport {
     /// The same for a cluster whose manifest does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_per_cluster: Option<Money>,
+    /// Why the store is taken for lost, one sentence; none when it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_lost: Option<String>,
 }
 
 /// Something outside that every cluster needs.
@@ -101,6 +104,7 @@ impl OperatorReport {
         let bad =
             |source: &Source| matches!(source.state, SourceState::Away | SourceState::Refused);
         let sources = self.sources().into_iter().filter(|(_, source)| bad(source));
-        sources.map(|(name, source)| format!("{name}: {}", source.message)).collect()
+        let sources = sources.map(|(name, source)| format!("{name}: {}", source.message));
+        sources.chain(self.store_lost.iter().map(|why| format!("store: {why}"))).collect()
     }
 }

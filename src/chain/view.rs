@@ -56,6 +56,7 @@ pub fn deployment(parts: Parts, height: i64) -> Result<DeploymentView, String> {
     let open = orders.iter().filter_map(|o| Some((o.id.as_ref()?.oseq, o.created_at))).max();
     Ok(DeploymentView {
         dseq,
+        created_height: main.created_at,
         active: main.state == i32::from(DeploymentStatus::Active),
         hash: main.hash,
         open_order: open.as_ref().map(|(oseq, _)| *oseq),

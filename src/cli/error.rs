@@ -51,6 +51,15 @@ pub enum CliError {
         "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"
     )]
     NoMaster(String),
+    /// Clusters that no record knows still.
+    #[error("not taken over: {0}; what is in the way is said above, nothing of them was changed")]
+    NotRecovered(String),
+    /// Orphans that are there still.
+    #[error("not closed: {0}; what is in the way is said above")]
+    NotClosed(String),
+    /// Nobody is there to be asked.
+    #[error("nothing was closed: standard input is no terminal, so nobody can be asked; add --yes")]
+    NotAsked,
     /// A command that is a server, or renders something by itself, ended with this.
     #[error(transparent)]
     Server(#[from] Box<dyn std::error::Error + Send + Sync>),

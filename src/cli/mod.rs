@@ -25,6 +25,7 @@ pub mod operator;
 mod providers;
 mod proxy;
 mod read;
+mod recover;
 mod sdl;
 pub mod show;
 mod show_preview;
@@ -153,6 +154,12 @@ pub enum ClientCommand {
     Spend(spend::Spend),
     /// Show the providers that the operator met, and what it lived through with them.
     Providers(market::ShowProviders),
+    /// After the loss of the operator's store: show what is found of its clusters on the chain, on
+    /// the tailnet and on their nodes, and take them over with --confirm.
+    Recover(recover::Recover),
+    /// List deployments, devices and keys of this installation that stand in no record, and close
+    /// them with --close.
+    Orphans(recover::Orphans),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -244,6 +251,8 @@ async fn execute(
         ClientCommand::Notify(command) => notify::run(client, command, out).await,
         ClientCommand::Spend(args) => spend::run(client, args, out).await,
         ClientCommand::Providers(args) => market::providers(client, args, out).await,
+        ClientCommand::Recover(args) => recover::recover(client, args, out).await,
+        ClientCommand::Orphans(args) => recover::orphans(client, args, out).await,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Much of what is shown comes from providers, who may write what they like; control characters
 //! never reach the terminal.
 
+pub mod recovery;
+
 use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -193,6 +195,9 @@ pub fn operator(report: &OperatorReport) -> String {
         amount(report.budget_global),
         amount(report.budget_per_cluster),
     );
+    if let Some(lost) = &report.store_lost {
+        section(&mut text, "Store", &clean(lost));
+    }
     section(
         &mut text,
         "Sources",

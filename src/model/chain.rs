@@ -46,6 +46,8 @@ pub struct ChainView {
 pub struct DeploymentView {
     /// Its sequence number.
     pub dseq: u64,
+    /// Height of the block that made it; 0 when that is not known.
+    pub created_height: i64,
     /// Active, or closed for good.
     pub active: bool,
     /// Hash of the manifest that providers accept.

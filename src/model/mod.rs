@@ -11,6 +11,7 @@ pub mod group;
 pub mod identity;
 pub mod ids;
 pub mod inventory;
+pub mod kept_copy;
 pub mod logs;
 pub mod memory;
 pub mod mesh;

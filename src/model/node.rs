@@ -68,6 +68,10 @@ pub struct NodeState {
     /// What redis printed last in the last of them.
     #[serde(default)]
     pub failed_start_line: String,
+    /// Hash of the copy of the manifest that it keeps, empty when it has none; `None` from an agent
+    /// that keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_copy: Option<String>,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

@@ -211,6 +211,10 @@ pub struct NodeSettings {
     /// default.
     #[serde(skip_serializing_if = "is_zero")]
     pub stuck_after_seconds: u32,
+    /// What the node keeps for an operator that lost its store (`api::kept_copy`); no part
+    /// of the generation: it changes with the record.
+    #[serde(skip)]
+    pub copy: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -281,6 +285,7 @@ mod tests {
                 epoch: 3,
             }],
             stuck_after_seconds: 0,
+            copy: Some("is not either".into()),
         };
         assert_eq!(
             settings.generation_of(),

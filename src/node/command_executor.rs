@@ -18,7 +18,7 @@ use super::redis_control::{
 use super::redis_process::RedisInstance;
 use super::snapshots::{self, AUTOMATIC};
 use super::state::{Node, Stand};
-use super::state_file::StateFileError;
+use super::state_file::{KeptCopy, StateFileError};
 use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
@@ -65,7 +65,7 @@ impl CommandExecutor {
     /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was
     /// changed.
     pub async fn execute(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
-        let order = Order::read(request.command).map_err(Status::invalid_argument)?;
+        let mut order = Order::read(request.command).map_err(Status::invalid_argument)?;
         let authority = convert::authority(request.authority);
         let label = match &order {
             Order::Save(label) => Some(label.clone()),
@@ -76,6 +76,12 @@ impl CommandExecutor {
         };
         let mut turn = self.turn().await?;
         let memory = self.begin(&order, authority, &request.nonce).await?;
+        if let Order::Configure { copy, .. } = &mut order
+            && let Some(copy) = copy.take().and_then(KeptCopy::from_wire)
+        {
+            let node = self.node.clone();
+            let _ = tokio::task::spawn_blocking(move || node.keep_copy(copy)).await;
+        }
         if let Some(label) = label {
             // A snapshot takes minutes, and a fence must not wait for it.
             drop(turn);
@@ -185,7 +191,7 @@ impl CommandExecutor {
         let leads = session.expect_process(&redis.run_id).await?.role() == Role::Master;
         let mut applied = node.applied();
         let result = match order {
-            Order::Configure { generation, settings } => {
+            Order::Configure { generation, settings, .. } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
                 node.set_patience(settings.stuck_after);
                 result.map(|refused| {

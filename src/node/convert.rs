@@ -20,6 +20,8 @@ pub enum Order {
         generation: String,
         /// What Redis is to be set to.
         settings: Box<WantedSettings>,
+        /// To be kept for an operator that lost its store.
+        copy: Option<wire::KeptCopy>,
     },
     /// Become the master of the epoch.
     Promote {
@@ -86,6 +88,7 @@ impl Order {
                         stuck_after: Duration::from_secs(c.stuck_after_seconds.into()),
                     }),
                     generation: c.generation,
+                    copy: c.kept_copy,
                 },
                 Command::Promote(p) => Self::Promote {
                     users: replication(p.replication_users),
@@ -211,6 +214,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         volume: state.volume.map(|v| wire::Space { free_bytes: v.free, total_bytes: v.total }),
         failed_starts: state.failed_starts,
         failed_start_line: state.failed_start_line,
+        kept_copy: state.kept_copy,
     }
 }
 

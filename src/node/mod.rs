@@ -44,6 +44,8 @@ mod configure_tests;
 #[cfg(test)]
 mod health_tests;
 #[cfg(test)]
+mod kept_copy_tests;
+#[cfg(test)]
 mod master_tests;
 #[cfg(test)]
 mod tests;

@@ -146,6 +146,15 @@ impl Agent for AgentService {
         Ok(Response::new(wire::CommandReply { state: Some(convert::state(state)) }))
     }
 
+    async fn recall(
+        &self,
+        request: Request<wire::RecallRequest>,
+    ) -> Result<Response<wire::RecallReply>, Status> {
+        admit(&request)?;
+        let kept_copy = self.node.copy().map(|copy| copy.to_wire());
+        Ok(Response::new(wire::RecallReply { kept_copy }))
+    }
+
     async fn logs(
         &self,
         request: Request<wire::LogsRequest>,

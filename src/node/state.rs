@@ -17,7 +17,8 @@ use super::redis_config::{BOOT_MAX_LAG, FENCE};
 use super::redis_control::{Applied, RedisControl};
 use super::settings::Settings;
 use super::snapshots::Snapshots;
-use super::state_file::{StateFile, StateFileError};
+use super::state_file::{KeptCopy, StateFile, StateFileError};
+use crate::error_chain::error_chain;
 use crate::model::identity::NodeIdentity;
 use crate::model::mesh::BackendState;
 use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
@@ -72,6 +73,7 @@ pub struct Node {
 struct Shared {
     nonces: Nonces,
     memory: Memory,
+    copy: Option<KeptCopy>,
     following: Option<Following>,
     applied: Applied,
     known: Option<Known>,
@@ -151,6 +153,8 @@ impl Node {
             asked: Instant::now(),
             open: false,
         });
+        // One that cannot be read is as good as none: the operator gives another.
+        let copy = files.copy().ok().flatten();
         let state = NodeState {
             incarnation: identity.incarnation.clone(),
             boot_id: random_hex(),
@@ -161,6 +165,7 @@ impl Node {
             redis: not_looked_at(),
             history,
             saved: snapshots.labels(),
+            kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             ..NodeState::default()
         };
         shown.send_replace(state);
@@ -179,7 +184,7 @@ impl Node {
             look_now: Notify::new(),
             looks: watch::Sender::new(0),
             state: shown,
-            shared: Mutex::new(Shared { memory, known, ..Shared::default() }),
+            shared: Mutex::new(Shared { memory, copy, known, ..Shared::default() }),
             // Not what was found: how long that had been open is decided now, and is the first
             // thing written.
             written: Mutex::default(),
@@ -246,6 +251,25 @@ impl Node {
         self.set_note("memory", None);
         self.update(|state| (state.highest, state.promoted) = (highest, promoted));
         Ok(())
+    }
+
+    /// What is kept for an operator that lost its store.
+    #[must_use]
+    pub fn copy(&self) -> Option<KeptCopy> {
+        self.shared().copy.clone()
+    }
+
+    /// Keeps a copy in place of the one before. On a volume that is full it is in mind alone, which
+    /// is better than none.
+    pub fn keep_copy(&self, copy: KeptCopy) {
+        if self.copy().as_ref() == Some(&copy) {
+            return;
+        }
+        let kept = self.files.keep_copy(&copy);
+        self.set_note("copy", kept.err().map(|error| error_chain(&error)));
+        let hash = copy.hash();
+        self.shared().copy = Some(copy);
+        self.update(|state| state.kept_copy = Some(hash));
     }
 
     /// Whom Redis was told to follow.

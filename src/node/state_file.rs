@@ -6,11 +6,13 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::commands::Memory;
 use super::history::Kept;
+use crate::model::kept_copy;
+use crate::wire::akash_redis::agent::v1 as wire;
 
 /// Bytes of a file; the text is filled up with blanks.
 const ROOM: usize = 4096;
@@ -54,6 +56,41 @@ impl StateFileError {
     }
 }
 
+/// What the operator gave this node to keep for the case that its own store is lost. Only the
+/// operator can tell whether it is its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCopy {
+    /// Text.
+    pub content: String,
+    /// Hex.
+    pub signature: String,
+}
+
+impl KeptCopy {
+    /// The word for it.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        kept_copy::hash(self.content.as_bytes())
+    }
+
+    /// As it came; `None` when it is nothing that an operator sends.
+    #[must_use]
+    pub fn from_wire(copy: wire::KeptCopy) -> Option<Self> {
+        let content = String::from_utf8(copy.content).ok()?;
+        (content.len() <= kept_copy::LARGEST)
+            .then(|| Self { content, signature: hex::encode(copy.signature) })
+    }
+
+    /// As it goes back.
+    #[must_use]
+    pub fn to_wire(&self) -> wire::KeptCopy {
+        wire::KeptCopy {
+            content: self.content.clone().into_bytes(),
+            signature: hex::decode(&self.signature).unwrap_or_default(),
+        }
+    }
+}
+
 /// The agent's directory on the volume.
 #[derive(Clone, Debug)]
 pub struct StateFile {
@@ -80,6 +117,16 @@ impl StateFile {
     /// Where the data stood.
     pub fn history(&self) -> Result<Option<Kept>, StateFileError> {
         read(&self.dir.join("history.json"))
+    }
+
+    /// The copy of manifest and record, with its signature.
+    pub fn copy(&self) -> Result<Option<KeptCopy>, StateFileError> {
+        read(&self.dir.join("copy.json"))
+    }
+
+    /// Keeps it.
+    pub fn keep_copy(&self, copy: &KeptCopy) -> Result<(), StateFileError> {
+        write(&self.dir, "copy.json", copy)
     }
 
     /// Keeps where the data stands, or forgets it.
@@ -215,6 +262,18 @@ mod tests {
         assert_eq!(file.memory().unwrap(), Some(memory(3)), "its twin was cut");
         fs::remove_file(&own).unwrap();
         assert!(file.memory().is_err(), "neither is there as a whole, and that is no empty memory");
+    }
+
+    #[test]
+    fn a_copy_of_any_size_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().to_owned());
+        assert_eq!(file.copy().unwrap(), None);
+        for length in [10, 100_000, 20] {
+            let copy = KeptCopy { content: "x".repeat(length), signature: "ab".into() };
+            file.keep_copy(&copy).unwrap();
+            assert_eq!(file.copy().unwrap(), Some(copy));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
+use super::kept_copy;
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, NodeMesh, NodeState, PathKind, PeerPath,
     Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
@@ -59,6 +60,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         volume: state.volume.map(|v| Space { free: v.free_bytes, total: v.total_bytes }),
         failed_starts: state.failed_starts,
         failed_start_line: clipped(state.failed_start_line, SENTENCE),
+        kept_copy: state.kept_copy.map(name),
     }
 }
 
@@ -203,6 +205,7 @@ fn configure(root: &RootSecret, settings: &NodeSettings) -> wire::Configure {
         quorum: Some(quorum(settings.quorum)),
         replication_users: users(root, &settings.replicas),
         stuck_after_seconds: settings.stuck_after_seconds,
+        kept_copy: settings.copy.as_deref().map(|content| kept_copy::signed(root, content)),
     }
 }
 
@@ -247,6 +250,7 @@ mod tests {
                 100
             ],
             failed_start_line: huge(),
+            kept_copy: Some(huge()),
             history: Some(wire::History { replid: huge(), ..wire::History::default() }),
             mesh: Some(wire::Mesh {
                 backend_state: huge(),

@@ -1,6 +1,7 @@
 //! What is outside and every cluster needs: whether it is there is logged, shown and measured, also
 //! while no cluster exists that could say so.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::api::report::{OperatorReport, Source, SourceState};
 use crate::api::wallet::{GrantReport, WalletReport};
 use crate::model::chain::ChainView;
 use crate::model::funds::{Grant, WalletOutlook};
+use crate::model::ids::IncarnationName;
 use crate::model::money::{Uact, akt};
 use crate::model::time::UnixMs;
 use crate::server::StatusCache;
@@ -89,6 +91,36 @@ impl Health {
         let address = lock(&self.state).report.wallet.clone();
         self.metrics.money.outlook(chain, outlook);
         self.status_cache.publish_wallet(wallet_report(address, chain, outlook));
+    }
+
+    /// Where what others read is published.
+    pub fn status_cache(&self) -> &StatusCache {
+        &self.status_cache
+    }
+
+    /// The clusters that run and of which the store knows nothing: while there is one, the operator
+    /// changes nothing of it and begins no other.
+    pub fn store(&self, lost: &BTreeMap<String, BTreeMap<u64, IncarnationName>>, now: UnixMs) {
+        let mut state = lock(&self.state);
+        let before = state.report.store_lost.take();
+        if !lost.is_empty() {
+            let told = |(name, all): (&String, &BTreeMap<u64, IncarnationName>)| {
+                let dseqs: Vec<_> = all.keys().map(u64::to_string).collect();
+                format!("{name} (dseq {})", dseqs.join(", "))
+            };
+            let clusters: Vec<_> = lost.iter().map(told).collect();
+            state.report.store_lost = Some(format!(
+                "it knows nothing of what the wallet pays for, as when it was lost: {}; read-only: nothing of these is bought, closed or deleted and no new cluster is begun. \
+                 Bring a good copy of the store back, or look with `akash-redis recover` and take over with `akash-redis recover --confirm`, or give a cluster up with its data by `akash-redis orphans --close --cluster NAME`",
+                clusters.join("; ")
+            ));
+        }
+        match (&before, &state.report.store_lost) {
+            (old, Some(new)) if old.as_ref() != Some(new) => tracing::warn!("store: {new}"),
+            (Some(_), None) => tracing::warn!("store: it knows all clusters again, since {now}"),
+            _ => {}
+        }
+        self.status_cache.publish_operator(state.report.clone());
     }
 
     /// A source was read, or could not be.

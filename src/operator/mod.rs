@@ -9,6 +9,7 @@ mod execute;
 mod experience;
 mod health;
 mod index;
+mod kept_copy;
 mod manifests;
 mod mesh_access;
 mod metrics;
@@ -20,6 +21,7 @@ mod preview;
 mod publish;
 mod queue;
 mod reconcile;
+mod recover;
 mod run;
 mod settings;
 mod start;
@@ -82,6 +84,8 @@ struct Pipeline {
     reading: wake::Reading,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// A recovery is looked at.
+    recovering: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Controller {
@@ -139,8 +143,12 @@ impl Controller {
             reading: wake::Reading::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            recovering: tokio::sync::Mutex::default(),
         };
-        Self { pipeline: Arc::new(pipeline) }
+        let pipeline = Arc::new(pipeline);
+        let recovery = recover::Recoverer(Arc::downgrade(&pipeline));
+        pipeline.health.status_cache().serve_recovery(Arc::new(recovery));
+        Self { pipeline }
     }
 
     /// Who burns AKT of the wallet when a person asks for it.

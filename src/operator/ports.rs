@@ -84,6 +84,13 @@ pub trait Agents: Send + Sync {
         request: wire::CommandRequest,
     ) -> Result<(), AgentError>;
 
+    /// What the node keeps for an operator that lost its store; `None` when it keeps nothing, or
+    /// its agent is of a version that keeps nothing.
+    async fn recall(
+        &self,
+        incarnation: &IncarnationName,
+    ) -> Result<Option<wire::KeptCopy>, AgentError>;
+
     /// The lines of a node's processes that are asked for, with `follow` until the node goes or the
     /// stream is dropped. However slowly it is read, it holds up neither the views nor
     /// commands.

@@ -250,6 +250,7 @@ impl Pipeline {
                 let (read, balances) = this.observer.chain_health();
                 this.health.wallet(balances);
                 this.observer.with_wallet(|chain, wallet| this.health.outlook(chain, wallet));
+                this.health.store(&this.observer.lost(), (this.ports.now)());
                 this.health.took(Which::Chain, &read, (this.ports.now)());
                 this.reading.chain.store(false, Ordering::Release);
                 this.wake(news);

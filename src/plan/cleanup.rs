@@ -42,13 +42,11 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
         let deployment = close_deployment(builder, &name, dseq, since, &reason);
         note_closed(builder, &name, deployment.is_ok());
         let mesh_gone = leave_mesh(builder, &name);
-        if deployment.is_ok() && mesh_gone {
+        if let (Ok(what), true) = (&deployment, mesh_gone) {
             builder.record.incarnations.remove(&name);
             builder.event(
                 EventReason::NodeRemoved,
-                format!(
-                    "{name} is removed: its deployment is closed, its device and key are deleted"
-                ),
+                format!("{name} is removed: {what}; its device and key are gone from the tailnet"),
             );
         } else {
             let why = deployment.err().map(|why| format!(": {why}")).unwrap_or_default();
@@ -63,14 +61,15 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
 }
 
 /// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and
-/// no transaction of ours may still make one; else what is waited for.
+/// no transaction of ours may still make one: what became of it, never more than was seen. Else
+/// what is waited for.
 fn close_deployment(
     builder: &mut PlanBuilder<'_>,
     name: &IncarnationName,
     dseq: u64,
     since: UnixMs,
     reason: &str,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let inventory = builder.input.inventory;
     let chain = inventory.chain.present().ok_or_else(|| "the chain does not answer".to_owned())?;
     if inventory.pending.contains(&dseq) {
@@ -85,7 +84,7 @@ fn close_deployment(
                     deployment.group_name
                 ),
             );
-            Ok(())
+            Ok(format!("deployment {dseq} is not its own and stays open"))
         }
         Some(deployment) if deployment.active => {
             builder.step(
@@ -94,10 +93,13 @@ fn close_deployment(
             );
             Err(format!("deployment {dseq} is open"))
         }
-        Some(_) => Ok(()),
-        None => absent(chain, builder.now(), since).map_err(|why| {
-            format!("the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}")
-        }),
+        Some(_) => Ok(format!("its deployment {dseq} is closed")),
+        None => match absent(chain, builder.now(), since) {
+            Ok(()) => Ok(format!("deployment {dseq} was never made, or is forgotten by the chain")),
+            Err(why) => Err(format!(
+                "the endpoint knows no deployment {dseq}, which cannot be believed yet: {why}"
+            )),
+        },
     }
 }
 

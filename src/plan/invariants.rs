@@ -349,8 +349,15 @@ impl<'a> Check<'a> {
         let (named, bought): (Vec<_>, Vec<_>) =
             new.into_iter().partition(|(_, i)| i.condemned.is_some());
         for (name, incarnation) in named {
-            let unrecorded = input.inventory.unrecorded.get(&incarnation.dseq) == Some(name);
-            self.expect(unrecorded, || format!("{name} is to be closed, and nobody found it"));
+            let deployed = input.inventory.unrecorded.get(&incarnation.dseq) == Some(name);
+            let (installation, mesh) = (&input.constants.installation, &input.inventory.mesh);
+            let on_mesh = mesh.present().is_some_and(|mesh| {
+                mesh.devices.iter().any(|d| d.hostname == name.hostname(installation))
+                    || mesh.keys.iter().any(|k| k.description == name.key_description(installation))
+            });
+            self.expect(deployed || on_mesh, || {
+                format!("{name} is to be closed, and nobody found it")
+            });
         }
         for (name, incarnation) in &bought {
             self.reserved(name, incarnation);

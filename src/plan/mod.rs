@@ -24,6 +24,7 @@ mod fence;
 mod give_up;
 mod health;
 pub mod invariants;
+mod kept_copy;
 mod leases;
 mod money;
 mod moves;
@@ -31,6 +32,7 @@ mod outlook;
 mod paths;
 mod placement;
 mod quarantine;
+pub mod recover;
 mod rejoin;
 mod repair;
 mod roles;
@@ -51,7 +53,7 @@ pub use outlook::outlook;
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::status::Status;
 use crate::api::types::{RedisCluster, Runway};
-use crate::model::chain::ProviderView;
+use crate::model::chain::{ChainView, ProviderView};
 use crate::model::experience::Note;
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
@@ -181,6 +183,12 @@ pub fn ceiling(input: &Input<'_>) -> (Uact, String) {
 #[must_use]
 pub fn region(provider: &ProviderView) -> Option<&String> {
     placement::region(provider)
+}
+
+/// What a price costs per month, at the block time of a reading.
+#[must_use]
+pub fn per_month_at(chain: &ChainView, price: PricePerBlock) -> Uact {
+    price.per_month(money::bounded(chain.block_ms))
 }
 
 /// Plans one cluster.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::builder::PlanBuilder;
-use super::derived;
+use super::{derived, kept_copy};
 use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::defaults;
 use crate::api::types::{Failover, Spec};
@@ -173,6 +173,7 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
         },
         replicas: if is_master { grants(builder) } else { Vec::new() },
         stuck_after_seconds: patience(spec),
+        copy: None,
     };
     settings.generation = settings.generation_of();
     settings
@@ -183,13 +184,20 @@ pub fn configure(builder: &mut PlanBuilder<'_>) {
     if builder.record.change.is_some() {
         return;
     }
+    let copy = kept_copy::of(builder);
     for (name, _) in builder.live() {
         let Some(state) = builder.connected(&name) else { continue };
-        if !derived::running(&state.redis) {
+        if !derived::running(&state.redis) || is_to_follow_first(builder, &name, state) {
             continue;
         }
-        let settings = for_node(builder, &name);
-        if state.configured != settings.generation {
+        let settings = NodeSettings { copy: copy.content.clone(), ..for_node(builder, &name) };
+        if state.configured == settings.generation && copy.is_newer_than(state) {
+            builder.command(
+                &name,
+                Command::Configure(settings),
+                "it keeps an older copy of the manifest and the record",
+            );
+        } else if state.configured != settings.generation {
             if builder.record.master.as_ref().is_some_and(|p| p.incarnation == name) {
                 note_weaker(builder, settings.quorum);
             }
@@ -200,6 +208,20 @@ pub fn configure(builder: &mut PlanBuilder<'_>) {
             );
         }
     }
+}
+
+/// It follows with leave of an earlier epoch, which the master of this one takes away. That it was
+/// told to follow is known by the epoch that it obeyed: nothing else may raise that before.
+fn is_to_follow_first(
+    builder: &PlanBuilder<'_>,
+    name: &IncarnationName,
+    state: &NodeState,
+) -> bool {
+    let chosen = builder.record.master.as_ref();
+    chosen.is_some_and(|master| &master.incarnation != name && state.highest.epoch < master.epoch)
+        && state.redis.role == Role::Replica
+        && !state.redis.master_host.is_empty()
+        && !super::quarantine::isolated(builder, name)
 }
 
 /// Tells what redis did not take of the settings that are in force.

@@ -21,6 +21,20 @@ fn of_cluster(builder: &PlanBuilder<'_>) -> BTreeMap<u64, IncarnationName> {
         .collect()
 }
 
+/// Incarnations of this cluster of which the tailnet knows a device or a key, whatever the record
+/// says, with the deployment that each had.
+fn devices_and_keys(builder: &PlanBuilder<'_>) -> BTreeMap<u64, IncarnationName> {
+    let installation = &builder.input.constants.installation;
+    let Some(mesh) = builder.input.inventory.mesh.present() else { return BTreeMap::new() };
+    let devices = mesh.devices.iter();
+    let devices = devices.filter_map(|d| IncarnationName::from_hostname(&d.hostname, installation));
+    let keys = mesh.keys.iter();
+    let keys =
+        keys.filter_map(|k| IncarnationName::from_key_description(&k.description, installation));
+    let own = |name: &IncarnationName| name.cluster() == builder.input.cluster.metadata.name;
+    devices.chain(keys).filter(own).map(|name| (name.dseq(installation), name)).collect()
+}
+
 /// Says so, and returns whether nothing may be bought beside them. A cluster that never had a node
 /// waits for those of other clusters too: an operator with an empty store and a wallet that pays
 /// for deployments of its own has lost its store, and changes nothing.
@@ -34,7 +48,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
             Reason::OrphanedDeployment,
             format!(
                 "the wallet pays for deployments of this cluster that are in no record (dseq {list}), as after the loss of the store; \
-                 nothing is bought beside them: bring the store back, or close them with `{close}`, which ends their data"
+                 nothing is bought beside them: bring the store back, take the cluster over with `akash-redis recover`, or close them with `{close}`, which ends their data"
             ),
         );
         return true;
@@ -51,15 +65,13 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     let told =
         |(cluster, dseqs): (&&str, &Vec<u64>)| format!("{} of {cluster}", list(dseqs.iter()));
     let dseqs = by_cluster.iter().map(told).collect::<Vec<_>>().join("; ");
-    let close = |(cluster, dseqs): (&&str, &Vec<u64>)| {
-        format!("`{}`", close_command(cluster, dseqs.iter()))
-    };
-    let closes = by_cluster.iter().map(close).collect::<Vec<_>>().join(", ");
+    let close = |cluster: &&str| format!("`akash-redis orphans --close --cluster {cluster}`");
+    let closes = by_cluster.keys().map(close).collect::<Vec<_>>().join(", ");
     builder.problem(
         Reason::OrphanedDeployment,
         format!(
             "the wallet pays for deployments of this installation that are in no record ({dseqs}), as after the loss of the store; no new \
-             cluster is begun beside them: bring the store back, or apply the manifests of those clusters and close them with {closes}"
+             cluster is begun beside them: bring the store back, take those clusters over with `akash-redis recover`, or close them with {closes}"
         ),
     );
     true
@@ -69,9 +81,14 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
 /// any other.
 pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
     let word = builder.input.cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
-    let named: Vec<u64> = word.split(',').filter_map(|dseq| dseq.trim().parse().ok()).collect();
+    let words: Vec<&str> = word.split(',').map(str::trim).collect();
     let now = builder.now();
-    for (dseq, name) in of_cluster(builder).into_iter().filter(|(dseq, _)| named.contains(dseq)) {
+    let meant = |dseq: &u64, name: &IncarnationName| {
+        words.iter().any(|word| *word == name.0 || word.parse() == Ok(*dseq))
+    };
+    let deployments = of_cluster(builder).into_iter();
+    let left = devices_and_keys(builder).into_iter();
+    for (dseq, name) in deployments.chain(left).filter(|(dseq, name)| meant(dseq, name)) {
         if builder.record.incarnations.contains_key(&name) {
             continue;
         }
@@ -87,7 +104,7 @@ pub fn close_at_word(builder: &mut PlanBuilder<'_>) {
         builder.record.incarnations.insert(name.clone(), incarnation);
         builder.event(
             EventReason::OrphanClosing,
-            format!("deployment {dseq} ({name}), which is in no record, is closed as requested"),
+            format!("{name} (deployment {dseq}), which is in no record, is going to be closed as requested, with its device and its key"),
         );
     }
 }
@@ -99,6 +116,18 @@ pub fn left(builder: &mut PlanBuilder<'_>) -> bool {
     if builder.input.inventory.chain.present().is_none() {
         builder.wait(
             "the chain, to see that nothing of the cluster is left on it",
+            deleted,
+            None,
+            "the cluster is forgotten",
+        );
+        return true;
+    }
+    let asked = builder.input.cluster.metadata.annotations.get(CLOSE);
+    if asked.is_some_and(|word| !word.is_empty())
+        && builder.input.inventory.mesh.present().is_none()
+    {
+        builder.wait(
+            "the tailnet, to see that nothing of what was to be closed is left on it",
             deleted,
             None,
             "the cluster is forgotten",

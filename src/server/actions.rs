@@ -208,28 +208,35 @@ pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<Str
 /// Asks for deployments of the cluster that are in no record to be closed, also while it is being
 /// deleted. Returns what to tell.
 pub(super) fn close(cluster: &mut RedisCluster, request: &Close) -> Result<String, Refusal> {
-    if request.dseqs.is_empty() || request.dseqs.len() > MOST_CLOSED {
+    if cluster.metadata.deletion_timestamp.is_none() {
+        at_work(cluster, "a close")?;
+    }
+    close_unpaused(cluster, request)
+}
+
+/// The same, for an object that is about to be marked as deleted.
+pub(super) fn close_unpaused(
+    cluster: &mut RedisCluster,
+    request: &Close,
+) -> Result<String, Refusal> {
+    let dseqs = request.dseqs.iter().map(u64::to_string);
+    let asked: Vec<String> = dseqs.chain(request.incarnations.iter().cloned()).collect();
+    if asked.is_empty() || asked.len() > MOST_CLOSED {
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,
             format!("name 1 to {MOST_CLOSED} deployments by their dseq"),
         ));
     }
-    if cluster.metadata.deletion_timestamp.is_none() {
-        at_work(cluster, "a close")?;
-    }
     let before = cluster.metadata.annotations.get(CLOSE).cloned().unwrap_or_default();
-    let before = before
-        .split(',')
-        .filter_map(|dseq| dseq.trim().parse().ok())
-        .filter(|dseq| !request.dseqs.contains(dseq));
+    let before = before.split(',').map(|word| word.trim().to_owned());
+    let before = before.filter(|word| !word.is_empty() && !asked.contains(word));
     // What was asked for long ago is closed long since.
-    let dseqs: Vec<u64> = request.dseqs.iter().copied().chain(before).take(MOST_CLOSED).collect();
-    let list = |dseqs: &[u64]| dseqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-    cluster.metadata.annotations.insert(CLOSE.to_owned(), list(&dseqs));
+    let all: Vec<String> = asked.iter().cloned().chain(before).take(MOST_CLOSED).collect();
+    cluster.metadata.annotations.insert(CLOSE.to_owned(), all.join(","));
     let name = &cluster.metadata.name;
     Ok(format!(
-        "what of {} is a deployment of {name} and is in no record is closed; `akash-redis events {name}` says what came of it",
-        list(&request.dseqs)
+        "what of {} is of {name} and in no record is going to be closed; `akash-redis events {name}` says what came of it",
+        asked.join(",")
     ))
 }
 
@@ -606,7 +613,7 @@ mod tests {
             ("switchover", |c| switchover(c, &to("1"))),
             ("scale", |c| scale(c, 5)),
             ("rejoin", |c| rejoin(c, &Rejoin { node: "1".into() })),
-            ("close", |c| close(c, &Close { dseqs: vec![7] })),
+            ("close", |c| close(c, &Close { dseqs: vec![7], incarnations: vec![] })),
             ("failover", accept_loss),
         ];
         for (what, ask) in asked {
@@ -657,14 +664,14 @@ mod tests {
     fn deployments_to_be_closed_add_up_and_are_named_on_what_is_being_deleted_too() {
         let mut cluster = running();
         cluster.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
-        close(&mut cluster, &Close { dseqs: vec![7] }).unwrap();
-        close(&mut cluster, &Close { dseqs: vec![9, 7] }).unwrap();
+        let close = |cluster: &mut RedisCluster, dseqs| {
+            super::close(cluster, &Close { dseqs, incarnations: vec![] })
+        };
+        close(&mut cluster, vec![7]).unwrap();
+        close(&mut cluster, vec![9, 7]).unwrap();
         assert_eq!(cluster.metadata.annotations[CLOSE], "9,7");
-        assert_eq!(
-            close(&mut cluster, &Close { dseqs: vec![] }).unwrap_err().status,
-            StatusCode::BAD_REQUEST
-        );
-        close(&mut cluster, &Close { dseqs: (100..164).collect() }).unwrap();
+        assert_eq!(close(&mut cluster, vec![]).unwrap_err().status, StatusCode::BAD_REQUEST);
+        close(&mut cluster, (100..164).collect()).unwrap();
         assert!(!cluster.metadata.annotations[CLOSE].contains("9,7"), "the oldest make room");
     }
 

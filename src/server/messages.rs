@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::preview::Preview;
+use crate::api::recover::Orphan;
 use crate::api::types::RedisCluster;
 
 /// Answer of a list.
@@ -74,7 +75,11 @@ pub struct Scale {
 #[serde(deny_unknown_fields)]
 pub struct Close {
     /// By dseq.
+    #[serde(default)]
     pub dseqs: Vec<u64>,
+    /// Those of which there is a device or a key and no deployment, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub incarnations: Vec<String>,
 }
 
 /// Which node shall join again.
@@ -116,4 +121,33 @@ pub struct Tested {
 pub struct Tests {
     /// In the order of the settings.
     pub items: Vec<Tested>,
+}
+/// Which cluster is taken over; all that can be when absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recover {
+    /// By name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+}
+
+/// What of an orphan report shall be given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloseOrphans {
+    /// As they were listed: what differs from that is not touched.
+    pub orphans: Vec<Orphan>,
+    /// Clusters that no record knows, and that a person gives up by name.
+    pub clusters: Vec<String>,
+}
+
+/// What came of the wish for one incarnation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// Its name.
+    pub incarnation: String,
+    /// It is going to be closed; else the message says why not.
+    pub asked: bool,
+    /// One sentence.
+    pub message: String,
 }

@@ -11,6 +11,7 @@ pub mod messages;
 pub mod metrics_listener;
 mod preview;
 mod providers;
+mod recovery;
 mod routes;
 mod spend;
 pub mod status_cache;
@@ -31,6 +32,7 @@ use crate::api::types::RedisCluster;
 use crate::store::Store;
 pub use desk::Desk;
 pub use logs::NodeLogs;
+pub use recovery::Recovery;
 pub use status_cache::StatusCache;
 
 /// Says what is wrong with a manifest, one sentence each; nothing when it is good.

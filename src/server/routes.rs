@@ -23,7 +23,7 @@ use super::messages::{
 };
 use super::preview;
 use super::status_cache::StatusCache;
-use super::{Validate, journal, providers, wallet};
+use super::{Validate, journal, providers, recovery, wallet};
 use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
@@ -78,6 +78,9 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/notifications/test", post(preview::test_notifications))
         .route("/v1alpha1/spend", get(super::spend::spend))
         .route("/v1alpha1/providers", get(providers::providers))
+        .route("/v1alpha1/recover", get(recovery::look).post(recovery::confirm))
+        .route("/v1alpha1/orphans", get(recovery::orphans))
+        .route("/v1alpha1/orphans/close", post(recovery::close))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -221,7 +224,7 @@ async fn delete(
         tell(&app, &name, vec![(EventReason::DeletionRequested, message)]).await;
     }
     let message = format!(
-        "{name} is being deleted: the leases in its record are closed and what is left in escrow comes back"
+        "{name} is being deleted: the leases in its record are going to be closed, and what is left in escrow comes back; `akash-redis events {name}` says what was closed"
     );
     Ok((StatusCode::ACCEPTED, Json(Message { message })))
 }
@@ -268,7 +271,7 @@ async fn resume(State(app): State<App>, Path(name): Path<String>) -> Answer<Mess
 }
 
 /// Reads, changes and writes an object; repeats when it moved meanwhile.
-async fn change(
+pub(super) async fn change(
     app: &App,
     name: &str,
     change: impl Fn(&mut RedisCluster) -> Result<String, Refusal>,
@@ -293,7 +296,7 @@ async fn change(
 
 /// Writes down what a person asked for. It was done already: a journal that cannot be written is no
 /// reason to say that it was not.
-async fn tell(app: &App, cluster: &str, events: Vec<(EventReason, String)>) {
+pub(super) async fn tell(app: &App, cluster: &str, events: Vec<(EventReason, String)>) {
     let at = UnixMs::now();
     let event = |(reason, message): (EventReason, String)| {
         tracing::info!(cluster, %reason, "{message}");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::recovery::Recovery;
 use super::wallet::WalletDesk;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
@@ -22,6 +23,16 @@ pub struct StatusCache {
     wallet: Mutex<WalletReport>,
     desk: OnceLock<Arc<dyn WalletDesk>>,
     head: Mutex<Option<Head>>,
+    recovery: OnceLock<Hand>,
+}
+
+/// Whoever can look at what no record knows.
+struct Hand(Arc<dyn Recovery>);
+
+impl std::fmt::Debug for Hand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hand")
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,6 +98,17 @@ impl StatusCache {
         if known.is_none_or(|known| known.height < head.height) {
             *known = Some(head);
         }
+    }
+
+    /// From now on this one is asked about what no record knows; the first one stays.
+    pub fn serve_recovery(&self, recovery: Arc<dyn Recovery>) {
+        let _ = self.recovery.set(Hand(recovery));
+    }
+
+    /// Whom to ask about what no record knows.
+    #[must_use]
+    pub fn recovery(&self) -> Option<Arc<dyn Recovery>> {
+        self.recovery.get().map(|hand| hand.0.clone())
     }
 
     /// The present plan; `None` before the first one.

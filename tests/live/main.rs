@@ -20,6 +20,7 @@ mod own;
 mod paths;
 mod policy;
 mod readme;
+mod recover;
 mod refusals;
 mod sandboxed;
 mod sigkill;

@@ -28,6 +28,7 @@ fn a_deployment_whose_group_is_another_clusters_is_never_closed() {
         scene.incarnation(2).lower(Membership::Member);
         let deployment = DeploymentView {
             dseq: 102,
+            created_height: 0,
             active: true,
             hash: vec![],
             group_name: group.into(),
@@ -70,6 +71,27 @@ fn gone() -> Scene {
     scene.inventory.nodes.remove(&name(2));
     scene.attach(&[1]);
     scene
+}
+
+/// What is told at the end is what was seen, and never more.
+#[test]
+fn nothing_is_called_closed_that_was_not() {
+    let told = |edit: Edit| {
+        let mut scene = gone();
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        let end = plan.events.into_iter().find(|(reason, _)| *reason == EventReason::NodeRemoved);
+        end.expect("it is forgotten").1
+    };
+    assert!(told(|_| {}).contains("its deployment 102 is closed"));
+    let foreign = told(|s| {
+        s.deployment(2).active = true;
+        s.deployment(2).group_name = "ar-abcdef-other-2-aaaa".into();
+    });
+    assert!(foreign.contains("not its own and stays open"), "{foreign}");
+    assert!(!foreign.contains("is closed"), "{foreign}");
+    let absent = told(|s| drop(s.chain().deployments.remove(&102)));
+    assert!(absent.contains("was never made") && !absent.contains("is closed"), "{absent}");
 }
 
 fn kinds(plan: &Plan) -> Vec<&'static str> {

@@ -35,6 +35,7 @@ mod money;
 mod moves;
 mod placement;
 mod quarantine;
+mod recover;
 mod rejoin;
 mod roles;
 mod rollout;

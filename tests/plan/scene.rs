@@ -151,6 +151,7 @@ pub fn provider(n: u32) -> ProviderView {
 pub fn deployment(name: &IncarnationName, dseq: u64) -> DeploymentView {
     DeploymentView {
         dseq,
+        created_height: 0,
         active: true,
         hash: Vec::new(),
         group_name: name.group_name(&installation()),

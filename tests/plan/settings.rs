@@ -2,6 +2,7 @@
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
 use akash_redis::api::types::{Password, User};
+use akash_redis::model::kept_copy::hash;
 use akash_redis::model::node::{Link, Process, RefusedSetting, Role};
 use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
@@ -471,4 +472,60 @@ fn settings_are_applied_once_every_node_has_them() {
         other(s);
     };
     assert!(applied(&paused).2.ends_with("spec.paused is set"));
+}
+
+/// What nodes keep for an operator that lost its store is that of the newest record.
+#[test]
+fn a_node_that_keeps_an_older_copy_is_given_the_newest_and_one_that_keeps_none_is_left_alone() {
+    let mut scene = Scene::whole();
+    scene.node(1, |v| v.state.kept_copy = Some(String::new()));
+    let told = configured(&scene.plan(NOW));
+    let [(who, settings)] = told.as_slice() else { panic!("{told:?}") };
+    let copy = settings.copy.clone().unwrap();
+    assert_eq!(*who, name(1));
+    scene.node(1, |v| v.state.kept_copy = Some(hash(copy.as_bytes())));
+    assert_eq!(scene.plan(NOW).steps, vec![], "it has it");
+    // Whatever a copy says and a reading does not.
+    let edits: [Edit; 3] = [
+        |s| s.cluster.metadata.generation = Some(9),
+        |s| s.cluster.metadata.annotations.insert("team".into(), "a".into()).map_or((), drop),
+        |s| s.incarnation(2).epoch_floor = 1,
+    ];
+    for edit in edits {
+        let mut other = scene.clone();
+        edit(&mut other);
+        let told = configured(&other.plan(NOW));
+        assert_eq!(told.iter().map(|(n, _)| n).collect::<Vec<_>>(), [&name(1)]);
+        assert_ne!(told[0].1.copy.as_ref(), Some(&copy));
+    }
+    // Settings that it lacks bring it along.
+    scene.node(1, |v| v.state.configured = "other".into());
+    assert!(configured(&scene.plan(NOW)).iter().all(|(_, s)| s.copy.is_some()));
+    scene.node(1, |v| v.state.kept_copy = None);
+    assert!(configured(&scene.plan(NOW)).iter().all(|(_, s)| s.copy.is_none()));
+}
+
+/// As after a change that was given up, or a recovery: the master stays, under another epoch.
+#[test]
+fn a_replica_is_told_to_follow_before_anything_else_under_a_new_epoch() {
+    let mut scene = Scene::whole();
+    scene.record.epoch = 9;
+    scene.record.data_epoch = 9;
+    scene.master().epoch = 9;
+    scene.node(0, |v| v.state.highest.epoch = 9);
+    for n in [1, 2] {
+        scene.node(n, |v| {
+            v.state.configured = "other".into();
+            v.state.kept_copy = Some(String::new());
+        });
+    }
+    let told = |scene: &Scene| {
+        configured(&scene.plan(NOW)).into_iter().map(|(n, _)| n).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&scene), [name(0)], "its leave to replicate is new");
+    scene.configure();
+    assert_eq!(told(&scene), []);
+    assert_eq!(crate::scene::follows(&scene.plan(NOW)), [name(1), name(2)]);
+    scene.node(1, |v| v.state.highest.epoch = 9);
+    assert_eq!(told(&scene), [name(1)], "it was told");
 }

@@ -6,7 +6,7 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;
 
-use crate::scene::{NOW, Scene, THREE, degraded, deployment, has_event, wait_for};
+use crate::scene::{NOW, Scene, THREE, degraded, deployment, has_event, installation, wait_for};
 
 type Edit = fn(&mut Scene);
 
@@ -97,6 +97,38 @@ fn a_person_closes_each_by_its_number() {
     assert!(twice.plan(NOW).record.incarnations[&crate::scene::name(1)].condemned.is_none());
 }
 
+/// Of an incarnation whose deployment is gone, a device or a key may be left.
+#[test]
+fn a_person_closes_by_name_what_is_left_on_the_tailnet() {
+    let left = IncarnationName("cache-5-left".into());
+    let asked = |edit: Edit| {
+        let mut scene = Scene::whole();
+        scene.annotate(CLOSE, "cache-5-left, cache-1-aaaa, other-1-left");
+        edit(&mut scene);
+        scene.plan(NOW)
+    };
+    assert!(!asked(|_| {}).record.incarnations.contains_key(&left), "nothing of it is there");
+    let device: Edit = |s| {
+        let mut device = crate::scene::device(1);
+        (device.id, device.hostname) =
+            ("left".into(), IncarnationName("cache-5-left".into()).hostname(&installation()));
+        s.mesh().devices.push(device);
+    };
+    let key: Edit =
+        |s| s.mesh().keys.push(crate::scene::key(&IncarnationName("cache-5-left".into())));
+    for edit in [device, key] {
+        let plan = asked(edit);
+        let given_up = &plan.record.incarnations[&left];
+        assert!(given_up.condemned.is_some() && has_event(&plan, EventReason::OrphanClosing));
+        assert_eq!((given_up.dseq, given_up.ordinal), (left.dseq(&installation()), 5));
+        assert!(plan.record.incarnations[&crate::scene::name(1)].condemned.is_none(), "recorded");
+        assert_eq!(plan.record.incarnations.len(), 4, "another cluster's is none of ours");
+    }
+    let deletes = asked(device).steps.into_iter().map(|s| s.effect);
+    let deleted = Effect::DeleteDevice { incarnation: left.clone(), device: "left".into() };
+    assert!(deletes.into_iter().any(|e| e == deleted));
+}
+
 #[test]
 fn a_deletion_waits_for_a_word_about_what_is_left() {
     let deleted = |edit: Edit| {
@@ -113,6 +145,11 @@ fn a_deletion_waits_for_a_word_about_what_is_left() {
         s.inventory.unrecorded.insert(7, IncarnationName("other-1-lost".into()));
     });
     assert!(others.finished);
+    let off = deleted(|s| {
+        s.annotate(CLOSE, "7");
+        s.inventory.mesh.error = Some("x".into());
+    });
+    assert!(!off.finished && wait_for(&off, "the tailnet, to see").is_some());
     let away = deleted(|s| s.inventory.chain.error = Some("x".into()));
     assert!(!away.finished && wait_for(&away, "the chain, to see that nothing").is_some());
 }

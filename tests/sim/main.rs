@@ -13,6 +13,7 @@ mod many_clusters;
 mod market;
 mod notices;
 mod previews;
+mod recover;
 mod replay;
 mod soak;
 mod store_contract;

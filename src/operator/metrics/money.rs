@@ -251,6 +251,7 @@ mod tests {
         money.register(registry.sub_registry_with_prefix("akash_redis"));
         let deployment = DeploymentView {
             dseq: 7,
+            created_height: 0,
             active: true,
             hash: Vec::new(),
             group_name: String::new(),

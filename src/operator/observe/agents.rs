@@ -25,7 +25,9 @@ use crate::operator::lock;
 use crate::operator::ports::{AgentError, Agents, LogLines};
 use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
-use crate::wire::akash_redis::agent::v1::{CommandRequest, LogLine, LogsRequest, WatchRequest};
+use crate::wire::akash_redis::agent::v1::{
+    CommandRequest, KeptCopy, LogLine, LogsRequest, RecallRequest, WatchRequest,
+};
 
 /// An agent pushes at least once a second; a stream that is silent for longer than this is taken
 /// for dead.
@@ -238,6 +240,21 @@ impl Agents for MeshAgents {
                 reason: clipped(status.message().to_owned(), SENTENCE),
                 again: status.code() != tonic::Code::InvalidArgument,
             }),
+            Err(status) => Err(away(said(&status))),
+        }
+    }
+
+    async fn recall(&self, incarnation: &IncarnationName) -> Result<Option<KeptCopy>, AgentError> {
+        let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
+        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
+        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
+        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
+        let reply = tokio::time::timeout(COMMAND_LIMIT, client.recall(RecallRequest {}))
+            .await
+            .map_err(|_| away("no answer in time".to_owned()))?;
+        match reply {
+            Ok(reply) => Ok(reply.into_inner().kept_copy),
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
             Err(status) => Err(away(said(&status))),
         }
     }

@@ -209,6 +209,7 @@ mod tests {
     ) -> DeploymentView {
         let mut deployment = DeploymentView {
             dseq,
+            created_height: 0,
             active: true,
             hash: vec![1],
             group_name: IncarnationName::new(cluster, 0, "aaaa").group_name(&installation()),

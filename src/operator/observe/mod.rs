@@ -7,6 +7,7 @@ mod chain;
 mod leases;
 mod status_pages;
 mod tailnet;
+mod unrecorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -309,7 +310,7 @@ impl Observer {
                 .collect::<Vec<_>>()
                 .join(", ");
             tracing::warn!(
-                "the wallet pays for deployments of this installation that are in no record: {dseqs}; none is touched and no new cluster is begun: bring the store back, or apply their clusters' manifests and close them with `akash-redis close NAME DSEQ`"
+                "the wallet pays for deployments of this installation that are in no record: {dseqs}; none is touched; `akash-redis orphans` lists them and `akash-redis recover` says what can be taken over"
             );
         }
         *told = unrecorded;

@@ -7,7 +7,7 @@ use super::chain::News;
 use crate::mesh::MeshError;
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::inventory::Reading;
-use crate::model::mesh::{Device, MeshView};
+use crate::model::mesh::{AuthKey, Device, MeshView};
 use crate::model::time::UnixMs;
 use crate::operator::health::Read;
 
@@ -74,6 +74,32 @@ impl TailnetReadings {
         News::Of(changed.cloned().collect())
     }
 
+    /// The keys that were read are all there are.
+    pub fn has_all_keys(&self) -> bool {
+        self.whole.value.as_ref().is_none_or(|view| view.all_keys)
+    }
+
+    /// Devices that carry the name of an incarnation of ours.
+    pub fn devices_with(
+        &self,
+        installation: &InstallationId,
+    ) -> impl Iterator<Item = (&Device, IncarnationName)> {
+        let devices = self.clusters.values().flat_map(|part| &part.devices);
+        devices
+            .filter_map(|d| Some((d, IncarnationName::from_hostname(&d.hostname, installation)?)))
+    }
+
+    /// Keys that carry the name of an incarnation of ours.
+    pub fn keys_with(
+        &self,
+        installation: &InstallationId,
+    ) -> impl Iterator<Item = (&AuthKey, IncarnationName)> {
+        let keys = self.clusters.values().flat_map(|part| &part.keys);
+        keys.filter_map(|k| {
+            Some((k, IncarnationName::from_key_description(&k.description, installation)?))
+        })
+    }
+
     /// How the last reading ended.
     pub fn health(&self) -> Read {
         let Reading { error, refused, .. } = &self.whole;
@@ -106,7 +132,6 @@ impl TailnetReadings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::mesh::AuthKey;
 
     fn installation() -> InstallationId {
         InstallationId("abcdef".into())

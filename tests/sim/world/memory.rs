@@ -75,6 +75,11 @@ impl MemoryStore {
         Arc::new(Self { shared: self.shared.clone(), term: AtomicU64::new(0) })
     }
 
+    /// The file is gone, and an empty one in its place.
+    pub fn lose(&self) {
+        *self.state() = State::default();
+    }
+
     /// A change that belongs to the operator in charge.
     fn in_charge<T>(
         &self,

@@ -34,7 +34,7 @@ use akash_redis::notify::Targets;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
-use akash_redis::server::Desk;
+use akash_redis::server::{Desk, Recovery, StatusCache};
 use akash_redis::store::{Books as _, Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -112,6 +112,8 @@ pub struct World {
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     /// Who answers questions about the operator that runs.
     pub desk: Mutex<Option<Arc<dyn Desk>>>,
+    /// What the operator that was started last shows.
+    status_cache: Mutex<Arc<StatusCache>>,
     starts: AtomicU64,
     terms: Terms,
 }
@@ -186,6 +188,7 @@ impl World {
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
             desk: Mutex::new(None),
+            status_cache: Mutex::default(),
             starts: AtomicU64::new(0),
             terms,
         })
@@ -238,8 +241,10 @@ impl World {
             timing: self.terms.timing,
             tick: self.terms.tick,
         };
-        let controller = Controller::new(outside, settings, Metrics::default(), Arc::default());
+        let cache: Arc<StatusCache> = Arc::default();
+        let controller = Controller::new(outside, settings, Metrics::default(), cache.clone());
         *self.desk.lock().unwrap() = Some(controller.desk(Targets::default()));
+        *self.status_cache.lock().unwrap() = cache;
         let stop = CancellationToken::new();
         let token = stop.clone();
         let task = tokio::spawn(async move {
@@ -260,6 +265,23 @@ impl World {
             let _ = task.await;
         }
         self.nodes.forget_views();
+    }
+
+    /// What the operator that was started last shows of itself.
+    pub fn shown(&self) -> Arc<StatusCache> {
+        self.status_cache.lock().unwrap().clone()
+    }
+
+    /// Whom the API asks about what no record knows.
+    pub fn recovery(&self) -> Arc<dyn Recovery> {
+        self.shown().recovery().expect("an operator")
+    }
+
+    /// The operator dies, its store with it, and another one starts with an empty store.
+    pub async fn lose_store(&self) {
+        self.kill_operator().await;
+        self.store.lose();
+        self.start_operator().await;
     }
 
     /// How often an operator was started.

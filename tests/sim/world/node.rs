@@ -1,5 +1,6 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
+use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
     AttachedReplica, Authority, History, Link, NodeMesh, NodeState, Process, RedisState,
@@ -60,6 +61,8 @@ pub struct Node {
     pub second_offset: i64,
     pub history: Option<History>,
     pub configured: String,
+    /// What it was given to keep.
+    pub kept: Option<wire::KeptCopy>,
     pub users: Vec<String>,
     pub min_replicas: u32,
     pub max_lag_s: u32,
@@ -150,6 +153,7 @@ impl Node {
             second_offset: -1,
             history: None,
             configured: String::new(),
+            kept: None,
             users: Vec::new(),
             min_replicas: FENCED,
             max_lag_s: 8,
@@ -205,6 +209,7 @@ impl Node {
         self.boots += 1;
         if self.ephemeral {
             self.memory = Memory::default();
+            self.kept = None;
             self.saved.clear();
         }
         self.boot_redis();
@@ -284,6 +289,8 @@ impl Node {
             notes: Vec::new(),
             saved: self.saved.clone(),
             refused: self.refused.clone(),
+            kept_copy: (!self.outdated)
+                .then(|| self.kept.as_ref().map(|k| hash(&k.content)).unwrap_or_default()),
             ..NodeState::default()
         }
     }
@@ -360,6 +367,7 @@ impl Node {
                     self.set_quorum(c.quorum);
                 }
                 self.configured = c.generation;
+                self.kept = c.kept_copy.or(self.kept.take()).filter(|_| !self.outdated);
             }
             Command::Promote(p) => {
                 self.users = p.replication_users.into_iter().map(|u| u.name).collect();

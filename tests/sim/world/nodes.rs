@@ -11,8 +11,8 @@ use akash_redis::model::logs::LogQuery;
 use akash_redis::model::node::{NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
-use akash_redis::wire::akash_redis::agent::v1::CommandRequest;
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
+use akash_redis::wire::akash_redis::agent::v1::{CommandRequest, KeptCopy};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 
@@ -277,6 +277,15 @@ impl Agents for SimAgents {
         }
         self.0.fuse.after(&call, &result).await;
         result
+    }
+
+    async fn recall(&self, incarnation: &IncarnationName) -> Result<Option<KeptCopy>, AgentError> {
+        let state = self.0.state.lock().unwrap();
+        let node = state.nodes.get(incarnation).filter(|n| n.powered && n.reachable && n.listed);
+        node.map(|node| node.kept.clone()).ok_or_else(|| AgentError::Away {
+            incarnation: incarnation.clone(),
+            detail: "no route".to_owned(),
+        })
     }
 
     /// Simulated processes print nothing.

@@ -59,6 +59,14 @@ impl Agent for Chatty {
         Err(Status::unimplemented("it only talks"))
     }
 
+    /// As an agent of a version that keeps nothing.
+    async fn recall(
+        &self,
+        _request: Request<wire::RecallRequest>,
+    ) -> Result<Response<wire::RecallReply>, Status> {
+        Err(Status::unimplemented("there is no such call"))
+    }
+
     async fn logs(
         &self,
         request: Request<LogsRequest>,
@@ -245,4 +253,12 @@ async fn a_node_that_answers_with_an_error_is_not_called_silent() {
     let nobody = IncarnationName("cache-1-none".to_owned());
     let asked = agents.command(&nobody, CommandRequest::default()).await.unwrap_err();
     assert!(asked.to_string().starts_with("cache-1-none does not answer"), "{asked}");
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_nothing_is_no_error() {
+    let agents = watching(Chatty::default()).await;
+    assert_eq!(Agents::recall(&agents, &incarnation()).await.unwrap(), None);
+    let stranger = IncarnationName("cache-1-none".to_owned());
+    assert!(Agents::recall(&agents, &stranger).await.is_err());
 }
