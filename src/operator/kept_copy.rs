@@ -46,18 +46,18 @@ mod tests {
         RootSecret::new(vec![byte; 32].into()).unwrap()
     }
 
-    fn content(installation: InstallationId) -> String {
+    fn content(installation: &InstallationId) -> String {
         let cluster = serde_json::from_value(serde_json::json!({
             "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster", "metadata": {"name": "cache"}, "spec": {"nodes": 3}
         }))
         .unwrap();
-        KeptCopy::of(&cluster, &Record::default(), &installation).text()
+        KeptCopy::of(&cluster, &Record::default(), installation).text()
     }
 
     #[test]
     fn a_copy_counts_only_as_it_was_signed_for_this_cluster() {
         let (ours, theirs) = (root(1), root(2));
-        let good = signed(&ours, &content(ours.installation_id()));
+        let good = signed(&ours, &content(&ours.installation_id()));
         assert_eq!(verified(&ours, "cache", &good).unwrap().manifest.spec.nodes, 3);
         let says = |copy: &wire::KeptCopy, cluster: &str, what: &str| {
             let why = verified(&ours, cluster, copy).unwrap_err();
@@ -66,10 +66,10 @@ mod tests {
         let mut touched = good.clone();
         touched.content[20] ^= 1;
         says(&touched, "cache", "not signed by this installation");
-        says(&signed(&theirs, &content(ours.installation_id())), "cache", "not signed");
+        says(&signed(&theirs, &content(&ours.installation_id())), "cache", "not signed");
         says(&wire::KeptCopy { signature: Vec::new(), ..good.clone() }, "cache", "not signed");
         says(&good, "other", "of the cluster cache");
-        says(&signed(&ours, &content(theirs.installation_id())), "cache", "of installation");
+        says(&signed(&ours, &content(&theirs.installation_id())), "cache", "of installation");
         says(&signed(&ours, "{}"), "cache", "cannot be read");
         says(&signed(&ours, &"x".repeat(LARGEST + 1)), "cache", "larger");
     }

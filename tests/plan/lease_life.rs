@@ -44,13 +44,13 @@ fn done(scene: &Scene, plan: &Plan) -> Does {
         return Does::Leaves;
     }
     let of_node = plan.steps.iter().filter(|s| *s.effect.incarnation() == name(2));
-    let does = of_node.filter_map(|s| match s.effect {
+    let mut does = of_node.filter_map(|s| match s.effect {
         Effect::TopUp { .. } => Some(Does::Fills),
         Effect::CreateLease { .. } => Some(Does::Leases),
         Effect::DeliverManifest { .. } => Some(Does::Delivers),
         _ => None,
     });
-    does.last().unwrap_or(Does::Nothing)
+    does.next_back().unwrap_or(Does::Nothing)
 }
 
 /// All sentences that a person finds in `describe` and `events`.
@@ -608,7 +608,7 @@ fn enough_bids_are_not_waited_for() {
             6,
             |s| {
                 s.cluster.spec.placement.providers.allow =
-                    ["akash1p0", "akash1p1"].map(Into::into).into()
+                    ["akash1p0", "akash1p1"].map(Into::into).into();
             },
             false,
         ),

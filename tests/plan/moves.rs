@@ -109,7 +109,7 @@ fn nothing_but_what_is_missing_comes_before_a_lease_that_is_taken_back() {
             "maintenance is held, rebalance too",
             |s| {
                 s.cluster.spec.maintenance =
-                    Some(Maintenance { window: "Sun 02:00-05:00".parse().unwrap() })
+                    Some(Maintenance { window: "Sun 02:00-05:00".parse().unwrap() });
             },
             Some(1),
         ),
@@ -432,7 +432,7 @@ fn a_move_waits_for_its_window_and_says_until_when() {
             "maintenance",
             |s| {
                 s.cluster.spec.maintenance =
-                    Some(Maintenance { window: "03:00-04:00".parse().unwrap() })
+                    Some(Maintenance { window: "03:00-04:00".parse().unwrap() });
             },
             Some("2026-11-19T03:00:00Z"),
         ),

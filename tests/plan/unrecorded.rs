@@ -124,9 +124,9 @@ fn a_person_closes_by_name_what_is_left_on_the_tailnet() {
         assert!(plan.record.incarnations[&crate::scene::name(1)].condemned.is_none(), "recorded");
         assert_eq!(plan.record.incarnations.len(), 4, "another cluster's is none of ours");
     }
-    let deletes = asked(device).steps.into_iter().map(|s| s.effect);
-    let deleted = Effect::DeleteDevice { incarnation: left.clone(), device: "left".into() };
-    assert!(deletes.into_iter().any(|e| e == deleted));
+    let mut effects = asked(device).steps.into_iter().map(|s| s.effect);
+    let deletion = Effect::DeleteDevice { incarnation: left.clone(), device: "left".into() };
+    assert!(effects.any(|e| e == deletion));
 }
 
 #[test]

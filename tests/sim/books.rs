@@ -93,9 +93,9 @@ impl Keeper {
                 sums.paid + sums.refunded + sums.open,
                 "seed {seed}: {dseq}"
             );
-            let Some(seen) = view.deployments.get(dseq) else { continue };
-            assert_eq!(sums.paid, seen.escrow.spent, "seed {seed}: {dseq} {account:?}");
-            let left = if seen.escrow.open { seen.escrow.left } else { Uact(0) };
+            let Some(shown) = view.deployments.get(dseq) else { continue };
+            assert_eq!(sums.paid, shown.escrow.spent, "seed {seed}: {dseq} {account:?}");
+            let left = if shown.escrow.open { shown.escrow.left } else { Uact(0) };
             assert_eq!(sums.open, left, "seed {seed}: {dseq} {account:?}");
         }
         let accounts: Vec<_> = self.accounts.values().cloned().collect();

@@ -68,7 +68,7 @@ async fn confirm(world: &World) -> FoundCluster {
 
 async fn until_written(world: &World) {
     let before = world.written();
-    world.until("writes", Duration::from_secs(60), async || world.written() > before + 10).await;
+    world.until("writes", Duration::from_mins(1), async || world.written() > before + 10).await;
 }
 
 /// The master is `master` still, nothing is lost, nothing was bought.
@@ -87,12 +87,12 @@ async fn assert_whole_life(world: &World) {
     let master = world.master("cache").await;
     let target = world.stored("cache").await.record.incarnations.into_keys().find(|n| *n != master);
     let target = target.unwrap();
-    let word = format!("{target}@{}", world.stored("cache").await.record.epoch);
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(MASTER.into(), word))).await;
+    let asked = format!("{target}@{}", world.stored("cache").await.record.epoch);
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(MASTER.into(), asked))).await;
     world.until("the switchover", LIMIT, async || world.master("cache").await == target).await;
     world.until_ready("cache").await;
     world.assert_nothing_lost("cache").await;
-    world.nodes.with(&target, |n| n.kill_redis());
+    world.nodes.with(&target, super::world::node::Node::kill_redis);
     world
         .until("the failover", LIMIT, async || {
             world.master("cache").await != target && world.ready("cache").await
@@ -138,7 +138,13 @@ async fn a_lost_store_is_built_anew_while_redis_serves() {
     assert_as_before(&world, &master).await;
     let record = world.stored("cache").await.record;
     assert_eq!(record.incarnations.keys().cloned().collect::<Vec<_>>(), names);
-    assert!(record.epoch >= EPOCH_STEP && record.incarnations.values().all(|i| i.is_candidate()));
+    assert!(
+        record.epoch >= EPOCH_STEP
+            && record
+                .incarnations
+                .values()
+                .all(akash_redis::model::record::Incarnation::is_candidate)
+    );
     assert_eq!(world.shown().operator().store_lost, None, "it knows all of them again");
     assert!(world.recovery().look(Some("cache")).await.unwrap_err().contains("nothing to recover"));
     until_kept(&world).await;
@@ -155,7 +161,7 @@ async fn a_node_that_is_away_meanwhile_is_taken_over_too() {
     assert_eq!(found.refused, None);
     assert!(found.problems.iter().any(|p| *p == format!("{away} does not answer")), "{found:#?}");
     confirm(&world).await;
-    world.nodes.with(&away, |n| n.heal());
+    world.nodes.with(&away, super::world::node::Node::heal);
     assert_as_before(&world, &master).await;
     assert!(world.stored("cache").await.record.incarnations.contains_key(&away));
     assert_whole_life(&world).await;
@@ -170,7 +176,7 @@ async fn a_master_that_only_its_replicas_reach_stays_the_master() {
     confirm(&world).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     until_written(&world).await;
-    world.nodes.with(&master, |n| n.heal());
+    world.nodes.with(&master, super::world::node::Node::heal);
     assert_as_before(&world, &master).await;
 }
 
@@ -219,8 +225,8 @@ async fn a_forged_manifest_is_named_and_counts_for_nothing() {
     };
     forge(&names[0]);
     let found = look(&world).await;
-    let named = format!("what {} keeps is not signed by this installation", names[0]);
-    assert!(found.problems.iter().any(|p| p.starts_with(&named)), "{found:#?}");
+    let forged = format!("what {} keeps is not signed by this installation", names[0]);
+    assert!(found.problems.iter().any(|p| p.starts_with(&forged)), "{found:#?}");
     assert_eq!(found.refused, None);
     forge(&names[1]);
     forge(&names[2]);
@@ -239,7 +245,7 @@ async fn where_every_redis_was_restarted_meanwhile_the_newest_history_is_promote
     let (world, _) = lost(6).await;
     let names: Vec<_> = world.nodes.state.lock().unwrap().nodes.keys().cloned().collect();
     for name in &names {
-        world.nodes.with(name, |n| n.kill_redis());
+        world.nodes.with(name, super::world::node::Node::kill_redis);
     }
     let running = |world: &World| {
         let state = world.nodes.state.lock().unwrap();
@@ -250,7 +256,7 @@ async fn where_every_redis_was_restarted_meanwhile_the_newest_history_is_promote
     world.nodes.with(&names[1], |n| n.reachable = false);
     let refused = look(&world).await.refused.unwrap();
     assert!(refused.contains(&format!("{} may be the master", names[1])), "{refused}");
-    world.nodes.with(&names[1], |n| n.heal());
+    world.nodes.with(&names[1], super::world::node::Node::heal);
     let found = look(&world).await;
     assert_eq!((found.refused, found.master), (None, None));
     confirm(&world).await;
