@@ -193,7 +193,7 @@ async fn an_escrow_that_ran_dry_while_the_operator_was_away_cost_its_deposit_and
     let world = World::on(Terms { budget_global: Uact(20_000_000_000), ..Terms::new(7200, 8) });
     world.chain.every_provider(|p| p.price = 5_000);
     world.start_operator().await;
-    let budget = "maxPerMonth: 9000act, deposit: 1act, runway: { low: 2m, target: 4m }";
+    let budget = "maxPerMonth: 9000act, deposit: 1act, runway: { low: 10m, target: 30m }";
     world.apply(&THREE.replace("maxPerMonth: 30act", budget)).await;
     world.until_ready("cache").await;
     let record = world.stored("cache").await.record;
@@ -205,8 +205,8 @@ async fn an_escrow_that_ran_dry_while_the_operator_was_away_cost_its_deposit_and
         .map(|(name, i)| (name.clone(), i.dseq))
         .unwrap();
     world.kill_operator().await;
-    // 200 blocks are paid.
-    tokio::time::sleep(Duration::from_mins(40)).await;
+    // 200 blocks were paid when it was leased, some minutes ago.
+    tokio::time::sleep(Duration::from_mins(20)).await;
     world.chain.withdraw(dseq);
     tokio::time::sleep(Duration::from_secs(7)).await;
     world.start_operator().await;

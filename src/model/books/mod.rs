@@ -181,7 +181,7 @@ pub struct Payment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Seen {
-    /// Height of the last reading in which it was open.
+    /// Height of the last reading in which it was open, or overdrawn.
     pub height: i64,
     /// All that had been paid in by then.
     pub total: Scaled,
@@ -224,10 +224,13 @@ impl Account {
                 return false;
             }
         }
-        if statement.open {
+        // Whatever is paid into an overdrawn one goes to its debts at once.
+        let overdrawn = !statement.open && statement.payments.iter().any(|p| p.owed.0 > 0);
+        if statement.open || overdrawn {
             let mut depositors = self.seen.take().unwrap_or_default().depositors;
             depositors.extend(&statement.depositors);
-            let total = Scaled(statement.funds.0.saturating_add(statement.transferred.0));
+            let left = if statement.open { statement.funds.0 } else { 0 };
+            let total = Scaled(statement.transferred.0.saturating_add(left));
             self.seen = Some(Seen { height: statement.height, total, depositors });
         }
         self.statement = Some(statement);

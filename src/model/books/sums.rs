@@ -244,6 +244,10 @@ fn deposits(account: Option<&Account>, txs: &[TxEntry], clock: &Times) -> Vec<Pa
     let (height, payer) = match (others(false), others(true)) {
         (Some(height), _) => (height, Payer::Other),
         (None, Some(height)) => (height, Payer::Own),
+        // All that we paid in is booked, from the first deposit on.
+        (None, None) if parts.iter().any(|part| part.height <= first_height(account)) => {
+            (seen.height, Payer::Other)
+        }
         (None, None) => (0, Payer::Own),
     };
     let at = clock.of(if height == 0 { first_height(account) } else { height });

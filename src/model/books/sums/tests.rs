@@ -186,3 +186,20 @@ fn months_add_up_to_the_whole() {
     }
     assert_eq!(all, sums.within(Window::ALL));
 }
+
+#[test]
+fn what_somebody_else_paid_of_a_debt_before_we_did_is_not_ours() {
+    let overdrawn = |height, transferred, owed| {
+        let mut statement = statement(height, 120, -owed, transferred);
+        statement.open = false;
+        statement.payments[0].open = false;
+        statement.payments[0].owed = scaled(owed);
+        statement
+    };
+    let mut account = account(overdrawn(120, 10_000, 1_000));
+    assert!(account.take(overdrawn(125, 10_400, 600), 0));
+    assert!(account.take(closed(130, 11_000), 0));
+    let sums = sums(Some(&account), &[tx(5, 10_000), tx(128, 1_500)], None);
+    assert_eq!(told(&sums), [11_900, 11_000, 900, 0, 0]);
+    assert_eq!((sums.deposits[1].payer, sums.refunds[0].payer), (Payer::Other, Payer::Own));
+}
