@@ -142,7 +142,7 @@ fn legible(c: char) -> char {
 pub(super) fn shorten(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let mut short: String = line.chars().map(legible).take(MAX_TEXT).collect();
-    if short.len() < text.trim_end().len() {
+    if line.chars().count() > MAX_TEXT || line.len() < text.trim_end().len() {
         short.push_str(" ...");
     }
     short

@@ -164,7 +164,10 @@ fn a_reading_says_something_new_or_is_the_last_word() {
     assert!(!account.take(closed(19, 4_000), 0), "never back in height");
     assert!(account.take(closed(50, 4_000), 50));
     assert!(account.is_final(50) && !account.is_final(51));
-    assert!(!account.take(closed(51, 4_000), 50));
+    assert!(
+        !account.take(Statement { settled_at: 50, ..closed(51, 4_000) }, 50),
+        "a block is none"
+    );
     assert!(account.take(Statement { settled_at: 50, ..closed(52, 4_000) }, 51), "past the last");
     assert!(account.is_final(51));
 }
