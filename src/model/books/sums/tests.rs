@@ -192,7 +192,7 @@ fn months_add_up_to_the_whole() {
 
 #[test]
 fn what_somebody_else_paid_of_a_debt_before_we_did_is_not_ours() {
-    let overdrawn = |height, transferred, owed| {
+    let overdrawn = |height: i64, transferred: i128, owed: i128| {
         let mut statement = statement(height, 120, -owed, transferred);
         statement.open = false;
         statement.payments[0].open = false;
