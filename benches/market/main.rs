@@ -28,7 +28,7 @@ fn main() {
         .collect();
     println!("{:>8} {:>9} {:>9} {:>6}", "BLOCK s", "FLOOR s", "READY s", "RATIO");
     for r in &ready {
-        println!("{:>8.1} {:>9.1} {:>9.1} {:>6.2}", r.block_s, r.floor_s, r.ready_s, r.ratio);
+        println!("{:>8.1} {:>9.1} {:>9.1} {:>6.2}", r.block_s, r.floor_s, r.took_s, r.ratio);
     }
     let most = ready::deployments_in_a_block();
     println!("{most} deployments in one block of {} that were wanted", ready::WANTED);

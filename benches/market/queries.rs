@@ -120,7 +120,7 @@ impl Chain {
         }
         for provider in 1..=NODES {
             let own: Vec<_> =
-                all.iter().copied().filter(|dseq| self.lessor(*dseq) == provider).collect();
+                all.iter().copied().filter(|dseq| Self::lessor(*dseq) == provider).collect();
             for dseqs in own.chunks(BATCH) {
                 let bids = dseqs.iter().map(|dseq| any(&self.bid(*dseq))).collect();
                 self.send(provider, bids).await;
@@ -133,7 +133,7 @@ impl Chain {
         }
     }
 
-    fn lessor(&self, dseq: u64) -> usize {
+    fn lessor(dseq: u64) -> usize {
         usize::try_from(dseq).expect("small") % NODES + 1
     }
 
@@ -164,7 +164,7 @@ impl Chain {
 
     fn bid_id(&self, dseq: u64) -> BidId {
         let owner = self.accounts[0].address().to_owned();
-        let provider = self.accounts[self.lessor(dseq)].address().to_owned();
+        let provider = self.accounts[Self::lessor(dseq)].address().to_owned();
         BidId { owner, dseq, gseq: 1, oseq: 1, provider, bseq: 0 }
     }
 

@@ -23,7 +23,8 @@ pub const WANTED: usize = 60;
 pub struct Ready {
     pub block_s: f64,
     pub floor_s: f64,
-    pub ready_s: f64,
+    #[serde(rename = "ready_s")]
+    pub took_s: f64,
     pub ratio: f64,
 }
 
@@ -72,7 +73,7 @@ pub fn apply_to_ready(block: Duration) -> Ready {
         Ready {
             block_s: block.as_secs_f64(),
             floor_s: floor.as_secs_f64(),
-            ready_s: ready.as_secs_f64(),
+            took_s: ready.as_secs_f64(),
             ratio: ready.as_secs_f64() / floor.as_secs_f64(),
         }
     })

@@ -20,7 +20,7 @@ use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Membership};
 use crate::model::time::UnixMs;
 use crate::server::Answerers;
-use crate::server::desk::fake::FakeDesk;
+use crate::server::appraiser::fake::FakeAppraiser;
 use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
@@ -46,7 +46,7 @@ struct Operator {
     store: Arc<SqliteStore>,
     status_cache: Arc<StatusCache>,
     logs: Arc<FakeLogs>,
-    desk: Arc<FakeDesk>,
+    appraiser: Arc<FakeAppraiser>,
     client: Client,
     _stop: DropGuard,
 }
@@ -71,13 +71,13 @@ impl Operator {
             Arc::new(FakeLogs::default()),
             CancellationToken::new(),
         );
-        let desk = Arc::new(FakeDesk::default());
+        let appraiser = Arc::new(FakeAppraiser::default());
         let mut registry = Registry::default();
         registry.register("ticks", "Ticks of the control loop", Counter::<u64>::default());
         tokio::spawn({
             let (store, status_cache, logs, socket, stop) =
                 (store.clone(), status_cache.clone(), logs.clone(), socket.clone(), stop.clone());
-            let desk = desk.clone();
+            let appraiser = appraiser.clone();
             async move {
                 crate::server::serve(
                     &socket,
@@ -85,7 +85,7 @@ impl Operator {
                     status_cache,
                     Arc::new(registry),
                     validate,
-                    Answerers { logs, desk },
+                    Answerers { logs, appraiser },
                     stop,
                 )
                 .await
@@ -98,7 +98,7 @@ impl Operator {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ready).await.expect("the API answers");
-        Self { dir, store, status_cache, logs, desk, client, _stop: stop.drop_guard() }
+        Self { dir, store, status_cache, logs, appraiser, client, _stop: stop.drop_guard() }
     }
 
     /// Runs a command line; the output, or the sentence of the error.
@@ -785,7 +785,7 @@ impl Operator {
     /// The operator would buy so many nodes.
     fn would_buy(&self, new_nodes: u32) {
         let bill = crate::api::preview::Bill { new_nodes, ..Default::default() };
-        self.desk.appraisal.lock().unwrap().bill = Some(bill);
+        self.appraiser.appraisal.lock().unwrap().bill = Some(bill);
     }
 }
 

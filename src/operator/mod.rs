@@ -13,7 +13,7 @@ mod kept_copy;
 mod manifests;
 mod mesh_access;
 mod metrics;
-mod mint_desk;
+mod minter;
 mod observe;
 mod policy;
 mod ports;
@@ -37,8 +37,8 @@ use tokio_util::task::TaskTracker;
 use crate::chain::mint::Mints;
 use crate::model::inventory::Inventory;
 use crate::notify::Targets;
-use crate::server::wallet::WalletDesk;
-use crate::server::{Desk, StatusCache};
+use crate::server::wallet::Minter;
+use crate::server::{Appraiser, StatusCache};
 use crate::store::StoreError;
 use books::Bookkeeper;
 use execute::Executor;
@@ -153,12 +153,8 @@ impl Controller {
 
     /// Who burns AKT of the wallet when a person asks for it.
     #[must_use]
-    pub fn mint_desk(
-        &self,
-        mints: Arc<dyn Mints>,
-        treasury: Option<String>,
-    ) -> Arc<dyn WalletDesk> {
-        Arc::new(mint_desk::Desk {
+    pub fn minter(&self, mints: Arc<dyn Mints>, treasury: Option<String>) -> Arc<dyn Minter> {
+        Arc::new(minter::WalletMinter {
             mints,
             treasury,
             transactions: self.pipeline.transactions.clone(),
@@ -178,8 +174,8 @@ impl Controller {
 
     /// Who answers questions about it.
     #[must_use]
-    pub fn desk(&self, targets: Targets) -> Arc<dyn Desk> {
-        Arc::new(preview::OperatorDesk { pipeline: self.pipeline.clone(), targets })
+    pub fn appraiser(&self, targets: Targets) -> Arc<dyn Appraiser> {
+        Arc::new(preview::OperatorAppraiser { pipeline: self.pipeline.clone(), targets })
     }
 
     /// Ends everything at once, wherever it is, as the death of the process would.

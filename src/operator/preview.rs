@@ -18,7 +18,7 @@ use crate::model::inventory::Inventory;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::notify::Targets;
 use crate::plan::{self, suppliers};
-use crate::server::desk::{Appraisal, Desk};
+use crate::server::appraiser::{Appraisal, Appraiser};
 use crate::server::messages::Tested;
 use crate::store::Stored;
 
@@ -39,13 +39,13 @@ const IN_THE_WAY: [Reason; 8] = [
 ];
 
 /// The running operator, asked.
-pub(super) struct OperatorDesk {
+pub(super) struct OperatorAppraiser {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) targets: Targets,
 }
 
 #[async_trait]
-impl Desk for OperatorDesk {
+impl Appraiser for OperatorAppraiser {
     async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal> {
         let audited = |stored: &Stored| {
             let signed_by = &stored.cluster.spec.placement.signed_by;
@@ -79,7 +79,7 @@ struct Before {
     committed: PricePerBlock,
 }
 
-impl OperatorDesk {
+impl OperatorAppraiser {
     fn one(
         &self,
         stored: &Stored,
@@ -95,20 +95,26 @@ impl OperatorDesk {
         }
         let others = lock(&pipeline.index).committed_by_others(name);
         let others = PricePerBlock(others.0.saturating_add(before.committed.0));
-        let (plan, deposit, (allowed, allowed_by)) = reconcile::with_input(
+        let (plan, deposit, (reserved, count), (allowed, allowed_by)) = reconcile::with_input(
             &pipeline.settings,
             stored,
             &inventory,
             others,
             (pipeline.ports.now)(),
-            |input| (plan::plan(input), plan::deposit(input), plan::ceiling(input)),
+            |input| {
+                let plan = plan::plan(input);
+                let reserved = plan::deposits(input, &plan.record);
+                (plan, plan::deposit(input), reserved, plan::ceiling(input))
+            },
         );
         let (now, then) = (
             plan::committed(&inventory, &stored.record),
             plan::committed(&inventory, &plan.record),
         );
         let new_nodes = new_nodes(stored, &plan);
-        let deposits = Uact(deposit.0.saturating_mul(u64::from(new_nodes)));
+        // Those that are not reserved yet get about as much as the budget allows each.
+        let later = u64::from(new_nodes.saturating_sub(count));
+        let deposits = reserved + Uact(deposit.0.saturating_mul(later));
         let prices = self.prices(&spec.resources, known);
         let per_month = |price: PricePerBlock| plan::per_month(&inventory, price);
         let observed = prices.iter().min().zip(prices.iter().max());

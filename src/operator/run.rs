@@ -199,10 +199,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(ports, settings, metrics, status_cache.clone());
-    let answerers = Answerers { logs, desk: controller.desk(told) };
+    let answerers = Answerers { logs, appraiser: controller.appraiser(told) };
     let stop_delivery = CancellationToken::new();
     let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
-    status_cache.open_desk(controller.mint_desk(mints, config.wallet.treasury.clone()));
+    status_cache.serve_minter(controller.minter(mints, config.wallet.treasury.clone()));
     let registry = Arc::new(registry);
     let metrics_served =
         serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());

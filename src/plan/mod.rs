@@ -167,10 +167,22 @@ pub fn per_month(inventory: &Inventory, price: PricePerBlock) -> Uact {
     price.per_month(money::block_ms(inventory))
 }
 
-/// What is paid into the escrow of the next node.
+/// What is paid into the escrow of a node if the budget were shared among all nodes.
 #[must_use]
 pub fn deposit(input: &Input<'_>) -> Uact {
     money::usual_deposit(input)
+}
+
+/// What is paid into the escrows of the nodes that are reserved in `record` and were not before, and
+/// how many these are.
+#[must_use]
+pub fn deposits(input: &Input<'_>, record: &Record) -> (Uact, u32) {
+    let new = record.incarnations.iter().filter(|(name, incarnation)| {
+        incarnation.condemned.is_none() && !input.record.incarnations.contains_key(*name)
+    });
+    new.fold((Uact(0), 0), |(sum, count), (_, i)| {
+        (sum + money::deposit(input, i.ordinal, i.max_price), count + 1)
+    })
 }
 
 /// The most the cluster may cost per month, and whose word that is.

@@ -191,21 +191,18 @@ pub fn configure(builder: &mut PlanBuilder<'_>) {
             continue;
         }
         let settings = NodeSettings { copy: copy.content.clone(), ..for_node(builder, &name) };
-        if state.configured == settings.generation && copy.is_newer_than(state) {
-            builder.command(
-                &name,
-                Command::Configure(settings),
-                "it keeps an older copy of the manifest and the record",
-            );
-        } else if state.configured != settings.generation {
+        let why = if state.configured != settings.generation {
+            Some("its settings are not those of the manifest")
+        } else if copy.is_newer_than(state) {
+            Some("it keeps an older copy of the manifest and the record")
+        } else {
+            None
+        };
+        if let Some(why) = why {
             if builder.record.master.as_ref().is_some_and(|p| p.incarnation == name) {
                 note_weaker(builder, settings.quorum);
             }
-            builder.command(
-                &name,
-                Command::Configure(settings),
-                "its settings are not those of the manifest",
-            );
+            builder.command(&name, Command::Configure(settings), why);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! there is no TCP.
 
 mod actions;
-pub mod desk;
+pub mod appraiser;
 mod journal;
 pub mod logs;
 pub mod messages;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::types::RedisCluster;
 use crate::store::Store;
-pub use desk::Desk;
+pub use appraiser::Appraiser;
 pub use logs::NodeLogs;
 pub use recovery::Recovery;
 pub use status_cache::StatusCache;
@@ -81,7 +81,7 @@ pub struct Answerers {
     /// Reads what the processes of nodes print.
     pub logs: Arc<dyn NodeLogs>,
     /// Tells what would be.
-    pub desk: Arc<dyn Desk>,
+    pub appraiser: Arc<dyn Appraiser>,
 }
 
 /// Serves the API on `socket` until `shutdown`, and takes the socket away then.
@@ -104,7 +104,7 @@ pub async fn serve(
         registry,
         validate,
         logs: answerers.logs,
-        desk: answerers.desk,
+        appraiser: answerers.appraiser,
         shutdown: shutdown.clone(),
     });
     let serving =

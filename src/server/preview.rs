@@ -28,7 +28,7 @@ pub(super) async fn preview(
         previews.push(preview);
     }
     let stored = good.iter().map(|(_, stored)| stored.clone()).collect();
-    let appraisals = app.desk.appraise(stored).await;
+    let appraisals = app.appraiser.appraise(stored).await;
     for ((at, _), appraisal) in good.into_iter().zip(appraisals) {
         let preview: &mut Preview = &mut previews[at];
         (preview.bill, preview.offers) = (appraisal.bill, appraisal.offers);
@@ -87,5 +87,5 @@ fn problem(line: &str) -> Problem {
 
 /// Sends a test message to everybody who is told outside.
 pub(super) async fn test_notifications(State(app): State<App>) -> Json<Tests> {
-    Json(Tests { items: app.desk.test_notifications().await })
+    Json(Tests { items: app.appraiser.test_notifications().await })
 }

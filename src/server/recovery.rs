@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::api::types::CLOSE;
     use crate::server::StatusCache;
-    use crate::server::desk::fake::FakeDesk;
+    use crate::server::appraiser::fake::FakeAppraiser;
     use crate::server::logs::fake::FakeLogs;
     use crate::server::routes::router;
     use crate::store::sqlite::SqliteStore;
@@ -251,7 +251,7 @@ mod tests {
             registry: Arc::default(),
             validate: |_| Vec::new(),
             logs: Arc::new(FakeLogs::default()),
-            desk: Arc::new(FakeDesk::default()),
+            appraiser: Arc::new(FakeAppraiser::default()),
             shutdown: CancellationToken::new(),
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::actions::{self, Refusal};
-use super::desk::Desk;
+use super::appraiser::Appraiser;
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
@@ -48,7 +48,7 @@ pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) validate: Validate,
     pub(super) logs: Arc<dyn NodeLogs>,
-    pub(super) desk: Arc<dyn Desk>,
+    pub(super) appraiser: Arc<dyn Appraiser>,
     pub(super) shutdown: CancellationToken,
 }
 

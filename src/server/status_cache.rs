@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::recovery::Recovery;
-use super::wallet::WalletDesk;
+use super::wallet::Minter;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Endpoint;
 use crate::api::wallet::WalletReport;
@@ -21,7 +21,7 @@ pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
     operator: Mutex<OperatorReport>,
     wallet: Mutex<WalletReport>,
-    desk: OnceLock<Arc<dyn WalletDesk>>,
+    minter: OnceLock<Arc<dyn Minter>>,
     head: Mutex<Option<Head>>,
     recovery: OnceLock<Hand>,
 }
@@ -66,13 +66,13 @@ impl StatusCache {
 
     /// Who burns AKT when it is asked for, once there is somebody.
     #[must_use]
-    pub fn desk(&self) -> Option<Arc<dyn WalletDesk>> {
-        self.desk.get().cloned()
+    pub fn minter(&self) -> Option<Arc<dyn Minter>> {
+        self.minter.get().cloned()
     }
 
     /// From now on this one does, unless there is one already.
-    pub fn open_desk(&self, desk: Arc<dyn WalletDesk>) {
-        self.desk.get_or_init(|| desk);
+    pub fn serve_minter(&self, minter: Arc<dyn Minter>) {
+        self.minter.get_or_init(|| minter);
     }
 
     /// The wallet, as last published.

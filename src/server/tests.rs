@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-use super::desk::fake::FakeDesk;
+use super::appraiser::fake::FakeAppraiser;
 use super::logs::fake::FakeLogs;
 use super::*;
 use crate::store::Objects as _;
@@ -17,8 +17,10 @@ fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeErro
     let shutdown = CancellationToken::new();
     let (store, token) = (SqliteStore::open_in_memory().unwrap(), shutdown.clone());
     let registry = Arc::new(Registry::default());
-    let answerers =
-        Answerers { logs: Arc::new(FakeLogs::default()), desk: Arc::new(FakeDesk::default()) };
+    let answerers = Answerers {
+        logs: Arc::new(FakeLogs::default()),
+        appraiser: Arc::new(FakeAppraiser::default()),
+    };
     let serving = tokio::spawn(async move {
         serve(&socket, store, Arc::default(), registry, |_| Vec::new(), answerers, token).await
     });
@@ -90,7 +92,7 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
         registry: Arc::new(Registry::default()),
         validate: |_| Vec::new(),
         logs: Arc::new(FakeLogs::default()),
-        desk: Arc::new(FakeDesk::default()),
+        appraiser: Arc::new(FakeAppraiser::default()),
         shutdown: shutdown.clone(),
     };
     let request =

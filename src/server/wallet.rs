@@ -15,7 +15,7 @@ use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 
 /// Whoever can burn AKT of the wallet. An error is one sentence for people.
 #[async_trait]
-pub trait WalletDesk: Send + Sync + fmt::Debug {
+pub trait Minter: Send + Sync + fmt::Debug {
     /// Burns AKT for so much ACT, once: the transaction is kept before it is sent, and no second one
     /// is begun while something may still come of the first. Returns when it is kept.
     async fn mint(&self, request: &MintRequest) -> Result<MintAnswer, String>;
@@ -37,16 +37,16 @@ pub(super) async fn mint(
     body: Bytes,
 ) -> Result<(StatusCode, Json<MintAnswer>), Refusal> {
     let request: MintRequest = routes::parse(&body)?;
-    let answer = desk(&app)?.mint(&request).await.map_err(refused)?;
+    let answer = minter(&app)?.mint(&request).await.map_err(refused)?;
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
 pub(super) async fn newest_mint(State(app): State<App>) -> Result<Json<MintReport>, Refusal> {
-    desk(&app)?.newest().await.map(Json).map_err(refused)
+    minter(&app)?.newest().await.map(Json).map_err(refused)
 }
 
-fn desk(app: &App) -> Result<Arc<dyn WalletDesk>, Refusal> {
-    app.status_cache.desk().ok_or_else(|| {
+fn minter(app: &App) -> Result<Arc<dyn Minter>, Refusal> {
+    app.status_cache.minter().ok_or_else(|| {
         let why = "the operator is not ready to send transactions yet; ask again";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use akash_redis::api::validate;
 use akash_redis::model::record::Record;
-use akash_redis::server::desk::Appraisal;
+use akash_redis::server::appraiser::Appraisal;
 use akash_redis::store::{Objects as _, Outbox as _, Stored};
 
 use crate::lifecycle::THREE;
@@ -17,8 +17,8 @@ fn object(yaml: &str, record: Record) -> Stored {
 }
 
 async fn appraise(world: &Arc<World>, wanted: Vec<Stored>) -> Vec<Appraisal> {
-    let desk = world.desk.lock().unwrap().clone().expect("an operator");
-    desk.appraise(wanted).await
+    let appraiser = world.appraiser.lock().unwrap().clone().expect("an operator");
+    appraiser.appraise(wanted).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::fake::FakeLogs;
 use super::*;
 use crate::server::Answerers;
-use crate::server::desk::fake::FakeDesk;
+use crate::server::appraiser::fake::FakeAppraiser;
 use crate::store::Objects as _;
 use crate::store::sqlite::SqliteStore;
 
@@ -50,7 +50,7 @@ impl Api {
                     Arc::default(),
                     Arc::new(Registry::default()),
                     |_| Vec::new(),
-                    Answerers { logs, desk: Arc::new(FakeDesk::default()) },
+                    Answerers { logs, appraiser: Arc::new(FakeAppraiser::default()) },
                     shutdown,
                 )
                 .await

@@ -34,7 +34,7 @@ use akash_redis::notify::Targets;
 use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
-use akash_redis::server::{Desk, Recovery, StatusCache};
+use akash_redis::server::{Appraiser, Recovery, StatusCache};
 use akash_redis::store::{Books as _, Events as _, Leadership as _, Objects as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
@@ -111,7 +111,7 @@ pub struct World {
     random: Arc<Mutex<StdRng>>,
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     /// Who answers questions about the operator that runs.
-    pub desk: Mutex<Option<Arc<dyn Desk>>>,
+    pub appraiser: Mutex<Option<Arc<dyn Appraiser>>>,
     /// What the operator that was started last shows.
     status_cache: Mutex<Arc<StatusCache>>,
     starts: AtomicU64,
@@ -187,7 +187,7 @@ impl World {
             own_mesh: watch::Sender::new(OwnMesh::default()),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
-            desk: Mutex::new(None),
+            appraiser: Mutex::new(None),
             status_cache: Mutex::default(),
             starts: AtomicU64::new(0),
             terms,
@@ -243,7 +243,7 @@ impl World {
         };
         let cache: Arc<StatusCache> = Arc::default();
         let controller = Controller::new(outside, settings, Metrics::default(), cache.clone());
-        *self.desk.lock().unwrap() = Some(controller.desk(Targets::default()));
+        *self.appraiser.lock().unwrap() = Some(controller.appraiser(Targets::default()));
         *self.status_cache.lock().unwrap() = cache;
         let stop = CancellationToken::new();
         let token = stop.clone();
@@ -259,7 +259,7 @@ impl World {
     /// The operator process dies at once, whatever it was doing.
     pub async fn kill_operator(&self) {
         let running = self.operator.lock().unwrap().take();
-        drop(self.desk.lock().unwrap().take());
+        drop(self.appraiser.lock().unwrap().take());
         if let Some((task, _)) = running {
             task.abort();
             let _ = task.await;

@@ -14,13 +14,13 @@ use crate::api::wallet::{MintAnswer, MintReport, MintRequest, MintState};
 use crate::chain::mint::{MintEnd, MintRecord, Mints};
 use crate::model::chain::{ChainMsg, TxOutcome};
 use crate::model::money::akt;
-use crate::server::wallet::WalletDesk;
+use crate::server::wallet::Minter;
 
 /// Beside the names of clusters, which have no blank.
 const NO_CLUSTER: &str = "the wallet";
 
 /// Burns AKT.
-pub struct Desk {
+pub struct WalletMinter {
     pub mints: Arc<dyn Mints>,
     pub transactions: Arc<Transactions>,
     /// Account that pays the deposits, where it is not the wallet.
@@ -51,14 +51,14 @@ enum Last {
     Ended(TxOutcome),
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for WalletMinter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").finish_non_exhaustive()
+        f.debug_struct("WalletMinter").finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl WalletDesk for Desk {
+impl Minter for WalletMinter {
     async fn mint(&self, request: &MintRequest) -> Result<MintAnswer, String> {
         if let Some(treasury) = &self.treasury {
             return Err(format!(

@@ -19,7 +19,7 @@ pub struct Appraisal {
 
 /// The operator, asked.
 #[async_trait]
-pub trait Desk: Send + Sync {
+pub trait Appraiser: Send + Sync {
     /// What these objects would cost if they were applied in this order; one answer for each.
     /// Nothing is changed and nothing is sent.
     async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal>;
@@ -34,13 +34,13 @@ pub(crate) mod fake {
 
     /// An operator that says what it was told to say.
     #[derive(Default)]
-    pub struct FakeDesk {
+    pub struct FakeAppraiser {
         pub appraisal: std::sync::Mutex<Appraisal>,
         pub tested: Vec<Tested>,
     }
 
     #[async_trait]
-    impl Desk for FakeDesk {
+    impl Appraiser for FakeAppraiser {
         async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal> {
             let appraisal = self.appraisal.lock().unwrap().clone();
             vec![appraisal; wanted.len()]
