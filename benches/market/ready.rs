@@ -44,7 +44,7 @@ spec:
 /// As `devnet up` sets it where blocks come fast; the defaults otherwise.
 fn terms(block: Duration) -> Terms {
     let wealthy = Terms {
-        wallet: Uact(900_000_000),
+        wallet: Uact(900_000_000_000),
         budget_global: Uact(1_000_000_000_000),
         ..Terms::new(1, 4)
     };
