@@ -86,6 +86,9 @@ pub async fn per_tick(clusters: usize) -> Queries {
     let known: BTreeSet<u64> = dseqs(clusters).collect();
     let first = client.read(&known).await.expect("a reading");
     assert_eq!(first.deployments.len(), clusters * NODES);
+    // As on a chain that runs: the time between blocks is known from here on.
+    chain.handle.advance();
+    client.read(&known).await.expect("a reading");
     let calls = || chain.handle.faults().calls();
     let before = calls();
     client.read(&known).await.expect("a reading");

@@ -1,6 +1,7 @@
 //! How fast blocks follow each other, measured: prices are per block, budgets per month.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,12 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The usual time between blocks of late: the median, because a chain that stood still for hours
 /// made but one slow block.
 #[derive(Default)]
-pub(super) struct BlockTime(Mutex<VecDeque<Block>>);
+pub(super) struct BlockTime {
+    seen: Mutex<VecDeque<Block>>,
+    /// Earlier blocks were looked up, and a next one waited for.
+    looked_up: AtomicBool,
+}
 
 impl BlockTime {
     /// Adds a sample.
     pub fn see(&self, block: Block) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let at = seen.partition_point(|other| other.height < block.height);
         if seen.get(at).is_none_or(|other| other.height != block.height) {
             seen.insert(at, block);
@@ -42,7 +47,7 @@ impl BlockTime {
 
     /// Milliseconds per block, at least 1; `None` before two different blocks were seen.
     pub fn measured(&self) -> Option<u64> {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen.make_contiguous();
         let mut paces: Vec<u128> = seen
             .windows(2)
@@ -65,10 +70,10 @@ impl BlockTime {
     }
 
     /// Adds the newest block, and at the first time earlier ones: from the node's store, or else
-    /// the next one by waiting a moment.
+    /// the next one by waiting a moment. Where both were in vain, later readings tell.
     pub async fn measure(&self, node: &Node, newest: Block) -> Result<(), ChainError> {
         self.see(newest);
-        if self.measured().is_some() {
+        if self.measured().is_some() || self.looked_up.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let heights =

@@ -65,7 +65,32 @@ async fn params(node: &Node) -> Result<String, ChainError> {
     let what = "the market parameters";
     let answer = node.call(what, node.market().params(MarketParams {})).await?;
     let market = node.part(answer.params, "market parameters")?;
-    Ok(format!("deposits from {}, {} bids an order", Uact(least), market.order_max_bids))
+    let windows = [market.min_reclamation_window, market.max_reclamation_window];
+    Ok(format!(
+        "deposits from {}, {} bids an order, {}",
+        Uact(least),
+        market.order_max_bids,
+        notices(windows)
+    ))
+}
+
+/// How long a notice before a lease is taken back may be, from the shortest to the longest.
+fn notices(windows: [Option<prost_types::Duration>; 2]) -> String {
+    let [least, most] = windows.map(|window| window.map_or(0, |w| w.seconds));
+    if most <= 0 {
+        return "no lease is taken back with a notice".to_owned();
+    }
+    format!("a lease is taken back with a notice of {} to {}", time(least), time(most))
+}
+
+/// In the largest unit of which it has two.
+fn time(seconds: i64) -> String {
+    match seconds {
+        172_800.. => format!("{} d", seconds / 86_400),
+        7_200.. => format!("{} h", seconds / 3_600),
+        120.. => format!("{} min", seconds / 60),
+        _ => format!("{seconds} s"),
+    }
 }
 
 fn judge(facts: &Facts, newest: i64, now: UnixMs) -> Result<String, String> {
@@ -90,6 +115,19 @@ fn judge(facts: &Facts, newest: i64, now: UnixMs) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_are_told_in_units_that_people_read() {
+        let window = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        // As a node of a chain of one's own has it.
+        assert_eq!(
+            notices([window(5), window(2_592_000)]),
+            "a lease is taken back with a notice of 5 s to 30 d"
+        );
+        assert!(notices([window(7_200), window(172_799)]).ends_with("of 2 h to 47 h"));
+        assert!(notices([window(120), window(7_199)]).ends_with("of 2 min to 119 min"));
+        assert_eq!(notices([None, None]), "no lease is taken back with a notice");
+    }
 
     #[test]
     fn an_endpoint_that_is_behind_or_stands_still_is_not_well() {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::endpoint::{Block, Node};
 use super::statement;
 use super::view::{self, Parts};
-use super::{ChainError, codes, grants};
+use super::{ChainError, codes, grants, offers};
 use crate::model::chain::{ChainView, ProviderView};
 use crate::model::funds::{Funds, Grant};
 use crate::model::money::{UACT, UAKT, Uact};
@@ -27,6 +27,8 @@ use crate::wire::cosmos::feegrant::v1beta1::QueryAllowanceRequest;
 
 /// Questions under way at one node at a time.
 const AT_ONCE: usize = 8;
+/// Registrations that are asked for one by one: where more are missing, the list of all is shorter.
+const FEW: usize = 8;
 /// How long a provider's registration is taken as known: it changes by hand, and there is one per
 /// bid.
 const PROVIDER_AGE: Duration = Duration::from_mins(1);
@@ -259,8 +261,8 @@ impl Reader {
                 of.leases.push(lease);
             }
         }
-        let unclear =
-            parts.iter().filter(|(_, of)| !is_all(&of.leases)).map(|(dseq, _)| *dseq).collect();
+        let unclear = parts.iter().filter(|(_, of)| !is_all(&of.leases) && !is_first(&of.orders));
+        let unclear = unclear.map(|(dseq, _)| *dseq).collect();
         for (dseq, leases) in
             self.each(unclear, |reader, dseq| async move { reader.leases(dseq, "").await }).await?
         {
@@ -404,12 +406,22 @@ impl Reader {
     ) -> Result<BTreeMap<String, ProviderView>, ChainError> {
         let mut known = cache.fresh();
         known.retain(|address, _| addresses.contains(address));
-        let unknown =
+        let unknown: Vec<_> =
             addresses.into_iter().filter(|address| !known.contains_key(address)).collect();
-        for (address, provider) in self
-            .each(unknown, |reader, address: String| async move { reader.provider(address).await })
-            .await?
-        {
+        let found = if unknown.len() > FEW {
+            let all = offers::registered(&self.node).await?;
+            let mut all: BTreeMap<_, _> =
+                all.into_iter().map(|view| (view.address.clone(), view)).collect();
+            let found = unknown.into_iter().map(|address| {
+                let view = all.remove(&address);
+                (address, view)
+            });
+            found.collect()
+        } else {
+            let ask = |reader: Self, address| async move { reader.provider(address).await };
+            self.each(unknown, ask).await?
+        };
+        for (address, provider) in found {
             cache.keep(address.clone(), provider.clone());
             known.insert(address, provider);
         }
@@ -423,12 +435,7 @@ impl Reader {
             "provider",
             3,
         )?;
-        let Some(provider) = answer.and_then(|a| a.provider) else { return Ok(None) };
-        Ok(Some(ProviderView {
-            address: provider.owner,
-            host_uri: codes::shorten(&provider.host_uri),
-            attributes: view::attributes(provider.attributes),
-        }))
+        Ok(answer.and_then(|a| a.provider).map(offers::shown))
     }
 }
 
@@ -438,6 +445,11 @@ fn is_all(running: &[market::QueryLeaseResponse]) -> bool {
         && running
             .iter()
             .all(|l| l.lease.as_ref().and_then(|l| l.id.as_ref()).is_some_and(|id| id.oseq == 1))
+}
+
+/// Whether the first order is still open: there was no lease before it.
+fn is_first(open: &[market::Order]) -> bool {
+    open.iter().any(|order| order.id.as_ref().is_some_and(|id| id.oseq == 1))
 }
 
 /// Turns the refusal that means "there is none" into `None`.

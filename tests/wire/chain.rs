@@ -3,6 +3,7 @@
 mod endpoints;
 mod messages;
 mod node;
+mod offers;
 mod reading;
 mod sending;
 

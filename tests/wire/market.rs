@@ -29,6 +29,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+#[allow(dead_code)] // the same as in the bench
+#[path = "../../benches/market/queries.rs"]
+mod queries;
+
 const PHRASE: &str = "addict worth drip violin note olive final pelican perfect feel goat game horror brass fence deposit dutch \
                       improve setup stuff frost spirit smart alien";
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -503,4 +507,19 @@ async fn what_is_booked_is_what_left_the_wallet() {
     let failed = entries.iter().filter(|entry| !entry.ok).count();
     assert_eq!((tries, failed), (3, 1), "{entries:?}");
     assert!(entries.iter().all(|entry| entry.fee > 0 && entry.at.0 > 0), "{entries:?}");
+}
+
+/// What a look at the chain asks does not depend on how many clusters there are, as far as a page
+/// holds them.
+#[tokio::test]
+async fn a_look_at_the_chain_asks_as_much_for_many_clusters_as_for_one() {
+    let (one, many) = (queries::per_tick(1).await, queries::per_tick(20).await);
+    println!("{one:?} {many:?}");
+    assert_eq!((one.all, one.one), (many.all, many.one));
+    assert!(one.all <= 10, "{one:?}");
+    // For the figures of the bench without an optimized build.
+    let more = std::env::var("QUERIES_CLUSTERS").unwrap_or_default();
+    for clusters in more.split(',').filter_map(|n| n.parse().ok()) {
+        println!("{:?}", queries::per_tick(clusters).await);
+    }
 }

@@ -189,6 +189,57 @@ async fn all_pages_are_read_at_one_height() {
         == (![LATEST, BY_HEIGHT, GET_INFO].contains(&&**method)).then_some(view.height)));
 }
 
+/// The first order of a deployment is open: there was no lease, and nobody has to be asked.
+#[tokio::test]
+async fn an_order_that_nobody_took_yet_is_not_asked_for_its_leases() {
+    let script = quiet();
+    replace(&script, DEPLOYMENTS, Ok(just("Deployment just created")));
+    replace(&script, ORDERS, recorded("Orders one open order").answer());
+    script.client().await.read(&BTreeSet::new()).await.expect("a view");
+    assert_eq!(script.asked(LEASES).len(), 2, "those that run and those that are taken back");
+}
+
+/// Many registrations that are not known are asked for at once.
+#[tokio::test]
+async fn many_bidders_are_looked_up_in_the_list_of_all() {
+    const PROVIDERS: &str = "/akash.provider.v1beta4.Query/Providers";
+    let mut listed: akash::provider::v1beta4::QueryProvidersResponse =
+        read("Providers page 1 of limit 2 (next_key set)");
+    listed.pagination = None;
+    let known: Vec<_> = listed.providers.iter().map(|p| p.owner.clone()).collect();
+    for (bidders, one_by_one, lists) in [(8, 8, 0), (9, 0, 1)] {
+        let mut answer: akash::market::v1beta5::QueryBidsResponse = read("Bids three open");
+        let bid = answer.bids[0].clone();
+        answer.bids = (0..bidders)
+            .map(|n| {
+                let mut bid = bid.clone();
+                let id = bid.bid.as_mut().and_then(|b| b.id.as_mut()).expect("an id");
+                id.provider = known.get(n).cloned().unwrap_or_else(|| format!("akash1p{n}"));
+                bid
+            })
+            .collect();
+        let script = quiet();
+        replace(&script, DEPLOYMENTS, Ok(just("Deployment just created")));
+        replace(&script, ORDERS, recorded("Orders one open order").answer());
+        replace(&script, BIDS, Ok(answer.encode_to_vec()));
+        script.say(PROVIDERS, Ok(listed.encode_to_vec()));
+        let client = script.client().await;
+        let view = client.read(&BTreeSet::new()).await.expect("a view");
+        assert_eq!(view.deployments[&DSEQ].bids.len(), bidders);
+        let asked = (script.asked(PROVIDER).len(), script.asked(PROVIDERS).len());
+        assert_eq!(asked, (one_by_one, lists), "{bidders} bidders");
+        if lists == 1 {
+            assert_eq!(
+                view.providers.keys().collect::<Vec<_>>(),
+                known.iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+            );
+        }
+        client.read(&BTreeSet::new()).await.expect("a view");
+        let again = (script.asked(PROVIDER).len(), script.asked(PROVIDERS).len());
+        assert_eq!(again, asked, "what was not there is remembered, too");
+    }
+}
+
 #[tokio::test]
 async fn certificates_are_all_there_or_an_error() {
     let page = |name: &str, next_key: &[u8]| {
