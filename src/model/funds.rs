@@ -83,6 +83,8 @@ pub struct WalletOutlook {
     pub refills_end: Option<UnixMs>,
     /// From then on no fee can be paid for it.
     pub fees_end: Option<UnixMs>,
+    /// AKT is being burnt for ACT that is not in the wallet yet.
+    pub minting: bool,
 }
 
 impl WalletOutlook {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::chain::ChainView;
+use super::chain::{ChainView, ProviderOffer};
 use super::experience::Experiences;
 use super::funds::WalletOutlook;
 use super::ids::{IncarnationName, InstallationId, LeaseId};
@@ -110,6 +110,12 @@ pub struct Inventory {
     pub spent_before: Uact,
     /// What was lived through with providers so far, also by other clusters.
     pub experience: Arc<Experiences>,
+    /// Everybody who is registered as a provider, with what auditors signed. Read seldom: it changes
+    /// by hand, and it is long.
+    pub suppliers: Reading<Arc<Vec<ProviderOffer>>>,
+    /// The least number of days for which another cluster told that the wallet does no longer than
+    /// that: it is one wallet, and told of once.
+    pub wallet_told: Option<u32>,
 }
 
 /// A lease by its provider's word.

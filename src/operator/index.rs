@@ -18,6 +18,8 @@ pub struct ClusterIndex {
     committed: PricePerBlock,
     /// When escrows are filled, of clusters whose manifest says.
     runways: BTreeMap<String, Runway>,
+    /// For how few days each cluster told last that the wallet does.
+    told: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,20 @@ impl ClusterIndex {
             Some(runway) => drop(self.runways.insert(cluster.to_owned(), runway)),
             None => drop(self.runways.remove(cluster)),
         }
+    }
+
+    /// For how few days a cluster told that the wallet does; none where it told nothing, or speaks no
+    /// more.
+    pub fn put_told(&mut self, cluster: &str, days: Option<u32>) {
+        match days {
+            Some(days) => drop(self.told.insert(cluster.to_owned(), days)),
+            None => drop(self.told.remove(cluster)),
+        }
+    }
+
+    /// For how few days any other cluster told that the wallet does.
+    pub fn told_by_others(&self, cluster: &str) -> Option<u32> {
+        self.told.iter().filter(|(name, _)| *name != cluster).map(|(_, days)| *days).min()
     }
 
     /// When the escrow of a deployment that stands in a record is filled; none where it stands in
@@ -149,6 +165,18 @@ mod tests {
         assert_eq!(of(&index, 9), None, "it stands in no record");
         index.put_runway("a", None);
         assert_eq!(of(&index, 1), Some(Runway::DEFAULT));
+    }
+
+    #[test]
+    fn what_others_told_of_the_wallet_is_the_least_of_it() {
+        let mut index = ClusterIndex::default();
+        assert_eq!(index.told_by_others("a"), None);
+        for (cluster, days) in [("a", 1), ("b", 7), ("c", 3)] {
+            index.put_told(cluster, Some(days));
+        }
+        assert_eq!((index.told_by_others("a"), index.told_by_others("b")), (Some(3), Some(1)));
+        index.put_told("a", None);
+        assert_eq!(index.told_by_others("b"), Some(3));
     }
 
     #[test]

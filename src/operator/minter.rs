@@ -2,7 +2,9 @@
 //! followed to its end, which comes some blocks after its transaction.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,11 @@ use crate::server::wallet::Minter;
 /// Beside the names of clusters, which have no blank.
 const NO_CLUSTER: &str = "the wallet";
 
+/// Between two looks at a burn whose end is not known.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Burns AKT.
+#[derive(Clone)]
 pub struct WalletMinter {
     pub mints: Arc<dyn Mints>,
     pub transactions: Arc<Transactions>,
@@ -28,6 +34,8 @@ pub struct WalletMinter {
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
     pub state: Arc<State>,
+    /// A burn is under way, for whoever reckons with the wallet.
+    pub under_way: Arc<AtomicBool>,
 }
 
 /// What this process knows of burns.
@@ -54,6 +62,27 @@ enum Last {
 impl fmt::Debug for WalletMinter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WalletMinter").finish_non_exhaustive()
+    }
+}
+
+impl WalletMinter {
+    /// Says that a burn is under way until its end is known; at once where there is none.
+    pub fn watch(&self) {
+        let this = self.clone();
+        let watch = async move {
+            loop {
+                match this.newest().await {
+                    Ok(report) if report.state.is_over() => break,
+                    Ok(_) => this.under_way.store(true, Ordering::Release),
+                    // A chain that mints nothing is not asked for ever.
+                    Err(_) if !this.under_way.load(Ordering::Acquire) => break,
+                    Err(error) => tracing::debug!(error, "the end of a burn is not known yet"),
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            this.under_way.store(false, Ordering::Release);
+        };
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(watch));
     }
 }
 
@@ -102,6 +131,8 @@ impl Minter for WalletMinter {
         let tx = self.transactions.keep(NO_CLUSTER, &msg).await.map_err(|e| e.to_string())?;
         *lock(&self.state.last) = Last::Sent;
         drop(begun);
+        self.under_way.store(true, Ordering::Release);
+        self.watch();
         tracing::info!(tx = %tx.hash, burn, "AKT is burnt for ACT, as was asked for");
         let (transactions, state) = (self.transactions.clone(), self.state.clone());
         let follow = async move {

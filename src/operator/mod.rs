@@ -29,6 +29,7 @@ mod transactions;
 mod wake;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,8 @@ struct Pipeline {
     stop: CancellationToken,
     /// A recovery is looked at.
     recovering: tokio::sync::Mutex<()>,
+    /// AKT is being burnt for ACT.
+    minting: Arc<AtomicBool>,
 }
 
 impl Drop for Controller {
@@ -144,6 +147,7 @@ impl Controller {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             recovering: tokio::sync::Mutex::default(),
+            minting: Arc::default(),
         };
         let pipeline = Arc::new(pipeline);
         let recovery = recover::Recoverer(Arc::downgrade(&pipeline));
@@ -154,14 +158,18 @@ impl Controller {
     /// Who burns AKT of the wallet when a person asks for it.
     #[must_use]
     pub fn minter(&self, mints: Arc<dyn Mints>, treasury: Option<String>) -> Arc<dyn Minter> {
-        Arc::new(minter::WalletMinter {
+        let minter = minter::WalletMinter {
             mints,
             treasury,
             transactions: self.pipeline.transactions.clone(),
             tasks: self.pipeline.tasks.clone(),
             stop: self.pipeline.stop.clone(),
             state: Arc::default(),
-        })
+            under_way: self.pipeline.minting.clone(),
+        };
+        // One of an earlier process may not have come to its end.
+        minter.watch();
+        Arc::new(minter)
     }
 
     /// Runs until `shutdown`, or until a later operator took over the store.

@@ -19,6 +19,7 @@ use crate::model::chain::{NO_DEPLOYMENT, SignedTx};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
 use crate::model::mesh::OwnMesh;
+use crate::model::record::Record;
 use crate::plan::{self, Plan};
 use crate::store::{StoreError, Stored};
 
@@ -76,6 +77,7 @@ impl Pipeline {
         let known = self.manifests.known(name, inventory.mesh.at);
         inventory = with_known(inventory, known);
         inventory.failing = self.failing(name);
+        inventory.wallet.minting = self.minting.load(Ordering::Acquire);
         inventory.experience = self.experience.all();
         let height = inventory.chain.value.as_ref().map_or(0, |chain| chain.height);
         let dseqs = record.incarnations.values().map(|i| i.dseq).collect();
@@ -113,6 +115,7 @@ impl Pipeline {
             let mut index = lock(&self.index);
             index.put(name, &plan.record, committed);
             index.put_runway(name, stored.cluster.spec.budget.runway);
+            index.put_told(name, told(stored, &plan.record));
         }
         self.observer.watch(stored, &plan.record);
         Ok(ControlFlow::Continue(written))
@@ -134,6 +137,7 @@ impl Pipeline {
             let mut index = lock(&self.index);
             index.remove(name);
             index.put_runway(name, None);
+            index.put_told(name, None);
         }
         self.observer.forget(name);
         self.manifests.forget(name);
@@ -221,6 +225,7 @@ impl Pipeline {
             if !index.contains(&name) {
                 index.put(&name, &stored.record, committed);
                 index.put_runway(&name, stored.cluster.spec.budget.runway);
+                index.put_told(&name, told(&stored, &stored.record));
             }
             self.queue.add(name);
         }
@@ -242,6 +247,10 @@ impl Pipeline {
     fn read(self: &Arc<Self>) {
         if let Some(read) = self.observer.mesh_health() {
             self.health.took(Which::Mesh, &read, (self.ports.now)());
+        }
+        if self.observer.suppliers_due() {
+            let this = self.clone();
+            self.task(async move { this.observer.read_suppliers().await });
         }
         if !self.reading.chain.swap(true, Ordering::AcqRel) {
             let this = self.clone();
@@ -267,6 +276,11 @@ impl Pipeline {
             });
         }
     }
+}
+
+/// What a cluster told of the wallet. One that is being deleted speaks of it no more.
+fn told(stored: &Stored, record: &Record) -> Option<u32> {
+    record.runway_told.filter(|_| stored.cluster.metadata.deletion_timestamp.is_none())
 }
 
 /// Which shared readings are under way.

@@ -78,6 +78,7 @@ pub fn outlook<'a>(
         in_escrow,
         refills_end: at(coins).into_iter().chain(deposits_over).min(),
         fees_end: at(fees).into_iter().chain(fees_over).min(),
+        minting: false,
     }
 }
 

@@ -6,6 +6,7 @@ pub mod agents;
 mod chain;
 mod leases;
 mod status_pages;
+mod suppliers;
 mod tailnet;
 mod unrecorded;
 
@@ -35,6 +36,7 @@ use crate::store::Stored;
 use addresses::Addresses;
 use chain::ChainReadings;
 use leases::LeaseReadings;
+use suppliers::SupplierReadings;
 use tailnet::TailnetReadings;
 
 /// Names offered to each plan: more than any cluster has nodes.
@@ -58,6 +60,7 @@ pub struct Observer {
     deleted_devices: Mutex<BTreeSet<String>>,
     /// What the log said of last.
     told_unrecorded: Mutex<BTreeMap<u64, IncarnationName>>,
+    suppliers: SupplierReadings,
 }
 
 impl Observer {
@@ -82,6 +85,7 @@ impl Observer {
             wallet: Mutex::default(),
             deleted_devices: Mutex::default(),
             told_unrecorded: Mutex::default(),
+            suppliers: SupplierReadings::default(),
         }
     }
 
@@ -202,15 +206,25 @@ impl Observer {
         lock(&self.tailnet).take(result, [began, self.now()], installation)
     }
 
+    /// Whether it is time to read the chain's list of providers, which is to be read then.
+    pub fn suppliers_due(&self) -> bool {
+        self.suppliers.begin(self.now())
+    }
+
+    /// Reads the chain's list of providers.
+    pub async fn read_suppliers(&self) {
+        self.suppliers.read(&*self.ports.chain, || self.now()).await;
+    }
+
     /// The part of all readings that concerns one cluster; what this process itself holds is for the
     /// caller to fill in.
     pub fn inventory(&self, stored: &Stored) -> Inventory {
         let (name, record) = (&stored.cluster.metadata.name, &stored.record);
         let dseqs: BTreeSet<_> = record.incarnations.values().map(|i| i.dseq).collect();
         let names = || record.incarnations.keys();
-        let (chain, unrecorded) = {
+        let (chain, unrecorded, wallet_told) = {
             let (index, chain) = (lock(&self.index), lock(&self.chain));
-            (chain.of(name, &dseqs), chain.unrecorded(&index))
+            (chain.of(name, &dseqs), chain.unrecorded(&index), index.told_by_others(name))
         };
         let own_mesh = self.own_mesh();
         Inventory {
@@ -228,6 +242,8 @@ impl Observer {
             unrecorded,
             deleted_devices: self.deleted_devices_of(record),
             id_pool: self.id_pool(),
+            suppliers: self.suppliers.last(),
+            wallet_told,
             ..Inventory::default()
         }
     }
