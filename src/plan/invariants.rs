@@ -406,7 +406,8 @@ impl<'a> Check<'a> {
     }
 
     /// A deposit is what the manifest says; else it pays for more than the low mark at the highest
-    /// price, and not for twice as long. The chain's least is the least in any case.
+    /// price, where others are known at least for some hours, and not for twice as long. The chain's
+    /// least is the least in any case.
     fn deposit(&mut self, name: &IncarnationName, incarnation: &Incarnation, deposit: Uact) {
         let input = self.input;
         let least = input.inventory.chain.present().map(|c| c.min_deposit).unwrap_or_default();
@@ -415,7 +416,11 @@ impl<'a> Check<'a> {
         let pays = |time| money::cost(input.inventory, incarnation.max_price, time);
         let fits = match budget.deposit {
             Some(own) => deposit == own.0.max(least),
-            None => deposit == least || (pays(low)..pays(low * 2)).contains(&deposit),
+            None => {
+                let known = money::likely(input).is_some();
+                let least_time = if known { low.min(money::SURELY) } else { low };
+                deposit == least || (pays(least_time)..pays(low * 2)).contains(&deposit)
+            }
         };
         self.expect(fits && deposit >= least, || format!("{name} gets {deposit}"));
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
-use super::{bids, control, devices, fees, give_up, money, moves, placement, rejoin, repair};
+use super::{
+    bids, control, deposits, devices, fees, give_up, money, moves, placement, rejoin, repair,
+};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
 use crate::model::chain::DeploymentView;
@@ -202,6 +204,7 @@ fn deleted(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
 
 /// The next step of each incarnation on its way to the mesh.
 pub fn advance(builder: &mut PlanBuilder<'_>) {
+    let unpaid = deposits::unpaid(builder);
     for (name, incarnation) in builder.live() {
         let pending = builder.input.inventory.pending.contains(&incarnation.dseq);
         match derived::stage(builder, &name) {
@@ -215,6 +218,15 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
                 if !fees::pays_for(builder, uncreated(builder)) {
                     builder.wait(
                         format!("AKT for the fees of {name}"),
+                        builder.now(),
+                        None,
+                        "its deployment is created",
+                    );
+                    continue;
+                }
+                if unpaid.contains(&name) {
+                    builder.wait(
+                        format!("the deposit of {name}"),
                         builder.now(),
                         None,
                         "its deployment is created",
@@ -365,7 +377,7 @@ fn bidding(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
         experience: &builder.input.inventory.experience,
         now: builder.now(),
     };
-    let enough = placement::breadth(&choice, &deployment.bids) >= bids::enough(builder);
+    let enough = bids::are_enough(builder, &choice, &deployment.bids);
     match placement::choose(&choice, &deployment.bids) {
         Ok(bid) if enough || builder.now().passed(since, timing.bid_window) => {
             let chosen = Choice { id: bid.id.clone(), price: bid.price, at: builder.now() };

@@ -13,6 +13,7 @@ mod cleanup;
 mod clock;
 mod control;
 mod death;
+mod deposits;
 mod derived;
 mod devices;
 mod elect;

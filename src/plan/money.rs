@@ -6,6 +6,7 @@ use super::builder::PlanBuilder;
 use super::derived::active_lease;
 use super::{Input, Limits};
 use crate::api::conditions::Reason;
+use crate::api::difference::resources_asked;
 use crate::api::types::Spec;
 use crate::model::chain::DEFAULT_BLOCK_MS;
 use crate::model::inventory::Inventory;
@@ -100,9 +101,15 @@ pub fn committed(inventory: &Inventory, record: &Record) -> PricePerBlock {
 /// one more shared by their numbers.
 const MARGIN: u32 = 4;
 
+/// Prices that were asked since then say what is asked now.
+const OF_LATE: Duration = Duration::from_hours(30 * 24);
+/// Whatever bid is taken, a deposit pays for so long, in which the true price is known and paid for.
+pub const SURELY: Duration = Duration::from_hours(6);
+
 /// What the escrow of a new node starts with: what the manifest says, or the smallest that pays for
-/// the low mark and a margin at the highest price that its order may take. So it is filled a first
-/// time before anybody has to hurry, and nodes that were bought together do not end together.
+/// the low mark and a margin at twice the dearest price of late, and where none is known, at the
+/// highest that its order may take. So it is filled a first time before anybody has to hurry, and
+/// nodes that were bought together do not end together.
 pub fn deposit(input: &Input<'_>, ordinal: u32, max_price: PricePerBlock) -> Uact {
     let least = input.inventory.chain.value.as_ref().map(|c| c.min_deposit).unwrap_or_default();
     let Spec { budget, nodes, .. } = &input.cluster.spec;
@@ -110,11 +117,26 @@ pub fn deposit(input: &Input<'_>, ordinal: u32, max_price: PricePerBlock) -> Uac
         || {
             let part = budget.runway.unwrap_or(input.limits.runway).low.0 / MARGIN;
             let spread = part * ordinal.min(*nodes) / (*nodes).max(1);
-            cost(input.inventory, max_price, part * (MARGIN + 1) + spread)
+            let time = part * (MARGIN + 1) + spread;
+            let whole = cost(input.inventory, max_price, time);
+            likely(input).map_or(whole, |price| {
+                let surely = cost(input.inventory, max_price, SURELY);
+                cost(input.inventory, price, time).max(surely).min(whole)
+            })
         },
         |own| own.0,
     );
     amount.max(least)
+}
+
+/// Twice the dearest that anybody asked of late for a node of these resources; none where nobody did.
+/// A dearer bid may still be taken: its escrow is filled as soon as the lease is there.
+pub fn likely(input: &Input<'_>) -> Option<PricePerBlock> {
+    let asked = resources_asked(&input.cluster.spec);
+    let seen = input.inventory.experience.values().filter_map(|known| known.prices.get(&asked));
+    let of_late = seen.filter(|price| !input.now.passed(price.at, OF_LATE));
+    let dearest = of_late.map(|price| price.month.0).max()?;
+    Some(PricePerBlock::from_month(Uact(dearest.saturating_mul(2)), block_ms(input.inventory)))
 }
 
 /// What a new node would start with if the budget were shared among all nodes.

@@ -54,6 +54,25 @@ pub fn breadth(choice: &Choice<'_>, bids: &[BidView]) -> usize {
     bids.iter().filter(fit).map(|bid| &bid.id.provider).collect::<BTreeSet<_>>().len()
 }
 
+/// Whether everybody of these has bid on the open order whose bid could be taken: the others are not
+/// worth waiting for. Who is avoided is waited for only where nobody else is left. `false` where
+/// there is nobody at all: somebody bid who is not among them.
+pub fn have_all_bid<'a>(
+    choice: &Choice<'_>,
+    bids: &[BidView],
+    suppliers: impl Iterator<Item = &'a ProviderView>,
+) -> bool {
+    let of_use = suppliers
+        .filter(|view| !choice.taken.contains(&view.address) && keeps_apart(choice, view).is_ok());
+    let (avoided, wanted): (Vec<_>, Vec<_>) =
+        of_use.partition(|view| is_avoided(choice, &view.address));
+    let awaited = if wanted.is_empty() { avoided } else { wanted };
+    let has_bid = |view: &&ProviderView| {
+        bids.iter().any(|b| b.id.oseq == choice.open_order && b.id.provider == view.address)
+    };
+    !awaited.is_empty() && awaited.iter().all(has_bid)
+}
+
 /// It failed this node before, or had several troubles of late: it is taken when nobody else bids.
 fn is_avoided(choice: &Choice<'_>, provider: &String) -> bool {
     choice.avoid.contains(provider)
@@ -86,6 +105,11 @@ fn evaluate(choice: &Choice<'_>, bid: &BidView) -> Result<bool, &'static str> {
     if choice.placement.attributes.iter().any(|(k, v)| view.attributes.get(k) != Some(v)) {
         return Err("its attributes are not those of placement.attributes");
     }
+    keeps_apart(choice, view)
+}
+
+/// Whether a provider keeps the nodes apart; an error where it must and does not.
+fn keeps_apart(choice: &Choice<'_>, view: &ProviderView) -> Result<bool, &'static str> {
     let spread = choice.taken.iter().all(|other| {
         choice.providers.get(other).is_none_or(|o| differs(choice.placement.spread.by, view, o))
     });

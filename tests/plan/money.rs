@@ -1,14 +1,19 @@
 //! What is promised already, and what the next node may cost: the rules of `plan/money.rs`.
 
-use akash_redis::api::conditions::Reason;
+use std::sync::Arc;
+
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::difference::resources_asked;
 use akash_redis::api::types::Runway;
+use akash_redis::model::experience::{Experience, SeenPrice};
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
+use akash_redis::model::time::UnixMs;
 use akash_redis::plan::{committed, per_month};
 
 use crate::scene::{
-    BLOCK_MS, NOW, Scene, THREE, ago, condemned, degraded, deployment, name, price,
+    BLOCK_MS, NOW, Scene, THREE, ago, condemned, degraded, deployment, given_up, name, price,
 };
 
 type Edit = fn(&mut Scene);
@@ -233,4 +238,87 @@ fn a_deposit_is_the_smallest_that_lasts_until_the_first_top_up() {
         let first = deposits(edit)[0].0;
         assert!(first.abs_diff(wanted) < 100, "{what}: {first}");
     }
+}
+
+/// What others asked of late for such a node tells what it will cost: twice that is enough, and
+/// whatever bid is taken is paid for long enough to fill the escrow.
+#[test]
+fn a_deposit_follows_the_prices_of_late() {
+    let asked = |scene: &Scene| resources_asked(&scene.cluster.spec);
+    let seen = |scene: &mut Scene, prices: &[(u64, u64)]| {
+        let asked = asked(scene);
+        let known = (0..).zip(prices).map(|(n, (days, month))| {
+            let at = UnixMs(NOW - days * 24 * 3600 * 1000);
+            let price = SeenPrice { price: PricePerBlock(1), month: act(*month), at };
+            let prices = [(asked.clone(), price)].into();
+            (format!("akash1p{n}"), Experience { prices, ..Experience::default() })
+        });
+        scene.inventory.experience = Arc::new(known.collect());
+    };
+    // 200act a month each at most: 25act for 3.75 days.
+    let rich: Edit = |s| {
+        s.cluster.spec.budget.max_per_month = Some("600act".parse().unwrap());
+        (s.limits.global, s.chain().balance) = (act(600), act(900));
+    };
+    let rows: [(&str, &[(u64, u64)], u64); 5] = [
+        ("nothing is known", &[], 25_000_000),
+        ("twice the dearest of late", &[(0, 3), (29, 16)], 4_000_000),
+        ("never less than six hours of the dearest bid", &[(0, 3)], 1_666_667),
+        ("what was asked long ago does not count", &[(30, 3)], 25_000_000),
+        ("never more than the order", &[(0, 150)], 25_000_000),
+    ];
+    for (what, prices, wanted) in rows {
+        let first = deposits(|s| {
+            rich(s);
+            seen(s, prices);
+        })[0];
+        assert!(first.0.abs_diff(wanted) < 100, "{what}: {first}");
+    }
+    let other = deposits(|s| {
+        rich(s);
+        seen(s, &[(0, 3)]);
+        s.cluster.spec.resources.memory = "2Gi".parse().unwrap();
+    });
+    assert!(other[0].0.abs_diff(25_000_000) < 100, "other resources: {other:?}");
+}
+
+/// What was reserved while the chain asked for less waits for the money, those with higher numbers
+/// longest; nothing of it is tried in vain.
+#[test]
+fn a_reserved_node_whose_deposit_was_raised_waits_for_it() {
+    let mut scene = Scene::new(THREE);
+    scene.record = scene.plan(NOW).record;
+    let created = |scene: &Scene| {
+        let plan = scene.plan(NOW);
+        let creates = plan.steps.iter().filter_map(|s| match &s.effect {
+            Effect::CreateDeployment { incarnation, deposit } => {
+                Some((incarnation.ordinal()?, deposit.0))
+            }
+            _ => None,
+        });
+        let mut creates: Vec<_> = creates.collect();
+        creates.sort_unstable();
+        (creates, plan)
+    };
+    scene.chain().min_deposit = Uact(20_000_000);
+    let (creates, plan) = created(&scene);
+    assert_eq!(creates, [(0, 20_000_000), (1, 20_000_000)], "50act are there");
+    let funded = plan.status.condition(ConditionType::Funded).expect("it is told");
+    assert_eq!((funded.status, funded.reason), (ConditionStatus::False, Reason::WalletBalanceLow));
+    for words in
+        ["holds 50act", "cache-2-aaaa, which are reserved, need 20act", "20act or more each"]
+    {
+        assert!(funded.message.contains(words), "{words} in {}", funded.message);
+    }
+    assert_eq!(given_up(&scene, &plan), [], "the reservation stays");
+    // A transaction that is on its way is paid first.
+    let dseqs: Vec<_> = scene.record.incarnations.values().map(|i| (i.ordinal, i.dseq)).collect();
+    let last = dseqs.iter().find(|(ordinal, _)| *ordinal == 2).expect("reserved").1;
+    scene.inventory.pending.insert(last);
+    assert_eq!(created(&scene).0, [(0, 20_000_000)]);
+    scene.inventory.pending.clear();
+    scene.chain().balance = Uact(60_000_000);
+    let (creates, plan) = created(&scene);
+    assert_eq!(creates.len(), 3);
+    assert_ne!(degraded(&plan).0, Reason::WalletBalanceLow);
 }
