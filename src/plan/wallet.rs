@@ -13,7 +13,8 @@ const MARKS: [u32; 4] = [1, 3, 7, 14];
 const AGAIN: (u64, u64) = (5, 4);
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-/// Warns at each mark once, and again after the wallet was funded in between.
+/// Warns at each mark once, and again after the wallet was funded in between. It is one wallet: the
+/// cluster that is planned first speaks for all, and the others only remember the mark.
 pub fn report(builder: &mut PlanBuilder<'_>) {
     if builder.input.inventory.chain.present().is_none() {
         return;
@@ -33,8 +34,11 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
 
 fn warn(builder: &mut PlanBuilder<'_>, mark: u32) {
     builder.record.runway_told = Some(mark);
+    if builder.input.inventory.wallet_told.is_some_and(|told| told <= mark) {
+        return;
+    }
     let days = if mark == 1 { "a day".to_owned() } else { format!("{mark} days") };
-    let message = format!("less than {days} are left: {}", outlook(builder));
+    let message = format!("less than {days} are left for all clusters: {}", outlook(builder));
     builder.event(EventReason::RunwayLow, message);
 }
 
@@ -84,6 +88,9 @@ fn outlook(builder: &PlanBuilder<'_>) -> String {
         }
     });
     let remedy = match grant {
+        None if wallet.minting && !by_fees => {
+            "ACT is being minted and comes when an epoch of the chain ends; see then whether it does (`akash-redis wallet`)".to_owned()
+        }
         None => format!(
             "send AKT to {owner}{}",
             if by_fees {

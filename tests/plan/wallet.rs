@@ -52,6 +52,13 @@ fn the_condition_says_until_when_and_what_to_do() {
     let granter = "akash1treasury".to_owned();
     scene.chain().funds.treasury = Some(Grant { granter, ..Grant::default() });
     assert!(runway(&scene).2.contains("fund akash1treasury and renew its grant"));
+    // What is on its way is not asked for once more.
+    let mut scene = ends_in(13.0);
+    scene.inventory.wallet.minting = true;
+    let message = runway(&scene).2;
+    assert!(message.contains("ACT is being minted") && !message.contains("--max-akt"), "{message}");
+    scene.inventory.wallet.fees_end = Some(UnixMs(NOW + 2 * DAY_MS));
+    assert!(runway(&scene).2.contains("send AKT"), "ACT pays no fees");
     let mut away = ends_in(1.0);
     away.inventory.chain.error = Some("away".into());
     assert_eq!(runway(&away).0, ConditionStatus::Unknown);
@@ -81,6 +88,24 @@ fn each_mark_is_told_once_and_again_after_the_wallet_was_funded() {
     let mut deleted = ends_in(1.0);
     deleted.cluster.metadata.deletion_timestamp = Some("now".into());
     assert!(!has_event(&deleted.plan(NOW), EventReason::RunwayLow));
+}
+
+/// It is one wallet: the cluster that tells a mark first tells it for all.
+#[test]
+fn what_another_cluster_told_is_only_remembered() {
+    for (days, others, told) in [
+        (6.9, None, true),
+        (6.9, Some(14), true),
+        (6.9, Some(7), false),
+        (6.9, Some(3), false),
+        (0.5, Some(3), true),
+    ] {
+        let mut scene = ends_in(days);
+        scene.inventory.wallet_told = others;
+        let plan = scene.plan(NOW);
+        assert_eq!(has_event(&plan, EventReason::RunwayLow), told, "{days} after {others:?}");
+        assert!(plan.record.runway_told.is_some(), "it is not told once the other one is gone");
+    }
 }
 
 /// What the scene's wallet with three leases is ahead of.

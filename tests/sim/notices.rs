@@ -4,17 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::api::notifications::NotificationKind;
+use akash_redis::model::money::Uact;
 use akash_redis::store::{Event, Leadership as _, Notices as _, Objects as _};
 
 use crate::lifecycle::THREE;
-use crate::world::World;
 use crate::world::node::Node;
+use crate::world::{Terms, World};
 
 /// The target of these tests.
 const TARGET: &str = "somebody";
 
 fn world(seed: u64) -> Arc<World> {
-    let world = World::new(seed, 5);
+    on(Terms::new(seed, 5))
+}
+
+fn on(terms: Terms) -> Arc<World> {
+    let world = World::on(terms);
     world.store.tell(Arc::new(|event: &Event| {
         NotificationKind::of_word(&event.reason).map(|_| TARGET.to_owned()).into_iter().collect()
     }));
@@ -100,4 +105,31 @@ async fn an_operator_that_dies_all_the_time_tells_a_failover_once() {
         let told = told(&world).await;
         assert_eq!(count(&told, NotificationKind::Failover), 1, "seed {seed}: {told:#?}");
     }
+}
+
+/// Three clusters and one wallet: what passes a mark is one message, also after a restart.
+#[tokio::test(start_paused = true)]
+async fn a_wallet_that_runs_low_is_told_once_for_all_clusters() {
+    // Escrows that pay for 11 days, and nothing to fill them with after 8.
+    let world = on(Terms { wallet: Uact(1_600_000), ..Terms::new(46, 5) });
+    world.start_operator().await;
+    let names = ["cache", "other", "third"];
+    for name in names {
+        let yaml = THREE.replace("name: cache", &format!("name: {name}"));
+        let yaml = yaml.replace("nodes: 3", "nodes: 1").replace("30act", "30act, deposit: 0.5act");
+        world.apply(&yaml).await;
+    }
+    for name in names {
+        world.until_ready(name).await;
+    }
+    let marked = async || {
+        let all = world.store.list().await.unwrap();
+        all.iter().all(|stored| stored.record.runway_told == Some(14))
+    };
+    world.until("the mark", Duration::from_mins(5), marked).await;
+    world.kill_operator().await;
+    world.start_operator().await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let told = told(&world).await;
+    assert_eq!(count(&told, NotificationKind::RunwayLow), 1, "{told:#?}");
 }
