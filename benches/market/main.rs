@@ -24,7 +24,7 @@ fn main() {
     }
     let ready: Vec<_> = [Duration::from_millis(500), Duration::from_secs(6)]
         .into_iter()
-        .map(ready::apply_to_ready)
+        .map(|block| ready::apply_to_ready(block).0)
         .collect();
     println!("{:>8} {:>9} {:>9} {:>6}", "BLOCK s", "FLOOR s", "READY s", "RATIO");
     for r in &ready {

@@ -2,6 +2,7 @@
 //! simulated world.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::model::money::Uact;
@@ -15,6 +16,8 @@ use crate::world::{Terms, World};
 const PROVIDER_START: Duration = Duration::from_secs(2);
 /// Blocks that nobody can do without: for the deployment, the lease, and the manifest's hash.
 const BLOCKS: u32 = 3;
+/// Between two looks whether it is Ready.
+const LOOK: Duration = Duration::from_millis(10);
 /// Deployments that are wanted at once.
 pub const WANTED: usize = 60;
 
@@ -55,7 +58,7 @@ fn terms(block: Duration) -> Terms {
     Terms { timing, tick: Duration::from_millis(500), ..wealthy }
 }
 
-pub fn apply_to_ready(block: Duration) -> Ready {
+pub fn apply_to_ready(block: Duration) -> (Ready, Arc<World>) {
     in_a_world(async {
         let world = World::on(terms(block));
         world.chain.fault(|f| {
@@ -67,15 +70,18 @@ pub fn apply_to_ready(block: Duration) -> Ready {
         tokio::time::sleep(10 * block + block / 3).await;
         let began = world.clock.now();
         world.apply(&manifest("cache")).await;
-        world.until_ready("cache").await;
+        while !world.ready("cache").await {
+            tokio::time::sleep(LOOK).await;
+        }
         let ready = world.clock.now().since(began);
         let floor = BLOCKS * block + PROVIDER_START;
-        Ready {
+        let ready = Ready {
             block_s: block.as_secs_f64(),
             floor_s: floor.as_secs_f64(),
             took_s: ready.as_secs_f64(),
             ratio: ready.as_secs_f64() / floor.as_secs_f64(),
-        }
+        };
+        (ready, world)
     })
 }
 

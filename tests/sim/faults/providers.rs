@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::conditions::EventReason;
 use akash_redis::devnet::provider::faults::ProviderFault;
+use akash_redis::store::Events as _;
 
 use super::{LONG, comes_up_and_goes, dseq_of, live, running, told};
 use crate::lifecycle::THREE;
 use crate::world::chain::Faults;
+use crate::world::node::Node;
 use crate::world::{Terms, World};
 
 /// A market whose cheapest provider has this fault; the cluster comes up with the others and goes.
@@ -187,10 +190,108 @@ async fn a_raised_minimum_deposit_is_paid_from_then_on() {
     assert!((6_900_000..=7_000_000).contains(&newest), "{deposits:?}");
     // More than the wallet holds: nothing is created, and the sentence says so.
     world.chain.set_min_deposit(1_000_000_000);
-    // Until it was read: a node that was reserved before only fails.
     tokio::time::sleep(Duration::from_secs(30)).await;
     world.edit("cache", |c| c.spec.nodes = 4).await;
     told(&world, "cache", "Funded", "False", &["1000act", "nothing was created"]).await;
     world.chain.set_min_deposit(500_000);
     comes_up_and_goes(&world, "cache").await;
+}
+
+/// A node that was reserved before the deposit was raised waits for the money, and says so; it goes
+/// on once the wallet can pay.
+#[tokio::test(start_paused = true)]
+async fn a_deposit_that_is_raised_after_the_reservation_is_asked_for() {
+    let world = running(Terms::new(8817, 5)).await;
+    world.chain.set_min_deposit(1_000_000_000);
+    world.edit("cache", |c| c.spec.nodes = 4).await;
+    world.until("the reservation", LONG, async || live(&world).await.len() == 4).await;
+    told(&world, "cache", "Funded", "False", &["1000act", "which are reserved"]).await;
+    // Nothing is tried in vain while it waits.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let failing = async || {
+        let events = world.store.events("cache").await.unwrap();
+        events.iter().filter(|e| e.reason == EventReason::EffectFailed.to_string()).count()
+    };
+    let failed = failing().await;
+    world.nodes.move_every(Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(failing().await, failed);
+    assert_eq!(world.chain.active_deployments().len(), 3);
+    told(&world, "cache", "Degraded", "True", &["fund the wallet"]).await;
+    world.chain.set_min_deposit(500_000);
+    comes_up_and_goes(&world, "cache").await;
+}
+
+/// A gateway that takes calls and answers none holds nothing up: others are leased from, and what
+/// runs behind one goes on.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_answers_nothing_is_left_and_holds_nothing_up() {
+    comes_up_without_the_cheapest(8818, ProviderFault::GatewaySilent).await;
+    let world = running(Terms::new(8819, 5)).await;
+    let nodes = live(&world).await;
+    for provider in world.chain.providers_in_use() {
+        world.gateway.fault(&provider, ProviderFault::GatewaySilent);
+    }
+    world.nodes.with(&nodes[0], Node::kill_redis);
+    let another = async || world.master("cache").await != nodes[0];
+    world.until("another master", Duration::from_secs(30), another).await;
+    world.until("Ready", LONG, async || world.ready("cache").await).await;
+    assert_eq!(live(&world).await.len(), 3);
+    assert_eq!(world.chain.creates(), 3, "a node was replaced for the silence of its gateway");
+    world.assert_nothing_lost("cache").await;
+    comes_up_and_goes(&world, "cache").await;
+}
+
+/// A container that dies and stays dead is replaced although its lease goes on, and the lease is not
+/// paid any longer.
+#[tokio::test(start_paused = true)]
+async fn a_container_that_stays_dead_is_replaced_and_its_lease_closed() {
+    for (seed, which) in [(8820, 0), (8821, 1)] {
+        let world = running(Terms::new(seed, 5)).await;
+        let off = live(&world).await.remove(which);
+        let dseq = dseq_of(&world, &off).await;
+        world.nodes.with(&off, |node| node.powered = false);
+        world
+            .until("the replacement", LONG, async || {
+                world.ready("cache").await && !live(&world).await.contains(&off)
+            })
+            .await;
+        world.until("the end of its lease", LONG, async || !world.chain.leased(dseq)).await;
+        assert!(world.chain.closed_by_owner(dseq));
+        assert_eq!(world.chain.active_deployments().len(), 3);
+        world.assert_nothing_lost("cache").await;
+        comes_up_and_goes(&world, "cache").await;
+    }
+}
+
+/// A container that outlives its lease is no node of the cluster any more, whatever it says: another
+/// one takes its place, and there is one master all the time.
+#[tokio::test(start_paused = true)]
+async fn a_container_that_outlives_its_lease_is_replaced() {
+    for (seed, which) in [(8822, 0), (8823, 1)] {
+        let world = running(Terms::new(seed, 5)).await;
+        for provider in world.chain.providers_in_use() {
+            world.gateway.fault(&provider, ProviderFault::KeepsRunning);
+        }
+        let lost = live(&world).await.remove(which);
+        let dseq = dseq_of(&world, &lost).await;
+        world.chain.close_lease(dseq);
+        world
+            .until("the replacement", LONG, async || {
+                world.ready("cache").await && !live(&world).await.contains(&lost)
+            })
+            .await;
+        assert_ne!(world.master("cache").await, lost);
+        let gone = async || !world.stored("cache").await.record.incarnations.contains_key(&lost);
+        world.until("it to be forgotten", LONG, gone).await;
+        let known = world.tailnet.lock().unwrap().devices.len();
+        assert_eq!(known, 3, "its device is still on the mesh");
+        let written = world.written();
+        world
+            .until("writes", Duration::from_mins(1), async || world.written() > written + 20)
+            .await;
+        world.assert_nothing_lost("cache").await;
+        world.assert_one_writer();
+        comes_up_and_goes(&world, "cache").await;
+    }
 }

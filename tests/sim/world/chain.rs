@@ -26,7 +26,7 @@ use akash_redis::model::time::UnixMs;
 use akash_redis::wire::akash::deployment::v1::DeploymentId;
 use akash_redis::wire::akash::deployment::v1beta4 as deployment;
 use akash_redis::wire::akash::market::v1::lease::State as LeaseState;
-use akash_redis::wire::akash::market::v1::{LeaseClosedReason, LeaseFilters};
+use akash_redis::wire::akash::market::v1::{Lease, LeaseClosedReason, LeaseFilters};
 use akash_redis::wire::akash::market::v1beta5 as market;
 use akash_redis::wire::akash::provider::v1beta4::Provider as Registered;
 use async_trait::async_trait;
@@ -231,7 +231,7 @@ impl SimChain {
             let leases = |dseq| {
                 v.leases()
                     .filter(|l| l.id.as_ref().is_some_and(|id| id.dseq == dseq))
-                    .map(akash_redis::wire::akash::market::v1::Lease::state)
+                    .map(Lease::state)
                     .collect()
             };
             v.groups()
@@ -363,6 +363,14 @@ impl SimChain {
         self.see(|v| {
             v.leases()
                 .any(|l| providers::runs(l) && l.id.as_ref().is_some_and(|id| id.dseq == dseq))
+        })
+    }
+
+    /// The provider of a deployment's newest lease.
+    pub fn lessor(&self, dseq: u64) -> Option<String> {
+        self.see(|v| {
+            let of = |l: &&Lease| l.id.as_ref().is_some_and(|id| id.dseq == dseq);
+            v.leases().filter(of).last().and_then(|l| Some(l.id.as_ref()?.provider.clone()))
         })
     }
 
@@ -691,6 +699,12 @@ fn read(v: &View, owner: &str, known: &BTreeSet<u64>) -> ChainView {
 }
 
 impl SimChain {
+    /// Between two looks for a transaction: four in a block, as the client does.
+    fn look_every(&self) -> Duration {
+        let block = self.faults().block.unwrap_or(BLOCK);
+        (block / 4).clamp(Duration::from_millis(50), Duration::from_secs(1))
+    }
+
     async fn look_at(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         tokio::time::sleep(CALL).await;
         self.patiently_away().await?;
@@ -767,7 +781,7 @@ impl Chain for SimChain {
                 Err(_) if began.elapsed() > STANDS_STILL => {
                     return Err(away("the blocks stand still"));
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+                Err(_) => tokio::time::sleep(self.look_every()).await,
             }
         };
         self.fuse.after(&call, &outcome).await;
@@ -789,6 +803,8 @@ impl Chain for SimChain {
             },
             audits: BTreeMap::new(),
         };
-        Ok(state.ledger.view().providers().map(offer).collect())
+        // All accounts are registered; only those of this market are there.
+        let here = |one: &&Registered| state.providers.iter().any(|p| p.address() == one.owner);
+        Ok(state.ledger.view().providers().filter(here).map(offer).collect())
     }
 }

@@ -27,6 +27,11 @@ use super::status_page::Witness;
 /// From a manifest to a node that logs in, in virtual time.
 const START: Duration = Duration::from_secs(2);
 
+/// The client gives up on a silent gateway after this time.
+const CALL_TIME_OUT: Duration = Duration::from_secs(15);
+/// The same while a manifest is sent.
+const PUT_TIME_OUT: Duration = Duration::from_secs(30);
+
 /// With these a provider takes a manifest and starts nothing of it; one that serves another manifest
 /// runs something, but no node of ours.
 const STARTS_NOTHING: [ProviderFault; 3] =
@@ -69,7 +74,7 @@ impl SimGateway {
                 .lock()
                 .unwrap()
                 .iter()
-                .filter(|(dseq, _)| !self.chain.leased(**dseq))
+                .filter(|(dseq, _)| !self.chain.leased(**dseq) && !self.keeps_running(**dseq))
                 .map(|(d, n)| (*d, n.clone()))
                 .collect();
             for (dseq, name) in closed {
@@ -124,6 +129,12 @@ impl SimGateway {
         });
     }
 
+    /// What ran goes on although its lease is over.
+    fn keeps_running(&self, dseq: u64) -> bool {
+        let lessor = self.chain.lessor(dseq);
+        lessor.is_some_and(|provider| self.has(&provider, ProviderFault::KeepsRunning))
+    }
+
     /// Something is wrong with a provider from now on.
     pub fn fault(&self, provider: &str, fault: ProviderFault) {
         self.faults.lock().unwrap().entry(provider.to_owned()).or_default().set(fault);
@@ -131,6 +142,12 @@ impl SimGateway {
 
     fn has(&self, provider: &str, fault: ProviderFault) -> bool {
         self.faults.lock().unwrap().get(provider).is_some_and(|faults| faults.has(fault))
+    }
+
+    /// No answer comes from it, at once or ever.
+    fn is_away(&self, provider: &str) -> bool {
+        self.away.lock().unwrap().contains(provider)
+            || self.has(provider, ProviderFault::GatewaySilent)
     }
 
     /// The HTTP status with which a gateway answers everything.
@@ -183,7 +200,10 @@ impl Gateway for SimGateway {
         let call = format!("manifest for {} to {}", lease.dseq, provider.address);
         self.fuse.before(&call).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let result = if self.away.lock().unwrap().contains(&provider.address) {
+        if self.has(&provider.address, ProviderFault::GatewaySilent) {
+            tokio::time::sleep(PUT_TIME_OUT).await;
+        }
+        let result = if self.is_away(&provider.address) {
             Err(GatewayError::Away {
                 provider: provider.address.clone(),
                 detail: "away".to_owned(),
@@ -249,7 +269,10 @@ impl Gateway for SimGateway {
     }
 
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
-        if self.away.lock().unwrap().contains(&provider.address) {
+        if self.has(&provider.address, ProviderFault::GatewaySilent) {
+            tokio::time::sleep(CALL_TIME_OUT).await;
+        }
+        if self.is_away(&provider.address) {
             return LeaseStatus::Away("away".to_owned());
         }
         if let Some(status) = self.status(&provider.address) {
