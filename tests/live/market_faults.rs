@@ -69,3 +69,34 @@ fn a_cluster_outlives_faults_made_by_command() {
         stage.assert_nothing_left().await;
     });
 }
+
+/// A provider closes the master's lease, its container goes on, and no gateway of those in use
+/// answers: another node is master, a third one is bought, and nobody is left with the data.
+#[test]
+fn a_master_that_outlives_its_lease_is_replaced() {
+    let test = "market_faults::a_master_that_outlives_its_lease_is_replaced";
+    sandboxed(test, LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::start(&sandbox).await;
+        stage.client.apply(&cluster(2)).await.unwrap();
+        let status = stage.until_ready().await;
+        for host in status.nodes.iter().filter_map(|node| node.provider_host.as_deref()) {
+            let provider = host.split('.').next().unwrap();
+            fault(&stage, &["keeps-running", provider]).await;
+            fault(&stage, &["gateway-silent", provider]).await;
+        }
+        let master = stage.master().await;
+        fault(&stage, &["close-lease", &master.dseq.to_string()]).await;
+        let replaced = |c: &akash_redis::api::types::RedisCluster| {
+            let nodes = c.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
+            is_ready(c)
+                && nodes.len() == 2
+                && nodes.iter().all(|n| n.incarnation != master.incarnation)
+        };
+        stage.until("the master to be replaced", replaced).await;
+        until("its device to be gone", async || stage.devices().await == 2).await;
+        fault(&stage, &["clear"]).await;
+        stage.until_ready().await;
+        stage.delete().await;
+        stage.assert_nothing_left().await;
+    });
+}

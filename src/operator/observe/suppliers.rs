@@ -80,10 +80,10 @@ mod tests {
         let readings = SupplierReadings::default();
         let began = UnixMs(1_795_000_000_000);
         assert!(readings.begin(began));
-        assert!(!readings.begin(began + AGAIN - SECOND), "one at a time");
+        assert!(!readings.begin(began + (AGAIN - SECOND)), "one at a time");
         assert!(readings.begin(began + AGAIN), "the last one failed");
         lock(&readings.0).next = began + EVERY;
-        assert!(!readings.begin(began + EVERY - SECOND));
+        assert!(!readings.begin(began + (EVERY - SECOND)));
         assert!(readings.begin(began + EVERY));
     }
 }
