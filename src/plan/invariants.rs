@@ -414,13 +414,11 @@ impl<'a> Check<'a> {
         let budget = &input.cluster.spec.budget;
         let low = budget.runway.unwrap_or(input.limits.runway).low.0;
         let pays = |time| money::cost(input.inventory, incarnation.max_price, time);
+        let known = money::likely(input).is_some();
+        let least_time = if known { low.min(money::SURELY) } else { low };
         let fits = match budget.deposit {
             Some(own) => deposit == own.0.max(least),
-            None => {
-                let known = money::likely(input).is_some();
-                let least_time = if known { low.min(money::SURELY) } else { low };
-                deposit == least || (pays(least_time)..pays(low * 2)).contains(&deposit)
-            }
+            None => deposit == least || (pays(least_time)..pays(low * 2)).contains(&deposit),
         };
         self.expect(fits && deposit >= least, || format!("{name} gets {deposit}"));
     }
