@@ -67,8 +67,8 @@ fn nobody_is_waited_for_once_everybody_has_bid_who_could() {
             "one more has another class of storage",
             &|s| {
                 with_another(s, |one| {
-                    drop(one.view.attributes.remove("capabilities/storage/1/class"))
-                })
+                    drop(one.view.attributes.remove("capabilities/storage/1/class"));
+                });
             },
             true,
         ),
@@ -101,7 +101,7 @@ fn nobody_is_waited_for_once_everybody_has_bid_who_could() {
             "one more is where a node is, which must not be",
             &|s| {
                 with_another(s, |one| {
-                    drop(one.view.attributes.insert("region".into(), "region-0".into()))
+                    drop(one.view.attributes.insert("region".into(), "region-0".into()));
                 });
                 let spread = &mut s.cluster.spec.placement.spread;
                 (spread.by, spread.when) = (SpreadBy::Region, SpreadWhen::Required);

@@ -288,7 +288,7 @@ fn a_deposit_follows_the_prices_of_late() {
 fn a_reserved_node_whose_deposit_was_raised_waits_for_it() {
     let mut scene = Scene::new(THREE);
     scene.record = scene.plan(NOW).record;
-    let created = |scene: &Scene| {
+    let asked = |scene: &Scene| {
         let plan = scene.plan(NOW);
         let creates = plan.steps.iter().filter_map(|s| match &s.effect {
             Effect::CreateDeployment { incarnation, deposit } => {
@@ -301,7 +301,7 @@ fn a_reserved_node_whose_deposit_was_raised_waits_for_it() {
         (creates, plan)
     };
     scene.chain().min_deposit = Uact(20_000_000);
-    let (creates, plan) = created(&scene);
+    let (creates, plan) = asked(&scene);
     assert_eq!(creates, [(0, 20_000_000), (1, 20_000_000)], "50act are there");
     let funded = plan.status.condition(ConditionType::Funded).expect("it is told");
     assert_eq!((funded.status, funded.reason), (ConditionStatus::False, Reason::WalletBalanceLow));
@@ -315,10 +315,10 @@ fn a_reserved_node_whose_deposit_was_raised_waits_for_it() {
     let dseqs: Vec<_> = scene.record.incarnations.values().map(|i| (i.ordinal, i.dseq)).collect();
     let last = dseqs.iter().find(|(ordinal, _)| *ordinal == 2).expect("reserved").1;
     scene.inventory.pending.insert(last);
-    assert_eq!(created(&scene).0, [(0, 20_000_000)]);
+    assert_eq!(asked(&scene).0, [(0, 20_000_000)]);
     scene.inventory.pending.clear();
     scene.chain().balance = Uact(60_000_000);
-    let (creates, plan) = created(&scene);
+    let (creates, plan) = asked(&scene);
     assert_eq!(creates.len(), 3);
     assert_ne!(degraded(&plan).0, Reason::WalletBalanceLow);
 }

@@ -73,17 +73,15 @@ impl SupplierReadings {
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     #[test]
     fn it_is_read_seldom_and_sooner_again_after_a_failure() {
         let readings = SupplierReadings::default();
         let began = UnixMs(1_795_000_000_000);
         assert!(readings.begin(began));
-        assert!(!readings.begin(began + (AGAIN - SECOND)), "one at a time");
+        assert!(!readings.begin(UnixMs((began + AGAIN).0 - 1)), "one at a time");
         assert!(readings.begin(began + AGAIN), "the last one failed");
         lock(&readings.0).next = began + EVERY;
-        assert!(!readings.begin(began + (EVERY - SECOND)));
+        assert!(!readings.begin(UnixMs((began + EVERY).0 - 1)));
         assert!(readings.begin(began + EVERY));
     }
 }
