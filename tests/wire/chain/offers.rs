@@ -45,7 +45,7 @@ fn signed(owner: &str, auditor: &str, attributes: &[(&str, &str)]) -> Vec<u8> {
     [field(1, owner.as_bytes()), field(2, auditor.as_bytes()), attributes].concat()
 }
 
-fn spec(placement: serde_json::Value) -> Spec {
+fn spec(placement: &serde_json::Value) -> Spec {
     serde_json::from_value(serde_json::json!({ "nodes": 3, "placement": placement }))
         .expect("a spec")
 }
@@ -114,7 +114,7 @@ async fn a_provider_is_signed_by_whom_the_chain_says_and_for_what() {
             vec![one, three],
         ),
     ] {
-        assert_eq!(who_matches(&spec(placement.clone()), &offers), wanted, "{placement}");
+        assert_eq!(who_matches(&spec(&placement), &offers), wanted, "{placement}");
     }
 }
 
