@@ -16,13 +16,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::local::{Local, LocalError};
+use super::local::{Local, LocalError, LocalOptions};
 use super::show;
 use crate::api::conditions::{ConditionType, Phase};
 use crate::api::status::NodeStatus;
 use crate::api::types::{PasswordFrom, RedisCluster, User};
 use crate::api::validate;
 use crate::api_client::{Client, ClientError};
+use crate::devnet::distance::Distance;
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
 use crate::devnet::tailnet::{self, TailnetError};
 use crate::server::messages::Migrate;
@@ -46,6 +47,9 @@ pub struct Demo {
     /// ends it.
     #[arg(long)]
     pub keep: bool,
+    /// How far apart nodes are.
+    #[command(flatten)]
+    pub distance: Option<Distance>,
 }
 
 /// Why the demo failed.
@@ -134,7 +138,8 @@ async fn play(args: &Demo, dir: &Path, stop: &CancellationToken) -> Result<(), D
         begin,
         "starting a local market (a chain, four providers) and a tailnet of real tailscaled",
     );
-    let mut local = Local::start(&program, dir, stop).await?;
+    let options = LocalOptions { distance: args.distance, ..LocalOptions::default() };
+    let mut local = Local::start_with(&program, dir, stop, &options).await?;
     local.start_operator().await?;
     let scenario =
         Scenario { begin, printed: Mutex::default(), client: local.client()?, local, program };

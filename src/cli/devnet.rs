@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::fault::{self, FaultArgs, FaultCommandError};
-use super::local::{Local, LocalError};
+use super::local::{Local, LocalError, LocalOptions};
 use super::providers::{self, Providers, ProvidersError};
+use crate::devnet::distance::Distance;
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
 use crate::devnet::tailnet;
 
@@ -29,7 +30,7 @@ pub struct Devnet {
 #[derive(Debug, clap::Subcommand)]
 pub enum DevnetCommand {
     /// Start a chain, four providers and a tailnet; they end with Ctrl-C.
-    Up(DevnetDir),
+    Up(Up),
     /// Start providers and a tailnet for a chain that runs elsewhere; they end with Ctrl-C.
     Providers(Providers),
     /// Run a command inside the running market's network, e.g. an operator or a proxy.
@@ -44,6 +45,17 @@ pub struct DevnetDir {
     /// Directory for settings, sockets, logs and data; it has to have a short path.
     #[arg(long, global = true, env = DIR_VARIABLE, default_value_os_t = default_dir(), value_name = "DIR")]
     pub dir: PathBuf,
+}
+
+/// Flags of `devnet up`.
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// Where.
+    #[command(flatten)]
+    pub location: DevnetDir,
+    /// How far apart nodes are.
+    #[command(flatten)]
+    pub distance: Option<Distance>,
 }
 
 /// Flags of `devnet exec`.
@@ -114,14 +126,14 @@ fn default_dir() -> PathBuf {
 /// Runs `devnet`.
 pub async fn run(args: Devnet) -> Result<ExitCode, DevnetError> {
     match args.command {
-        DevnetCommand::Up(location) => up(&location.dir).await,
+        DevnetCommand::Up(args) => up(&args.location.dir, args.distance).await,
         DevnetCommand::Providers(args) => providers::run(args).await,
         DevnetCommand::Exec(args) => exec(&args),
         DevnetCommand::Fault(args) => Ok(fault::run(args).await?),
     }
 }
 
-async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
+async fn up(dir: &Path, distance: Option<Distance>) -> Result<ExitCode, DevnetError> {
     let failed =
         |what: &str, source| DevnetError::Io { what: format!("{what} {}", dir.display()), source };
     if !sandbox::inside() {
@@ -130,12 +142,14 @@ async fn up(dir: &Path) -> Result<ExitCode, DevnetError> {
             return Err(DevnetError::Up { dir: dir.to_owned() });
         }
         prepare(dir)?;
-        let arguments = [OsString::from("devnet"), "up".into(), "--dir".into(), dir.into()];
+        let mut arguments = vec![OsString::from("devnet"), "up".into(), "--dir".into(), dir.into()];
+        arguments.extend(distance.iter().flat_map(Distance::flags).map(OsString::from));
         return Ok(sandbox::enter(&arguments).await?);
     }
     let sandbox = Sandbox::set_up().await?;
     let program = std::env::current_exe().map_err(|e| failed("finding this program for", e))?;
-    let local = Local::start(&program, dir, &sandbox.stop).await?;
+    let options = LocalOptions { distance, ..LocalOptions::default() };
+    let local = Local::start_with(&program, dir, &sandbox.stop, &options).await?;
     greet(&local, dir, &program);
     sandbox.stop.cancelled().await;
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api_client::{Client, ClientError};
 use crate::devnet::control;
+use crate::devnet::distance::Distance;
 use crate::devnet::faults::MarketFaults;
 use crate::devnet::market::{Market, MarketError, MarketSettings};
 use crate::devnet::provider::container::ImageRoot;
@@ -73,6 +74,8 @@ pub struct LocalOptions {
     pub node_env: Vec<(String, String)>,
     /// Nodes run this unpacked image instead of this machine's programs.
     pub root: Option<ImageRoot>,
+    /// How far apart nodes are; without it they are on one bridge.
+    pub distance: Option<Distance>,
 }
 
 /// Everything, running.
@@ -250,6 +253,7 @@ pub(super) fn market_settings(
         path: with_peers(tailnet, &std::env::var_os("PATH").unwrap_or_default()),
         node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
         block_every,
+        distance: options.distance,
     })
 }
 

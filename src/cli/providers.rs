@@ -10,10 +10,11 @@ use super::devnet::{DevnetDir, DevnetError, first_process};
 use super::local::{self, OperatorChain};
 use crate::api::quantity::Span;
 use crate::devnet::account::{Account, AccountError};
+use crate::devnet::distance::Distance;
 use crate::devnet::faults::MarketFaults;
 use crate::devnet::foreign::{Foreign, ForeignError};
 use crate::devnet::market;
-use crate::devnet::net::{Net, NetError};
+use crate::devnet::net::NetError;
 use crate::devnet::relay::{self, Peer, RelayError};
 use crate::devnet::sandbox::{self, Sandbox};
 use crate::devnet::tailnet::{self, Tailnet};
@@ -43,6 +44,9 @@ pub struct Providers {
     /// when it is not given.
     #[arg(long, value_name = "TIME")]
     pub block_time: Option<Span>,
+    /// How far apart nodes are.
+    #[command(flatten)]
+    pub distance: Option<Distance>,
 }
 
 /// Why there are no providers.
@@ -183,6 +187,7 @@ pub async fn run(args: Providers) -> Result<ExitCode, DevnetError> {
     if let Some(time) = &args.block_time {
         arguments.extend([OsString::from("--block-time"), time.to_string().into()]);
     }
+    arguments.extend(args.distance.iter().flat_map(Distance::flags).map(OsString::from));
     tokio::select! {
         ended = sandbox::enter(&arguments) => Ok(ended?),
         Err(error) = relay::outside(peer, dir.join(SOCKET)) => Err(ProvidersError::from(error).into()),
@@ -212,7 +217,7 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
     let sandbox = Sandbox::set_up().await?;
     let program = std::env::current_exe()
         .map_err(|e| DevnetError::Io { what: "finding this program".to_owned(), source: e })?;
-    let net = Net::set_up("/etc/hosts".into()).await.map_err(ProvidersError::from)?;
+    let net = market::set_up_net(args.distance).await.map_err(ProvidersError::from)?;
     relay::inside(peer, &net, &dir.join(SOCKET)).await.map_err(ProvidersError::from)?;
     let foreign = Foreign::new(&args.grpc).map_err(ProvidersError::from)?;
     let block_every = match args.block_time {
@@ -233,7 +238,8 @@ async fn run_inside(args: &Providers, keys: Keys, peer: &Peer) -> Result<ExitCod
             .await;
     let providers = providers.map_err(ProvidersError::from)?;
     let controls = providers.iter().map(market::LocalProvider::control).collect();
-    let faults = MarketFaults { chain: None, providers: controls, usual_deposit: 0 };
+    let faults =
+        MarketFaults { chain: None, providers: controls, usual_deposit: 0, net: Some(net.clone()) };
     local::serve_faults(faults, dir, &sandbox.stop)?;
     let chain = OperatorChain {
         chain_id: &args.chain_id,

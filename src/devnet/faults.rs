@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use super::chain::ChainControl;
+use super::distance::Distance;
+use super::net::{Net, NetError};
 use super::provider::certificate::ProviderCertificate;
 use super::provider::client::ClientError;
 use super::provider::faults::ProviderFault;
@@ -38,6 +40,12 @@ impl FromStr for Time {
             Some(ms) if ms > 0 => Ok(Self(Duration::from_millis(ms))),
             _ => Err("a time is written like 500ms, 6s, 2m or 1h".to_owned()),
         }
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}ms", self.0.as_millis())
     }
 }
 
@@ -207,6 +215,15 @@ pub enum Fault {
         /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
         dseq: u64,
     },
+    /// Path: nothing passes to or from a node for so long.
+    Stall {
+        /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
+        dseq: u64,
+        /// E.g. 3s.
+        time: Time,
+    },
+    /// Path: nodes are so far apart from now on; the market was started with --latency.
+    Distance(Distance),
 }
 
 impl Fault {
@@ -241,6 +258,15 @@ pub enum FaultError {
     /// No container of it runs.
     #[error("no container of deployment {0} runs here that could be switched off")]
     NoNode(u64),
+    /// No node of it is on the network.
+    #[error("no node of deployment {0} runs here whose network could be changed")]
+    NoPath(u64),
+    /// Nodes are on one bridge.
+    #[error("the nodes of this market are on one bridge; start it with --latency to move them")]
+    NotApart,
+    /// The sandbox's network.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Not part of this market.
     #[error("{0} has no gateway here")]
     NoGateway(String),
@@ -288,6 +314,8 @@ pub struct MarketFaults {
     pub providers: Vec<ProviderControl>,
     /// Least deposit without a fault, in uact.
     pub usual_deposit: u128,
+    /// The nodes' network, where there is one.
+    pub net: Option<Arc<Net>>,
 }
 
 impl MarketFaults {
@@ -327,8 +355,33 @@ impl MarketFaults {
                     Err(FaultError::NoNode(*dseq))
                 }
             }
+            F::Stall { dseq, time } => self.stall(*dseq, time.0).await,
+            F::Distance(distance) => {
+                let switch = self.net.as_ref().and_then(|net| net.switch());
+                switch.ok_or(FaultError::NotApart)?.set_distance(*distance);
+                Ok(format!("nodes are {distance} apart"))
+            }
             _ => self.of_chain(fault),
         }
+    }
+
+    /// The path is back by itself.
+    async fn stall(&self, dseq: u64, time: Duration) -> Result<String, FaultError> {
+        let node = self.nodes(dseq).find_map(|(runner, lease)| runner.address(&lease));
+        let (Some(net), Some(node)) = (self.net.clone(), node) else {
+            return Err(FaultError::NoPath(dseq));
+        };
+        net.set_link(node, false).await?;
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Err(error) = net.set_link(node, true).await {
+                tracing::warn!(%error, dseq, "a path that stalled does not come back");
+            }
+        });
+        Ok(format!(
+            "nothing passes to or from the node of deployment {dseq} for {} ms",
+            time.as_millis()
+        ))
     }
 
     /// Faults of the chain.

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::account::{Account, AccountError};
 use super::chain::{self, ChainConfig, ChainHandle};
+use super::distance::Distance;
 use super::faults::{GatewayControl, MarketFaults, ProviderControl};
 use super::ledger::Genesis;
 use super::net::{Net, NetError};
@@ -28,6 +29,7 @@ use super::provider::host::{LeaseKey, ProviderHost, ProviderName};
 use super::provider::ingress::Ingress;
 use super::provider::market::{self, ProviderConfig, ProviderHandle};
 use super::provider::runner::{Runner, RunnerSettings};
+use super::switch::Switch;
 
 /// Port of the chain's gRPC.
 const CHAIN_PORT: u16 = 9090;
@@ -101,6 +103,8 @@ pub struct MarketSettings {
     pub node_env: Vec<(String, String)>,
     /// Time between blocks.
     pub block_every: Duration,
+    /// How far apart nodes are; without it they are on one bridge.
+    pub distance: Option<Distance>,
 }
 
 /// A provider that runs.
@@ -160,7 +164,7 @@ impl Market {
         settings: &MarketSettings,
         shutdown: &CancellationToken,
     ) -> Result<Self, MarketError> {
-        let net = Net::set_up("/etc/hosts".into()).await?;
+        let net = set_up_net(settings.distance).await?;
         let mnemonic = random_mnemonic();
         let tenant = Account::from_mnemonic(&mnemonic, 0)?;
         let accounts: Vec<Account> =
@@ -195,7 +199,7 @@ impl Market {
         let chain = self.chain.control();
         let usual_deposit = chain.params().min_deposit;
         let providers = self.providers.iter().map(LocalProvider::control).collect();
-        MarketFaults { chain: Some(chain), providers, usual_deposit }
+        MarketFaults { chain: Some(chain), providers, usual_deposit, net: Some(self.net.clone()) }
     }
 
     /// Where the chain answers.
@@ -245,6 +249,18 @@ impl Market {
             .count();
         (view.balance(&self.tenant, "uact"), view.held_in_escrow("uact"), active)
     }
+}
+
+/// The network of nodes that are so far apart.
+///
+/// # Errors
+/// The sandbox's network cannot be changed, or has no TAP devices.
+pub async fn set_up_net(distance: Option<Distance>) -> Result<Arc<Net>, NetError> {
+    let seed = rand::thread_rng().next_u64();
+    if let Some(distance) = distance {
+        tracing::info!(%distance, seed, "nodes are apart");
+    }
+    Net::set_up_apart("/etc/hosts".into(), distance.map(|d| Switch::new(d, seed))).await
 }
 
 /// Starts a provider for each account, clients of the chain behind `channel`; they end with

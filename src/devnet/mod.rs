@@ -4,6 +4,7 @@
 pub mod account;
 pub mod chain;
 pub mod control;
+pub mod distance;
 pub mod faults;
 pub mod foreign;
 mod http;
@@ -13,5 +14,6 @@ pub mod net;
 pub mod provider;
 pub mod relay;
 pub mod sandbox;
+pub mod switch;
 pub mod tailnet;
 pub mod tool;

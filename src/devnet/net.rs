@@ -9,12 +9,15 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::switch::Switch;
 use super::tool::{self, ToolError};
 
 const BRIDGE: &str = "br0";
 /// Left to itself a bridge takes the lowest address of its ports, and another one when a node comes
 /// or goes: for five seconds all nodes then send to one that nobody has.
 const BRIDGE_HARDWARE: &str = "02:00:0a:61:00:01";
+/// The bridge's way to nodes that are far apart.
+const HUB: &str = "hub0";
 const FIRST_NODE: u8 = 100;
 const LAST_NODE: u8 = 250;
 
@@ -37,6 +40,11 @@ pub enum NetError {
         /// Why.
         source: std::io::Error,
     },
+    /// No TAP device can be made.
+    #[error(
+        "/dev/net/tun cannot be used, so nodes cannot be apart; load the kernel module `tun` and let this user write to that file, or leave out --latency"
+    )]
+    Tap(#[source] std::io::Error),
 }
 
 /// The bridge and who is on it.
@@ -45,6 +53,8 @@ pub struct Net {
     hosts_file: PathBuf,
     taken: Mutex<BTreeSet<u8>>,
     hosts: Mutex<()>,
+    /// Between nodes that are far apart.
+    switch: Option<Arc<Switch>>,
 }
 
 impl Net {
@@ -63,8 +73,26 @@ impl Net {
 
     /// The network with its bridge. `hosts_file` is what this sandbox resolves names by.
     pub async fn set_up(hosts_file: PathBuf) -> Result<Arc<Self>, NetError> {
+        Self::set_up_apart(hosts_file, None).await
+    }
+
+    /// The same, with its nodes at the switch and not at the bridge.
+    pub async fn set_up_apart(
+        hosts_file: PathBuf,
+        switch: Option<Arc<Switch>>,
+    ) -> Result<Arc<Self>, NetError> {
         Self::set_up_bridge().await?;
-        Ok(Arc::new(Self { hosts_file, taken: Mutex::default(), hosts: Mutex::default() }))
+        if let Some(switch) = &switch {
+            switch.plug_hub(HUB).map_err(NetError::Tap)?;
+            ip(&["link", "set", HUB, "master", BRIDGE, "up"]).await?;
+        }
+        Ok(Arc::new(Self { hosts_file, taken: Mutex::default(), hosts: Mutex::default(), switch }))
+    }
+
+    /// The switch between nodes that are far apart.
+    #[must_use]
+    pub fn switch(&self) -> Option<&Arc<Switch>> {
+        self.switch.as_ref()
     }
 
     /// Gives the sandbox one more address, `10.97.0.<last>`, for a provider's listeners. `last` is
@@ -102,6 +130,11 @@ impl Net {
         // are right.
         let hardware = format!("02:00:0a:61:00:{last:02x}");
         let pid = pid.to_string();
+        if let Some(switch) = &self.switch {
+            switch.plug(last, &port).map_err(NetError::Tap)?;
+            ip(&["link", "set", &port, "address", &hardware]).await?;
+            return ip(&["link", "set", &port, "netns", &pid, "name", "eth0"]).await;
+        }
         ip(&[
             "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &hardware,
             "netns", &pid,
@@ -112,11 +145,18 @@ impl Net {
 
     /// Takes a node's veth away; it may be gone already.
     pub async fn unplug(&self, node: Ipv4Addr) {
-        let _ = ip(&["link", "del", &port(node)]).await;
+        match &self.switch {
+            Some(switch) => switch.unplug(node.octets()[3]),
+            None => drop(ip(&["link", "del", &port(node)]).await),
+        }
     }
 
     /// Cuts a node off the network, or joins it again; its processes go on.
     pub async fn set_link(&self, node: Ipv4Addr, up: bool) -> Result<(), NetError> {
+        if let Some(switch) = &self.switch {
+            switch.set_link(node.octets()[3], up);
+            return Ok(());
+        }
         ip(&["link", "set", &port(node), if up { "up" } else { "down" }]).await
     }
 

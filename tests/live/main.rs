@@ -3,6 +3,7 @@
 mod article;
 mod control_faults;
 mod demo;
+mod distance;
 mod ends;
 mod family;
 mod front;

@@ -101,7 +101,7 @@ impl Market {
         let client = Arc::new(ChainClient::connect(settings, wallet).unwrap());
         let control = chain.control();
         let usual_deposit = control.params().min_deposit;
-        let faults = MarketFaults { chain: Some(control), providers, usual_deposit };
+        let faults = MarketFaults { chain: Some(control), providers, usual_deposit, net: None };
         Self { chain, client, faults, shutdown: shutdown.clone(), _guard: shutdown.drop_guard() }
     }
 
