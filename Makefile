@@ -65,13 +65,18 @@ test-crashes: ## Every crash point of the simulations, and 200 random walks; tak
 soak-market: ## Twenty markets for a year each, with random faults: the books close to the last unit. Takes about an hour
 	SOAK_DAYS=365 SOAK_SEEDS=20 $(CARGO) test --test sim soak:: -- --nocapture
 
+.PHONY: soak-stalls
+soak-stalls: ## A simulated month of stalled paths, starved nodes and outages that pass: no master moves
+	STALL_MINUTES=43200 $(CARGO) test --release --test sim stalls:: -- --nocapture
+
 .PHONY: mutants
 mutants: ## Breaks planner, model, store and what agents obey, one place at a time; names what no test sees. Takes hours
 	tests/mutants/run.sh
 
 .PHONY: bench
-bench: deps peers ## What the mesh costs, what the market costs in time, and what a thousand clusters do; figures in target/bench/*.json
+bench: deps peers ## What the mesh costs, what a change of master costs beside Sentinel, what the market costs in time, and what a thousand clusters do; figures in target/bench/*.json
 	$(CARGO) bench --bench mesh
+	$(CARGO) bench --bench ha
 	$(CARGO) bench --bench scale
 	$(CARGO) bench --bench market
 

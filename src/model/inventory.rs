@@ -79,6 +79,8 @@ pub struct Inventory {
     pub own_mesh: OwnMesh,
     /// Lease status by the provider's word; a lease that was not asked about is absent.
     pub leases: BTreeMap<LeaseId, LeaseStatus>,
+    /// When each of these was asked about last.
+    pub leases_asked: BTreeMap<LeaseId, UnixMs>,
     /// Public pages of nodes that did not speak for themselves, as last asked for.
     pub pages: BTreeMap<IncarnationName, PageView>,
     /// Nodes that reported at least once since the operator started.

@@ -28,6 +28,7 @@ mod start;
 mod transactions;
 mod wake;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chain::mint::Mints;
+use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
 use crate::notify::Targets;
 use crate::server::wallet::Minter;
@@ -83,6 +85,8 @@ struct Pipeline {
     running: Mutex<Running>,
     /// Shared readings under way.
     reading: wake::Reading,
+    /// Nodes that stopped speaking and are asked about.
+    asking: Mutex<BTreeSet<IncarnationName>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// A recovery is looked at.
@@ -144,6 +148,7 @@ impl Controller {
             queue: WorkQueue::new(),
             running: Mutex::default(),
             reading: wake::Reading::default(),
+            asking: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             recovering: tokio::sync::Mutex::default(),

@@ -25,6 +25,9 @@ use crate::store::{StoreError, Stored};
 
 /// A cluster whose object changed while it was planned is planned again after this time.
 const AFTER_CONFLICT: Duration = Duration::from_millis(50);
+/// Between two questions about a node that stopped speaking, and for how long they are asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASKED_FOR: Duration = Duration::from_secs(15);
 
 impl Pipeline {
     /// Plans clusters as they are woken, until `shutdown`.
@@ -52,7 +55,10 @@ impl Pipeline {
                     None => break,
                 },
                 change = agents.next() => match change {
-                    Some(Change::Key(node)) => self.wake_one(node.cluster()),
+                    Some(Change::Key(node)) => {
+                        self.wake_one(node.cluster());
+                        self.ask_about(node);
+                    }
                     Some(Change::Any) => self.wake(News::OfAll),
                     None => break,
                 },
@@ -198,6 +204,23 @@ impl Pipeline {
             clusters.extend(recorded.map(str::to_owned));
         }
         self.wake(News::Of(clusters));
+    }
+
+    /// A node that stopped speaking is asked about at once and each second, until it speaks or the
+    /// ticks see to it: who else knows of it decides how long a master is waited for.
+    fn ask_about(self: &Arc<Self>, node: IncarnationName) {
+        if !self.observer.is_silent(&node) || !lock(&self.asking).insert(node.clone()) {
+            return;
+        }
+        let this = self.clone();
+        self.task(async move {
+            let began = Instant::now();
+            while began.elapsed() < ASKED_FOR && this.observer.read_silent(&node).await {
+                this.wake_one(node.cluster());
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            lock(&this.asking).remove(&node);
+        });
     }
 
     /// A task that ends with the controller.

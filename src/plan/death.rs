@@ -29,6 +29,10 @@ pub struct Death {
 const PAUSES: Backoff = Backoff { first: Duration::from_mins(3), longest: Duration::from_mins(30) };
 /// After so long without another one they count from the beginning.
 const FORGOTTEN: Duration = Duration::from_hours(1);
+/// Who is silent for so long by everybody's word is not waited for until downAfter.
+const AGREED: Duration = Duration::from_millis(2500);
+/// A replica hears its master each second, so that it has lost it by then.
+const LINK_LOST: Duration = Duration::from_secs(2);
 /// An agent says that its redis does not answer when it has not for so long.
 const NOTICED: Duration = Duration::from_secs(2);
 
@@ -145,16 +149,33 @@ fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     if let Some(dead) = page.and_then(|page| by_page(name, page, promotion)) {
         return dead;
     }
-    if !builder.now().passed(heard, down_after) {
+    let gone = evidence::container_gone(builder, name);
+    let limit = if gone { down_after.min(AGREED) } else { down_after };
+    if !builder.now().passed(heard, limit) {
         builder.wait(
             format!("the master {name} to be heard again"),
             heard,
-            Some(down_after),
+            Some(limit),
             "its replicas are asked whether they hear it",
         );
         return Verdict::Suspect;
     }
-    by_silence(builder, promotion, heard, down_after)
+    let seen = gone.then(|| by_all(builder, promotion, heard)).flatten();
+    match seen {
+        Some(dead) => dead,
+        None if builder.now().passed(heard, down_after) => {
+            by_silence(builder, promotion, heard, down_after)
+        }
+        None => {
+            builder.wait(
+                format!("the replicas of {name} to lose it, as its provider has"),
+                heard,
+                Some(down_after),
+                "a majority of them is enough",
+            );
+            Verdict::Suspect
+        }
+    }
 }
 
 /// The agent's word is final: it watches its own redis. The word of another start of it is none
@@ -234,6 +255,31 @@ fn by_page(name: &IncarnationName, page: &PageView, promotion: &Promotion) -> Op
         fenced,
         alive: false,
     }))
+}
+
+/// Everybody who can tell says at once that the node is gone: its provider, that no container of it
+/// runs; every replica that is on record, that it does not hear it. A path that stalls, a process
+/// that is starved and a control server that is away give no such picture: a provider counts
+/// containers beside them (docs/decisions/0048-agreed-death.md).
+fn by_all(builder: &PlanBuilder<'_>, promotion: &Promotion, heard: UnixMs) -> Option<Verdict> {
+    let name = &promotion.incarnation;
+    let mut witnesses = vec![format!("operator (silent since {heard})")];
+    for (replica, _) in builder.live().iter().filter(|(n, i)| n != name && i.is_member()) {
+        let redis = &builder.connected(replica)?.redis;
+        let lost =
+            redis.master_host.is_empty() || u128::from(redis.silent_ms) >= LINK_LOST.as_millis();
+        if !lost {
+            return None;
+        }
+        witnesses.push(format!("{replica} (silent for {} ms)", redis.silent_ms));
+    }
+    if witnesses.len() == 1 {
+        return None;
+    }
+    let (known_by, said) = evidence::known(builder, name);
+    witnesses.push(format!("{known_by} of {name} ({})", said.unwrap_or_default()));
+    let reason = "its container is gone by its provider's word, and nobody hears it".to_owned();
+    Some(Verdict::Dead(Death { reason, witnesses, fenced: None, alive: false }))
 }
 
 /// Silence towards the operator counts only with a majority of the recorded replicas; one that

@@ -55,6 +55,21 @@ pub fn known(builder: &PlanBuilder<'_>, name: &IncarnationName) -> (KnownBy, Opt
     }
 }
 
+/// Its provider was asked since the node was last heard, and says that no container of it runs;
+/// nobody's page says otherwise.
+pub fn container_gone(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let asked = builder
+        .incarnation(name)
+        .and_then(|i| builder.input.inventory.leases_asked.get(&i.lease.as_ref()?.id));
+    let since = builder.view(name).is_some_and(|view| {
+        !view.connected
+            && asked.is_some_and(|at| *at > view.heard && !builder.now().passed(*at, FRESH))
+    });
+    since
+        && page(builder, name).is_none()
+        && matches!(lease(builder, name), Some(LeaseStatus::Deployed { ready: 0, .. }))
+}
+
 fn lease<'a>(builder: &PlanBuilder<'a>, name: &IncarnationName) -> Option<&'a LeaseStatus> {
     let choice = builder.incarnation(name)?.lease.as_ref()?;
     builder.input.inventory.leases.get(&choice.id)

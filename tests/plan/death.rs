@@ -475,3 +475,58 @@ fn a_providers_word_is_named_among_the_witnesses() {
     let (_, witnesses, _) = death(&scene).expect("it is dead");
     assert!(witnesses[3].starts_with("status page of cache-0-aaaa (its status page says"));
 }
+
+/// The master is silent for three seconds, and everybody who can tell says that it is gone.
+fn agreed() -> Scene {
+    let mut scene = Scene::whole();
+    scene.silent(0, 3);
+    for n in 1..3 {
+        scene.node(n, |v| v.state.redis.silent_ms = 2_500);
+    }
+    let gone = LeaseStatus::Deployed { ready: 0, uris: vec![] };
+    scene.inventory.leases.insert(lease_id(100, 0), gone);
+    scene.inventory.leases_asked.insert(lease_id(100, 0), ago(1));
+    scene
+}
+
+#[test]
+fn a_master_that_everybody_has_lost_is_not_waited_for() {
+    let (reason, witnesses, fenced) = death(&agreed()).expect("it is dead");
+    assert_eq!(reason, "its container is gone by its provider's word, and nobody hears it");
+    assert!(witnesses[0].starts_with("operator (silent since"), "{witnesses:?}");
+    assert_eq!(witnesses[1], "cache-1-aaaa (silent for 2500 ms)");
+    assert!(witnesses[3].starts_with("lease status of cache-0-aaaa"), "{witnesses:?}");
+    assert!(!fenced, "a provider's word is no fence");
+}
+
+#[test]
+fn whoever_disagrees_is_believed_until_down_after() {
+    let status = |s: &mut Scene, status| drop(s.inventory.leases.insert(lease_id(100, 0), status));
+    let rows: [(&str, &dyn Fn(&mut Scene)); 9] = [
+        ("its provider counts its container", &|s| {
+            status(s, LeaseStatus::Deployed { ready: 1, uris: vec![] });
+        }),
+        ("its provider does not answer", &|s| status(s, LeaseStatus::Away("time-out".into()))),
+        ("its provider has forgotten it", &|s| status(s, LeaseStatus::NoManifest)),
+        ("its provider was asked before it fell silent", &|s| {
+            s.inventory.leases_asked.insert(lease_id(100, 0), ago(4));
+        }),
+        ("nobody asked its provider", &|s| s.inventory.leases_asked.clear()),
+        ("its page answers", &|s| {
+            let well = page(0, |p| (p.role, p.fenced, p.at) = (Role::Master, false, ago(1)));
+            s.inventory.pages.insert(name(0), well);
+        }),
+        ("one replica hears it", &|s| s.node(2, |v| v.state.redis.silent_ms = 1_000)),
+        ("one replica does not answer", &|s| s.silent(2, 3)),
+        ("it is silent for a moment only", &|s| s.silent(0, 2)),
+    ];
+    for (what, edit) in rows {
+        let mut scene = agreed();
+        edit(&mut scene);
+        assert_eq!(death(&scene), None, "{what}");
+        assert!(scene.plan(NOW).waits.iter().any(|w| w.deadline.is_some()), "{what}");
+    }
+    let mut restarted = agreed();
+    restarted.node(2, |v| v.state.redis.master_host.clear());
+    assert!(death(&restarted).is_some(), "a replica that is attached to nobody does not hear it");
+}

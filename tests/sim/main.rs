@@ -16,6 +16,7 @@ mod previews;
 mod recover;
 mod replay;
 mod soak;
+mod stalls;
 mod store_contract;
 mod two_masters;
 mod world;

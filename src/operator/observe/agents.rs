@@ -30,8 +30,8 @@ use crate::wire::akash_redis::agent::v1::{
 };
 
 /// An agent pushes at least once a second; a stream that is silent for longer than this is taken
-/// for dead.
-const SILENCE: Duration = Duration::from_millis(3500);
+/// for dead, and others are asked about the node.
+const SILENCE: Duration = Duration::from_millis(2500);
 /// A command that is not answered in this time may or may not have been carried out. Promotion
 /// waits for ROLE, saving for a snapshot.
 const COMMAND_LIMIT: Duration = Duration::from_secs(8);

@@ -11,6 +11,7 @@ use crate::model::chain::{ChainView, LeaseState};
 use crate::model::ids::{IncarnationName, InstallationId, LeaseId};
 use crate::model::inventory::LeaseStatus;
 use crate::model::status_page::PageView;
+use crate::model::time::UnixMs;
 use crate::operator::index::ClusterIndex;
 use crate::operator::lock;
 use crate::operator::ports::Ports;
@@ -21,8 +22,15 @@ pub struct LeaseReadings {
     root: RootSecret,
     installation: InstallationId,
     /// By deployment.
-    statuses: Mutex<BTreeMap<u64, BTreeMap<LeaseId, LeaseStatus>>>,
+    statuses: Mutex<BTreeMap<u64, BTreeMap<LeaseId, Answer>>>,
     pages: Mutex<BTreeMap<IncarnationName, PageView>>,
+}
+
+/// A provider's word.
+struct Answer {
+    status: LeaseStatus,
+    /// When it was asked for.
+    asked: UnixMs,
 }
 
 impl LeaseReadings {
@@ -66,8 +74,15 @@ impl LeaseReadings {
             .iter()
             .filter_map(|dseq| statuses.get(dseq))
             .flatten()
-            .map(|(id, s)| (id.clone(), s.clone()))
+            .map(|(id, answer)| (id.clone(), answer.status.clone()))
             .collect()
+    }
+
+    /// When these deployments' leases were asked about last.
+    pub fn asked(&self, dseqs: &BTreeSet<u64>) -> BTreeMap<LeaseId, UnixMs> {
+        let statuses = lock(&self.statuses);
+        let of = dseqs.iter().filter_map(|dseq| statuses.get(dseq)).flatten();
+        of.map(|(id, answer)| (id.clone(), answer.asked)).collect()
     }
 
     /// The pages of these nodes.
@@ -92,16 +107,19 @@ impl LeaseReadings {
             .filter(|l| matches!(l.state, LeaseState::Active | LeaseState::Reclaiming))
             .filter_map(|l| chain.providers.get(&l.id.provider).map(|p| (l.id.clone(), p.clone())));
         let answers = join_all(asked.map(|(lease, provider)| async move {
+            let asked = (ports.now)();
             let status = ports.gateway.lease_status(&provider, &lease).await;
-            (lease, status)
+            (lease, Answer { status, asked })
         }))
         .await;
         let mut statuses = lock(&self.statuses);
         let mut news = BTreeSet::new();
-        for (lease, status) in answers {
+        for (lease, answer) in answers {
             let dseq = lease.dseq;
-            let old = statuses.entry(dseq).or_default().insert(lease, status.clone());
-            if old.as_ref() != Some(&status) {
+            let of = statuses.entry(dseq).or_default();
+            let known = of.get(&lease).is_some_and(|old| old.status == answer.status);
+            of.insert(lease, answer);
+            if !known {
                 news.insert(dseq);
             }
         }
@@ -120,10 +138,11 @@ impl LeaseReadings {
             let of = |dseq: &u64| {
                 let group = &chain.deployments.get(dseq)?.group_name;
                 let name = IncarnationName::from_group_name(group, &self.installation)?;
-                let host = statuses.get(dseq)?.values().find_map(|status| match status {
-                    LeaseStatus::Deployed { uris, .. } => uris.first().cloned(),
-                    LeaseStatus::NoManifest | LeaseStatus::Away(_) => None,
-                })?;
+                let host =
+                    statuses.get(dseq)?.values().find_map(|answer| match &answer.status {
+                        LeaseStatus::Deployed { uris, .. } => uris.first().cloned(),
+                        LeaseStatus::NoManifest | LeaseStatus::Away(_) => None,
+                    })?;
                 Some((*dseq, name, host))
             };
             dseqs.iter().filter_map(of).collect()

@@ -134,6 +134,20 @@ impl Observer {
         lock(&self.chain).take_cluster(cluster, result, [began, self.now()]);
     }
 
+    /// Asks the provider of a node that stopped speaking, and the node's page; false once there is
+    /// nothing to ask about: it speaks again, or is in no record.
+    pub async fn read_silent(&self, name: &IncarnationName) -> bool {
+        let dseq = name.dseq(&self.settings.constants.installation);
+        if !self.is_silent(name) || lock(&self.index).cluster_of(dseq).is_none() {
+            return false;
+        }
+        let chain = lock(&self.chain).whole().cloned();
+        if let Some(chain) = chain {
+            self.leases.read(&self.ports, &chain, &BTreeSet::from([dseq])).await;
+        }
+        true
+    }
+
     /// What a whole reading says of money. The store that cannot be written now is written with the
     /// next one.
     async fn book(&self, read: &Result<ChainView, ChainError>) {
@@ -237,6 +251,7 @@ impl Observer {
                 ..OwnMesh::default()
             },
             leases: self.leases.statuses(&dseqs),
+            leases_asked: self.leases.asked(&dseqs),
             pages: self.leases.pages(names()),
             nodes: names().filter_map(|n| Some((n.clone(), self.ports.agents.view(n)?))).collect(),
             unrecorded,
@@ -301,7 +316,8 @@ impl Observer {
         Ok((deployment.hash.clone(), provider.clone()))
     }
 
-    fn is_silent(&self, name: &IncarnationName) -> bool {
+    /// Its agent does not speak now.
+    pub fn is_silent(&self, name: &IncarnationName) -> bool {
         !self.ports.agents.view(name).is_some_and(|view| view.connected)
     }
 

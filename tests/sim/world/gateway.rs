@@ -299,7 +299,11 @@ impl Gateway for SimGateway {
             {
                 LeaseStatus::NoManifest
             }
-            Some(name) => LeaseStatus::Deployed { ready: 1, uris: vec![name.0.clone()] },
+            Some(name) => {
+                let nodes = &self.nodes.state.lock().unwrap().nodes;
+                let ready = u32::from(nodes.get(name).is_none_or(|node| node.powered));
+                LeaseStatus::Deployed { ready, uris: vec![name.0.clone()] }
+            }
             None => LeaseStatus::NoManifest,
         }
     }
