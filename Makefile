@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 # Debian package and the command by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
-TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3
 
 # Installs those of the packages $(1) that are missing, or names them.
 define install
@@ -45,12 +45,16 @@ test-deps: ## Install the Debian packages that the tests need
 peers: ## Build tailscaled and the test control server (Go)
 	tests/peers/build.sh
 
+.PHONY: servers
+servers: ## Bring Redis and Valkey servers of other versions into the cache, for the test of the table of versions
+	tests/servers/fetch.sh
+
 .PHONY: image
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
 	image/build.sh
 
 .PHONY: test
-test: test-deps peers ## All tests
+test: test-deps peers servers ## All tests
 	$(CARGO) test --all-targets
 
 .PHONY: test-fast

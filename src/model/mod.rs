@@ -19,6 +19,7 @@ pub mod money;
 pub mod node;
 pub mod ports;
 pub mod record;
+pub mod redis_version;
 pub mod status_page;
 pub mod step;
 pub mod text;

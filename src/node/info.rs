@@ -108,7 +108,7 @@ impl Info {
             process: Process::Running,
             role: self.role(),
             run_id: self.run_id().to_owned(),
-            version: self.text("redis_version").to_owned(),
+            version: self.version(),
             loading: self.flag("loading") || self.flag("async_loading"),
             replid: self.text("master_replid").to_owned(),
             replid2: self.text("master_replid2").to_owned(),
@@ -130,6 +130,14 @@ impl Info {
                 ..Health::default()
             },
             ..RedisState::default()
+        }
+    }
+
+    /// Valkey calls itself Redis 7.2.4, and names its own version beside.
+    fn version(&self) -> String {
+        match self.text("valkey_version") {
+            "" => self.text("redis_version").to_owned(),
+            own => format!("valkey {own}"),
         }
     }
 
@@ -205,6 +213,14 @@ mod tests {
                 behind_ms: 0
             }]
         );
+    }
+
+    #[test]
+    fn valkey_is_told_from_the_redis_that_it_says_it_is() {
+        let version = |text: &str| Info::parse(text, &HashMap::new()).state().version;
+        assert_eq!(version("redis_version:7.2.4\r\n"), "7.2.4");
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.8\r\n";
+        assert_eq!(version(valkey), "valkey 8.1.8");
     }
 
     #[test]

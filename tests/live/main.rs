@@ -28,4 +28,5 @@ mod sigkill;
 mod stage;
 mod status_page;
 mod unpacked;
+mod versions;
 mod writing;

@@ -1,0 +1,114 @@
+//! The table of versions against real servers: who can copy whose data, and what each calls itself.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use akash_redis::devnet::sandbox::Sandbox;
+use akash_redis::model::redis_version::RedisVersion;
+use akash_redis::node::info::Info;
+use redis::aio::MultiplexedConnection;
+use tokio::process::{Child, Command};
+
+use crate::sandboxed::sandboxed;
+use crate::stage::until;
+
+const LIMIT: Duration = Duration::from_mins(3);
+/// What a replica says that cannot read what it was sent.
+const UNREADABLE: &str = "Can't handle RDB format version";
+
+/// This machine's own, and those that `make servers` brings.
+fn servers() -> Vec<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
+        PathBuf::from,
+    );
+    let dir = cache.join("akash-redis/servers");
+    let mut found: Vec<_> = std::fs::read_dir(&dir)
+        .unwrap_or_else(|error| panic!("{} ({error}): `make servers` first", dir.display()))
+        .map(|entry| entry.unwrap().path().join("server"))
+        .collect();
+    found.push("redis-server".into());
+    found
+}
+
+struct Server {
+    _process: Child,
+    log: PathBuf,
+    port: u16,
+    client: MultiplexedConnection,
+}
+
+impl Server {
+    async fn start(program: &Path, dir: &Path, port: u16) -> Self {
+        let dir = dir.join(port.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let log = dir.join("log");
+        let mut command = Command::new(program);
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]);
+        command.arg("--dir").arg(&dir).arg("--logfile").arg(&log);
+        let process = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+        let mut found = None;
+        until("a server to answer", async || {
+            found = client.get_multiplexed_async_connection().await.ok();
+            found.is_some()
+        })
+        .await;
+        Self { _process: process, log, port, client: found.unwrap() }
+    }
+
+    async fn run(&mut self, words: &[&str]) -> String {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.client).await.unwrap()
+    }
+
+    async fn info(&mut self) -> Info {
+        Info::parse(&self.run(&["INFO"]).await, &HashMap::new())
+    }
+}
+
+async fn version(program: &Path) -> RedisVersion {
+    let said = Command::new(program).arg("--version").output().await.unwrap();
+    RedisVersion::of_program(&String::from_utf8_lossy(&said.stdout)).unwrap()
+}
+
+#[test]
+fn real_servers_copy_each_others_data_as_the_table_says() {
+    sandboxed(
+        "versions::real_servers_copy_each_others_data_as_the_table_says",
+        LIMIT,
+        async |sandbox: Sandbox| {
+            let servers = servers();
+            assert!(servers.len() >= 3, "{servers:?}");
+            let mut port = 20_000;
+            for master in &servers {
+                for replica in &servers {
+                    port += 2;
+                    let mut lead = Server::start(master, &sandbox.dir, port).await;
+                    let mut own = Server::start(replica, &sandbox.dir, port + 1).await;
+                    let (its, this) = (version(master).await, version(replica).await);
+                    assert_eq!(lead.info().await.state().version, its.report());
+                    assert!(its.is_supported() && this.is_supported(), "{its}, {this}");
+                    lead.run(&["SET", "k", "the master's"]).await;
+                    own.run(&["SET", "own", "the replica's"]).await;
+                    own.run(&["REPLICAOF", "127.0.0.1", &lead.port.to_string()]).await;
+                    let mut copied = false;
+                    until("an end of the full sync", async || {
+                        copied = own.info().await.link_up();
+                        let log = std::fs::read_to_string(&own.log).unwrap_or_default();
+                        copied || log.contains(UNREADABLE)
+                    })
+                    .await;
+                    println!("{this} follows {its}: {copied}");
+                    assert_eq!(copied, this.can_follow(its), "{this} follows {its}");
+                }
+            }
+        },
+    );
+}
