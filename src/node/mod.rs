@@ -42,6 +42,8 @@ mod agent_tests;
 #[cfg(test)]
 mod configure_tests;
 #[cfg(test)]
+mod grants_tests;
+#[cfg(test)]
 mod health_tests;
 #[cfg(test)]
 mod kept_copy_tests;
