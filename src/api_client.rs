@@ -19,7 +19,7 @@ use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
     Applied, Close, CloseOrphans, Closing, ClusterList, Message, Migrate, Previewed, Previews,
-    Recover, Rejoin, Scale, Switchover, Tested, Tests,
+    Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests,
 };
 use crate::store::Event;
 
@@ -146,6 +146,11 @@ impl Client {
     /// Ends a pause.
     pub async fn resume(&self, name: &str) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/resume"), None::<&()>).await
+    }
+
+    /// Asks for containers to be started anew.
+    pub async fn restart(&self, name: &str, request: &Restart) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/restart"), Some(request)).await
     }
 
     /// Asks for a node to join the mesh again.

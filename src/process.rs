@@ -4,13 +4,19 @@
 //! of a container) is not for them, and this program alone decides in which order they stop.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, Interest};
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -39,14 +45,25 @@ pub struct Program {
     pub env: Vec<(String, OsString)>,
     /// Runs as this user and group instead of this program's.
     pub run_as: Option<(u32, u32)>,
+    /// Its output goes to a pipe of this name. It goes on when this program dies: it never writes to
+    /// a pipe that nobody has open, and a later process of this program can read on.
+    pub log: Option<PathBuf>,
 }
 
-/// A running child. Dropping it kills it.
+/// A running child, or one that an earlier process of this program left behind. Dropping it kills
+/// it.
 #[derive(Debug)]
 pub struct Child {
-    process: tokio::process::Child,
+    process: Handle,
     pid: Option<Pid>,
     readers: TaskTracker,
+}
+
+#[derive(Debug)]
+enum Handle {
+    Own(tokio::process::Child),
+    /// Readable once it is gone.
+    Left(AsyncFd<OwnedFd>),
 }
 
 impl Program {
@@ -56,17 +73,23 @@ impl Program {
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         // The identity holds a node's secrets: no child needs it.
         command.env_remove(NODE_VARIABLE);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        let readers = TaskTracker::new();
+        match &self.log {
+            Some(log) => {
+                make_pipe(log)?;
+                // Open for reading as well: the pipe of whoever writes here never breaks.
+                let writer = File::options().read(true).write(true).open(log)?;
+                readers
+                    .spawn(hand_over(pipe::OpenOptions::new().open_receiver(log)?, output.clone()));
+                command.stdout(writer.try_clone()?).stderr(writer);
+            }
+            None => drop(command.stdout(Stdio::piped()).stderr(Stdio::piped())),
+        }
         if let Some((uid, gid)) = self.run_as {
             command.uid(uid).gid(gid);
         }
         let mut process = command.spawn()?;
-        let readers = TaskTracker::new();
         if let Some(out) = process.stdout.take() {
             readers.spawn(hand_over(out, output.clone()));
         }
@@ -75,7 +98,7 @@ impl Program {
         }
         readers.close();
         let pid = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Child { process, pid, readers })
+        Ok(Child { process: Handle::Own(process), pid, readers })
     }
 
     /// Runs it to its end, and kills it after `limit`.
@@ -92,10 +115,67 @@ impl Program {
     }
 }
 
+/// Makes a pipe of this name, where there is none.
+fn make_pipe(path: &Path) -> std::io::Result<()> {
+    match mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Readable once the process that is held is gone.
+#[allow(deprecated)] // what takes its place is unsafe for what is not an owned descriptor; this is one
+fn watched(held: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(held, Interest::READABLE)
+}
+
+/// Reads on what a program prints that was started with this [`Program::log`].
+///
+/// # Errors
+/// The pipe is not there any more.
+pub fn read_on(log: &Path, output: &Output) -> std::io::Result<()> {
+    tokio::spawn(hand_over(pipe::OpenOptions::new().open_receiver(log)?, output.clone()));
+    Ok(())
+}
+
 impl Child {
-    /// Waits for its exit; may be called again.
+    /// Takes over a process that an earlier process of this program started. `is_it` is asked once no
+    /// other process can have this id any more; `None` when it says no, or nobody has it.
+    pub fn take_over(
+        pid: Pid,
+        log: &Path,
+        output: &Output,
+        is_it: impl FnOnce() -> bool,
+    ) -> std::io::Result<Option<Self>> {
+        let held = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(held) => held,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !is_it() {
+            return Ok(None);
+        }
+        let readers = TaskTracker::new();
+        readers.spawn(hand_over(pipe::OpenOptions::new().open_receiver(log)?, output.clone()));
+        readers.close();
+        Ok(Some(Self { process: Handle::Left(watched(held)?), pid: Some(pid), readers }))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.pid
+    }
+
+    /// Waits for its exit; may be called again. How one ended that was taken over is not known.
     pub async fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.process.wait().await
+        match &mut self.process {
+            Handle::Own(process) => process.wait().await,
+            Handle::Left(held) => {
+                held.readable().await?.retain_ready();
+                Err(std::io::Error::other("how is not known: it was started by an earlier agent"))
+            }
+        }
     }
 
     /// After its exit: waits until what it printed last was handed over.
@@ -106,7 +186,10 @@ impl Child {
     /// Kills it without asking; [`Child::wait`] says when it is gone.
     pub fn kill(&mut self) {
         // Fails only when it is gone already.
-        let _ = self.process.start_kill();
+        match &mut self.process {
+            Handle::Own(process) => drop(process.start_kill()),
+            Handle::Left(held) => drop(pidfd_send_signal(held.get_ref(), Signal::KILL)),
+        }
     }
 
     /// Asks it to stop, and kills it after `limit`.
@@ -115,15 +198,29 @@ impl Child {
     pub async fn stop(&mut self, limit: Duration) {
         let asked = Instant::now();
         while asked.elapsed() < limit {
-            // A reaped child has no id any more, so this pid cannot be another process' yet.
-            if let (Some(pid), Some(_)) = (self.pid, self.process.id()) {
-                let _ = kill_process(pid, Signal::TERM);
+            match &self.process {
+                // A reaped child has no id any more, so this pid cannot be another process' yet.
+                Handle::Own(process) => {
+                    if let (Some(pid), Some(_)) = (self.pid, process.id()) {
+                        let _ = kill_process(pid, Signal::TERM);
+                    }
+                }
+                Handle::Left(held) => drop(pidfd_send_signal(held.get_ref(), Signal::TERM)),
             }
-            if timeout(ASK_AGAIN.min(limit), self.process.wait()).await.is_ok() {
+            if timeout(ASK_AGAIN.min(limit), self.wait()).await.is_ok() {
                 return;
             }
         }
-        let _ = self.process.kill().await;
+        self.kill();
+        let _ = self.wait().await;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if matches!(self.process, Handle::Left(_)) {
+            self.kill();
+        }
     }
 }
 
@@ -170,6 +267,36 @@ mod tests {
         let mut lines = lines.lock().unwrap().clone();
         lines.sort();
         assert_eq!(lines, ["one", "two"]);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_left_behind_prints_on_and_is_ended_like_a_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let (before, first) = collect();
+        let script = "echo one; trap 'echo two; exit 0' TERM; while :; do sleep 0.01; done";
+        let program = Program { log: Some(log.clone()), ..shell(script) };
+        let child = program.start(&before).unwrap();
+        let pid = child.pid().unwrap();
+        let printed = async {
+            while first.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_mins(1), printed).await.unwrap();
+        // As when this program dies: nobody reads any more, and nobody ends it.
+        let (again, second) = collect();
+        assert!(Child::take_over(pid, &log, &again, || false).unwrap().is_none());
+        std::mem::forget(child);
+        let mut left = Child::take_over(pid, &log, &again, || true).unwrap().unwrap();
+        left.stop(Duration::from_secs(30)).await;
+        assert!(left.wait().await.is_err(), "how it ended is another's to know");
+        left.last_output().await;
+        let all = [first.lock().unwrap().clone(), second.lock().unwrap().clone()].concat();
+        assert_eq!(all, ["one", "two"], "whoever of the two readers got it");
+        drop(left);
+        let gone = Child::take_over(Pid::from_raw(i32::MAX).unwrap(), &log, &again, || true);
+        assert!(gone.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -253,6 +253,8 @@ pub enum Reason {
     // Degraded.
     /// A provider announced that it will close the lease of a node.
     LeaseReclaimed,
+    /// Nodes run versions of Redis of which one cannot read the other's data.
+    VersionSkew,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -416,6 +418,8 @@ pub enum EventReason {
     NodeCondemned,
     /// Nothing of a node is left.
     NodeRemoved,
+    /// A node's container is started anew because somebody asked for it.
+    NodeRestarted,
     /// A node whose device is gone gets a new key.
     RejoinStarted,
     /// A node is on the mesh again, as another device.

@@ -32,6 +32,10 @@ pub const REJOIN: &str = "akash-redis.dev/rejoin";
 /// closed.
 pub const CLOSE: &str = "akash-redis.dev/close";
 
+/// Annotation: incarnations whose containers shall be started anew, separated by commas, each with the
+/// word by which that was asked: `cache-1-x7k2@17`. Each word is done once.
+pub const RESTART: &str = "akash-redis.dev/restart";
+
 /// A highly available Redis on leases of independent providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

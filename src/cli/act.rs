@@ -1,5 +1,5 @@
 //! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`,
-//! `pause`, `resume`, `rejoin`, `close`, `delete`.
+//! `pause`, `resume`, `rejoin`, `restart`, `close`, `delete`.
 
 use std::io::Write;
 
@@ -64,6 +64,17 @@ pub struct Rejoin {
     /// The node, by number or by the name of the incarnation that fills it.
     #[arg(value_name = "NODE")]
     pub node: String,
+}
+
+/// Flags of `restart`.
+#[derive(Debug, clap::Args)]
+pub struct Restart {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// One node alone, by number or by the name of the incarnation that fills it.
+    #[arg(value_name = "NODE")]
+    pub node: Option<String>,
 }
 
 /// Flags of `close`.
@@ -151,6 +162,15 @@ pub(super) async fn rejoin(
 ) -> Result<(), CliError> {
     let request = messages::Rejoin { node: args.node };
     Ok(writeln!(out, "{}", client.rejoin(&args.name, &request).await?.message)?)
+}
+
+pub(super) async fn restart(
+    client: &Client,
+    args: Restart,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let request = messages::Restart { node: args.node };
+    Ok(writeln!(out, "{}", client.restart(&args.name, &request).await?.message)?)
 }
 
 pub(super) async fn close(

@@ -160,6 +160,9 @@ pub enum ClientCommand {
     /// List deployments, devices and keys of this installation that stand in no record, and close
     /// them with --close.
     Orphans(recover::Orphans),
+    /// Start the containers of all nodes anew, or of one: one at a time, the master last and by a
+    /// switchover.
+    Restart(act::Restart),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -198,7 +201,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             wallet::run(args, &cli.socket, &mut std::io::stdout()).await?;
         }
         Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
-        Command::Node => node::run().await.map_err(failed)?,
+        Command::Node => return node::run().await.map_err(failed),
         Command::Proxy(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
             proxy::run(args, &cli.socket).await.map_err(failed)?;
@@ -253,6 +256,7 @@ async fn execute(
         ClientCommand::Providers(args) => market::providers(client, args, out).await,
         ClientCommand::Recover(args) => recover::recover(client, args, out).await,
         ClientCommand::Orphans(args) => recover::orphans(client, args, out).await,
+        ClientCommand::Restart(args) => act::restart(client, args, out).await,
     }
 }
 

@@ -1,10 +1,12 @@
 //! `akash-redis node`: the agent in the leased container.
 
+use std::process::ExitCode;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
-use crate::node::{self, AgentError, Settings};
+use crate::node::{self, AgentError, Settings, guard};
 
 /// Why `node` ended.
 #[derive(Debug, thiserror::Error)]
@@ -24,21 +26,25 @@ pub enum NodeCommandError {
         /// Column of the fault.
         column: usize,
     },
-    /// Signals cannot be received.
-    #[error("cannot listen for signals")]
+    /// Signals cannot be received, or the agent cannot be started.
+    #[error("the agent cannot be started, or signals cannot be received")]
     Signals(#[from] std::io::Error),
     /// The agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
 }
 
-/// Runs the agent until SIGTERM or SIGINT. Who the node is comes in the variable
-/// `AKASH_REDIS_NODE`, because its secrets do not belong in argv.
-pub async fn run() -> Result<(), NodeCommandError> {
+/// Runs the guard of the agent, or the agent itself when its guard started it, until SIGTERM or
+/// SIGINT. Who the node is comes in the variable `AKASH_REDIS_NODE`, because its secrets do not
+/// belong in argv.
+pub async fn run() -> Result<ExitCode, NodeCommandError> {
     let text = std::env::var(NODE_VARIABLE).map_err(|_| NodeCommandError::NoIdentity)?;
     let identity: NodeIdentity = serde_json::from_str(&text).map_err(|error| {
         NodeCommandError::BadIdentity { line: error.line(), column: error.column() }
     })?;
+    if !guard::is_guarded() {
+        return Ok(guard::run().await?);
+    }
     let stop = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stopper = stop.clone();
@@ -49,5 +55,6 @@ pub async fn run() -> Result<(), NodeCommandError> {
         }
         stopper.cancel();
     });
-    Ok(node::run(identity, Settings::from_env(), stop).await?)
+    node::run(identity, Settings::from_env(), stop).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -224,6 +224,12 @@ pub enum Fault {
     },
     /// Path: nodes are so far apart from now on; the market was started with --latency.
     Distance(Distance),
+    /// Lease: its container is stopped with SIGTERM and 30 s of grace, and started again, as when its
+    /// machine is drained.
+    RestartNode {
+        /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
+        dseq: u64,
+    },
 }
 
 impl Fault {
@@ -360,6 +366,13 @@ impl MarketFaults {
                 let switch = self.net.as_ref().and_then(|net| net.switch());
                 switch.ok_or(FaultError::NotApart)?.set_distance(*distance);
                 Ok(format!("nodes are {distance} apart"))
+            }
+            F::RestartNode { dseq } => {
+                if self.nodes(*dseq).any(|(runner, lease)| runner.restart(&lease)) {
+                    Ok(format!("the container of deployment {dseq} is stopped, and started again"))
+                } else {
+                    Err(FaultError::NoNode(*dseq))
+                }
             }
             _ => self.of_chain(fault),
         }

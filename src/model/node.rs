@@ -72,6 +72,9 @@ pub struct NodeState {
     /// that keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_copy: Option<String>,
+    /// Its container is being stopped: it goes within seconds, whatever anybody does.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

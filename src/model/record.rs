@@ -137,6 +137,18 @@ pub struct Incarnation {
     /// The operator moves it of its own accord: another incarnation takes its place first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moving: Option<Moving>,
+    /// It was told to start anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+}
+
+/// A restart that a person asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// By which word: each is done once.
+    pub word: String,
+    /// The start of its agent that was told; another one is the new one.
+    pub boot_id: String,
 }
 
 /// A move that nobody asked for.
@@ -267,6 +279,7 @@ impl Incarnation {
             condemned: None,
             lease_terms: String::new(),
             moving: None,
+            restart: None,
         }
     }
 

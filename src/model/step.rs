@@ -186,6 +186,8 @@ pub enum Command {
         /// Under this quorum.
         quorum: Quorum,
     },
+    /// End the container in order: its provider starts it again. A master hands over before.
+    Restart,
 }
 
 /// Settings of a node. Names and order of its fields, and of those below them, are part of

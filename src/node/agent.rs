@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,9 +15,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command_executor::CommandExecutor;
-use super::forwarder::{Egress, Forwarder, Peers};
+use super::forwarder::{Dialled, Egress, Forwarder, Peers};
 use super::history;
 use super::hosts::Hosts;
+use super::leaving;
+use super::life::{self, Left, Search};
 use super::local_api::LocalApi;
 use super::logs::LogBook;
 use super::mesh;
@@ -34,11 +37,13 @@ use super::status_page::{self, KeyError};
 use super::tailscale::{self, TailscaledInstance, VersionError};
 use super::users::system_user;
 use super::volume::{self, Volume, VolumeError};
+use crate::error_chain::error_chain;
 use crate::mesh::local::LocalError;
 use crate::mesh::tailscaled;
 use crate::model::identity::{self, NodeIdentity};
 use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
+use crate::process::Child;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +97,16 @@ pub enum AgentError {
         "the agent's service cannot be served; the certificates in the identity may be damaged, deliver the manifest anew"
     )]
     Service(#[from] tonic::transport::Error),
+    /// What an earlier agent of this container started is still there.
+    #[error(
+        "{program} of an earlier agent of this container does not end, and two of them would ruin its data; the container starts again"
+    )]
+    Stray {
+        /// Which.
+        program: &'static str,
+        /// What was seen.
+        source: std::io::Error,
+    },
     /// A part exited without being asked to.
     #[error("internal error: {0} exited; the container starts again, fenced")]
     PartExited(&'static str),
@@ -109,8 +124,6 @@ pub async fn run(
     check_programs(&settings, &identity)?;
     tailscale::check_version(&settings.tailscaled).await?;
     let key = status_page::signing_key(&identity.key)?;
-    check_free(settings.redis_port).await?;
-    check_free(settings.socks_port).await?;
     let service = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
     let page = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
 
@@ -128,7 +141,7 @@ pub async fn run(
     };
     // Held to the end.
     let _volume = volume?;
-    work(assemble(identity, settings, book, state)?, service, page, stop).await
+    work(assemble(identity, settings, book, state).await?, service, page, stop).await
 }
 
 /// Runs all parts until `stop`, and stops them in order.
@@ -144,6 +157,7 @@ async fn work(
     let mut redis = tokio::spawn(redis_process::keep_running(
         node.clone(),
         instances.redis.clone(),
+        instances.left,
         stop_redis.clone(),
     ));
     let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
@@ -153,6 +167,7 @@ async fn work(
     let mut mesh = tokio::spawn(mesh::keep_running(
         node.clone(),
         instances.mesh,
+        instances.mesh_left,
         api,
         peers,
         stop_mesh.clone(),
@@ -165,7 +180,7 @@ async fn work(
     let mut service = tokio::spawn(service.serve(service_listener));
 
     let result = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        () = leaving::may_end(&node, &stop, node.settings.leave_within) => Ok(()),
         ended = &mut service => Err(match ended { Ok(Err(error)) => error.into(), _ => AgentError::PartExited("the agent service") }),
         _ = &mut redis => Err(AgentError::PartExited("the redis supervisor")),
         _ = &mut history => Err(AgentError::PartExited("the history writer")),
@@ -230,9 +245,12 @@ fn directory(path: &Path, mode: u32) -> Result<(), AgentError> {
 struct Instances {
     redis: RedisInstance,
     mesh: TailscaledInstance,
+    /// What an earlier agent of this container left behind.
+    left: Option<Child>,
+    mesh_left: Option<Pid>,
 }
 
-fn assemble(
+async fn assemble(
     identity: NodeIdentity,
     settings: Settings,
     book: LogBook,
@@ -246,7 +264,7 @@ fn assemble(
     directory(&files_dir, 0o700)?;
     directory(&saved_dir, 0o700)?;
 
-    let redis = RedisInstance {
+    let mut redis = RedisInstance {
         run_dir: settings.run_dir.join("redis"),
         data_dir: kept.join("redis"),
         run_as: system_user("redis"),
@@ -269,6 +287,18 @@ fn assemble(
     mesh.prepare()
         .map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
 
+    let files = StateFile::new(files_dir);
+    let left = left_redis(&redis, &settings, &identity, &files, &book).await?;
+    if let Some(left) = &left {
+        redis.password.clone_from(&left.found.life.password);
+    } else {
+        check_free(settings.redis_port).await?;
+    }
+    let mesh_left = left_mesh(&settings).await?;
+    if mesh_left.is_none() {
+        check_free(settings.socks_port).await?;
+    }
+    let (child, found) = left.map(|left| (left.child, left.found)).unzip();
     let api = LocalApi::new(&settings.mesh_socket())?;
     let (sender, peers) = watch::channel(Peers::default());
     let egress = match identity.egress {
@@ -288,15 +318,63 @@ fn assemble(
     let parts = Parts {
         redis: RedisControl::new(&redis.run_dir.join(BootConfig::SOCKET), &redis.password)?,
         snapshots: Snapshots::new(saved_dir, redis.dump()),
-        files: StateFile::new(files_dir),
+        files,
         settings,
         identity,
         book,
         egress,
         state,
+        found,
     };
     let joined_before = mesh.used_before();
-    Ok((Arc::new(Node::new(parts, joined_before)?), Instances { redis, mesh }, api, sender))
+    let node = Arc::new(Node::new(parts, joined_before)?);
+    route_again(&node).await;
+    Ok((node, Instances { redis, mesh, left: child, mesh_left }, api, sender))
+}
+
+async fn left_redis(
+    redis: &RedisInstance,
+    settings: &Settings,
+    identity: &NodeIdentity,
+    files: &StateFile,
+    book: &LogBook,
+) -> Result<Option<Left>, AgentError> {
+    if !settings.outlives_agent {
+        return Ok(None);
+    }
+    let memory = files.memory()?;
+    let search = Search {
+        dir: &settings.run_dir,
+        instance: redis,
+        incarnation: &identity.incarnation,
+        memory: memory.as_ref(),
+        answer: settings.stuck_after,
+    };
+    let left = search.take_over(&book.output("redis")).await;
+    left.map_err(|source| AgentError::Stray { program: "the redis-server", source })
+}
+
+/// The tailscaled that an earlier agent left behind, if it listens on its socket.
+async fn left_mesh(settings: &Settings) -> Result<Option<Pid>, AgentError> {
+    if !settings.outlives_agent {
+        return Ok(None);
+    }
+    let socket = settings.mesh_socket();
+    let left = tailscaled::listener(&socket).await;
+    if left.is_none() {
+        let ended = life::end_strays(&socket).await;
+        ended.map_err(|source| AgentError::Stray { program: "the tailscaled", source })?;
+    }
+    Ok(left)
+}
+
+/// The way to the master went with the agent that carried it; redis dials again by itself.
+async fn route_again(node: &Node) {
+    let Some(following) = node.following() else { return };
+    match node.egress.route(&following.name).await {
+        Ok(Dialled { lacks, .. }) => node.set_note("hosts", lacks),
+        Err(error) => node.book.agent(&error_chain(&error)),
+    }
 }
 
 async fn close_to_commands(node: &Node) {

@@ -11,6 +11,7 @@ use super::configure::{self, Place};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
+use super::life::InHand;
 use super::probe::Following;
 use super::redis_control::{
     ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads,
@@ -75,7 +76,8 @@ impl CommandExecutor {
             _ => None,
         };
         let mut turn = self.turn().await?;
-        let memory = self.begin(&order, authority, &request.nonce).await?;
+        // In hand to the end of this function, however it is left.
+        let (memory, _in_hand) = self.begin(&order, authority, &request.nonce).await?;
         if let Order::Configure { copy, .. } = &mut order
             && let Some(copy) = copy.take().and_then(KeptCopy::from_wire)
         {
@@ -114,7 +116,7 @@ impl CommandExecutor {
         order: &Order,
         authority: crate::model::node::Authority,
         nonce: &str,
-    ) -> Result<Memory, Status> {
+    ) -> Result<(Memory, InHand<'_>), Status> {
         let freshness = self.node.check_nonce(nonce);
         let memory = commands::decide(
             &self.node.memory(),
@@ -125,13 +127,14 @@ impl CommandExecutor {
         )
         .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         ready_for(order, &self.node.peek().redis).map_err(Status::failed_precondition)?;
+        let in_hand = self.node.life.in_hand();
         let node = self.node.clone();
         let kept = memory.clone();
         tokio::task::spawn_blocking(move || node.remember(kept))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::internal(error_chain(&error)))?;
-        Ok(memory)
+        Ok((memory, in_hand))
     }
 
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, bool>, Status> {
@@ -142,8 +145,13 @@ impl CommandExecutor {
     }
 
     async fn carry_out(&self, order: Order, memory: &Memory) -> Result<(), Status> {
-        if matches!(order, Order::Save(_)) {
-            return Ok(());
+        match order {
+            Order::Save(_) => return Ok(()),
+            Order::Restart => {
+                self.node.restart.cancel();
+                return Ok(());
+            }
+            _ => {}
         }
         let _users = match order {
             Order::Configure { .. } => Some(self.users.try_lock().map_err(|_| {
@@ -237,7 +245,7 @@ impl CommandExecutor {
             Order::Fence if !leads => Ok(()),
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
             Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
-            Order::Save(_) | Order::Discard { .. } => Ok(()),
+            Order::Save(_) | Order::Discard { .. } | Order::Restart => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         result
@@ -513,7 +521,7 @@ fn serves(redis: &RedisState) -> bool {
 
 /// Whether Redis is in a state in which the order makes sense.
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
-    if matches!(order, Order::Detach { .. } | Order::Fence) {
+    if matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart) {
         return Ok(());
     }
     if matches!(order, Order::Discard { .. }) {

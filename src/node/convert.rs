@@ -59,6 +59,8 @@ pub enum Order {
     Unfence(Quorum),
     /// Keep a snapshot under this label.
     Save(String),
+    /// End the container in order.
+    Restart,
 }
 
 impl Order {
@@ -127,6 +129,7 @@ impl Order {
                     Self::Unfence(u.quorum.map(quorum).ok_or("taking writes again needs a quorum")?)
                 }
                 Command::Save(s) => Self::Save(s.label),
+                Command::Restart(_) => Self::Restart,
             },
         )
     }
@@ -143,6 +146,7 @@ impl Order {
             | Self::Detach { .. }
             | Self::Discard { .. }
             | Self::Fence
+            | Self::Restart
             | Self::Save(_) => Intent::Other,
         }
     }
@@ -159,6 +163,7 @@ impl Order {
             Self::Fence => "fence",
             Self::Unfence(_) => "unfence",
             Self::Save(_) => "save",
+            Self::Restart => "restart",
         }
     }
 }
@@ -215,6 +220,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         failed_starts: state.failed_starts,
         failed_start_line: state.failed_start_line,
         kept_copy: state.kept_copy,
+        stopping: state.stopping,
     }
 }
 

@@ -58,6 +58,13 @@ impl Kept {
         };
         History { gap_ms, ..self.history }
     }
+
+    /// What it says at a start of the agent when Redis went on meanwhile.
+    #[must_use]
+    pub fn goes_on(self, now: Instant) -> Known {
+        let open = self.open_since.is_some();
+        Known { seen: self.history.offset, history: self.history, asked: now, open }
+    }
 }
 
 /// What is known after a look at Redis; `promoted` is the epoch this node is master of.

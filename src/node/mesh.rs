@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::process::Pid;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +16,13 @@ use super::tailscale::{self, TailscaledInstance};
 use crate::mesh::local::LocalStatus;
 use crate::mesh::tailscaled::command::CALL_LIMIT;
 use crate::mesh::tailscaled::{
-    Credential, Device, Event, Process, SilenceLimits, credential_wanted, supervise,
+    Adopted, Credential, Device, Event, Process, SilenceLimits, credential_wanted, supervise,
 };
 use crate::model::mesh::BackendState;
 use crate::model::node::{KEY_SPENT, NodeMesh};
 use crate::model::text::few;
 use crate::model::time::Backoff;
-use crate::process::Program;
+use crate::process::{Program, read_on};
 
 /// Name in the log book.
 const SOURCE: &str = "tailscaled";
@@ -32,12 +33,13 @@ const SERVE_PAUSE: Duration = Duration::from_secs(20);
 pub async fn keep_running(
     node: Arc<Node>,
     instance: TailscaledInstance,
+    left: Option<Pid>,
     api: LocalApi,
     peers: watch::Sender<Peers>,
     stop: CancellationToken,
 ) {
     let restarts = node.settings.restarts;
-    let mut device = NodeDevice { node, instance, peers, next_serve: None };
+    let mut device = NodeDevice { node, instance, left, peers, next_serve: None };
     supervise(&mut device, &api.client(), restarts, &stop).await;
 }
 
@@ -45,6 +47,8 @@ pub async fn keep_running(
 struct NodeDevice {
     node: Arc<Node>,
     instance: TailscaledInstance,
+    /// The tailscaled that an earlier agent of this container left behind.
+    left: Option<Pid>,
     peers: watch::Sender<Peers>,
     /// `None` when the port is served, or shall not be.
     next_serve: Option<Instant>,
@@ -64,8 +68,16 @@ impl Device for NodeDevice {
 
     fn start(&mut self) -> std::io::Result<Process> {
         self.next_serve = self.node.identity.serve.then(Instant::now);
-        let program = self.instance.daemon(&self.node.settings);
-        program.start(&self.node.book.output(SOURCE)).map(Process::Child)
+        let output = self.node.book.output(SOURCE);
+        if let Some(pid) = self.left.take() {
+            self.node.book.agent("tailscaled went on without its agent, and is taken over");
+            if let Err(error) = read_on(&self.instance.log(), &output) {
+                self.node.book.agent(&format!("what it prints is not read any more: {error}"));
+            }
+            let socket = self.node.settings.mesh_socket();
+            return Ok(Process::Adopted(Adopted { pid, socket }));
+        }
+        self.instance.daemon(&self.node.settings).start(&output).map(Process::Child)
     }
 
     fn show(&mut self, event: Event<'_>) {

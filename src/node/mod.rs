@@ -12,9 +12,12 @@ pub mod commands;
 pub mod configure;
 pub mod convert;
 pub mod forwarder;
+pub mod guard;
 pub mod history;
 pub mod hosts;
 pub mod info;
+pub mod leaving;
+pub mod life;
 pub mod local_api;
 pub mod logs;
 pub mod mesh;
@@ -47,6 +50,8 @@ mod grants_tests;
 mod health_tests;
 #[cfg(test)]
 mod kept_copy_tests;
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod master_tests;
 #[cfg(test)]

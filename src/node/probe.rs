@@ -4,11 +4,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::info::Info;
 use crate::model::node::{RedisState, Role};
 
 /// Whom this node was told to follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Following {
     /// Mesh name of the master.
     pub name: String,

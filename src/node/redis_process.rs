@@ -4,8 +4,8 @@ use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,12 @@ use super::volume;
 use super::write_probe::WriteProbe;
 use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
-use crate::process::{Child, Program};
+use crate::model::redis_version::RedisVersion;
+use crate::process::{Child, Output, Program};
 use crate::retry::RestartDelays;
+
+/// A server says its version within this.
+const VERSION: Duration = Duration::from_secs(10);
 
 /// Where and as whom one node's Redis runs.
 #[derive(Clone, Debug)]
@@ -59,6 +63,18 @@ impl RedisInstance {
     #[must_use]
     pub fn append_only_dir(&self) -> PathBuf {
         self.data_dir.join("appendonlydir")
+    }
+
+    /// The file that Redis starts from.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.run_dir.join("redis.conf")
+    }
+
+    /// The pipe that it prints to.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.run_dir.with_file_name("redis.out")
     }
 
     /// The snapshot that Redis loads.
@@ -103,11 +119,12 @@ impl RedisInstance {
     fn program(&self, node: &Node) -> std::io::Result<Program> {
         let config = self.config(node);
         self.write(&config.acl_file(), &acl_text(&self.password))?;
-        let file = self.run_dir.join("redis.conf");
+        let file = self.config_file();
         self.write(&file, &config.text())?;
         let mut program = Program {
             program: node.settings.redis_server.clone(),
             run_as: self.run_as,
+            log: node.settings.outlives_agent.then(|| self.log()),
             ..Program::default()
         };
         if node.identity.egress == Egress::Proxychains {
@@ -133,9 +150,27 @@ impl RedisInstance {
     }
 }
 
-/// Runs redis-server until `stop`; each exit is shown at once and followed by a fenced start.
-pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: CancellationToken) {
+/// Runs redis-server until `stop`; each exit is shown at once and followed by a fenced start. The
+/// first may be one that an earlier agent left behind.
+pub async fn keep_running(
+    node: Arc<Node>,
+    instance: RedisInstance,
+    left: Option<Child>,
+    stop: CancellationToken,
+) {
     let mut delays = RestartDelays::new(node.settings.restarts);
+    if left.is_none()
+        && let Some(refusal) = refused(&node).await
+    {
+        node.redis_exited(Instant::now(), instance.has_append_only_file());
+        node.book.agent(&refusal);
+        node.set_note("redis", Some(refusal));
+        return stop.cancelled().await;
+    }
+    if let Some(left) = left {
+        node.book.agent("redis-server went on without its agent, and is taken over as it is");
+        run_once(&node, &instance, left, &stop).await;
+    }
     while !stop.is_cancelled() {
         if let Some(Discard { must_keep, done }) = node.take_discard() {
             let _ = done.send(take_away(&node, &instance, must_keep).await);
@@ -145,6 +180,9 @@ pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: Cancel
         match instance.program(&node).and_then(|program| program.start(&node.book.output("redis")))
         {
             Ok(child) => {
+                if let Some(pid) = child.pid() {
+                    node.begin_life(pid, &instance.password);
+                }
                 node.update(|state| state.redis.process = Process::Starting);
                 run_once(&node, &instance, child, &stop).await;
             }
@@ -169,6 +207,24 @@ pub async fn keep_running(node: Arc<Node>, instance: RedisInstance, stop: Cancel
             () = sleep(pause) => {}
         }
     }
+}
+
+/// Why this redis-server is none to start. One that does not say its version is tried.
+async fn refused(node: &Node) -> Option<String> {
+    let said = Arc::new(Mutex::new(String::new()));
+    let heard = said.clone();
+    let output: Output = Arc::new(move |line: &str| {
+        heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(line);
+    });
+    let program = Program {
+        program: node.settings.redis_server.clone(),
+        args: vec!["--version".into()],
+        ..Program::default()
+    };
+    // What keeps it from being run is said when it is started.
+    let _ = program.run(VERSION, &output).await;
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    RedisVersion::of_program(&said).filter(|v| !v.is_supported()).map(RedisVersion::refusal)
 }
 
 /// Takes away what Redis does not start with, off the threads that everybody shares.

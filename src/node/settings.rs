@@ -46,6 +46,10 @@ pub struct Settings {
     pub volume_wait: Duration,
     /// Between the exit of a process and its next start.
     pub restarts: Backoff,
+    /// A master whose container is being stopped waits so long for another one to take over.
+    pub leave_within: Duration,
+    /// Redis and the mesh daemon go on when the agent dies, and the next agent takes them over.
+    pub outlives_agent: bool,
 }
 
 impl Settings {
@@ -79,6 +83,9 @@ impl Settings {
             // Twice what Kubernetes gives a container that is being replaced.
             volume_wait: Duration::from_mins(1),
             restarts: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
+            // Kubernetes gives a container 30 s; redis and the rest need some of them to end cleanly.
+            leave_within: Duration::from_secs(15),
+            outlives_agent: true,
         }
     }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::commands::Memory;
 use super::forwarder::Egress;
 use super::history::{self, Known};
 use super::info::Info;
+use super::life::{Found, Life, LifeFile};
 use super::logs::LogBook;
 use super::nonces::{Freshness, Nonces, random_hex};
 use super::probe::Following;
@@ -55,10 +58,14 @@ pub struct Node {
     pub snapshots: Snapshots,
     /// How Redis reaches a master.
     pub egress: Egress,
+    /// What the next agent of this container has to know of the present redis.
+    pub life: LifeFile,
     /// Held while a command is carried out; `false` once the agent stops.
     pub accepting: tokio::sync::Mutex<bool>,
     /// Asks the keeper of Redis to kill it.
     pub kill_redis: Notify,
+    /// The operator asked for the end of this container.
+    pub restart: CancellationToken,
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
@@ -131,14 +138,25 @@ pub struct Parts {
     pub egress: Egress,
     /// Where the state is shown; the status page may read there already.
     pub state: watch::Sender<NodeState>,
+    /// A redis that an earlier agent of this container left behind, and that goes on.
+    pub found: Option<Found>,
 }
 
 impl Node {
     /// Reads the files and puts the parts together. `joined_before` says that the volume was in use
     /// already.
     pub fn new(parts: Parts, joined_before: bool) -> Result<Self, StateFileError> {
-        let Parts { settings, identity, book, files, redis, snapshots, egress, state: shown } =
-            parts;
+        let Parts {
+            settings,
+            identity,
+            book,
+            files,
+            redis,
+            snapshots,
+            egress,
+            state: shown,
+            found: left,
+        } = parts;
         let found = files.memory()?;
         let lost = found.is_none() && joined_before;
         if let Some(found) = &found {
@@ -146,30 +164,43 @@ impl Node {
             let _ = files.keep_memory(found);
         }
         let memory = found.unwrap_or(Memory { lost, ..Memory::default() });
-        let history = files.history()?.map(|kept| kept.found(UnixMs::now()));
-        let known = history.clone().map(|history| Known {
-            seen: history.offset,
-            history,
-            asked: Instant::now(),
-            open: false,
-        });
+        let kept = files.history()?;
+        let known = match &left {
+            // It never ended: a look at it says how far it is by now.
+            Some(left) => {
+                let known = kept.map(|kept| kept.goes_on(left.asked));
+                let promoted = memory.promoted().then_some(memory.highest.epoch);
+                history::advance(known.as_ref(), &left.redis, promoted, left.asked)
+            }
+            None => kept.map(|kept| {
+                let history = kept.found(UnixMs::now());
+                Known { seen: history.offset, history, asked: Instant::now(), open: false }
+            }),
+        };
+        let history = known.as_ref().map(|known| known.history.clone());
         // One that cannot be read is as good as none: the operator gives another.
         let copy = files.copy().ok().flatten();
         let state = NodeState {
             incarnation: identity.incarnation.clone(),
-            boot_id: random_hex(),
+            boot_id: left.as_ref().map_or_else(random_hex, |left| left.life.boot_id.clone()),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             highest: memory.highest,
             promoted: memory.promoted(),
             mesh: NodeMesh { backend_state: BackendState::Down, ..NodeMesh::default() },
-            redis: not_looked_at(),
+            redis: left.as_ref().map_or_else(not_looked_at, |left| left.redis.clone()),
             history,
             saved: snapshots.labels(),
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             ..NodeState::default()
         };
         shown.send_replace(state);
+        let dir = settings.outlives_agent.then_some(settings.run_dir.as_path());
+        let life = left.map(|left| left.life);
+        let (following, applied) = life
+            .as_ref()
+            .map_or_else(Default::default, |life| (life.following.clone(), life.applied()));
         let node = Self {
+            life: LifeFile::new(dir, life),
             settings,
             identity,
             book,
@@ -179,12 +210,20 @@ impl Node {
             egress,
             accepting: tokio::sync::Mutex::new(true),
             kill_redis: Notify::new(),
+            restart: CancellationToken::new(),
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),
             looks: watch::Sender::new(0),
             state: shown,
-            shared: Mutex::new(Shared { memory, copy, known, ..Shared::default() }),
+            shared: Mutex::new(Shared {
+                memory,
+                copy,
+                following,
+                applied,
+                known,
+                ..Shared::default()
+            }),
             // Not what was found: how long that had been open is decided now, and is the first
             // thing written.
             written: Mutex::default(),
@@ -280,7 +319,8 @@ impl Node {
 
     /// Notes whom Redis is told to follow.
     pub fn set_following(&self, following: Option<Following>) {
-        self.shared().following = following;
+        self.shared().following.clone_from(&following);
+        self.life.change(|life| life.following = following);
     }
 
     /// What was set in the present redis process.
@@ -294,12 +334,20 @@ impl Node {
         // Order of locks: state, then shared.
         let state = self.state.borrow();
         if state.redis.run_id == run_id {
+            self.life.change(|life| life.set_applied(&applied));
             self.shared().applied = applied;
         }
     }
 
+    /// A redis was started, by this process and with this password.
+    pub fn begin_life(&self, pid: Pid, password: &str) {
+        let boot_id = self.peek().boot_id;
+        self.life.begin(Life::new(pid, &self.identity.incarnation, &boot_id, password));
+    }
+
     /// Shows a look at Redis that was asked for at `asked`.
     pub fn looked_at(&self, redis: RedisState, asked: Instant) {
+        self.life.answered(&redis.run_id);
         self.state.send_if_modified(|state| {
             let before = state.clone();
             let mut shared = self.shared();
@@ -360,6 +408,7 @@ impl Node {
     /// What it was stays in the state: whoever asks how many replicas a lost master needed for a
     /// write must not read that it needed none.
     pub fn redis_exited(&self, died: Instant, logged: bool) {
+        self.life.end();
         self.state.send_modify(|state| {
             let mut shared = self.shared();
             shared.nonces = Nonces::default();

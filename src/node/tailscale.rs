@@ -86,6 +86,12 @@ impl TailscaledInstance {
         Ok(())
     }
 
+    /// The pipe that it prints to.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.run_dir.join("tailscaled.out")
+    }
+
     /// It was logged in before.
     #[must_use]
     pub fn used_before(&self) -> bool {
@@ -98,7 +104,8 @@ impl TailscaledInstance {
         let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
         let socket = settings.mesh_socket();
         let daemon = Daemon { state_dir: &self.state_dir, socket: &socket, socks5 };
-        Program { run_as: self.run_as, ..daemon.program(&settings.tailscaled) }
+        let log = settings.outlives_agent.then(|| self.log());
+        Program { run_as: self.run_as, log, ..daemon.program(&settings.tailscaled) }
     }
 
     /// Puts the auth key where a login reads it.

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::command_executor::CommandExecutor;
 use super::forwarder::Egress;
 use super::history;
+use super::life::Left;
 use super::logs::LogBook;
 use super::redis_config::{BootConfig, FENCE};
 use super::redis_control::RedisControl;
@@ -63,7 +64,17 @@ pub(super) fn settings(dir: &std::path::Path, master_port: u16) -> Settings {
         master_port,
         hosts_file: dir.join("hosts"),
         restarts: Backoff { first: Duration::from_millis(300), longest: Duration::from_secs(30) },
+        outlives_agent: false,
         ..Settings::from_env()
+    }
+}
+
+pub(super) fn instance(settings: &Settings) -> RedisInstance {
+    RedisInstance {
+        run_dir: settings.run_dir.join("redis"),
+        data_dir: settings.data_dir.join("redis"),
+        run_as: system_user("redis"),
+        password: "agent-secret".into(),
     }
 }
 
@@ -105,18 +116,25 @@ impl TestNode {
         identity: NodeIdentity,
         joined_before: bool,
     ) -> Self {
+        Self::take_over(dir, settings, identity, joined_before, None)
+    }
+
+    /// One that goes on with the redis that an earlier agent left behind, if it did.
+    pub(super) fn take_over(
+        dir: Arc<tempfile::TempDir>,
+        settings: Settings,
+        identity: NodeIdentity,
+        joined_before: bool,
+        left: Option<Left>,
+    ) -> Self {
+        let (child, found) = left.map(|left| (left.child, left.found)).unzip();
         let make = |path: PathBuf| {
             std::fs::create_dir_all(&path).unwrap();
             path
         };
         make(settings.run_dir.clone());
         make(settings.data_dir.clone());
-        let instance = RedisInstance {
-            run_dir: settings.run_dir.join("redis"),
-            data_dir: settings.data_dir.join("redis"),
-            run_as: system_user("redis"),
-            password: "agent-secret".into(),
-        };
+        let instance = instance(&settings);
         instance.prepare().unwrap();
         let parts = Parts {
             redis: RedisControl::new(
@@ -131,10 +149,12 @@ impl TestNode {
             book: LogBook::new(vec![]),
             egress: Egress::Direct,
             state: tokio::sync::watch::Sender::default(),
+            found,
         };
         let node = Arc::new(Node::new(parts, joined_before).unwrap());
         let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(keep_running(node.clone(), instance.clone(), stop.clone()));
+        let supervisor =
+            tokio::spawn(keep_running(node.clone(), instance.clone(), child, stop.clone()));
         let executor = CommandExecutor::new(node.clone(), instance.clone());
         Self { node, instance, executor, stop, supervisor: Some(supervisor), dir }
     }
@@ -659,4 +679,22 @@ async fn a_frozen_redis_is_stuck_and_a_detach_ends_it() {
     assert!(state.redis.fenced && state.redis.process != Process::Running);
     assert_eq!(node.running().await.redis.role, Role::Replica);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_not_supported_is_refused_by_name_and_not_started() {
+    let dir = open_dir();
+    let (program, started) = (dir.path().join("redis-server"), dir.path().join("started"));
+    // Written by another process: a file that this one has open for writing cannot be run.
+    let script = r#"printf '#!/bin/sh\necho Redis server v=6.2.14 sha=0:0\n[ "$1" = --version ] || touch %s\n' "$2" > "$1" && chmod 755 "$1""#;
+    let mut shell = std::process::Command::new("sh");
+    let written = shell.args(["-c", script, "sh"]).arg(&program).arg(&started).status().unwrap();
+    assert!(written.success());
+    let settings = Settings { redis_server: program, ..settings(dir.path(), 0) };
+    let node = TestNode::start_as(dir, settings, identity(), false);
+    let state = node.until(|s| !s.notes.is_empty()).await;
+    assert_eq!(state.redis.process, Process::Exited);
+    assert!(state.notes[0].starts_with("Redis 6.2.14 is not supported"), "{:?}", state.notes);
+    node.stop().await;
+    assert!(!started.exists(), "it was asked for its version alone");
 }

@@ -61,6 +61,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         failed_starts: state.failed_starts,
         failed_start_line: clipped(state.failed_start_line, SENTENCE),
         kept_copy: state.kept_copy.map(name),
+        stopping: state.stopping,
     }
 }
 
@@ -178,6 +179,7 @@ pub fn command(
         Command::Detach { drain_ms } => Wire::Detach(wire::Detach { drain_ms: *drain_ms }),
         Command::Discard { must_keep } => Wire::Discard(wire::Discard { must_keep: *must_keep }),
         Command::Fence => Wire::Fence(wire::Fence {}),
+        Command::Restart => Wire::Restart(wire::Restart {}),
         Command::Unfence { quorum: q } => Wire::Unfence(wire::Unfence { quorum: Some(quorum(*q)) }),
     };
     wire::CommandRequest {

@@ -239,6 +239,7 @@ pub fn describe(effect: &Effect) -> String {
             Command::Detach { .. } => "detach".to_owned(),
             Command::Fence => "fence".to_owned(),
             Command::Unfence { .. } => "unfence".to_owned(),
+            Command::Restart => "restart".to_owned(),
         },
     }
 }

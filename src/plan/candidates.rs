@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, settings};
+use super::{derived, settings, stopping, versions};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, Process, Role};
 use crate::model::record::{Eligible, Failover, Promotion};
@@ -230,11 +230,20 @@ pub fn best<'f>(
                 "{} reports offset {}, but no other node saw more than {most} of {}; it is not promoted, check that node",
                 e.incarnation, e.offset, failover.old
             ));
-        } else if best.is_none_or(|b| e.offset > b.offset) {
+        } else if best.is_none_or(|b| is_better(builder, e, b)) {
             best = Some(e);
         }
     }
     (best, refused)
+}
+
+/// It has more, or as much and everybody can follow it, or it does not go at once.
+fn is_better(builder: &PlanBuilder<'_>, e: &Eligible, best: &Eligible) -> bool {
+    let rank = |e: &Eligible| {
+        let leads = versions::left_behind(builder, &e.incarnation).is_empty();
+        (e.offset, leads, !stopping::stops(builder, &e.incarnation))
+    };
+    rank(e) > rank(best)
 }
 
 /// The highest offset that `e` can have by the word of the others; `None` when nobody else knows

@@ -609,6 +609,10 @@ impl<'a> Check<'a> {
                     format!("{name} is the master, and is told to stop")
                 });
             }
+            Command::Restart => {
+                let asked = own.restart.is_some() && after.change.is_none();
+                self.expect(asked, || format!("{name} is restarted, and nobody asked for it"));
+            }
             Command::Save { .. } => {}
         }
     }

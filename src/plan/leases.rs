@@ -8,6 +8,7 @@ use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
 use super::{
     bids, control, deposits, devices, fees, give_up, money, moves, placement, rejoin, repair,
+    stopping,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
@@ -165,6 +166,12 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     }
     let heard = derived::last_heard(builder, name);
     let limit = builder.input.timing.replace_after;
+    if stopping::is_back_soon(builder, name) {
+        let limit = builder.spec().failover.down_after.0;
+        let what = format!("{name}, whose container was stopped, to be started again");
+        builder.wait(what, heard, Some(limit), "it is reported as unreachable");
+        return;
+    }
     builder.problem(Reason::NodeUnreachable, format!("{name} has not reported since {heard}"));
     if rejoin::spared(builder, name) {
         return;

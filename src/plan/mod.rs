@@ -36,14 +36,17 @@ mod quarantine;
 pub mod recover;
 mod rejoin;
 mod repair;
+mod restart;
 mod roles;
 mod rollout;
 mod settings;
 mod status;
+mod stopping;
 pub mod suppliers;
 mod switchover;
 mod top_up;
 mod unrecorded;
+mod versions;
 mod wallet;
 
 use std::time::Duration;
@@ -236,6 +239,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         quarantine::keep(&mut builder);
         devices::report(&mut builder);
         rollout::retire(&mut builder);
+        restart::plan(&mut builder);
         settings::configure(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
@@ -246,6 +250,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     if !deleting {
         top_up::fill(&mut builder);
         health::report(&mut builder);
+        versions::report(&mut builder);
         wallet::report(&mut builder);
     }
     settings::report(&mut builder);

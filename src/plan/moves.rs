@@ -234,7 +234,7 @@ fn affordable(
 }
 
 /// Every place is filled once, by a node that is in sync, and nothing else goes on.
-fn is_whole(builder: &PlanBuilder<'_>) -> bool {
+pub(super) fn is_whole(builder: &PlanBuilder<'_>) -> bool {
     let live = builder.live();
     let places: BTreeSet<_> = live.iter().map(|(_, i)| i.ordinal).collect();
     let filled = live.len() == places.len() && places.iter().copied().eq(0..builder.spec().nodes);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{death, derived, elect, failover, health, quarantine, settings, switchover};
+use super::{
+    death, derived, elect, failover, health, quarantine, settings, stopping, switchover, versions,
+};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
@@ -52,6 +54,9 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
     follow(builder);
     health::relieve(builder);
     if builder.record.change.is_none() {
+        stopping::make_way(builder);
+    }
+    if builder.record.change.is_none() {
         asked_for(builder);
     }
 }
@@ -65,6 +70,7 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
     let ready = builder.live().into_iter().find(|(name, _)| {
         builder.connected(name).is_some_and(|s| {
             derived::running(&s.redis)
+                && !s.stopping
                 && derived::fqdn(s).is_some()
                 && s.configured == settings::for_node(builder, name).generation
         })
@@ -204,7 +210,10 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             && state.redis.master_host == master_name
             && state.highest.epoch >= promotion.epoch;
         if !linked {
-            if master.configured == settings::for_node(builder, &promotion.incarnation).generation {
+            // A full sync that it cannot read would empty it.
+            let reads = versions::can_follow(builder, &name, &promotion.incarnation);
+            let told = settings::for_node(builder, &promotion.incarnation).generation;
+            if reads && master.configured == told {
                 send_follow(builder, &name, state, master, &master_name, &promotion);
             }
         } else if state.redis.is_linked()

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::{
-    control, derived, devices, fees, give_up, leases, money, moves, switchover, unrecorded,
+    control, derived, devices, fees, give_up, leases, money, moves, stopping, switchover,
+    unrecorded,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
@@ -313,13 +314,16 @@ pub(super) fn best_stayer(
     leaver: &IncarnationName,
 ) -> Option<IncarnationName> {
     let stays = |n: &IncarnationName, i: &Incarnation| {
-        n != leaver && i.ordinal < builder.spec().nodes && i.is_candidate()
+        n != leaver
+            && i.ordinal < builder.spec().nodes
+            && i.is_candidate()
+            && !stopping::stops(builder, n)
     };
     live.iter().find(|(n, i)| stays(n, i) && in_sync(builder, n)).map(|(n, _)| n.clone())
 }
 
 /// A replica that is attached to the present master now.
-fn in_sync(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
+pub(super) fn in_sync(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let Some(promotion) = &builder.record.master else { return false };
     &promotion.incarnation == name
         || builder.connected(name).is_some_and(|s| {

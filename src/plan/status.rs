@@ -146,7 +146,8 @@ fn connected_phase(
     incarnation: &Incarnation,
 ) -> (Phase, Option<String>) {
     let Some(state) = builder.connected(name) else { return (Phase::Unknown, None) };
-    let note = state.notes.first().cloned();
+    let stops = state.stopping.then(|| "its container is being stopped".to_owned());
+    let note = stops.or_else(|| state.notes.first().cloned());
     if let Some(quarantine) = &incarnation.quarantined {
         let message = format!(
             "given up as master in epoch {}; the operator alone reaches it until its redis was demoted",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, health, roles, settings};
+use super::{derived, health, roles, settings, stopping, versions};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -20,7 +20,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let source = &promotion.incarnation;
     let well = builder.connected(source).is_some_and(|s| roles::is_master_of(s, promotion.epoch));
     let ready = builder.connected(target).is_some_and(|s| {
-        derived::running(&s.redis) && s.redis.is_linked() && !s.redis.is_syncing()
+        derived::running(&s.redis) && s.redis.is_linked() && !s.redis.is_syncing() && !s.stopping
     }) && health::lag(builder, target).is_none();
     let leaves = matches!(derived::stage(builder, source), derived::Stage::Lost(_));
     if !well || !ready || leaves {
@@ -28,6 +28,11 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
             Reason::SwitchoverWaiting,
             format!("{target} cannot take over from {source} yet: it must be linked and in sync"),
         );
+        return;
+    }
+    let behind = versions::left_behind(builder, target);
+    if !behind.is_empty() {
+        // Why not is said with what is wrong with their versions.
         return;
     }
     builder.record.epoch += 1;
@@ -73,16 +78,17 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
         undo(builder, switchover);
         return;
     }
-    if builder.now() >= switchover.deadline {
+    let stops = stopping::stops(builder, &switchover.target);
+    if stops || builder.now() >= switchover.deadline {
         builder.record.epoch += 1;
+        let why = if stops {
+            "is being stopped itself".to_owned()
+        } else {
+            format!("did not catch up in {} s", LIMIT.as_secs())
+        };
         builder.event(
             EventReason::SwitchoverRolledBack,
-            format!(
-                "{} did not catch up in {} s; {} stays master",
-                switchover.target,
-                LIMIT.as_secs(),
-                switchover.source
-            ),
+            format!("{} {why}; {} stays master", switchover.target, switchover.source),
         );
         let undone = Switchover { undo: true, epoch: builder.record.epoch, ..switchover.clone() };
         builder.record.change = Some(Change::Switchover(undone.clone()));

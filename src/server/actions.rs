@@ -2,11 +2,11 @@
 
 use axum::http::StatusCode;
 
-use super::messages::{Close, Migrate, Rejoin, Switchover};
+use super::messages::{Close, Migrate, Rejoin, Restart, Switchover};
 use crate::api::conditions::{Phase, Reason};
 use crate::api::difference;
 use crate::api::status::{NodeStatus, Status};
-use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
+use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster};
 use crate::model::ids::IncarnationName;
 use crate::model::record::{Incarnation, Record};
 
@@ -118,7 +118,7 @@ pub(super) fn replace(
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -202,6 +202,41 @@ pub(super) fn rejoin(cluster: &mut RedisCluster, request: &Rejoin) -> Result<Str
     cluster.metadata.annotations.insert(REJOIN.to_owned(), value);
     Ok(format!(
         "{name} gets a new key and keeps its lease and volume, once it is silent and its device is missing from the tailnet's list"
+    ))
+}
+
+/// Asks for containers to be started anew: of one node, or of all. Returns what to tell.
+pub(super) fn restart(cluster: &mut RedisCluster, request: &Restart) -> Result<String, Refusal> {
+    at_work(cluster, "a restart")?;
+    let name = cluster.metadata.name.clone();
+    if cluster.spec.resources.data.is_none() {
+        return Err(Refusal::conflict(format!(
+            "{name} has no data volumes, so a node that is restarted has neither its data nor its place on the mesh any more; migrate its nodes instead: that makes a new one first"
+        )));
+    }
+    let asked: Vec<String> = if let Some(node) = &request.node {
+        vec![named_node(cluster, Some(node))?.0]
+    } else {
+        let stays = |n: &&NodeStatus| n.phase != Phase::Leaving;
+        nodes(cluster)?.iter().filter(stays).map(|n| n.incarnation.clone()).collect()
+    };
+    // No two requests are made of the same version of an object.
+    let word = cluster.metadata.resource_version.clone().unwrap_or_default();
+    let before = cluster.metadata.annotations.get(RESTART).cloned().unwrap_or_default();
+    let all = nodes(cluster)?;
+    let other = |entry: &&str| {
+        let of = entry.split_once('@').map_or("", |(of, _)| of);
+        all.iter().any(|n| n.incarnation == of) && !asked.iter().any(|n| n == of)
+    };
+    let others = before.split(',').filter(other).map(str::to_owned);
+    let entries: Vec<String> = asked.iter().map(|n| format!("{n}@{word}")).chain(others).collect();
+    cluster.metadata.annotations.insert(RESTART.to_owned(), entries.join(","));
+    Ok(format!(
+        "{} started anew, one at a time and the master last, each once all nodes are in sync; `akash-redis describe {name}` says how far it is",
+        match &asked[..] {
+            [one] => format!("{one} is"),
+            all => format!("{} are", all.join(", ")),
+        }
     ))
 }
 
@@ -412,6 +447,27 @@ mod tests {
             (1, "cache-1-b", Phase::Replica, Some(90)),
             (2, "cache-2-c", Phase::Replica, Some(10)),
         ])
+    }
+
+    #[test]
+    fn a_restart_names_each_node_and_another_one_for_the_same_is_another_word() {
+        let mut cluster = running();
+        let asked = |cluster: &RedisCluster| cluster.metadata.annotations[RESTART].clone();
+        let whole = restart(&mut cluster, &Restart { node: None }).unwrap_err();
+        assert!(whole.message.contains("no data volumes"), "{whole:?}");
+        cluster.spec.resources.data =
+            serde_json::from_value(serde_json::json!({"size": "4Gi", "class": "beta3"})).unwrap();
+        cluster.metadata.resource_version = Some("7".into());
+        restart(&mut cluster, &Restart { node: None }).unwrap();
+        assert_eq!(asked(&cluster), "cache-0-a@7,cache-1-b@7,cache-2-c@7");
+        cluster.metadata.resource_version = Some("8".into());
+        let told = restart(&mut cluster, &Restart { node: Some("1".into()) }).unwrap();
+        assert!(told.starts_with("cache-1-b is started anew"), "{told}");
+        assert_eq!(asked(&cluster), "cache-1-b@8,cache-0-a@7,cache-2-c@7");
+        let nobody = restart(&mut cluster, &Restart { node: Some("7".into()) });
+        assert_eq!(nobody.unwrap_err().status, StatusCode::NOT_FOUND);
+        cluster.spec.paused = true;
+        assert!(restart(&mut cluster, &Restart { node: None }).is_err());
     }
 
     fn node(ordinal: u32) -> Migrate {

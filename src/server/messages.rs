@@ -90,6 +90,15 @@ pub struct Rejoin {
     pub node: String,
 }
 
+/// Which container shall be started anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// An incarnation or an ordinal; all nodes when there is none.
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
 /// Manifests to look at as if they were applied, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,7 +19,7 @@ use super::actions::{self, Refusal};
 use super::appraiser::Appraiser;
 use super::logs::{self, NodeLogs};
 use super::messages::{
-    Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Scale, Switchover,
+    Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Restart, Scale, Switchover,
 };
 use super::preview;
 use super::status_cache::StatusCache;
@@ -81,6 +81,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/recover", get(recovery::look).post(recovery::confirm))
         .route("/v1alpha1/orphans", get(recovery::orphans))
         .route("/v1alpha1/orphans/close", post(recovery::close))
+        .route("/v1alpha1/clusters/{name}/restart", post(restart))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -255,6 +256,11 @@ async fn close(State(app): State<App>, Path(name): Path<String>, body: Bytes) ->
 async fn rejoin(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Rejoin = parse(&body)?;
     change(&app, &name, |cluster| actions::rejoin(cluster, &request)).await
+}
+
+async fn restart(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Restart = parse(&body)?;
+    change(&app, &name, |cluster| actions::restart(cluster, &request)).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

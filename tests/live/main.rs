@@ -8,6 +8,7 @@ mod ends;
 mod family;
 mod front;
 mod image;
+mod life;
 mod machine;
 mod market_faults;
 mod mesh;

@@ -103,6 +103,7 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         }
         Command::Save { label } => state.saved.push(label.clone()),
         Command::Discard { .. } => state.failed_starts = 0,
+        Command::Restart => state.stopping = true,
         Command::Detach { .. } => {
             (redis.role, redis.fenced, redis.link) = (Role::Replica, true, Link::Down);
             redis.master_host.clear();

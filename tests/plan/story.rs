@@ -402,6 +402,7 @@ fn command(command: &Command) -> String {
         }
         Command::Detach { drain_ms } => format!("detach, drain for {drain_ms} ms at most"),
         Command::Fence => "fence".to_owned(),
+        Command::Restart => "restart".to_owned(),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),
     }
 }

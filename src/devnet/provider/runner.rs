@@ -24,8 +24,8 @@ use crate::sdl::canonical::Service;
 
 /// A workload that ran for so long is healthy: the next pause is the first again.
 const HEALTHY: Duration = Duration::from_secs(20);
-/// Given to a workload between the polite and the final signal.
-const GRACE: Duration = Duration::from_secs(15);
+/// Given to a workload between the polite and the final signal, as Kubernetes does.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// How workloads are run.
 #[derive(Clone, Debug)]
@@ -130,6 +130,14 @@ impl Runner {
         self.change(lease, |want| match want {
             Want::Off(service) => Some(Want::Run(service.clone())),
             Want::Run(_) | Want::Gone => None,
+        })
+    }
+
+    /// Stops a node's container with SIGTERM and starts it again, as when its machine is drained.
+    pub fn restart(&self, lease: &LeaseKey) -> bool {
+        self.change(lease, |want| match want {
+            Want::Run(service) => Some(Want::Run(service.clone())),
+            Want::Off(_) | Want::Gone => None,
         })
     }
 

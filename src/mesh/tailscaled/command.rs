@@ -54,7 +54,7 @@ impl Daemon<'_> {
             program: path.to_owned(),
             args: self.arguments(),
             env: DAEMON_ENV.map(|(name, value)| (name.to_owned(), value.into())).to_vec(),
-            run_as: None,
+            ..Program::default()
         }
     }
 }

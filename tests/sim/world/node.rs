@@ -393,6 +393,10 @@ impl Node {
             Command::Unfence(u) => self.set_quorum(u.quorum),
             Command::Save(s) => self.saved.push(s.label),
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
+            Command::Restart(_) => {
+                self.boots += 1;
+                self.boot_redis();
+            }
         }
         Ok(())
     }
