@@ -1,11 +1,12 @@
 //! One connection, from its start to its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Target;
@@ -20,12 +21,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn carry<S>(
     mut client: S,
     mut word: watch::Receiver<Option<Target>>,
-    socks5: Option<SocketAddr>,
+    way: Way,
     wait: Duration,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some((mut server, target)) = reach(&mut word, socks5, Instant::now() + wait).await else {
+    let Some((mut server, target)) = reach(&mut word, &way, Instant::now() + wait).await else {
         return;
     };
     tokio::select! {
@@ -35,10 +36,24 @@ pub(super) async fn carry<S>(
     }
 }
 
+/// How the master is dialled.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// SOCKS5 address of tailscaled; `None` where mesh addresses can be dialled straight.
+    pub socks5: Option<SocketAddr>,
+    /// Dials in progress: [`DIALS`] of all connections together.
+    pub dials: Arc<Semaphore>,
+}
+
+/// Dials in progress at most. A thousand at once fill the queue of whoever accepts them; what is
+/// dropped there is sent again after 1, 3, 7 and 15 s, and so is what the operator and the agents
+/// dial beside them.
+pub(super) const DIALS: usize = 32;
+
 /// A connection to whoever is the master when it stands.
 async fn reach(
     word: &mut watch::Receiver<Option<Target>>,
-    socks5: Option<SocketAddr>,
+    way: &Way,
     deadline: Instant,
 ) -> Option<(TcpStream, Target)> {
     loop {
@@ -50,9 +65,14 @@ async fn reach(
         if left.is_zero() {
             return None;
         }
+        // Its turn comes within the time of those before it; nobody is turned away for that.
+        let turn = async {
+            let _turn = timeout_at(deadline, way.dials.acquire()).await;
+            dial(way.socks5, target.ip, target.port, left).await
+        };
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {
-            dialled = dial(socks5, target.ip, target.port, left) => dialled,
+            dialled = turn => dialled,
             () = changed(word, Some(&target)) => continue,
         };
         match dialled {

@@ -197,6 +197,8 @@ async fn serve<S, F>(
     F: Future<Output = std::io::Result<S>>,
 {
     let places = Arc::new(Semaphore::new(settings.max_connections));
+    let dials = Arc::new(Semaphore::new(carry::DIALS));
+    let way = carry::Way { socks5: settings.socks5, dials };
     let mut connections = JoinSet::new();
     let mut full = false;
     loop {
@@ -223,7 +225,7 @@ async fn serve<S, F>(
             continue;
         };
         full = false;
-        let carried = carry::carry(stream, target.clone(), settings.socks5, settings.master_wait);
+        let carried = carry::carry(stream, target.clone(), way.clone(), settings.master_wait);
         connections.spawn(async move {
             carried.await;
             drop(place);
