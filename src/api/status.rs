@@ -117,6 +117,9 @@ pub struct NodeStatus {
     /// Bytes behind the master under the same history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,
+    /// Seconds since the oldest write of the master that it did not acknowledge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<u64>,
     /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,

@@ -1,5 +1,6 @@
 //! What a monitoring system reads of the operator.
 
+mod lag;
 mod money;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,7 @@ pub struct Metrics {
     source: Family<SourceName, Gauge>,
     /// What it costs, and what may be spent.
     pub money: money::Money,
+    lag: lag::Lag,
 }
 
 impl Default for Metrics {
@@ -94,6 +96,7 @@ impl Default for Metrics {
             paths: Paths::default(),
             source: Family::default(),
             money: money::Money::default(),
+            lag: lag::Lag::default(),
         }
     }
 }
@@ -135,6 +138,7 @@ impl Metrics {
             metrics.source.clone(),
         );
         metrics.money.register(ours);
+        metrics.lag.register(ours);
         let paths = &metrics.paths;
         ours.register(
             "path_rtt_seconds",
@@ -177,6 +181,7 @@ impl Metrics {
         self.epoch.get_or_create(&labels).set(status.epoch);
         let serving = status.nodes.iter().filter(|n| n.phase.is_serving()).count();
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
+        self.lag.status(cluster, status);
     }
 
     /// What the connected nodes of a cluster say of the paths to each other.
@@ -224,6 +229,7 @@ impl Metrics {
         self.nodes.remove(&labels);
         self.paths.keep(cluster, BTreeSet::new());
         self.money.forget(cluster);
+        self.lag.status(cluster, &Status::default());
         for condition in ConditionType::iter() {
             self.condition.remove(&ClusterCondition {
                 cluster: cluster.to_owned(),

@@ -54,6 +54,8 @@ impl Publisher {
             self.ports.store.add_events(&self.written_as(name, &[gone])).await?;
             return self.ports.store.remove(name).await;
         }
+        // First whoever waits for another master: the record says it already.
+        self.status_cache.publish(name, report(plan), plan.status.master.clone());
         if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
             self.ports.store.set_status(name, &plan.status).await?;
         }
@@ -61,7 +63,6 @@ impl Publisher {
         self.metrics.money.cluster(name, &plan.status.cost, &plan.record, inventory);
         let nodes = plan.record.incarnations.keys();
         self.metrics.paths(name, nodes.filter_map(|n| Some((n, inventory.nodes.get(n)?))));
-        self.status_cache.publish(name, report(plan), plan.status.master.clone());
         if stored.cluster.metadata.deletion_timestamp.is_none() {
             self.tell_problems(name, &plan.status).await?;
         }
@@ -175,7 +176,9 @@ pub fn log(events: &[Event]) {
 
 fn without_measures(status: &Status) -> Status {
     let mut status = status.clone();
-    status.nodes.iter_mut().for_each(|node| (node.lag_bytes, node.path) = (None, None));
+    for node in &mut status.nodes {
+        (node.lag_bytes, node.lag_seconds, node.path) = (None, None, None);
+    }
     status
 }
 

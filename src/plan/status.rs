@@ -2,7 +2,7 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, health, money, moves, paths, placement, settings, wallet};
+use super::{evidence, health, money, moves, paths, placement, roles, settings, wallet};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -84,6 +84,7 @@ fn node(
             .map(|c| c.price.per_month(money::block_ms(builder.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
         lag_bytes: lag(builder, name),
+        lag_seconds: lag_seconds(builder, name),
         path: paths::to_master(builder, name),
         message,
         provider,
@@ -101,6 +102,14 @@ fn lag(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<i64> {
     let (master, own) = (builder.connected(&promotion.incarnation)?, builder.connected(name)?);
     let same = master.redis.replid == own.redis.replid && &promotion.incarnation != name;
     same.then(|| (master.redis.offset - own.redis.offset).max(0))
+}
+
+/// Seconds since the oldest write of the master that it did not acknowledge.
+fn lag_seconds(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<u64> {
+    let promotion = builder.record.master.as_ref().filter(|p| &p.incarnation != name)?;
+    let master = builder.connected(&promotion.incarnation)?;
+    let own = roles::attachment(master, name, builder.connected(name))?;
+    Some(own.behind_ms / 1000)
 }
 
 fn phase(
