@@ -75,6 +75,10 @@ pub struct NodeState {
     /// Its container is being stopped: it goes within seconds, whatever anybody does.
     #[serde(default)]
     pub stopping: bool,
+    /// Epoch of the replicas that it lets attach although it is none's master, 0 when there are
+    /// none; `None` from an agent that lets nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admits: Option<u64>,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

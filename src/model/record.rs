@@ -29,6 +29,11 @@ pub struct Record {
     pub data_master: Option<IncarnationName>,
     /// No write can have been acknowledged yet: a write needs replicas, and none was ever in sync.
     pub untouched: bool,
+    /// Epoch of the leave to replicate that is in use, where the master stayed master under later
+    /// ones: what is in use is not replaced, because that would cut replicas that are well. 0 = that
+    /// of the master's choice.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub granted: u64,
     /// The change of master in progress.
     pub change: Option<Change>,
     /// Failed attempts to fill a node, by ordinal; cleared by success.
@@ -48,6 +53,22 @@ pub struct Record {
     /// When the last move began that could have been left undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<UnixMs>,
+    /// The master was changed, and it is not known yet that it takes writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
+}
+
+/// A change of master whose end is not told yet: it ends with the first write that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// Epoch of the new master.
+    pub epoch: u64,
+    /// The old master.
+    pub old: IncarnationName,
+    /// Since when writes stand still.
+    pub since: UnixMs,
+    /// It was planned.
+    pub planned: bool,
 }
 
 /// Failovers from masters that lived and did not answer, in a row: what makes one hang may make the
@@ -471,6 +492,27 @@ pub struct Switchover {
     /// The deadline passed before a choice was written: the source takes writes again under this
     /// new epoch.
     pub undo: bool,
+    /// Replicas that are attached to the target before the source is fenced, and acknowledge nothing
+    /// to the source since then. Empty where the source is fenced first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chained: Vec<IncarnationName>,
+    /// Since when the source is to be fenced; none before, and in a record of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<UnixMs>,
+}
+
+impl Switchover {
+    /// Replicas are being attached to the target; the source takes writes.
+    #[must_use]
+    pub fn prepares(&self) -> bool {
+        self.fenced.is_none() && !self.chained.is_empty()
+    }
+
+    /// Since when writes stand still.
+    #[must_use]
+    pub fn stands_since(&self) -> UnixMs {
+        self.fenced.unwrap_or(self.started)
+    }
 }
 
 /// What a failover did.

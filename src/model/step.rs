@@ -162,6 +162,8 @@ pub enum Command {
         grant: ReplicationGrant,
         /// Keep a snapshot before.
         save_first: bool,
+        /// It is no master yet, and passes on the data of this epoch; 0 where it is the master.
+        data_epoch: u64,
     },
     /// Keep a snapshot on the volume.
     Save {
@@ -188,6 +190,11 @@ pub enum Command {
     },
     /// End the container in order: its provider starts it again. A master hands over before.
     Restart,
+    /// A replica lets others attach to it before it becomes master.
+    Admit {
+        /// Who may.
+        replicas: Vec<ReplicationGrant>,
+    },
 }
 
 /// Settings of a node. Names and order of its fields, and of those below them, are part of

@@ -35,6 +35,8 @@ const FILE_LIMIT: Duration = Duration::from_secs(2);
 const LINK_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks for it.
 const FILE_LOOK: Duration = Duration::from_millis(20);
+/// Longest time for which Redis is looked at all the time, after a command of a change of master.
+const MOVING: Duration = Duration::from_secs(15);
 /// The snapshot before the log of writes is switched off takes no longer; users and settings are in
 /// force before.
 const LOG_LIMIT: Duration = Duration::from_secs(15);
@@ -76,6 +78,7 @@ impl CommandExecutor {
             _ => None,
         };
         let mut turn = self.turn().await?;
+        let began = Instant::now();
         // In hand to the end of this function, however it is left.
         let (memory, _in_hand) = self.begin(&order, authority, &request.nonce).await?;
         if let Order::Configure { copy, .. } = &mut order
@@ -96,17 +99,22 @@ impl CommandExecutor {
             }
         }
         let name = order.name();
+        // A fence says where the data stands by itself.
+        let looks = !matches!(order, Order::Fence);
         let result = self.carry_out(order, &memory).await;
-        let outcome = result
-            .as_ref()
-            .map_or_else(|status| status.message().to_owned(), |()| "done".to_owned());
+        let outcome = result.as_ref().map_or_else(
+            |status| status.message().to_owned(),
+            |()| format!("done in {} ms", began.elapsed().as_millis()),
+        );
         self.node.book.agent(&format!(
             "{name} under term {} epoch {}: {outcome}",
             authority.term, authority.epoch
         ));
         drop(turn);
         result?;
-        self.look_again().await;
+        if looks {
+            self.look_again().await;
+        }
         Ok(self.node.issue())
     }
 
@@ -214,20 +222,23 @@ impl CommandExecutor {
             }
             Order::Promote { users, quorum } => {
                 let result = self.promote(&mut session, &users, quorum, &mut applied).await;
+                node.hurry(MOVING);
                 node.set_following(None);
                 node.set_note("hosts", node.egress.close().await);
                 result
             }
-            Order::Follow { incarnation, master, user, password, .. } => {
+            Order::Follow { incarnation, master, user, password, data_epoch, .. } => {
                 if incarnation == node.identity.incarnation {
                     return Err(ControlError::Refused(format!(
                         "{master} is this node itself: it cannot follow itself"
                     )));
                 }
-                let address = self.route_to(&master, user, password, memory.highest.epoch).await?;
+                let epoch = if data_epoch > 0 { data_epoch } else { memory.highest.epoch };
+                let address = self.route_to(&master, user, password, epoch).await?;
                 if leads {
                     self.stand_aside(&mut session, &mut applied).await?;
                 }
+                node.hurry(MOVING);
                 session.follow(&address, &mut applied).await
             }
             Order::Detach { drain } => {
@@ -245,6 +256,10 @@ impl CommandExecutor {
             Order::Fence if !leads => Ok(()),
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
             Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
+            Order::Admit(users) => {
+                node.hurry(MOVING);
+                session.admit(&users, memory.highest.epoch, &mut applied).await
+            }
             Order::Save(_) | Order::Discard { .. } | Order::Restart => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
@@ -294,7 +309,13 @@ impl CommandExecutor {
         // Before it is read where the data stands: a later look must not take this for a master
         // that takes writes.
         self.node.set_applied(applied.clone(), run_id);
-        self.stood(session).await
+        let asked = Instant::now();
+        let info = session.info().await?;
+        self.node.stands(&info, asked, Stand::Closed);
+        // Nothing follows it, and the volume may be slow: writes stand still until this is answered.
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || history::keep(&node));
+        Ok(())
     }
 
     /// Stops replicating, or being a master; what a master wrote to the very end is on disk before
@@ -489,14 +510,12 @@ impl CommandExecutor {
 
     /// Waits until Redis was looked at after the command: the reply shows what came of it.
     async fn look_again(&self) {
+        let ended = Instant::now();
         let mut looks = self.node.looks();
-        // The first may have begun before the command ended.
-        for _ in 0..2 {
-            self.node.look_now();
-            if timeout(self.node.settings.stuck_after, looks.changed()).await.is_err() {
-                return;
-            }
-        }
+        self.node.look_now();
+        // One that had begun before the command ended says nothing of it.
+        let after = looks.wait_for(|asked| *asked >= ended);
+        let _ = timeout(self.node.settings.stuck_after, after).await;
     }
 }
 
@@ -536,6 +555,9 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
     }
     if redis.loading {
         return Err("redis is still loading its data; watch the state and send the command again");
+    }
+    if matches!(order, Order::Admit(_)) && !redis.is_linked() {
+        return Err("redis is no replica in sync, so nobody may attach to it");
     }
     if matches!(order, Order::Promote { .. }) && redis.is_syncing() {
         return Err(

@@ -42,6 +42,8 @@ pub enum Order {
         password: secrecy::SecretString,
         /// Keep a snapshot before.
         save_first: bool,
+        /// It is no master yet, and passes on the data of this epoch; 0 where it is the master.
+        data_epoch: u64,
     },
     /// Stop replicating, or being a master.
     Detach {
@@ -61,6 +63,8 @@ pub enum Order {
     Save(String),
     /// End the container in order.
     Restart,
+    /// A replica lets others attach to it.
+    Admit(Vec<ReplicationUser>),
 }
 
 impl Order {
@@ -118,6 +122,7 @@ impl Order {
                         user: f.user,
                         password: f.password.into(),
                         save_first: f.save_first,
+                        data_epoch: f.data_epoch,
                     }
                 }
                 Command::Detach(detach) => {
@@ -130,6 +135,7 @@ impl Order {
                 }
                 Command::Save(s) => Self::Save(s.label),
                 Command::Restart(_) => Self::Restart,
+                Command::Admit(a) => Self::Admit(replication(a.replication_users)),
             },
         )
     }
@@ -147,7 +153,8 @@ impl Order {
             | Self::Discard { .. }
             | Self::Fence
             | Self::Restart
-            | Self::Save(_) => Intent::Other,
+            | Self::Save(_)
+            | Self::Admit(_) => Intent::Other,
         }
     }
 
@@ -164,6 +171,7 @@ impl Order {
             Self::Unfence(_) => "unfence",
             Self::Save(_) => "save",
             Self::Restart => "restart",
+            Self::Admit(_) => "admit",
         }
     }
 }
@@ -221,6 +229,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         failed_start_line: state.failed_start_line,
         kept_copy: state.kept_copy,
         stopping: state.stopping,
+        admits: state.admits,
     }
 }
 

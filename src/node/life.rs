@@ -57,6 +57,9 @@ pub struct Life {
     replication: BTreeSet<String>,
     originals: BTreeMap<String, String>,
     fenced: bool,
+    /// Epoch of those that it lets attach before it is master.
+    #[serde(default)]
+    admitted: u64,
 }
 
 impl Life {
@@ -78,6 +81,7 @@ impl Life {
             replication: BTreeSet::new(),
             originals: BTreeMap::new(),
             fenced: false,
+            admitted: 0,
         }
     }
 
@@ -89,16 +93,18 @@ impl Life {
             replication: self.replication.clone(),
             originals: self.originals.clone(),
             fenced: self.fenced.then(Instant::now),
+            admitted: self.admitted,
         }
     }
 
     /// Notes what was set in it.
     pub fn set_applied(&mut self, applied: &Applied) {
-        let Applied { users, replication, originals, fenced } = applied;
+        let Applied { users, replication, originals, fenced, admitted } = applied;
         self.users.clone_from(users);
         self.replication.clone_from(replication);
         self.originals.clone_from(originals);
         self.fenced = fenced.is_some();
+        self.admitted = *admitted;
     }
 }
 

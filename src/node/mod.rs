@@ -47,6 +47,8 @@ mod configure_tests;
 #[cfg(test)]
 mod grants_tests;
 #[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod health_tests;
 #[cfg(test)]
 mod kept_copy_tests;

@@ -98,7 +98,10 @@ impl Tracker {
     pub fn look(&mut self, info: &Info, following: Option<&Following>, now: Instant) -> RedisState {
         if following.is_some() && following != self.following.as_ref() {
             self.silent = Duration::ZERO;
-            self.online_epoch = 0;
+            // Under one epoch another master only passes on the same data.
+            if following.map(|f| f.epoch) != self.following.as_ref().map(|f| f.epoch) {
+                self.online_epoch = 0;
+            }
             self.syncs = Syncs::default();
         }
         self.following = following.cloned();

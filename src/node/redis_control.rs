@@ -107,6 +107,8 @@ pub struct Applied {
     pub originals: BTreeMap<String, String>,
     /// Since when a master is fenced by command.
     pub fenced: Option<Instant>,
+    /// Epoch of the replicas that may attach to this one before it is master, 0 when there are none.
+    pub admitted: u64,
 }
 
 /// Settings of a node, as they arrive.
@@ -241,6 +243,7 @@ impl Session {
         checked(quorum)?;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.replication_users(users, applied).await?;
+        applied.admitted = 0;
         self.run(redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
         if self.role().await? != Role::Master {
             return Err(ControlError::Refused("redis did not become master although it accepted REPLICAOF NO ONE; it stays fenced".into()));
@@ -264,6 +267,25 @@ impl Session {
         ])
         .await?;
         self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
+    }
+
+    /// Lets others attach to this replica under `epoch`, before it is their master: they have what it
+    /// has, and a promotion keeps them.
+    pub async fn admit(
+        &mut self,
+        users: &[ReplicationUser],
+        epoch: u64,
+        applied: &mut Applied,
+    ) -> Result<(), ControlError> {
+        let info = self.info().await?;
+        if info.role() != Role::Replica || !info.link_up() {
+            return Err(ControlError::Refused(
+                "redis is no replica in sync, so nobody may attach to it; watch the state and send the command again".into(),
+            ));
+        }
+        self.replication_users(users, applied).await?;
+        applied.admitted = epoch;
+        Ok(())
     }
 
     /// Takes no more writes, and adds nothing else to its history: no ping to replicas, no expiry
@@ -303,6 +325,24 @@ impl Session {
         self.stand_down(demoted, applied).await
     }
 
+    /// Dials the master anew where an attempt came to nothing, and Redis waits for its next turn.
+    pub async fn ask_again(&mut self, host: &str, port: u16) -> Result<(), ControlError> {
+        let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut self.connection).await?;
+        // What it waits for is to be seen there alone: `connect` is before, the rest in an attempt.
+        let waits =
+            matches!(role.get(3), Some(redis::Value::BulkString(word)) if word == b"connect");
+        let told = |value: Option<&redis::Value>| match value {
+            Some(redis::Value::BulkString(word)) => word == host.as_bytes(),
+            _ => false,
+        };
+        if !waits || !told(role.get(1)) {
+            return Ok(());
+        }
+        let (hole, nobody) = BLACK_HOLE;
+        self.run(redis::cmd("REPLICAOF").arg(hole).arg(nobody)).await?;
+        self.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await
+    }
+
     /// Stops replicating and stays read-only: the offset freezes.
     pub async fn detach(&mut self, applied: &mut Applied) -> Result<(), ControlError> {
         let demoted = self.step_back(applied).await?;
@@ -339,6 +379,7 @@ impl Session {
                     .into(),
             ));
         }
+        applied.admitted = 0;
         self.replication_users(&[], applied).await?;
         if demoted {
             self.disconnect(applied.users.iter()).await?;

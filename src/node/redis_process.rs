@@ -29,6 +29,8 @@ use crate::retry::RestartDelays;
 
 /// A server says its version within this.
 const VERSION: Duration = Duration::from_secs(10);
+/// Between two looks while the operator waits for what comes next: a master moves meanwhile.
+const CLOSE_LOOK: Duration = Duration::from_millis(20);
 
 /// Where and as whom one node's Redis runs.
 #[derive(Clone, Debug)]
@@ -319,6 +321,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
         tokio::select! {
             () = alive.cancelled() => return,
             _ = ticks.tick() => {}
+            () = sleep(CLOSE_LOOK), if node.hurries() => {}
             () = node.asked_to_look() => {}
         }
         let asked = Instant::now();
@@ -340,6 +343,9 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             redis.health.refusal = writes.ask(&node, &redis).await;
             node.looked_at(redis, asked);
             refuse_what_is_held(&node, session.as_mut()).await;
+            if node.hurries() {
+                ask_again(&node, session.as_mut()).await;
+            }
         } else {
             if matches!(&result, Ok(Err(error)) if stuck::is_busy(error)) {
                 silence.says_busy(&node, session.as_mut()).await;
@@ -353,7 +359,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
                 });
             }
         }
-        node.looked();
+        node.looked(asked);
     }
 }
 
@@ -371,5 +377,22 @@ async fn refuse_what_is_held(node: &Node, session: Option<&mut Session>) {
         && let Err(error) = session.refuse_writes().await
     {
         node.book.agent(&format!("writes are still held, not refused: {error}"));
+    }
+}
+
+/// A master that is being promoted lets nobody in yet. Redis would ask it again after a second; while
+/// a master moves it is asked again at once.
+async fn ask_again(node: &Node, session: Option<&mut Session>) {
+    let (Some(following), Some(session)) = (node.following(), session) else { return };
+    let redis = node.peek().redis;
+    if redis.role != Role::Replica || redis.is_linked() || redis.is_syncing() {
+        return;
+    }
+    // A command that changes whom it follows must not be overtaken by this.
+    let Ok(_turn) = node.accepting.try_lock() else { return };
+    if node.following().as_ref() == Some(&following)
+        && let Err(error) = session.ask_again(&following.host, node.settings.master_port).await
+    {
+        node.book.agent(&format!("the master is not asked again: {error}"));
     }
 }

@@ -24,7 +24,9 @@ use super::state_file::{KeptCopy, StateFile, StateFileError};
 use crate::error_chain::error_chain;
 use crate::model::identity::NodeIdentity;
 use crate::model::mesh::BackendState;
-use crate::model::node::{History, NodeMesh, NodeState, Process, RedisState};
+use crate::model::node::{
+    AttachedReplica, History, NodeMesh, NodeState, Process, RedisState, ReplicaState, Role,
+};
 use crate::model::text::clipped;
 use crate::model::time::UnixMs;
 
@@ -69,7 +71,8 @@ pub struct Node {
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
-    looks: watch::Sender<u64>,
+    /// When the question was asked that was answered last.
+    looks: watch::Sender<Instant>,
     state: watch::Sender<NodeState>,
     shared: Mutex<Shared>,
     /// What stands on the volume, and whether writes may have followed it.
@@ -88,6 +91,8 @@ struct Shared {
     /// Since when the present redis process has its data and answers.
     serving: Option<Instant>,
     patience: Duration,
+    /// Until when Redis is looked at all the time.
+    hurry: Option<Instant>,
 }
 
 impl Shared {
@@ -96,6 +101,22 @@ impl Shared {
         let promoted = self.memory.promoted().then_some(self.memory.highest.epoch);
         self.known = history::advance(self.known.as_ref(), &state.redis, promoted, asked);
         state.history = self.known.as_ref().map(|known| known.history.clone());
+    }
+
+    /// What was waited for is there: a master has the replicas that it needs, or a replica its
+    /// master, and nobody is about to attach to it.
+    fn is_settled(&self, redis: &RedisState) -> bool {
+        let online = |r: &&AttachedReplica| {
+            r.state == ReplicaState::Online && r.lag_seconds <= redis.max_lag_seconds
+        };
+        match redis.role {
+            Role::Master => {
+                let good = redis.replicas.iter().filter(online).count();
+                !redis.fenced && good >= redis.min_replicas as usize
+            }
+            Role::Replica => redis.is_linked() && self.applied.admitted == 0,
+            Role::Unknown => false,
+        }
     }
 }
 
@@ -191,6 +212,7 @@ impl Node {
             history,
             saved: snapshots.labels(),
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
+            admits: Some(left.as_ref().map_or(0, |left| left.life.applied().admitted)),
             ..NodeState::default()
         };
         shown.send_replace(state);
@@ -214,7 +236,7 @@ impl Node {
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),
-            looks: watch::Sender::new(0),
+            looks: watch::Sender::new(Instant::now()),
             state: shown,
             shared: Mutex::new(Shared {
                 memory,
@@ -332,11 +354,15 @@ impl Node {
     /// Notes what was set; `run_id` is the process it was set in.
     pub fn set_applied(&self, applied: Applied, run_id: &str) {
         // Order of locks: state, then shared.
-        let state = self.state.borrow();
-        if state.redis.run_id == run_id {
+        self.state.send_if_modified(|state| {
+            if state.redis.run_id != run_id {
+                return false;
+            }
+            let admits = Some(applied.admitted);
             self.life.change(|life| life.set_applied(&applied));
             self.shared().applied = applied;
-        }
+            std::mem::replace(&mut state.admits, admits) != admits
+        });
     }
 
     /// A redis was started, by this process and with this password.
@@ -351,9 +377,17 @@ impl Node {
         self.state.send_if_modified(|state| {
             let before = state.clone();
             let mut shared = self.shared();
+            // It was asked before writes were held, and answered after: where it stood then is not
+            // where it stands.
+            if shared.applied.fenced.is_some_and(|since| asked < since) {
+                return false;
+            }
             state.redis = redis;
             // That writes are held is not to be seen from outside.
             state.redis.fenced |= shared.applied.fenced.is_some();
+            if shared.is_settled(&state.redis) {
+                shared.hurry = None;
+            }
             shared.advance(state, asked);
             if state.redis.process == Process::Running && !state.redis.loading {
                 let serving = shared.serving.get_or_insert_with(Instant::now);
@@ -439,6 +473,7 @@ impl Node {
             };
             state.configured = String::new();
             state.refused.clear();
+            state.admits = Some(0);
         });
     }
 
@@ -539,15 +574,27 @@ impl Node {
         self.look_now.notified().await;
     }
 
-    /// Counts the looks at Redis that ended.
+    /// When the look at Redis began that ended last.
     #[must_use]
-    pub fn looks(&self) -> watch::Receiver<u64> {
+    pub fn looks(&self) -> watch::Receiver<Instant> {
         self.looks.subscribe()
     }
 
-    /// A look at Redis ended.
-    pub fn looked(&self) {
-        self.looks.send_modify(|count| *count += 1);
+    /// A look at Redis ended that was asked for at `asked`.
+    pub fn looked(&self, asked: Instant) {
+        self.looks.send_replace(asked);
+    }
+
+    /// The operator waits for what comes next: Redis is looked at all the time, for so long at most.
+    pub fn hurry(&self, limit: Duration) {
+        self.shared().hurry = Some(Instant::now() + limit);
+        self.look_now();
+    }
+
+    /// Somebody waits for what comes next.
+    #[must_use]
+    pub fn hurries(&self) -> bool {
+        self.shared().hurry.is_some_and(|until| Instant::now() < until)
     }
 
     /// Own mesh name, or the host name asked for as long as there is none.

@@ -263,6 +263,7 @@ pub(super) fn follow(save_first: bool) -> Command {
         password,
         save_first,
         master_incarnation: "cache-1-m4m4".into(),
+        data_epoch: 0,
     })
 }
 

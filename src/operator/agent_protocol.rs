@@ -62,6 +62,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         failed_start_line: clipped(state.failed_start_line, SENTENCE),
         kept_copy: state.kept_copy.map(name),
         stopping: state.stopping,
+        admits: state.admits,
     }
 }
 
@@ -165,7 +166,7 @@ pub fn command(
             replication_users: users(root, replicas),
             quorum: Some(quorum(*q)),
         }),
-        Command::Follow { master, master_name, grant, save_first } => {
+        Command::Follow { master, master_name, grant, save_first, data_epoch } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
             Wire::Follow(wire::Follow {
                 master_name: master_name.clone(),
@@ -173,6 +174,7 @@ pub fn command(
                 user: credentials.user,
                 password: credentials.password.expose_secret().to_owned(),
                 save_first: *save_first,
+                data_epoch: *data_epoch,
             })
         }
         Command::Save { label } => Wire::Save(wire::Save { label: label.clone() }),
@@ -181,6 +183,9 @@ pub fn command(
         Command::Fence => Wire::Fence(wire::Fence {}),
         Command::Restart => Wire::Restart(wire::Restart {}),
         Command::Unfence { quorum: q } => Wire::Unfence(wire::Unfence { quorum: Some(quorum(*q)) }),
+        Command::Admit { replicas } => {
+            Wire::Admit(wire::Admit { replication_users: users(root, replicas) })
+        }
     };
     wire::CommandRequest {
         authority: Some(wire::Authority { term: authority.term, epoch: authority.epoch }),

@@ -240,6 +240,7 @@ pub fn describe(effect: &Effect) -> String {
             Command::Fence => "fence".to_owned(),
             Command::Unfence { .. } => "unfence".to_owned(),
             Command::Restart => "restart".to_owned(),
+            Command::Admit { .. } => "let replicas attach to".to_owned(),
         },
     }
 }

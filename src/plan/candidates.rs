@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::{derived, settings, stopping, versions};
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeView, Process, Role};
+use crate::model::node::{NodeView, Process, RedisState, Role};
 use crate::model::record::{Eligible, Failover, Promotion};
 use crate::model::time::UnixMs;
 
@@ -68,9 +68,7 @@ pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
         let former = builder.record.data_master.as_ref() == Some(&name)
             && redis.role == Role::Master
             && redis.fenced;
-        let online = redis.role == Role::Replica
-            && redis.online_epoch == builder.record.data_epoch
-            && builder.record.data_epoch > 0;
+        let online = online(builder, redis);
         if former {
             count.eligible.push(eligible());
         } else if incarnation.is_member() {
@@ -91,6 +89,17 @@ pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
     count.away = members(builder, old).into_iter().filter(attached).collect();
     one_lineage(builder, promotion, &mut count);
     count
+}
+
+/// It was online with the process that is master: under the data's epoch, or under an earlier one of
+/// the same reign.
+fn online(builder: &PlanBuilder<'_>, redis: &RedisState) -> bool {
+    let record = &builder.record;
+    let reign = record.master.as_ref().filter(|p| p.confirmed && p.epoch == record.data_epoch);
+    let since = reign.map_or(record.data_epoch, |p| settings::granted(record, p));
+    redis.role == Role::Replica
+        && record.data_epoch > 0
+        && (since..=record.data_epoch).contains(&redis.online_epoch)
 }
 
 /// Everybody who may be attached to `old`, those included that were given up: they may live.
@@ -138,9 +147,7 @@ fn witnesses(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Vec<KnownOffse
     let replicas = builder.record.incarnations.keys().filter(|n| *n != old).filter_map(|name| {
         let view = builder.view(name)?;
         let redis = &view.state.redis;
-        let online = redis.role == Role::Replica
-            && redis.online_epoch == builder.record.data_epoch
-            && builder.record.data_epoch > 0;
+        let online = online(builder, redis);
         let until = heard_master(view).filter(|_| online)?;
         Some(KnownOffset {
             who: name.clone(),

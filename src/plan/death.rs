@@ -305,6 +305,12 @@ fn by_silence(
     let mut lost = 0usize;
     for replica in &recorded {
         let Some(state) = builder.connected(replica) else { continue };
+        if follows_another(builder, name, state) {
+            // In a switchover that came to nothing: what it hears says nothing about the master.
+            lost += 1;
+            witnesses.push(format!("{replica} (not attached to it)"));
+            continue;
+        }
         if state.redis.is_linked() && u128::from(state.redis.silent_ms) < down_after.as_millis() {
             builder.problem(
                 Reason::MasterUnreachable,
@@ -356,4 +362,11 @@ fn by_silence(
         format!("manual action required: `{command}`"),
     );
     Verdict::Suspect
+}
+
+/// It was told to follow another node than this one.
+fn follows_another(builder: &PlanBuilder<'_>, name: &IncarnationName, state: &NodeState) -> bool {
+    let host = &state.redis.master_host;
+    let is = |n: &IncarnationName| builder.view(n).is_some_and(|v| v.state.mesh.dns_name == *host);
+    !host.is_empty() && !is(name) && builder.record.incarnations.keys().any(|n| n != name && is(n))
 }

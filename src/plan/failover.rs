@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::death::Death;
-use super::{candidates, derived, elect, fence, repair, roles, settings};
+use super::{candidates, chain, derived, elect, fence, handover, lag, repair, roles, settings};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::api::types::WhenMinority;
@@ -32,6 +32,10 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         return;
     }
     if death.fenced.is_some() && waits_for_its_data(builder, promotion, &count.eligible) {
+        return;
+    }
+    let silent = death.fenced.is_none() && !death.alive;
+    if silent && lag::waits_for_the_master(builder, promotion, &count.eligible) {
         return;
     }
     let quorum = settings::bound(builder, promotion);
@@ -289,6 +293,7 @@ fn choose(builder: &mut PlanBuilder<'_>, failover: &Failover) {
         ),
     );
     roles::promote(builder);
+    chain::attach_early(builder, failover, &best.incarnation);
 }
 
 /// Promotes until it is confirmed, then reports. A choice whose process died or whose node is
@@ -307,6 +312,7 @@ fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion
     }
     roles::promote(builder);
     if !builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
+        chain::attach_early(builder, failover, &chosen.incarnation);
         return;
     }
     let now = builder.now();
@@ -332,13 +338,7 @@ fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion
         lost_bytes: None,
         lost_gap_ms: 0,
     });
-    builder.event(
-        EventReason::FailoverCompleted,
-        format!(
-            "{} replaced {} as master, epoch {}",
-            chosen.incarnation, failover.old, failover.epoch
-        ),
-    );
+    handover::begin(builder, failover.epoch, &failover.old, failover.started, false);
     builder.record.change = None;
 }
 

@@ -14,7 +14,7 @@ use crate::model::time::UnixMs;
 
 /// A replica that lacks writes of so long is behind, if they are many bytes as well: an
 /// acknowledgement takes a second, and a burst some more.
-const BEHIND: Duration = Duration::from_secs(5);
+pub const BEHIND: Duration = Duration::from_secs(5);
 /// Starts in a row that came to nothing, after which the next one will not do better.
 pub const SEVERAL: u32 = 3;
 /// Between two moves of the master for its volume's sake: what is wrong with all volumes is not

@@ -14,7 +14,9 @@ use crate::model::ids::IncarnationName;
 use crate::model::mesh::Device;
 use crate::model::money::Uact;
 use crate::model::node::{NodeState, Role};
-use crate::model::record::{Change, Failover, Incarnation, Promotion, Quarantine, Switchover};
+use crate::model::record::{
+    Change, Failover, Incarnation, Promotion, Quarantine, Record, Switchover,
+};
 use crate::model::step::{Command, Effect, Quorum, ReplicationGrant};
 
 /// Every rule that the plan breaks, one sentence each.
@@ -29,6 +31,11 @@ pub fn violations(input: &Input<'_>, plan: &Plan) -> Vec<String> {
     check.steps();
     check.rest();
     check.broken
+}
+
+/// Epoch of the leave to replicate from the master of this choice.
+fn granted(record: &Record, master: &Promotion) -> u64 {
+    if record.granted == 0 { master.epoch } else { record.granted }
 }
 
 /// Ends the program when a plan breaks a rule: a fault of the planner that no test may pass over.
@@ -135,6 +142,13 @@ impl<'a> Check<'a> {
                 format!("{} is chosen for epoch {}, which had begun", now.incarnation, now.epoch)
             }),
         }
+        let reigns = before.master.as_ref().is_some_and(|then| {
+            (&then.incarnation, &then.run_id) == (&now.incarnation, &now.run_id)
+                && after.granted == granted(before, then)
+        });
+        self.expect(after.granted == 0 || reigns, || {
+            format!("{} is chosen anew, and old leave to replicate stays in use", now.incarnation)
+        });
         let state = self.connected(&now.incarnation);
         self.expect(state.is_some_and(|s| s.redis.run_id == now.run_id), || {
             format!("{} is chosen, and its redis {} is not there", now.incarnation, now.run_id)
@@ -213,6 +227,12 @@ impl<'a> Check<'a> {
             });
         }
         if let Some(Change::Switchover(s)) = &after.change {
+            let candidate = |n: &IncarnationName| {
+                after.incarnations.get(n).is_some_and(Incarnation::is_candidate)
+            };
+            self.expect(!s.chained.iter().any(candidate), || {
+                "a replica that hangs on the target of a switchover is a candidate".to_owned()
+            });
             let known =
                 matches!(&before.change, Some(Change::Switchover(then)) if then.epoch == s.epoch);
             self.expect(known || s.epoch > before.epoch, || {
@@ -586,11 +606,16 @@ impl<'a> Check<'a> {
                     format!("others may replicate from {name}, which is not master")
                 });
             }
-            Command::Follow { master: followed, grant, .. } => {
+            Command::Follow { master: followed, grant, data_epoch, .. } => {
                 let confirmed = master.is_some_and(|m| {
-                    m.confirmed && &m.incarnation == followed && grant.epoch == m.epoch
+                    m.confirmed
+                        && &m.incarnation == followed
+                        && grant.epoch == granted(after, m)
+                        && *data_epoch == 0
                 });
-                self.expect(confirmed && !is_master && after.change.is_none(), || {
+                let chained = self.is_chained(name, followed, grant.epoch, *data_epoch);
+                let settled = confirmed && after.change.is_none();
+                self.expect((settled || chained) && !is_master, || {
                     format!("{name} follows {followed}, which is not the confirmed master")
                 });
                 let member =
@@ -613,14 +638,52 @@ impl<'a> Check<'a> {
                 let asked = own.restart.is_some() && after.change.is_none();
                 self.expect(asked, || format!("{name} is restarted, and nobody asked for it"));
             }
+            Command::Admit { replicas } => {
+                let target = matches!(&after.change, Some(Change::Switchover(s)) if s.prepares() && &s.target == name);
+                self.expect(target && !is_master, || {
+                    format!("others may attach to {name}, which is to be no master")
+                });
+                self.members(name, replicas, Some(after.epoch));
+            }
             Command::Save { .. } => {}
         }
+    }
+
+    /// It attaches to the target of a switchover that has all that it has.
+    fn is_chained(
+        &self,
+        name: &IncarnationName,
+        followed: &IncarnationName,
+        epoch: u64,
+        data_epoch: u64,
+    ) -> bool {
+        let after = &self.plan.record;
+        let lacks_nothing =
+            self.connected(followed).zip(self.connected(name)).is_some_and(|(target, own)| {
+                target.redis.replid == own.redis.replid && own.redis.offset <= target.redis.offset
+            });
+        let master = after.master.as_ref().map(|m| (&m.incarnation, m.epoch));
+        let change = match &after.change {
+            Some(Change::Switchover(s)) if !s.undo && s.chained.contains(name) => {
+                (&s.target == followed).then_some(s.epoch)
+            }
+            Some(Change::Failover(f)) if f.detached_at.contains_key(name) => {
+                (master == Some((followed, f.epoch))).then_some(f.epoch)
+            }
+            _ => None,
+        };
+        lacks_nothing && change == Some(epoch) && data_epoch == after.data_epoch
     }
 
     /// Whoever may replicate is recorded as one who may be attached.
     fn grants(&mut self, name: &IncarnationName, grants: &[ReplicationGrant]) {
         let after = &self.plan.record;
-        let epoch = after.master.as_ref().map(|m| m.epoch);
+        let epoch = after.master.as_ref().map(|m| granted(after, m));
+        self.members(name, grants, epoch);
+    }
+
+    fn members(&mut self, name: &IncarnationName, grants: &[ReplicationGrant], epoch: Option<u64>) {
+        let after = &self.plan.record;
         for grant in grants {
             let member = after.incarnations.get(&grant.incarnation).is_some_and(|i| {
                 i.is_member() && i.condemned.is_none() && &grant.incarnation != name

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    death, derived, elect, failover, health, quarantine, settings, stopping, switchover, versions,
+    death, derived, elect, failover, handover, health, quarantine, settings, stopping, switchover,
+    versions,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
@@ -50,6 +51,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
     if let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) {
         settings::note_quorum(builder, &promotion);
     }
+    handover::advance(builder);
     forget_former_members(builder);
     follow(builder);
     health::relieve(builder);
@@ -95,6 +97,7 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
 /// to nothing.
 pub fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     let quorum = settings::quorum_at_promotion(builder, name);
+    builder.record.granted = grants_kept(builder, name);
     let state = builder.connected(name);
     builder.record.master = Some(Promotion {
         epoch: builder.record.epoch,
@@ -105,6 +108,19 @@ pub fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         quorum: Some(quorum),
     });
     builder.change(name, |i| i.raise(Membership::Candidate));
+}
+
+/// Epoch of the leave to replicate that stays in use when `name` is chosen: where its very process
+/// is master already, what its replicas use is not replaced. 0 where each gets a new one.
+pub fn grants_kept(builder: &PlanBuilder<'_>, name: &IncarnationName) -> u64 {
+    let Some(before) = builder.record.master.as_ref().filter(|p| &p.incarnation == name) else {
+        return 0;
+    };
+    let stays = builder.connected(name).is_some_and(|state| {
+        let same = !before.run_id.is_empty() && state.redis.run_id == before.run_id;
+        same && state.boot_id == before.boot_id && state.redis.role == Role::Master
+    });
+    if stays { settings::granted(&builder.record, before) } else { 0 }
 }
 
 /// Why a choice that is not confirmed comes to nothing: its process, or its node, is gone.
@@ -206,9 +222,12 @@ fn follow(builder: &mut PlanBuilder<'_>) {
                 format!("{name} may replicate from {}", promotion.incarnation),
             );
         }
+        // One that attached before it became master is told that it is now.
+        let before = state.redis.is_linked() && state.redis.online_epoch < promotion.epoch;
         let linked = state.redis.role == Role::Replica
             && state.redis.master_host == master_name
-            && state.highest.epoch >= promotion.epoch;
+            && state.highest.epoch >= promotion.epoch
+            && !before;
         if !linked {
             // A full sync that it cannot read would empty it.
             let reads = versions::can_follow(builder, &name, &promotion.incarnation);
@@ -320,11 +339,13 @@ fn send_follow(
     // sync wipes it.
     let beyond = beyond_promotion(state, master);
     report_loss(builder, name, beyond);
+    let granted = settings::granted(&builder.record, promotion);
     let command = Command::Follow {
         master: promotion.incarnation.clone(),
         master_name: master_name.to_owned(),
-        grant: ReplicationGrant { incarnation: name.clone(), epoch },
+        grant: ReplicationGrant { incarnation: name.clone(), epoch: granted },
         save_first: beyond.may_be_lost() && state.redis.keys > 0,
+        data_epoch: 0,
     };
     builder.command(name, command, format!("the master of epoch {epoch} is {master_name}"));
 }

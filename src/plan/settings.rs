@@ -123,14 +123,21 @@ fn of(state: &NodeState) -> Quorum {
     Quorum { min_replicas: state.redis.min_replicas, max_lag_seconds: state.redis.max_lag_seconds }
 }
 
+/// Epoch of the leave to replicate that is in use with the master of this choice.
+#[must_use]
+pub fn granted(record: &Record, promotion: &Promotion) -> u64 {
+    if record.granted == 0 { promotion.epoch } else { record.granted }
+}
+
 /// Who may replicate from the master of the present choice.
 pub fn grants(builder: &PlanBuilder<'_>) -> Vec<ReplicationGrant> {
     let Some(promotion) = &builder.record.master else { return Vec::new() };
+    let epoch = granted(&builder.record, promotion);
     let mut grants: Vec<_> = builder
         .live()
         .into_iter()
         .filter(|(n, i)| i.is_member() && n != &promotion.incarnation)
-        .map(|(incarnation, _)| ReplicationGrant { incarnation, epoch: promotion.epoch })
+        .map(|(incarnation, _)| ReplicationGrant { incarnation, epoch })
         .collect();
     grants.sort();
     grants

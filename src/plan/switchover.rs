@@ -1,15 +1,15 @@
 //! A planned change of master: the source fences itself, the target catches up, then it is promoted
-//! (safety.md section 5).
+//! (safety.md section 5). Where it can be, the other replicas are attached to the target before.
 
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, health, roles, settings, stopping, versions};
+use super::{chain, derived, handover, health, roles, settings, stopping, versions};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Change, Promotion, Switchover};
-use crate::model::step::Command;
+use crate::model::record::{Change, Membership, Promotion, Switchover};
+use crate::model::step::{Command, Effect, Step};
 
 /// Writes stand still at most so long; then the source takes them again.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,14 +35,26 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
         // Why not is said with what is wrong with their versions.
         return;
     }
+    let chained = chain::others(builder, &promotion, target);
+    // Written before they let go of the source: from then on they lack what it acknowledges.
+    for name in &chained {
+        builder.change(name, |i| i.lower(Membership::Member));
+    }
     builder.record.epoch += 1;
+    // What was to be told under the epoch before is not told any more.
+    let epoch = builder.record.epoch;
+    let holds = |step: &Step| !matches!(&step.effect, Effect::Command { authority, .. } if authority.epoch < epoch);
+    builder.steps.retain(holds);
+    let limit = if chained.is_empty() { LIMIT } else { chain::LIMIT };
     let switchover = Switchover {
         epoch: builder.record.epoch,
         source: source.clone(),
         target: target.clone(),
         started: builder.now(),
-        deadline: builder.now() + LIMIT,
+        deadline: builder.now() + limit,
         undo: false,
+        fenced: chained.is_empty().then_some(builder.now()),
+        chained,
     };
     builder.event(
         EventReason::SwitchoverStarted,
@@ -52,8 +64,8 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     advance(builder, &switchover);
 }
 
-/// One step further: fence, catch up, choose, promote; or undo when the deadline passed before the
-/// choice.
+/// One step further: attach the others, fence, catch up, choose, promote; or undo when the deadline
+/// passed before the choice.
 pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     if builder
         .record
@@ -71,6 +83,10 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
             EventReason::SwitchoverAborted,
             format!("{} failed during the switchover; a failover follows", switchover.source),
         );
+        if !switchover.chained.is_empty() {
+            // Some were told that the target is the master of this epoch.
+            builder.record.epoch += 1;
+        }
         builder.record.change = None;
         return;
     }
@@ -78,26 +94,26 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
         undo(builder, switchover);
         return;
     }
-    let stops = stopping::stops(builder, &switchover.target);
-    if stops || builder.now() >= switchover.deadline {
-        builder.record.epoch += 1;
-        let why = if stops {
-            "is being stopped itself".to_owned()
-        } else {
-            format!("did not catch up in {} s", LIMIT.as_secs())
-        };
-        builder.event(
-            EventReason::SwitchoverRolledBack,
-            format!("{} {why}; {} stays master", switchover.target, switchover.source),
-        );
-        let undone = Switchover { undo: true, epoch: builder.record.epoch, ..switchover.clone() };
-        builder.record.change = Some(Change::Switchover(undone.clone()));
-        undo(builder, &undone);
+    if stopping::stops(builder, &switchover.target) {
+        roll_back(builder, switchover, "is being stopped itself");
+        return;
+    }
+    if switchover.prepares() {
+        prepare(builder, switchover);
+        return;
+    }
+    if builder.now() >= switchover.deadline {
+        let why = format!("did not catch up in {} s", LIMIT.as_secs());
+        roll_back(builder, switchover, &why);
+        return;
+    }
+    if builder.view(&switchover.target).is_some_and(|v| v.state.redis.process == Process::Exited) {
+        roll_back(builder, switchover, "failed: its redis exited");
         return;
     }
     builder.wait(
         format!("{} to have all that {} wrote", switchover.target, switchover.source),
-        switchover.started,
+        switchover.stands_since(),
         Some(LIMIT),
         "the source takes writes again",
     );
@@ -128,6 +144,44 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     }
 }
 
+/// The other replicas are on their way to the target; the source takes writes.
+fn prepare(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
+    if builder.connected(&switchover.source).is_none() {
+        roll_back(builder, switchover, "was not promoted: the source is silent");
+        return;
+    }
+    match chain::advance(builder, switchover) {
+        chain::Progress::Broken => {
+            roll_back(builder, switchover, "does not follow the source any more");
+        }
+        chain::Progress::Under if builder.now() < switchover.deadline => builder.wait(
+            format!("the other replicas to follow {}", switchover.target),
+            switchover.started,
+            Some(chain::LIMIT),
+            "it takes over without them",
+        ),
+        chain::Progress::Under | chain::Progress::Done => {
+            let now = builder.now();
+            let fencing =
+                Switchover { fenced: Some(now), deadline: now + LIMIT, ..switchover.clone() };
+            builder.record.change = Some(Change::Switchover(fencing.clone()));
+            advance(builder, &fencing);
+        }
+    }
+}
+
+/// Nobody was chosen: the source takes writes again, or still, under a new epoch.
+fn roll_back(builder: &mut PlanBuilder<'_>, switchover: &Switchover, why: &str) {
+    builder.record.epoch += 1;
+    builder.event(
+        EventReason::SwitchoverRolledBack,
+        format!("{} {why}; {} stays master", switchover.target, switchover.source),
+    );
+    let undone = Switchover { undo: true, epoch: builder.record.epoch, ..switchover.clone() };
+    builder.record.change = Some(Change::Switchover(undone.clone()));
+    undo(builder, &undone);
+}
+
 fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     // The target may have obeyed already: from here on it is the master, and its death is a
     // failover.
@@ -145,11 +199,8 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     }
     roles::promote(builder);
     if builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
-        let took = builder.now().since(switchover.started).as_millis();
-        builder.event(
-            EventReason::SwitchoverCompleted,
-            format!("{} took over from {} in {took} ms", switchover.target, switchover.source),
-        );
+        let since = switchover.stands_since();
+        handover::begin(builder, switchover.epoch, &switchover.source, since, true);
         builder.record.change = None;
     }
 }
@@ -171,6 +222,7 @@ fn undo(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     {
         let epoch = switchover.epoch;
         let quorum = builder.record.master.as_ref().and_then(|p| p.quorum);
+        builder.record.granted = roles::grants_kept(builder, &switchover.source);
         builder.record.master = Some(Promotion {
             epoch,
             incarnation: switchover.source.clone(),

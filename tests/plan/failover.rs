@@ -394,7 +394,7 @@ fn a_failover_ends_with_a_report() {
     assert_eq!(report.reason, "its redis no longer answers");
     assert_eq!((report.witnesses, report.fence.as_str()), (vec!["somebody".to_owned()], "by time"));
     assert_eq!(report.candidates, ["cache-1-aaaa: 100", "cache-2-aaaa: 100"]);
-    let steps = [("detached", 500), ("fenced", 1_000), ("promoted", 2_000)];
+    let steps = [("detached", 500), ("fenced", 1_000), ("promoted", 2_000), ("writable", 2_000)];
     assert_eq!(report.steps_ms, steps.map(|(what, ms)| (what.to_owned(), ms)));
     assert_eq!((report.lost_bytes, report.lost_gap_ms), (None, 0));
 }
@@ -423,4 +423,53 @@ fn a_choice_whose_process_is_gone_is_void() {
         assert_eq!(has_event(&plan, EventReason::PromotionFailed), void, "{what}");
         assert!(!void || promoted(&plan).is_empty() || plan.record.epoch > 2, "{what}");
     }
+}
+
+/// The master is silent; it had so much more than node 1, which had not acknowledged the writes of
+/// so many seconds.
+fn behind(bytes: i64, seconds: u64, silent: u64) -> Scene {
+    let mut scene = Scene::whole();
+    scene.only(2);
+    scene.node(0, |v| {
+        v.state.redis.offset = 100 + bytes;
+        v.state.redis.replicas[0].behind_ms = seconds * 1000;
+    });
+    scene.silent(0, silent);
+    scene.node(1, |v| {
+        (v.state.redis.silent_ms, v.state.redis.link) = (silent * 1000, Link::Down);
+    });
+    scene
+}
+
+/// It may come back with all of that; a failover would lose it.
+#[test]
+fn a_silent_master_that_had_much_more_is_waited_for_once_more() {
+    const MIB: i64 = 1 << 20;
+    let rows = [
+        ("nobody lacks anything", 0, 0, 10, true),
+        ("as much as it may lack", MIB, 6, 10, true),
+        ("a byte more", MIB + 1, 6, 10, false),
+        ("a burst", 50 * MIB, 4, 10, true),
+        ("much, and it is silent for longer", 50 * MIB, 60, 19, false),
+        ("for twice as long as it may be", 50 * MIB, 60, 20, true),
+    ];
+    for (what, bytes, seconds, silent, begins) in rows {
+        let plan = behind(bytes, seconds, silent).plan(NOW);
+        assert_eq!(failing_over(&plan).is_some(), begins, "{what}");
+        if !begins {
+            let (_, said) = degraded(&plan);
+            assert!(said.contains("it may come back with all of that"), "{what}: {said}");
+            let (until, then) =
+                wait_for(&plan, "the master cache-0-aaaa to be heard").expect("a wait");
+            let left = 20 - i64::try_from(silent).unwrap();
+            assert_eq!(until, Some(left), "{what}");
+            assert_eq!(then, "the furthest replica is promoted all the same");
+        }
+    }
+    let mut scene = behind(50 * MIB, 60, 10);
+    scene.annotate(ACCEPT_LOSS, "1");
+    assert!(failing_over(&scene.plan(NOW)).is_some(), "a person does not wait");
+    let mut scene = behind(50 * MIB, 60, 10);
+    scene.close_lease(0, 1);
+    assert!(failing_over(&scene.plan(NOW)).is_some(), "its lease is gone");
 }

@@ -682,6 +682,7 @@ fn a_replica_follows_the_confirmed_master_alone() {
                 master_name: "x".into(),
                 grant: grant(to, epoch),
                 save_first: false,
+                data_epoch: 0,
             },
         );
     };

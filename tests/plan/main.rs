@@ -18,6 +18,7 @@ mod bids;
 mod bounds;
 mod builder;
 mod candidates;
+mod chain;
 mod cleanup;
 mod clock;
 mod control;

@@ -93,14 +93,18 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
             (redis.replid2, redis.second_offset) = (redis.replid.clone(), redis.offset + 1);
             redis.replid = format!("epoch-{}", authority.epoch);
             redis.master_host.clear();
+            state.admits = state.admits.map(|_| 0);
             redis.min_replicas = quorum.min_replicas;
             redis.max_lag_seconds = quorum.max_lag_seconds;
         }
-        Command::Follow { master_name, grant, .. } => {
+        Command::Follow { master_name, data_epoch, .. } => {
             (redis.role, redis.fenced, redis.link) = (Role::Replica, true, Link::Up);
-            (redis.online_epoch, redis.silent_ms) = (grant.epoch, 0);
+            let epoch = if *data_epoch > 0 { *data_epoch } else { authority.epoch };
+            (redis.online_epoch, redis.silent_ms) = (epoch, 0);
             redis.master_host.clone_from(master_name);
+            state.admits = state.admits.map(|_| 0);
         }
+        Command::Admit { .. } => state.admits = Some(authority.epoch),
         Command::Save { label } => state.saved.push(label.clone()),
         Command::Discard { .. } => state.failed_starts = 0,
         Command::Restart => state.stopping = true,

@@ -474,6 +474,8 @@ impl Scene {
             started: ago(seconds),
             deadline: ago(seconds) + Duration::from_secs(10),
             undo: false,
+            chained: vec![],
+            fenced: Some(ago(seconds)),
         }));
     }
 

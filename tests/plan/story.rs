@@ -404,6 +404,9 @@ fn command(command: &Command) -> String {
         Command::Fence => "fence".to_owned(),
         Command::Restart => "restart".to_owned(),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),
+        Command::Admit { replicas } => {
+            format!("admit [{}]", list(replicas.iter().map(|g| &g.incarnation)))
+        }
     }
 }
 

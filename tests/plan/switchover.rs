@@ -196,10 +196,17 @@ fn a_switchover_ends_when_the_target_is_master() {
         v.state.promoted = true;
         v.state.highest.epoch = 2;
         (v.state.redis.role, v.state.redis.fenced) = (Role::Master, false);
+        (v.state.redis.min_replicas, v.state.redis.max_lag_seconds) = (1, 8);
     });
     let plan = scene.plan(NOW);
+    assert!(!has_event(&plan, EventReason::SwitchoverCompleted), "it takes no write yet");
+    assert_eq!((plan.record.change.clone(), plan.record.data_epoch), (None, 2));
+    scene.record = plan.record;
+    assert!(!has_event(&scene.plan(NOW), EventReason::SwitchoverCompleted), "nor now");
+    scene.attach(&[2]);
+    let plan = scene.plan(NOW);
     assert!(has_event(&plan, EventReason::SwitchoverCompleted));
-    assert_eq!((plan.record.change, plan.record.data_epoch), (None, 2));
+    assert_eq!(plan.record.handover, None, "it is told once");
     let took =
         plan.events.iter().any(|(_, m)| m.ends_with("took over from cache-0-aaaa in 1000 ms"));
     assert!(took, "{:?}", plan.events);

@@ -8,6 +8,7 @@ mod docs;
 mod failover;
 mod faults;
 mod giving_up;
+mod handover;
 mod lifecycle;
 mod many_clusters;
 mod market;

@@ -64,6 +64,10 @@ pub struct Node {
     /// What it was given to keep.
     pub kept: Option<wire::KeptCopy>,
     pub users: Vec<String>,
+    /// Epoch of those that may attach before it is master.
+    pub admits: u64,
+    /// Epoch of the master's data that it was told to follow.
+    pub following: u64,
     pub min_replicas: u32,
     pub max_lag_s: u32,
     pub master_host: String,
@@ -102,6 +106,7 @@ pub struct Face {
     link_up: bool,
     sync: Option<Sync>,
     online_epoch: u64,
+    admits: u64,
     replicas: Vec<String>,
     saved: usize,
     netmap: Vec<String>,
@@ -121,6 +126,7 @@ impl Node {
             link_up: self.link_up,
             sync: self.sync.clone(),
             online_epoch: self.online_epoch,
+            admits: self.admits,
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
             netmap: self.netmap.clone(),
@@ -155,6 +161,8 @@ impl Node {
             configured: String::new(),
             kept: None,
             users: Vec::new(),
+            admits: 0,
+            following: 0,
             min_replicas: FENCED,
             max_lag_s: 8,
             master_host: String::new(),
@@ -185,6 +193,7 @@ impl Node {
         self.second_offset = -1;
         self.configured = String::new();
         self.users.clear();
+        self.admits = 0;
         self.min_replicas = FENCED;
         "127.0.0.1".clone_into(&mut self.master_host);
         (self.link_up, self.sync) = (false, None);
@@ -291,6 +300,7 @@ impl Node {
             refused: self.refused.clone(),
             kept_copy: (!self.outdated)
                 .then(|| self.kept.as_ref().map(|k| hash(&k.content)).unwrap_or_default()),
+            admits: (!self.outdated).then_some(self.admits),
             ..NodeState::default()
         }
     }
@@ -362,7 +372,10 @@ impl Node {
                     return Err(format!("it does not know {REFUSED}"));
                 }
                 self.refused = refused.into_iter().collect();
-                self.users = c.replication_users.into_iter().map(|u| u.name).collect();
+                // A replica lets in nobody but those that were admitted.
+                if self.role == Role::Master || self.admits == 0 {
+                    self.users = c.replication_users.into_iter().map(|u| u.name).collect();
+                }
                 if self.role == Role::Master && self.min_replicas != FENCED {
                     self.set_quorum(c.quorum);
                 }
@@ -378,7 +391,12 @@ impl Node {
                     );
                     self.second_offset = self.offset() + 1;
                 }
+                if self.role != Role::Master {
+                    // Whoever hangs on it has to attach anew.
+                    self.acks.clear();
+                }
                 self.role = Role::Master;
+                self.admits = 0;
                 (self.link_up, self.sync) = (false, None);
                 self.set_quorum(p.quorum);
             }
@@ -386,7 +404,22 @@ impl Node {
                 if f.save_first {
                     self.saved.push(format!("epoch-{}", authority.epoch));
                 }
-                self.become_replica_of(&f.master_name);
+                let epoch = if f.data_epoch > 0 { f.data_epoch } else { authority.epoch };
+                self.following = epoch;
+                if self.role == Role::Replica && self.link_up && self.master_host == f.master_name {
+                    // Redis is attached to it already: nothing but the epoch changes.
+                    self.users.clear();
+                    self.admits = 0;
+                } else {
+                    self.become_replica_of(&f.master_name);
+                }
+            }
+            Command::Admit(a) => {
+                if self.role != Role::Replica || !self.link_up {
+                    return Err("redis is no replica in sync".to_owned());
+                }
+                self.users = a.replication_users.into_iter().map(|u| u.name).collect();
+                self.admits = authority.epoch;
             }
             Command::Detach(_) => self.become_replica_of("127.0.0.1"),
             Command::Fence(_) => self.min_replicas = FENCED,
@@ -411,6 +444,8 @@ impl Node {
         self.role = Role::Replica;
         self.min_replicas = FENCED;
         self.acks.clear();
+        self.users.clear();
+        self.admits = 0;
         (self.link_up, self.sync) = (false, None);
         host.clone_into(&mut self.master_host);
     }

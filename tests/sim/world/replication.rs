@@ -33,7 +33,11 @@ impl State {
                 node.history = Some(History {
                     replid: node.replid.clone(),
                     offset: node.offset(),
-                    epoch: node.memory.highest.epoch,
+                    epoch: if node.role == Role::Master {
+                        node.memory.highest.epoch
+                    } else {
+                        node.online_epoch
+                    },
                     gap_ms: 0,
                 });
             }
@@ -70,7 +74,7 @@ impl State {
             }
         }
         (node.link_up, node.sync) = (true, None);
-        node.online_epoch = node.memory.highest.epoch;
+        node.online_epoch = node.following;
         node.replid = master.replid;
         let mut log = std::mem::take(&mut node.log);
         catch_up(&mut log, &self.nodes[&source].log);
@@ -89,7 +93,9 @@ impl State {
         let cut = self.cut.contains(&(name.clone(), source.clone()))
             || self.cut.contains(&(source.clone(), name.clone()));
         let reached = master.powered && master.meshed && replica.meshed && sighted && !cut;
-        let serves = master.process == Process::Running && master.role == Role::Master && granted;
+        // A replica that is in sync itself passes on what it gets.
+        let passes = master.role == Role::Master || master.link_up;
+        let serves = master.process == Process::Running && passes && granted;
         (reached && serves).then(|| source.clone())
     }
 
