@@ -7,6 +7,7 @@ mod distance;
 mod ends;
 mod family;
 mod front;
+mod handover;
 mod image;
 mod life;
 mod machine;
