@@ -325,8 +325,9 @@ impl Session {
         self.stand_down(demoted, applied).await
     }
 
-    /// Dials the master anew where an attempt came to nothing, and Redis waits for its next turn.
-    pub async fn ask_again(&mut self, host: &str, port: u16) -> Result<(), ControlError> {
+    /// Dials the master anew where an attempt came to nothing, and Redis waits for its next turn;
+    /// whether that was so.
+    pub async fn ask_again(&mut self, host: &str, port: u16) -> Result<bool, ControlError> {
         let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut self.connection).await?;
         // What it waits for is to be seen there alone: `connect` is before, the rest in an attempt.
         let waits =
@@ -336,11 +337,12 @@ impl Session {
             _ => false,
         };
         if !waits || !told(role.get(1)) {
-            return Ok(());
+            return Ok(false);
         }
         let (hole, nobody) = BLACK_HOLE;
         self.run(redis::cmd("REPLICAOF").arg(hole).arg(nobody)).await?;
-        self.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await
+        self.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await?;
+        Ok(true)
     }
 
     /// Stops replicating and stays read-only: the offset freezes.

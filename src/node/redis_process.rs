@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::history;
-use super::probe::Tracker;
+use super::probe::{Following, Tracker};
 use super::proxychains;
 use super::redis_config::{BootConfig, FENCE, acl_text, boot_maxmemory};
 use super::redis_control::{Applied, ControlError, Session};
@@ -317,6 +317,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
     let mut writes = WriteProbe::default();
     let mut session: Option<Session> = None;
     let mut silence = Silence::default();
+    let mut asks = Asks::default();
     loop {
         tokio::select! {
             () = alive.cancelled() => return,
@@ -344,7 +345,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             node.looked_at(redis, asked);
             refuse_what_is_held(&node, session.as_mut()).await;
             if node.hurries() {
-                ask_again(&node, session.as_mut()).await;
+                asks.ask_again(&node, session.as_mut()).await;
             }
         } else {
             if matches!(&result, Ok(Err(error)) if stuck::is_busy(error)) {
@@ -380,19 +381,38 @@ async fn refuse_what_is_held(node: &Node, session: Option<&mut Session>) {
     }
 }
 
-/// A master that is being promoted lets nobody in yet. Redis would ask it again after a second; while
-/// a master moves it is asked again at once.
-async fn ask_again(node: &Node, session: Option<&mut Session>) {
-    let (Some(following), Some(session)) = (node.following(), session) else { return };
-    let redis = node.peek().redis;
-    if redis.role != Role::Replica || redis.is_linked() || redis.is_syncing() {
-        return;
-    }
-    // A command that changes whom it follows must not be overtaken by this.
-    let Ok(_turn) = node.accepting.try_lock() else { return };
-    if node.following().as_ref() == Some(&following)
-        && let Err(error) = session.ask_again(&following.host, node.settings.master_port).await
-    {
-        node.book.agent(&format!("the master is not asked again: {error}"));
+/// Attempts to reach a master that is being promoted and lets nobody in yet. Redis would make the
+/// next one after a second; while a master moves it is made at once, and then ever later.
+#[derive(Default)]
+struct Asks {
+    whom: Option<Following>,
+    pause: Duration,
+    next: Option<Instant>,
+}
+
+impl Asks {
+    async fn ask_again(&mut self, node: &Node, session: Option<&mut Session>) {
+        let (Some(following), Some(session)) = (node.following(), session) else { return };
+        if self.whom.as_ref() != Some(&following) {
+            *self = Self { whom: Some(following.clone()), pause: CLOSE_LOOK, next: None };
+        }
+        let redis = node.peek().redis;
+        let up = redis.role != Role::Replica || redis.is_linked() || redis.is_syncing();
+        if up || self.next.is_some_and(|next| Instant::now() < next) {
+            return;
+        }
+        // A command that changes whom it follows must not be overtaken by this.
+        let Ok(_turn) = node.accepting.try_lock() else { return };
+        if node.following().as_ref() != Some(&following) {
+            return;
+        }
+        match session.ask_again(&following.host, node.settings.master_port).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.next = Some(Instant::now() + self.pause);
+                self.pause = (self.pause * 2).min(Duration::from_secs(1));
+            }
+            Err(error) => node.book.agent(&format!("the master is not asked again: {error}")),
+        }
     }
 }
