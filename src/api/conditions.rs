@@ -255,6 +255,12 @@ pub enum Reason {
     LeaseReclaimed,
     /// Nodes run versions of Redis of which one cannot read the other's data.
     VersionSkew,
+    /// Under `durability: confirmed`: a confirmed write may be on none of the nodes that answer, so
+    /// nobody is promoted.
+    ConfirmedWritesAtRisk,
+    // Ready and Degraded.
+    /// A person fenced a node: it takes no writes and becomes no master.
+    FencedByPerson,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -296,6 +302,7 @@ impl Reason {
                 | Self::FailoverBlocked
                 | Self::FailoverWaiting
                 | Self::MasterDownUnconfirmed
+                | Self::ConfirmedWritesAtRisk
         )
     }
 }

@@ -20,3 +20,4 @@ pub mod types;
 pub mod validate;
 pub mod wallet;
 pub mod window;
+pub mod word;

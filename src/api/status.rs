@@ -30,6 +30,9 @@ pub struct Status {
     /// Reasons of everything that is wrong, the worst first, as `Degraded` tells them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Reason>,
+    /// What may be lost, while the cluster waits for a person to say that it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_stake: Option<AtStake>,
 }
 
 impl Status {
@@ -186,4 +189,37 @@ pub struct FailoverStatus {
     pub steps: Vec<String>,
     /// What may have been lost.
     pub lost: String,
+    /// Who accepted that; empty where nobody had to.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub accepted_by: String,
+}
+
+/// What a person gives up who accepts a loss now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AtStake {
+    /// In this epoch.
+    pub epoch: u64,
+    /// The node that would become master, as far as can be told before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub takes_over: Option<String>,
+    /// It lacks at least so many bytes that others were seen to have; unknown where their histories
+    /// cannot be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lacks_bytes: Option<i64>,
+    /// When it last heard its master: what was written after that it does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Nodes that may hold more and cannot be asked.
+    pub missing: Vec<Missing>,
+}
+
+/// A node that cannot be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Missing {
+    /// Its name.
+    pub incarnation: String,
+    /// Why not.
+    pub why: String,
 }

@@ -31,6 +31,9 @@ pub const REJOIN: &str = "akash-redis.dev/rejoin";
 /// Annotation: deployments, by dseq and separated by commas, that are in no record and shall be
 /// closed.
 pub const CLOSE: &str = "akash-redis.dev/close";
+/// Annotation: nodes, by number or incarnation, with commas, that take no writes and become no
+/// master until they are named no more.
+pub const FENCE: &str = "akash-redis.dev/fence";
 
 /// Annotation: incarnations whose containers shall be started anew, separated by commas, each with the
 /// word by which that was asked: `cache-1-x7k2@17`. Each word is done once.
@@ -111,6 +114,16 @@ pub struct Spec {
     /// What an acknowledged write promises.
     #[serde(default)]
     pub durability: Durability,
+    /// Under `durability: confirmed`: how many replicas must have a write before it counts as
+    /// confirmed; without so many the master takes none. Half of the replicas unless set (1 of the
+    /// 2 replicas of three nodes), and at most nodes - 2, unless `allowWriteStops` is set. Set it
+    /// where applications name a number: unset it goes with `nodes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmations: Option<u32>,
+    /// Under `durability: confirmed`: `confirmations` may be nodes - 1, so that writes stop while a
+    /// single replica is away.
+    #[serde(default)]
+    pub allow_write_stops: bool,
     /// The operator watches and reports, and changes nothing.
     #[serde(default)]
     pub paused: bool,
@@ -536,4 +549,26 @@ pub enum Durability {
     /// It is on the master; a failover may lose the last moments before the master died.
     #[default]
     Async,
+    /// A write that the client saw on `confirmations` replicas (`WAIT`, or `proxy --confirm`) is
+    /// lost in no failover: nobody is promoted by itself unless one of those that answer has it.
+    Confirmed,
+}
+
+impl Spec {
+    /// Confirmed writes are promised.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.durability == Durability::Confirmed
+    }
+
+    /// How many replicas a write needs while a minimum is in force.
+    #[must_use]
+    pub fn write_replicas(&self) -> u32 {
+        match self.durability {
+            Durability::Async => 1,
+            Durability::Confirmed => {
+                self.confirmations.unwrap_or(self.nodes.saturating_sub(1) / 2).max(1)
+            }
+        }
+    }
 }

@@ -21,7 +21,9 @@ pub use lines::line;
 
 use super::defaults;
 use super::quantity::Bytes;
-use super::types::{API_VERSION, Failover, KIND, Rebalance, RedisCluster, Resources, Runway, Spec};
+use super::types::{
+    API_VERSION, Failover, KIND, Rebalance, RedisCluster, Resources, Runway, Spec, WhenMinority,
+};
 use crate::model::money::Uact;
 
 /// A manifest is a page of text; what is longer than this is something else.
@@ -158,6 +160,7 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
     budget(spec, &mut problems);
     mesh(spec, &mut problems);
     failover(&spec.failover, &mut problems);
+    durability(spec, &mut problems);
     problems.0
 }
 
@@ -368,6 +371,50 @@ fn mesh(spec: &Spec, problems: &mut Problems) {
     });
     problems.add_if(!good, "spec.mesh.tag", || {
         format!("`{tag}` is not a tag of the mesh; write it like tag:redis, in a-z, 0-9 and -")
+    });
+}
+
+/// What `durability: confirmed` asks of the rest, and what belongs to it alone.
+fn durability(spec: &Spec, problems: &mut Problems) {
+    let (nodes, wanted) = (spec.nodes, spec.write_replicas());
+    if !spec.is_confirmed() {
+        problems.add_if(spec.confirmations.is_some(), "spec.confirmations", || {
+            "counts under `durability: confirmed` only; set that too, or leave it out".into()
+        });
+        problems.add_if(spec.allow_write_stops, "spec.allowWriteStops", || {
+            "counts under `durability: confirmed` only; set that too, or leave it out".into()
+        });
+        return;
+    }
+    problems.add_if(
+        spec.failover.when_minority == WhenMinority::Promote,
+        "spec.failover.whenMinority",
+        || "`promote` may lose what was confirmed, and `durability: confirmed` promises that nothing of that is lost; write block".into(),
+    );
+    if nodes < 2 {
+        return problems.add(
+            "spec.durability",
+            "`confirmed` needs replicas, and there is one node only; write at least 3 nodes, or async",
+        );
+    }
+    problems.add_if(
+        spec.resources.data.is_some() && !defaults::append_only(spec),
+        "spec.redis.config.appendonly",
+        || "a replica that starts from a snapshot takes up its old place without what it confirmed since; write yes with `durability: confirmed`, or leave it out".into(),
+    );
+    let path = if spec.confirmations.is_some() { "spec.confirmations" } else { "spec.durability" };
+    problems.add_if(spec.confirmations == Some(0), path, || {
+        "0 replicas confirm nothing; write at least 1, or `durability: async`".into()
+    });
+    problems.add_if(wanted >= nodes, path, || {
+        format!(
+            "{wanted} replicas shall confirm, and {nodes} nodes have {} of them; write at most {}",
+            nodes - 1,
+            nodes.saturating_sub(2).max(1)
+        )
+    });
+    problems.add_if(wanted + 1 == nodes && !spec.allow_write_stops, path, || {
+        format!("with {nodes} nodes and {wanted} replicas that must confirm, writes stop whenever one replica is away; take one node more, or say `allowWriteStops: true`")
     });
 }
 

@@ -56,6 +56,12 @@ pub struct Record {
     /// The master was changed, and it is not known yet that it takes writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
+    /// Under `durability: confirmed`: how many replicas had what was confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmations: Option<Confirmations>,
+    /// A person fenced the master: written before it is told. It goes on when the word is taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<IncarnationName>,
 }
 
 /// A change of master whose end is not told yet: it ends with the first write that is accepted.
@@ -69,6 +75,25 @@ pub struct Handover {
     pub since: UnixMs,
     /// It was planned.
     pub planned: bool,
+}
+
+/// How many replicas had each write that was confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmations {
+    /// At least so many.
+    pub counted: u32,
+    /// The manifest asks for more since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raise: Option<Raise>,
+}
+
+/// More replicas shall confirm a write than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raise {
+    /// So many.
+    pub to: u32,
+    /// The master's offset when it had this in force: what fewer confirmed lies before.
+    pub offset: i64,
 }
 
 /// Failovers from masters that lived and did not answer, in a row: what makes one hang may make the
@@ -142,9 +167,17 @@ pub struct Incarnation {
     /// Its escrow is being filled; none once it pays for long enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_up: Option<TopUp>,
+    /// Given up, and the master confirmed that it may not replicate any more: the master's offset
+    /// after that. What it alone confirmed lies before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_offset: Option<i64>,
     /// When its redis, which did not start, was last given empty directories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuilt: Option<UnixMs>,
+    /// When it was let in, before it could attach: one that never ended its first sync confirmed
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Admitted>,
     /// The incarnation it takes the place of.
     #[serde(default)]
     pub replaces: Option<IncarnationName>,
@@ -201,6 +234,15 @@ impl MoveReason {
     pub fn is_optional(self) -> bool {
         self != Self::Reclaimed
     }
+}
+
+/// An incarnation was let in to replicate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// In this epoch of the data.
+    pub epoch: u64,
+    /// Its redis process then.
+    pub run_id: String,
 }
 
 /// What an incarnation is to the master of its cluster. Each step has all of those before it: who
@@ -295,7 +337,9 @@ impl Incarnation {
             redis_down: None,
             quarantined: None,
             top_up: None,
+            left_offset: None,
             rebuilt: None,
+            admitted: None,
             replaces: None,
             condemned: None,
             lease_terms: String::new(),
@@ -409,6 +453,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// A change of master in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // there is one of it in a record, and most often none
 pub enum Change {
     /// The master is taken for dead and another one is promoted; writes may be lost.
     Failover(Failover),
@@ -446,9 +491,18 @@ pub struct Failover {
     /// The start of the old master's agent whose word counts for its redis; empty when any does.
     #[serde(default)]
     pub boot_id: String,
+    /// Under `durability: confirmed`: replicas that could have confirmed a write of the old master.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confirmers: Vec<IncarnationName>,
     /// A person accepted the loss of what cannot be asked for.
     #[serde(default)]
     pub loss_accepted: bool,
+    /// Who accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_by: Option<String>,
+    /// Who is to take over by that word, if it is one of those that were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IncarnationName>,
     /// How the old master was fenced.
     pub fence: Option<Fence>,
     /// Nodes that still saw the old master long after it had been put in quarantine.
@@ -542,6 +596,9 @@ pub struct FailoverReport {
     /// written then is not in `lost_bytes`.
     #[serde(default)]
     pub lost_gap_ms: u64,
+    /// Who accepted that something is lost; nobody had to where this is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_by: Option<String>,
 }
 
 impl Record {

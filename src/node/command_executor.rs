@@ -210,15 +210,20 @@ impl CommandExecutor {
             Order::Configure { generation, settings, .. } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
                 node.set_patience(settings.stuck_after);
-                result.map(|refused| {
-                    node.set_note("redis", None);
-                    node.update(|state| {
-                        if state.redis.run_id == redis.run_id {
-                            state.configured = generation;
-                            state.refused = refused;
-                        }
-                    });
-                })
+                // Whoever may not replicate any more was told nothing of what comes after this.
+                let offset = session.info().await.map(|info| info.offset());
+                result.and_then(|refused| offset.map(|offset| (refused, offset))).map(
+                    |(refused, offset)| {
+                        node.set_note("redis", None);
+                        node.update(|state| {
+                            if state.redis.run_id == redis.run_id {
+                                state.configured = generation;
+                                state.refused = refused;
+                                state.redis.offset = state.redis.offset.max(offset);
+                            }
+                        });
+                    },
+                )
             }
             Order::Promote { users, quorum } => {
                 let result = self.promote(&mut session, &users, quorum, &mut applied).await;

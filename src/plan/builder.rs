@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Input;
 use crate::api::conditions::{EventReason, Reason};
-use crate::api::types::{ACCEPT_LOSS, Spec};
+use crate::api::types::Spec;
+use crate::api::word::AcceptedLoss;
 use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Authority, NodeState, NodeView};
@@ -213,8 +214,12 @@ impl<'a> PlanBuilder<'a> {
     /// A person accepted, in the epoch that the cluster is in, the loss of what nobody who answers
     /// holds.
     pub fn loss_accepted(&self) -> bool {
-        let word = self.input.cluster.metadata.annotations.get(ACCEPT_LOSS);
-        word.and_then(|epoch| epoch.trim().parse().ok()) == Some(self.input.record.epoch)
+        self.accepted().is_some()
+    }
+
+    /// That word, with who said it and who is to take over.
+    pub fn accepted(&self) -> Option<AcceptedLoss> {
+        AcceptedLoss::of(self.input.cluster).filter(|word| word.epoch == self.input.record.epoch)
     }
 
     /// What a person types to accept it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, settings, stopping, versions};
+use super::{derived, settings, stopping, versions, word};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, Process, RedisState, Role};
 use crate::model::record::{Eligible, Failover, Promotion};
@@ -27,6 +27,11 @@ pub struct Count {
 }
 
 impl Count {
+    /// This one is eligible.
+    pub fn has(&self, name: &IncarnationName) -> bool {
+        self.eligible.iter().any(|e| &e.incarnation == name)
+    }
+
     /// The refused ones in words, with a leading semicolon; nothing when there are none.
     pub fn in_words(&self) -> String {
         self.refused.iter().fold(String::new(), |all, (name, why)| {
@@ -69,7 +74,11 @@ pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
             && redis.role == Role::Master
             && redis.fenced;
         let online = online(builder, redis);
-        if former {
+        if let Some(said) = word::said(builder, &name) {
+            if former || incarnation.is_member() {
+                count.refused.push((name, format!("it is {said}")));
+            }
+        } else if former {
             count.eligible.push(eligible());
         } else if incarnation.is_member() {
             let why = if !online {
@@ -223,20 +232,21 @@ fn one_lineage(builder: &PlanBuilder<'_>, promotion: &Promotion, count: &mut Cou
     );
 }
 
-/// The candidate with the highest believable offset; the lower name on a tie. An offset far above
-/// what anybody else saw of the master is refused with a sentence.
+/// The candidate with the highest believable offset, the lower name on a tie; and those whose offset
+/// is far above what anybody else saw of the master, with a sentence: they are refused.
 pub fn best<'f>(
     builder: &PlanBuilder<'_>,
     failover: &'f Failover,
-) -> (Option<&'f Eligible>, Vec<String>) {
+) -> (Option<&'f Eligible>, Vec<(IncarnationName, String)>) {
     let mut refused = Vec::new();
     let mut best: Option<&Eligible> = None;
     for e in &failover.eligible {
         if let Some(most) = believable(builder, failover, e).filter(|most| e.offset > *most) {
-            refused.push(format!(
+            let sentence = format!(
                 "{} reports offset {}, but no other node saw more than {most} of {}; it is not promoted, check that node",
                 e.incarnation, e.offset, failover.old
-            ));
+            );
+            refused.push((e.incarnation.clone(), sentence));
         } else if best.is_none_or(|b| is_better(builder, e, b)) {
             best = Some(e);
         }
@@ -251,6 +261,19 @@ fn is_better(builder: &PlanBuilder<'_>, e: &Eligible, best: &Eligible) -> bool {
         (e.offset, leads, !stopping::stops(builder, &e.incarnation))
     };
     rank(e) > rank(best)
+}
+
+/// The highest offset that a node can hold whose process is another one since it heard the master:
+/// what others hold, and what anybody can have written since it was reserved. `None` when nobody
+/// else holds anything.
+pub fn most_held(
+    builder: &PlanBuilder<'_>,
+    name: &IncarnationName,
+    others: impl Iterator<Item = i64>,
+) -> Option<i64> {
+    let age = builder.now().since(builder.incarnation(name)?.reserved);
+    let room = FASTEST.saturating_mul(age.as_secs() + 1);
+    others.max().map(|most| most.saturating_add_unsigned(room))
 }
 
 /// The highest offset that `e` can have by the word of the others; `None` when nobody else knows

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::derived;
+use super::{confirmed, derived};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
@@ -42,6 +42,15 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
         let deployment = close_deployment(builder, &name, dseq, since, &reason);
         note_closed(builder, &name, deployment.is_ok());
         let mesh_gone = leave_mesh(builder, &name);
+        if deployment.is_ok() && mesh_gone && confirmed::counts(builder, &name) {
+            builder.wait(
+                format!("others to have what {name} may have confirmed"),
+                since,
+                None,
+                "it is forgotten",
+            );
+            continue;
+        }
         if let (Ok(what), true) = (&deployment, mesh_gone) {
             builder.record.incarnations.remove(&name);
             builder.event(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
-use super::{derived, leases, roles};
+use super::{confirmed, derived, leases, roles, word};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
@@ -26,7 +26,7 @@ pub fn without_candidates(
 ) {
     let old = promotion.incarnation.clone();
     let runs = builder.connected(&old).is_some_and(|s| derived::running(&s.redis));
-    if builder.record.data_epoch == 0 && runs {
+    if builder.record.data_epoch == 0 && runs && !word::is_fenced(builder, &old) {
         // It was to be the first master; whatever it may have taken meanwhile it has itself.
         choose(builder, &old);
         roles::promote(builder);
@@ -40,6 +40,10 @@ pub fn without_candidates(
         && builder.connected(&old).is_none()
     {
         leases::lose_master(builder, &old, &why);
+        return;
+    }
+    if builder.spec().is_confirmed() && builder.record.data_epoch > 0 && !builder.loss_accepted() {
+        with_all_that_was_confirmed(builder, promotion, reason, count);
         return;
     }
     // Whoever was in sync in this epoch may hold what the master's own volume lost; nobody else can
@@ -74,6 +78,49 @@ pub fn without_candidates(
     }
 }
 
+/// No replica can be asked: the master alone is known to have what was confirmed, when it is back
+/// with all that it had.
+fn with_all_that_was_confirmed(
+    builder: &mut PlanBuilder<'_>,
+    promotion: &Promotion,
+    reason: &str,
+    count: &Count,
+) {
+    let old = &promotion.incarnation;
+    let fenced = word::is_fenced(builder, old);
+    if !fenced && builder.connected(old).is_some_and(|s| confirmed::is_whole(builder, promotion, s))
+    {
+        again(builder, old, reason);
+        return;
+    }
+    let why = format!(
+        "no other node can be asked with the data that it had while {old} was master{}",
+        count.in_words()
+    );
+    let back = builder.connected(old).is_some_and(|s| derived::running(&s.redis));
+    if back || !candidates::members(builder, old).is_empty() {
+        let own = if back { "back without some of its own" } else { "needed with its own" };
+        let why = format!("{why}, and {old} is {own}");
+        confirmed::report(builder, old, reason, &why, builder.now());
+        return;
+    }
+    let why = format!("{old} is down ({reason}), and {why}");
+    wait_for(builder, std::slice::from_ref(old), Some(old), &why);
+}
+
+/// The master goes on with its own data, under a new epoch.
+pub fn again(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str) {
+    choose(builder, old);
+    builder.event(
+        EventReason::MasterRepromoted,
+        format!(
+            "{old} is promoted again with its own data, epoch {}: {reason}",
+            builder.record.epoch
+        ),
+    );
+    roles::promote(builder);
+}
+
 /// The master's redis died and is there again with all that it acknowledged, before anybody took
 /// over: nothing is lost when it goes on.
 ///
@@ -101,18 +148,16 @@ pub fn promote_again(
     let whole = history.gap_ms > 0
         && state.boot_id == promotion.boot_id
         && defaults::append_only(builder.spec());
-    if !(whole || others.iter().all(|e| e.offset <= history.offset)) || state.redis.keys == 0 {
+    // What it wrote down may be more than what is in its file after its machine died.
+    let enough = if builder.spec().is_confirmed() {
+        confirmed::is_whole(builder, promotion, state)
+    } else {
+        whole || others.iter().all(|e| e.offset <= history.offset)
+    };
+    if !enough || state.redis.keys == 0 {
         return false;
     }
-    choose(builder, old);
-    builder.event(
-        EventReason::MasterRepromoted,
-        format!(
-            "{old} is promoted again with its own data, epoch {}: {reason}",
-            builder.record.epoch
-        ),
-    );
-    roles::promote(builder);
+    again(builder, old, reason);
     true
 }
 
@@ -134,7 +179,13 @@ fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str
 /// data are asked.
 pub fn cold_start(builder: &mut PlanBuilder<'_>) {
     let joined = joined(builder);
-    elect(builder, &joined, None, "the master is lost for good");
+    let why = "the master is lost for good";
+    if builder.spec().is_confirmed() && !builder.loss_accepted() {
+        let why = format!("{why}, and what was confirmed may be on none of those that are left");
+        block(builder, Reason::ConfirmedWritesAtRisk, &why);
+        return;
+    }
+    elect(builder, &joined, None, why);
 }
 
 fn joined(builder: &PlanBuilder<'_>) -> Vec<IncarnationName> {
@@ -160,7 +211,8 @@ fn elect(
 ) {
     let accepted = builder.loss_accepted();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for name in asked {
+    // Whoever goes on without what somebody holds goes on without what a person fenced.
+    for name in asked.iter().filter(|n| !accepted || !word::is_fenced(builder, n)) {
         match builder.connected(name).filter(|s| derived::running(&s.redis)) {
             None => unknown.push(name.clone()),
             Some(state) => known.push((name.clone(), holding(state))),
@@ -176,7 +228,8 @@ fn elect(
         nobody_has_data(builder, &known, old, why, accepted);
         return;
     };
-    let newest: Vec<_> = histories.into_iter().filter(|(_, h)| h.epoch == highest).collect();
+    let mut newest: Vec<_> =
+        histories.iter().filter(|(_, h)| h.epoch == highest).cloned().collect();
     let one_lineage = newest.iter().all(|(_, h)| h.replid == newest[0].1.replid);
     if !one_lineage && !accepted {
         let all: Vec<_> = newest.iter().map(|(n, _)| n.clone()).collect();
@@ -187,13 +240,21 @@ fn elect(
         );
         return;
     }
+    refuse_the_impossible(builder, &mut newest, old);
     // What the master wrote last stands in no history when it was killed; its own data are the
     // newest then.
     let own = newest.iter().find(|(n, h)| Some(n) == old && h.gap_ms > 0);
     let best = newest
         .iter()
         .max_by_key(|(name, h)| (h.offset, Some(name) == old, std::cmp::Reverse(name.clone())));
-    let Some((name, history)) = own.or(best).cloned() else { return };
+    let named = word::successor(builder);
+    let named = named.and_then(|to| histories.iter().find(|(n, _)| *n == to));
+    let Some((name, history)) = named.or(own).or(best).cloned() else { return };
+    if let Some(said) = word::said(builder, &name) {
+        let why = format!("{why}, and {name}, which has the newest data, is {said}");
+        block(builder, Reason::FencedByPerson, &why);
+        return;
+    }
     choose(builder, &name);
     if old != Some(&name) {
         builder.event(
@@ -205,6 +266,29 @@ fn elect(
         );
     }
     roles::promote(builder);
+}
+
+/// A claim that nobody can have come by is not believed; of the master itself every one is.
+fn refuse_the_impossible(
+    builder: &mut PlanBuilder<'_>,
+    newest: &mut Vec<(IncarnationName, History)>,
+    old: Option<&IncarnationName>,
+) {
+    let all = newest.clone();
+    newest.retain(|(name, history)| {
+        let others = all.iter().filter(|(n, h)| n != name && h.replid == history.replid);
+        let most = candidates::most_held(builder, name, others.map(|(_, h)| h.offset));
+        let Some(most) = most.filter(|most| history.offset > *most && Some(name) != old) else {
+            return true;
+        };
+        let sentence = format!(
+            "{name} reports that it holds offset {}, and by what the others hold nobody can have more than {most}; it is not promoted, check that node",
+            history.offset
+        );
+        builder.problem(Reason::OffsetImplausible, sentence.clone());
+        builder.event(EventReason::OffsetImplausible, sentence);
+        false
+    });
 }
 
 /// Somebody who may be newer cannot be asked.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::death::Death;
-use super::{candidates, chain, derived, elect, fence, handover, lag, repair, roles, settings};
+use super::{
+    candidates, chain, confirmed, derived, elect, fence, handover, lag, repair, roles, settings,
+    word,
+};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::api::types::WhenMinority;
@@ -23,15 +26,18 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 /// Counts before anything is touched, then writes the epoch; or changes nothing and says why.
 pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death) {
     let old = promotion.incarnation.clone();
-    let count = candidates::count(builder, promotion);
+    let mut count = candidates::count(builder, promotion);
+    admit_successor(builder, &mut count);
     if count.eligible.is_empty() {
         elect::without_candidates(builder, promotion, &death.reason, &count);
         return;
     }
-    if elect::promote_again(builder, promotion, &death.reason, &count.eligible) {
+    let goes = word::is_fenced(builder, &old)
+        || word::successor(builder).is_some_and(|to| to != old && count.has(&to));
+    if !goes && elect::promote_again(builder, promotion, &death.reason, &count.eligible) {
         return;
     }
-    if death.fenced.is_some() && waits_for_its_data(builder, promotion, &count.eligible) {
+    if !goes && death.fenced.is_some() && waits_for_its_data(builder, promotion, &count.eligible) {
         return;
     }
     let silent = death.fenced.is_none() && !death.alive;
@@ -39,14 +45,21 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         return;
     }
     let quorum = settings::bound(builder, promotion);
-    let loss_accepted =
-        builder.loss_accepted() || builder.spec().failover.when_minority == WhenMinority::Promote;
+    let minority_may = builder.spec().failover.when_minority == WhenMinority::Promote
+        && !builder.spec().is_confirmed();
+    let loss_accepted = builder.loss_accepted() || minority_may;
+    let confirmers = confirmed::confirmers(builder, &old, &count);
+    let at_risk = confirmed::may_be_lost(builder, &confirmers, &count.eligible, None);
+    if let Some(why) = at_risk.filter(|_| !loss_accepted) {
+        confirmed::report(builder, &old, &death.reason, &why, builder.now());
+        return;
+    }
     let few = (count.away.len() as u64) < u64::from(quorum.min_replicas);
     if death.fenced.is_none() && !few && !loss_accepted {
         fence::blocked(builder, &old, &count.away, &death.reason, builder.now());
         return;
     }
-    let now = builder.now();
+    let (now, word) = (builder.now(), builder.accepted());
     builder.record.epoch += 1;
     let failover = Failover {
         epoch: builder.record.epoch,
@@ -59,7 +72,10 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         detached_at: BTreeMap::new(),
         quorum,
         boot_id: promotion.boot_id.clone(),
+        confirmers,
         loss_accepted,
+        accepted_by: word.as_ref().and_then(|word| word.by.clone()),
+        to: word.and_then(|word| word.to).map(IncarnationName),
         fence: death.fenced.map(|how| Fence { how, at: now }),
         stale_netmaps: Vec::new(),
         old: old.clone(),
@@ -73,6 +89,17 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
     }
     builder.record.change = Some(Change::Failover(failover.clone()));
     advance(builder, &failover);
+}
+
+/// Whoever is to take over by a person's word may, also where it would not by itself.
+fn admit_successor(builder: &PlanBuilder<'_>, count: &mut candidates::Count) {
+    let Some(to) = word::successor(builder) else { return };
+    let refused = count.refused.iter().position(|(name, _)| name == &to);
+    if let (Some(place), Some(state)) = (refused, builder.connected(&to)) {
+        count.refused.remove(place);
+        let (run_id, offset) = (state.redis.run_id.clone(), state.redis.offset);
+        count.eligible.push(Eligible { incarnation: to, run_id, offset });
+    }
 }
 
 /// The old master's redis exited, and everybody who could take over is far behind what it had: its
@@ -125,7 +152,11 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
         finish(builder, &failover, &chosen);
         return;
     }
-    failover.loss_accepted |= builder.loss_accepted();
+    if let Some(word) = builder.accepted() {
+        failover.loss_accepted = true;
+        failover.accepted_by = word.by.or(failover.accepted_by);
+        failover.to = word.to.map(IncarnationName).or(failover.to);
+    }
     // Another process holds other data, and may be attached to whom it likes.
     failover.eligible.retain(|e| {
         builder
@@ -176,6 +207,13 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
 
 fn answers(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     builder.connected(name).is_some_and(|s| derived::running(&s.redis))
+}
+
+/// The very process that was counted answers.
+fn answers_as(builder: &PlanBuilder<'_>, e: &Eligible) -> bool {
+    builder
+        .connected(&e.incarnation)
+        .is_some_and(|s| derived::running(&s.redis) && s.redis.run_id == e.run_id)
 }
 
 /// Nothing of an old master that lives is under way to the candidates any more, or it takes too
@@ -274,13 +312,25 @@ fn all_stand_still(builder: &PlanBuilder<'_>, failover: &Failover) -> bool {
 
 fn choose(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     let mut answering = failover.clone();
-    answering.eligible.retain(|e| answers(builder, &e.incarnation));
+    answering.eligible.retain(|e| answers_as(builder, e));
     let (best, refused) = candidates::best(builder, &answering);
-    for sentence in &refused {
+    for (_, sentence) in &refused {
         builder.problem(Reason::OffsetImplausible, sentence.clone());
     }
-    let Some(best) = best.cloned() else { return };
-    for sentence in refused {
+    let mut believed = answering.eligible.clone();
+    believed.retain(|e| !refused.iter().any(|(name, _)| name == &e.incarnation));
+    let detached = Some(&failover.detached_at);
+    let at_risk = confirmed::may_be_lost(builder, &failover.confirmers, &believed, detached);
+    if let Some(why) = at_risk.filter(|_| !failover.loss_accepted) {
+        confirmed::report(builder, &failover.old, &failover.reason, &why, failover.started);
+        return;
+    }
+    let named = failover
+        .to
+        .as_ref()
+        .and_then(|to| answering.eligible.iter().find(|e| &e.incarnation == to));
+    let Some(best) = named.or(best).cloned() else { return };
+    for (_, sentence) in refused {
         builder.event(EventReason::OffsetImplausible, sentence);
     }
     builder.record.epoch = failover.epoch;
@@ -337,6 +387,7 @@ fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion
         steps_ms: steps,
         lost_bytes: None,
         lost_gap_ms: 0,
+        accepted_by: failover.accepted_by.clone(),
     });
     handover::begin(builder, failover.epoch, &failover.old, failover.started, false);
     builder.record.change = None;

@@ -29,6 +29,13 @@ pub fn ready(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> (ConditionStatu
     let masters = nodes.iter().filter(|n| n.phase == Phase::Master).count();
     let replicas = nodes.iter().filter(|n| n.phase == Phase::Replica).count();
     let not = |reason, message| (ConditionStatus::False, reason, message);
+    if let Some(held) = &builder.record.held {
+        let said = super::word::said(builder, held).unwrap_or_default();
+        return not(
+            Reason::FencedByPerson,
+            format!("{held} is master and takes no writes: {said}"),
+        );
+    }
     if let Some((name, refusal)) = refusal(builder) {
         return not(Reason::WritesRefused, format!("{name} is master and {}", said(refusal)));
     }

@@ -173,12 +173,50 @@ impl<'a> Check<'a> {
         self.expect(failover.detached_at.contains_key(name), || {
             format!("{name} is chosen before its offset stands still")
         });
+        self.confirmed_choice(failover, chosen);
         let most = failover.eligible.iter().filter(|e| self.connected(&e.incarnation).is_some());
         let ahead = most.map(|e| e.offset).max();
         let refused =
             self.plan.events.iter().any(|(reason, _)| *reason == EventReason::OffsetImplausible);
-        self.expect(refused || counted.map(|e| e.offset) == ahead, || {
+        let named = failover.to.as_ref() == Some(name);
+        self.expect(refused || named || counted.map(|e| e.offset) == ahead, || {
             format!("{name} is chosen, and another candidate has more")
+        });
+    }
+
+    /// Fewer than had to confirm a write are not asked for it.
+    fn confirmed_choice(&mut self, failover: &Failover, chosen: &Promotion) {
+        if !self.input.cluster.spec.is_confirmed() || failover.loss_accepted {
+            return;
+        }
+        let asked = |name: &IncarnationName| {
+            let counted = failover.eligible.iter().find(|e| &e.incarnation == name);
+            let state = self.connected(name);
+            counted.is_some_and(|e| state.is_some_and(|s| s.redis.run_id == e.run_id))
+        };
+        let never_in_sync = |name: &IncarnationName| {
+            let incarnation = &self.input.record.incarnations[name];
+            let run = self.connected(name).map(|s| &s.redis.run_id);
+            failover.detached_at.contains_key(name)
+                && !incarnation.is_candidate()
+                && incarnation.admitted.as_ref().is_some_and(|a| Some(&a.run_id) == run)
+        };
+        let most = failover.eligible.iter().map(|e| e.offset).max();
+        let has_no_more = |name: &IncarnationName| {
+            let redis = self.connected(name).map(|s| &s.redis);
+            failover.detached_at.contains_key(name)
+                && redis.is_some_and(|r| r.online_epoch == failover.old_epoch)
+                && redis.map(|r| r.offset) <= most
+        };
+        let known = |n: &IncarnationName| asked(n) || never_in_sync(n) || has_no_more(n);
+        let missing = failover.confirmers.iter().filter(|n| !known(n)).count();
+        let needed = self.input.cluster.spec.write_replicas();
+        let none_counted = failover.confirmers.is_empty();
+        self.expect(!none_counted && (missing as u64) < u64::from(needed), || {
+            format!(
+                "{} is chosen, and {missing} replicas that may have confirmed a write alone are not asked",
+                chosen.incarnation
+            )
         });
     }
 
@@ -630,7 +668,8 @@ impl<'a> Check<'a> {
                 // A change that began and ended in one plan leaves no trace but its epoch.
                 let settled = after.change.is_none() && is_master;
                 let confirmed = master.is_some_and(|m| m.confirmed);
-                self.expect(!(settled && confirmed), || {
+                let held = after.held.as_ref() == Some(name) && *command == Command::Fence;
+                self.expect(!(settled && confirmed) || held, || {
                     format!("{name} is the master, and is told to stop")
                 });
             }

@@ -5,6 +5,7 @@
 //! for, and the status to publish. It is level-triggered: run again at any time, it goes on from
 //! whatever is there.
 
+mod at_stake;
 mod bids;
 mod bounds;
 mod builder;
@@ -12,6 +13,7 @@ mod candidates;
 mod chain;
 mod cleanup;
 mod clock;
+mod confirmed;
 mod control;
 mod death;
 mod deposits;
@@ -51,6 +53,7 @@ mod top_up;
 mod unrecorded;
 mod versions;
 mod wallet;
+mod word;
 
 use std::time::Duration;
 
@@ -256,6 +259,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         versions::report(&mut builder);
         wallet::report(&mut builder);
     }
+    word::report(&mut builder);
     settings::report(&mut builder);
     failing::report(&mut builder);
     money::report(&mut builder);

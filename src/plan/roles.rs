@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    death, derived, elect, failover, handover, health, quarantine, settings, stopping, switchover,
-    versions,
+    confirmed, death, derived, elect, failover, handover, health, quarantine, settings, stopping,
+    switchover, versions, word,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{AttachedReplica, NodeState, Process, ReplicaState, Role};
-use crate::model::record::{Change, Incarnation, Membership, Promotion};
+use crate::model::record::{Admitted, Change, Incarnation, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
 
@@ -32,7 +32,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         first_master(builder);
         return;
     };
-    if death::watch(builder, &promotion) {
+    if word::keep(builder, &promotion) || death::watch(builder, &promotion) {
         return;
     }
     if promotion.epoch < builder.record.epoch {
@@ -52,7 +52,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         settings::note_quorum(builder, &promotion);
     }
     handover::advance(builder);
-    forget_former_members(builder);
+    confirmed::keep(builder);
     follow(builder);
     health::relieve(builder);
     if builder.record.change.is_none() {
@@ -70,12 +70,13 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
         return;
     }
     let ready = builder.live().into_iter().find(|(name, _)| {
-        builder.connected(name).is_some_and(|s| {
-            derived::running(&s.redis)
-                && !s.stopping
-                && derived::fqdn(s).is_some()
-                && s.configured == settings::for_node(builder, name).generation
-        })
+        !word::is_fenced(builder, name)
+            && builder.connected(name).is_some_and(|s| {
+                derived::running(&s.redis)
+                    && !s.stopping
+                    && derived::fqdn(s).is_some()
+                    && s.configured == settings::for_node(builder, name).generation
+            })
     });
     let Some((name, _)) = ready else { return };
     builder.record.epoch += 1;
@@ -155,6 +156,7 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
                 incarnation.lower(Membership::Member);
             }
         }
+        confirmed::begin(builder);
         builder.event(
             EventReason::MasterPromoted,
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),
@@ -215,7 +217,11 @@ fn follow(builder: &mut PlanBuilder<'_>) {
             continue;
         }
         if !incarnation.is_member() {
-            builder.change(&name, |i| i.raise(Membership::Member));
+            let (epoch, run_id) = (builder.record.data_epoch, state.redis.run_id.clone());
+            builder.change(&name, |i| {
+                i.raise(Membership::Member);
+                i.admitted = Some(Admitted { epoch, run_id });
+            });
             builder.record.untouched = false;
             builder.event(
                 EventReason::ReplicaAdmitted,
@@ -305,25 +311,8 @@ fn goes_on_without(
         .into_iter()
         .filter(|(n, i)| n != name && n != &promotion.incarnation && i.is_candidate());
     let counts = others.filter(|(n, _)| counted(master, n, builder.connected(n))).count() as u64;
-    builder.spec().nodes <= 2
+    (builder.spec().nodes <= 2 && !builder.spec().is_confirmed())
         || counts >= u64::from(settings::bound(builder, promotion).min_replicas)
-}
-
-/// Those that were given up may live on. They count as attached until the master confirms that they
-/// may not replicate any more.
-fn forget_former_members(builder: &mut PlanBuilder<'_>) {
-    let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) else { return };
-    let Some(master) =
-        builder.connected(&promotion.incarnation).filter(|s| is_master_of(s, promotion.epoch))
-    else {
-        return;
-    };
-    if master.configured != settings::for_node(builder, &promotion.incarnation).generation {
-        return;
-    }
-    for incarnation in builder.record.incarnations.values_mut().filter(|i| i.condemned.is_some()) {
-        incarnation.lower(Membership::Joined);
-    }
 }
 
 fn send_follow(

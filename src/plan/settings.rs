@@ -19,8 +19,8 @@ const SAID: usize = 300;
 /// How many replicas a write needs (safety.md section 2).
 ///
 /// It rises only when it can be met, and falls to 0 only once no other node is taken for one that
-/// has all writes: with one or two nodes the master goes on alone then; with more, a minimum that
-/// was in force stays.
+/// has all writes: with one or two nodes the master goes on alone then; with more, or where writes
+/// are confirmed, a minimum that was in force stays.
 #[must_use]
 pub fn quorum_of(spec: &Spec, record: &Record, replica_attached: bool) -> Quorum {
     let master = record.master.as_ref();
@@ -30,8 +30,12 @@ pub fn quorum_of(spec: &Spec, record: &Record, replica_attached: bool) -> Quorum
         .iter()
         .any(|(n, i)| other(n) && i.condemned.is_none() && i.is_candidate());
     let in_force = master.and_then(|p| p.quorum).is_none_or(|q| q.min_replicas > 0);
-    let needs = candidate || replica_attached || (spec.nodes > 2 && in_force);
-    Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(spec) }
+    let stays = spec.nodes > 2 || spec.is_confirmed();
+    let needs = candidate || replica_attached || (stays && in_force);
+    Quorum {
+        min_replicas: u32::from(needs) * spec.write_replicas(),
+        max_lag_seconds: max_lag(spec),
+    }
 }
 
 /// Seconds after which a master does not count a replica any more that it does not hear: it has
@@ -70,10 +74,14 @@ pub fn quorum_at_promotion(builder: &PlanBuilder<'_>, name: &IncarnationName) ->
     });
     let needs = match builder.spec().nodes {
         0 | 1 => false,
+        _ if builder.spec().is_confirmed() => true,
         2 => another && builder.record.data_epoch > 0,
         _ => before.is_none_or(|q| q.min_replicas > 0) || another,
     };
-    Quorum { min_replicas: u32::from(needs), max_lag_seconds: max_lag(builder.spec()) }
+    Quorum {
+        min_replicas: u32::from(needs) * builder.spec().write_replicas(),
+        max_lag_seconds: max_lag(builder.spec()),
+    }
 }
 
 /// The weakest quorum that may be in force on the master of `promotion`: what the record says, or

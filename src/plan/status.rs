@@ -2,7 +2,9 @@
 
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
-use super::{evidence, health, money, moves, paths, placement, roles, settings, wallet};
+use super::{
+    at_stake, evidence, health, money, moves, paths, placement, roles, settings, wallet, word,
+};
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
@@ -32,6 +34,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
             .collect(),
         last_failover: builder.record.last_failover.as_ref().map(failover),
         problems: reasons(builder),
+        at_stake: at_stake::at_stake(builder),
     }
 }
 
@@ -67,7 +70,7 @@ fn node(
     let state = builder.view(name).map(|v| &v.state);
     let (phase, message) = phase(builder, name, incarnation);
     let (known_by, said) = evidence::known(builder, name);
-    let message = [message, said, moves::said(builder, name)]
+    let message = [message, said, moves::said(builder, name), word::said(builder, name)]
         .into_iter()
         .flatten()
         .reduce(|all, more| format!("{all}; {more}"));
@@ -218,6 +221,7 @@ fn failover(report: &FailoverReport) -> FailoverStatus {
         new: report.new.clone(),
         candidates: report.candidates.clone(),
         fence: report.fence.clone(),
+        accepted_by: report.accepted_by.clone().unwrap_or_default(),
         steps: report.steps_ms.iter().map(|(what, ms)| format!("{what} after {ms} ms")).collect(),
         lost: match (report.lost_bytes, report.lost_gap_ms) {
             (Some(0), 0) => "nothing: the new master has all that the old one had".to_owned(),
@@ -298,8 +302,10 @@ fn progressing(
 }
 
 /// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [Reason; 15] = [
+const NAMED_FIRST: [Reason; 17] = [
     Reason::OperatorOffMesh,
+    Reason::FencedByPerson,
+    Reason::ConfirmedWritesAtRisk,
     Reason::DevicesMissing,
     Reason::NoMaster,
     Reason::DataMissing,

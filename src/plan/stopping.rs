@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::builder::PlanBuilder;
-use super::{derived, health, rollout, switchover};
+use super::{derived, health, rollout, switchover, word};
 use crate::model::ids::IncarnationName;
 use crate::model::node::Space;
 use crate::model::record::Incarnation;
@@ -50,6 +50,7 @@ fn fit(builder: &PlanBuilder<'_>, master: &IncarnationName) -> Option<Incarnatio
         let well = name != master
             && incarnation.is_candidate()
             && incarnation.quarantined.is_none()
+            && !word::is_fenced(builder, name)
             && !state.stopping
             && derived::running(&state.redis)
             && !state.redis.is_syncing()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{chain, derived, handover, health, roles, settings, stopping, versions};
+use super::{chain, derived, handover, health, roles, settings, stopping, versions, word};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -18,6 +18,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &str) {
     let Some(promotion) = builder.record.master.clone().filter(|p| p.confirmed) else { return };
     let source = &promotion.incarnation;
+    if let Some(said) = word::said(builder, target) {
+        let message = format!("{target} cannot take over from {source}: it is {said}");
+        builder.problem(Reason::SwitchoverWaiting, message);
+        return;
+    }
     let well = builder.connected(source).is_some_and(|s| roles::is_master_of(s, promotion.epoch));
     let ready = builder.connected(target).is_some_and(|s| {
         derived::running(&s.redis) && s.redis.is_linked() && !s.redis.is_syncing() && !s.stopping

@@ -381,3 +381,22 @@ fn a_first_master_that_confirmed_nothing_is_promoted_again_or_given_up() {
     assert_eq!((untouched.record.master, untouched.record.epoch), (None, 2));
     assert!(!untouched.record.incarnations[&name(0)].is_member());
 }
+
+/// A node whose redis was started again says what it holds: more than anybody can have written is
+/// not believed, of the master alone everything is.
+#[test]
+fn what_nobody_can_hold_is_not_promoted() {
+    // Since they were reserved an hour ago.
+    let most = 100 + (16 << 20) * 3601;
+    let rows = [(1, most, true), (1, most + 1, false), (0, most + 1, true)];
+    for (n, claim, believed) in rows {
+        let mut scene = nobody_in_sync();
+        scene.node(n, |v| v.state.history = history("A", claim, 1, 0));
+        let plan = scene.plan(NOW);
+        let chosen = if believed { n } else { 0 };
+        assert_eq!(promoted(&plan), [name(chosen)], "{n} {claim}");
+        let told = has_event(&plan, EventReason::OffsetImplausible);
+        assert_eq!(told, !believed, "{n} {claim}");
+        assert_eq!(plan.status.problems.contains(&Reason::OffsetImplausible), !believed);
+    }
+}

@@ -444,7 +444,10 @@ impl Scene {
             detached_at: BTreeMap::new(),
             quorum: Quorum { min_replicas: 1, max_lag_seconds: 8 },
             boot_id: "boot-0".into(),
+            confirmers: vec![],
             loss_accepted: false,
+            accepted_by: None,
+            to: None,
             fence: None,
             stale_netmaps: vec![],
         }));

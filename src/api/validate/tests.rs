@@ -127,9 +127,9 @@ fn wrong_kinds_of_value_are_told() {
 #[test]
 fn what_is_not_supported_is_told_with_what_is() {
     refused(
-        &added("  durability: confirmed"),
+        &added("  durability: strong"),
         "spec.durability",
-        "`confirmed` is not supported; supported now: async",
+        "`strong` is not supported; supported now: async, confirmed",
     );
     refused(
         &added("  mesh: { egress: tor }"),
@@ -476,4 +476,49 @@ fn moves_by_itself_are_bounded_and_their_windows_meet() {
 fn all_problems_are_told_at_once() {
     let all = said("nodes: 3", "nodes: 0\n  failover: { downAfter: 1s }\n  mesh: { tag: x }");
     assert_eq!(all.len(), 3, "{all:?}");
+}
+
+#[test]
+fn confirmed_writes_leave_a_replica_that_may_be_away() {
+    let good = |lines: &str| assert_eq!(added(lines), Vec::<String>::new(), "{lines}");
+    good("  durability: confirmed");
+    good("  durability: confirmed\n  confirmations: 1");
+    good("  durability: confirmed\n  confirmations: 2\n  allowWriteStops: true");
+    let bad = |lines: &str, path: &str, message: &str| refused(&added(lines), path, message);
+    bad(
+        "  durability: confirmed\n  confirmations: 2",
+        "spec.confirmations",
+        "writes stop whenever one replica is away",
+    );
+    bad(
+        "  durability: confirmed\n  confirmations: 3\n  allowWriteStops: true",
+        "spec.confirmations",
+        "write at most 1",
+    );
+    bad("  durability: confirmed\n  confirmations: 0", "spec.confirmations", "write at least 1");
+    bad("  confirmations: 1", "spec.confirmations", "`durability: confirmed` only");
+    bad("  allowWriteStops: true", "spec.allowWriteStops", "`durability: confirmed` only");
+    bad(
+        "  durability: confirmed\n  failover: { whenMinority: promote }",
+        "spec.failover.whenMinority",
+        "write block",
+    );
+    let with = |from: &str, to: &str| {
+        assert!(GOOD.contains(from), "{from}");
+        let text = GOOD.replacen("  nodes: 3", "  durability: confirmed\n  nodes: 3", 1);
+        parse(&text.replacen(from, to, 1))
+    };
+    let told = |from: &str, to: &str| -> Vec<String> {
+        with(from, to).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    };
+    refused(
+        &told("appendonly: yes", "appendonly: no"),
+        "spec.redis.config.appendonly",
+        "takes up its old place",
+    );
+    refused(&told("nodes: 3", "nodes: 1"), "spec.durability", "needs replicas");
+    refused(&told("nodes: 3", "nodes: 2"), "spec.durability", "allowWriteStops");
+    let default =
+        |n: u32| with("nodes: 3", &format!("nodes: {n}")).expect("good")[0].spec.write_replicas();
+    assert_eq!([3, 4, 5, 7, 9].map(default), [1, 1, 2, 3, 4]);
 }
