@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Target;
+use super::confirm::{self, Confirm};
 use crate::mesh::dial::dial;
 
 const BUFFER: usize = 64 * 1024;
@@ -23,15 +24,28 @@ pub(super) async fn carry<S>(
     mut word: watch::Receiver<Option<Target>>,
     way: Way,
     wait: Duration,
+    confirm: Option<Confirm>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Some((mut server, target)) = reach(&mut word, &way, Instant::now() + wait).await else {
         return;
     };
+    let carried = async {
+        match confirm {
+            None => copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER)
+                .await
+                .map(drop),
+            Some(confirm) => confirm::carry(&mut client, &mut server, confirm).await,
+        }
+    };
     tokio::select! {
         // A broken connection ends like a closed one: dropping both ends tells both sides.
-        _ = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {}
+        end = carried => {
+            if let Err(error) = end {
+                tracing::debug!(%error, "a connection ends");
+            }
+        }
         () = changed(&mut word, Some(&target)) => tracing::debug!(old = target.incarnation, "a connection to the old master is closed"),
     }
 }

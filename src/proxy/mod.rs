@@ -6,7 +6,9 @@
 //! would at best be silent.
 
 mod carry;
+mod confirm;
 mod follow;
+mod resp;
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +27,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_client::{Client, ClientError};
+pub use confirm::Confirm;
 
 /// After a failed accept (no file descriptors left) some connections must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +47,8 @@ pub struct ProxySettings {
     pub master_wait: Duration,
     /// Connections at a time; further ones are closed.
     pub max_connections: usize,
+    /// Replies to writes are held back until replicas have them.
+    pub confirm: Option<Confirm>,
 }
 
 /// An address or a path.
@@ -93,6 +98,14 @@ pub enum ProxyError {
     /// The operator's socket cannot be used.
     #[error(transparent)]
     Operator(#[from] ClientError),
+    /// Nobody says how many replicas confirm a write.
+    #[error(
+        "how many replicas confirm a write of {cluster} is not known, so nothing can be confirmed: its manifest does not say `durability: confirmed`; change that, or name a number: --confirm=1"
+    )]
+    NotConfirmed {
+        /// The cluster.
+        cluster: String,
+    },
 }
 
 /// The master as the operator names it.
@@ -121,7 +134,15 @@ enum Listener {
 impl Proxy {
     /// Takes the place where applications connect. A unix socket that nobody listens on any more is
     /// replaced.
-    pub async fn bind(settings: ProxySettings) -> Result<Self, ProxyError> {
+    pub async fn bind(mut settings: ProxySettings) -> Result<Self, ProxyError> {
+        let operator = Client::new(&settings.operator)?;
+        if let Some(confirm) = settings.confirm.as_mut().filter(|confirm| confirm.replicas == 0) {
+            let spec = operator.get(&settings.cluster).await?.spec;
+            if !spec.is_confirmed() {
+                return Err(ProxyError::NotConfirmed { cluster: settings.cluster });
+            }
+            confirm.replicas = spec.write_replicas();
+        }
         let listener = match &settings.listen {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
             Listen::Unix(path) => {
@@ -139,8 +160,13 @@ impl Proxy {
         };
         let listener = listener
             .map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
-        let operator = Client::new(&settings.operator)?;
         Ok(Self { settings, listener, operator })
+    }
+
+    /// How many replicas must have a write before its client is told.
+    #[must_use]
+    pub fn confirms(&self) -> Option<u32> {
+        self.settings.confirm.map(|confirm| confirm.replicas)
     }
 
     /// Where it listens, with the port that the system chose.
@@ -225,7 +251,8 @@ async fn serve<S, F>(
             continue;
         };
         full = false;
-        let carried = carry::carry(stream, target.clone(), way.clone(), settings.master_wait);
+        let (way, confirm) = (way.clone(), settings.confirm);
+        let carried = carry::carry(stream, target.clone(), way, settings.master_wait, confirm);
         connections.spawn(async move {
             carried.await;
             drop(place);

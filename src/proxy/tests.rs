@@ -101,6 +101,7 @@ async fn proxy(change: impl FnOnce(&mut ProxySettings)) -> (Running, Operator) {
         socks5: None,
         master_wait: LIMIT,
         max_connections: 10,
+        confirm: None,
     };
     change(&mut settings);
     if let Listen::Unix(path) = &mut settings.listen {
@@ -237,6 +238,7 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         socks5: None,
         master_wait: LIMIT,
         max_connections: 1,
+        confirm: None,
     };
     let _first = Proxy::bind(settings.clone()).await.unwrap();
     let error = Proxy::bind(settings).await.unwrap_err();
@@ -259,6 +261,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
             socks5: None,
             master_wait: LIMIT,
             max_connections: 1,
+            confirm: None,
         };
         let error = Proxy::bind(settings).await.unwrap_err();
         assert!(error.to_string().contains("cannot listen on"), "{error}");
