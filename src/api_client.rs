@@ -18,8 +18,8 @@ use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
-    Applied, Close, CloseOrphans, Closing, ClusterList, Message, Migrate, Previewed, Previews,
-    Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests,
+    AcceptLoss, Applied, Close, CloseOrphans, Closing, ClusterList, Fence, Message, Migrate,
+    Previewed, Previews, Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests,
 };
 use crate::store::Event;
 
@@ -129,8 +129,22 @@ impl Client {
     }
 
     /// Accepts the loss of what no node that answers holds.
-    pub async fn accept_loss(&self, name: &str) -> Result<Message, ClientError> {
-        self.send(Method::POST, &format!("/{name}/accept-loss"), None::<&()>).await
+    pub async fn accept_loss(
+        &self,
+        name: &str,
+        request: &AcceptLoss,
+    ) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/accept-loss"), Some(request)).await
+    }
+
+    /// Fences a node.
+    pub async fn fence(&self, name: &str, request: &Fence) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/fence"), Some(request)).await
+    }
+
+    /// Takes a fence back.
+    pub async fn unfence(&self, name: &str, request: &Fence) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/unfence"), Some(request)).await
     }
 
     /// Asks for another number of nodes.

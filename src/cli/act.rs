@@ -1,4 +1,4 @@
-//! Commands that ask the operator for something: `migrate`, `switchover`, `failover`, `scale`,
+//! Commands that ask the operator for something: `migrate`, `switchover`, `scale`,
 //! `pause`, `resume`, `rejoin`, `restart`, `close`, `delete`.
 
 use std::io::Write;
@@ -30,18 +30,6 @@ pub struct Switchover {
     /// The master to be, by number or incarnation; the replica that is least behind when absent.
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
-}
-
-/// Flags of `failover`.
-#[derive(Debug, clap::Args)]
-pub struct Failover {
-    /// Name of the cluster.
-    #[arg(value_parser = cluster_name)]
-    pub name: String,
-    /// What only nodes hold that do not answer may be lost: a person's word, which the operator
-    /// never gives itself.
-    #[arg(long, required = true)]
-    pub accept_loss: bool,
 }
 
 /// Flags of `scale`.
@@ -121,14 +109,6 @@ pub(super) async fn switchover(
 ) -> Result<(), CliError> {
     let request = messages::Switchover { to: args.to };
     Ok(writeln!(out, "{}", client.switchover(&args.name, &request).await?.message)?)
-}
-
-pub(super) async fn failover(
-    client: &Client,
-    args: Failover,
-    out: &mut (dyn Write + Send),
-) -> Result<(), CliError> {
-    Ok(writeln!(out, "{}", client.accept_loss(&args.name).await?.message)?)
 }
 
 pub(super) async fn scale(

@@ -60,6 +60,14 @@ pub enum CliError {
     /// Nobody is there to be asked.
     #[error("nothing was closed: standard input is no terminal, so nobody can be asked; add --yes")]
     NotAsked,
+    /// What may be lost was shown, and nobody is there to be asked.
+    #[error(
+        "nothing was accepted: standard input is no terminal, so nobody can be asked; read what may be lost above, then add --yes"
+    )]
+    NobodyToAccept,
+    /// A person did not accept the loss.
+    #[error("nothing was accepted, because nobody said `yes`; the cluster waits as before")]
+    LossDeclined,
     /// A command that is a server, or renders something by itself, ended with this.
     #[error(transparent)]
     Server(#[from] Box<dyn std::error::Error + Send + Sync>),

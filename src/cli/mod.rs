@@ -34,6 +34,7 @@ mod spend;
 mod tests;
 mod wait;
 mod wallet;
+mod word;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -130,7 +131,7 @@ pub enum ClientCommand {
     Switchover(act::Switchover),
     /// Go on without the data of nodes that cannot be asked, where a cluster waits for that
     /// decision.
-    Failover(act::Failover),
+    Failover(word::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
     /// Have the operator watch a cluster and change nothing, also when its master dies.
@@ -163,6 +164,11 @@ pub enum ClientCommand {
     /// Start the containers of all nodes anew, or of one: one at a time, the master last and by a
     /// switchover.
     Restart(act::Restart),
+    /// Have a node take no writes and become no master until `unfence`, whatever happens; the master
+    /// as well.
+    Fence(word::Fence),
+    /// Take a fence back.
+    Unfence(word::Fence),
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -243,7 +249,7 @@ async fn execute(
         ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
-        ClientCommand::Failover(args) => act::failover(client, args, out).await,
+        ClientCommand::Failover(args) => word::failover(client, args, out, person).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
         ClientCommand::Pause(args) => act::pause(client, args, out).await,
         ClientCommand::Resume(args) => act::resume(client, args, out).await,
@@ -257,6 +263,8 @@ async fn execute(
         ClientCommand::Recover(args) => recover::recover(client, args, out).await,
         ClientCommand::Orphans(args) => recover::orphans(client, args, out).await,
         ClientCommand::Restart(args) => act::restart(client, args, out).await,
+        ClientCommand::Fence(args) => word::fence(client, args, out).await,
+        ClientCommand::Unfence(args) => word::unfence(client, args, out).await,
     }
 }
 

@@ -349,6 +349,10 @@ fn waits(waits: &[Waiting], now: UnixMs) -> String {
 }
 
 fn failover(last: &FailoverStatus) -> String {
+    let accepted = match last.accepted_by.as_str() {
+        "" => String::new(),
+        by => format!("by {by}"),
+    };
     let lines = [
         ("epoch", last.epoch.to_string()),
         ("reason", last.reason.clone()),
@@ -359,6 +363,7 @@ fn failover(last: &FailoverStatus) -> String {
         ("fence", last.fence.clone()),
         ("steps", last.steps.join(", ")),
         ("lost", last.lost.clone()),
+        ("accepted", accepted),
     ];
     let mut text = String::new();
     for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {

@@ -14,7 +14,7 @@ use super::ask::Person;
 use super::*;
 use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
-use crate::api::types::{MASTER, MIGRATE, RedisCluster};
+use crate::api::types::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, RedisCluster};
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Membership};
@@ -908,4 +908,51 @@ async fn the_books_of_a_cluster_that_is_gone_are_shown() {
     assert_eq!(october, "nothing was spent\n");
     let parsed = Cli::try_parse_from(["akash-redis", "spend", "--month", "november"]);
     assert!(parsed.unwrap_err().to_string().contains("write it as 2026-11"));
+}
+
+/// What may be lost is shown first; then a person, or `--yes`, says it, in the name of somebody.
+#[tokio::test]
+async fn a_loss_is_accepted_by_somebody_who_saw_it() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    let mut status = json!({
+        "epoch": 4, "problems": ["NoMaster"],
+        "atStake": {"epoch": 4, "takesOver": "cache-2-c", "lacksBytes": 7, "missing": [{"incarnation": "cache-0-a", "why": "not heard"}]},
+    });
+    status["nodes"] = nodes();
+    operator.publish(status).await;
+    let said = async || operator.annotation(ACCEPT_LOSS).await;
+    let error = operator.run("failover cache --accept-loss").await.unwrap_err();
+    assert!(error.contains("add --yes"), "{error}");
+    let mut no = somebody(false);
+    let error = operator.run_before(&mut no, "failover cache --accept-loss").await.unwrap_err();
+    assert!(error.contains("nothing was accepted") && no.asked == 1, "{error}");
+    assert_eq!(said().await, None);
+
+    let mut yes = somebody(true);
+    let told = operator.run_before(&mut yes, "failover cache --accept-loss").await.unwrap();
+    assert!(told.contains("cache-2-c would take over: it lacks at least 7 bytes"), "{told}");
+    let word = said().await.unwrap();
+    assert!(word.starts_with("4 by=") && word.contains('@'), "{word}");
+    operator.run("failover cache --to 2 --accept-loss --yes").await.unwrap();
+    assert!(said().await.unwrap().starts_with("4 to=cache-2-c by="));
+    let events = operator.run("events cache").await.unwrap();
+    assert!(events.contains("4 to=cache-2-c by="), "{events}");
+}
+
+#[tokio::test]
+async fn a_node_is_fenced_until_somebody_says_otherwise() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    operator.publish(json!({"nodes": nodes()})).await;
+    let told = operator.run("fence cache 1").await.unwrap();
+    assert!(told.contains("takes no writes and becomes no master"), "{told}");
+    assert!(operator.annotation(FENCE).await.unwrap().starts_with("1 by="));
+    // A manifest from a file knows nothing of it.
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    assert!(operator.annotation(FENCE).await.unwrap().starts_with("1 by="));
+    operator.run("unfence cache 1").await.unwrap();
+    assert_eq!(operator.annotation(FENCE).await.as_deref(), Some(""));
+    let error = operator.run("unfence cache 1").await.unwrap_err();
+    assert!(error.contains("is not fenced by anybody"), "{error}");
 }

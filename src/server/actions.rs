@@ -3,10 +3,12 @@
 use axum::http::StatusCode;
 
 use super::messages::{Close, Migrate, Rejoin, Restart, Switchover};
-use crate::api::conditions::{Phase, Reason};
+use crate::api::conditions::Phase;
 use crate::api::difference;
-use crate::api::status::{NodeStatus, Status};
-use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster};
+use crate::api::status::NodeStatus;
+use crate::api::types::{
+    ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
+};
 use crate::model::ids::IncarnationName;
 use crate::model::record::{Incarnation, Record};
 
@@ -25,7 +27,7 @@ impl Refusal {
         Self { status, message: message.into() }
     }
 
-    fn conflict(message: impl Into<String>) -> Self {
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, message)
     }
 
@@ -47,7 +49,7 @@ pub(super) fn alive(cluster: &RedisCluster) -> Result<(), Refusal> {
 
 /// Nothing is asked of a cluster that is paused: it would not be done now, and be a surprise when
 /// it is resumed.
-fn at_work(cluster: &RedisCluster, command: &str) -> Result<(), Refusal> {
+pub(super) fn at_work(cluster: &RedisCluster, command: &str) -> Result<(), Refusal> {
     alive(cluster)?;
     if !cluster.spec.paused {
         return Ok(());
@@ -118,7 +120,7 @@ pub(super) fn replace(
     }
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -333,23 +335,6 @@ pub(super) fn scale(cluster: &mut RedisCluster, nodes: u32) -> Result<String, Re
     Ok(format!("{name} goes from {before} to {nodes} nodes"))
 }
 
-/// Accepts the loss of what no node that answers holds. Returns what to tell.
-pub(super) fn accept_loss(cluster: &mut RedisCluster) -> Result<String, Refusal> {
-    at_work(cluster, "the acceptance of a loss")?;
-    let name = cluster.metadata.name.clone();
-    let waits = |s: &Status| s.problems().any(Reason::ends_with_accepted_loss);
-    let Some(status) = cluster.status.as_ref().filter(|s| waits(s)) else {
-        return Err(Refusal::conflict(format!(
-            "{name} waits for no such decision: a dead master is replaced without it, and `akash-redis switchover {name}` moves a living one without loss"
-        )));
-    };
-    let epoch = status.epoch;
-    cluster.metadata.annotations.insert(ACCEPT_LOSS.to_owned(), epoch.to_string());
-    Ok(format!(
-        "{name} goes on with what the nodes that answer hold, in place of epoch {epoch}; what only others hold may be lost"
-    ))
-}
-
 /// Whom an ordinal or an incarnation means; the master when nothing is said. While a node moves,
 /// two fill its ordinal: the one that stays is meant.
 pub(super) fn named_node(
@@ -410,7 +395,7 @@ fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::conditions::{ConditionStatus, ConditionType};
+    use crate::api::status::Status;
     use crate::api::types::Egress;
     use crate::model::money::PricePerBlock;
     use crate::model::record::Membership;
@@ -582,42 +567,6 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_accepted_only_where_a_cluster_waits_for_it_and_for_one_epoch() {
-        let mut cluster = running();
-        let refused = accept_loss(&mut cluster).unwrap_err();
-        assert!(
-            refused.message.starts_with("cache waits for no such decision"),
-            "{}",
-            refused.message
-        );
-        let status = cluster.status.as_mut().unwrap();
-        status.epoch = 4;
-        status.conditions.push(crate::api::status::Condition {
-            kind: ConditionType::Degraded,
-            status: ConditionStatus::True,
-            reason: Reason::NoMaster,
-            message: "it is waited for".into(),
-            last_transition_time: String::new(),
-        });
-        assert!(accept_loss(&mut cluster).unwrap().contains("in place of epoch 4"));
-        assert_eq!(cluster.metadata.annotations[ACCEPT_LOSS], "4");
-        let named = |reason, problems: &[Reason], message: &str| {
-            let mut cluster = cluster.clone();
-            let status = cluster.status.as_mut().unwrap();
-            status.conditions[0].reason = reason;
-            status.conditions[0].message = message.into();
-            status.problems = problems.to_vec();
-            accept_loss(&mut cluster).is_ok()
-        };
-        assert!(!named(Reason::NodeUnreachable, &[], "a provider says --accept-loss"));
-        assert!(named(
-            Reason::OperatorOffMesh,
-            &[Reason::OperatorOffMesh, Reason::FailoverBlocked],
-            "x"
-        ));
-    }
-
-    #[test]
     fn what_a_lease_was_made_with_stays_once_a_node_runs() {
         let old = running();
         let rows = [
@@ -662,15 +611,13 @@ mod tests {
         assert!(pause(&mut cluster).unwrap().contains("akash-redis resume cache"));
         cluster.spec.resources.data =
             Some(serde_json::from_value(serde_json::json!({"size": "4Gi"})).unwrap());
-        cluster.status.as_mut().unwrap().problems = vec![Reason::NoMaster];
         let before = cluster.clone();
-        let asked: [(&str, Ask); 6] = [
+        let asked: [(&str, Ask); 5] = [
             ("migrate", |c| migrate(c, &node(1))),
             ("switchover", |c| switchover(c, &to("1"))),
             ("scale", |c| scale(c, 5)),
             ("rejoin", |c| rejoin(c, &Rejoin { node: "1".into() })),
             ("close", |c| close(c, &Close { dseqs: vec![7], incarnations: vec![] })),
-            ("failover", accept_loss),
         ];
         for (what, ask) in asked {
             let refused = ask(&mut cluster).unwrap_err();

@@ -2,7 +2,7 @@
 
 use crate::api::conditions::EventReason;
 use crate::api::difference::{self, FieldChange, How};
-use crate::api::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
+use crate::api::types::{ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RedisCluster};
 
 /// What differs between an object as it was and as it is, each with its reason; nothing where
 /// nothing does. No secret is in it.
@@ -30,6 +30,7 @@ pub(super) fn told(old: Option<&RedisCluster>, new: &RedisCluster) -> Vec<(Event
         (MASTER, "to become master"),
         (REJOIN, "to join again with a new key"),
         (CLOSE, "to be closed, being in no record"),
+        (FENCE, "to take no writes and to become no master"),
         (
             ACCEPT_LOSS,
             "is the epoch in which the loss of what no node that answers holds was accepted",

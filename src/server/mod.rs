@@ -18,6 +18,7 @@ pub mod status_cache;
 #[cfg(test)]
 mod tests;
 pub mod wallet;
+mod words;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;

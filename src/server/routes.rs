@@ -23,7 +23,7 @@ use super::messages::{
 };
 use super::preview;
 use super::status_cache::StatusCache;
-use super::{Validate, journal, providers, recovery, wallet};
+use super::{Validate, journal, providers, recovery, wallet, words};
 use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
@@ -64,7 +64,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}", get(read).put(put).delete(delete))
         .route("/v1alpha1/clusters/{name}/migrate", post(migrate))
         .route("/v1alpha1/clusters/{name}/switchover", post(switchover))
-        .route("/v1alpha1/clusters/{name}/accept-loss", post(accept_loss))
+        .route("/v1alpha1/clusters/{name}/accept-loss", post(words::accept))
         .route("/v1alpha1/clusters/{name}/scale", post(scale))
         .route("/v1alpha1/clusters/{name}/pause", post(pause))
         .route("/v1alpha1/clusters/{name}/resume", post(resume))
@@ -82,6 +82,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/orphans", get(recovery::orphans))
         .route("/v1alpha1/orphans/close", post(recovery::close))
         .route("/v1alpha1/clusters/{name}/restart", post(restart))
+        .route("/v1alpha1/clusters/{name}/fence", post(words::fence_node))
+        .route("/v1alpha1/clusters/{name}/unfence", post(words::unfence_node))
         .fallback(|| async {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -233,10 +235,6 @@ async fn delete(
 async fn migrate(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Migrate = parse(&body)?;
     change(&app, &name, |cluster| actions::migrate(cluster, &request)).await
-}
-
-async fn accept_loss(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
-    change(&app, &name, actions::accept_loss).await
 }
 
 async fn switchover(
