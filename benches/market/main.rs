@@ -4,6 +4,9 @@
 //! Times are virtual: nothing is measured but what the operator waits for. A table goes to the
 //! terminal, the figures to `target/bench/market.json`.
 
+#[allow(dead_code, unused_imports)] // what the world's clients are judged by
+#[path = "../../tests/sim/linear.rs"]
+mod linear;
 mod queries;
 mod ready;
 #[allow(dead_code)] // the world of the simulations: a part of it is used here

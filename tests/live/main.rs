@@ -1,6 +1,7 @@
 //! Real programs in a sandbox.
 
 mod article;
+mod confirmed;
 mod control_faults;
 mod demo;
 mod distance;
@@ -10,6 +11,8 @@ mod front;
 mod handover;
 mod image;
 mod life;
+#[path = "../sim/linear.rs"]
+mod linear;
 mod machine;
 mod market_faults;
 mod mesh;

@@ -204,6 +204,11 @@ impl Stage {
 
     /// A proxy for an application, and how the application gets in.
     pub fn proxy(&self) -> (Child, Access) {
+        self.proxy_that(&[])
+    }
+
+    /// One with more flags.
+    pub fn proxy_that(&self, flags: &[&str]) -> (Child, Access) {
         let mut command = Command::new(PROGRAM);
         command.arg("--socket").arg(self.local.socket()).args(["proxy", "--cluster", CLUSTER]);
         command.args([
@@ -212,6 +217,7 @@ impl Stage {
             "--socks5",
             &tailnet::socks5().to_string(),
         ]);
+        command.args(flags);
         let proxy = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let access = Access {
             host: PROXY.0.to_owned(),

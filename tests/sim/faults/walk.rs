@@ -36,6 +36,8 @@ pub struct Shape {
     pub nodes: u32,
     pub volumes: bool,
     pub clusters: usize,
+    /// Under `durability: confirmed`: so many.
+    pub confirmations: Option<u32>,
 }
 
 impl Shape {
@@ -46,10 +48,22 @@ impl Shape {
             nodes: [2, 3, 3, 3, 5][random.gen_range(0..5)],
             volumes: random.gen_bool(0.7),
             clusters: if random.gen_bool(0.3) { 2 } else { 1 },
+            confirmations: None,
         }
     }
 
+    /// That of a seed, with confirmed writes.
+    pub fn confirmed(seed: u64) -> Self {
+        let shape = Self::drawn(seed);
+        let (nodes, confirmations) =
+            [(3, 1), (3, 1), (4, 2), (5, 2)][usize::try_from(seed % 4).unwrap()];
+        Self { nodes, confirmations: Some(confirmations), ..shape }
+    }
+
     fn manifest(self, name: &str) -> String {
+        let durability = self.confirmations.map_or(String::new(), |confirmations| {
+            format!("  durability: confirmed\n  confirmations: {confirmations}\n")
+        });
         let data = if self.volumes { ", data: { size: 4Gi, class: beta3 }" } else { "" };
         format!(
             "apiVersion: akash-redis.dev/v1alpha1
@@ -59,7 +73,7 @@ spec:
   nodes: {}
   resources: {{ cpu: 500m, memory: 1Gi{data} }}
   budget: {{ maxPerMonth: 40act }}
-",
+{durability}",
             self.nodes
         )
     }
@@ -139,22 +153,41 @@ fn walks_that_failed_once() {
     in_many_worlds(0..=4, 1, async |n| drop(walk(FAILED[usize::try_from(n).unwrap()]).await));
 }
 
+/// A write that as many replicas had as were to confirm it is lost by nobody but a person, and what
+/// clients saw of one key could have come about one after the other.
+#[test]
+fn confirmed_writes_are_lost_by_nobody_but_a_person() {
+    let (first, count) = (setting("SIM_FIRST", 1), setting("SIM_SEEDS", 6));
+    in_many_worlds(first..=first + count - 1, 1, async |seed| {
+        drop(walk_as(1000 + seed, Shape::confirmed(seed)).await);
+    });
+}
+
 /// Walks the way of a seed; returns what the operator did on it.
 pub async fn walk(seed: u64) -> Vec<String> {
-    let shape = Shape::drawn(seed);
+    walk_as(seed, Shape::drawn(seed)).await
+}
+
+async fn walk_as(seed: u64, shape: Shape) -> Vec<String> {
     let world = World::on(Terms::new(seed, u32::try_from(PROVIDERS).unwrap()));
     let watcher = world.restart_after_crashes();
     world.start_operator().await;
     let names = &["cache", "other"][..shape.clusters];
     for name in names {
         world.apply(&shape.manifest(name)).await;
+        if let Some(confirmations) = shape.confirmations {
+            world.confirms(name, confirmations);
+        }
+    }
+    if shape.confirmations.is_some() && shape.clusters == 1 {
+        world.with_clients();
     }
     let mut random = StdRng::seed_from_u64(seed);
     world.fuse.trace.add(&format!("{shape:?}"));
     tokio::time::sleep(Duration::from_secs(random.gen_range(0..180))).await;
     for _ in 0..STEPS {
         let fault = Fault::ALL[random.gen_range(0..Fault::ALL.len())];
-        strike(&world, fault, names[random.gen_range(0..names.len())], &mut random).await;
+        strike(&world, fault, names[random.gen_range(0..names.len())], shape, &mut random).await;
         // Half of the time the next one comes on top of it.
         let pause = if random.gen_bool(0.5) { 1..15 } else { 15..120 };
         tokio::time::sleep(Duration::from_secs(random.gen_range(pause))).await;
@@ -167,6 +200,7 @@ pub async fn walk(seed: u64) -> Vec<String> {
         comes_up(&world, name).await;
         world.assert_nothing_lost(name).await;
     }
+    world.assert_one_after_the_other();
     for name in names {
         goes(&world, name).await;
     }
@@ -177,8 +211,9 @@ pub async fn walk(seed: u64) -> Vec<String> {
     let lines = world.fuse.trace.lines();
     let count = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
     println!(
-        "seed {seed}: {shape:?}, {} writes, {} masters, {} failovers, {} words of a person",
+        "seed {seed}: {shape:?}, {} writes, {} confirmed, {} masters, {} failovers, {} words of a person",
         world.written(),
+        world.confirmed(),
         count(" MasterPromoted: "),
         count(" Failover: "),
         count(" a person: "),
@@ -221,7 +256,13 @@ async fn annotate(world: &World, name: &str, key: &str, value: String) {
 }
 
 #[allow(clippy::too_many_lines)] // one arm for each fault
-async fn strike(world: &Arc<World>, fault: Fault, cluster: &str, random: &mut StdRng) {
+async fn strike(
+    world: &Arc<World>,
+    fault: Fault,
+    cluster: &str,
+    shape: Shape,
+    random: &mut StdRng,
+) {
     let index = random.gen_range(0..PROVIDERS);
     let seconds = random.gen_range(1..20);
     let clock = random.gen_range(-CLOCK..CLOCK);
@@ -329,7 +370,8 @@ async fn strike(world: &Arc<World>, fault: Fault, cluster: &str, random: &mut St
             annotate(world, cluster, key, value).await;
         }
         Fault::Scaling => {
-            let nodes = u32::try_from(index % 4).unwrap() + 2;
+            let fewest = shape.confirmations.map_or(2, |confirmations| confirmations + 2);
+            let nodes = u32::try_from(index % 4).unwrap() + fewest;
             world.edit(cluster, |c| c.spec.nodes = nodes).await;
         }
     }

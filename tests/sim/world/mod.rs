@@ -2,6 +2,7 @@
 //! simulated providers, tailnet and nodes.
 
 pub mod chain;
+pub mod clients;
 pub mod clock;
 pub mod fuse;
 pub mod gateway;
@@ -415,6 +416,38 @@ impl World {
         let master = self.master(name).await;
         let lost = self.nodes.state.lock().unwrap().lost_for_good(&master);
         assert_eq!(lost, 0, "seed {}: {master} lacks writes that were acknowledged", self.seed);
+    }
+
+    /// Clients of a cluster wait until so many replicas have a write.
+    pub fn confirms(&self, name: &str, confirmations: u32) {
+        let mut state = self.nodes.state.lock().unwrap();
+        let confirmations = usize::try_from(confirmations).unwrap();
+        state.application.confirmations.insert(name.to_owned(), confirmations);
+    }
+
+    /// What the clients of the only cluster see of single keys is written down from now on.
+    pub fn with_clients(&self) {
+        let app = &mut self.nodes.state.lock().unwrap().application;
+        app.clients = Some(clients::Clients::from(app.acknowledged.len() as u64));
+    }
+
+    /// Writes whose clients were told that enough replicas have them.
+    pub fn confirmed(&self) -> usize {
+        self.nodes.state.lock().unwrap().application.confirmed.len()
+    }
+
+    /// What clients saw of each key could have come about one operation after the other.
+    pub fn assert_one_after_the_other(&self) {
+        let state = self.nodes.state.lock().unwrap();
+        let Some(clients) = &state.application.clients else { return };
+        let broken = clients.broken();
+        assert!(broken.is_empty(), "seed {}: no order explains {:?}", self.seed, broken.first());
+        let (confirmed, reads) = (state.application.confirmed.len(), clients.reads);
+        assert!(
+            confirmed > 0 && reads > 0,
+            "seed {}: {confirmed} writes, {reads} reads",
+            self.seed
+        );
     }
 
     /// Acknowledged writes that the present master does not hold.

@@ -264,6 +264,11 @@ impl Node {
             && self.min_replicas != FENCED
     }
 
+    /// A client that is connected to this master is answered, whether it takes writes or not.
+    pub fn answers_clients(&self) -> bool {
+        self.powered && self.open && self.process == Process::Running && self.role == Role::Master
+    }
+
     /// Whether a write sent now is acknowledged.
     pub fn takes_writes(&self, now: u64) -> bool {
         let good = self

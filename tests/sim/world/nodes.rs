@@ -99,6 +99,7 @@ impl Nodes {
             state.restart();
             state.freeze(now);
             state.replicate(now);
+            state.confirm(now);
             state.write(now);
             let heard = state.report(now, step, self.operator_clock.now());
             drop(state);

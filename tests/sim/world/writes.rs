@@ -14,6 +14,7 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::record::Change;
 use akash_redis::store::Stored;
 
+use super::clients::Clients;
 use super::node::Node;
 use super::nodes::State;
 
@@ -45,6 +46,14 @@ pub struct Application {
     excused: BTreeSet<u64>,
     /// Losses that are not, one sentence each.
     pub lost: Vec<String>,
+    /// Of the clusters under `durability: confirmed`: so many replicas have to have a write.
+    pub confirmations: BTreeMap<String, usize>,
+    /// Writes whose clients were told that so many have them.
+    pub confirmed: BTreeSet<u64>,
+    /// Those of which a person accepted the loss.
+    forgiven: BTreeSet<u64>,
+    /// What clients did with single keys, where somebody asks for that.
+    pub clients: Option<Clients>,
 }
 
 /// Why a node becomes master.
@@ -63,7 +72,8 @@ impl Cause {
     pub fn of(stored: Option<&Stored>) -> Self {
         let Some(stored) = stored else { return Self::Lost };
         let accepted = stored.cluster.metadata.annotations.get(ACCEPT_LOSS);
-        let accepted = accepted.and_then(|epoch| epoch.parse::<u64>().ok());
+        let epoch = accepted.and_then(|said| said.split_whitespace().next());
+        let accepted = epoch.and_then(|epoch| epoch.parse::<u64>().ok());
         // It names the epoch before the choice, or the one of a failover that was under way.
         if accepted.is_some_and(|epoch| epoch + 1 >= stored.record.epoch) {
             Self::LossAccepted
@@ -91,6 +101,9 @@ impl State {
             }
             let cluster: Arc<str> = cluster.into();
             written.push((takers[0].clone(), app.acknowledged.len() as u64));
+            if let Some(clients) = &mut app.clients {
+                clients.write(app.acknowledged.len() as u64, now);
+            }
             app.acknowledged.push(Write { cluster: cluster.clone(), at: now });
             if let Some(last) = app.last_at.insert(cluster, now) {
                 app.longest_gap = app.longest_gap.max(now - last);
@@ -104,6 +117,7 @@ impl State {
     /// A node is promoted: what it lacks is lost, or about to be.
     pub(super) fn became_master(&mut self, name: &IncarnationName, cause: Cause, now: u64) {
         let held: BTreeSet<u64> = self.nodes[name].log.iter().copied().collect();
+        self.application.confirmed_held(name, &held, cause, now);
         let lacks: Vec<u64> =
             self.application.open(name.cluster()).filter(|write| !held.contains(write)).collect();
         if lacks.is_empty() {
@@ -163,11 +177,51 @@ impl State {
         app.excused.extend(only);
     }
 
+    /// Who asked for confirmation is told, when enough replicas have said in this moment that they
+    /// have what its master had.
+    pub(super) fn confirm(&mut self, now: u64) {
+        let mut told = Vec::new();
+        for (name, master) in self.nodes.iter().filter(|(_, n)| n.answers_clients()) {
+            let Some(needed) = self.application.confirmations.get(name.cluster()) else { continue };
+            let mut have: Vec<usize> = self
+                .of(name.cluster())
+                .filter(|(_, r)| master.acks.iter().any(|(n, at)| n == &r.fqdn && *at == now))
+                .map(|(_, r)| shared(&r.log, &master.log))
+                .collect();
+            have.sort_unstable();
+            if let Some(safe) = have.len().checked_sub(*needed).map(|n| have[n]) {
+                told.push((name.clone(), safe));
+            }
+        }
+        for (name, safe) in told {
+            let log = &self.nodes[&name].log;
+            let app = &mut self.application;
+            for write in log[..safe].iter().rev() {
+                if !app.confirmed.insert(*write) {
+                    break;
+                }
+                if let Some(clients) = &mut app.clients {
+                    clients.written(*write, now);
+                }
+            }
+            if let Some(clients) = &mut app.clients {
+                clients.read(&name, safe, now);
+            }
+        }
+        if let Some(clients) = &mut self.application.clients {
+            for (name, node) in self.nodes.iter().filter(|(_, n)| n.answers_clients()) {
+                clients.ask(name, &node.log, now);
+            }
+        }
+    }
+
     /// Writes of `cluster` that somebody was told are done, that nobody had leave to lose, and that
     /// `master` does not hold.
     pub fn lost_for_good(&self, master: &IncarnationName) -> usize {
         let held: BTreeSet<u64> = self.nodes[master].log.iter().copied().collect();
-        self.application.open(master.cluster()).filter(|write| !held.contains(write)).count()
+        let app = &self.application;
+        let confirmed = app.promised(master.cluster()).filter(|write| !held.contains(write));
+        app.open(master.cluster()).filter(|write| !held.contains(write)).count() + confirmed.count()
     }
 
     fn held_beside(&self, name: &IncarnationName) -> BTreeSet<u64> {
@@ -187,8 +241,44 @@ impl Application {
         numbered.filter(move |(_, w)| &*w.cluster == cluster).map(|(n, _)| n as u64)
     }
 
+    /// Those that were confirmed, but for what a person gave up.
+    fn promised(&self, cluster: &str) -> impl Iterator<Item = u64> {
+        let confirmed = self.confirmed.iter().copied().filter(|w| !self.forgiven.contains(w));
+        confirmed
+            .filter(move |w| *self.acknowledged[usize::try_from(*w).unwrap()].cluster == *cluster)
+    }
+
+    /// A node becomes master: it has what was confirmed, or a person gave it up.
+    fn confirmed_held(
+        &mut self,
+        name: &IncarnationName,
+        held: &BTreeSet<u64>,
+        cause: Cause,
+        now: u64,
+    ) {
+        let lacks: Vec<u64> = self.promised(name.cluster()).filter(|w| !held.contains(w)).collect();
+        if cause != Cause::LossAccepted && !lacks.is_empty() {
+            self.lost.push(format!(
+                "at {now}: {name} became master ({cause:?}) without {} confirmed writes, the first is {}",
+                lacks.len(),
+                lacks[0]
+            ));
+        }
+        self.forgiven.extend(lacks);
+    }
+
     /// Those whose loss is not allowed.
     fn open(&self, cluster: &str) -> impl Iterator<Item = u64> {
         self.of(cluster).filter(|write| !self.excused.contains(write))
     }
+}
+
+/// So many writes both begin with.
+fn shared(a: &[u64], b: &[u64]) -> usize {
+    let most = a.len().min(b.len());
+    // Writes are numbered, so equal last entries mean equal logs.
+    if most == 0 || a[most - 1] == b[most - 1] {
+        return most;
+    }
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
