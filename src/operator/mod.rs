@@ -10,6 +10,7 @@ mod experience;
 mod health;
 mod index;
 mod kept_copy;
+mod lock;
 mod manifests;
 mod mesh_access;
 mod metrics;
@@ -31,7 +32,7 @@ mod wake;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +49,7 @@ use execute::Executor;
 use experience::Book;
 use health::Health;
 use index::ClusterIndex;
+use lock::lock;
 use manifests::Manifests;
 pub use metrics::Metrics;
 use observe::Observer;
@@ -227,9 +229,4 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-/// Locks without minding a panic elsewhere: every value behind these locks is replaced whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -111,14 +111,17 @@ impl Observer {
             clusters
                 .extend(heard.iter().filter_map(|dseq| index.cluster_of(*dseq)).map(str::to_owned));
         }
-        if let Some(whole) = lock(&self.chain).whole() {
+        let outlook = lock(&self.chain).whole().map(|whole| {
             self.leases.retain(whole, &index);
             let (usual, gas_price) = (self.settings.runway, self.settings.gas_price);
             let ours = whole.deployments.values();
             let ours = ours.filter_map(|d| Some((d, index.runway_of(d.dseq, usual)?)));
-            *lock(&self.wallet) = crate::plan::outlook(whole, ours, gas_price);
-        }
+            crate::plan::outlook(whole, ours, gas_price)
+        });
         drop(index);
+        if let Some(outlook) = outlook {
+            *lock(&self.wallet) = outlook;
+        }
         self.log_unrecorded();
         news
     }
@@ -241,10 +244,13 @@ impl Observer {
             (chain.of(name, &dseqs), chain.unrecorded(&index), index.told_by_others(name))
         };
         let own_mesh = self.own_mesh();
+        // One lock after the other: what is locked within the value below is so to its end.
+        let wallet = *lock(&self.wallet);
+        let mesh = lock(&self.tailnet).of(name, devices(record));
         Inventory {
             chain,
-            wallet: *lock(&self.wallet),
-            mesh: lock(&self.tailnet).of(name, devices(record)),
+            wallet,
+            mesh,
             own_mesh: OwnMesh {
                 error: own_mesh.error,
                 since: own_mesh.since,
@@ -270,11 +276,12 @@ impl Observer {
 
     /// Forgets, too, what no record names any more.
     fn deleted_devices_of(&self, record: &Record) -> BTreeSet<String> {
-        let mut deleted = lock(&self.deleted_devices);
-        if !deleted.is_empty() {
-            let recorded = lock(&self.index).devices();
-            deleted.retain(|id| recorded.contains(id));
+        if lock(&self.deleted_devices).is_empty() {
+            return BTreeSet::new();
         }
+        let recorded = lock(&self.index).devices();
+        let mut deleted = lock(&self.deleted_devices);
+        deleted.retain(|id| recorded.contains(id));
         devices(record).filter(|id| deleted.contains(*id)).map(str::to_owned).collect()
     }
 
