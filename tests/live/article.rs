@@ -368,13 +368,19 @@ fn a_lease_that_starts_elsewhere_has_another_address_and_name() {
 async fn key_is_in_the_list_of_processes(world: &World, machine: &Machine, key: &str) {
     let control = world.tailnet.control_pid().unwrap();
     send(&[control], Signal::STOP);
-    let mut login = machine.shell(&[("TS_AUTHKEY", key), ("NODE_HOSTNAME", "redis-0")], LOG_IN);
-    let mut login = login.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let typed = || {
+        let mut shell = machine.shell(&[("TS_AUTHKEY", key), ("NODE_HOSTNAME", "redis-0")], LOG_IN);
+        shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut login = typed();
     let told =
         async || machine.says("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true").await;
     until("the key to be seen", async || told().await.contains(&format!("--authkey={key}"))).await;
     send(&[control], Signal::CONT);
-    assert!(login.wait().await.unwrap().success());
+    // It also ends when tailscaled still has word of an earlier login that was refused.
+    if !login.wait().await.unwrap().success() {
+        assert!(typed().wait().await.unwrap().success());
+    }
 }
 
 #[test]
