@@ -58,7 +58,7 @@ impl Peer {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
         command.args(["--dir", &self.dir.to_string_lossy(), "--repl-diskless-sync-delay", "0"]);
-        command.args(["--min-replicas-to-write", "1", "--repl-ping-replica-period", "1"]);
+        command.args(["--repl-ping-replica-period", "1"]);
         if port != master {
             command.args(["--replicaof", "127.0.0.1", &master.to_string()]);
         }

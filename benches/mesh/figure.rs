@@ -21,7 +21,8 @@ impl Figure {
     }
 
     fn ratio(&self) -> Option<f64> {
-        self.peer.map(|peer| self.ours / peer)
+        // Nothing beside nothing is no ratio.
+        self.peer.map(|peer| self.ours / peer).filter(|ratio| ratio.is_finite())
     }
 }
 
