@@ -66,8 +66,8 @@ test-crashes: ## Every crash point of the simulations, and 200 random walks; tak
 	SIM_STRIDE=1 SIM_SEEDS=200 $(CARGO) test --test sim
 
 .PHONY: soak-market
-soak-market: ## Twenty markets for a year each, with random faults: the books close to the last unit. Takes about an hour
-	SOAK_DAYS=365 SOAK_SEEDS=20 $(CARGO) test --test sim soak:: -- --nocapture
+soak-market: ## Twenty markets for a year each, with random faults: the books close to the last unit. Takes half an hour
+	SOAK_DAYS=365 SOAK_SEEDS=20 $(CARGO) test --release --test sim soak:: -- --nocapture
 
 .PHONY: soak-stalls
 soak-stalls: ## A simulated month of stalled paths, starved nodes and outages that pass: no master moves
