@@ -230,6 +230,11 @@ pub enum Fault {
         /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
         dseq: u64,
     },
+    /// Lease: the volumes of its node have no room left.
+    DiskFull {
+        /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
+        dseq: u64,
+    },
 }
 
 impl Fault {
@@ -264,6 +269,9 @@ pub enum FaultError {
     /// No container of it runs.
     #[error("no container of deployment {0} runs here that could be switched off")]
     NoNode(u64),
+    /// No volume of it is mounted.
+    #[error("no node of deployment {0} with a volume of its own runs here, so no disk can be full")]
+    NoVolume(u64),
     /// No node of it is on the network.
     #[error("no node of deployment {0} runs here whose network could be changed")]
     NoPath(u64),
@@ -372,6 +380,13 @@ impl MarketFaults {
                     Ok(format!("the container of deployment {dseq} is stopped, and started again"))
                 } else {
                     Err(FaultError::NoNode(*dseq))
+                }
+            }
+            F::DiskFull { dseq } => {
+                if self.nodes(*dseq).any(|(runner, lease)| runner.set_full(&lease, true)) {
+                    Ok(format!("the volumes of deployment {dseq} have no room left"))
+                } else {
+                    Err(FaultError::NoVolume(*dseq))
                 }
             }
             _ => self.of_chain(fault),
@@ -486,7 +501,12 @@ impl MarketFaults {
             off.map(|lease| format!("node-off {}: its container is dead", lease.dseq))
                 .collect::<Vec<_>>()
         });
-        chain.chain(providers).chain(off).collect()
+        let full = self.providers.iter().filter_map(|p| p.runner.as_ref()).flat_map(|runner| {
+            let full = runner.leases().into_iter().filter(|lease| runner.is_full(lease));
+            full.map(|lease| format!("disk-full {}: its volumes have no room left", lease.dseq))
+                .collect::<Vec<_>>()
+        });
+        chain.chain(providers).chain(off).chain(full).collect()
     }
 
     fn chain_list(&self, chain: &ChainControl) -> Vec<String> {
@@ -538,6 +558,11 @@ impl MarketFaults {
             if let Some(runner) = provider.runner.as_ref().filter(|_| hit("node-off")) {
                 for lease in runner.leases() {
                     runner.power_on(&lease);
+                }
+            }
+            if let Some(runner) = provider.runner.as_ref().filter(|_| hit("disk-full")) {
+                for lease in runner.leases() {
+                    runner.set_full(&lease, false);
                 }
             }
         }

@@ -352,22 +352,10 @@ fn nodes_whose_clocks_are_an_hour_late_make_a_cluster() {
         "mesh_faults::nodes_whose_clocks_are_an_hour_late_make_a_cluster",
         LIMIT,
         async |sandbox: Sandbox| {
-            let redis = sandbox.dir.join("redis-server");
-            // Redis brings an allocator that does not go with the library; it asks nobody for the
-            // date.
-            std::fs::write(&redis, "#!/bin/sh\nunset LD_PRELOAD\nexec redis-server \"$@\"\n")
-                .unwrap();
-            std::fs::set_permissions(&redis, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let env = [
-                ("AKASH_REDIS_REDIS_SERVER", redis.display().to_string()),
-                ("LD_PRELOAD", faketime().display().to_string()),
-                ("FAKETIME", "-1h".to_owned()),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-            ];
-            let options = LocalOptions {
-                node_env: env.map(|(k, v)| (k.to_owned(), v)).to_vec(),
-                ..LocalOptions::default()
-            };
+            let mut env = clock_of_its_own(&sandbox);
+            env.push(("LD_PRELOAD".to_owned(), faketime().display().to_string()));
+            env.push(("FAKETIME".to_owned(), "-1h".to_owned()));
+            let options = LocalOptions { node_env: env, ..LocalOptions::default() };
             let stage = Stage::on(&sandbox, &options).await;
             stage.client.apply(&cluster(2)).await.unwrap();
             let status = stage.until_ready().await;
@@ -385,8 +373,21 @@ fn nodes_whose_clocks_are_an_hour_late_make_a_cluster() {
     );
 }
 
+/// Variables of nodes whose date can be another one; redis asks nobody for the date, and brings an
+/// allocator that does not go with the library.
+pub fn clock_of_its_own(sandbox: &Sandbox) -> Vec<(String, String)> {
+    let redis = sandbox.dir.join("redis-server");
+    std::fs::write(&redis, "#!/bin/sh\nunset LD_PRELOAD\nexec redis-server \"$@\"\n").unwrap();
+    std::fs::set_permissions(&redis, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let env = [
+        ("AKASH_REDIS_REDIS_SERVER", redis.display().to_string()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    env.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
 /// The library that gives a program another clock.
-fn faketime() -> PathBuf {
+pub fn faketime() -> PathBuf {
     let places = std::fs::read_dir("/usr/lib")
         .unwrap()
         .flatten()

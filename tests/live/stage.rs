@@ -57,10 +57,11 @@ pub struct Left {
 impl Stage {
     /// Market and tailnet; no operator runs yet.
     pub async fn without_operator(sandbox: &Sandbox) -> Self {
-        Self::set(sandbox, &LocalOptions::default()).await
+        Self::without_operator_on(sandbox, &LocalOptions::default()).await
     }
 
-    async fn set(sandbox: &Sandbox, options: &LocalOptions) -> Self {
+    /// The same, on a market or tailnet that is not the usual one.
+    pub async fn without_operator_on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
         let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options)
             .await
             .unwrap();
@@ -70,7 +71,7 @@ impl Stage {
 
     /// All of it, on a market or tailnet that is not the usual one.
     pub async fn on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
-        let mut stage = Self::set(sandbox, options).await;
+        let mut stage = Self::without_operator_on(sandbox, options).await;
         stage.local.start_operator().await.unwrap();
         stage
     }

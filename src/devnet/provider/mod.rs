@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod market;
 pub mod price;
 pub mod runner;
+mod volumes;
 
 use async_trait::async_trait;
 

@@ -19,6 +19,7 @@ use super::container::{self, Container, ImageRoot};
 use super::host::{LeaseKey, ProviderName, Workloads};
 use super::ingress::Ingress;
 use super::logs::Log;
+use super::volumes;
 use crate::devnet::net::Net;
 use crate::sdl::canonical::Service;
 
@@ -146,6 +147,20 @@ impl Runner {
     pub fn is_off(&self, lease: &LeaseKey) -> bool {
         let workloads = self.lock();
         workloads.get(lease).is_some_and(|workload| matches!(*workload.want.borrow(), Want::Off(_)))
+    }
+
+    /// Leaves the volumes of a node no more room than they take, or gives it back. `false` when there
+    /// is no such node, or it has no volume of its own.
+    pub fn set_full(&self, lease: &LeaseKey, full: bool) -> bool {
+        let dir = self.lock().get(lease).map(|workload| workload.dir.join("data"));
+        dir.is_some_and(|dir| volumes::set_full(&dir, full))
+    }
+
+    /// Whether the volumes of a node were left without room.
+    #[must_use]
+    pub fn is_full(&self, lease: &LeaseKey) -> bool {
+        let dir = self.lock().get(lease).map(|workload| workload.dir.join("data"));
+        dir.is_some_and(|dir| volumes::is_full(&dir))
     }
 
     fn change(&self, lease: &LeaseKey, to: impl Fn(&Want) -> Option<Want>) -> bool {
@@ -285,6 +300,7 @@ impl Workloads for Runner {
             tracing::warn!(%error, "the name of a closed lease still resolves");
         }
         self.net.free(workload.node);
+        volumes::unmount(&workload.dir.join("data")).await;
         if let Err(error) = fs::remove_dir_all(&workload.dir) {
             tracing::warn!(dir = %workload.dir.display(), %error, "the data of a closed lease was not wiped");
         }
@@ -310,6 +326,10 @@ impl Supervisor {
     async fn run_until_gone(self, mut wanted: watch::Receiver<Want>) {
         let (first, longest) = self.settings.pauses;
         let mut pause = first;
+        let at_first = wanted.borrow().clone();
+        if let Want::Run(service) | Want::Off(service) = at_first {
+            volumes::mount(&self.dir.join("data"), &service, &self.log).await;
+        }
         loop {
             if wanted.has_changed().is_err() {
                 return;
@@ -390,7 +410,7 @@ impl Supervisor {
         let plan = container::Plan {
             dir: &self.dir,
             image: self.settings.root.as_ref().map(|root| root.dir.as_path()),
-            volumes: volumes(service)?,
+            volumes: volumes::list(service)?,
             node: self.node,
             command: self.command(service),
             env: self.variables(service),
@@ -430,25 +450,6 @@ impl Supervisor {
         all.extend(own.chain(common).map(|(key, value)| (key.into(), value.into())));
         all
     }
-}
-
-/// Volumes as `name:/mountpoint`; a mount point is one new directory below the root.
-fn volumes(service: &Service) -> Result<String, String> {
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-    };
-    let mounts = service.params.iter().flat_map(|params| params.storage.iter().flatten());
-    let list: Result<Vec<String>, String> = mounts
-        .map(|mount| match mount.mount.strip_prefix('/') {
-            Some(name) if plain(name) && plain(&mount.name) => Ok(format!("{}:{}", mount.name, mount.mount)),
-            _ => Err(format!(
-                "the volume {} cannot be mounted at {}: this market mounts at one directory below / only",
-                mount.name, mount.mount
-            )),
-        })
-        .collect();
-    Ok(list?.join(" "))
 }
 
 #[cfg(test)]
