@@ -69,9 +69,16 @@ test-crashes: ## Every crash point of the simulations, and 200 random walks; tak
 soak-market: ## Twenty markets for a year each, with random faults: the books close to the last unit. Takes half an hour
 	SOAK_DAYS=365 SOAK_SEEDS=20 $(CARGO) test --release --test sim soak:: -- --nocapture
 
+.PHONY: soak
+soak: test-deps peers ## Three clusters, a million confirmed writes and 300 faults from a printed seed, with real servers; then a crash of the operator at every call of its simulation. Takes three quarters of an hour
+	SOAK_WRITES=$(or $(SOAK_WRITES),1000000) SOAK_FAULTS=$(or $(SOAK_FAULTS),300) SOAK_MINUTES=$(or $(SOAK_MINUTES),30) \
+	  $(CARGO) test --release --test live soak:: -- --nocapture
+	SIM_STRIDE=1 SIM_SEEDS=200 $(CARGO) test --test sim
+
 .PHONY: soak-stalls
-soak-stalls: ## A simulated month of stalled paths, starved nodes and outages that pass: no master moves
+soak-stalls: test-deps peers ## What passes by itself (stalled paths, starved nodes, outages) moves no master: a simulated month, and an hour with real servers
 	STALL_MINUTES=43200 $(CARGO) test --release --test sim stalls:: -- --nocapture
+	STALL_LIVE_MINUTES=$(or $(STALL_LIVE_MINUTES),60) $(CARGO) test --release --test live stalls:: -- --nocapture
 
 .PHONY: mutants
 mutants: ## Breaks planner, model, store and what agents obey, one place at a time; names what no test sees. Takes hours

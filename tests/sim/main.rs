@@ -5,6 +5,7 @@ mod books;
 mod candidates;
 mod cold_start;
 mod confirmed;
+mod crashes;
 mod docs;
 mod failover;
 mod faults;

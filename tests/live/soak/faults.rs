@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::devnet::faults::{CloseReason, Fault, Time};
+use akash_redis::model::time::UnixMs;
+use akash_redis::node::status_page::StatusPage;
 use http::Method;
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -12,11 +14,13 @@ use rand::seq::SliceRandom as _;
 use rustix::process::{Pid, Signal, kill_process};
 use strum::IntoStaticStr;
 use tokio::process::Command;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::masters::Masters;
 use crate::stage::Stage;
 
+/// Port of a node's status page.
+const STATUS_PAGE: u16 = 8080;
 /// All programs of a node.
 const PROGRAMS: [&str; 4] = ["akash-redis", "node-guard", "redis-server", "tailscaled"];
 
@@ -285,7 +289,7 @@ impl Blow<'_> {
             }
             K::ClockJump => {
                 let jump = [-3600, -60, -5, 5, 60, 3600][self.random.gen_range(0..6)];
-                return set_clock(stage, dseq, jump);
+                return set_clock(stage, dseq, jump).await;
             }
             K::ContainerStopped => return fault(Fault::RestartNode { dseq }).await,
             K::Switchover => return asked(stage, &["switchover", cluster]).await,
@@ -330,18 +334,36 @@ async fn delete_device(stage: &Stage, node: &NodeStatus) -> String {
     gone.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
-/// From now on a node's agent takes it for so much later.
-fn set_clock(stage: &Stage, dseq: u64, seconds: i64) -> String {
+/// From now on a node's agent takes it for so much later, and says so on its page.
+async fn set_clock(stage: &Stage, dseq: u64, seconds: i64) -> String {
     let market = &stage.local.market;
-    let at = market.find(dseq).and_then(|(provider, lease)| {
+    let found = market.find(dseq).and_then(|(provider, lease)| {
         let provider = &market.providers[provider];
         let dir = stage.local.config().parent()?.join("market").join(&provider.name);
-        let root = dir.join(lease.label()).join("root").join(super::CLOCK.trim_start_matches('/'));
-        Some(format!("/proc/{}/root{}", provider.runner.pid(&lease)?, root.display()))
+        let file = dir.join(lease.label()).join("root").join(super::CLOCK.trim_start_matches('/'));
+        let file = format!("/proc/{}/root{}", provider.runner.pid(&lease)?, file.display());
+        Some((file, provider.runner.address(&lease)?))
     });
-    let Some(at) = at else { return format!("no container of deployment {dseq} runs") };
-    std::fs::write(at, format!("{seconds:+}\n"))
-        .err()
-        .map(|error| error.to_string())
-        .unwrap_or_default()
+    let Some((file, address)) = found else { return format!("nothing of {dseq} runs") };
+    if let Err(error) = std::fs::write(file, format!("{seconds:+}\n")) {
+        return error.to_string();
+    }
+    let url = format!("http://{address}:{STATUS_PAGE}/");
+    let mut seen = None;
+    for _ in 0..100 {
+        let answer = async { reqwest::get(&url).await?.bytes().await };
+        if let Ok(Ok(page)) = timeout(Duration::from_secs(2), answer).await
+            && let Ok(page) = serde_json::from_slice::<StatusPage>(&page)
+        {
+            let now = i64::try_from(UnixMs::now().0).unwrap();
+            let ahead = i64::try_from(page.time).unwrap() - now;
+            // Reading the page takes some time as well.
+            if (ahead - seconds * 1000).abs() < 3_000 {
+                return String::new();
+            }
+            seen = Some(ahead);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    format!("its clock is {seen:?} ms ahead instead of {seconds} s")
 }
