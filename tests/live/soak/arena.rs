@@ -102,8 +102,6 @@ impl Arena {
         let mut env = clock_of_its_own(sandbox);
         env.push(("LD_PRELOAD".to_owned(), faketime().display().to_string()));
         env.push(("FAKETIME_TIMESTAMP_FILE".to_owned(), CLOCK.to_owned()));
-        // With a cache some processes never look again.
-        env.push(("FAKETIME_NO_CACHE".to_owned(), "1".to_owned()));
         let options = LocalOptions { node_env: env, ..LocalOptions::default() };
         let stage = Stage::without_operator_on(sandbox, &options).await;
         let arena = Self {

@@ -110,7 +110,9 @@ impl Kind {
     fn ends(self) -> Option<&'static str> {
         match self {
             K::RedisKilled => Some("redis-server"),
-            K::AgentKilled | K::ContainerStopped | K::NodeOff | K::Restart => Some("akash-redis"),
+            K::AgentKilled | K::ClockJump | K::ContainerStopped | K::NodeOff | K::Restart => {
+                Some("akash-redis")
+            }
             K::TailscaledKilled => Some("tailscaled"),
             _ => None,
         }
@@ -334,7 +336,8 @@ async fn delete_device(stage: &Stage, node: &NodeStatus) -> String {
     gone.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
-/// From now on a node's agent takes it for so much later, and says so on its page.
+/// From now on a node's agent takes it for so much later, and says so on its page. It is another
+/// process: one that runs need not look at the file again.
 async fn set_clock(stage: &Stage, dseq: u64, seconds: i64) -> String {
     let market = &stage.local.market;
     let found = market.find(dseq).and_then(|(provider, lease)| {
@@ -348,6 +351,7 @@ async fn set_clock(stage: &Stage, dseq: u64, seconds: i64) -> String {
     if let Err(error) = std::fs::write(file, format!("{seconds:+}\n")) {
         return error.to_string();
     }
+    signal(stage, dseq, &["akash-redis"], Signal::KILL);
     let url = format!("http://{address}:{STATUS_PAGE}/");
     let mut seen = None;
     for _ in 0..100 {
