@@ -19,6 +19,7 @@ use secrecy::{SecretSlice, SecretString};
 
 use crate::api::quantity::{Money, Span};
 use crate::api::types::Runway;
+use crate::model::image::{self, NodeImage};
 use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
 pub use notify::{NotifyFormat, NotifyTarget};
@@ -166,8 +167,8 @@ pub struct OwnTailscaled {
 /// What runs on a lease.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Image by digest.
-    pub image: String,
+    /// By digest, with the version of Redis in it where that is set.
+    pub image: NodeImage,
 }
 
 /// The most that may be spent, per month of 30 days.
@@ -451,24 +452,15 @@ fn own_tailscaled(fields: &Fields) -> Result<Option<OwnTailscaled>, ConfigError>
     }))
 }
 
-/// An image without a digest would be whatever a registry says on the day a node is replaced.
-fn image(fields: &Fields) -> Result<String, ConfigError> {
-    let image = fields.required("node.image")?;
-    match image.split_once("@sha256:") {
-        Some((name, hex))
-            if !name.is_empty()
-                && hex.len() == 64
-                && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) =>
-        {
-            Ok(image)
-        }
-        _ => Err(invalid(
-            "node.image",
-            format!(
-                "`{image}` has no digest; write it like registry.example.org/node@sha256: and 64 hex digits"
-            ),
-        )),
+/// The image of the nodes, and what is said of it.
+fn image(fields: &Fields) -> Result<NodeImage, ConfigError> {
+    let name = fields.required("node.image")?;
+    if let Some(reason) = image::name_problem(&name) {
+        return Err(invalid("node.image", reason));
     }
+    let redis = fields.optional("node.redis").map(|text| image::version(&text)).transpose();
+    let redis = redis.map_err(|reason| invalid("node.redis", reason))?;
+    Ok(NodeImage { name, redis })
 }
 
 fn budget(fields: &Fields) -> Result<Budget, ConfigError> {

@@ -124,7 +124,7 @@ fn settings(term: u64) -> Settings {
             started: UnixMs::now(),
         },
         root: RootSecret::new(vec![7; 32].into()).expect("long enough"),
-        image: format!("registry.example.com/node@sha256:{}", "a".repeat(64)),
+        image: scene::image("aa"),
         mesh_tag: scene::TAG.to_owned(),
         quarantine_tag: scene::QUARANTINE.to_owned(),
         login_server: None,

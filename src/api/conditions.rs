@@ -46,6 +46,8 @@ pub enum ConditionType {
     SettingsApplied,
     /// The wallet can fill the escrows of all clusters for more than 14 days.
     WalletRunway,
+    /// Nodes run versions of Redis of which one cannot read the other's data.
+    VersionSkew,
     /// A condition of another version.
     #[default]
     #[serde(other)]
@@ -261,6 +263,24 @@ pub enum Reason {
     // Ready and Degraded.
     /// A person fenced a node: it takes no writes and becomes no master.
     FencedByPerson,
+    // Progressing.
+    /// Nodes are started anew with what the manifest wants, one after the other.
+    Updating,
+    // Degraded.
+    /// A node does not come back well with what it was to be started with; the others are left as
+    /// they are.
+    UpdateStalled,
+    /// What nodes are to be started with cannot be rolled out.
+    UpdateRefused,
+    /// A node runs another version of Redis than its image is said to hold.
+    ImageVersionWrong,
+    // VersionSkew.
+    /// All nodes run one version of Redis.
+    OneVersion,
+    /// Nodes run several versions of Redis, and each can read the data of the others.
+    VersionsCompatible,
+    /// No node has told what it runs yet.
+    VersionsUnknown,
     /// A reason of another version.
     #[default]
     #[serde(other)]
@@ -286,6 +306,10 @@ impl Reason {
                 | Self::SettingsInForce
                 | Self::SettingsPending
                 | Self::WalletFunded
+                | Self::Updating
+                | Self::OneVersion
+                | Self::VersionsCompatible
+                | Self::VersionsUnknown
                 | Self::Other
         )
     }
@@ -523,6 +547,16 @@ pub enum EventReason {
     MoveEnded,
     /// The record was lost and is built anew.
     RecordRecovered,
+    /// A node is started anew with what the manifest wants now.
+    NodeUpdating,
+    /// It serves again.
+    NodeUpdated,
+    /// One node more than wanted is bought while nodes are started anew.
+    SurgeStarted,
+    /// Nodes are started anew without it: writes stop while one is away.
+    SurgeSkipped,
+    /// That node leaves.
+    SurgeEnded,
 }
 
 /// The words of a status as a page of Markdown.

@@ -7,7 +7,9 @@ use std::fmt;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::types::{Placement, Spec};
+use super::template;
+use super::types::{Mesh, Placement, Spec};
+use crate::model::identity::Egress;
 
 /// Characters of a value that are shown.
 const LONGEST: usize = 80;
@@ -74,7 +76,10 @@ pub fn sentence(changes: &[FieldChange]) -> String {
 pub fn lease_terms(spec: &Spec) -> String {
     // Whether nodes move later is no term of the lease that they move from.
     let placement = Placement { rebalance: None, ..spec.placement.clone() };
-    let terms = serde_json::json!([spec.resources, placement, spec.mesh]);
+    // What is changed in place is none either; it stands in the text as it was by default, so that
+    // the terms of leases that run are the same text as before.
+    let mesh = Mesh { egress: Egress::default(), serve: false, ..spec.mesh.clone() };
+    let terms = serde_json::json!([spec.resources, placement, mesh]);
     let digest = Sha256::digest(terms.to_string());
     hex::encode(&digest[..8])
 }
@@ -91,6 +96,7 @@ pub fn resources_asked(spec: &Spec) -> String {
 pub fn is_lease_term(path: &str) -> bool {
     ["spec.resources", "spec.placement", "spec.mesh"].iter().any(|term| path.starts_with(term))
         && !path.starts_with("spec.placement.rebalance")
+        && !template::is_part(path)
 }
 
 fn walk(path: &str, old: &Value, new: &Value, found: &mut Vec<FieldChange>) {
@@ -226,7 +232,7 @@ mod tests {
             match field {
                 "resources.cpu" => other.resources.cpu.0 += 1,
                 "placement" => other.placement.providers.deny.push("akash1x".into()),
-                _ => other.mesh.serve = true,
+                _ => other.mesh.tag = Some("tag:other".into()),
             }
             assert_ne!(lease_terms(&three), lease_terms(&other), "{field}");
             assert!(differences(&three, &other).iter().all(|c| is_lease_term(&c.path)));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::money::PricePerBlock;
-use crate::model::record::{Incarnation, Membership, Record};
+use crate::model::record::{Deployed, Incarnation, Membership, Record};
 
 /// The only form there is.
 const VERSION: u32 = 1;
@@ -58,6 +58,12 @@ pub struct KeptNode {
     /// The terms that its lease was made with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lease_terms: String,
+    /// The resources that its lease was made with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resources: String,
+    /// What it was started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed: Option<Deployed>,
 }
 
 impl KeptCopy {
@@ -79,6 +85,8 @@ impl KeptCopy {
                 replaces: i.replaces.clone(),
                 given_up: i.condemned.as_ref().map(|c| c.reason.clone()),
                 lease_terms: i.lease_terms.clone(),
+                resources: i.resources.clone(),
+                deployed: i.deployed.clone(),
             };
             (name.clone(), node)
         };

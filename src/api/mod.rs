@@ -16,6 +16,7 @@ pub mod rules;
 pub mod schema;
 pub mod spend;
 pub mod status;
+pub mod template;
 pub mod types;
 pub mod validate;
 pub mod wallet;

@@ -7,6 +7,7 @@ use strum::Display;
 
 use super::difference::{self, FieldChange, How};
 use super::quantity::Money;
+use super::template;
 use super::types::Spec;
 use super::validate::Problem;
 
@@ -63,6 +64,8 @@ pub struct PreviewChange {
 pub enum Consequence {
     /// It is in force within seconds; no node restarts.
     Live,
+    /// Nodes are started anew, one after the other, replicas first; leases and volumes stay.
+    Rolls,
     /// Nodes are bought.
     Buys,
     /// Nodes leave, one at a time; their leases are closed.
@@ -154,7 +157,9 @@ fn what(how: &How) -> String {
 
 fn consequence(change: &FieldChange, more: bool, runs: bool) -> Consequence {
     let path = change.path.as_str();
-    if difference::is_lease_term(path) {
+    if template::is_part(path) {
+        if runs { Consequence::Rolls } else { Consequence::Live }
+    } else if difference::is_lease_term(path) {
         if runs { Consequence::Refused } else { Consequence::BuysAnew }
     } else if path == "spec.nodes" {
         if more { Consequence::Buys } else { Consequence::Leaves }
@@ -194,6 +199,12 @@ mod tests {
                 "spec.redis.config.timeout",
                 "none -> 5",
                 [C::Live, C::Live],
+            ),
+            (
+                serde_json::json!({ "nodes": 3, "mesh": { "serve": true } }),
+                "spec.mesh.serve",
+                "false -> true",
+                [C::Live, C::Rolls],
             ),
             (
                 serde_json::json!({ "nodes": 3, "failover": { "downAfter": "20s" } }),

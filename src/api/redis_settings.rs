@@ -169,6 +169,14 @@ pub const NEWER: &[(&str, &str)] = &[
     ("locale-collate", "7.2"),
 ];
 
+/// Settings that Redis takes when it starts and never after, with the value that they have unless
+/// the manifest says otherwise: another value starts nodes anew, one after the other.
+pub const STARTUP: &[(Setting, &str)] = &[
+    (of("io-threads", Number(1, 128)), "1"),
+    // More than this is cut to what the kernel allows.
+    (of("tcp-backlog", Number(1, 65_535)), "511"),
+];
+
 /// Settings that the manifest cannot change, and that it may name with the value that they have.
 pub const FIXED: &[(&str, &str)] = &[
     ("acl-pubsub-default", "resetchannels"),
@@ -190,7 +198,6 @@ pub const FIXED: &[(&str, &str)] = &[
     ("enable-debug-command", "no"),
     ("enable-module-command", "no"),
     ("enable-protected-configs", "no"),
-    ("io-threads", "1"),
     ("io-threads-do-reads", "no"),
     ("logfile", ""),
     ("oom-score-adj", "no"),
@@ -216,7 +223,6 @@ pub const FIXED: &[(&str, &str)] = &[
     ("slave-read-only", "yes"),
     ("supervised", "no"),
     ("syslog-enabled", "no"),
-    ("tcp-backlog", "511"),
     ("tls-port", "0"),
 ];
 
@@ -273,14 +279,7 @@ pub const OURS: &[(&[&str], &str)] = &[
         "recovery depends on it",
     ),
     (
-        &[
-            "databases",
-            "io-threads",
-            "tcp-backlog",
-            "always-show-logo",
-            "rdbchecksum",
-            "socket-mark-id",
-        ],
+        &["databases", "io-threads-do-reads", "always-show-logo", "rdbchecksum", "socket-mark-id"],
         "Redis cannot change it while it runs",
     ),
 ];
@@ -292,7 +291,21 @@ const STOCK_REPLICA_LIMIT: (u64, u64, u64) = (256 << 20, 64 << 20, 60);
 /// The setting of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name == name)
+    let startup = STARTUP.iter().map(|(setting, _)| setting);
+    SETTINGS.iter().chain(startup).find(|setting| setting.name == name)
+}
+
+/// Redis takes it when it starts, and never after.
+#[must_use]
+pub fn is_startup(name: &str) -> bool {
+    STARTUP.iter().any(|(setting, _)| setting.name == name)
+}
+
+/// Redis is to be started with it: it is none of those that are changed while it runs, and is not as
+/// it is anyway.
+#[must_use]
+pub fn at_start(name: &str, value: &str) -> bool {
+    STARTUP.iter().any(|(setting, usual)| setting.name == name && *usual != value)
 }
 
 /// What is wrong with a value, one sentence.
@@ -463,7 +476,7 @@ fn is_replica_limit(limit: &BufferLimit) -> bool {
 /// What a node is told of a setting of the manifest; nothing where the node has that value anyway.
 #[must_use]
 pub fn told(name: &str, value: &str) -> Option<String> {
-    if FIXED.iter().any(|(fixed, _)| *fixed == name) {
+    if FIXED.iter().any(|(fixed, _)| *fixed == name) || is_startup(name) {
         return None;
     }
     if name != BUFFER_LIMITS {
@@ -497,6 +510,12 @@ pub fn reference() -> String {
             _ => why,
         };
         let _ = writeln!(page, "| `{}` | {} | {why} |", setting.name, shown(setting.kind));
+    }
+    page.push_str(
+        "\nThese are taken when Redis starts: another value starts nodes anew, one after the other, replicas first ([updates](../guide/updates.md)).\n\n| setting | value | unless set |\n| --- | --- | --- |\n",
+    );
+    for (setting, usual) in STARTUP {
+        let _ = writeln!(page, "| `{}` | {} | `{usual}` |", setting.name, shown(setting.kind));
     }
     page.push_str(
         "\nThese are as they are, and may be named with this value:\n\n| setting | value |\n| --- | --- |\n",

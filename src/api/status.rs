@@ -33,6 +33,21 @@ pub struct Status {
     /// What may be lost, while the cluster waits for a person to say that it may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_stake: Option<AtStake>,
+    /// The image that nodes run, and how many of them do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+}
+
+/// How far what nodes are started with is rolled out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// The image that is wanted.
+    pub image: String,
+    /// Nodes that run it, with everything else that they are to be started with.
+    pub updated: u32,
+    /// Of so many.
+    pub nodes: u32,
 }
 
 impl Status {
@@ -117,6 +132,9 @@ pub struct NodeStatus {
     /// Mesh host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh_name: Option<String>,
+    /// The version of Redis or Valkey that it runs: `7.0.15`, `valkey 8.1.8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Bytes behind the master under the same history.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,

@@ -96,6 +96,11 @@ pub struct Spec {
     /// Settings of Redis itself.
     #[serde(default)]
     pub redis: Redis,
+    /// The image that nodes run; the operator's `node.image` when absent. Another one is rolled out
+    /// node by node, replicas first, and each node keeps its lease and its volume. One that does not
+    /// start stops at the first node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
     /// What each node gets.
     #[serde(default)]
     pub resources: Resources,
@@ -143,11 +148,24 @@ pub struct Maintenance {
     pub window: Window,
 }
 
+/// The image that nodes run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Image {
+    /// By digest: `NAME@sha256:` and 64 hex digits. It holds the agent too.
+    pub name: String,
+    /// The version of Redis or Valkey in it, in full: `8.2.3`, `valkey 8.1.8`. What is not supported
+    /// is refused before anything is bought, and so is what cannot read the data of the nodes that
+    /// run. A node that says otherwise stops the rollout.
+    pub redis: String,
+}
+
 /// Settings of Redis itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Redis {
     /// redis.conf settings by name; those that the operator needs for itself are refused by name.
+    /// What Redis takes at its start alone starts nodes anew, one after the other.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     /// Users of the application. Redis' own user `default` is off, unless it is one of them.

@@ -24,6 +24,7 @@ use super::quantity::Bytes;
 use super::types::{
     API_VERSION, Failover, KIND, Rebalance, RedisCluster, Resources, Runway, Spec, WhenMinority,
 };
+use crate::model::image::{name_problem, version};
 use crate::model::money::Uact;
 
 /// A manifest is a page of text; what is longer than this is something else.
@@ -154,6 +155,7 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
         format!("{} nodes cannot be run; write 1 to 9", spec.nodes)
     });
     redis::check(&spec.redis, &mut problems);
+    image(spec, &mut problems);
     resources(spec, &mut problems);
     memory(spec, &mut problems);
     placement(spec, &mut problems);
@@ -185,6 +187,17 @@ fn is_name(name: &str) -> bool {
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(inner)
         && !name.ends_with('-')
+}
+
+/// What is in an image is known before anything is bought.
+fn image(spec: &Spec, problems: &mut Problems) {
+    let Some(image) = &spec.image else { return };
+    if let Some(sentence) = name_problem(&image.name) {
+        problems.add("spec.image.name", sentence);
+    }
+    if let Err(sentence) = version(&image.redis) {
+        problems.add("spec.image.redis", sentence);
+    }
 }
 
 /// The limits of the chain for one unit.

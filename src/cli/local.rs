@@ -76,6 +76,9 @@ pub struct LocalOptions {
     pub root: Option<ImageRoot>,
     /// How far apart nodes are; without it they are on one bridge.
     pub distance: Option<Distance>,
+    /// Further images, and a directory whose programs come before this machine's own in the nodes of
+    /// each.
+    pub images: Vec<(String, PathBuf)>,
 }
 
 /// Everything, running.
@@ -244,13 +247,19 @@ pub(super) fn market_settings(
     options: &LocalOptions,
 ) -> Result<MarketSettings, LocalError> {
     check_programs()?;
+    let path = before(tailnet.peers(), &std::env::var_os("PATH").unwrap_or_default());
     let node_env = tailnet::node_env().map(|(k, v)| (k.to_owned(), v.to_owned()));
     Ok(MarketSettings {
         dir: dir.join("market"),
         image: IMAGE.to_owned(),
         root: options.root.clone(),
         program: program.to_owned(),
-        path: with_peers(tailnet, &std::env::var_os("PATH").unwrap_or_default()),
+        images: options
+            .images
+            .iter()
+            .map(|(name, programs)| (name.clone(), before(programs, &path)))
+            .collect(),
+        path,
         node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
         block_every,
         distance: options.distance,
@@ -321,8 +330,8 @@ fn write_secret(dir: &Path, name: &str, content: &[u8]) -> Result<(), LocalError
     std::io::Write::write_all(&mut file, content).map_err(failed)
 }
 
-/// The peers' directory first, so that nodes find this tailscaled.
-fn with_peers(tailnet: &Tailnet, path: &OsString) -> OsString {
-    let dirs = std::iter::once(tailnet.peers().to_owned()).chain(std::env::split_paths(path));
+/// A directory first, so that nodes find this tailscaled, or this redis-server.
+fn before(programs: &Path, path: &OsString) -> OsString {
+    let dirs = std::iter::once(programs.to_owned()).chain(std::env::split_paths(path));
     std::env::join_paths(dirs).unwrap_or_else(|_| path.clone())
 }

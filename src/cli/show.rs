@@ -12,7 +12,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::api::conditions::ConditionType;
 use crate::api::quantity::Money;
 use crate::api::report::{OperatorReport, PlanReport};
-use crate::api::status::{Condition, Cost, FailoverStatus, Status, Waiting};
+use crate::api::status::{Condition, Cost, FailoverStatus, RolloutStatus, Status, Waiting};
 use crate::api::types::RedisCluster;
 use crate::api::wallet::{GrantReport, WalletReport};
 use crate::model::time::UnixMs;
@@ -142,6 +142,9 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
         .as_ref()
         .map_or("none".to_owned(), |m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
     let _ = writeln!(text, "Master:  {}", clean(&master));
+    if let Some(rollout) = &status.rollout {
+        let _ = writeln!(text, "Image:   {}", clean(&image(rollout)));
+    }
     if cluster.status.is_none() {
         text.push_str("\nThe operator has not looked at it yet.\n");
         return text;
@@ -169,6 +172,15 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
         &self::events(&events[events.len().saturating_sub(LAST_EVENTS)..]),
     );
     text
+}
+
+/// The image that is wanted, and how many nodes run it.
+fn image(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { image, updated, nodes } = rollout;
+    if updated == nodes {
+        return format!("{image} on all nodes");
+    }
+    format!("{image} on {updated} of {nodes} nodes, replicas first")
 }
 
 /// How the operator itself stands.

@@ -39,6 +39,7 @@ fn one(preview: &Preview) -> String {
 fn changed(change: &PreviewChange) -> String {
     let follows = match change.consequence {
         Consequence::Live => "live: in force within seconds, no restart",
+        Consequence::Rolls => "nodes are started anew one at a time, leases and volumes stay",
         Consequence::Buys => "nodes are bought",
         Consequence::Leaves => "nodes leave one at a time, their leases are closed",
         Consequence::NextOrder => "counts from the next order on",

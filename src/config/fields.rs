@@ -36,6 +36,7 @@ pub(super) const FIELDS: &[&str] = &[
     "mesh.tailscaled.program",
     "mesh.tailscaled.stateDir",
     "node.image",
+    "node.redis",
     "notify",
     "rootSecretFile",
     "store.sqlite",

@@ -1,6 +1,7 @@
 //! The whole local market: a chain, providers with their gateways, ingresses and runners, and a
 //! funded tenant.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -90,8 +91,10 @@ pub enum MarketError {
 pub struct MarketSettings {
     /// Below it the nodes keep their data.
     pub dir: PathBuf,
-    /// The one image that providers can run.
+    /// The usual image that providers can run.
     pub image: String,
+    /// Others, and where the nodes of each find redis-server, tailscaled and the rest.
+    pub images: BTreeMap<String, OsString>,
     /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
     /// `path`.
     pub root: Option<ImageRoot>,
@@ -308,6 +311,7 @@ async fn provider(
     tokio::spawn(ingress.clone().serve(listen(address, 80).await?, stop.clone()));
     let runner_settings = RunnerSettings {
         root: settings.root.clone(),
+        images: settings.images.clone(),
         program: settings.program.clone(),
         path: settings.path.clone(),
         env: settings.node_env.clone(),

@@ -1,5 +1,7 @@
 //! Who a node is: the content of the one variable in its manifest.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,11 @@ pub enum Egress {
 /// The variable's name.
 pub const NODE_VARIABLE: &str = "AKASH_REDIS_NODE";
 
+/// A second variable: the word for what the container is started with, which the agent reports. It is
+/// none of the identity's fields, because an agent of an earlier version refuses those that it does
+/// not know.
+pub const REVISION_VARIABLE: &str = "AKASH_REDIS_REVISION";
+
 /// Value of [`NODE_VARIABLE`]: compact JSON. The provider can read it, so it holds secrets of this
 /// one node only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +38,8 @@ pub struct NodeIdentity {
     pub hostname: String,
     /// Epochs below this one are not obeyed, whatever the state file says.
     pub epoch_floor: u64,
-    /// One-off auth key; spent after the first login.
+    /// One-off auth key; spent after the first login. Empty where the node's mesh state is on its
+    /// volume: it needs none.
     pub auth_key: String,
     /// Control server, when it is not Tailscale's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +60,10 @@ pub struct NodeIdentity {
     pub memory_bytes: u64,
     /// A data volume is mounted at `/data`.
     pub persistent: bool,
+    /// Settings that Redis takes when it starts, and never after. Left out when there are none: an
+    /// older agent refuses a field that it does not know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub startup: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for NodeIdentity {

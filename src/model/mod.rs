@@ -10,6 +10,7 @@ pub mod funds;
 pub mod group;
 pub mod identity;
 pub mod ids;
+pub mod image;
 pub mod inventory;
 pub mod kept_copy;
 pub mod logs;

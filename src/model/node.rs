@@ -79,6 +79,9 @@ pub struct NodeState {
     /// none; `None` from an agent that lets nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admits: Option<u64>,
+    /// What its container was started with (`api::template`); empty from an agent that does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

@@ -62,6 +62,19 @@ pub struct Record {
     /// A person fenced the master: written before it is told. It goes on when the word is taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<IncarnationName>,
+    /// One node more than wanted, while nodes are started anew one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surge: Option<Surge>,
+}
+
+/// One node more than wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surge {
+    /// Since when.
+    pub at: UnixMs,
+    /// It could not be had: it goes without.
+    #[serde(default)]
+    pub skipped: bool,
 }
 
 /// A change of master whose end is not told yet: it ends with the first write that is accepted.
@@ -194,6 +207,49 @@ pub struct Incarnation {
     /// It was told to start anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
+    /// The resources that its lease is made with (`api::difference::resources_asked`); empty where
+    /// they are not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resources: String,
+    /// What its manifest carries of what can be changed while its lease lives; none where that is
+    /// not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed: Option<Deployed>,
+    /// Its manifest is being changed in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+}
+
+/// What a node was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The word for all of it (`api::template`).
+    pub revision: String,
+    /// The image, for people.
+    pub image: String,
+}
+
+/// A manifest that is changed while its lease lives: the container is started anew, lease and volume
+/// stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// What it is to be started with.
+    pub to: Deployed,
+    /// When that was decided.
+    pub at: UnixMs,
+    /// When it was first on its way to the provider; none while the node has to let go of the
+    /// master's part before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<UnixMs>,
+    /// The start of its agent by then: another one is the new one. Empty when it was not heard.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
+    /// When the master was last asked to move away from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<UnixMs>,
+    /// Something else is wanted than what was sent, and that is not on its way yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// A restart that a person asked for.
@@ -345,6 +401,9 @@ impl Incarnation {
             lease_terms: String::new(),
             moving: None,
             restart: None,
+            resources: String::new(),
+            deployed: None,
+            update: None,
         }
     }
 

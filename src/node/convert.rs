@@ -230,6 +230,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         kept_copy: state.kept_copy,
         stopping: state.stopping,
         admits: state.admits,
+        revision: state.revision,
     }
 }
 

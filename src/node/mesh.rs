@@ -103,6 +103,11 @@ impl Device for NodeDevice {
     }
 
     async fn log_in(&mut self, credential: Credential) {
+        if credential == Credential::AuthKey && self.node.identity.auth_key.is_empty() {
+            let said = "the manifest of a node that runs brings none";
+            self.node.set_note("login", Some(spent(said)));
+            return;
+        }
         let failure = self.try_login(credential).await.err();
         let sentence =
             failure.map(|how| format!("the login to the mesh failed ({how}); it is tried again"));

@@ -2,6 +2,7 @@
 //! in.
 //! Pure text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ pub struct BootConfig {
     pub container_bytes: u64,
     /// Own mesh name, when it is known.
     pub announce: Option<String>,
+    /// What Redis takes when it starts, and never after.
+    pub startup: BTreeMap<String, String>,
 }
 
 impl BootConfig {
@@ -99,6 +102,13 @@ impl BootConfig {
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
+        // A line end in one of them would begin directives of its own.
+        let plain = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        };
+        for (name, value) in self.startup.iter().filter(|(n, v)| plain(n) && plain(v)) {
+            let _ = writeln!(text, "{name} {value}");
+        }
         // What is no name would begin directives of its own.
         if let Some(name) = self.announce.as_deref().and_then(dns_name) {
             let _ = writeln!(text, "replica-announce-ip {name}");
@@ -148,10 +158,15 @@ mod tests {
             maxmemory: boot_maxmemory(1024 * MIB),
             container_bytes: 1024 * MIB,
             announce: Some("a.mesh.test".into()),
+            startup: [("io-threads", "4"), ("tcp-backlog", "5\nbind 0.0.0.0")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
         };
         let text = config.text();
+        assert!(!text.contains("0.0.0.0") && !text.contains("tcp-backlog"), "{text}");
         for line in [
             "bind 127.0.0.1",
+            "io-threads 4",
             "port 0",
             "replicaof 127.0.0.1 1",
             "min-replicas-to-write 2147483647",

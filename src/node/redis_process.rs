@@ -115,6 +115,7 @@ impl RedisInstance {
             maxmemory: boot_maxmemory(node.identity.memory_bytes),
             container_bytes: node.identity.memory_bytes,
             announce: (!name.is_empty()).then_some(name),
+            startup: node.identity.startup.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::identity::REVISION_VARIABLE;
 use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT, STATUS_PORT};
 use crate::model::time::Backoff;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub leave_within: Duration,
     /// Redis and the mesh daemon go on when the agent dies, and the next agent takes them over.
     pub outlives_agent: bool,
+    /// The word for what this container was started with, for the operator.
+    pub revision: String,
 }
 
 impl Settings {
@@ -86,6 +89,7 @@ impl Settings {
             // Kubernetes gives a container 30 s; redis and the rest need some of them to end cleanly.
             leave_within: Duration::from_secs(15),
             outlives_agent: true,
+            revision: std::env::var(REVISION_VARIABLE).unwrap_or_default(),
         }
     }
 

@@ -213,6 +213,7 @@ impl Node {
             saved: snapshots.labels(),
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             admits: Some(left.as_ref().map_or(0, |left| left.life.applied().admitted)),
+            revision: settings.revision.clone(),
             ..NodeState::default()
         };
         shown.send_replace(state);

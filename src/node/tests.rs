@@ -93,6 +93,7 @@ pub(super) fn identity() -> NodeIdentity {
         serve: false,
         memory_bytes: 512 * 1024 * 1024,
         persistent: true,
+        startup: std::collections::BTreeMap::new(),
     }
 }
 

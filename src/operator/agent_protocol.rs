@@ -63,6 +63,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         kept_copy: state.kept_copy.map(name),
         stopping: state.stopping,
         admits: state.admits,
+        revision: name(state.revision),
     }
 }
 

@@ -11,8 +11,9 @@ use super::execute::EffectError;
 use super::lock;
 use super::ports::Ports;
 use super::settings::Settings;
+use crate::api::template::Template;
 use crate::api::types::RedisCluster;
-use crate::model::identity::{NODE_VARIABLE, NodeIdentity};
+use crate::model::identity::{NODE_VARIABLE, NodeIdentity, REVISION_VARIABLE};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Delivered;
 use crate::model::mesh::KEY_LIFE;
@@ -31,8 +32,10 @@ pub struct Manifest {
     pub text: Arc<str>,
     /// As the chain has it.
     pub hash: [u8; 32],
-    /// Id of the key in it.
-    key: String,
+    /// Id of the key in it; none where the node's mesh state is on its volume.
+    key: Option<String>,
+    /// The word for what the node is started with.
+    revision: String,
 }
 
 /// How far the manifest of a node has come in this process.
@@ -148,10 +151,14 @@ impl Manifests {
             State::Minting | State::NotMinted(_) | State::Done => None,
         });
         if let Some((manifest, minted)) = held {
-            if !(self.ports.now)().passed(minted, KEY_GOOD_FOR) {
+            let young = !(self.ports.now)().passed(minted, KEY_GOOD_FOR);
+            let fits = manifest.revision == self.template(cluster).revision();
+            if fits && (young || manifest.key.is_none()) {
                 return Ok(manifest);
             }
-            self.ports.mesh.revoke(&manifest.key).await?;
+            if let Some(key) = &manifest.key {
+                self.ports.mesh.revoke(key).await?;
+            }
         }
         self.set(incarnation, State::Minting);
         match self.make(cluster, record, incarnation).await {
@@ -188,14 +195,31 @@ impl Manifests {
         }
         let description = incarnation.key_description(installation);
         let tag = self.settings.tag_of(cluster);
-        let key = self.ports.mesh.mint(&description, tag, KEY_LIFE).await?;
-        let identity = self.identity(cluster, entry, incarnation, key.secret.expose_secret());
+        let key = if needs_key(cluster, entry) {
+            Some(self.ports.mesh.mint(&description, tag, KEY_LIFE).await?)
+        } else {
+            None
+        };
+        let secret = key.as_ref().map_or("", |key| key.secret.expose_secret());
+        let template = self.template(cluster);
+        let identity = self.identity(cluster, entry, incarnation, secret);
+        let identity = NodeIdentity { startup: template.startup.clone(), ..identity };
         let identity = serde_json::to_string(&identity)
             .map_err(|error| EffectError::Refused(error.to_string()))?;
-        let env = [(NODE_VARIABLE.to_owned(), identity)];
+        let revision = template.revision();
+        let env = [
+            (NODE_VARIABLE.to_owned(), identity),
+            (REVISION_VARIABLE.to_owned(), revision.clone()),
+        ];
         let group = incarnation.group_name(installation);
-        let text = sdl::manifest(&cluster.spec, &group, &self.settings.image, &env);
-        Ok(Manifest { hash: sdl::canonical::hash(&text), text: text.into(), key: key.id })
+        let text = sdl::manifest(&cluster.spec, &group, &template.image, &env);
+        let (hash, key) = (sdl::canonical::hash(&text), key.map(|key| key.id));
+        Ok(Manifest { hash, text: text.into(), key, revision })
+    }
+
+    /// What a node is started with now.
+    fn template(&self, cluster: &RedisCluster) -> Template {
+        Template::of(&cluster.spec, &self.settings.image)
     }
 
     fn identity(
@@ -222,8 +246,16 @@ impl Manifests {
             serve: cluster.spec.mesh.serve,
             memory_bytes: cluster.spec.resources.memory.0,
             persistent: cluster.spec.resources.data.is_some(),
+            startup: BTreeMap::new(),
         }
     }
+}
+
+/// A node that runs and has its mesh state on its volume is started anew without a key: one that
+/// nobody needs would lie open with its provider.
+fn needs_key(cluster: &RedisCluster, entry: &Incarnation) -> bool {
+    let goes_on = entry.has_joined() && entry.rejoin.is_none();
+    !goes_on || cluster.spec.resources.data.is_none()
 }
 
 /// A step whose incarnation its own record does not have.

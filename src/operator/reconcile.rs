@@ -46,6 +46,7 @@ pub fn with_input<T>(
             cluster: settings.tag_of(&stored.cluster),
             quarantine: &settings.quarantine_tag,
         },
+        image: &settings.image,
         now,
     })
 }

@@ -277,7 +277,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         ("chain endpoint", found.map(named).map_err(named))
     }));
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
-    findings.push(("image", Ok(config.node.image.clone())));
+    findings.push(("image", Ok(config.node.image.name.clone())));
     if let Some(address) = config.api.metrics {
         findings.push(("metrics", metrics_listener::check(address).await));
     }

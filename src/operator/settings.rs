@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::types::{RedisCluster, Runway};
+use crate::model::image::NodeImage;
 use crate::model::inventory::Constants;
 use crate::model::money::Uact;
 use crate::plan::{GasPrice, Timing};
@@ -15,8 +16,8 @@ pub struct Settings {
     pub constants: Constants,
     /// Everything secret is derived from it.
     pub root: RootSecret,
-    /// Image of the nodes, by digest.
-    pub image: String,
+    /// Image of the nodes whose manifest names none.
+    pub image: NodeImage,
     /// Tag of the nodes' devices when the manifest names none.
     pub mesh_tag: String,
     /// Tag under which a node is reached by the operator alone.

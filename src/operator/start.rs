@@ -49,7 +49,8 @@ impl Pipeline {
         busy: &BTreeSet<EffectKey>,
     ) {
         for (incarnation, entry) in &plan.record.incarnations {
-            if (entry.has_joined() && entry.rejoin.is_none()) || entry.condemned.is_some() {
+            let there = entry.has_joined() && entry.rejoin.is_none() && entry.update.is_none();
+            if there || entry.condemned.is_some() {
                 self.manifests.done(incarnation);
             }
         }

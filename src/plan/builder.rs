@@ -59,6 +59,13 @@ impl<'a> PlanBuilder<'a> {
         &self.input.cluster.spec
     }
 
+    /// How many places there are: one more than wanted while nodes are started anew, where that is
+    /// needed.
+    pub fn places(&self) -> u32 {
+        let surge = self.record.surge.as_ref().is_some_and(|surge| !surge.skipped);
+        self.spec().nodes + u32::from(surge)
+    }
+
     /// Of the manifest.
     pub fn generation(&self) -> u64 {
         self.input.cluster.metadata.generation.unwrap_or(0)

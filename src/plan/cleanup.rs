@@ -145,7 +145,8 @@ fn absent(chain: &ChainView, now: UnixMs, since: UnixMs) -> Result<(), String> {
 pub fn delete_former_devices(builder: &mut PlanBuilder<'_>) {
     let Some(mesh) = builder.input.inventory.mesh.present() else { return };
     for (name, incarnation) in builder.live() {
-        if incarnation.former_devices.is_empty() || incarnation.rejoin.is_some() {
+        let joins = incarnation.rejoin.is_some() || incarnation.device.is_none();
+        if incarnation.former_devices.is_empty() || joins {
             continue;
         }
         let former = incarnation.former_devices.iter().map(String::as_str);

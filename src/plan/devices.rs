@@ -6,13 +6,16 @@ use super::{derived, evidence};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::{BackendState, MeshView};
+use crate::model::record::Incarnation;
 
 /// The device with which a node joined is in the tailnet's list no more, and the node is not heard.
 /// The list is believed only when it was begun after the node's last word.
 pub fn unlisted(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let reading = &builder.input.inventory.mesh;
     let Some(mesh) = reading.present() else { return false };
-    let joined = builder.incarnation(name).is_some_and(|i| i.has_joined() && i.rejoin.is_none());
+    // One that joins anew under another device is on its way.
+    let joins = |i: &Incarnation| i.rejoin.is_some() || (i.update.is_some() && i.device.is_none());
+    let joined = builder.incarnation(name).is_some_and(|i| i.has_joined() && !joins(i));
     let silent =
         builder.connected(name).is_none() && reading.at > derived::last_heard(builder, name);
     joined && silent && derived::devices(builder, mesh, name).is_empty()

@@ -8,7 +8,7 @@ use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
 use super::{
     bids, control, deposits, devices, fees, give_up, money, moves, placement, rejoin, repair,
-    stopping,
+    stopping, update,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
@@ -64,7 +64,9 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
             .noted
             .extend(incarnation.lease.iter().map(|c| (c.id.provider.clone(), Note::Started)));
     }
-    if let (None, Some(id)) = (&incarnation.device, derived::own_device(builder, name)) {
+    let own = derived::own_device(builder, name);
+    let own = own.filter(|id| !incarnation.former_devices.contains(id));
+    if let (None, Some(id)) = (&incarnation.device, own) {
         builder.change(name, |i| i.device = Some(id));
     }
     let Some(state) = builder.connected(name) else { return };
@@ -105,6 +107,9 @@ fn redis_down(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation
         Reason::RedisDown,
         format!("redis of {name} does not {does} since {since}{said}; `{logs}` says why"),
     );
+    if update::is_spared(builder, name) {
+        return;
+    }
     if builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name) {
         // Who may take its place is decided elsewhere; nothing of it is given up before.
         return;
@@ -164,6 +169,10 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         // The operator itself hears nobody, which is told once and is no news of any node.
         return;
     }
+    if update::is_expected(builder, name) {
+        // It was started anew: what is waited for is told there.
+        return;
+    }
     let heard = derived::last_heard(builder, name);
     let limit = builder.input.timing.replace_after;
     if stopping::is_back_soon(builder, name) {
@@ -173,7 +182,7 @@ fn silent(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         return;
     }
     builder.problem(Reason::NodeUnreachable, format!("{name} has not reported since {heard}"));
-    if rejoin::spared(builder, name) {
+    if rejoin::spared(builder, name) || update::is_spared(builder, name) {
         return;
     }
     if let Some(why) = devices::key_spent(builder, name) {
@@ -198,7 +207,10 @@ fn deleted(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         "the mesh device of {name} was deleted: its key is spent, so it cannot join again; it is replaced once another node is a healthy master"
     );
     builder.problem(Reason::DeviceDeleted, message);
-    if rejoin::spared(builder, name) || !devices::others_whole(builder, name) {
+    if rejoin::spared(builder, name)
+        || update::is_spared(builder, name)
+        || !devices::others_whole(builder, name)
+    {
         silent(builder, name);
         return;
     }
@@ -523,6 +535,8 @@ fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation: &
             return;
         }
     }
+    let carries = update::wanted(builder).deployed();
+    builder.change(name, |i| i.deployed = Some(carries));
     builder.step(
         Effect::DeliverManifest { incarnation: name.clone(), lease: lease.id.clone() },
         "its provider waits for the manifest",

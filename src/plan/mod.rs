@@ -48,9 +48,12 @@ mod settings;
 mod status;
 mod stopping;
 pub mod suppliers;
+mod surge;
 mod switchover;
 mod top_up;
 mod unrecorded;
+mod update;
+mod update_report;
 mod versions;
 mod wallet;
 mod word;
@@ -65,6 +68,7 @@ use crate::api::status::Status;
 use crate::api::types::{RedisCluster, Runway};
 use crate::model::chain::{ChainView, ProviderView};
 use crate::model::experience::Note;
+use crate::model::image::NodeImage;
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
@@ -136,6 +140,8 @@ pub struct Input<'a> {
     pub limits: &'a Limits,
     /// What devices are tagged with.
     pub tags: Tags<'a>,
+    /// What nodes run where the manifest names no image.
+    pub image: &'a NodeImage,
     /// The present moment.
     pub now: UnixMs,
 }
@@ -246,6 +252,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         devices::report(&mut builder);
         rollout::retire(&mut builder);
         restart::plan(&mut builder);
+        update::plan(&mut builder);
         settings::configure(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
@@ -257,6 +264,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         top_up::fill(&mut builder);
         health::report(&mut builder);
         versions::report(&mut builder);
+        update_report::report(&mut builder);
         wallet::report(&mut builder);
     }
     word::report(&mut builder);

@@ -235,12 +235,22 @@ fn affordable(
 
 /// Every place is filled once, by a node that is in sync, and nothing else goes on.
 pub(super) fn is_whole(builder: &PlanBuilder<'_>) -> bool {
+    is_whole_but(builder, None)
+}
+
+/// The same, whatever is the matter with one of them.
+pub(super) fn is_whole_but(builder: &PlanBuilder<'_>, but: Option<&IncarnationName>) -> bool {
     let live = builder.live();
     let places: BTreeSet<_> = live.iter().map(|(_, i)| i.ordinal).collect();
-    let filled = live.len() == places.len() && places.iter().copied().eq(0..builder.spec().nodes);
+    let filled = live.len() == places.len() && places.iter().copied().eq(0..builder.places());
     let Some(master) = builder.record.master.as_ref().filter(|p| p.confirmed) else { return false };
     let well = |(name, incarnation): &(IncarnationName, Incarnation)| {
-        let Some(state) = builder.connected(name) else { return false };
+        if Some(name) == but {
+            return true;
+        }
+        let Some(state) = builder.connected(name).filter(|_| incarnation.update.is_none()) else {
+            return false;
+        };
         let serves = if name == &master.incarnation {
             roles::is_master_of(state, master.epoch)
         } else {

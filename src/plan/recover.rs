@@ -404,6 +404,8 @@ fn incarnation(
     incarnation.membership = membership;
     incarnation.device = part.device.map(|d| d.id.clone());
     incarnation.lease_terms = part.kept.map(|kept| kept.lease_terms.clone()).unwrap_or_default();
+    incarnation.resources = part.kept.map(|kept| kept.resources.clone()).unwrap_or_default();
+    incarnation.deployed = part.kept.and_then(|kept| kept.deployed.clone());
     let shut_off = |d: &Device| d.tags.len() == 1 && d.tags[0] == found.quarantine_tag;
     if part.device.is_some_and(shut_off) && !part.state.is_some_and(takes_writes) {
         incarnation.quarantined = Some(Quarantine { epoch, at: now, in_force: Some(now) });

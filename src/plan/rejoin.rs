@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{control, derived, devices};
+use super::{control, derived, devices, update};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::REJOIN;
 use crate::model::ids::{IncarnationName, LeaseId};
@@ -119,7 +119,9 @@ fn deliver(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lease: LeaseId
     if known.is_none() {
         builder.event(EventReason::RejoinStarted, format!("{name} gets a new key, because its device is gone from the tailnet and a rejoin was requested"));
     }
+    let carries = update::wanted(builder).deployed();
     builder.change(name, |i| {
+        i.deployed = Some(carries);
         i.former_devices.extend(i.device.take());
         i.rejoin = Some(Rejoin { at, sent: now });
     });

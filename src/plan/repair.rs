@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
-use super::{derived, give_up, health, roles};
+use super::{derived, give_up, health, roles, update};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role, Space};
@@ -57,6 +57,10 @@ pub fn repair(
     };
     if loops(state) {
         builder.problem(Reason::RedisCrashLooping, format!("{trouble}; `{logs}` has all of it"));
+    }
+    if update::is_spared(builder, name) {
+        // What it was started with may be what is wrong with it, and not its data.
+        return;
     }
     let is_master = builder.record.master.as_ref().is_some_and(|p| &p.incarnation == name);
     let nothing_to_drop = builder.spec().resources.data.is_none();

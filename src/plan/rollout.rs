@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::builder::{Blame, PlanBuilder};
 use super::{
     control, derived, devices, fees, give_up, leases, money, moves, stopping, switchover,
-    unrecorded,
+    unrecorded, update,
 };
 use crate::api::conditions::{EventReason, Reason};
-use crate::api::difference::lease_terms;
+use crate::api::difference::{lease_terms, resources_asked};
 use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
@@ -71,7 +71,7 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         );
         return;
     }
-    if control::hold(builder) {
+    if control::hold(builder) || update::hold(builder) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
@@ -147,6 +147,7 @@ fn reserve(
         Incarnation::new(ordinal, dseq, builder.now(), builder.record.epoch, max_price);
     incarnation.replaces.clone_from(&replaces);
     incarnation.lease_terms = lease_terms(builder.spec());
+    incarnation.resources = resources_asked(builder.spec());
     builder.record.incarnations.insert(name.clone(), incarnation);
     if let Some(old) = &replaces {
         builder.change(old, |i| i.moving.iter_mut().for_each(|moving| moving.tried = true));
@@ -189,7 +190,7 @@ fn missing(builder: &mut PlanBuilder<'_>) -> Vec<(u32, Option<IncarnationName>)>
     let live = builder.live();
     let leaving = leaving(builder);
     let mut wanted = Vec::new();
-    for ordinal in 0..builder.spec().nodes {
+    for ordinal in 0..builder.places() {
         let here: Vec<_> = live.iter().filter(|(_, i)| i.ordinal == ordinal).collect();
         match here.as_slice() {
             [] => wanted.push((ordinal, None)),
@@ -228,14 +229,14 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         return;
     }
     let live = builder.live();
-    let nodes = builder.spec().nodes;
+    let (nodes, places) = (builder.spec().nodes, builder.places());
     for (name, incarnation) in &live {
         let successor = live
             .iter()
             .find(|(_, i)| i.replaces.as_ref() == Some(name))
             .map(|(n, i)| (n.clone(), i.clone()));
         let mut blame = Blame::Wish;
-        let reason = if incarnation.ordinal >= nodes {
+        let reason = if incarnation.ordinal >= places {
             format!("the cluster has {nodes} nodes now")
         } else if let Some(why) = devices::compromised(builder, name) {
             why

@@ -3,7 +3,8 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    at_stake, evidence, health, money, moves, paths, placement, roles, settings, wallet, word,
+    at_stake, evidence, health, money, moves, paths, placement, roles, settings, update_report,
+    versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
@@ -35,6 +36,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
         last_failover: builder.record.last_failover.as_ref().map(failover),
         problems: reasons(builder),
         at_stake: at_stake::at_stake(builder),
+        rollout: update_report::status(builder),
     }
 }
 
@@ -86,6 +88,7 @@ fn node(
             .as_ref()
             .map(|c| c.price.per_month(money::block_ms(builder.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
+        version: update_report::version(builder, name),
         lag_bytes: lag(builder, name),
         lag_seconds: lag_seconds(builder, name),
         path: paths::to_master(builder, name),
@@ -264,6 +267,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
         (ConditionType::DirectPaths, paths::condition(builder)),
         (ConditionType::SettingsApplied, settings::condition(builder)),
         (ConditionType::WalletRunway, wallet::condition(builder)),
+        (ConditionType::VersionSkew, versions::condition(builder)),
     ]
     .into_iter()
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
@@ -283,6 +287,11 @@ fn progressing(
         );
         return (ConditionStatus::False, Reason::Paused, message);
     }
+    if let Some(progress) = update_report::progress(builder)
+        && builder.record.change.is_none()
+    {
+        return progress;
+    }
     if let Some(step) = builder.steps.first() {
         let message = format!("{}: {}", step.effect.incarnation(), step.reason);
         return (ConditionStatus::True, Reason::Reconciling, message);
@@ -301,8 +310,9 @@ fn progressing(
     (ConditionStatus::True, Reason::Waiting, message)
 }
 
-/// The operator's own blindness, then problems that keep writes away: they are named first.
-const NAMED_FIRST: [Reason; 17] = [
+/// The operator's own blindness, then problems that keep writes away, then the cause of others: they
+/// are named first.
+const NAMED_FIRST: [Reason; 18] = [
     Reason::OperatorOffMesh,
     Reason::FencedByPerson,
     Reason::ConfirmedWritesAtRisk,
@@ -320,6 +330,8 @@ const NAMED_FIRST: [Reason; 17] = [
     Reason::MemoryFull,
     Reason::PersistenceFailing,
     Reason::WritesRefused,
+    // What a node says of itself then follows from it.
+    Reason::UpdateStalled,
 ];
 
 /// All problems, the worst one first.

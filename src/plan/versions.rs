@@ -1,13 +1,16 @@
 //! Nodes of different versions of Redis: who can copy whose data. While a cluster is upgraded there
 //! are two; the newer one can read the older one's, and not the other way round.
 
+use std::collections::BTreeSet;
+
 use super::builder::PlanBuilder;
 use super::stopping;
-use crate::api::conditions::Reason;
+use crate::api::conditions::{ConditionStatus, Reason};
 use crate::model::ids::IncarnationName;
+use crate::model::record::Incarnation;
 use crate::model::redis_version::RedisVersion;
 
-fn version(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<RedisVersion> {
+pub(super) fn version(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<RedisVersion> {
     RedisVersion::parse(&builder.connected(name)?.redis.version)
 }
 
@@ -26,17 +29,52 @@ pub fn left_behind(builder: &PlanBuilder<'_>, master: &IncarnationName) -> Vec<I
     let live = builder.live();
     let replaced =
         |name: &IncarnationName| live.iter().any(|(_, i)| i.replaces.as_ref() == Some(name));
-    let stays = |name: &IncarnationName, ordinal: u32| {
-        ordinal < builder.spec().nodes && !replaced(name) && !stopping::stops(builder, name)
+    // What is about to be started anew with another image is about to be another.
+    let stays = |name: &IncarnationName, i: &Incarnation| {
+        i.ordinal < builder.spec().nodes
+            && i.update.is_none()
+            && !replaced(name)
+            && !stopping::stops(builder, name)
     };
     live.iter()
-        .filter(|(n, i)| n != master && stays(n, i.ordinal) && !can_follow(builder, n, master))
+        .filter(|(n, i)| n != master && stays(n, i) && !can_follow(builder, n, master))
         .map(|(n, _)| n.clone())
         .collect()
 }
 
 /// Says who cannot follow whom.
 pub fn report(builder: &mut PlanBuilder<'_>) {
+    if let Some(message) = skew(builder) {
+        builder.problem(Reason::VersionSkew, message);
+    }
+}
+
+/// Whether one cannot read the data of another.
+pub fn condition(builder: &PlanBuilder<'_>) -> (ConditionStatus, Reason, String) {
+    if let Some(message) = skew(builder) {
+        return (ConditionStatus::True, Reason::VersionSkew, message);
+    }
+    let live = builder.live();
+    let found: BTreeSet<_> = live.iter().filter_map(|(name, _)| version(builder, name)).collect();
+    let words = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    match found.len() {
+        0 => {
+            let message = "no node has told yet which version it runs".to_owned();
+            (ConditionStatus::Unknown, Reason::VersionsUnknown, message)
+        }
+        1 => {
+            let message = format!("all nodes that answer run {words}");
+            (ConditionStatus::False, Reason::OneVersion, message)
+        }
+        _ => {
+            let message = format!("nodes run {words}, and each can read the data of the others");
+            (ConditionStatus::False, Reason::VersionsCompatible, message)
+        }
+    }
+}
+
+/// Who cannot follow whom, in one sentence.
+fn skew(builder: &PlanBuilder<'_>) -> Option<String> {
     let master = builder.record.master.as_ref().map(|p| p.incarnation.clone());
     let candidates = builder.live().into_iter().filter(|(_, i)| i.is_candidate());
     let mut leaders: Vec<_> = candidates.map(|(name, _)| name).collect();
@@ -46,7 +84,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
         let behind = left_behind(builder, &leader);
         (!behind.is_empty()).then_some((leader, behind))
     });
-    let Some((leader, behind)) = skew else { return };
+    let (leader, behind) = skew?;
     let words = |name: &IncarnationName| match version(builder, name) {
         Some(version) => format!("{name} ({version})"),
         None => name.0.clone(),
@@ -61,5 +99,5 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
         "{all} cannot read the data of {}: {what}; give all nodes one image, replicas before the master, and never an older one",
         words(&leader)
     );
-    builder.problem(Reason::VersionSkew, message);
+    Some(message)
 }

@@ -10,7 +10,9 @@ use crate::api::types::{
     ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
 };
 use crate::model::ids::IncarnationName;
+use crate::model::image;
 use crate::model::record::{Incarnation, Record};
+use crate::model::redis_version::RedisVersion;
 
 /// Deployments closed by one word at most.
 const MOST_CLOSED: usize = 64;
@@ -113,11 +115,12 @@ pub(super) fn replace(
     if !kept.is_empty() {
         let name = &old.metadata.name;
         return Err(Refusal::conflict(format!(
-            "{name} has nodes that run, and a lease keeps the resources, placement and mesh it was made with, so nothing was changed: {}; \
+            "{name} has nodes that run, and a lease keeps the resources, placement and mesh tag it was made with, so nothing was changed: {}; \
              keep these fields, or apply a second cluster under another name with them, copy the data over, and delete {name}",
             difference::sentence(&kept)
         )));
     }
+    no_way_back(old, new)?;
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
     for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE] {
@@ -126,6 +129,25 @@ pub(super) fn replace(
         }
     }
     Ok(())
+}
+
+/// What the manifest's image cannot read of the present master's data would be lost with it.
+fn no_way_back(old: &RedisCluster, new: &RedisCluster) -> Result<(), Refusal> {
+    let Some(image) = new.spec.image.as_ref().filter(|_| old.spec.image != new.spec.image) else {
+        return Ok(());
+    };
+    let nodes = old.status.as_ref().map(|s| s.nodes.as_slice()).unwrap_or_default();
+    let master = nodes.iter().find(|n| n.phase == Phase::Master);
+    let its = master.and_then(|n| RedisVersion::parse(n.version.as_deref()?));
+    let (Some(its), Ok(wanted)) = (its, image::version(&image.redis)) else { return Ok(()) };
+    if wanted.can_follow(its) {
+        return Ok(());
+    }
+    let name = &old.metadata.name;
+    Err(Refusal::conflict(format!(
+        "{name} runs {its}, and {wanted} cannot read its data: there is no way back over this step, so nothing was changed; \
+         keep an image with {its} or a later version, or apply a second cluster with {wanted} under another name and copy the data over"
+    )))
 }
 
 /// Asks for a node to move. Returns what to tell.
@@ -396,7 +418,7 @@ fn no_incarnation(cluster: &RedisCluster, wanted: &str) -> Refusal {
 mod tests {
     use super::*;
     use crate::api::status::Status;
-    use crate::api::types::Egress;
+    use crate::api::types::{Egress, Image};
     use crate::model::money::PricePerBlock;
     use crate::model::record::Membership;
     use crate::model::time::UnixMs;
@@ -573,17 +595,13 @@ mod tests {
             ("resources", "spec.resources.cpu 500m -> 1"),
             ("placement", "spec.placement.providers.deny [] -> [akash1x]"),
             ("mesh.tag", "spec.mesh.tag none -> tag:x"),
-            ("mesh.egress", "spec.mesh.egress forwarder -> proxychains"),
-            ("mesh.serve", "spec.mesh.serve false -> true"),
         ];
         for (field, told) in rows {
             let mut new = old.clone();
             match field {
                 "resources" => new.spec.resources.cpu.0 += 500,
                 "placement" => new.spec.placement.providers.deny.push("akash1x".into()),
-                "mesh.tag" => new.spec.mesh.tag = Some("tag:x".into()),
-                "mesh.egress" => new.spec.mesh.egress = Egress::Proxychains,
-                _ => new.spec.mesh.serve = true,
+                _ => new.spec.mesh.tag = Some("tag:x".into()),
             }
             new.spec.nodes = 5;
             let message =
@@ -599,7 +617,38 @@ mod tests {
         new.spec.nodes = 5;
         new.spec.paused = true;
         new.spec.redis.config.insert("maxclients".into(), "5".into());
+        // Nodes are started anew with these, over the leases that they have.
+        new.spec.mesh.egress = Egress::Proxychains;
+        new.spec.mesh.serve = true;
+        new.spec.image = Some(Image { name: "r/node@sha256:00".into(), redis: "8.2.3".into() });
         replace(&old, &record(Membership::Candidate), &mut new).unwrap();
+    }
+
+    #[test]
+    fn an_image_that_cannot_read_the_masters_data_is_refused() {
+        for (master, replica, wanted, refused) in [
+            ("8.2.3", "8.2.3", "7.0.15", true),
+            ("8.2.3", "8.2.3", "8.2.4", false),
+            ("7.0.15", "7.0.15", "8.2.3", false),
+            // The first replica of an upgrade can be taken back: it copies the master's data anew.
+            ("7.0.15", "8.2.3", "7.0.15", false),
+            ("7.4.1", "7.4.1", "valkey 8.1.8", true),
+        ] {
+            let mut old = cluster(&[
+                (0, "cache-0-a", Phase::Master, None),
+                (1, "cache-1-b", Phase::Replica, None),
+            ]);
+            let nodes = &mut old.status.as_mut().unwrap().nodes;
+            nodes[0].version = Some(master.into());
+            nodes[1].version = Some(replica.into());
+            let mut new = old.clone();
+            new.spec.image = Some(Image { name: "r/node@sha256:00".into(), redis: wanted.into() });
+            let told = replace(&old, &record(Membership::Candidate), &mut new);
+            assert_eq!(told.is_err(), refused, "{master} -> {wanted}");
+            if let Err(told) = told {
+                assert!(told.message.contains("there is no way back over this step"), "{told:?}");
+            }
+        }
     }
 
     type Ask = fn(&mut RedisCluster) -> Result<String, Refusal>;

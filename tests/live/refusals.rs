@@ -213,6 +213,7 @@ async fn node(tailscaled: &Path) -> Output {
         serve: false,
         memory_bytes: 1 << 30,
         persistent: false,
+        startup: std::collections::BTreeMap::new(),
     };
     let mut command = Command::new(PROGRAM);
     command

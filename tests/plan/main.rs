@@ -50,6 +50,7 @@ mod stopping;
 mod switchover;
 mod top_up;
 mod unrecorded;
+mod update;
 mod versions;
 mod wallet;
 mod word;

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
+use akash_redis::api::template::Template;
 use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::model::chain::{
     BidView, ChainView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView, ProviderView,
 };
 use akash_redis::model::funds::Funds;
 use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
+use akash_redis::model::image::NodeImage;
 use akash_redis::model::inventory::{Constants, IdPool, Inventory, Reading};
 use akash_redis::model::mesh::{AuthKey, BackendState, Device, MeshView};
 use akash_redis::model::money::{PricePerBlock, Uact};
@@ -18,8 +20,8 @@ use akash_redis::model::node::{
     ReplicaState, Role,
 };
 use akash_redis::model::record::{
-    Change, Choice, Condemned, Eligible, Failover, Fence, Incarnation, Membership, Promotion,
-    Record, Switchover,
+    Change, Choice, Condemned, Deployed, Eligible, Failover, Fence, Incarnation, Membership,
+    Promotion, Record, Switchover,
 };
 use akash_redis::model::status_page::PageView;
 use akash_redis::model::step::{Command, Effect, NodeSettings, Quorum};
@@ -78,14 +80,28 @@ pub struct Scene {
     pub timing: Timing,
     pub term: u64,
     pub started: UnixMs,
+    /// What nodes run where the manifest names no image.
+    pub image: NodeImage,
     /// The quarantine tag is the nodes' own: there is none.
     pub one_tag: bool,
+}
+
+/// An image whose digest is made of this.
+pub fn image(hex: &str) -> NodeImage {
+    NodeImage { name: format!("registry.example.org/node@sha256:{}", hex.repeat(32)), redis: None }
+}
+
+/// What nodes of a plain manifest are started with.
+pub fn revision(image: &NodeImage) -> Deployed {
+    let cluster = akash_redis::api::validate::parse(THREE).unwrap().remove(0);
+    Template::of(&cluster.spec, image).deployed()
 }
 
 fn incarnation(ordinal: u32) -> Incarnation {
     let reserved =
         Incarnation::new(ordinal, 100 + u64::from(ordinal), ago(3600), 0, PricePerBlock(1));
-    Incarnation { membership: Membership::Candidate, ..reserved }
+    let deployed = Some(revision(&image("aa")));
+    Incarnation { membership: Membership::Candidate, deployed, ..reserved }
 }
 
 /// A replica of node 0 that was in sync with it, and obeyed `epoch`.
@@ -235,6 +251,7 @@ impl Scene {
             timing: Timing::default(),
             term: TERM,
             started: ago(3600),
+            image: image("aa"),
             one_tag: false,
         }
     }
@@ -567,6 +584,7 @@ impl Scene {
             timing: &self.timing,
             limits: &self.limits,
             tags: Tags { cluster: TAG, quarantine: if self.one_tag { TAG } else { QUARANTINE } },
+            image: &self.image,
             now: UnixMs(now),
         })
     }

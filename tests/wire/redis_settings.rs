@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use akash_redis::api::commands::{commands, newer};
 use akash_redis::api::redis_settings::{
-    FIXED, Kind, NARROWED, NEWER, OURS, SETTINGS, Setting, find, wrong,
+    FIXED, Kind, NARROWED, NEWER, OURS, SETTINGS, STARTUP, Setting, find, wrong,
 };
 use akash_redis::api::{rules, validate};
 use akash_redis::node::redis_config::{AGENT_USER, BootConfig, acl_text};
@@ -39,6 +39,7 @@ impl Server {
             maxmemory: 64 << 20,
             container_bytes: 512 << 20,
             announce: None,
+            startup: BTreeMap::new(),
         };
         std::fs::write(config.acl_file(), acl_text("secret")).unwrap();
         let file = dir.path().join("redis.conf");
@@ -180,6 +181,12 @@ async fn every_setting_of_redis_is_known_and_those_that_are_fixed_have_their_val
     for (name, value) in FIXED.iter().filter(|(name, _)| *name != "port") {
         assert_eq!(all.get(*name).map(String::as_str), Some(*value), "{name}");
         assert!(ours(name) && find(name).is_none(), "{name}");
+    }
+    for (setting, usual) in STARTUP {
+        let (name, value) = (setting.name, usual.to_owned());
+        assert_eq!(all.get(name).map(String::as_str), Some(value), "{name}");
+        assert!(wrong(setting, value).is_none() && !ours(name), "{name}");
+        assert!(!server.takes(name, "7").await, "{name} can be changed while redis runs");
     }
 }
 

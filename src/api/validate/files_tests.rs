@@ -211,10 +211,7 @@ const REDIS_CONF: &[(&str, &str, Told)] = &[
              io-threads-do-reads yes
              maxclients 10000
              hz 100",
-        &[
-            ("io-threads", "Redis cannot change it while it runs; it is `1`"),
-            ("io-threads-do-reads", "it is `no`"),
-        ],
+        &[("io-threads-do-reads", "it is `no`")],
     ),
     (
         "a socket for a file server",

@@ -198,7 +198,7 @@ fn settings_that_are_ours_are_refused_by_name() {
     let ours = "bind port unixsocket unixsocketperm replicaof replica-priority repl-timeout repl-backlog-ttl min-replicas-to-write \
                 min-slaves-max-lag masterauth masteruser slaveof aclfile user requirepass dir dbfilename appendfilename appenddirname include \
                 loadmodule rename-command enable-debug-command enable-protected-configs tls-port cluster-enabled protected-mode daemonize \
-                shutdown-timeout databases io-threads supervised logfile cluster-enabled";
+                shutdown-timeout databases io-threads-do-reads supervised logfile cluster-enabled";
     for key in ours.split_whitespace() {
         refused(
             &said("timeout: 300", &format!("{key}: x")),

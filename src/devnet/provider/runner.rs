@@ -33,8 +33,10 @@ const GRACE: Duration = Duration::from_secs(30);
 pub struct RunnerSettings {
     /// Below it each lease has a directory.
     pub dir: PathBuf,
-    /// The one image reference that can be run.
+    /// The usual image reference that can be run.
     pub image: String,
+    /// Others, and where the nodes of each find redis-server, tailscaled and the rest.
+    pub images: BTreeMap<String, OsString>,
     /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
     /// `path`.
     pub root: Option<ImageRoot>,
@@ -57,6 +59,7 @@ impl RunnerSettings {
         Ok(Self {
             dir,
             image,
+            images: BTreeMap::new(),
             root: None,
             program,
             path,
@@ -396,9 +399,11 @@ impl Supervisor {
         &self,
         service: &Service,
     ) -> Result<Container, Box<dyn std::error::Error + Send + Sync>> {
-        if service.image != self.settings.image {
+        if service.image != self.settings.image
+            && !self.settings.images.contains_key(&service.image)
+        {
             return Err(format!(
-                "the image {} cannot be pulled: this market has {} alone",
+                "the image {} cannot be pulled: this market has {} and what it was started with",
                 service.image, self.settings.image
             )
             .into());
@@ -441,11 +446,11 @@ impl Supervisor {
             .iter()
             .chain(&self.env)
             .map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut all = match &self.settings.root {
-            Some(root) => [vec![("HOME".into(), "/root".into())], root.env.clone()].concat(),
-            None => {
-                vec![("PATH".into(), self.settings.path.clone()), ("HOME".into(), "/run".into())]
-            }
+        let mut all = if let Some(root) = &self.settings.root {
+            [vec![("HOME".into(), "/root".into())], root.env.clone()].concat()
+        } else {
+            let path = self.settings.images.get(&service.image).unwrap_or(&self.settings.path);
+            vec![("PATH".into(), path.clone()), ("HOME".into(), "/run".into())]
         };
         all.extend(own.chain(common).map(|(key, value)| (key.into(), value.into())));
         all
