@@ -23,5 +23,6 @@ mod soak;
 mod stalls;
 mod store_contract;
 mod two_masters;
+mod updates;
 mod word;
 mod world;

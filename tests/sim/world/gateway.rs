@@ -37,6 +37,23 @@ const PUT_TIME_OUT: Duration = Duration::from_secs(30);
 const STARTS_NOTHING: [ProviderFault; 3] =
     [ProviderFault::NeverDeploys, ProviderFault::LiesReady, ProviderFault::OtherManifest];
 
+/// What is wrong with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// Its container ends at once.
+    Container,
+    /// Its redis ends at once.
+    Redis,
+}
+
+/// What a container is started with.
+struct Start {
+    manifest: [u8; 32],
+    identity: NodeIdentity,
+    revision: String,
+    bad: Option<Bad>,
+}
+
 /// All gateways.
 pub struct SimGateway {
     pub chain: Arc<SimChain>,
@@ -46,8 +63,10 @@ pub struct SimGateway {
     pub witness: Arc<Witness>,
     /// Deployments whose manifest was taken, and the incarnation that runs there.
     pub delivered: Mutex<BTreeMap<u64, IncarnationName>>,
-    /// The key in the last manifest of each deployment.
-    pub keys: Arc<Mutex<BTreeMap<u64, String>>>,
+    /// The last manifest of each deployment.
+    pub keys: Arc<Mutex<BTreeMap<u64, [u8; 32]>>>,
+    /// Images that do not start: of their redis, or of everything.
+    pub bad_images: Mutex<BTreeMap<String, Bad>>,
     /// What the nodes' keys are derived from.
     pub root: RootSecret,
     /// No ingress answers.
@@ -90,7 +109,8 @@ impl SimGateway {
     /// The container of a lease starts with this manifest, on its volume where it ran before, unless
     /// the lease is closed or there is a newer manifest by then. Its mesh state serves while the
     /// tailnet knows it, the key otherwise.
-    fn start(&self, dseq: u64, name: IncarnationName, identity: NodeIdentity) {
+    fn start(&self, dseq: u64, name: IncarnationName, start: Start) {
+        let Start { manifest, identity, revision, bad } = start;
         if let Some(node) = self.nodes.state.lock().unwrap().nodes.get_mut(&name) {
             node.powered = false;
         }
@@ -99,8 +119,8 @@ impl SimGateway {
         let (nodes, keys) = (self.nodes.clone(), self.keys.clone());
         tokio::spawn(async move {
             tokio::time::sleep_until(shown + START).await;
-            let newest = keys.lock().unwrap().get(&dseq) == Some(&identity.auth_key);
-            if !newest || !chain.leased(dseq) {
+            let newest = keys.lock().unwrap().get(&dseq) == Some(&manifest);
+            if !newest || !chain.leased(dseq) || bad == Some(Bad::Container) {
                 return;
             }
             let nodes = &mut nodes.state.lock().unwrap().nodes;
@@ -116,13 +136,19 @@ impl SimGateway {
                 let (name, floor) = (&identity.incarnation, identity.epoch_floor);
                 let mut node = Node::new(name, &device.name, &device.ip, &device.id, floor);
                 node.ephemeral = !identity.persistent;
+                node.revision.clone_from(&revision);
+                node.broken = bad.is_some();
                 node
             };
             match nodes.get_mut(&name) {
                 Some(node) => {
                     (node.device, node.ip, node.fqdn) = (device.id, device.ip, device.name);
                     node.powered = true;
+                    (node.revision, node.broken) = (revision, bad.is_some());
                     node.restart_container();
+                    if node.broken {
+                        node.kill_redis();
+                    }
                 }
                 None => drop(nodes.insert(name, fresh())),
             }
@@ -169,22 +195,21 @@ impl SimGateway {
         let identity =
             env.strip_prefix(&format!("{NODE_VARIABLE}=")).ok_or("no identity in the manifest")?;
         let identity: NodeIdentity = serde_json::from_str(identity).map_err(|e| e.to_string())?;
+        let revision = json[0]["services"][0]["env"][1].as_str().unwrap_or_default();
+        let revision = revision.split_once('=').unwrap_or_default().1.to_owned();
+        let image = json[0]["services"][0]["image"].as_str().unwrap_or_default();
+        let bad = self.bad_images.lock().unwrap().get(image).copied();
+        let hash = akash_redis::sdl::canonical::hash(manifest);
         *self.puts.lock().unwrap().entry(lease.dseq).or_default() += 1;
         let name = IncarnationName(identity.incarnation.clone());
-        if self
-            .keys
-            .lock()
-            .unwrap()
-            .insert(lease.dseq, identity.auth_key.clone())
-            .is_some_and(|key| key == identity.auth_key)
-        {
+        if self.keys.lock().unwrap().insert(lease.dseq, hash).is_some_and(|before| before == hash) {
             return Ok(());
         }
         if self.delivered.lock().unwrap().insert(lease.dseq, name.clone()).is_none() {
             let shown = tokio::time::Instant::now() + *self.slowness.lock().unwrap();
             self.shown.lock().unwrap().insert(lease.dseq, shown);
         }
-        self.start(lease.dseq, name, identity);
+        self.start(lease.dseq, name, Start { manifest: hash, identity, revision, bad });
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::chain::Chain;
 use akash_redis::model::books::Head;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::image::NodeImage;
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::money::Uact;
@@ -53,7 +54,7 @@ use status_page::Witness;
 use store::FusedStore;
 
 /// The image that simulated nodes are asked for.
-const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+pub const IMAGE: &str = "registry.example.org/akash-redis@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 /// How long a condition is left alone between two looks, in virtual time: each look reads the
 /// store.
@@ -117,6 +118,8 @@ pub struct World {
     status_cache: Mutex<Arc<StatusCache>>,
     starts: AtomicU64,
     terms: Terms,
+    /// The image of the operator that is started next.
+    pub image: Mutex<NodeImage>,
 }
 
 impl Drop for World {
@@ -166,6 +169,7 @@ impl World {
             root: root(),
             pages_away: AtomicBool::new(false),
             slowness: Mutex::default(),
+            bad_images: Mutex::default(),
             puts: Mutex::default(),
             shown: Mutex::default(),
             away: Mutex::default(),
@@ -192,6 +196,7 @@ impl World {
             status_cache: Mutex::default(),
             starts: AtomicU64::new(0),
             terms,
+            image: Mutex::new(NodeImage { name: IMAGE.to_owned(), redis: None }),
         })
     }
 
@@ -231,7 +236,7 @@ impl World {
                 started: clock.now(),
             },
             root,
-            image: IMAGE.to_owned(),
+            image: self.image.lock().unwrap().clone(),
             mesh_tag: mesh::CLUSTER_TAG.to_owned(),
             quarantine_tag: mesh::QUARANTINE_TAG.to_owned(),
             login_server: None,

@@ -90,6 +90,8 @@ pub struct Node {
     pub ephemeral: bool,
     /// Its own clock is so many milliseconds ahead.
     pub clock_ahead: i64,
+    /// What its container was started with.
+    pub revision: String,
 }
 
 /// What of a node is news: all but counters that move by themselves.
@@ -178,6 +180,7 @@ impl Node {
             broken: false,
             ephemeral: false,
             clock_ahead: 0,
+            revision: String::new(),
         };
         node.boot_redis();
         node
@@ -306,6 +309,7 @@ impl Node {
             kept_copy: (!self.outdated)
                 .then(|| self.kept.as_ref().map(|k| hash(&k.content)).unwrap_or_default()),
             admits: (!self.outdated).then_some(self.admits),
+            revision: self.revision.clone(),
             ..NodeState::default()
         }
     }
