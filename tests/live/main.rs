@@ -35,5 +35,6 @@ mod stage;
 mod stalls;
 mod status_page;
 mod unpacked;
+mod updates;
 mod versions;
 mod writing;

@@ -18,13 +18,25 @@ const LIMIT: Duration = Duration::from_mins(3);
 /// What a replica says that cannot read what it was sent.
 const UNREADABLE: &str = "Can't handle RDB format version";
 
-/// This machine's own, and those that `make servers` brings.
-fn servers() -> Vec<PathBuf> {
+/// Where `make servers` puts them.
+fn cache() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,
     );
-    let dir = cache.join("akash-redis/servers");
+    cache.join("akash-redis/servers")
+}
+
+/// One of those that `make servers` brings.
+pub fn cached(name: &str) -> PathBuf {
+    let server = cache().join(name).join("server");
+    assert!(server.is_file(), "{} is not there: `make servers` first", server.display());
+    server
+}
+
+/// This machine's own, and those that `make servers` brings.
+fn servers() -> Vec<PathBuf> {
+    let dir = cache();
     let mut found: Vec<_> = std::fs::read_dir(&dir)
         .unwrap_or_else(|error| panic!("{} ({error}): `make servers` first", dir.display()))
         .map(|entry| entry.unwrap().path().join("server"))
