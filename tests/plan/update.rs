@@ -267,11 +267,8 @@ fn what_does_not_start_stops_at_the_first_node_and_is_left_alone() {
         (
             "it never comes back",
             |s| {
-                drop(
-                    s.inventory
-                        .leases
-                        .insert(lease_id(101, 1), LeaseStatus::Deployed { ready: 0, uris: vec![] }),
-                )
+                let status = LeaseStatus::Deployed { ready: 0, uris: vec![] };
+                s.inventory.leases.insert(lease_id(101, 1), status);
             },
             "its provider says that its container is not running",
         ),
