@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::tests::{PATIENCE, TestNode, follow, hash, pair, promote, quorum, usual_settings};
+use super::write_probe::WriteProbe;
 use crate::model::node::{AttachedReplica, RedisState, ReplicaState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
@@ -118,6 +119,20 @@ async fn a_look_from_before_a_fence_does_not_say_where_it_stands() {
     master.node.looked_at(RedisState { ..looked }, asked);
     let shown = master.node.peek().redis;
     assert_eq!((shown.fenced, shown.offset), (true, fenced.offset));
+    replica.stop().await;
+    master.stop().await;
+}
+
+/// Whether a master takes writes is asked once a second, also at the moment at which it is fenced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_a_fence_holds_back_keeps_nobody_else_waiting() {
+    let (master, replica) = pair().await;
+    let mut session = master.node.redis.open(PATIENCE).await.unwrap();
+    session.fence().await.unwrap();
+    let seen = master.node.peek().redis;
+    assert!(!seen.fenced, "nobody has noted it yet");
+    assert_eq!(WriteProbe::default().ask(&master.node, &seen).await, None);
+    assert_eq!(session.info().await.unwrap().role(), Role::Master, "it answers");
     replica.stop().await;
     master.stop().await;
 }

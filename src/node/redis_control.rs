@@ -174,16 +174,21 @@ impl RedisControl {
                 Err(_) => {}
             }
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(limit))
-            .set_response_timeout(Some(limit));
-        let mut session = Session {
-            connection: self.client.get_multiplexed_async_connection_with_config(&config).await?,
-        };
+        let mut session = self.apart(limit).await?;
         // Clients' memory is freed by ending clients; never this one.
         session.run(redis::cmd("CLIENT").arg("NO-EVICT").arg("on")).await?;
         *self.kept() = Some(session.clone());
         Ok(session)
+    }
+
+    /// A connection of its own, for what may wait: nothing behind it waits too. There is none while
+    /// clients fill `maxclients`.
+    pub async fn apart(&self, limit: Duration) -> Result<Session, ControlError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(limit))
+            .set_response_timeout(Some(limit));
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config);
+        Ok(Session { connection: connection.await? })
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Session>> {
@@ -526,6 +531,11 @@ impl Session {
             set.arg(*name).arg(value);
         }
         self.run(&set).await
+    }
+
+    /// Its role, its offset and its links, as cheaply as Redis tells them.
+    pub async fn place(&mut self) -> Result<redis::Value, ControlError> {
+        Ok(redis::cmd("ROLE").query_async(&mut self.connection).await?)
     }
 
     async fn role(&mut self) -> Result<Role, ControlError> {

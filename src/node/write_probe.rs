@@ -42,6 +42,7 @@ impl WriteProbe {
     pub async fn ask(&mut self, node: &Node, redis: &RedisState) -> Option<Refusal> {
         let opened = redis.role == Role::Master && !redis.fenced && !redis.loading;
         if !opened || node.applied().fenced.is_some() {
+            // What waits for the end of a fence on it waits for as long as that.
             (self.session, self.asked, self.refused) = (None, None, None);
             return None;
         }
@@ -69,7 +70,9 @@ impl WriteProbe {
 
     async fn write(&mut self, node: &Node) -> Result<(), ControlError> {
         if self.session.is_none() {
-            self.session = Some(node.redis.open(ANSWER).await?);
+            // That no other connection is to be had says nothing of writes.
+            let full = |_| ControlError::Restarted;
+            self.session = Some(node.redis.apart(ANSWER).await.map_err(full)?);
         }
         let Some(session) = self.session.as_mut() else { return Ok(()) };
         session.run(redis::cmd("LPUSHX").arg(&self.key).arg("")).await
