@@ -88,6 +88,10 @@ pub struct Handover {
     pub since: UnixMs,
     /// It was planned.
     pub planned: bool,
+    /// Steps of a planned one, and how long after `since` each was done, milliseconds; those of a
+    /// failover are in its report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps_ms: Vec<(String, u64)>,
 }
 
 /// How many replicas had each write that was confirmed.
@@ -612,6 +616,9 @@ pub struct Switchover {
     /// Since when the source is to be fenced; none before, and in a record of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<UnixMs>,
+    /// When the source took no writes, the target had all of them, and was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<UnixMs>,
 }
 
 impl Switchover {

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{derived, quarantine, roles, settings};
+use super::{derived, quarantine, roles, settings, stopping};
 use crate::api::types::Durability;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
@@ -16,7 +16,16 @@ use crate::model::record::{Failover, Promotion, Switchover};
 use crate::model::step::{Command, ReplicationGrant};
 
 /// The replicas are attached within this, or the source is fenced without them.
-pub const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(10);
+/// The same where the source's container is being stopped: its agent stays for 15 s. A node that is
+/// dialled for the first time may take 5 s to answer, and that is better lived through while the source
+/// takes writes.
+const HURRIED: Duration = Duration::from_secs(6);
+
+/// How long they have for it.
+pub fn limit(builder: &PlanBuilder<'_>, source: &IncarnationName) -> Duration {
+    if stopping::stops(builder, source) { HURRIED } else { LIMIT }
+}
 
 /// How far the preparation of a switchover is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +38,8 @@ pub enum Progress {
     Broken,
 }
 
-/// Who is attached to the target first: nobody where an agent does not know how, where the source needs
-/// more than the target alone for a write, or where it has no time because its container is being
-/// stopped.
+/// Who is attached to the target first: nobody where an agent does not know how, or where the source
+/// needs more than the target alone for a write.
 pub fn others(
     builder: &PlanBuilder<'_>,
     promotion: &Promotion,
@@ -46,8 +54,7 @@ pub fn others(
         // A source that dies meanwhile leaves replicas that confirmed writes and may not be counted.
         return Vec::new();
     }
-    let suffices = !source.stopping
-        && settings::bound(builder, promotion).min_replicas <= 1
+    let suffices = settings::bound(builder, promotion).min_replicas <= 1
         && source.redis.min_replicas <= 1
         && roles::attached(source, target, to);
     if !suffices || to.admits.is_none() || derived::fqdn(to).is_none() {

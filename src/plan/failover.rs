@@ -14,7 +14,9 @@ use crate::api::defaults;
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Change, Eligible, Failover, FailoverReport, Fence, Promotion};
+use crate::model::record::{
+    Change, Eligible, Failover, FailoverReport, Fence, Handover, Promotion,
+};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 
@@ -389,7 +391,16 @@ fn finish(builder: &mut PlanBuilder<'_>, failover: &Failover, chosen: &Promotion
         lost_gap_ms: 0,
         accepted_by: failover.accepted_by.clone(),
     });
-    handover::begin(builder, failover.epoch, &failover.old, failover.started, false);
+    handover::begin(
+        builder,
+        Handover {
+            epoch: failover.epoch,
+            old: failover.old.clone(),
+            since: failover.started,
+            planned: false,
+            steps_ms: Vec::new(),
+        },
+    );
     builder.record.change = None;
 }
 

@@ -4,20 +4,12 @@
 use super::builder::PlanBuilder;
 use super::roles;
 use crate::api::conditions::EventReason;
-use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, ReplicaState};
 use crate::model::record::Handover;
-use crate::model::time::UnixMs;
 
 /// The new master was confirmed; told at once where it takes writes already.
-pub fn begin(
-    builder: &mut PlanBuilder<'_>,
-    epoch: u64,
-    old: &IncarnationName,
-    since: UnixMs,
-    planned: bool,
-) {
-    builder.record.handover = Some(Handover { epoch, old: old.clone(), since, planned });
+pub fn begin(builder: &mut PlanBuilder<'_>, handover: Handover) {
+    builder.record.handover = Some(handover);
     advance(builder);
 }
 
@@ -49,20 +41,29 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
     if handover.planned {
         builder.event(
             EventReason::SwitchoverCompleted,
-            format!("{new} took over from {old} in {took} ms"),
+            format!("{new} took over from {old} in {took} ms{}", in_words(&handover.steps_ms)),
         );
     } else {
+        let mut steps = String::new();
         if let Some(report) = builder.record.last_failover.as_mut().filter(|r| r.epoch == epoch) {
+            steps = in_words(&report.steps_ms);
             report.steps_ms.push(("writable".to_owned(), u64::try_from(took).unwrap_or(u64::MAX)));
         }
         builder.event(
             EventReason::FailoverCompleted,
             format!(
-                "{new} replaced {old} as master, epoch {epoch}; it takes writes after {took} ms"
+                "{new} replaced {old} as master, epoch {epoch}; it takes writes after {took} ms{steps}"
             ),
         );
     }
     builder.record.handover = None;
+}
+
+/// Where the time went, for a person who wonders.
+fn in_words(steps: &[(String, u64)]) -> String {
+    let one = |(step, after): &(String, u64)| format!("{step} after {after} ms");
+    let all: Vec<_> = steps.iter().map(one).collect();
+    if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
 }
 
 /// It is master of the epoch, and has the replicas that it needs for a write.

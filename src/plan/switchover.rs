@@ -8,8 +8,9 @@ use super::{chain, derived, handover, health, roles, settings, stopping, version
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Change, Membership, Promotion, Switchover};
+use crate::model::record::{Change, Handover, Membership, Promotion, Switchover};
 use crate::model::step::{Command, Effect, Step};
+use crate::model::time::UnixMs;
 
 /// Writes stand still at most so long; then the source takes them again.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -50,7 +51,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let epoch = builder.record.epoch;
     let holds = |step: &Step| !matches!(&step.effect, Effect::Command { authority, .. } if authority.epoch < epoch);
     builder.steps.retain(holds);
-    let limit = if chained.is_empty() { LIMIT } else { chain::LIMIT };
+    let limit = if chained.is_empty() { LIMIT } else { chain::limit(builder, source) };
     let switchover = Switchover {
         epoch: builder.record.epoch,
         source: source.clone(),
@@ -59,6 +60,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
         deadline: builder.now() + limit,
         undo: false,
         fenced: chained.is_empty().then_some(builder.now()),
+        chosen: None,
         chained,
     };
     builder.event(
@@ -137,6 +139,8 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
             && t.redis.offset >= source.redis.offset
     });
     if caught_up {
+        let chosen = Switchover { chosen: Some(builder.now()), ..switchover.clone() };
+        builder.record.change = Some(Change::Switchover(chosen));
         roles::choose(builder, &switchover.target);
         builder.event(
             EventReason::MasterElected,
@@ -162,7 +166,7 @@ fn prepare(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
         chain::Progress::Under if builder.now() < switchover.deadline => builder.wait(
             format!("the other replicas to follow {}", switchover.target),
             switchover.started,
-            Some(chain::LIMIT),
+            Some(switchover.deadline.since(switchover.started)),
             "it takes over without them",
         ),
         chain::Progress::Under | chain::Progress::Done => {
@@ -205,7 +209,17 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     roles::promote(builder);
     if builder.record.master.as_ref().is_some_and(|p| p.confirmed) {
         let since = switchover.stands_since();
-        handover::begin(builder, switchover.epoch, &switchover.source, since, true);
+        let after = |at: UnixMs| u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
+        let chosen = switchover.chosen.map(|at| ("fenced and chosen".to_owned(), after(at)));
+        let promoted = ("promoted".to_owned(), after(builder.now()));
+        let handover = Handover {
+            epoch: switchover.epoch,
+            old: switchover.source.clone(),
+            since,
+            planned: true,
+            steps_ms: chosen.into_iter().chain([promoted]).collect(),
+        };
+        handover::begin(builder, handover);
         builder.record.change = None;
     }
 }

@@ -121,8 +121,9 @@ type Edit = fn(&mut Scene);
 
 #[test]
 fn the_source_is_fenced_first_where_there_is_nobody_to_attach() {
-    let rows: [(&str, Edit, bool); 6] = [
+    let rows: [(&str, Edit, bool); 7] = [
         ("all can", |_| {}, true),
+        ("the source is being stopped", |s| s.node(0, |v| v.state.stopping = true), true),
         ("the target's agent cannot", |s| s.node(1, |v| v.state.admits = None), false),
         ("the other's agent cannot", |s| s.node(2, |v| v.state.admits = None), false),
         ("the other does not answer", |s| s.silent(2, 1), false),

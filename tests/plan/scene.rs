@@ -496,6 +496,7 @@ impl Scene {
             undo: false,
             chained: vec![],
             fenced: Some(ago(seconds)),
+            chosen: None,
         }));
     }
 
