@@ -10,7 +10,7 @@ use super::{
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{AttachedReplica, NodeState, Process, ReplicaState, Role};
+use crate::model::node::{AttachedReplica, NodeState, Process, RedisState, ReplicaState, Role};
 use crate::model::record::{Admitted, Change, Incarnation, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
@@ -254,10 +254,7 @@ fn follow(builder: &mut PlanBuilder<'_>) {
                 );
             }
         } else {
-            let progress = match (state.redis.sync_done_bytes, state.redis.sync_total_bytes) {
-                (_, 0) => String::new(),
-                (done, total) => format!(" ({done} of {total} bytes)"),
-            };
+            let progress = sync_progress(&state.redis);
             let heard = UnixMs(builder.now().0.saturating_sub(state.redis.silent_ms));
             builder.watch(
                 format!("{name} to be in sync{progress}"),
@@ -266,6 +263,22 @@ fn follow(builder: &mut PlanBuilder<'_>) {
                 Reason::SyncStalled,
             );
         }
+    }
+}
+
+/// How far a full sync is. A master that sends from memory does not know how much there is to come.
+fn sync_progress(redis: &RedisState) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (done, total) = (redis.sync_done_bytes, redis.sync_total_bytes);
+    let again = match redis.health.syncs_in_a_row {
+        0 | 1 => String::new(),
+        times => format!(", attempt {times}"),
+    };
+    match (done, total) {
+        _ if !redis.is_syncing() => String::new(),
+        (0, _) => format!(" (full sync begins{again})"),
+        (_, 0) => format!(" (full sync, {} MiB so far{again})", mib(done)),
+        (_, total) => format!(" (full sync, {} of {} MiB{again})", mib(done), mib(total)),
     }
 }
 

@@ -409,25 +409,31 @@ fn a_node_has_leave_to_replicate_when_it_could() {
 
 #[test]
 fn a_sync_that_takes_long_is_told_with_how_far_it_is() {
-    let stalls = |silent_ms, total| {
+    let mib = |number: u64| number << 20;
+    let stalls = |silent_ms, done, total, attempts| {
         let mut scene = Scene::whole();
         scene.incarnation(2).membership = Membership::Member;
         scene.node(2, |v| {
             let redis = &mut v.state.redis;
             redis.link = Link::Syncing;
             (redis.silent_ms, redis.sync_done_bytes, redis.sync_total_bytes) =
-                (silent_ms, 5, total);
+                (silent_ms, mib(done), mib(total));
+            redis.health.syncs_in_a_row = attempts;
         });
         let plan = scene.plan(NOW);
         let told = degraded(&plan).0 == Reason::SyncStalled;
         (told, plan.waits[0].what.clone(), wait_for(&plan, "to be in sync").unwrap().0)
     };
     assert_eq!(
-        stalls(0, 9),
-        (false, "cache-2-aaaa to be in sync (5 of 9 bytes)".into(), Some(120))
+        stalls(0, 34, 100, 1),
+        (false, "cache-2-aaaa to be in sync (full sync, 34 of 100 MiB)".into(), Some(120))
     );
-    assert_eq!(stalls(119_999, 0), (false, "cache-2-aaaa to be in sync".into(), Some(0)));
-    assert!(stalls(120_000, 0).0);
+    let words = |done, total, attempts| stalls(0, done, total, attempts).1;
+    assert!(words(34, 0, 2).ends_with("(full sync, 34 MiB so far, attempt 2)"), "from memory");
+    assert!(words(0, 0, 1).ends_with("(full sync begins)"));
+    assert_eq!(stalls(119_999, 0, 0, 1).2, Some(0));
+    assert!(!stalls(119_999, 0, 0, 1).0);
+    assert!(stalls(120_000, 0, 0, 1).0);
 }
 
 #[test]
