@@ -191,6 +191,14 @@ impl LocalClient {
         self.ask::<LocalStatus>(self.http.get(STATUS_URL)).await.map(LocalStatus::cleaned)
     }
 
+    /// Has tailscaled send a peer something through the tunnel: the handshake of a tunnel that was
+    /// not used for minutes is made now, and not with the first connection. Waits 3 s at most.
+    pub async fn warm(&self, ip: IpAddr) -> Result<(), LocalError> {
+        let ip = ip.to_string();
+        let ping = self.http.post(PING_URL).query(&[("ip", ip.as_str()), ("type", "TSMP")]);
+        self.ask::<Pong>(ping).await.map(drop)
+    }
+
     /// Has tailscaled look for the way to a peer and measure it; waits 3 s at most for the peer's
     /// answer. The peer's tailscaled answers by itself, nothing reaches its programs. Only who may
     /// command tailscaled may ask this.

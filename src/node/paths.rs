@@ -2,7 +2,9 @@
 //! peer, or through a relay.
 //!
 //! A path without traffic shows nothing in tailscaled's status, so the peer is pinged first.
-//! tailscaled answers these pings itself; Redis and its connections have no part in it.
+//! tailscaled answers these pings itself; Redis and its connections have no part in it. Two replicas
+//! speak to each other for the first time when one of them becomes master: their tunnel is kept warm,
+//! because a first handshake costs a round trip, and 5 s where one side does not know the other yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +58,8 @@ async fn look(identity: &NodeIdentity, api: &LocalClient, looked: &mut Looked) {
         return;
     }
     let pongs = join_all(due.iter().map(|peer| ping(api, peer))).await;
+    // After it: the way is known then.
+    join_all(due.iter().map(|peer| warm(api, peer))).await;
     // Only now does the status show what the pings opened.
     let Ok(status) = api.status().await else { return looked.clear() };
     for (peer, pong) in due.into_iter().zip(pongs) {
@@ -79,6 +83,13 @@ fn own_peers<'a>(identity: &NodeIdentity, status: &'a LocalStatus) -> Vec<&'a Lo
         .filter(same)
         .filter(|peer| !peer.fqdn().is_empty())
         .collect()
+}
+
+/// That nothing comes back is shown by the ping.
+async fn warm(api: &LocalClient, peer: &LocalPeer) {
+    if let Some(ip) = peer.ip() {
+        let _ = api.warm(ip).await;
+    }
 }
 
 async fn ping(api: &LocalClient, peer: &LocalPeer) -> Option<Pong> {
