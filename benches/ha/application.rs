@@ -24,6 +24,8 @@ pub enum Finds {
     Address { port: u16, user: String, password: String },
     /// It asks Sentinels at these ports of loopback.
     Sentinels { ports: Vec<u16>, name: &'static str },
+    /// It asks the servers at these ports of loopback who of them is master.
+    Roles { ports: Vec<u16> },
 }
 
 /// What a change of master was like.
@@ -81,24 +83,27 @@ impl Application {
             tokio::time::sleep(PACE).await;
         }
         let (written, gap, errors) = self.tally(|t| (t.acknowledged.clone(), t.gap, t.errors));
-        Noticed { gap: gap.as_secs_f64() * 1000.0, errors, lost: self.lost(&written).await }
+        Noticed { gap: gap.as_secs_f64() * 1000.0, errors, lost: lost(&self.finds, &written).await }
     }
+}
 
-    async fn lost(&self, written: &[u64]) -> usize {
-        let mut lost = 0;
-        for batch in written.chunks(BATCH) {
-            let keys: Vec<String> = batch.iter().map(|n| key(*n)).collect();
-            let found: Vec<Option<u64>> = loop {
-                let Ok(mut connection) = connect(&self.finds).await else { continue };
-                if let Ok(found) = redis::cmd("MGET").arg(&keys).query_async(&mut connection).await
-                {
-                    break found;
-                }
+/// How many of these numbers are not there any more.
+pub async fn lost(finds: &Finds, written: &[u64]) -> usize {
+    let mut lost = 0;
+    for batch in written.chunks(BATCH) {
+        let keys: Vec<String> = batch.iter().map(|n| key(*n)).collect();
+        let found: Vec<Option<u64>> = loop {
+            let Ok(mut connection) = connect(finds).await else {
+                tokio::time::sleep(PACE).await;
+                continue;
             };
-            lost += batch.iter().zip(found).filter(|(wrote, has)| *has != Some(**wrote)).count();
-        }
-        lost
+            if let Ok(found) = redis::cmd("MGET").arg(&keys).query_async(&mut connection).await {
+                break found;
+            }
+        };
+        lost += batch.iter().zip(found).filter(|(wrote, has)| *has != Some(**wrote)).count();
     }
+    lost
 }
 
 fn key(number: u64) -> String {
@@ -144,7 +149,8 @@ async fn write(finds: Finds, tally: Arc<Mutex<Tally>>) {
     }
 }
 
-async fn connect(finds: &Finds) -> RedisResult<MultiplexedConnection> {
+/// A connection to the master, as far as it can be found now.
+pub async fn connect(finds: &Finds) -> RedisResult<MultiplexedConnection> {
     match finds {
         Finds::Address { port, user, password } => {
             let login = RedisConnectionInfo::default()
@@ -165,6 +171,18 @@ async fn connect(finds: &Finds) -> RedisResult<MultiplexedConnection> {
                 }
             }
             Err(std::io::Error::other("no sentinel answers").into())
+        }
+        Finds::Roles { ports } => {
+            for port in ports {
+                let Ok(mut server) = open(to(*port)?).await else { continue };
+                let role: Vec<redis::Value> =
+                    redis::cmd("ROLE").query_async(&mut server).await.unwrap_or_default();
+                if matches!(role.first(), Some(redis::Value::BulkString(word)) if word == b"master")
+                {
+                    return Ok(server);
+                }
+            }
+            Err(std::io::Error::other("nobody is master").into())
         }
     }
 }

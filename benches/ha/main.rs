@@ -1,17 +1,23 @@
-//! What an application notices when its master moves, beside Sentinel: `make bench`.
+//! What an application notices when its master moves, beside its peers: `make bench`.
 //!
-//! Real redis-server and tailscaled, an application that writes every millisecond through
-//! `akash-redis proxy`, medians. Ours runs at several distances, Sentinel on loopback in the same
-//! run. A table goes to the terminal, the figures to `target/bench/ha.json`. `HA_ROUNDS` is how
-//! often each is done (20), `HA_DISTANCES` where, in milliseconds one way (`0,30,75,125`).
+//! Real servers and tailscaled, an application that writes every millisecond through
+//! `akash-redis proxy`, medians. Ours runs at several distances, the peers on loopback in the same
+//! run. A table goes to the terminal, the figures to `target/bench/ha.json`.
+//!
+//! `HA_ROUNDS` is how often each is done (20), `HA_DISTANCES` where, in milliseconds one way with
+//! jitter and loss if there are any (`0,30,75,125,75~25/1%`), `HA_PARTS` what of all that
+//! (`sentinel,failover,valkey,ours,silent,adversity`). Valkey 9 is the one in the cache of `make
+//! servers`, or at `HA_VALKEY`; where there is none, its rows are missing.
 
+mod adversity;
 mod application;
+mod failover;
 #[path = "../mesh/figure.rs"]
 mod figure;
 mod ours;
 mod sentinel;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,7 +27,7 @@ use akash_redis::devnet::sandbox::{self, Sandbox};
 use application::{Application, Noticed};
 use figure::{Figure, median};
 use ours::Ours;
-use sentinel::Peer;
+use sentinel::{Peer, Servers};
 
 /// Of the program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_akash-redis");
@@ -29,6 +35,9 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_akash-redis");
 const SOME: usize = 100;
 /// What takes ten seconds is done less often.
 const SLOW: usize = 4;
+/// Until a silent master is given up, on both sides.
+const DOWN_AFTER: Duration = Duration::from_secs(10);
+const ALL_PARTS: &str = "sentinel,failover,valkey,ours,silent,adversity";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -46,22 +55,21 @@ async fn main() -> ExitCode {
     let sandbox = Sandbox::set_up().await.expect("a sandbox");
     let rounds = setting("HA_ROUNDS", "20").parse().expect("HA_ROUNDS is a number");
     let mut figures = Vec::new();
-    eprintln!("Sentinel beside it");
-    let peer = beside(&sandbox.dir, rounds).await;
-    for (number, one_way) in setting("HA_DISTANCES", "0,30,75,125").split(',').enumerate() {
-        let one_way: u64 = one_way.trim().parse().expect("HA_DISTANCES are milliseconds");
-        let far =
-            Distance { latency: Time(Duration::from_millis(one_way)), jitter: None, loss: None };
-        eprintln!("ours, {one_way} ms one way");
-        let dir = sandbox.dir.join(format!("m{number}"));
-        let ours = Ours::start(&dir, (one_way > 0).then_some(far)).await;
-        let seen = ours_at(&ours, rounds).await;
-        ours.stop().await;
-        for (what, (ours, peer)) in
-            ["redis killed", "planned", "node silent"].iter().zip(seen.iter().zip(&peer))
+    let peers = peers(&sandbox.dir, rounds).await;
+    if part("ours") || part("silent") {
+        for (number, apart) in
+            setting("HA_DISTANCES", "0,30,75,125,75~25/1%").split(',').enumerate()
         {
-            report(&mut figures, &format!("{what}, round trip {} ms", 2 * one_way), ours, peer);
+            let far = distance(apart.trim());
+            eprintln!("ours, {apart} ms one way");
+            let ours = Ours::start(&sandbox.dir.join(format!("m{number}")), far).await;
+            let seen = ours_at(&ours, rounds).await;
+            ours.stop().await;
+            report(&mut figures, apart, &seen, &peers);
         }
+    }
+    if part("adversity") {
+        adversity(&sandbox.dir, &mut figures).await;
     }
     println!("{}", figure::table(&figures));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/ha.json");
@@ -75,13 +83,76 @@ fn setting(name: &str, usual: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| usual.to_owned())
 }
 
-/// Redis killed, planned, node silent.
+fn part(name: &str) -> bool {
+    setting("HA_PARTS", ALL_PARTS).split(',').any(|part| part.trim() == name)
+}
+
+/// `75~25/1%`: milliseconds one way, more or less by so many, and the share that is lost.
+fn distance(text: &str) -> Option<Distance> {
+    let (text, loss) = text.split_once('/').map_or((text, None), |(t, l)| (t, Some(l)));
+    let (latency, jitter) = text.split_once('~').map_or((text, None), |(t, j)| (t, Some(j)));
+    let time = |text: &str| {
+        let ms = text.parse().expect("HA_DISTANCES are milliseconds, as 0, 75 or 75~25/1%");
+        Time(Duration::from_millis(ms))
+    };
+    let loss = loss.map(|loss| loss.parse().expect("a share is written like 1%"));
+    let far = Distance { latency: time(latency), jitter: jitter.map(time), loss };
+    (latency != "0").then_some(far)
+}
+
+/// Redis killed, planned, node silent; empty where it was not asked for.
 type Seen = [Vec<Noticed>; 3];
+const WHAT: [&str; 3] = ["redis killed", "planned", "node silent"];
+
+/// What is beside ours, by its name.
+async fn peers(dir: &Path, rounds: usize) -> Vec<(&'static str, Seen)> {
+    let mut all = Vec::new();
+    if part("sentinel") {
+        let seen = beside(&dir.join("sentinel"), rounds, redis(7000), true).await;
+        all.push(("Sentinel", seen));
+    }
+    if part("failover") {
+        eprintln!("FAILOVER of Redis");
+        let plain = failover::Plain::start(&dir.join("plain"), Path::new("redis-server")).await;
+        let application = Application::start(failover::Plain::finds());
+        let mut seen = Seen::default();
+        for _ in 0..rounds {
+            settle(&application).await;
+            plain.failover().await;
+            seen[1].push(application.noticed(SOME).await);
+            plain.settled().await;
+        }
+        all.push(("FAILOVER", seen));
+    }
+    if let Some(program) = part("valkey").then(valkey).flatten() {
+        let servers = Servers { program, coordinated: true, base: 7200 };
+        let seen = beside(&dir.join("valkey"), rounds, servers, false).await;
+        all.push(("Valkey 9 COORDINATED", seen));
+    }
+    all
+}
+
+fn redis(base: u16) -> Servers {
+    Servers { program: PathBuf::from("redis-server"), coordinated: false, base }
+}
+
+fn valkey() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let all = std::fs::read_dir(cache?.join("akash-redis/servers")).into_iter().flatten().flatten();
+    let nine = |path: &PathBuf| path.to_string_lossy().contains("/valkey-9.");
+    let found = all.map(|entry| entry.path()).find(nine).map(|dir| dir.join("server"));
+    let found = std::env::var_os("HA_VALKEY").map(PathBuf::from).or(found);
+    if found.is_none() {
+        eprintln!("no Valkey 9: its rows are missing");
+    }
+    found
+}
 
 async fn ours_at(ours: &Ours, rounds: usize) -> Seen {
     let application = Application::start(Ours::finds());
     let mut seen = Seen::default();
-    for round in 1..=rounds {
+    for round in 1..=if part("ours") { rounds } else { 0 } {
         eprintln!("  round {round} of {rounds}");
         settle(&application).await;
         ours.kill_master().await;
@@ -92,7 +163,7 @@ async fn ours_at(ours: &Ours, rounds: usize) -> Seen {
         ours.ready().await;
         seen[1].push(application.noticed(SOME).await);
     }
-    for round in 1..=rounds.div_ceil(SLOW) {
+    for round in 1..=if part("silent") { rounds.div_ceil(SLOW) } else { 0 } {
         eprintln!("  silent node {round} of {}", rounds.div_ceil(SLOW));
         settle(&application).await;
         let node = ours.cut_master().await;
@@ -103,10 +174,12 @@ async fn ours_at(ours: &Ours, rounds: usize) -> Seen {
     seen
 }
 
-/// Sentinel at the same time until a silent master is given up.
-async fn beside(dir: &Path, rounds: usize) -> Seen {
-    let mut peer = Peer::start(&dir.join("peer"), Duration::from_secs(10)).await;
-    let application = Application::start(Peer::finds());
+/// Sentinel at the same time until a silent master is given up; planned changes alone where not
+/// `all`.
+async fn beside(dir: &Path, rounds: usize, servers: Servers, all: bool) -> Seen {
+    eprintln!("Sentinel of {}", servers.program.display());
+    let mut peer = Peer::start(dir, DOWN_AFTER, servers).await;
+    let application = Application::start(peer.finds());
     let mut seen = Seen::default();
     for round in 1..=rounds {
         eprintln!("  planned {round} of {rounds}");
@@ -115,7 +188,7 @@ async fn beside(dir: &Path, rounds: usize) -> Seen {
         seen[1].push(application.noticed(SOME).await);
         peer.repair().await;
     }
-    for round in 1..=rounds.div_ceil(SLOW) {
+    for round in 1..=if all { rounds.div_ceil(SLOW) } else { 0 } {
         eprintln!("  killed and silent {round} of {}", rounds.div_ceil(SLOW));
         settle(&application).await;
         peer.kill_master().await;
@@ -129,40 +202,65 @@ async fn beside(dir: &Path, rounds: usize) -> Seen {
     seen
 }
 
+/// Ours and Sentinel, one after the other, under the same load and the same faults.
+async fn adversity(dir: &Path, figures: &mut Vec<Figure>) {
+    eprintln!("adversity, Sentinel");
+    let mut peer = Peer::start(&dir.join("against"), DOWN_AFTER, redis(7600)).await;
+    let beside = adversity::live(adversity::Under::Sentinel(&mut peer)).await;
+    drop(peer);
+    eprintln!("adversity, ours");
+    let ours = Ours::start(&dir.join("adversity"), None).await;
+    let lived = adversity::live(adversity::Under::Ours(&ours)).await;
+    ours.stop().await;
+    adversity::report(figures, &lived, &beside);
+}
+
 async fn settle(application: &Application) {
     application.begin();
     application.noticed(SOME).await;
     application.begin();
 }
 
-fn report(figures: &mut Vec<Figure>, what: &str, ours: &[Noticed], peer: &[Noticed]) {
-    let of = |of: &[Noticed], value: fn(&Noticed) -> f64| {
-        median(&of.iter().map(value).collect::<Vec<_>>())
+/// The rows of one distance; whatever has nothing beside it stands alone.
+fn report(figures: &mut Vec<Figure>, apart: &str, ours: &Seen, peers: &[(&'static str, Seen)]) {
+    for (at, what) in WHAT.iter().enumerate() {
+        let seen = &ours[at];
+        if seen.is_empty() {
+            continue;
+        }
+        let what = format!("{what}, {apart} ms one way");
+        let n = seen.len();
+        let mut beside = false;
+        for (name, peer) in peers.iter().map(|(name, peer)| (name, &peer[at])) {
+            if !peer.is_empty() {
+                beside = true;
+                row(figures, &format!("{what}, {name}"), seen, peer);
+            }
+        }
+        if !beside {
+            let gap = median(&values(seen, |s| s.gap));
+            figures.push(Figure::alone(&format!("gap: {what}"), "ms", gap, n));
+        }
+        let worst = seen.iter().map(|s| s.gap).fold(0.0, f64::max);
+        figures.push(Figure::alone(&format!("longest gap: {what}"), "ms", worst, n));
+    }
+}
+
+fn row(figures: &mut Vec<Figure>, what: &str, ours: &[Noticed], peer: &[Noticed]) {
+    let mut of = |name: &str, unit, value: fn(&Noticed) -> f64| {
+        let [ours_is, peer_is] = [ours, peer].map(|seen| median(&values(seen, value)));
+        figures.push(Figure::new(&format!("{name}: {what}"), unit, ours_is, peer_is, ours.len()));
     };
-    let n = ours.len();
-    figures.push(Figure::new(
-        &format!("gap: {what}"),
-        "ms",
-        of(ours, |s| s.gap),
-        of(peer, |s| s.gap),
-        n,
-    ));
-    let worst = ours.iter().map(|s| s.gap).fold(0.0, f64::max);
-    figures.push(Figure::alone(&format!("longest gap: {what}"), "ms", worst, n));
+    of("gap", "ms", |s| s.gap);
     #[allow(clippy::cast_precision_loss)]
-    figures.push(Figure::new(
-        &format!("errors: {what}"),
-        "",
-        of(ours, |s| s.errors as f64),
-        of(peer, |s| s.errors as f64),
-        n,
-    ));
+    of("errors", "", |s| s.errors as f64);
     #[allow(clippy::cast_precision_loss)]
-    figures.push(Figure::new(
-        &format!("lost in all: {what}"),
-        "",
-        ours.iter().map(|s| s.lost).sum::<usize>() as f64,
-        peer.iter().map(|s| s.lost).sum::<usize>() as f64,
-        n,
-    ));
+    let [ours_lost, peer_lost] =
+        [ours, peer].map(|seen| seen.iter().map(|s| s.lost).sum::<usize>() as f64);
+    let name = format!("lost in all: {what}");
+    figures.push(Figure::new(&name, "", ours_lost, peer_lost, ours.len()));
+}
+
+fn values(seen: &[Noticed], value: fn(&Noticed) -> f64) -> Vec<f64> {
+    seen.iter().map(value).collect()
 }

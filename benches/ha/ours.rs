@@ -102,12 +102,32 @@ impl Ours {
     /// Redis of the master dies.
     pub async fn kill_master(&self) {
         let master = self.master().await;
-        let (provider, lease) = self.local.market.find(master.dseq).expect("it runs");
+        self.signal(&master, Signal::KILL);
+    }
+
+    /// Redis of a replica dies.
+    pub async fn kill_replica(&self) {
+        let nodes = self.client.get("cache").await.ok().and_then(|c| c.status);
+        let nodes = nodes.into_iter().flat_map(|status| status.nodes);
+        let replica = nodes.into_iter().find(|n| n.phase == Phase::Replica);
+        self.signal(&replica.expect("there are two"), Signal::KILL);
+    }
+
+    /// Redis of the master stands still for so long.
+    pub async fn stall_master(&self, time: Duration) {
+        let master = self.master().await;
+        self.signal(&master, Signal::STOP);
+        sleep(time).await;
+        self.signal(&master, Signal::CONT);
+    }
+
+    fn signal(&self, node: &NodeStatus, signal: Signal) {
+        let (provider, lease) = self.local.market.find(node.dseq).expect("it runs");
         let runner = &self.local.market.providers[provider].runner;
         for pid in runner.processes(&lease, "redis-server") {
             let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
             // It may have ended by itself.
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill_process(pid, signal);
         }
     }
 

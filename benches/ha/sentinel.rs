@@ -1,4 +1,4 @@
-//! The peer: three redis-server and three Sentinels on loopback.
+//! The peers: three servers, of Redis or Valkey, and three Sentinels on loopback.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,53 +9,70 @@ use tokio::time::sleep;
 
 use super::application::Finds;
 
-const REDIS: [u16; 3] = [7001, 7002, 7003];
-const SENTINELS: [u16; 3] = [7101, 7102, 7103];
+const REDIS: [u16; 3] = [1, 2, 3];
+const SENTINELS: [u16; 3] = [101, 102, 103];
 const NAME: &str = "peer";
 const POLL: Duration = Duration::from_millis(20);
 /// Of a redis or Sentinel that lives.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// Which servers they are.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    pub program: PathBuf,
+    /// A planned change is one without a loss (Valkey 9).
+    pub coordinated: bool,
+    /// Ports begin here.
+    pub base: u16,
+}
+
 pub struct Peer {
     dir: PathBuf,
-    down_after: Duration,
+    servers: Servers,
     redis: Vec<(u16, Child)>,
-    sentinels: Vec<Child>,
+    watchers: Vec<Child>,
 }
 
 impl Peer {
     /// All of it, in sync.
-    pub async fn start(dir: &Path, down_after: Duration) -> Self {
+    pub async fn start(dir: &Path, down_after: Duration, servers: Servers) -> Self {
+        let base = servers.base;
         let mut peer =
-            Self { dir: dir.to_owned(), down_after, redis: Vec::new(), sentinels: Vec::new() };
+            Self { dir: dir.to_owned(), servers, redis: Vec::new(), watchers: Vec::new() };
         std::fs::create_dir_all(dir).expect("a directory");
-        for port in REDIS {
-            let child = peer.redis(port, REDIS[0]);
+        let first = base + REDIS[0];
+        for port in REDIS.map(|port| base + port) {
+            let child = peer.redis(port, first);
             peer.redis.push((port, child));
         }
-        peer.in_sync(REDIS[0]).await;
-        for port in SENTINELS {
+        peer.in_sync(first).await;
+        for port in peer.sentinels() {
             let file = dir.join(format!("{port}.conf"));
             let text = format!(
                 "port {port}\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} {}\n\
                  sentinel failover-timeout {NAME} 3000\nsentinel parallel-syncs {NAME} 2\n",
                 dir.display(),
-                REDIS[0],
-                peer.down_after.as_millis()
+                first,
+                down_after.as_millis()
             );
             std::fs::write(&file, text).expect("a file");
-            peer.sentinels.push(run(Command::new("redis-server").arg(&file).arg("--sentinel")));
+            let mut command = Command::new(&peer.servers.program);
+            peer.watchers.push(run(command.arg(&file).arg("--sentinel")));
         }
         peer.settled().await;
         peer
     }
 
-    pub fn finds() -> Finds {
-        Finds::Sentinels { ports: SENTINELS.to_vec(), name: NAME }
+    pub fn finds(&self) -> Finds {
+        Finds::Sentinels { ports: self.sentinels().to_vec(), name: NAME }
+    }
+
+    fn sentinels(&self) -> [u16; 3] {
+        SENTINELS.map(|port| self.servers.base + port)
     }
 
     fn redis(&self, port: u16, master: u16) -> Child {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.servers.program);
         command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
         command.args(["--dir", &self.dir.to_string_lossy(), "--repl-diskless-sync-delay", "0"]);
         command.args(["--repl-ping-replica-period", "1"]);
@@ -67,7 +84,8 @@ impl Peer {
 
     async fn master(&self) -> u16 {
         loop {
-            let said = cli(SENTINELS[0], &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await;
+            let said =
+                cli(self.sentinels()[0], &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await;
             if let Some(port) = said.lines().nth(1).and_then(|port| port.parse().ok()) {
                 return port;
             }
@@ -85,7 +103,7 @@ impl Peer {
     async fn settled(&self) {
         let master = self.master().await;
         self.in_sync(master).await;
-        for port in SENTINELS {
+        for port in self.sentinels() {
             loop {
                 let said = cli(port, &["SENTINEL", "MASTER", NAME]).await;
                 let lines: Vec<&str> = said.lines().collect();
@@ -111,6 +129,22 @@ impl Peer {
         child.1.kill().await.expect("it ran");
     }
 
+    /// Redis of a replica dies.
+    pub async fn kill_replica(&mut self) {
+        let master = self.master().await;
+        let child = self.redis.iter_mut().find(|(port, _)| *port != master).expect("there are two");
+        child.1.kill().await.expect("it ran");
+    }
+
+    /// Redis of the master stands still for so long.
+    pub async fn stall_master(&self, time: Duration) {
+        let master = self.master().await;
+        let child = self.redis.iter().find(|(port, _)| *port == master).expect("it is ours");
+        signal(&child.1, rustix::process::Signal::STOP);
+        sleep(time).await;
+        signal(&child.1, rustix::process::Signal::CONT);
+    }
+
     /// Redis of the master is frozen, so that nothing says that it died.
     pub async fn freeze_master(&mut self) {
         let master = self.master().await;
@@ -121,7 +155,9 @@ impl Peer {
     /// A planned change.
     pub async fn failover(&self) {
         let before = self.master().await;
-        cli(SENTINELS[0], &["SENTINEL", "FAILOVER", NAME]).await;
+        let mut command = vec!["SENTINEL", "FAILOVER", NAME];
+        command.extend(self.servers.coordinated.then_some("COORDINATED"));
+        cli(self.sentinels()[0], &command).await;
         while self.master().await == before {
             sleep(POLL).await;
         }
@@ -148,7 +184,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
     }
 }
 
-fn run(command: &mut Command) -> Child {
+pub fn run(command: &mut Command) -> Child {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -158,7 +194,7 @@ fn run(command: &mut Command) -> Child {
         .expect("redis-server is installed")
 }
 
-async fn cli(port: u16, arguments: &[&str]) -> String {
+pub async fn cli(port: u16, arguments: &[&str]) -> String {
     let mut command = Command::new("redis-cli");
     command.args(["-p", &port.to_string()]).args(arguments).kill_on_drop(true);
     // What is frozen says nothing.
