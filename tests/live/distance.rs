@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use akash_redis::api::conditions::Phase;
-use akash_redis::cli::demo::writer::Writer;
+use akash_redis::cli::demo::writer::{Access, Writer};
 use akash_redis::cli::local::LocalOptions;
 use akash_redis::devnet::distance::Distance;
 use akash_redis::devnet::faults::{Fault, Time};
 use akash_redis::devnet::sandbox::Sandbox;
+use redis::IntoConnectionInfo as _;
 
 use crate::sandboxed::sandboxed;
 use crate::stage::{Stage, cluster, is_ready, until};
@@ -17,6 +18,13 @@ use crate::writing::{nothing_lost, writes_go_on};
 const LIMIT: Duration = Duration::from_mins(4);
 /// A replica on another continent answers after twice this.
 const FAR: Duration = Duration::from_millis(40);
+/// A bad path between continents: a full sync over it takes its time.
+const LOSSY: &str = "1%";
+const LOSSY_JITTER: Duration = Duration::from_millis(25);
+const LOSSY_LATENCY: Duration = Duration::from_millis(75);
+/// Bytes that are copied over it.
+const DATA: usize = 3 << 20;
+const PIECE: usize = 64 << 10;
 /// Shorter than `failover.downAfter`, longer than many a time-out.
 const STALL: Duration = Duration::from_secs(4);
 
@@ -66,4 +74,68 @@ fn a_cluster_between_continents_moves_its_master_and_loses_nothing() {
         stage.delete().await;
         until("nothing left", async || stage.left().await.devices == 0).await;
     });
+}
+
+/// A replica whose redis died gets everything anew, over a path that loses one packet of a hundred: in
+/// one go, and it is told how far that is.
+#[test]
+fn a_full_sync_over_a_lossy_path_ends_and_is_never_begun_again() {
+    let name = "distance::a_full_sync_over_a_lossy_path_ends_and_is_never_begun_again";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let far = Distance {
+            latency: Time(LOSSY_LATENCY),
+            jitter: Some(Time(LOSSY_JITTER)),
+            loss: Some(LOSSY.parse().unwrap()),
+        };
+        let options = LocalOptions { distance: Some(far), ..LocalOptions::default() };
+        let stage = Stage::on(&sandbox, &options).await;
+        stage.client.apply(&cluster(3)).await.unwrap();
+        let status = stage.until_ready().await;
+        let (_proxy, access) = stage.proxy();
+        let writer = Writer::start(access.clone());
+        writes_go_on(&writer).await;
+        fill(&access).await;
+        stage.until_ready().await;
+
+        let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
+        let copies = async || {
+            let node = replica.ordinal.to_string();
+            let asked = ["logs", "cache", &node, "--process", "redis", "--tail", "5000"];
+            let said = stage.cli(&asked).await.stdout;
+            String::from_utf8_lossy(&said).matches("Full resync from master").count()
+        };
+        let before = copies().await;
+        let began = std::time::Instant::now();
+        stage.kill_redis(replica);
+        stage
+            .until("how far the copy is", |c| {
+                let mut waits = c.status.iter().flat_map(|s| &s.waiting);
+                waits.any(|w| w.what.contains("(full sync, "))
+            })
+            .await;
+        stage.until_ready().await;
+        println!("{} MiB in {} s", DATA >> 20, began.elapsed().as_secs());
+        assert_eq!(copies().await, before + 1, "one copy, however long it takes");
+        nothing_lost(&writer, "full sync over a lossy path").await;
+    });
+}
+
+/// What no compression makes smaller.
+async fn fill(access: &Access) {
+    let info = redis::RedisConnectionInfo::default()
+        .set_username(access.user.as_str())
+        .set_password(access.password.as_str());
+    let address = redis::ConnectionAddr::Tcp(access.host.clone(), access.port);
+    let info = address.into_connection_info().unwrap().set_redis_settings(info);
+    let mut left = DATA / PIECE;
+    while left > 0 {
+        let client = redis::Client::open(info.clone()).unwrap();
+        let Ok(mut connection) = client.get_multiplexed_async_connection().await else { continue };
+        let value: Vec<u8> = (0..PIECE).map(|_| rand::random()).collect();
+        let mut set = redis::cmd("SET");
+        set.arg(format!("piece-{left}")).arg(value);
+        if set.exec_async(&mut connection).await.is_ok() {
+            left -= 1;
+        }
+    }
 }
