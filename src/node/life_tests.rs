@@ -231,7 +231,8 @@ async fn a_master_that_is_stopped_stays_until_it_is_none() {
         let state = master.until(|s| s.stopping).await;
         assert_eq!((state.redis.role, state.redis.fenced), (Role::Master, false));
         master.write("k", "v").await.expect("it takes writes meanwhile");
-        master.command(2, Order::Fence(wire::Fence {})).await.unwrap();
+        let fenced = master.command(2, Order::Fence(wire::Fence {})).await.unwrap();
+        replica.until(|s| s.redis.offset >= fenced.redis.offset).await;
         replica.command(2, promote(0)).await.unwrap();
         master.command(2, Order::Detach(wire::Detach::default())).await.unwrap();
     };
