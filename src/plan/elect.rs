@@ -123,15 +123,24 @@ pub fn again(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str)
 
 /// The master's redis died and is there again with all that it acknowledged, before anybody took
 /// over: nothing is lost when it goes on.
-///
-/// Its agent saw the death, so that the machine lived and the append-only file is whole; what
-/// stands in no history is in that.
 pub fn promote_again(
     builder: &mut PlanBuilder<'_>,
     promotion: &Promotion,
     reason: &str,
     others: &[Eligible],
 ) -> bool {
+    let has_all = has_all(builder, promotion, others);
+    if has_all {
+        again(builder, &promotion.incarnation, reason);
+    }
+    has_all
+}
+
+/// The redis of a master that died is there again with all that it acknowledged.
+///
+/// Its agent saw the death, so that the machine lived and the append-only file is whole; what
+/// stands in no history is in that.
+pub fn has_all(builder: &PlanBuilder<'_>, promotion: &Promotion, others: &[Eligible]) -> bool {
     let old = &promotion.incarnation;
     let Some(state) =
         builder.connected(old).filter(|s| derived::running(&s.redis) && s.redis.fenced)
@@ -154,11 +163,7 @@ pub fn promote_again(
     } else {
         whole || others.iter().all(|e| e.offset <= history.offset)
     };
-    if !enough || state.redis.keys == 0 {
-        return false;
-    }
-    again(builder, old, reason);
-    true
+    enough && state.redis.keys > 0
 }
 
 /// No write was ever acknowledged: another node may be the first master as well as this one.

@@ -170,6 +170,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
     // Nobody else is looked at while they may come back, unless a person goes on without them.
     let goes_on = old_answers || builder.loss_accepted();
     if failover.eligible.is_empty()
+        || is_needless(builder, &failover)
         || (!answering && goes_on && builder.now().passed(failover.started, DETACH_LIMIT))
     {
         let message = format!(
@@ -205,6 +206,25 @@ pub fn advance(builder: &mut PlanBuilder<'_>, failover: &Failover) {
         choose(builder, &failover);
     }
     builder.record.change = Some(Change::Failover(failover));
+}
+
+/// Who is left may lack what was confirmed, and the old master is there again with all of it.
+fn is_needless(builder: &PlanBuilder<'_>, failover: &Failover) -> bool {
+    let old = &failover.old;
+    let Some(master) = builder.record.master.as_ref().filter(|m| &m.incarnation == old) else {
+        return false;
+    };
+    let mut answering = failover.eligible.clone();
+    answering.retain(|e| answers_as(builder, e));
+    let at_risk = || {
+        let detached = Some(&failover.detached_at);
+        confirmed::may_be_lost(builder, &failover.confirmers, &answering, detached).is_some()
+    };
+    !failover.loss_accepted
+        && failover.to.is_none()
+        && !word::is_fenced(builder, old)
+        && elect::has_all(builder, master, &answering)
+        && at_risk()
 }
 
 fn answers(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {

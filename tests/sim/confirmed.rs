@@ -67,6 +67,28 @@ async fn nobody_is_promoted_who_may_lack_what_another_confirmed() {
     world.assert_nothing_lost("cache").await;
 }
 
+/// Who could confirm is lost in the moment in which the master's redis ends. It is started again with
+/// all that was confirmed, so that nobody has to be asked and nothing be accepted.
+#[test]
+fn a_master_that_comes_back_with_everything_needs_no_word_of_a_person() {
+    in_many_worlds(0..=9, setting("SIM_STRIDE", 3), async |moment| {
+        let world = running_with(9310 + moment, &confirmed(1), 6).await;
+        world.confirms("cache", 1);
+        let master = world.master("cache").await;
+        let [_, other] = others(&world, &master).await.try_into().expect("two replicas");
+        world.nodes.with(&master, Node::kill_redis);
+        tokio::time::sleep(Duration::from_millis(moment * 60)).await;
+        world.nodes.with(&other, |n| n.powered = false);
+        let before = world.written();
+        world
+            .until("writes", Duration::from_secs(40), async || world.written() > before + 20)
+            .await;
+        world.assert_one_writer();
+        world.assert_nothing_lost("cache").await;
+        world.kill_operator().await;
+    });
+}
+
 /// The same moment without the promise, and with a person's word.
 #[tokio::test(start_paused = true)]
 async fn without_the_promise_or_by_a_persons_word_it_goes_on_at_once() {
