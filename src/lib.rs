@@ -1,6 +1,7 @@
 //! akash-redis: an operator that keeps highly available Redis running on the Akash Network.
 #![forbid(unsafe_code)]
 
+pub mod announce;
 pub mod api;
 pub mod api_client;
 pub mod chain;
@@ -23,6 +24,7 @@ pub mod proxy;
 pub mod retry;
 pub mod sdl;
 pub mod secrets;
+pub mod sentinel;
 pub mod server;
 pub mod store;
 pub mod wire;

@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
+use crate::model::announcement::Announcement;
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::time::UnixMs;
 
@@ -148,6 +149,15 @@ impl RootSecret {
         let key = self.key("kept-copy", "").0;
         DerSignature::from_bytes(signature)
             .is_ok_and(|signature| key.secret.verifying_key().verify(content, &signature).is_ok())
+    }
+
+    /// Signs the content of an announcement with the CA's key, whose public part every node has: see
+    /// [`Announcement`]. The same content has the same signature.
+    #[must_use]
+    pub fn sign_announcement(&self, content: &[u8]) -> Vec<u8> {
+        let key = self.key("ca", "").0;
+        let signature: DerSignature = key.secret.sign(&Announcement::signed_bytes(content));
+        signature.as_bytes().to_vec()
     }
 
     /// The operator's certificate: client only.

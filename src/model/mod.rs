@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O or decides; every other room speaks in these types.
 
+pub mod announcement;
 pub mod books;
 pub mod chain;
 pub mod experience;

@@ -2,7 +2,7 @@
 
 /// Redis, on the mesh and on loopback.
 pub const REDIS_PORT: u16 = 6379;
-/// Sentinel's port: nothing of ours listens there, a Redis of one's own beside the cluster may.
+/// Where agents answer as Sentinel, on the mesh and on loopback.
 pub const SENTINEL_PORT: u16 = 26379;
 /// The agent service, on the mesh.
 pub const AGENT_PORT: u16 = 9700;

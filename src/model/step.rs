@@ -249,7 +249,7 @@ impl NodeSettings {
 }
 
 /// An application user of Redis.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SettingsUser {
     /// Name.
     pub name: String,

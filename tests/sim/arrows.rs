@@ -33,8 +33,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("mesh", outer(&[])),
         // Its objects are the manifests.
         ("store", outer(&["api"])),
+        ("announce", vec!["model", "secrets"]),
+        // It answers from the word that the agent keeps.
+        ("sentinel", vec!["announce", "model"]),
         // The agent speaks to its own tailscaled.
-        ("node", outer(&["mesh"])),
+        ("node", outer(&["announce", "mesh", "sentinel"])),
         // It delivers what the store has.
         ("notify", outer(&["api", "store"])),
         ("server", outer(&["api", "store"])),
