@@ -5,15 +5,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
 
-# Debian package and the command by which its presence is seen: what the local market runs, and what the tests need beside it.
+# Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
-TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py
 
 # Installs those of the packages $(1) that are missing, or names them.
 define install
 	@missing=(); \
 	for pair in $(1); do \
-	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%:*}"); \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair#*:}" >/dev/null || [ -e "$${pair#*:}" ] || missing+=("$${pair%:*}"); \
 	done; \
 	if [ "$${#missing[@]}" -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \

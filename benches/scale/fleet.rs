@@ -32,7 +32,9 @@ use akash_redis::secrets::RootSecret;
 use akash_redis::store::sqlite::SqliteStore;
 use akash_redis::store::{Leadership as _, Objects as _, Records as _};
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
-use akash_redis::wire::akash_redis::agent::v1::{CommandRequest, KeptCopy};
+use akash_redis::wire::akash_redis::agent::v1::{
+    AnnounceReply, AnnounceRequest, CommandRequest, KeptCopy,
+};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use prometheus_client::registry::Registry;
@@ -322,6 +324,14 @@ impl Agents for World {
     }
 
     async fn recall(&self, _: &IncarnationName) -> Result<Option<KeptCopy>, AgentError> {
+        Ok(None)
+    }
+
+    async fn announce(
+        &self,
+        _: &IncarnationName,
+        _: AnnounceRequest,
+    ) -> Result<Option<AnnounceReply>, AgentError> {
         Ok(None)
     }
 

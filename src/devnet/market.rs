@@ -155,7 +155,8 @@ pub struct Market {
     pub tenant: String,
     /// Chain id.
     pub chain_id: String,
-    net: Arc<Net>,
+    /// The network of its providers.
+    pub net: Arc<Net>,
 }
 
 impl Market {

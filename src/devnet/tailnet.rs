@@ -31,6 +31,9 @@ pub const OPERATOR_TAG: &str = "tag:operator";
 /// Tag under which a node is reached by the operator alone.
 pub const QUARANTINE_TAG: &str = "tag:quarantine";
 
+/// Tag of applications, which reach Redis of the nodes and ask them who is master.
+pub const APPLICATION_TAG: &str = "tag:app";
+
 const API_KEY: &str = "tskey-api-devnet";
 const CONTROL_PORT: u16 = 8080;
 const SOCKS5_PORT: u16 = 1055;
@@ -141,9 +144,10 @@ pub const fn socks5() -> SocketAddr {
 fn policy() -> Value {
     let grant = |src: &str, dst: &[&str], ip: &[&str]| json!({"src": [src], "dst": dst, "ip": ip});
     json!({
-        "tagOwners": {CLUSTER_TAG: [OPERATOR_TAG], QUARANTINE_TAG: [OPERATOR_TAG], OPERATOR_TAG: []},
+        "tagOwners": {CLUSTER_TAG: [OPERATOR_TAG], QUARANTINE_TAG: [OPERATOR_TAG], OPERATOR_TAG: [], APPLICATION_TAG: [OPERATOR_TAG]},
         "grants": [
             grant(CLUSTER_TAG, &[CLUSTER_TAG], &["tcp:6379", "tcp:26379"]),
+            grant(APPLICATION_TAG, &[CLUSTER_TAG], &["tcp:6379", "tcp:26379"]),
             grant(OPERATOR_TAG, &[CLUSTER_TAG], &["tcp:9700", "tcp:6379"]),
             grant(OPERATOR_TAG, &[QUARANTINE_TAG], &["tcp:9700"]),
         ],

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command_executor::CommandExecutor;
+use super::exchange;
 use super::forwarder::{Dialled, Egress, Forwarder, Peers};
 use super::history;
 use super::hosts::Hosts;
@@ -44,6 +45,7 @@ use crate::model::identity::{self, NodeIdentity};
 use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 use crate::process::Child;
+use crate::sentinel;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,7 @@ pub async fn run(
     let key = status_page::signing_key(&identity.key)?;
     let service = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
     let page = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
+    let sentinel = listen(Ipv4Addr::LOCALHOST, settings.sentinel_port).await?;
 
     let book = LogBook::new(vec![identity.auth_key.clone()]);
     book.agent(&format!("agent {} of {} begins", env!("CARGO_PKG_VERSION"), identity.incarnation));
@@ -141,13 +144,20 @@ pub async fn run(
     };
     // Held to the end.
     let _volume = volume?;
-    work(assemble(identity, settings, book, state).await?, service, page, stop).await
+    let listeners = Listeners { service, sentinel };
+    work(assemble(identity, settings, book, state).await?, listeners, page, stop).await
+}
+
+/// Where the operator and applications find this node.
+struct Listeners {
+    service: TcpListener,
+    sentinel: TcpListener,
 }
 
 /// Runs all parts until `stop`, and stops them in order.
 async fn work(
     (node, instances, api, peers): (Arc<Node>, Instances, LocalApi, watch::Sender<Peers>),
-    service_listener: TcpListener,
+    listeners: Listeners,
     mut page: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
@@ -164,6 +174,13 @@ async fn work(
     let mut paths =
         tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
     let mut volume = tokio::spawn(volume::keep_looking(node.clone(), stop_mesh.clone()));
+    let exchange = exchange::keep_asking(node.clone(), api.client(), stop_mesh.clone());
+    let mut exchange = tokio::spawn(exchange);
+    // It answers to the end: where the master went is what clients of this node want to know.
+    let sentinel = node
+        .announced
+        .desk()
+        .map(|desk| tokio::spawn(sentinel::serve(listeners.sentinel, desk, stop_mesh.clone())));
     let mut mesh = tokio::spawn(mesh::keep_running(
         node.clone(),
         instances.mesh,
@@ -177,7 +194,7 @@ async fn work(
         CommandExecutor::new(node.clone(), instances.redis),
         stop_service.clone(),
     );
-    let mut service = tokio::spawn(service.serve(service_listener));
+    let mut service = tokio::spawn(service.serve(listeners.service));
 
     let result = tokio::select! {
         () = leaving::may_end(&node, &stop, node.settings.leave_within) => Ok(()),
@@ -185,6 +202,7 @@ async fn work(
         _ = &mut redis => Err(AgentError::PartExited("the redis supervisor")),
         _ = &mut history => Err(AgentError::PartExited("the history writer")),
         _ = &mut paths => Err(AgentError::PartExited("the path watcher")),
+        _ = &mut exchange => Err(AgentError::PartExited("the exchange of words")),
         _ = &mut volume => Err(AgentError::PartExited("the volume watcher")),
         _ = &mut mesh => Err(AgentError::PartExited("the tailscaled supervisor")),
         _ = &mut page => Err(AgentError::PartExited("the status page")),
@@ -201,6 +219,10 @@ async fn work(
     stop_mesh.cancel();
     join(paths, Duration::from_secs(1)).await;
     join(volume, Duration::from_secs(1)).await;
+    join(exchange, Duration::from_secs(1)).await;
+    if let Some(sentinel) = sentinel {
+        join(sentinel, Duration::from_secs(1)).await;
+    }
     join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result

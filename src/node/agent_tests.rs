@@ -88,6 +88,7 @@ fn start_in(dir: Arc<tempfile::TempDir>, scratch: &str, volume_wait: Duration) -
         run_dir: dir.path().join(scratch),
         service_port: free_port(),
         status_port: free_port(),
+        sentinel_port: free_port(),
         socks_port: free_port(),
         tailscaled: tailscaled(dir.path(), "1.102.5"),
         tailscale: "/bin/true".into(),

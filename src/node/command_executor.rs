@@ -87,6 +87,10 @@ impl CommandExecutor {
             let node = self.node.clone();
             let _ = tokio::task::spawn_blocking(move || node.keep_copy(copy)).await;
         }
+        if let Order::Configure { settings, .. } = &order {
+            let (node, users) = (self.node.clone(), settings.users.clone());
+            let _ = tokio::task::spawn_blocking(move || node.announced.set_users(&users)).await;
+        }
         if let Some(label) = label {
             // A snapshot takes minutes, and a fence must not wait for it.
             drop(turn);

@@ -7,10 +7,12 @@
 
 pub mod acl;
 pub mod agent;
+pub mod announced;
 pub mod command_executor;
 pub mod commands;
 pub mod configure;
 pub mod convert;
+pub mod exchange;
 pub mod forwarder;
 pub mod guard;
 pub mod history;

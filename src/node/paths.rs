@@ -69,7 +69,10 @@ async fn look(identity: &NodeIdentity, api: &LocalClient, looked: &mut Looked) {
 }
 
 /// Nodes of the same cluster and installation, by the host names that they asked for.
-fn own_peers<'a>(identity: &NodeIdentity, status: &'a LocalStatus) -> Vec<&'a LocalPeer> {
+pub(super) fn own_peers<'a>(
+    identity: &NodeIdentity,
+    status: &'a LocalStatus,
+) -> Vec<&'a LocalPeer> {
     let installation = InstallationId(identity.installation.clone());
     let own = IncarnationName(identity.incarnation.clone());
     let same = |peer: &&LocalPeer| {

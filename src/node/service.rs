@@ -19,6 +19,7 @@ use super::command_executor::CommandExecutor;
 use super::convert;
 use super::logs::Line;
 use super::state::Node;
+use crate::announce::Signed;
 use crate::model::time::UnixMs;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
@@ -153,6 +154,26 @@ impl Agent for AgentService {
         admit(&request)?;
         let kept_copy = self.node.copy().map(|copy| copy.to_wire());
         Ok(Response::new(wire::RecallReply { kept_copy }))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<wire::AnnounceRequest>,
+    ) -> Result<Response<wire::AnnounceReply>, Status> {
+        admit(&request)?;
+        let wire::AnnounceRequest { content, signature } = request.into_inner();
+        let node = self.node.clone();
+        let offered = move || node.announced.offer(Signed { content, signature });
+        let newest = tokio::task::spawn_blocking(offered)
+            .await
+            .map_err(|_| Status::internal("the word could not be looked at"))?
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let reply = newest.map(|said| wire::AnnounceReply {
+            uid: said.uid,
+            epoch: said.epoch,
+            version: said.version,
+        });
+        Ok(Response::new(reply.unwrap_or_default()))
     }
 
     async fn logs(

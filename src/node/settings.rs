@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::identity::REVISION_VARIABLE;
-use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT, STATUS_PORT};
+use crate::model::ports::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT, SOCKS5_PORT, STATUS_PORT};
 use crate::model::time::Backoff;
 
 /// Paths, ports and time-outs of an agent.
@@ -31,6 +31,8 @@ pub struct Settings {
     pub service_port: u16,
     /// Port of the status page on all addresses.
     pub status_port: u16,
+    /// Port on 127.0.0.1 where the agent answers as Sentinel.
+    pub sentinel_port: u16,
     /// Port of the mesh daemon's SOCKS5 proxy on 127.0.0.1.
     pub socks_port: u16,
     /// The hosts file.
@@ -76,6 +78,7 @@ impl Settings {
             master_port: REDIS_PORT,
             service_port: AGENT_PORT,
             status_port: STATUS_PORT,
+            sentinel_port: SENTINEL_PORT,
             socks_port: SOCKS5_PORT,
             hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
             probe_interval: Duration::from_millis(250),

@@ -8,6 +8,7 @@ use rustix::process::Pid;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::announced::Announced;
 use super::commands::Memory;
 use super::forwarder::Egress;
 use super::history::{self, Known};
@@ -60,6 +61,8 @@ pub struct Node {
     pub snapshots: Snapshots,
     /// How Redis reaches a master.
     pub egress: Egress,
+    /// What it answers with as Sentinel.
+    pub announced: Announced,
     /// What the next agent of this container has to know of the present redis.
     pub life: LifeFile,
     /// Held while a command is carried out; `false` once the agent stops.
@@ -223,6 +226,7 @@ impl Node {
             .as_ref()
             .map_or_else(Default::default, |life| (life.following.clone(), life.applied()));
         let node = Self {
+            announced: Announced::new(&identity, files.clone()),
             life: LifeFile::new(dir, life),
             settings,
             identity,

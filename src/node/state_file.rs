@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::announced::KeptWord;
 use super::commands::Memory;
 use super::history::Kept;
 use crate::model::kept_copy;
+use crate::model::step::SettingsUser;
 use crate::wire::akash_redis::agent::v1 as wire;
 
 /// Bytes of a file; the text is filled up with blanks.
@@ -127,6 +129,26 @@ impl StateFile {
     /// Keeps it.
     pub fn keep_copy(&self, copy: &KeptCopy) -> Result<(), StateFileError> {
         write(&self.dir, "copy.json", copy)
+    }
+
+    /// The newest word about the master.
+    pub fn word(&self) -> Result<Option<KeptWord>, StateFileError> {
+        read(&self.dir.join("word.json"))
+    }
+
+    /// Keeps it.
+    pub fn keep_word(&self, word: &KeptWord) -> Result<(), StateFileError> {
+        write(&self.dir, "word.json", word)
+    }
+
+    /// The users of the manifest.
+    pub fn users(&self) -> Result<Option<Vec<SettingsUser>>, StateFileError> {
+        read(&self.dir.join("users.json"))
+    }
+
+    /// Keeps them.
+    pub fn keep_users(&self, users: &[SettingsUser]) -> Result<(), StateFileError> {
+        write(&self.dir, "users.json", &users)
     }
 
     /// Keeps where the data stands, or forgets it.

@@ -3,6 +3,7 @@
 
 mod agent_protocol;
 mod alarms;
+mod announcer;
 mod books;
 mod check;
 mod execute;
@@ -134,7 +135,9 @@ impl Controller {
         };
         let health = Health::new(&settings, metrics.clone(), status_cache.clone());
         let experience = Book::new(ports.clone());
-        let publisher = Publisher::new(ports.clone(), metrics, status_cache);
+        let stop = CancellationToken::new();
+        let publisher =
+            Publisher::new(ports.clone(), settings.clone(), metrics, status_cache, stop.clone());
         let pipeline = Pipeline {
             ports,
             settings,
@@ -152,7 +155,7 @@ impl Controller {
             reading: wake::Reading::default(),
             asking: Mutex::default(),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop,
             recovering: tokio::sync::Mutex::default(),
             minting: Arc::default(),
         };

@@ -91,6 +91,14 @@ pub trait Agents: Send + Sync {
         incarnation: &IncarnationName,
     ) -> Result<Option<wire::KeptCopy>, AgentError>;
 
+    /// Tells the node who is master, in a signed word that it keeps and hands on; what it holds for
+    /// the newest then. `None` where its agent is of a version that takes none.
+    async fn announce(
+        &self,
+        incarnation: &IncarnationName,
+        request: wire::AnnounceRequest,
+    ) -> Result<Option<wire::AnnounceReply>, AgentError>;
+
     /// The lines of a node's processes that are asked for, with `follow` until the node goes or the
     /// stream is dropped. However slowly it is read, it holds up neither the views nor
     /// commands.

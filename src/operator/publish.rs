@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::alarms::{self, Seen};
+use super::announcer::Announcer;
 use super::execute::{EffectError, Invalidates, describe, invalidates};
 use super::lock;
 use super::metrics::Metrics;
 use super::ports::Ports;
+use super::settings::Settings;
 use crate::api::conditions::EventReason;
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
@@ -28,6 +31,7 @@ pub struct Publisher {
     ports: Ports,
     metrics: Metrics,
     status_cache: Arc<StatusCache>,
+    announcer: Announcer,
     /// When a status was last written, by cluster.
     written: Mutex<BTreeMap<String, Instant>>,
     /// What is wrong with each cluster, and what was told of it.
@@ -36,8 +40,16 @@ pub struct Publisher {
 
 impl Publisher {
     /// Nothing was published yet.
-    pub fn new(ports: Ports, metrics: Metrics, status_cache: Arc<StatusCache>) -> Self {
-        Self { ports, metrics, status_cache, written: Mutex::default(), alarms: Mutex::default() }
+    pub fn new(
+        ports: Ports,
+        settings: Arc<Settings>,
+        metrics: Metrics,
+        status_cache: Arc<StatusCache>,
+        stop: CancellationToken,
+    ) -> Self {
+        let announcer = Announcer::new(ports.clone(), settings, stop);
+        let (written, alarms) = (Mutex::default(), Mutex::default());
+        Self { ports, metrics, status_cache, announcer, written, alarms }
     }
 
     /// Publishes what a plan decided. A cluster of which nothing is left is removed.
@@ -56,6 +68,7 @@ impl Publisher {
         }
         // First whoever waits for another master: the record says it already.
         self.status_cache.publish(name, report(plan), plan.status.master.clone());
+        self.announcer.announce(stored, inventory, plan);
         if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
             self.ports.store.set_status(name, &plan.status).await?;
         }
@@ -97,6 +110,7 @@ impl Publisher {
     /// A cluster is gone.
     pub fn forget(&self, name: &str) {
         self.status_cache.remove(name);
+        self.announcer.forget(name);
         self.metrics.forget(name);
         lock(&self.written).remove(name);
         lock(&self.alarms).remove(name);

@@ -29,6 +29,7 @@ mod readme;
 mod recover;
 mod refusals;
 mod sandboxed;
+mod sentinel;
 mod sigkill;
 mod soak;
 mod stage;

@@ -26,7 +26,8 @@ use crate::operator::ports::{AgentError, Agents, LogLines};
 use crate::server::{NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use crate::wire::akash_redis::agent::v1::{
-    CommandRequest, KeptCopy, LogLine, LogsRequest, RecallRequest, WatchRequest,
+    AnnounceReply, AnnounceRequest, CommandRequest, KeptCopy, LogLine, LogsRequest, RecallRequest,
+    WatchRequest,
 };
 
 /// An agent pushes at least once a second; a stream that is silent for longer than this is taken
@@ -255,6 +256,31 @@ impl Agents for MeshAgents {
         match reply {
             Ok(reply) => Ok(reply.into_inner().kept_copy),
             Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) => Err(away(said(&status))),
+        }
+    }
+
+    async fn announce(
+        &self,
+        incarnation: &IncarnationName,
+        request: AnnounceRequest,
+    ) -> Result<Option<AnnounceReply>, AgentError> {
+        let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
+        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
+        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
+        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
+        let reply = tokio::time::timeout(COMMAND_LIMIT, client.announce(request))
+            .await
+            .map_err(|_| away("no answer in time".to_owned()))?;
+        match reply {
+            Ok(reply) => Ok(Some(reply.into_inner())),
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                Err(AgentError::Refused {
+                    incarnation: incarnation.clone(),
+                    reason: clipped(status.message().to_owned(), SENTENCE),
+                })
+            }
             Err(status) => Err(away(said(&status))),
         }
     }

@@ -1,5 +1,6 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
+use akash_redis::model::announcement::Announcement;
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
@@ -63,6 +64,8 @@ pub struct Node {
     pub configured: String,
     /// What it was given to keep.
     pub kept: Option<wire::KeptCopy>,
+    /// The newest word about the master that it heard.
+    pub announced: Option<Announcement>,
     pub users: Vec<String>,
     /// Epoch of those that may attach before it is master.
     pub admits: u64,
@@ -162,6 +165,7 @@ impl Node {
             history: None,
             configured: String::new(),
             kept: None,
+            announced: None,
             users: Vec::new(),
             admits: 0,
             following: 0,

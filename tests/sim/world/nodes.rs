@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::changes::{Changes, Notifier};
+use akash_redis::model::announcement::Announcement;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::logs::LogQuery;
 use akash_redis::model::node::{NodeView, Process, Role};
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, LogLines};
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
-use akash_redis::wire::akash_redis::agent::v1::{CommandRequest, KeptCopy};
+use akash_redis::wire::akash_redis::agent::v1::{
+    AnnounceReply, AnnounceRequest, CommandRequest, KeptCopy,
+};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 
@@ -287,6 +290,26 @@ impl Agents for SimAgents {
             incarnation: incarnation.clone(),
             detail: "no route".to_owned(),
         })
+    }
+
+    async fn announce(
+        &self,
+        incarnation: &IncarnationName,
+        request: AnnounceRequest,
+    ) -> Result<Option<AnnounceReply>, AgentError> {
+        let mut state = self.0.state.lock().unwrap();
+        let node =
+            state.nodes.get_mut(incarnation).filter(|n| n.powered && n.reachable && n.listed);
+        let node = node.ok_or_else(|| AgentError::Away {
+            incarnation: incarnation.clone(),
+            detail: "no route".to_owned(),
+        })?;
+        let said: Announcement = serde_json::from_slice(&request.content).unwrap();
+        if node.announced.as_ref().is_none_or(|known| said.is_newer_than(known)) {
+            node.announced = Some(said);
+        }
+        let held = node.announced.clone().unwrap();
+        Ok(Some(AnnounceReply { uid: held.uid, epoch: held.epoch, version: held.version }))
     }
 
     /// Simulated processes print nothing.

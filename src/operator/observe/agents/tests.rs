@@ -67,6 +67,13 @@ impl Agent for Chatty {
         Err(Status::unimplemented("there is no such call"))
     }
 
+    async fn announce(
+        &self,
+        _request: Request<wire::AnnounceRequest>,
+    ) -> Result<Response<wire::AnnounceReply>, Status> {
+        Err(Status::unimplemented("there is no such call"))
+    }
+
     async fn logs(
         &self,
         request: Request<LogsRequest>,

@@ -1,0 +1,117 @@
+//! The newest word about the master that this node has heard, and the users of the manifest: what it
+//! answers with as Sentinel, also while redis, the operator or the agent itself was away.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::state_file::StateFile;
+use crate::announce::{Keeper, PublicKey, Refused, Signed, Word};
+use crate::model::announcement::Announcement;
+use crate::model::identity::NodeIdentity;
+use crate::model::ids::IncarnationName;
+use crate::model::step::SettingsUser;
+use crate::sentinel::Desk;
+
+/// What is on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptWord {
+    /// JSON of the announcement; empty before the first.
+    pub content: String,
+    /// Hex.
+    pub signature: String,
+}
+
+/// A word is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// It is not believed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The identity is of no use.
+    #[error(
+        "this node cannot prove a word about the master: the CA in its identity is no certificate with a P-256 key; deliver the manifest anew"
+    )]
+    NoKey,
+}
+
+/// See above.
+pub struct Announced {
+    keeper: Option<Keeper>,
+    users: watch::Sender<Arc<Vec<SettingsUser>>>,
+    files: StateFile,
+    cluster: String,
+    own: String,
+}
+
+impl Announced {
+    /// Takes up what is on disk; what cannot be read or proved is as good as nothing.
+    #[must_use]
+    pub fn new(identity: &NodeIdentity, files: StateFile) -> Self {
+        let own = identity.incarnation.clone();
+        let cluster = IncarnationName(own.clone()).cluster().to_owned();
+        let key = PublicKey::of_ca(&identity.ca).ok();
+        let keeper =
+            key.map(|key| Keeper::new(key, identity.installation.clone(), cluster.clone()));
+        if let (Some(keeper), Ok(Some(kept))) = (&keeper, files.word()) {
+            let signature = hex::decode(&kept.signature).unwrap_or_default();
+            let _ = keeper.offer(Signed { content: kept.content.into_bytes(), signature }, |_| {});
+        }
+        let users = files.users().ok().flatten().unwrap_or_default();
+        Self { keeper, users: watch::Sender::new(Arc::new(users)), files, cluster, own }
+    }
+
+    /// Takes a word that is newer than the present one; what is newest then. It is on disk before
+    /// anybody is told, or on a full volume in mind alone, which is better than nowhere.
+    ///
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// It is not believed, and the one before stays.
+    pub fn offer(&self, signed: Signed) -> Result<Option<Announcement>, OfferError> {
+        let keeper = self.keeper.as_ref().ok_or(OfferError::NoKey)?;
+        keeper.offer(signed, |signed| {
+            let kept = KeptWord {
+                content: String::from_utf8_lossy(&signed.content).into_owned(),
+                signature: hex::encode(&signed.signature),
+            };
+            let _ = self.files.keep_word(&kept);
+        })?;
+        Ok(self.newest().map(|word| word.said.clone()))
+    }
+
+    /// The cluster it is about.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The newest word.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<Word>> {
+        self.keeper.as_ref().and_then(Keeper::newest)
+    }
+
+    /// The users of the manifest are these from now on.
+    ///
+    /// Waits for the disk.
+    pub fn set_users(&self, users: &[SettingsUser]) {
+        if self.users.borrow().as_slice() != users {
+            // As above.
+            let _ = self.files.keep_users(users);
+            self.users.send_replace(Arc::new(users.to_vec()));
+        }
+    }
+
+    /// What Sentinel answers with; `None` where no word can be proved.
+    #[must_use]
+    pub fn desk(&self) -> Option<Desk> {
+        Some(Desk {
+            word: self.keeper.as_ref()?.subscribe(),
+            users: self.users.subscribe(),
+            cluster: self.cluster.clone(),
+            own: self.own.clone(),
+        })
+    }
+}
