@@ -46,6 +46,16 @@ pub enum CliError {
         /// What was refused.
         problem: String,
     },
+    /// Nodes are not started with what was applied.
+    #[error(
+        "{name} is not rolled out, and it does not go on by itself: {problem}; correct the manifest and apply again"
+    )]
+    RolloutStalled {
+        /// The cluster.
+        name: String,
+        /// What stands in the way.
+        problem: String,
+    },
     /// No master takes writes.
     #[error(
         "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"

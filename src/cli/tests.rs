@@ -253,6 +253,30 @@ async fn apply_waits_until_settings_are_in_force_on_every_node() {
 }
 
 #[tokio::test]
+async fn apply_waits_until_every_node_was_started_with_it_or_none_will_be() {
+    let operator = changed().await;
+    let path = operator.manifest(&json!({ "nodes": 3 }));
+    let line = format!("apply -f {path} --wait --timeout 300ms");
+    let status = |updated: u32, degraded: &str, problems: &[&str]| {
+        json!({ "observedGeneration": 1, "problems": problems,
+            "rollout": { "image": "i", "updated": updated, "nodes": 3 },
+            "conditions": [
+                { "type": "Ready", "status": "True" },
+                { "type": "SettingsApplied", "status": "True", "reason": "SettingsInForce" },
+                { "type": "Degraded", "status": degraded, "reason": "UpdateStalled", "message": "cache-0-a does not serve" },
+            ] })
+    };
+    operator.publish(status(2, "False", &[])).await;
+    let late = operator.run(&line).await.unwrap_err();
+    assert!(late.starts_with("cache is not rolled out to all nodes after"), "{late}");
+    operator.publish(status(1, "True", &["UpdateStalled"])).await;
+    let stalled = operator.run(&format!("apply -f {path} --wait")).await.unwrap_err();
+    assert!(stalled.contains("cache-0-a does not serve"), "{stalled}");
+    operator.publish(status(3, "False", &[])).await;
+    assert_eq!(operator.run(&line).await.unwrap(), "rediscluster/cache unchanged\n");
+}
+
+#[tokio::test]
 async fn apply_ends_with_what_redis_refused() {
     let operator = changed().await;
     operator

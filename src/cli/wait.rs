@@ -69,8 +69,9 @@ pub(super) async fn until_condition(
     }
 }
 
-/// Waits until what was applied is in force: every node has the present settings and users, and the
-/// cluster is ready. It ends at once when redis refuses a setting, for that does not pass by itself.
+/// Waits until what was applied is in force: every node has the present settings and users, was
+/// started with what the manifest says, and the cluster is ready. It ends at once when redis refuses a
+/// setting or a rollout stands still, for that does not pass by itself.
 pub(super) async fn until_in_force(
     client: &Client,
     name: &str,
@@ -82,12 +83,20 @@ pub(super) async fn until_in_force(
         if let Some(problem) = refused(&cluster) {
             return Err(CliError::SettingsRefused { name: name.to_owned(), problem });
         }
+        if let Some(problem) = stands_still(&cluster) {
+            return Err(CliError::RolloutStalled { name: name.to_owned(), problem });
+        }
         let applied = holds(&cluster, ConditionType::SettingsApplied);
-        if applied && holds(&cluster, ConditionType::Ready) {
+        let rolled_out = is_rolled_out(&cluster);
+        if applied && rolled_out && holds(&cluster, ConditionType::Ready) {
             return Ok(());
         }
-        let goal = if applied { ConditionType::Ready } else { ConditionType::SettingsApplied };
-        progress.next(&cluster, goal.into()).await?;
+        let goal = match (applied, rolled_out) {
+            (false, _) => ConditionType::SettingsApplied.into(),
+            (true, false) => "rolled out to all nodes",
+            (true, true) => ConditionType::Ready.into(),
+        };
+        progress.next(&cluster, goal).await?;
     }
 }
 
@@ -98,6 +107,23 @@ fn refused(cluster: &RedisCluster) -> Option<String> {
     let condition = status.condition(ConditionType::SettingsApplied)?;
     let refused = present && condition.reason == Reason::SettingsRefused;
     refused.then(|| show::clean(&condition.message))
+}
+
+/// Every node was started with what the manifest says. An operator of before does not say.
+fn is_rolled_out(cluster: &RedisCluster) -> bool {
+    let rollout = cluster.status.as_ref().and_then(|status| status.rollout.as_ref());
+    rollout.is_none_or(|rollout| rollout.updated >= rollout.nodes)
+}
+
+/// Why a rollout of the present spec does not go on.
+fn stands_still(cluster: &RedisCluster) -> Option<String> {
+    const ENDS: [Reason; 3] =
+        [Reason::UpdateStalled, Reason::UpdateRefused, Reason::ImageVersionWrong];
+    let status = cluster.status.as_ref()?;
+    let present = status.observed_generation >= cluster.metadata.generation?;
+    let stands = present && status.problems().any(|reason| ENDS.contains(&reason));
+    let degraded = status.condition(ConditionType::Degraded).filter(|_| stands)?;
+    Some(show::clean(&degraded.message))
 }
 
 /// Waits until the object is gone.
