@@ -66,5 +66,10 @@ impl Plain {
         while cli(before, &["ROLE"]).await.starts_with("master") {
             sleep(POLL).await;
         }
+        // Redis turns the two of them round alone: the third stays at the one before.
+        let after = self.master().await.to_string();
+        for port in PORTS.iter().filter(|port| port.to_string() != after) {
+            cli(*port, &["REPLICAOF", "127.0.0.1", &after]).await;
+        }
     }
 }
