@@ -90,6 +90,28 @@ impl MeshAgents {
     }
 }
 
+impl MeshAgents {
+    /// Who calls the agent of a node that is watched.
+    fn client(&self, name: &IncarnationName) -> Result<AgentClient<Channel>, AgentError> {
+        let channel = self.shared.watched(name, |w| w.channel.clone());
+        let channel = channel.ok_or_else(|| away(name, "it is not on the mesh".to_owned()))?;
+        Ok(AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE))
+    }
+}
+
+fn away(incarnation: &IncarnationName, detail: String) -> AgentError {
+    AgentError::Away { incarnation: incarnation.clone(), detail }
+}
+
+/// What the agent answers within the time that a command has.
+async fn in_limit<T>(
+    incarnation: &IncarnationName,
+    answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<Result<tonic::Response<T>, Status>, AgentError> {
+    let answer = tokio::time::timeout(COMMAND_LIMIT, answer).await;
+    answer.map_err(|_| away(incarnation, "no answer in time".to_owned()))
+}
+
 impl Shared {
     fn heard(&self, name: &IncarnationName, state: NodeState) {
         let view = NodeView { heard: (self.now)(), connected: true, state };
@@ -216,14 +238,8 @@ impl Agents for MeshAgents {
         incarnation: &IncarnationName,
         request: CommandRequest,
     ) -> Result<(), AgentError> {
-        let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
-        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
-        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
-        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
-        let reply = tokio::time::timeout(COMMAND_LIMIT, client.command(request))
-            .await
-            .map_err(|_| away("no answer in time".to_owned()))?;
-        match reply {
+        let mut client = self.client(incarnation)?;
+        match in_limit(incarnation, client.command(request)).await? {
             Ok(reply) => {
                 if let Some(state) = reply.into_inner().state {
                     self.shared.heard(incarnation, node_state(state));
@@ -241,22 +257,16 @@ impl Agents for MeshAgents {
                 reason: clipped(status.message().to_owned(), SENTENCE),
                 again: status.code() != tonic::Code::InvalidArgument,
             }),
-            Err(status) => Err(away(said(&status))),
+            Err(status) => Err(away(incarnation, said(&status))),
         }
     }
 
     async fn recall(&self, incarnation: &IncarnationName) -> Result<Option<KeptCopy>, AgentError> {
-        let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
-        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
-        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
-        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
-        let reply = tokio::time::timeout(COMMAND_LIMIT, client.recall(RecallRequest {}))
-            .await
-            .map_err(|_| away("no answer in time".to_owned()))?;
-        match reply {
+        let mut client = self.client(incarnation)?;
+        match in_limit(incarnation, client.recall(RecallRequest {})).await? {
             Ok(reply) => Ok(reply.into_inner().kept_copy),
             Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
-            Err(status) => Err(away(said(&status))),
+            Err(status) => Err(away(incarnation, said(&status))),
         }
     }
 
@@ -265,14 +275,8 @@ impl Agents for MeshAgents {
         incarnation: &IncarnationName,
         request: AnnounceRequest,
     ) -> Result<Option<AnnounceReply>, AgentError> {
-        let away = |detail: String| AgentError::Away { incarnation: incarnation.clone(), detail };
-        let channel = self.shared.watched(incarnation, |w| w.channel.clone());
-        let channel = channel.ok_or_else(|| away("it is not on the mesh".to_owned()))?;
-        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
-        let reply = tokio::time::timeout(COMMAND_LIMIT, client.announce(request))
-            .await
-            .map_err(|_| away("no answer in time".to_owned()))?;
-        match reply {
+        let mut client = self.client(incarnation)?;
+        match in_limit(incarnation, client.announce(request)).await? {
             Ok(reply) => Ok(Some(reply.into_inner())),
             Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
@@ -281,7 +285,7 @@ impl Agents for MeshAgents {
                     reason: clipped(status.message().to_owned(), SENTENCE),
                 })
             }
-            Err(status) => Err(away(said(&status))),
+            Err(status) => Err(away(incarnation, said(&status))),
         }
     }
 
