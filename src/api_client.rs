@@ -304,8 +304,21 @@ impl Client {
         after_epoch: Option<u64>,
         wait: Duration,
     ) -> Result<Option<Endpoint>, ClientError> {
+        self.endpoint_or_change(name, after_epoch, None, wait).await
+    }
+
+    /// The same, and also as soon as it says of a planned change something else than `changing`: 0
+    /// for none. An operator of an older version knows nothing of that.
+    pub async fn endpoint_or_change(
+        &self,
+        name: &str,
+        after_epoch: Option<u64>,
+        changing: Option<u64>,
+        wait: Duration,
+    ) -> Result<Option<Endpoint>, ClientError> {
         let after = after_epoch.map(|epoch| format!("&after_epoch={epoch}")).unwrap_or_default();
-        let path = format!("/{name}/endpoint?wait_s={}{after}", wait.as_secs());
+        let changing = changing.map(|epoch| format!("&changing={epoch}")).unwrap_or_default();
+        let path = format!("/{name}/endpoint?wait_s={}{after}{changing}", wait.as_secs());
         let answer = self.request(Method::GET, &path, None::<&()>, ANSWER + wait).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);

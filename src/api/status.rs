@@ -86,6 +86,10 @@ pub struct Endpoint {
     pub ip: String,
     /// Port.
     pub port: u16,
+    /// A planned change has begun: writes stand still, or will at once, and whoever takes over is
+    /// master of this epoch. None when nothing is planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changing: Option<u64>,
 }
 
 /// A condition, as Kubernetes spells it.

@@ -555,6 +555,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         name: "a.ts.net".into(),
         ip: "100.64.0.1".into(),
         port: 6379,
+        changing: None,
     };
     operator.status_cache.publish(
         "cache",

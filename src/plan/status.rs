@@ -11,7 +11,7 @@ use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, 
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{FailoverReport, Incarnation};
+use crate::model::record::{Change, FailoverReport, Incarnation};
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -52,7 +52,18 @@ fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
         name: mesh.dns_name.clone(),
         ip: mesh.ip.clone(),
         port: crate::model::ports::REDIS_PORT,
+        changing: changing(builder),
     })
+}
+
+/// The epoch of a planned change for which writes stand still.
+fn changing(builder: &PlanBuilder<'_>) -> Option<u64> {
+    match &builder.record.change {
+        Some(Change::Switchover(change)) if !change.undo && !change.prepares() => {
+            Some(change.epoch)
+        }
+        _ => None,
+    }
 }
 
 fn nodes(builder: &PlanBuilder<'_>) -> Vec<NodeStatus> {

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Target;
 use super::confirm::{self, Confirm};
+use super::{Target, Word};
 use crate::mesh::dial::dial;
 
 const BUFFER: usize = 64 * 1024;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// changes.
 pub(super) async fn carry<S>(
     mut client: S,
-    mut word: watch::Receiver<Option<Target>>,
+    mut word: watch::Receiver<Word>,
     way: Way,
     wait: Duration,
     confirm: Option<Confirm>,
@@ -66,12 +66,12 @@ pub(super) const DIALS: usize = 32;
 
 /// A connection to whoever is the master when it stands.
 async fn reach(
-    word: &mut watch::Receiver<Option<Target>>,
+    word: &mut watch::Receiver<Word>,
     way: &Way,
     deadline: Instant,
 ) -> Option<(TcpStream, Target)> {
     loop {
-        let Some(target) = word.borrow_and_update().clone() else {
+        let Some(target) = word.borrow_and_update().target.clone() else {
             timeout_at(deadline, changed(word, None)).await.ok()?;
             continue;
         };
@@ -103,8 +103,8 @@ async fn reach(
 }
 
 /// Returns when the word is another than `known`. Without a sender it never is.
-async fn changed(word: &mut watch::Receiver<Option<Target>>, known: Option<&Target>) {
-    if word.wait_for(|now| now.as_ref() != known).await.is_err() {
+async fn changed(word: &mut watch::Receiver<Word>, known: Option<&Target>) {
+    if word.wait_for(|now| now.target.as_ref() != known).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::Target;
+use super::{Target, Word};
 use crate::api_client::Client;
 use crate::error_chain::error_chain;
 use crate::model::time::Backoff;
@@ -20,20 +20,26 @@ const PAUSES: Backoff =
 
 /// Keeps `word` at the operator's newest endpoint; never ends. What was said last stays when the
 /// operator is away.
-pub(super) async fn follow(operator: Client, cluster: String, word: watch::Sender<Option<Target>>) {
+pub(super) async fn follow(operator: Client, cluster: String, word: watch::Sender<Word>) {
     let mut failures = 0;
     loop {
-        let epoch = word.borrow().as_ref().map(|target| target.epoch);
+        let known = word.borrow().clone();
+        let epoch = known.target.as_ref().map(|target| target.epoch);
         let asked = Instant::now();
-        match ask(&operator, &cluster, epoch).await {
+        match ask(&operator, &cluster, epoch, known.changing).await {
             Ok(answer) => {
                 if std::mem::take(&mut failures) > 0 {
                     tracing::info!("the operator is back");
                 }
-                let news = answer.filter(|target| epoch.is_none_or(|known| target.epoch > known));
-                if let Some(target) = news {
-                    tracing::info!(epoch = target.epoch, master = target.incarnation, ip = %target.ip, "following the master");
-                    word.send_replace(Some(target));
+                let news = answer.filter(|(target, changing)| {
+                    epoch.is_none_or(|known| target.epoch > known)
+                        || (epoch == Some(target.epoch) && *changing != known.changing)
+                });
+                if let Some((target, changing)) = news {
+                    if epoch != Some(target.epoch) {
+                        tracing::info!(epoch = target.epoch, master = target.incarnation, ip = %target.ip, "following the master");
+                    }
+                    word.send_replace(Word { target: Some(target), changing });
                 } else {
                     sleep(AT_LEAST.saturating_sub(asked.elapsed())).await;
                 }
@@ -54,21 +60,20 @@ pub(super) async fn follow(operator: Client, cluster: String, word: watch::Sende
     }
 }
 
-/// The endpoint of an epoch after `epoch`; `None` when there is none yet.
+/// The endpoint of an epoch after `epoch`, or one that says of a planned change something else than
+/// `changing`; `None` when there is none yet.
 async fn ask(
     operator: &Client,
     cluster: &str,
     epoch: Option<u64>,
-) -> Result<Option<Target>, String> {
-    let answer = operator.endpoint(cluster, epoch, POLL).await;
+    changing: Option<u64>,
+) -> Result<Option<(Target, Option<u64>)>, String> {
+    let known = Some(changing.unwrap_or(0));
+    let answer = operator.endpoint_or_change(cluster, epoch, known, POLL).await;
     let Some(endpoint) = answer.map_err(|error| error_chain(&error))? else { return Ok(None) };
     let ip = endpoint.ip.parse().map_err(|_| {
         format!("the operator sent an endpoint without an address: {:?}", endpoint.ip)
     })?;
-    Ok(Some(Target {
-        epoch: endpoint.epoch,
-        incarnation: endpoint.incarnation,
-        ip,
-        port: endpoint.port,
-    }))
+    let (epoch, incarnation, port) = (endpoint.epoch, endpoint.incarnation, endpoint.port);
+    Ok(Some((Target { epoch, incarnation, ip, port }, endpoint.changing)))
 }

@@ -117,6 +117,17 @@ struct Target {
     port: u16,
 }
 
+/// What is known of the master. Of two words the one with the higher epoch is the later one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Word {
+    /// The newest master; it stays while there is none.
+    target: Option<Target>,
+    /// A planned change away from it has begun: it takes no writes, or soon will not. Whoever is
+    /// master of just this epoch after that has every write that it acknowledged. None where nobody
+    /// says so: then any change may be a failover.
+    changing: Option<u64>,
+}
+
 /// A proxy that listens already.
 #[derive(Debug)]
 pub struct Proxy {
@@ -182,10 +193,10 @@ impl Proxy {
 
     /// Carries connections until `stop`; then all of them end.
     pub async fn run(self, stop: CancellationToken) {
-        let (word, target) = watch::channel(None);
+        let (said, word) = watch::channel(Word::default());
         // The set ends everything in it when it is dropped.
         let mut follower = JoinSet::new();
-        follower.spawn(follow::follow(self.operator, self.settings.cluster.clone(), word));
+        follower.spawn(follow::follow(self.operator, self.settings.cluster.clone(), said));
         match self.listener {
             Listener::Tcp(listener) => {
                 let accept = || async {
@@ -193,10 +204,10 @@ impl Proxy {
                     let _ = stream.set_nodelay(true);
                     Ok(stream)
                 };
-                serve(accept, &self.settings, &target, &stop).await;
+                serve(accept, &self.settings, &word, &stop).await;
             }
             Listener::Unix(listener) => {
-                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &target, &stop)
+                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &word, &stop)
                     .await;
                 if let Listen::Unix(path) = &self.settings.listen
                     && is_socket(path)
@@ -216,7 +227,7 @@ fn is_socket(path: &Path) -> bool {
 async fn serve<S, F>(
     accept: impl Fn() -> F,
     settings: &ProxySettings,
-    target: &watch::Receiver<Option<Target>>,
+    word: &watch::Receiver<Word>,
     stop: &CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -252,7 +263,7 @@ async fn serve<S, F>(
         };
         full = false;
         let (way, confirm) = (way.clone(), settings.confirm);
-        let carried = carry::carry(stream, target.clone(), way, settings.master_wait, confirm);
+        let carried = carry::carry(stream, word.clone(), way, settings.master_wait, confirm);
         connections.spawn(async move {
             carried.await;
             drop(place);

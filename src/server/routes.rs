@@ -345,6 +345,7 @@ async fn events(
 #[derive(Deserialize)]
 struct EndpointQuery {
     after_epoch: Option<u64>,
+    changing: Option<u64>,
     #[serde(default)]
     wait_s: u64,
 }
@@ -358,7 +359,7 @@ async fn endpoint(
     app.store.get(&name).await?;
     let deadline = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT_SECONDS));
     let found = tokio::select! {
-        found = app.status_cache.wait_endpoint(&name, query.after_epoch, deadline) => found,
+        found = app.status_cache.wait_endpoint(&name, query.after_epoch, query.changing, deadline) => found,
         () = app.shutdown.cancelled() => None,
     };
     Ok(found.map_or_else(

@@ -118,7 +118,8 @@ impl StatusCache {
     }
 
     /// Waits until the cluster has an endpoint of an epoch above `after_epoch` (of any epoch when
-    /// `None`).
+    /// `None`), or says of a planned change something else than `known_change` (which is none where
+    /// it is 0; `None` asks for no such news).
     ///
     /// `None` when there is none at the deadline, or when the cluster is removed meanwhile. Ask
     /// only for clusters that exist: the question is remembered.
@@ -126,11 +127,15 @@ impl StatusCache {
         &self,
         name: &str,
         after_epoch: Option<u64>,
+        known_change: Option<u64>,
         deadline: Instant,
     ) -> Option<Endpoint> {
         let mut entry = self.entries().entry(name.to_owned()).or_default().subscribe();
         let is_new = |p: &Published| {
-            p.endpoint.as_ref().is_some_and(|e| after_epoch.is_none_or(|after| e.epoch > after))
+            p.endpoint.as_ref().is_some_and(|e| {
+                after_epoch.is_none_or(|after| e.epoch > after)
+                    || known_change.is_some_and(|known| e.changing.unwrap_or(0) != known)
+            })
         };
         let found = timeout_at(deadline, entry.wait_for(is_new)).await;
         found.ok()?.ok()?.endpoint.clone()
@@ -165,14 +170,17 @@ mod tests {
         let status_cache = Arc::new(StatusCache::default());
         status_cache.publish("cache", PlanReport::default(), Some(endpoint(4)));
         assert_eq!(
-            status_cache.wait_endpoint("cache", None, Instant::now()).await,
+            status_cache.wait_endpoint("cache", None, None, Instant::now()).await,
             Some(endpoint(4))
         );
-        assert_eq!(status_cache.wait_endpoint("cache", Some(3), later()).await, Some(endpoint(4)));
+        assert_eq!(
+            status_cache.wait_endpoint("cache", Some(3), None, later()).await,
+            Some(endpoint(4))
+        );
 
         let waiter = tokio::spawn({
             let status_cache = status_cache.clone();
-            async move { status_cache.wait_endpoint("cache", Some(4), later()).await }
+            async move { status_cache.wait_endpoint("cache", Some(4), None, later()).await }
         });
         tokio::task::yield_now().await;
         status_cache.publish("cache", PlanReport::default(), None);
@@ -181,16 +189,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_asks_for_it_is_told_of_a_planned_change_and_of_its_end() {
+        let cache = StatusCache::default();
+        let changing = Endpoint { changing: Some(5), ..endpoint(4) };
+        cache.publish("cache", PlanReport::default(), Some(changing.clone()));
+        assert_eq!(cache.wait_endpoint("cache", Some(4), None, Instant::now()).await, None);
+        let told = cache.wait_endpoint("cache", Some(4), Some(0), later()).await;
+        assert_eq!(told, Some(changing));
+        assert_eq!(cache.wait_endpoint("cache", Some(4), Some(5), Instant::now()).await, None);
+        cache.publish("cache", PlanReport::default(), Some(endpoint(4)));
+        let told = cache.wait_endpoint("cache", Some(4), Some(5), later()).await;
+        assert_eq!(told, Some(endpoint(4)));
+    }
+
+    #[tokio::test]
     async fn waiting_ends_at_the_deadline_and_with_the_cluster() {
         let status_cache = Arc::new(StatusCache::default());
-        assert_eq!(status_cache.wait_endpoint("cache", None, Instant::now()).await, None);
+        assert_eq!(status_cache.wait_endpoint("cache", None, None, Instant::now()).await, None);
         assert_eq!(status_cache.plan("cache"), None, "a question publishes nothing");
 
         let waiter = tokio::spawn({
             let status_cache = status_cache.clone();
             async move {
                 status_cache
-                    .wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000))
+                    .wait_endpoint(
+                        "cache",
+                        None,
+                        None,
+                        Instant::now() + Duration::from_hours(10_000),
+                    )
                     .await
             }
         });
