@@ -319,7 +319,7 @@ impl Session {
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
         use secrecy::ExposeSecret as _;
-        let demoted = self.step_back(applied).await?;
+        let demoted = self.step_back().await?;
         self.set(&[
             ("masteruser", master.user.clone()),
             ("masterauth", master.password.expose_secret().to_owned()),
@@ -327,6 +327,7 @@ impl Session {
         ])
         .await?;
         self.run(redis::cmd("REPLICAOF").arg(&master.host).arg(master.port)).await?;
+        self.refuse_held(applied).await?;
         self.stand_down(demoted, applied).await
     }
 
@@ -352,25 +353,28 @@ impl Session {
 
     /// Stops replicating and stays read-only: the offset freezes.
     pub async fn detach(&mut self, applied: &mut Applied) -> Result<(), ControlError> {
-        let demoted = self.step_back(applied).await?;
+        let demoted = self.step_back().await?;
         let (hole, port) = BLACK_HOLE;
         self.run(redis::cmd("REPLICAOF").arg(hole).arg(port)).await?;
+        self.refuse_held(applied).await?;
         self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await?;
         self.stand_down(demoted, applied).await
     }
 
-    /// Refuses writes for good. A master's clients go, and what was held of them with them; then
-    /// the pause goes, while this is a master still: it would hold back the stream of the next
-    /// master too.
-    async fn step_back(&mut self, applied: &mut Applied) -> Result<bool, ControlError> {
+    /// Refuses writes for good; whether this was a master.
+    async fn step_back(&mut self) -> Result<bool, ControlError> {
         let demoted = self.role().await? == Role::Master;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
-        if demoted {
-            self.disconnect(applied.users.iter()).await?;
-            self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await?;
-            applied.fenced = None;
-        }
         Ok(demoted)
+    }
+
+    /// What a fence held of clients is refused, by a replica: the answer tells them, and proxies,
+    /// that nothing was written and that another one is master. Before anybody is disconnected, and
+    /// at once: the pause would hold back the stream of the next master too.
+    async fn refuse_held(&mut self, applied: &mut Applied) -> Result<(), ControlError> {
+        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await?;
+        applied.fenced = None;
+        Ok(())
     }
 
     /// What a node that is no master must not keep: replication users, and clients that believe in

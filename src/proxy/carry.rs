@@ -1,53 +1,58 @@
-//! One connection, from its start to its end.
+//! One connection, from its start to its end, whoever is master meanwhile.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::confirm::{self, Confirm};
+use super::confirm::Confirm;
+use super::flight::{End, Flight, Step, no_master};
 use super::{Target, Word};
 use crate::mesh::dial::dial;
 
-const BUFFER: usize = 64 * 1024;
-/// Between tries to reach a master that does not accept connections.
+/// What is read at once.
+const CHUNK: usize = 64 * 1024;
+/// Between tries to reach a master that does not accept connections, and between two connections
+/// to the same one that end at once.
 const PAUSE: Duration = Duration::from_millis(200);
+/// A client takes the last that is said to it within this.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Connects `client` to the master and moves bytes both ways until one side ends or the master
-/// changes.
+thread_local! {
+    /// Connections have no buffer of their own to read into: most of them are idle.
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
+/// Carries the requests of `client` to the master, and its replies back, until one side ends or what
+/// is open cannot be carried to the next master.
 pub(super) async fn carry<S>(
     mut client: S,
-    mut word: watch::Receiver<Word>,
+    word: watch::Receiver<Word>,
     way: Way,
     wait: Duration,
     confirm: Option<Confirm>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some((mut server, target)) = reach(&mut word, &way, Instant::now() + wait).await else {
-        return;
-    };
-    let carried = async {
-        match confirm {
-            None => copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER)
-                .await
-                .map(drop),
-            Some(confirm) => confirm::carry(&mut client, &mut server, confirm).await,
-        }
-    };
-    tokio::select! {
-        // A broken connection ends like a closed one: dropping both ends tells both sides.
-        end = carried => {
-            if let Err(error) = end {
-                tracing::debug!(%error, "a connection ends");
-            }
-        }
-        () = changed(&mut word, Some(&target)) => tracing::debug!(old = target.incarnation, "a connection to the old master is closed"),
-    }
+    let mut carrier =
+        Carrier { flight: Flight::new(confirm, wait), word, way, wait, at: None, planned: None };
+    let end = carrier.run(&mut client).await;
+    tracing::debug!(%end, "a connection ends");
+    let said = std::mem::take(carrier.flight.to_client());
+    let _ = timeout(FAREWELL, async {
+        client.write_all(&said).await?;
+        client.shutdown().await
+    })
+    .await;
 }
 
 /// How the master is dialled.
@@ -64,47 +69,293 @@ pub(super) struct Way {
 /// dial beside them.
 pub(super) const DIALS: usize = 32;
 
-/// A connection to whoever is the master when it stands.
+struct Carrier {
+    flight: Flight,
+    word: watch::Receiver<Word>,
+    way: Way,
+    wait: Duration,
+    /// Whom the connection is with, or was last.
+    at: Option<Target>,
+    /// The epoch that a planned change was to have.
+    planned: Option<u64>,
+}
+
+/// What happened to the bytes.
+enum Moved {
+    /// There is something to decide.
+    Step,
+    /// The server is gone.
+    ServerEnded,
+    /// The client is gone, or what came cannot be.
+    End(End),
+}
+
+impl Carrier {
+    async fn run<S>(&mut self, client: &mut S) -> End
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let dialled = Instant::now();
+            let mut server = match self.dial(client).await {
+                Ok(server) => server,
+                Err(end) => return end,
+            };
+            match self.with(client, &mut server).await {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+            // Somebody closes connections as fast as they are made.
+            let early = dialled.elapsed() < PAUSE;
+            if early && self.at == self.word.borrow().target {
+                self.flight.rests_until(dialled + PAUSE);
+            }
+        }
+    }
+
+    /// A connection to the master, once there is one. The client is listened to meanwhile.
+    async fn dial<S>(&mut self, client: &mut S) -> Result<TcpStream, End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let not_before = self.flight.not_before();
+        // On the heap only as long as it lasts.
+        let mut reached = Box::pin(reach(
+            self.word.clone(),
+            self.way.clone(),
+            self.wait,
+            self.at.clone(),
+            not_before,
+        ));
+        loop {
+            let gives_up = self.flight.gives_up_at(Instant::now());
+            tokio::select! {
+                moved = pump(client, None, &mut self.flight) => match moved {
+                    Moved::End(end) => return Err(end),
+                    _ => { self.flight.step(Instant::now())?; }
+                },
+                (server, target) = &mut reached => {
+                    self.arrive(target)?;
+                    return Ok(server);
+                }
+                () = until(gives_up) => {
+                    self.flight.no_master(&no_master(self.wait.as_secs()))?;
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, target: Target) -> Result<(), End> {
+        let known = self.at.as_ref();
+        let news = known.is_some_and(|known| target.epoch > known.epoch);
+        let keeps = known.is_none() || (news && self.planned == Some(target.epoch));
+        self.at = Some(target);
+        self.hear(Instant::now());
+        self.flight.connected(keeps, news)
+    }
+
+    /// Carries until the server is left.
+    async fn with<S>(&mut self, client: &mut S, server: &mut TcpStream) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            let wakes = self.flight.wakes_at();
+            let step = tokio::select! {
+                biased;
+                moved = pump(client, Some(server), &mut self.flight) => match moved {
+                    Moved::Step => self.flight.step(Instant::now())?,
+                    Moved::ServerEnded => self.flight.ended()?,
+                    Moved::End(end) => return Err(end),
+                },
+                () = changed(&mut self.word) => {
+                    self.hear(Instant::now());
+                    self.flight.step(Instant::now())?
+                }
+                () = until(wakes) => self.flight.step(Instant::now())?,
+            };
+            if step == Step::Dial {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the present word in.
+    fn hear(&mut self, now: Instant) {
+        let word = self.word.borrow_and_update().clone();
+        if let (Some(at), Some(target)) = (&mut self.at, word.target) {
+            if at.ip == target.ip && at.port == target.port && at.incarnation == target.incarnation
+            {
+                at.epoch = at.epoch.max(target.epoch);
+                self.flight.stay();
+            } else if target.epoch > at.epoch {
+                self.flight.leave(now);
+            }
+        }
+        self.planned = word.changing.or(self.planned);
+        self.flight.planned(word.changing);
+    }
+}
+
+/// A connection to whoever is the master when it stands. To the one that was `left` none is made
+/// `before` this time.
 async fn reach(
-    word: &mut watch::Receiver<Word>,
-    way: &Way,
-    deadline: Instant,
-) -> Option<(TcpStream, Target)> {
+    mut word: watch::Receiver<Word>,
+    way: Way,
+    wait: Duration,
+    left: Option<Target>,
+    before: Option<Instant>,
+) -> (TcpStream, Target) {
     loop {
         let Some(target) = word.borrow_and_update().target.clone() else {
-            timeout_at(deadline, changed(word, None)).await.ok()?;
+            another(&mut word, None).await;
             continue;
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
+        if left.as_ref() == Some(&target) {
+            tokio::select! {
+                () = until(before), if before.is_some() => {}
+                () = another(&mut word, Some(&target)), if before.is_some() => continue,
+                else => {}
+            }
         }
         // Its turn comes within the time of those before it; nobody is turned away for that.
         let turn = async {
-            let _turn = timeout_at(deadline, way.dials.acquire()).await;
-            dial(way.socks5, target.ip, target.port, left).await
+            let _turn = timeout_at(Instant::now() + wait, way.dials.acquire()).await;
+            dial(way.socks5, target.ip, target.port, wait).await
         };
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {
             dialled = turn => dialled,
-            () = changed(word, Some(&target)) => continue,
+            () = another(&mut word, Some(&target)) => continue,
         };
         match dialled {
-            Ok(server) => return Some((server, target)),
+            Ok(server) => return (server, target),
             Err(error) => {
                 tracing::debug!(%error, "the master is not reached");
                 tokio::select! {
                     () = sleep(PAUSE) => {}
-                    () = changed(word, Some(&target)) => {}
+                    () = another(&mut word, Some(&target)) => {}
                 }
             }
         }
     }
 }
 
-/// Returns when the word is another than `known`. Without a sender it never is.
-async fn changed(word: &mut watch::Receiver<Word>, known: Option<&Target>) {
+/// Returns when the master is another than `known`. Without a sender it never is.
+async fn another(word: &mut watch::Receiver<Word>, known: Option<&Target>) {
     if word.wait_for(|now| now.target.as_ref() != known).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Returns when the word is a new one.
+async fn changed(word: &mut watch::Receiver<Word>) {
+    if word.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves bytes both ways until there is something to decide. Neither way waits for the other.
+async fn pump<S>(client: &mut S, mut server: Option<&mut TcpStream>, flight: &mut Flight) -> Moved
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| {
+        loop {
+            let mut went = false;
+            if let Some(server) = server.as_deref_mut() {
+                match write(cx, server, flight.out()) {
+                    Ok(some) => went |= some,
+                    // What it said before is still to be read.
+                    Err(_) => flight.out().clear(),
+                }
+            }
+            match write(cx, client, flight.to_client()) {
+                Ok(some) => went |= some,
+                Err(_) => return Poll::Ready(Moved::End(End::Done)),
+            }
+            if flight.wants_client() {
+                match read(cx, client, |bytes| flight.client_bytes(bytes)) {
+                    Poll::Ready(Ok(Some(taken))) => {
+                        if let Err(end) = taken {
+                            return Poll::Ready(Moved::End(end));
+                        }
+                        went = true;
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        flight.client_ended();
+                        went = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Moved::End(End::Done)),
+                    Poll::Pending => {}
+                }
+            }
+            if let Some(server) = server.as_deref_mut()
+                && flight.wants_server()
+            {
+                match read(cx, server, |bytes| flight.server_bytes(bytes)) {
+                    Poll::Ready(Ok(Some(taken))) => {
+                        if let Err(end) = taken {
+                            return Poll::Ready(Moved::End(end));
+                        }
+                        went = true;
+                    }
+                    Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Moved::ServerEnded),
+                    Poll::Pending => {}
+                }
+            }
+            if went && (server.is_none() || flight.wants_step()) {
+                return Poll::Ready(Moved::Step);
+            }
+            if !went {
+                flight.rest();
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Writes what there is, as far as it goes; whether anything was written.
+fn write(
+    cx: &mut Context<'_>,
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let mut at = 0;
+    while at < bytes.len() {
+        match Pin::new(&mut *to).poll_write(cx, &bytes[at..]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(some)) => at += some,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    if at == bytes.len() {
+        bytes.clear();
+    } else {
+        bytes.drain(..at);
+    }
+    Ok(at > 0)
+}
+
+/// Reads once; `None` at the end.
+fn read<T>(
+    cx: &mut Context<'_>,
+    from: &mut (impl AsyncRead + Unpin),
+    take: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<Option<T>>> {
+    READ.with_borrow_mut(|buffer| {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        let bytes = buffer.filled();
+        Poll::Ready(Ok((!bytes.is_empty()).then(|| take(bytes))))
+    })
 }

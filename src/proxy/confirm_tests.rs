@@ -1,107 +1,27 @@
 //! Against real redis-servers: a master and a replica.
 
-use std::process::Stdio;
-
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::*;
+use crate::proxy::servers::{Servers, exchange};
 
-/// Nothing here takes this long unless it is broken.
-const LIMIT: Duration = Duration::from_secs(30);
-
-struct Redis {
-    port: u16,
-    process: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Redis {
-    async fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--repl-diskless-sync-delay", "0"])
-            .args(args)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("redis-server is installed");
-        let redis = Self { port, process, _dir: dir };
-        redis.says("PING\r\n", "+PONG\r\n").await;
-        redis
-    }
-
-    async fn dial(&self) -> Option<TcpStream> {
-        TcpStream::connect(("127.0.0.1", self.port)).await.ok()
-    }
-
-    /// Asks until this is the answer.
-    async fn says(&self, question: &str, answer: &str) {
-        let asked = async {
-            loop {
-                if let Some(mut stream) = self.dial().await
-                    && exchange(&mut stream, question, answer.len()).await == answer
-                {
-                    return;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LIMIT, asked).await.unwrap_or_else(|_| panic!("{question:?}: {answer:?}"));
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id().expect("it runs")).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
-}
-
-/// So many bytes of the answer; less when the connection ends.
-async fn exchange(stream: &mut TcpStream, question: &str, length: usize) -> String {
-    let _ = stream.write_all(question.as_bytes()).await;
-    let mut answer = vec![0; length];
-    let mut at = 0;
-    while at < length {
-        match timeout(LIMIT, stream.read(&mut answer[at..])).await.expect("an answer") {
-            Ok(0) | Err(_) => break,
-            Ok(some) => at += some,
-        }
-    }
-    String::from_utf8_lossy(&answer[..at]).into_owned()
-}
-
-struct Pair {
-    master: Redis,
-    replica: Redis,
-}
+struct Pair(Servers);
 
 async fn pair() -> Pair {
-    let master = Redis::start(&[]).await;
-    let replica = Redis::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
-    master.says("WAIT 1 1000\r\n", ":1\r\n").await;
-    Pair { master, replica }
+    Pair(Servers::start().await)
 }
 
 impl Pair {
     /// A connection whose writes the replica must have within this.
     async fn connect(&self, ms: u64) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        let server = self.master.dial().await.unwrap();
         let confirm = Confirm { replicas: 1, timeout: Duration::from_millis(ms) };
-        tokio::spawn(carry(accepted, server, confirm));
-        client
+        self.0.connect(Some(confirm)).await.stream
     }
 
     fn without_replica(&self) {
-        self.replica.signal(Signal::STOP);
+        self.0.nodes[1].signal(Signal::STOP);
     }
 }
 
@@ -143,7 +63,7 @@ async fn confirmed_commands_are_answered_as_by_redis_itself() {
     .concat();
     let end = request(&["ECHO", "the end"]);
     let all = format!("{requests}{end}");
-    let mut straight = pair.master.dial().await.unwrap();
+    let mut straight = pair.0.nodes[0].dial().await.unwrap();
     let mut wanted = String::new();
     straight.write_all(all.as_bytes()).await.unwrap();
     while !wanted.ends_with("the end\r\n") {
@@ -202,8 +122,8 @@ async fn a_write_that_no_replica_has_is_told_to_be_unconfirmed() {
     let answer = ask(transaction.concat()).await;
     assert_eq!(unconfirmed(answer.trim_start_matches("+OK\r\n+QUEUED\r\n")), 1);
 
-    pair.replica.signal(Signal::CONT);
-    pair.master.says("SET x 1\r\nWAIT 1 1000\r\n", "+OK\r\n:1\r\n").await;
+    pair.0.nodes[1].signal(Signal::CONT);
+    pair.0.nodes[0].says("SET x 1\r\nWAIT 1 1000\r\n", "+OK\r\n:1\r\n").await;
     let mut client = pair.connect(5_000).await;
     assert_eq!(exchange(&mut client, &request(&["SET", "k", "w"]), 5).await, "+OK\r\n");
 }
@@ -212,7 +132,7 @@ async fn a_write_that_no_replica_has_is_told_to_be_unconfirmed() {
 #[tokio::test]
 async fn a_transaction_that_does_not_begin_hides_no_write() {
     let pair = pair().await;
-    pair.master.says("ACL SETUSER app on nopass ~* +@all -multi\r\n", "+OK\r\n").await;
+    pair.0.nodes[0].says("ACL SETUSER app on nopass ~* +@all -multi\r\n", "+OK\r\n").await;
     pair.without_replica();
     let mut client = pair.connect(50).await;
     let requests = [
@@ -232,7 +152,7 @@ async fn a_transaction_that_does_not_begin_hides_no_write() {
 #[tokio::test]
 async fn who_may_not_wait_is_told_so() {
     let pair = pair().await;
-    pair.master.says("ACL SETUSER app on nopass ~* +@all -wait\r\n", "+OK\r\n").await;
+    pair.0.nodes[0].says("ACL SETUSER app on nopass ~* +@all -wait\r\n", "+OK\r\n").await;
     let mut client = pair.connect(1_000).await;
     let requests =
         [request(&["AUTH", "app", "x"]), request(&["SET", "k", "v"]), request(&["PING"])];
@@ -254,11 +174,12 @@ async fn a_connection_that_subscribed_writes_nothing() {
     let subscribed = "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
     let got = exchange(&mut client, &request(&["SUBSCRIBE", "news"]), subscribed.len()).await;
     assert_eq!(got, subscribed);
-    pair.master.says("PUBLISH news hi\r\n", ":1\r\n").await;
+    pair.0.nodes[0].says("PUBLISH news hi\r\n", ":1\r\n").await;
     let message = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n";
     assert_eq!(exchange(&mut client, "", message.len()).await, message);
-    assert_eq!(exchange(&mut client, &request(&["SET", "k", "v"]), 5).await, "", "it ends");
-    pair.master.says("EXISTS k\r\n", ":0\r\n").await;
+    let refused = exchange(&mut client, &request(&["SET", "k", "v"]), 10).await;
+    assert_eq!(refused, "-ERR Can't", "as redis says it");
+    pair.0.nodes[0].says("EXISTS k\r\n", ":0\r\n").await;
 }
 
 #[tokio::test]

@@ -6,7 +6,10 @@
 //! would at best be silent.
 
 mod carry;
+mod commands;
 mod confirm;
+mod connection;
+mod flight;
 mod follow;
 mod resp;
 
@@ -271,5 +274,9 @@ async fn serve<S, F>(
     }
 }
 
+#[cfg(test)]
+mod carry_tests;
+#[cfg(test)]
+mod servers;
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,7 @@
 /// A line of a request or of a reply; Redis itself takes no longer one of a request.
 const LONGEST_LINE: usize = 64 << 10;
 /// The name of a command, or of a subcommand.
-const LONGEST_WORD: usize = 64;
-/// Replies within replies; no reply of Redis comes near.
-const DEEPEST: usize = 32;
-
+const LONGEST_WORD: usize = 24;
 /// What came is not of the protocol.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what came is not of the Redis protocol: {0}")]
@@ -16,8 +13,8 @@ pub(super) struct Malformed(&'static str);
 /// Finds the end of a message in a stream that comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// Elements still to come, the innermost list last.
-    open: Vec<u64>,
+    /// Elements still to come, those within others included; none between two messages.
+    left: u64,
     /// Bytes of a text still to come, its line end included.
     text: u64,
     /// The part of a line that was seen.
@@ -30,24 +27,36 @@ impl Scanner {
     pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Malformed> {
         let mut at = 0;
         while at < bytes.len() {
-            let left = &bytes[at..];
+            let rest = &bytes[at..];
             if self.text > 0 {
-                let some = usize::try_from(self.text).unwrap_or(usize::MAX).min(left.len());
+                let some = usize::try_from(self.text).unwrap_or(usize::MAX).min(rest.len());
                 self.text -= some as u64;
                 at += some;
-                if self.text == 0 && self.element() {
+                if self.text == 0 && self.left == 0 {
                     return Ok((at, true));
                 }
                 continue;
             }
-            let end = left.iter().position(|byte| *byte == b'\n');
-            let some = end.map_or(left.len(), |end| end + 1);
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let some = end.map_or(rest.len(), |end| end + 1);
             if self.line.len() + some > LONGEST_LINE {
                 return Err(Malformed("a line does not end"));
             }
-            self.line.extend_from_slice(&left[..some]);
             at += some;
-            if end.is_some() && self.header()? {
+            let ends = match end {
+                // Nearly every line is there in one piece.
+                Some(_) if self.line.is_empty() => self.header(&rest[..some])?,
+                Some(_) => {
+                    let mut line = std::mem::take(&mut self.line);
+                    line.extend_from_slice(&rest[..some]);
+                    self.header(&line)?
+                }
+                None => {
+                    self.line.extend_from_slice(rest);
+                    false
+                }
+            };
+            if ends {
                 return Ok((at, true));
             }
         }
@@ -55,14 +64,13 @@ impl Scanner {
     }
 
     /// A line is whole; whether the message ends with it.
-    fn header(&mut self) -> Result<bool, Malformed> {
-        let line = std::mem::take(&mut self.line);
+    fn header(&mut self, line: &[u8]) -> Result<bool, Malformed> {
+        self.left = self.left.max(1) - 1;
         let number = || number(&line[1..]);
         let elements = match line.first() {
             Some(b'$' | b'=' | b'!') => {
-                let Some(length) = number()? else { return Ok(self.element()) };
-                self.text = length + 2;
-                return Ok(false);
+                self.text = number()?.map_or(0, |length| length + 2);
+                0
             }
             Some(b'*' | b'~' | b'>') => number()?.unwrap_or(0),
             Some(b'%') => number()?.unwrap_or(0).saturating_mul(2),
@@ -71,66 +79,85 @@ impl Scanner {
             // A line by itself: a reply of one, or a request typed by hand.
             _ => 0,
         };
-        if elements == 0 {
-            return Ok(self.element());
-        }
-        if self.open.len() == DEEPEST {
-            return Err(Malformed("lists within lists without end"));
-        }
-        self.open.push(elements);
-        Ok(false)
-    }
-
-    /// An element is whole; whether the message ends with it.
-    fn element(&mut self) -> bool {
-        while let Some(left) = self.open.last_mut() {
-            *left -= 1;
-            if *left > 0 {
-                return false;
-            }
-            self.open.pop();
-        }
-        true
+        self.left = self.left.saturating_add(elements);
+        Ok(self.left == 0 && self.text == 0)
     }
 }
 
 /// A length; `None` for the -1 of RESP2, which stands for nothing.
 fn number(text: &[u8]) -> Result<Option<u64>, Malformed> {
-    let text = std::str::from_utf8(text).map(str::trim_end).unwrap_or_default();
-    if text == "-1" {
+    let text = text.trim_ascii_end();
+    if text == b"-1" {
         return Ok(None);
     }
-    let number = text.parse::<u64>().ok().filter(|n| *n <= 1 << 40);
-    number.map(Some).ok_or(Malformed("a length is no number"))
+    if text.is_empty() || text.len() > 13 || !text.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed("a length is no number"));
+    }
+    let number = text.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    if number > 1 << 40 { Err(Malformed("a length is no number")) } else { Ok(Some(number)) }
 }
 
-/// The first words of a request, in upper case; a word that is too long to be a name is empty.
-#[derive(Debug, PartialEq, Eq)]
+/// A word of a request that may be the name of a command or of a subcommand, in upper case; a longer
+/// one is empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Name {
+    text: [u8; LONGEST_WORD],
+    length: u8,
+}
+
+impl Name {
+    fn new(text: &[u8]) -> Self {
+        let mut word = Self::default();
+        if let Some(place) = word.text.get_mut(..text.len()) {
+            place.copy_from_slice(text);
+            place.make_ascii_uppercase();
+            word.length = u8::try_from(text.len()).unwrap_or_default();
+        }
+        word
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+}
+
+/// The first words of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     /// Name of the command; empty for an empty line, which has no reply.
-    pub name: String,
+    pub name: Name,
     /// Its first argument, e.g. a subcommand.
-    pub first: String,
+    pub first: Name,
+    /// How many words there are.
+    pub words: u64,
 }
 
 /// The first words of the request at the beginning of `bytes`; `None` as long as they are not there.
 pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let Some((line, rest)) = line(bytes)? else { return Ok(None) };
     if line.first() != Some(&b'*') {
-        let text = String::from_utf8_lossy(line).to_ascii_uppercase();
-        let mut words = text.split_ascii_whitespace().map(str::to_owned);
-        let (name, first) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        return Ok(Some(Head { name, first }));
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let words = words.by_ref();
+        let name = words.next().map(Name::new).unwrap_or_default();
+        let first = words.next().map(Name::new);
+        let more = words.count() as u64;
+        let count = u64::from(!name.is_empty()) + u64::from(first.is_some()) + more;
+        return Ok(Some(Head { name, first: first.unwrap_or_default(), words: count }));
     }
-    let count = number(&line[1..])?.unwrap_or(0);
-    if count == 0 {
-        return Ok(Some(Head { name: String::new(), first: String::new() }));
+    let words = number(&line[1..])?.unwrap_or(0);
+    let (name, first) = (Name::default(), Name::default());
+    if words == 0 {
+        return Ok(Some(Head { name, first, words }));
     }
     let Some((name, rest)) = word(rest)? else { return Ok(None) };
-    if count == 1 {
-        return Ok(Some(Head { name, first: String::new() }));
+    if words == 1 {
+        return Ok(Some(Head { name, first, words }));
     }
-    Ok(word(rest)?.map(|(first, _)| Head { name, first }))
+    Ok(word(rest)?.map(|(first, _)| Head { name, first, words }))
 }
 
 /// What was looked for, and the bytes after it.
@@ -144,22 +171,70 @@ fn line(bytes: &[u8]) -> Result<Found<'_, &[u8]>, Malformed> {
     }
 }
 
-/// A text of a request; of a long one not even its end is waited for.
-fn word(bytes: &[u8]) -> Result<Found<'_, String>, Malformed> {
+/// A text and what comes after it; of one longer than `most` not even its end is waited for.
+fn text(bytes: &[u8], most: usize) -> Result<Found<'_, &[u8]>, Malformed> {
     let Some((header, rest)) = line(bytes)? else { return Ok(None) };
     if header.first() != Some(&b'$') {
         return Err(Malformed("a request is no list of texts"));
     }
     let length = number(&header[1..])?.ok_or(Malformed("a request is no list of texts"))?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if length > LONGEST_WORD {
-        return Ok(Some((String::new(), &[])));
+    if length > most {
+        return Ok(Some((&[], &[])));
     }
     if rest.len() < length + 2 {
         return Ok(None);
     }
-    let text = String::from_utf8_lossy(&rest[..length]).to_ascii_uppercase();
-    Ok(Some((text, &rest[length + 2..])))
+    Ok(Some((&rest[..length], &rest[length + 2..])))
+}
+
+/// A text of a request; of a long one not even its end is waited for.
+fn word(bytes: &[u8]) -> Result<Found<'_, Name>, Malformed> {
+    Ok(text(bytes, LONGEST_WORD)?.map(|(text, rest)| (Name::new(text), rest)))
+}
+
+/// All words of a whole request.
+pub(super) fn words(request: &[u8]) -> Vec<&[u8]> {
+    let Ok(Some((head, mut rest))) = line(request) else { return Vec::new() };
+    if head.first() != Some(&b'*') {
+        return head.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
+    }
+    let mut words = Vec::new();
+    while let Ok(Some((word, after))) = text(rest, usize::MAX - 2) {
+        words.push(word);
+        rest = after;
+    }
+    words
+}
+
+/// What a message is that may be one of a subscription: its kind and its channel; `None` as long as
+/// they are not there. Both are empty where it is something else.
+pub(super) fn message(bytes: &[u8]) -> Result<Option<(Name, &[u8])>, Malformed> {
+    let Some((line, rest)) = line(bytes)? else { return Ok(None) };
+    let other = Ok(Some((Name::default(), &[][..])));
+    if number(&line[1..])?.unwrap_or(0) < 2 || !rest.first().is_none_or(|byte| *byte == b'$') {
+        return other;
+    }
+    let Some((kind, rest)) = word(rest)? else { return Ok(None) };
+    match rest.first() {
+        // A channel; none where the last of no subscription ends.
+        Some(b'$') if !rest.starts_with(b"$-1") => {
+            Ok(text(rest, usize::MAX - 2)?.map(|(channel, _)| (kind, channel)))
+        }
+        None => Ok(None),
+        Some(_) => Ok(Some((kind, &[]))),
+    }
+}
+
+/// A request of these words.
+pub(super) fn request(words: &[&[u8]]) -> Vec<u8> {
+    let mut all = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        all.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        all.extend_from_slice(word);
+        all.extend_from_slice(b"\r\n");
+    }
+    all
 }
 
 #[cfg(test)]
@@ -232,7 +307,9 @@ mod tests {
     #[test]
     fn a_request_is_known_as_soon_as_its_first_words_are_there() {
         let known = |text: &str| head(text.as_bytes()).unwrap().map(|h| (h.name, h.first));
-        let words = |name: &str, first: &str| Some((name.to_owned(), first.to_owned()));
+        let words = |name: &str, first: &str| {
+            Some((Name::new(name.as_bytes()), Name::new(first.as_bytes())))
+        };
         for text in [
             "",
             "*2\r\n",

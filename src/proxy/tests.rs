@@ -60,16 +60,28 @@ impl Operator {
     }
 }
 
-/// A server that greets with its name and then echoes.
+/// A server that answers each request with its name.
 async fn backend(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                stream.write_all(name.as_bytes()).await?;
-                let (mut read, mut write) = stream.split();
-                tokio::io::copy(&mut read, &mut write).await
+                let (mut scanner, mut bytes) = (resp::Scanner::default(), [0; 1024]);
+                loop {
+                    let read = stream.read(&mut bytes).await?;
+                    let mut left = &bytes[..read];
+                    while !left.is_empty() {
+                        let (taken, ends) = scanner.take(left).expect("a request");
+                        left = &left[taken..];
+                        if ends {
+                            stream.write_all(format!("+{name}\r\n").as_bytes()).await?;
+                        }
+                    }
+                    if read == 0 {
+                        return std::io::Result::Ok(());
+                    }
+                }
             });
         }
     });
@@ -129,6 +141,12 @@ async fn reads(stream: &mut (impl AsyncRead + Unpin), text: &str) {
     assert_eq!(String::from_utf8(seen).unwrap(), text);
 }
 
+/// Asks whoever is master now for its name.
+async fn asks(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), name: &str) {
+    stream.write_all(b"PING\r\n").await.unwrap();
+    reads(stream, &format!("+{name}\r\n")).await;
+}
+
 async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
     let read =
         timeout(LIMIT, stream.read(&mut [0; 1])).await.expect("the connection is still open");
@@ -136,26 +154,34 @@ async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
 }
 
 #[tokio::test]
-async fn connections_go_to_the_master_and_end_when_it_changes() {
+async fn connections_go_to_the_master_and_go_on_at_the_next() {
     let (proxy, operator) = proxy(|_| {}).await;
     operator.says(1, backend("one").await);
     let mut old = proxy.connect().await;
-    reads(&mut old, "one").await;
-    old.write_all(b"hello").await.unwrap();
-    reads(&mut old, "hello").await;
+    asks(&mut old, "one").await;
 
     operator.says(2, backend("two").await);
-    ends(&mut old).await;
-    reads(&mut proxy.connect().await, "two").await;
+    // The word takes a moment; what is asked before is asked of the old one.
+    let moved = async {
+        let mut seen = String::new();
+        while seen != "+two\r\n" {
+            let mut answer = [0; 6];
+            old.write_all(b"PING\r\n").await.unwrap();
+            old.read_exact(&mut answer).await.unwrap();
+            seen = String::from_utf8_lossy(&answer).into_owned();
+        }
+    };
+    timeout(LIMIT, moved).await.expect("it goes on at the next master");
+    asks(&mut proxy.connect().await, "two").await;
 }
 
 #[tokio::test]
 async fn a_new_connection_waits_for_a_master() {
     let (proxy, operator) = proxy(|_| {}).await;
     let mut early = proxy.connect().await;
-    early.write_all(b"!").await.unwrap();
+    early.write_all(b"PING\r\n").await.unwrap();
     operator.says(1, backend("one").await);
-    reads(&mut early, "one!").await;
+    reads(&mut early, "+one\r\n").await;
 }
 
 #[tokio::test]
@@ -167,14 +193,31 @@ async fn a_master_that_is_down_is_waited_for_too() {
     operator.says(1, nobody.local_addr().unwrap());
     let mut early = proxy.connect().await;
     operator.says(2, backend("two").await);
-    reads(&mut early, "two").await;
+    asks(&mut early, "two").await;
 }
 
 #[tokio::test]
-async fn without_a_master_in_time_a_connection_is_closed() {
-    let (proxy, _operator) =
+async fn without_a_master_in_time_a_client_is_told_so_and_may_ask_again() {
+    let (proxy, operator) =
         proxy(|settings| settings.master_wait = Duration::from_millis(50)).await;
-    ends(&mut proxy.connect().await).await;
+    let mut early = proxy.connect().await;
+    early.write_all(b"SET k v\r\nGET k\r\n").await.unwrap();
+    let error = String::from_utf8(flight::no_master(0)).unwrap();
+    reads(&mut early, &format!("{error}{error}")).await;
+    operator.says(1, backend("one").await);
+    let told = async {
+        let mut seen = vec![0; 6];
+        loop {
+            early.write_all(b"PING\r\n").await.unwrap();
+            early.read_exact(&mut seen).await.unwrap();
+            if seen == b"+one\r\n" {
+                return;
+            }
+            assert_eq!(seen, error.as_bytes()[..6]);
+            early.read_exact(&mut vec![0; error.len() - 6]).await.unwrap();
+        }
+    };
+    timeout(LIMIT, told).await.expect("it gets to the master");
 }
 
 #[tokio::test]
@@ -182,13 +225,12 @@ async fn without_the_operator_the_last_master_counts() {
     let (proxy, operator) = proxy(|_| {}).await;
     operator.says(1, backend("one").await);
     let mut old = proxy.connect().await;
-    reads(&mut old, "one").await;
+    asks(&mut old, "one").await;
     operator.server.abort();
     let _ = operator.server.await;
     std::fs::remove_file(proxy.dir.path().join("operator.sock")).unwrap();
-    reads(&mut proxy.connect().await, "one").await;
-    old.write_all(b"still").await.unwrap();
-    reads(&mut old, "still").await;
+    asks(&mut proxy.connect().await, "one").await;
+    asks(&mut old, "one").await;
 }
 
 #[tokio::test]
@@ -196,20 +238,22 @@ async fn too_many_connections_are_closed_and_places_come_back() {
     let (proxy, operator) = proxy(|settings| settings.max_connections = 1).await;
     operator.says(1, backend("one").await);
     let mut first = proxy.connect().await;
-    reads(&mut first, "one").await;
+    asks(&mut first, "one").await;
     ends(&mut proxy.connect().await).await;
     first.shutdown().await.unwrap();
     ends(&mut first).await;
     // The place is free a moment after the client saw the end.
     let again = async {
         loop {
-            let mut seen = [0; 3];
-            if proxy.connect().await.read_exact(&mut seen).await.is_ok() {
+            let (mut stream, mut seen) = (proxy.connect().await, [0; 6]);
+            if stream.write_all(b"PING\r\n").await.is_ok()
+                && stream.read_exact(&mut seen).await.is_ok()
+            {
                 return seen;
             }
         }
     };
-    assert_eq!(&timeout(LIMIT, again).await.unwrap(), b"one");
+    assert_eq!(&timeout(LIMIT, again).await.unwrap(), b"+one\r\n");
 }
 
 #[tokio::test]
@@ -219,7 +263,7 @@ async fn a_unix_socket_serves_as_well_and_is_removed_at_the_end() {
     operator.says(1, backend("one").await);
     let Listen::Unix(path) = proxy.at.clone() else { panic!("not a path") };
     let mut stream = UnixStream::connect(&path).await.unwrap();
-    reads(&mut stream, "one").await;
+    asks(&mut stream, "one").await;
     proxy.stop.cancel();
     ends(&mut stream).await;
     timeout(LIMIT, &mut proxy.task).await.unwrap().unwrap();

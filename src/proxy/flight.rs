@@ -1,0 +1,617 @@
+//! The requests of one connection that are on their way, in order: what is sent when, what is
+//! answered with what, and what is sent again to the next master. No I/O: bytes go in, bytes come
+//! out.
+//!
+//! What is sent again was not carried out: the server said so, or it changes nothing. All else that
+//! has no reply when a server is gone may have been carried out, and the client's connection ends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::commands::{self, Kind, Refusal};
+use super::confirm::{self, Confirm};
+use super::connection::Connection;
+use super::resp::{self, Scanner};
+
+/// Bytes of requests that are kept until they are answered; a larger one is passed on and not kept.
+const MOST_KEPT: usize = 1 << 20;
+/// Requests that are kept until they are answered.
+const MOST_OPEN: usize = 64 << 10;
+/// Replies that are held back, bytes.
+const MOST_HELD: usize = 64 << 20;
+/// What waits to be written at most before more is read.
+const MOST_OUT: usize = 64 << 10;
+/// A buffer that is empty keeps so much room at most: most connections are idle.
+const ROOM: usize = 2 << 10;
+/// Before a request that was refused is sent again, and the longest such pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The old master answers what it has within this after there is another one.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why a client's connection ends. It is no fault of anybody's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum End {
+    /// What was sent may or may not have been carried out.
+    #[error("a command may have been carried out by a master that is gone")]
+    Unknown,
+    /// It cannot be made the same at another master.
+    #[error("the connection has something that cannot be carried to another master")]
+    Bound,
+    /// The master does not take it as the old one did.
+    #[error("the new master refused what the old one had allowed")]
+    Restored,
+    /// What came is not of the protocol.
+    #[error(transparent)]
+    Malformed(#[from] resp::Malformed),
+    /// Too much would have to be held back.
+    #[error("replies that are held back are larger than 64 MiB")]
+    Held,
+    /// All was said.
+    #[error("the connection is done")]
+    Done,
+}
+
+/// What whoever carries the bytes does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Goes on.
+    Go,
+    /// Leaves this server and finds the master.
+    Dial,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// It is passed on in its turn.
+    Held(Vec<u8>),
+    /// It is passed on when replicas have what was written.
+    Waits(Vec<u8>),
+    /// Nothing was done.
+    Refused(Vec<u8>, Refusal),
+}
+
+/// One request.
+#[derive(Debug)]
+struct Entry {
+    kind: Kind,
+    /// It was passed on as it came: it cannot be sent again.
+    large: bool,
+    /// A message of the proxy's goes before it, and its reply comes first.
+    marked: bool,
+    /// That message was refused.
+    mark_failed: bool,
+    /// `DISCARD` was sent in its place.
+    replaced: bool,
+    length: u32,
+    /// Replies that it has, that it had, and that were passed on by an earlier master.
+    wants: u32,
+    got: u32,
+    had: u32,
+    answer: Option<Answer>,
+}
+
+impl Entry {
+    /// It is not sent again: what was said of it counts, and a write is confirmed as any other.
+    fn stands(&mut self, confirms: bool) {
+        self.answer = match self.answer.take() {
+            Some(Answer::Refused(bytes, _)) => Some(Answer::Held(bytes)),
+            Some(Answer::Held(bytes))
+                if confirms
+                    && self.kind.writes()
+                    && bytes.first() != Some(&b'-')
+                    && bytes != b"+QUEUED\r\n" =>
+            {
+                Some(Answer::Waits(bytes))
+            }
+            other => other,
+        };
+    }
+}
+
+/// What is done with the reply that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sink {
+    /// Passed on: it answers nothing.
+    Push,
+    /// Passed on.
+    Pass,
+    /// Kept.
+    Collect,
+    /// Dropped: what the proxy told the master about the connection.
+    Restore,
+    /// Dropped: the client has it.
+    Again,
+    /// Dropped: the proxy's own message.
+    Mark,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Requests are sent as they come.
+    Open,
+    /// One was refused: nothing more is sent until all that was sent is answered.
+    Refused,
+    /// It is sent again then.
+    Resting(Instant),
+}
+
+/// See the head of this file.
+pub(super) struct Flight {
+    confirm: Option<Confirm>,
+    /// A refusal is not passed on before this has passed.
+    patience: Duration,
+    connection: Connection,
+
+    /// The part of a request that is there, and how much of it the scanner has seen.
+    partial: Vec<u8>,
+    scanned: usize,
+    scanner: Scanner,
+    /// A large request goes through.
+    streams: bool,
+    /// Nothing is looked at any more.
+    raw: bool,
+    /// The same as soon as all before is answered.
+    raw_waits: bool,
+    /// A transaction is open when all that the client sent is carried out.
+    client_multi: bool,
+    /// Something was written since replicas were asked for.
+    run: bool,
+
+    entries: VecDeque<Entry>,
+    /// Their bytes, from `head` on.
+    kept: Vec<u8>,
+    head: usize,
+    /// How many were sent to this server, and their bytes.
+    sent: usize,
+    sent_bytes: usize,
+    /// The first of these whose reply is to come.
+    next: usize,
+    /// How many at the front are answered, and stay for what follows: an open transaction.
+    retained: usize,
+    /// To the server.
+    out: Vec<u8>,
+
+    reply: Option<Sink>,
+    reply_scanner: Scanner,
+    /// Its first byte.
+    reply_first: u8,
+    /// The beginning of a reply that is not understood yet.
+    rest: Vec<u8>,
+    collected: Vec<u8>,
+    held: usize,
+    /// Replies to come about the connection itself.
+    restoring: usize,
+    /// To the client.
+    to_client: Vec<u8>,
+    /// Between two messages.
+    notices: Vec<u8>,
+
+    connected: bool,
+    client_done: bool,
+    phase: Phase,
+    pause: Duration,
+    /// Since when something waits that was refused, or for a master.
+    stalled: Option<Instant>,
+    /// Refusals are passed on: they were waited for in vain.
+    passing: bool,
+    /// One write is tried before all others.
+    probing: bool,
+    probed: bool,
+    /// Another server is left for the next at this time.
+    leaving: Option<Instant>,
+    /// The next server is dialled then, unless it is another one.
+    not_before: Option<Instant>,
+    changing: bool,
+    told_changing: Option<u64>,
+    /// Requests wait for the end of a planned change, since then.
+    gated: bool,
+    gated_since: Option<Instant>,
+    impatient: bool,
+}
+
+impl Flight {
+    pub fn new(confirm: Option<Confirm>, patience: Duration) -> Self {
+        Self {
+            confirm,
+            patience,
+            connection: Connection::default(),
+            partial: Vec::new(),
+            scanned: 0,
+            scanner: Scanner::default(),
+            streams: false,
+            raw: false,
+            raw_waits: false,
+            client_multi: false,
+            run: false,
+            entries: VecDeque::new(),
+            kept: Vec::new(),
+            head: 0,
+            sent: 0,
+            sent_bytes: 0,
+            next: 0,
+            retained: 0,
+            out: Vec::new(),
+            reply: None,
+            reply_scanner: Scanner::default(),
+            reply_first: 0,
+            rest: Vec::new(),
+            collected: Vec::new(),
+            held: 0,
+            restoring: 0,
+            to_client: Vec::new(),
+            notices: Vec::new(),
+            connected: false,
+            client_done: false,
+            phase: Phase::Open,
+            pause: FIRST_PAUSE,
+            stalled: None,
+            passing: false,
+            probing: false,
+            probed: false,
+            leaving: None,
+            not_before: None,
+            changing: false,
+            told_changing: None,
+            gated: false,
+            gated_since: None,
+            impatient: false,
+        }
+    }
+
+    /// Whether more of the client's bytes have room.
+    pub fn wants_client(&self) -> bool {
+        if self.raw {
+            return !self.client_done && self.out.len() < MOST_OUT;
+        }
+        !self.client_done
+            && !self.raw_waits
+            && self.out.len() < MOST_OUT
+            && self.partial.len() <= MOST_KEPT
+            && self.kept.len() - self.head < MOST_KEPT
+            && self.entries.len() < MOST_OPEN
+    }
+
+    /// Whether more of the server's bytes have room.
+    pub fn wants_server(&self) -> bool {
+        self.connected && self.to_client.len() < MOST_OUT
+    }
+
+    /// What is to be written to the server.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// What is to be written to the client.
+    pub fn to_client(&mut self) -> &mut Vec<u8> {
+        &mut self.to_client
+    }
+
+    /// The client says nothing more.
+    pub fn client_ended(&mut self) {
+        self.client_done = true;
+    }
+
+    /// What the client sent.
+    pub fn client_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if self.raw {
+            self.out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        if self.partial.is_empty() {
+            let taken = self.requests(bytes)?;
+            self.partial.extend_from_slice(&bytes[taken..]);
+        } else {
+            let mut all = std::mem::take(&mut self.partial);
+            all.extend_from_slice(bytes);
+            let taken = self.requests(&all)?;
+            all.drain(..taken);
+            self.partial = all;
+        }
+        if self.run && !self.client_multi {
+            self.ask_replicas();
+        }
+        self.send();
+        Ok(())
+    }
+
+    /// Takes the whole requests among these bytes; how many bytes that were.
+    fn requests(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let (mut at, mut seen) = (0, std::mem::take(&mut self.scanned));
+        while at + seen < bytes.len() && !self.raw_waits {
+            let (taken, ends) = match self.scanner.take(&bytes[at + seen..]) {
+                Ok(found) => found,
+                Err(error) => {
+                    return self.not_understood(&bytes[at..], error).map(|()| bytes.len());
+                }
+            };
+            if self.streams {
+                self.out.extend_from_slice(&bytes[at..at + taken]);
+                (at, self.streams) = (at + taken, !ends);
+            } else if ends {
+                let whole = at + seen + taken;
+                if let Err(error) = self.request(&bytes[at..whole]) {
+                    return self.not_understood(&bytes[at..], error).map(|()| bytes.len());
+                }
+                (at, seen) = (whole, 0);
+            } else {
+                seen += taken;
+            }
+        }
+        self.scanned = seen;
+        Ok(at)
+    }
+
+    /// Redis says what it does not understand, and ends the connection.
+    fn not_understood(&mut self, bytes: &[u8], error: resp::Malformed) -> Result<(), End> {
+        if self.confirm.is_some() || self.streams {
+            return Err(error.into());
+        }
+        self.push(bytes, Kind::Raw, 1);
+        self.raw_waits = true;
+        Ok(())
+    }
+
+    fn request(&mut self, bytes: &[u8]) -> Result<(), resp::Malformed> {
+        let Some(head) = resp::head(bytes)? else { return Ok(()) };
+        let kind = commands::kind(&head, self.confirm.is_some());
+        if kind == Kind::Nothing {
+            return Ok(());
+        }
+        self.before(kind);
+        let arguments = u32::try_from(head.words.saturating_sub(1)).unwrap_or(u32::MAX);
+        let wants = match kind {
+            Kind::Subscribe => arguments.max(1),
+            // Without a channel: told when its turn comes.
+            Kind::Unsubscribe(_) => arguments,
+            _ => 1,
+        };
+        self.raw_waits = kind == Kind::Raw;
+        self.push(bytes, kind, wants);
+        Ok(())
+    }
+
+    /// What a request means to those before and after it.
+    fn before(&mut self, kind: Kind) {
+        if self.run && !self.client_multi && kind.is_apart() {
+            self.ask_replicas();
+        }
+        match kind {
+            Kind::Multi => self.client_multi = true,
+            Kind::Discard | Kind::Reset => self.client_multi = false,
+            Kind::Exec => (self.client_multi, self.run) = (false, self.confirm.is_some()),
+            _ if self.client_multi => {}
+            _ if kind.writes() => self.run = self.confirm.is_some(),
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8], kind: Kind, wants: u32) {
+        self.kept.extend_from_slice(bytes);
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.entries.push_back(Entry {
+            kind,
+            large: false,
+            marked: false,
+            mark_failed: false,
+            replaced: false,
+            length,
+            wants,
+            got: 0,
+            had: 0,
+            answer: None,
+        });
+    }
+
+    /// Asks whether the replicas have what was written.
+    fn ask_replicas(&mut self) {
+        self.run = false;
+        if let Some(confirm) = self.confirm {
+            self.push(&confirm.wait(), Kind::OwnWait, 1);
+        }
+    }
+
+    /// A request too large to be kept goes on as it comes, in its turn.
+    fn stream(&mut self) {
+        if self.partial.len() <= MOST_KEPT
+            || self.streams
+            || self.sent < self.entries.len()
+            || self.probing
+        {
+            return;
+        }
+        let Ok(Some(head)) = resp::head(&self.partial) else { return };
+        let kind = commands::kind(&head, self.confirm.is_some());
+        if self.is_gated(kind) {
+            return;
+        }
+        self.before(kind);
+        self.connection.bound |= matches!(kind, Kind::State(_));
+        self.connection.multi_unkept |= self.client_multi;
+        self.push(&[], kind, 1);
+        if let Some(entry) = self.entries.back_mut() {
+            entry.large = true;
+        }
+        self.sent += 1;
+        self.out.append(&mut self.partial);
+        (self.scanned, self.streams) = (0, true);
+    }
+
+    /// Whether it waits for the end of a planned change.
+    fn is_gated(&mut self, kind: Kind) -> bool {
+        let gated = self.changing && !self.impatient && !kind.passes_a_fence();
+        self.gated |= gated;
+        gated
+    }
+
+    /// Sends what may be sent.
+    fn send(&mut self) {
+        if !self.connected
+            || self.raw
+            || self.restoring > 0
+            || self.leaving.is_some()
+            || self.phase != Phase::Open
+        {
+            return;
+        }
+        let mut from = self.sent_bytes;
+        let mut own = false;
+        while let Some(entry) = self.entries.get(self.sent) {
+            let (kind, length) = (entry.kind, entry.length as usize);
+            let mut goes = true;
+            if self.sent >= self.retained && entry.answer.is_none() {
+                if kind == Kind::Raw && (self.sent > 0 || self.retained > 0) {
+                    break;
+                }
+                if self.is_gated(kind) || (self.probing && self.probed) {
+                    break;
+                }
+                self.probed |= self.probing && kind.writes();
+                let answer = self.instead(kind);
+                own |= answer.is_some();
+                goes = answer.is_none() && !self.replace();
+                if answer.is_some() {
+                    self.entries[self.sent].answer = answer;
+                }
+            } else if entry.answer.is_some() {
+                goes = false;
+            }
+            if !goes {
+                self.flush(from, self.sent_bytes);
+                from = self.sent_bytes + length;
+                if self.entries[self.sent].replaced {
+                    self.out.extend_from_slice(b"*1\r\n$7\r\nDISCARD\r\n");
+                }
+            } else if self.entries[self.sent].marked {
+                self.flush(from, self.sent_bytes);
+                from = self.sent_bytes;
+                self.out.extend(resp::request(&[b"PUBLISH", MARK, b""]));
+            }
+            self.sent_bytes += length;
+            self.sent += 1;
+            if kind == Kind::Raw {
+                self.flush(from, self.sent_bytes);
+                self.out.append(&mut self.partial);
+                self.raw = true;
+                self.forget(self.entries.len());
+                return;
+            }
+        }
+        self.flush(from, self.sent_bytes);
+        self.stream();
+        if own {
+            self.advance();
+            self.release();
+        }
+    }
+
+    fn flush(&mut self, from: usize, to: usize) {
+        self.out.extend_from_slice(&self.kept[self.head + from..self.head + to]);
+    }
+
+    /// What is answered without a server, and marks what needs one.
+    fn instead(&mut self, kind: Kind) -> Option<Answer> {
+        let connection = &mut self.connection;
+        match kind {
+            Kind::Refused => Some(Answer::Held(confirm::NOT_HERE.to_vec())),
+            Kind::Notify => Some(Answer::Held(b"+OK\r\n".to_vec())),
+            Kind::Wait | Kind::WaitAof
+                if !connection.multi && std::mem::take(&mut connection.unsure) =>
+            {
+                Some(Answer::Held(nobody(kind).to_vec()))
+            }
+            Kind::Wait | Kind::WaitAof | Kind::OwnWait
+                if !connection.multi && std::mem::take(&mut connection.unmarked) =>
+            {
+                self.entries[self.sent].marked = true;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// A transaction whose watched keys were at another master is given up in place of carried out.
+    fn replace(&mut self) -> bool {
+        let connection = &self.connection;
+        let entry = &mut self.entries[self.sent];
+        entry.replaced = entry.kind == Kind::Exec
+            && (connection.watch_lost || (connection.multi_failed && self.retained > 0));
+        entry.replaced
+    }
+
+    /// The bytes of a request.
+    fn bytes_of(&self, which: usize) -> &[u8] {
+        let at: usize = self.entries.iter().take(which).map(|e| e.length as usize).sum();
+        let at = self.head + at;
+        &self.kept[at..at + self.entries[which].length as usize]
+    }
+
+    /// So many at the front are done.
+    fn forget(&mut self, count: usize) {
+        let mut bytes = 0;
+        for entry in self.entries.drain(..count) {
+            bytes += entry.length as usize;
+        }
+        self.head += bytes;
+        self.sent_bytes = self.sent_bytes.saturating_sub(bytes);
+        self.sent = self.sent.saturating_sub(count);
+        self.next = self.next.saturating_sub(count);
+        self.retained = self.retained.saturating_sub(count);
+        if self.entries.is_empty() {
+            self.head = 0;
+            self.kept.clear();
+            self.stalled = None;
+        } else if self.head > MOST_OUT && self.head > self.kept.len() / 2 {
+            self.kept.drain(..self.head);
+            self.head = 0;
+        }
+    }
+
+    /// The next server is not dialled before this, unless it is another one.
+    pub fn not_before(&mut self) -> Option<Instant> {
+        self.not_before.take()
+    }
+
+    /// The same.
+    pub fn rests_until(&mut self, when: Instant) {
+        self.not_before = self.not_before.max(Some(when));
+    }
+
+    /// Gives memory back that an idle connection does not need.
+    pub fn rest(&mut self) {
+        for buffer in [
+            &mut self.kept,
+            &mut self.out,
+            &mut self.to_client,
+            &mut self.partial,
+            &mut self.rest,
+            &mut self.collected,
+        ] {
+            if buffer.is_empty() && buffer.capacity() > ROOM {
+                *buffer = Vec::new();
+            }
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 32 {
+            self.entries = VecDeque::new();
+        }
+    }
+}
+
+/// The channel of a message that has this one purpose: the master counts what was written before it
+/// as written by this connection.
+const MARK: &[u8] = b"akash-redis:wait";
+
+/// Nobody is known to have it.
+fn nobody(kind: Kind) -> &'static [u8] {
+    if kind == Kind::WaitAof { b"*2\r\n:0\r\n:0\r\n" } else { b":0\r\n" }
+}
+
+mod moves;
+mod replies;
+
+pub(super) use moves::no_master;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! The way back: whose reply it is, whether it is passed on, and what it says of the connection.
+
+use super::super::commands::{self, Kind, List, State};
+use super::super::confirm;
+use super::super::connection::confirmation;
+use super::super::resp;
+use super::{Answer, End, Flight, MOST_HELD, MOST_KEPT, Phase, Sink, nobody};
+
+impl Flight {
+    /// What the server sent.
+    pub fn server_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if self.raw {
+            self.to_client.extend_from_slice(bytes);
+            return Ok(());
+        }
+        if self.rest.is_empty() {
+            self.messages(bytes)?;
+        } else {
+            let mut all = std::mem::take(&mut self.rest);
+            all.extend_from_slice(bytes);
+            self.messages(&all)?;
+        }
+        if self.run && !self.client_multi {
+            self.ask_replicas();
+        }
+        if self.sent < self.entries.len() || !self.partial.is_empty() {
+            self.send();
+        }
+        Ok(())
+    }
+
+    fn messages(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let left = &bytes[at..];
+            let sink = match self.reply {
+                Some(sink) => sink,
+                None => match self.begin(left)? {
+                    Some(sink) => sink,
+                    // Not enough of it is there.
+                    None => {
+                        self.rest.extend_from_slice(left);
+                        return Ok(());
+                    }
+                },
+            };
+            let (taken, ends) = self.reply_scanner.take(left)?;
+            match sink {
+                Sink::Push | Sink::Pass => self.to_client.extend_from_slice(&left[..taken]),
+                Sink::Collect => {
+                    self.held += taken;
+                    if self.held > MOST_HELD {
+                        return Err(End::Held);
+                    }
+                    self.collected.extend_from_slice(&left[..taken]);
+                }
+                Sink::Restore | Sink::Again | Sink::Mark => {}
+            }
+            at += taken;
+            self.reply = Some(sink);
+            if ends {
+                self.reply = None;
+                self.ended_reply(sink);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is done with the message that begins; `None` as long as too little of it is there.
+    fn begin(&mut self, bytes: &[u8]) -> Result<Option<Sink>, End> {
+        let first = bytes[0];
+        self.reply_first = first;
+        if first == b'>' || (first == b'*' && self.may_be_message()) {
+            let Some((kind, channel)) = resp::message(bytes)? else { return Ok(None) };
+            if let Some((list, now)) = confirmation(&kind) {
+                return Ok(Some(self.confirmed(list, channel, now)));
+            }
+            if first == b'>' || matches!(&*kind, b"MESSAGE" | b"PMESSAGE" | b"SMESSAGE") {
+                return Ok(Some(Sink::Push));
+            }
+        }
+        let mut error = &[][..];
+        if first == b'-' {
+            let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+                return Ok(None);
+            };
+            error = &bytes[..end];
+        }
+        if self.restoring > 0 {
+            return if error.is_empty() { Ok(Some(Sink::Restore)) } else { Err(End::Restored) };
+        }
+        let (next, retained) = (self.next, self.retained);
+        let pending = next > retained;
+        let Some(entry) = self.entries.get_mut(next).filter(|_| next < self.sent) else {
+            // Nobody asked: redis says why it closes the connection.
+            self.connection.quits = true;
+            return Ok(Some(Sink::Push));
+        };
+        if next < retained {
+            return Ok(Some(Sink::Again));
+        }
+        if entry.marked {
+            entry.mark_failed = !error.is_empty();
+            return Ok(Some(Sink::Mark));
+        }
+        let refused =
+            !self.passing && !entry.large && commands::refusal(error, entry.kind).is_some();
+        if refused {
+            self.phase = Phase::Refused;
+        }
+        let waits = self.confirm.is_some()
+            && (entry.kind.writes() && !(self.connection.multi && entry.kind != Kind::Exec)
+                || entry.kind == Kind::OwnWait);
+        let kept =
+            waits || pending || entry.replaced || entry.mark_failed || self.phase != Phase::Open;
+        Ok(Some(if kept { Sink::Collect } else { Sink::Pass }))
+    }
+
+    /// Whether a list may be a message of a subscription.
+    fn may_be_message(&self) -> bool {
+        if self.connection.resp3 {
+            return false;
+        }
+        let next = self.entries.get(self.next).filter(|_| self.next < self.sent);
+        self.connection.is_listening()
+            || self.restoring > 0
+            || next.is_some_and(|e| matches!(e.kind, Kind::Subscribe | Kind::Unsubscribe(_)))
+    }
+
+    /// The server says what is listened to.
+    fn confirmed(&mut self, list: List, channel: &[u8], now: bool) -> Sink {
+        let before = self.connection.subscriptions(list);
+        self.connection.listens(list, channel, now);
+        if self.restoring > 0 {
+            return Sink::Restore;
+        }
+        let (next, sent, retained) = (self.next, self.sent, self.retained);
+        let held = self.phase != Phase::Open || next > retained;
+        match self.entries.get_mut(next).filter(|_| next < sent) {
+            Some(entry) if matches!(entry.kind, Kind::Subscribe | Kind::Unsubscribe(_)) => {
+                if entry.wants == 0 {
+                    entry.wants = u32::try_from(before.max(1)).unwrap_or(u32::MAX);
+                }
+                if entry.got < entry.had {
+                    Sink::Again
+                } else if held {
+                    Sink::Collect
+                } else {
+                    Sink::Pass
+                }
+            }
+            _ => Sink::Push,
+        }
+    }
+
+    fn ended_reply(&mut self, sink: Sink) {
+        let failed = self.reply_first == b'-';
+        match sink {
+            Sink::Push => {}
+            Sink::Restore => {
+                self.restoring -= 1;
+                if self.restoring == 0 {
+                    self.restored();
+                }
+            }
+            Sink::Again if self.next < self.retained => self.next += 1,
+            Sink::Mark => self.entries[self.next].marked = false,
+            Sink::Again | Sink::Pass | Sink::Collect => {
+                let (next, whole) = (self.next, matches!(self.reply_first, b'*' | b'>'));
+                let entry = &mut self.entries[next];
+                entry.got += 1;
+                let parts = matches!(entry.kind, Kind::Subscribe | Kind::Unsubscribe(_)) && whole;
+                if parts && entry.got < entry.wants {
+                    return;
+                }
+                if sink == Sink::Collect {
+                    self.collected(next, failed);
+                } else {
+                    self.answered(next, !failed);
+                }
+            }
+        }
+        self.advance();
+        self.release();
+        self.to_client.append(&mut self.notices);
+    }
+
+    fn collected(&mut self, which: usize, failed: bool) {
+        let bytes = std::mem::take(&mut self.collected);
+        let confirms = self.confirm.is_some();
+        let multi = self.connection.multi;
+        let (passing, open) = (self.passing, self.phase == Phase::Open);
+        let entry = &mut self.entries[which];
+        let refusal =
+            if passing || entry.large { None } else { commands::refusal(&bytes, entry.kind) };
+        let writes = entry.kind == Kind::Exec || entry.kind.writes() && !multi;
+        entry.answer = Some(match refusal {
+            Some(why) => Answer::Refused(bytes, why),
+            None if entry.replaced && !failed => {
+                Answer::Held(match multi_fails(&self.connection) {
+                    true => EXECABORT.to_vec(),
+                    false if self.connection.resp3 => b"_\r\n".to_vec(),
+                    false => b"*-1\r\n".to_vec(),
+                })
+            }
+            None if entry.mark_failed => Answer::Held(nobody(entry.kind).to_vec()),
+            None if confirms && writes && !failed && open => Answer::Waits(bytes),
+            None => Answer::Held(bytes),
+        });
+        let tried = entry.kind.writes();
+        if entry.kind == Kind::OwnWait && refusal.is_none() {
+            self.decide(which);
+        }
+        if tried && refusal.is_none() && self.phase == Phase::Open {
+            self.goes_on();
+        }
+    }
+
+    /// What was refused before is carried out now.
+    pub(super) fn goes_on(&mut self) {
+        (self.probing, self.probed, self.stalled) = (false, false, None);
+        self.pause = super::FIRST_PAUSE;
+    }
+
+    /// The replicas have said what they have: what was written before is told to the client.
+    pub(super) fn decide(&mut self, which: usize) {
+        let Some(confirm) = self.confirm else { return };
+        let said = match self.entries[which].answer.replace(Answer::Held(Vec::new())) {
+            Some(Answer::Held(bytes) | Answer::Refused(bytes, _) | Answer::Waits(bytes)) => bytes,
+            None => Vec::new(),
+        };
+        let why = confirm.why_not(&said);
+        self.confirm_all(which, why.as_deref());
+    }
+
+    /// What waits for replicas is passed on, or an error in its place.
+    pub(super) fn confirm_all(&mut self, before: usize, why: Option<&str>) {
+        for entry in self.entries.range_mut(self.retained..before) {
+            entry.answer = match (entry.answer.take(), why) {
+                (Some(Answer::Waits(_)), Some(why)) => {
+                    Some(Answer::Held(confirm::unconfirmed(why)))
+                }
+                (Some(Answer::Waits(bytes)), None) => Some(Answer::Held(bytes)),
+                (other, _) => other,
+            };
+        }
+    }
+
+    /// The next reply is that of a request that has none.
+    pub(super) fn advance(&mut self) {
+        while self.next < self.sent && self.entries[self.next].answer.is_some() {
+            self.next += 1;
+        }
+    }
+
+    /// A message is passed on in part.
+    pub(super) fn is_within(&self) -> bool {
+        matches!(self.reply, Some(Sink::Push | Sink::Pass))
+    }
+
+    /// Passes on what is answered, in order.
+    pub(super) fn release(&mut self) {
+        if self.is_within() || self.phase != Phase::Open {
+            return;
+        }
+        while let Some(entry) = self.entries.get_mut(self.retained) {
+            match entry.answer.take() {
+                Some(Answer::Held(bytes)) => {
+                    self.held = self.held.saturating_sub(bytes.len());
+                    self.to_client.extend_from_slice(&bytes);
+                    self.answered(self.retained, bytes.first() != Some(&b'-'));
+                }
+                other => {
+                    entry.answer = other;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The client has the reply to the first request that is not retained.
+    fn answered(&mut self, which: usize, done: bool) {
+        let kind = self.entries[which].kind;
+        let queued = self.connection.multi
+            && !matches!(kind, Kind::Exec | Kind::Discard | Kind::Reset | Kind::Quit);
+        let mut stays = self.connection.multi;
+        if queued {
+            self.connection.multi_failed |= !done;
+            self.connection.bound |= matches!(kind, Kind::Subscribe | Kind::Unsubscribe(_));
+        } else {
+            stays = self.apply(which, kind, done);
+        }
+        if kind.writes() {
+            self.goes_on();
+        }
+        if stays && !self.connection.multi_unkept {
+            self.retained = which + 1;
+            self.next = self.next.max(self.retained);
+            let bytes: usize =
+                self.entries.iter().take(self.retained).map(|e| e.length as usize).sum();
+            if bytes <= MOST_KEPT / 2 {
+                return;
+            }
+            self.connection.multi_unkept = true;
+        }
+        self.forget(which + 1);
+    }
+
+    /// What the reply says of the connection; whether the request stays for what follows.
+    fn apply(&mut self, which: usize, kind: Kind, done: bool) -> bool {
+        match kind {
+            Kind::State(State::Caching) => return done,
+            Kind::State(state) if done => {
+                let bytes = self.bytes_of(which).to_vec();
+                self.connection.keep(state, &bytes);
+            }
+            Kind::Multi if done => {
+                self.connection.multi = true;
+                return true;
+            }
+            // What follows is carried out at once.
+            Kind::Multi => {
+                let last = !self.entries.range(which + 1..).any(|e| e.kind == Kind::Multi);
+                if self.client_multi && last {
+                    (self.client_multi, self.run) = (false, self.confirm.is_some());
+                }
+            }
+            Kind::Exec => {
+                if done && !self.entries[which].replaced {
+                    self.keep_queued(which);
+                }
+                self.connection.close_transaction();
+                self.connection.wrote = true;
+            }
+            Kind::Discard if done => self.connection.close_transaction(),
+            Kind::Watch => self.connection.watching |= done,
+            Kind::Unwatch if done => {
+                (self.connection.watching, self.connection.watch_lost) = (false, false);
+            }
+            Kind::Reset if done => self.connection.reset(),
+            Kind::Quit => self.connection.quits = true,
+            Kind::Wait | Kind::WaitAof => self.connection.wrote = false,
+            Kind::Notify if done => {
+                let off = resp::words(self.bytes_of(which))
+                    .get(2)
+                    .is_some_and(|word| word.eq_ignore_ascii_case(b"OFF"));
+                self.connection.notify = !off;
+            }
+            _ if kind.writes() && done => {
+                (self.connection.wrote, self.connection.unmarked) = (true, false);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// What a transaction made of the connection.
+    fn keep_queued(&mut self, count: usize) {
+        for which in 0..count {
+            if let Kind::State(state) = self.entries[which].kind {
+                let bytes = self.bytes_of(which).to_vec();
+                self.connection.keep(state, &bytes);
+            }
+        }
+    }
+}
+
+/// A transaction that had an error is given up with it.
+fn multi_fails(connection: &super::Connection) -> bool {
+    connection.multi_failed && !connection.watch_lost
+}
+
+const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
