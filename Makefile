@@ -41,6 +41,10 @@ deps: ## Install the Debian packages that the local market needs
 test-deps: ## Install the Debian packages that the tests need
 	$(call install,$(PACKAGES) $(TEST_PACKAGES))
 
+.PHONY: bench-deps
+bench-deps: ## Install the Debian packages that the measurements need
+	$(call install,$(PACKAGES) haproxy:haproxy)
+
 .PHONY: peers
 peers: ## Build tailscaled and the test control server (Go)
 	tests/peers/build.sh
@@ -85,11 +89,12 @@ mutants: ## Breaks planner, model, store and what agents obey, one place at a ti
 	tests/mutants/run.sh
 
 .PHONY: bench
-bench: deps peers ## What the mesh costs, what a change of master costs beside Sentinel, what the market costs in time, and what a thousand clusters do; figures in target/bench/*.json
+bench: bench-deps peers ## What the mesh costs, what the proxy costs beside HAProxy, what a change of master costs beside Sentinel, what the market costs in time, and what a thousand clusters do; figures in target/bench/*.json
 	$(CARGO) bench --bench mesh
 	$(CARGO) bench --bench ha
 	$(CARGO) bench --bench scale
 	$(CARGO) bench --bench market
+	$(CARGO) bench --bench proxy
 
 # What checks the licences and sources of dependencies: built once per version.
 DENY_VERSION := 0.20.2

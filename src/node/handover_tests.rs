@@ -108,6 +108,38 @@ async fn an_undone_switchover_cuts_nobody() {
     master.stop().await;
 }
 
+/// A client that is cut off in the middle of a write cannot know that nothing was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_fence_held_is_refused_before_anybody_is_disconnected() {
+    let (source, target) = pair().await;
+    source.command(2, Command::Fence(wire::Fence {})).await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(source.client().await);
+    }
+    let held = clients.iter_mut().map(|client| {
+        let mut set = redis::cmd("SET");
+        set.arg("k").arg("held");
+        async move { set.exec_async(client).await.unwrap_err() }
+    });
+    let mut held = std::pin::pin!(futures::future::join_all(held));
+    let mut session = source.node.redis.open(PATIENCE).await.unwrap();
+    let blocked = async { while session.info().await.unwrap().number("blocked_clients") < 8 {} };
+    tokio::select! {
+        errors = &mut held => panic!("they are not held: {errors:?}"),
+        () = blocked => {}
+    }
+    target.command(2, promote(0)).await.unwrap();
+    let (errors, stood) =
+        tokio::join!(held, source.command(2, Command::Detach(wire::Detach { drain_ms: 0 })));
+    stood.unwrap();
+    for error in errors {
+        assert_eq!(error.code(), Some("READONLY"), "{error}");
+    }
+    target.stop().await;
+    source.stop().await;
+}
+
 /// An answer of before the fence would show an offset that writes have followed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_from_before_a_fence_does_not_say_where_it_stands() {

@@ -24,6 +24,10 @@ const CHUNK: usize = 64 * 1024;
 /// Between tries to reach a master that does not accept connections, and between two connections
 /// to the same one that end at once.
 const PAUSE: Duration = Duration::from_millis(200);
+/// After a connection ended, news of another master come within this, mostly; and within this where
+/// messages are missed at the same one.
+const SOON: Duration = Duration::from_millis(50);
+const NEWS: Duration = Duration::from_secs(2);
 /// A client takes the last that is said to it within this.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -105,11 +109,10 @@ impl Carrier {
                 Ok(()) => {}
                 Err(end) => return end,
             }
-            // Somebody closes connections as fast as they are made.
-            let early = dialled.elapsed() < PAUSE;
-            if early && self.at == self.word.borrow().target {
-                self.flight.rests_until(dialled + PAUSE);
-            }
+            // Nobody dials the same one as fast as it closes connections, and news of another
+            // master may be a moment behind.
+            let news = if self.flight.is_listening() { self.wait.min(NEWS) } else { SOON };
+            self.flight.rests_until((dialled + PAUSE).max(Instant::now() + news));
         }
     }
 
@@ -147,11 +150,14 @@ impl Carrier {
 
     fn arrive(&mut self, target: Target) -> Result<(), End> {
         let known = self.at.as_ref();
-        let news = known.is_some_and(|known| target.epoch > known.epoch);
-        let keeps = known.is_none() || (news && self.planned == Some(target.epoch));
+        let later = known.is_some_and(|known| target.epoch != known.epoch);
+        // It steps aside already, and does so as a replica: the next one has what it acknowledged,
+        // or is known not to have.
+        let changing = !later && self.word.borrow().changing.is_some();
+        let keeps = known.is_none() || changing || (later && self.planned == Some(target.epoch));
         self.at = Some(target);
         self.hear(Instant::now());
-        self.flight.connected(keeps, news)
+        self.flight.connected(keeps, later || changing)
     }
 
     /// Carries until the server is left.
@@ -188,7 +194,7 @@ impl Carrier {
             {
                 at.epoch = at.epoch.max(target.epoch);
                 self.flight.stay();
-            } else if target.epoch > at.epoch {
+            } else {
                 self.flight.leave(now);
             }
         }

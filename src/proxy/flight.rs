@@ -171,6 +171,9 @@ pub(super) struct Flight {
     next: usize,
     /// How many at the front are answered, and stay for what follows: an open transaction.
     retained: usize,
+    retained_bytes: usize,
+    /// They were refused by this server.
+    replay_refused: Option<Refusal>,
     /// To the server.
     out: Vec<u8>,
 
@@ -233,6 +236,8 @@ impl Flight {
             sent_bytes: 0,
             next: 0,
             retained: 0,
+            retained_bytes: 0,
+            replay_refused: None,
             out: Vec::new(),
             reply: None,
             reply_scanner: Scanner::default(),
@@ -415,20 +420,18 @@ impl Flight {
 
     /// A request too large to be kept goes on as it comes, in its turn.
     fn stream(&mut self) {
-        if self.partial.len() <= MOST_KEPT
-            || self.streams
-            || self.sent < self.entries.len()
-            || self.probing
-        {
+        if self.partial.len() <= MOST_KEPT || self.streams || self.sent < self.entries.len() {
             return;
         }
         let Ok(Some(head)) = resp::head(&self.partial) else { return };
         let kind = commands::kind(&head, self.confirm.is_some());
-        if self.is_gated(kind) {
+        if self.is_gated(kind) || (self.probing && self.probed) {
             return;
         }
+        self.probed |= self.probing && kind.writes();
         self.before(kind);
-        self.connection.bound |= matches!(kind, Kind::State(_));
+        self.connection.bound |=
+            matches!(kind, Kind::State(_) | Kind::Subscribe | Kind::Unsubscribe(_));
         self.connection.multi_unkept |= self.client_multi;
         self.push(&[], kind, 1);
         if let Some(entry) = self.entries.back_mut() {
@@ -558,15 +561,20 @@ impl Flight {
         self.sent_bytes = self.sent_bytes.saturating_sub(bytes);
         self.sent = self.sent.saturating_sub(count);
         self.next = self.next.saturating_sub(count);
-        self.retained = self.retained.saturating_sub(count);
+        (self.retained, self.retained_bytes) = (0, 0);
         if self.entries.is_empty() {
             self.head = 0;
             self.kept.clear();
-            self.stalled = None;
+            (self.stalled, self.held) = (None, 0);
         } else if self.head > MOST_OUT && self.head > self.kept.len() / 2 {
             self.kept.drain(..self.head);
             self.head = 0;
         }
+    }
+
+    /// Whether messages may be missed while there is no server.
+    pub fn is_listening(&self) -> bool {
+        self.connection.is_listening()
     }
 
     /// The next server is not dialled before this, unless it is another one.

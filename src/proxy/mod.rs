@@ -1,9 +1,9 @@
 //! A local port that always leads to the present master, for applications that know one address
 //! only.
 //!
-//! It follows the operator's word about the master. When the word changes, every connection to the
-//! old master ends at once, so that applications connect again and land on the new one; the old one
-//! would at best be silent.
+//! It follows the operator's word about the master. When the word changes, connections go on at the
+//! new one: what the old one refused, or what changes nothing, is sent again, and what may have been
+//! carried out is not (`flight`).
 
 mod carry;
 mod commands;

@@ -1,6 +1,7 @@
 //! Real programs in a sandbox.
 
 mod article;
+mod carried;
 mod confirmed;
 mod control_faults;
 mod demo;

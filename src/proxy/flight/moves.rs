@@ -127,7 +127,7 @@ impl Flight {
                     return self.depart();
                 }
                 (self.sent, self.next) = (self.retained, self.retained);
-                self.sent_bytes = self.retained_bytes();
+                self.sent_bytes = self.retained_bytes;
             }
         }
         if self.leaving.is_some() {
@@ -175,7 +175,7 @@ impl Flight {
         self.out.clear();
         (self.sent, self.sent_bytes, self.next, self.restoring) = (0, 0, 0, 0);
         self.phase = Phase::Open;
-        self.leaving = None;
+        (self.leaving, self.replay_refused) = (None, None);
         self.release();
         Ok(Step::Dial)
     }
@@ -183,10 +183,6 @@ impl Flight {
     /// All that was sent is answered.
     fn is_answered(&self) -> bool {
         self.next == self.sent && self.reply.is_none() && !self.streams && self.restoring == 0
-    }
-
-    fn retained_bytes(&self) -> usize {
-        self.entries.iter().take(self.retained).map(|e| e.length as usize).sum()
     }
 
     /// Sorts what was sent into what is sent again and what is answered; whether that needs another
@@ -218,7 +214,7 @@ impl Flight {
 
     fn fates(&self) -> Result<Vec<Fate>, End> {
         let mut fates: Vec<Fate> = Vec::new();
-        let mut first = None;
+        let mut first = self.replay_refused;
         let mut unread = false;
         let mut begins = None;
         let mut multi = self.connection.multi;
@@ -292,7 +288,7 @@ impl Flight {
                 self.decide(which);
             }
         }
-        self.phase = Phase::Open;
+        (self.phase, self.replay_refused) = (Phase::Open, None);
         self.goes_on();
         self.passing = true;
         self.release();

@@ -40,7 +40,7 @@ impl Flight {
                     // Not enough of it is there.
                     None => {
                         self.rest.extend_from_slice(left);
-                        return Ok(());
+                        return if self.rest.len() > MOST_HELD { Err(End::Held) } else { Ok(()) };
                     }
                 },
             };
@@ -97,6 +97,12 @@ impl Flight {
             return Ok(Some(Sink::Push));
         };
         if next < retained {
+            // The transaction cannot be carried out here, or not yet.
+            let refusal = commands::refusal(error, entry.kind).filter(|_| !self.passing);
+            if refusal.is_some() {
+                self.replay_refused = self.replay_refused.or(refusal);
+                self.phase = Phase::Refused;
+            }
             return Ok(Some(Sink::Again));
         }
         if entry.marked {
@@ -229,6 +235,7 @@ impl Flight {
             Some(Answer::Held(bytes) | Answer::Refused(bytes, _) | Answer::Waits(bytes)) => bytes,
             None => Vec::new(),
         };
+        self.held = self.held.saturating_sub(said.len());
         let why = confirm.why_not(&said);
         self.confirm_all(which, why.as_deref());
     }
@@ -291,14 +298,14 @@ impl Flight {
             stays = self.apply(which, kind, done);
         }
         if kind.writes() {
+            self.passing &= !done;
             self.goes_on();
         }
         if stays && !self.connection.multi_unkept {
             self.retained = which + 1;
             self.next = self.next.max(self.retained);
-            let bytes: usize =
-                self.entries.iter().take(self.retained).map(|e| e.length as usize).sum();
-            if bytes <= MOST_KEPT / 2 {
+            self.retained_bytes += self.entries[which].length as usize;
+            if self.retained_bytes <= MOST_KEPT / 2 {
                 return;
             }
             self.connection.multi_unkept = true;

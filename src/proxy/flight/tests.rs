@@ -1,1 +1,307 @@
+//! What the server says is written here, so that every order of it can be had.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::proxy::resp::request;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const READONLY: &str = "-READONLY You can't write against a read only replica.\r\n";
+const NOREPLICAS: &str = "-NOREPLICAS Not enough good replicas to write.\r\n";
+const UNBLOCKED: &str =
+    "-UNBLOCKED force unblock from blocking operation, instance state changed\r\n";
+
+fn flight() -> Flight {
+    let mut flight = Flight::new(None, PATIENCE);
+    flight.connected(true, false).unwrap();
+    flight
+}
+
+fn sent(words: &str) -> String {
+    let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+    String::from_utf8(request(&words)).unwrap()
+}
+
+/// The client sends these; what goes to the server.
+fn says(flight: &mut Flight, requests: &[&str]) -> String {
+    let all: String = requests.iter().map(|words| sent(words)).collect();
+    flight.client_bytes(all.as_bytes()).unwrap();
+    out(flight)
+}
+
+fn out(flight: &mut Flight) -> String {
+    String::from_utf8(std::mem::take(flight.out())).unwrap()
+}
+
+/// The server answers; what the client is told.
+fn hears(flight: &mut Flight, text: &str) -> String {
+    flight.server_bytes(text.as_bytes()).unwrap();
+    told(flight)
+}
+
+fn told(flight: &mut Flight) -> String {
+    String::from_utf8(std::mem::take(flight.to_client())).unwrap()
+}
+
+/// The master is another one; what it is sent.
+fn moves(flight: &mut Flight) -> Result<String, End> {
+    let now = Instant::now();
+    flight.leave(now);
+    if flight.step(now)? == Step::Go {
+        assert_eq!(flight.step(now + LAST_ANSWERS)?, Step::Dial);
+    }
+    flight.connected(true, true)?;
+    Ok(out(flight))
+}
+
+#[test]
+fn replies_that_say_nothing_of_a_change_go_straight_through() {
+    let mut flight = flight();
+    let all = says(&mut flight, &["SET k v", "GET k", "LRANGE l 0 -1"]);
+    assert_eq!(all, [sent("SET k v"), sent("GET k"), sent("LRANGE l 0 -1")].concat());
+    assert_eq!(
+        hears(&mut flight, "+OK\r\n$1\r\nv\r\n*2\r\n$1\r\na"),
+        "+OK\r\n$1\r\nv\r\n*2\r\n$1\r\na"
+    );
+    assert!(!flight.wants_step());
+    assert_eq!(hears(&mut flight, "\r\n:1\r\n"), "\r\n:1\r\n");
+}
+
+#[test]
+fn what_was_refused_is_sent_again_and_what_stood_behind_it_too() {
+    let mut flight = flight();
+    says(&mut flight, &["INCR a", "GET a", "PUBLISH c m", "INCR b"]);
+    let replies = [READONLY, "$1\r\n0\r\n", ":0\r\n", READONLY].concat();
+    assert_eq!(hears(&mut flight, &replies), "");
+    assert_eq!(
+        moves(&mut flight).unwrap(),
+        [sent("INCR a"), sent("GET a"), sent("INCR b")].concat()
+    );
+    // The message was sent; its reply comes in its place.
+    assert_eq!(hears(&mut flight, ":1\r\n$1\r\n1\r\n"), ":1\r\n$1\r\n1\r\n:0\r\n");
+    assert_eq!(hears(&mut flight, ":1\r\n"), ":1\r\n");
+}
+
+#[test]
+fn nothing_is_sent_again_that_may_have_been_carried_out() {
+    for (requests, replies) in [
+        (&["INCR a"][..], ""),
+        (&["GET a", "INCR a"], "$1\r\n0\r\n"),
+        (&["INCR a", "PUBLISH c m"], READONLY),
+        (&["MULTI", "INCR a", "EXEC"], "+OK\r\n+QUEUED\r\n"),
+        (&["EVAL x 0"], ""),
+        (&["BLPOP l 0"], ""),
+        // The first half of a reply is with the client.
+        (&["GET a"], "$5\r\nhe"),
+    ] {
+        let mut flight = flight();
+        says(&mut flight, requests);
+        hears(&mut flight, replies);
+        assert_eq!(moves(&mut flight), Err(End::Unknown), "{requests:?}");
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_asked_again() {
+    let mut flight = flight();
+    let requests = ["GET a", "MULTI", "GET a", "EXEC", "SELECT 2", "XREAD BLOCK 0 STREAMS s $"];
+    let all = says(&mut flight, &requests);
+    assert_eq!(moves(&mut flight).unwrap(), all);
+}
+
+/// The connection ends with that reply: what was behind it was not read.
+#[test]
+fn what_stands_behind_an_unblocked_command_was_not_read() {
+    let mut flight = flight();
+    let all = says(&mut flight, &["BLPOP l 0", "INCR a"]);
+    hears(&mut flight, UNBLOCKED);
+    let all_but_the_write = sent("BLPOP l 0");
+    assert_eq!(flight.ended().unwrap(), Step::Dial);
+    flight.connected(true, true).unwrap();
+    let first = out(&mut flight);
+    assert!(first == all || first == all_but_the_write, "{first}");
+    assert_eq!(hears(&mut flight, "*2\r\n$1\r\nl\r\n$1\r\ne\r\n"), "*2\r\n$1\r\nl\r\n$1\r\ne\r\n");
+    let rest = out(&mut flight);
+    assert_eq!(first + &rest, all);
+}
+
+/// Done later it would undo what came after it.
+#[test]
+fn a_write_is_not_done_after_one_that_followed_it() {
+    let mut flight = flight();
+    says(&mut flight, &["SET a 1", "SET a 2", "SET b 1"]);
+    assert_eq!(hears(&mut flight, &[NOREPLICAS, "+OK\r\n", NOREPLICAS].concat()), "");
+    let again = moves(&mut flight).unwrap();
+    assert_eq!(told(&mut flight), [NOREPLICAS, "+OK\r\n"].concat());
+    assert_eq!(again, sent("SET b 1"));
+}
+
+#[test]
+fn one_write_is_tried_before_the_others() {
+    let mut flight = flight();
+    says(&mut flight, &["SET a 1", "SET a 2"]);
+    hears(&mut flight, &[NOREPLICAS, NOREPLICAS].concat());
+    let now = Instant::now();
+    assert_eq!(flight.step(now).unwrap(), Step::Go);
+    assert_eq!(out(&mut flight), "", "not at once");
+    flight.step(flight.wakes_at().unwrap()).unwrap();
+    assert_eq!(out(&mut flight), sent("SET a 1"));
+    assert_eq!(hears(&mut flight, "+OK\r\n"), "+OK\r\n");
+    assert_eq!(out(&mut flight), sent("SET a 2"));
+}
+
+#[test]
+fn a_refusal_is_told_in_the_end_and_then_at_once() {
+    let mut flight = flight();
+    says(&mut flight, &["SET a 1"]);
+    let begun = Instant::now();
+    let mut now = begun;
+    while now < begun + PATIENCE {
+        assert_eq!(hears(&mut flight, READONLY), "");
+        flight.step(now).unwrap();
+        now = flight.wakes_at().unwrap();
+        flight.step(now).unwrap();
+        assert_eq!(out(&mut flight), sent("SET a 1"));
+    }
+    assert_eq!(hears(&mut flight, READONLY), "");
+    flight.step(now).unwrap();
+    assert_eq!(told(&mut flight), READONLY);
+    says(&mut flight, &["SET a 1"]);
+    assert_eq!(hears(&mut flight, READONLY), READONLY);
+    says(&mut flight, &["SET a 1"]);
+    assert_eq!(hears(&mut flight, "+OK\r\n"), "+OK\r\n");
+    says(&mut flight, &["SET a 1"]);
+    assert_eq!(hears(&mut flight, READONLY), "", "it had worked in between");
+}
+
+/// Two of three channels are confirmed when the master changes.
+#[test]
+fn a_channel_is_confirmed_once() {
+    let mut flight = flight();
+    let confirmed = |n: u32| format!("*3\r\n$9\r\nsubscribe\r\n$2\r\nc{n}\r\n:{n}\r\n");
+    says(&mut flight, &["SUBSCRIBE c1 c2 c3"]);
+    let two = confirmed(1) + &confirmed(2);
+    assert_eq!(hears(&mut flight, &two), two);
+    let restored = moves(&mut flight).unwrap();
+    assert_eq!(restored, sent("SUBSCRIBE c1 c2"));
+    let message = "*3\r\n$7\r\nmessage\r\n$2\r\nc1\r\n$1\r\nm\r\n";
+    assert_eq!(hears(&mut flight, &[&two, message].concat()), message);
+    assert_eq!(out(&mut flight), sent("SUBSCRIBE c1 c2 c3"));
+    assert_eq!(hears(&mut flight, &(two + &confirmed(3))), confirmed(3));
+    says(&mut flight, &["UNSUBSCRIBE", "GET k"]);
+    let ended = |n: u32| format!("*3\r\n$11\r\nunsubscribe\r\n$2\r\nc{}\r\n:{}\r\n", n + 1, n);
+    let all = ended(2) + &ended(1) + &ended(0) + "$-1\r\n";
+    assert_eq!(hears(&mut flight, &all), all);
+    assert!(!flight.is_listening());
+    assert_eq!(says(&mut flight, &["SET k v"]), sent("SET k v"));
+}
+
+#[test]
+fn a_transaction_too_large_to_keep_is_not_carried() {
+    let mut flight = flight();
+    says(&mut flight, &["MULTI"]);
+    hears(&mut flight, "+OK\r\n");
+    let value = "v".repeat(MOST_KEPT / 3);
+    for _ in 0..4 {
+        says(&mut flight, &[&format!("SET k {value}")]);
+        assert_eq!(hears(&mut flight, "+QUEUED\r\n"), "+QUEUED\r\n");
+    }
+    assert!(flight.wants_client(), "it goes on as long as the master stays");
+    assert_eq!(moves(&mut flight), Err(End::Bound));
+}
+
+#[test]
+fn what_a_transaction_did_to_the_connection_goes_along() {
+    let mut flight = flight();
+    says(&mut flight, &["MULTI", "SELECT 5", "EXEC"]);
+    hears(&mut flight, "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    assert_eq!(moves(&mut flight).unwrap(), sent("SELECT 5"));
+    assert_eq!(says(&mut flight, &["GET k"]), "", "first the database");
+    assert_eq!(hears(&mut flight, "+OK\r\n"), "");
+    assert_eq!(out(&mut flight), sent("GET k"));
+}
+
+#[test]
+fn who_is_not_let_in_by_the_next_master_says_nothing_there() {
+    let mut flight = flight();
+    says(&mut flight, &["AUTH app secret"]);
+    hears(&mut flight, "+OK\r\n");
+    says(&mut flight, &["GET k"]);
+    assert_eq!(moves(&mut flight).unwrap(), sent("AUTH app secret"));
+    let end = flight.server_bytes(b"-WRONGPASS invalid username-password pair\r\n");
+    assert_eq!(end, Err(End::Restored));
+}
+
+#[test]
+fn a_large_request_goes_on_as_it_comes() {
+    let mut flight = flight();
+    let whole = sent(&format!("SET k {}", "v".repeat(3 * MOST_KEPT)));
+    let mut through = says(&mut flight, &["INCR a"]);
+    for piece in whole.as_bytes().chunks(64 << 10) {
+        assert!(flight.wants_client());
+        flight.client_bytes(piece).unwrap();
+        through += &out(&mut flight);
+    }
+    through += &says(&mut flight, &["GET a"]);
+    assert_eq!(through, [sent("INCR a"), whole, sent("GET a")].concat());
+    let replies = [":1\r\n", READONLY, "$1\r\n1\r\n"].concat();
+    assert_eq!(hears(&mut flight, &replies), replies, "nobody can send it again");
+}
+
+#[test]
+fn what_is_not_understood_is_left_to_redis() {
+    let mut flight = flight();
+    let nonsense = "*1\r\n:1\r\n";
+    flight.client_bytes(nonsense.as_bytes()).unwrap();
+    assert_eq!(out(&mut flight), nonsense);
+    let error = "-ERR Protocol error: expected '$', got ':'\r\n";
+    assert_eq!(hears(&mut flight, error), error);
+    assert_eq!(flight.ended(), Err(End::Done));
+}
+
+#[test]
+fn a_client_in_a_failover_is_told_of_no_replica_that_has_what_may_be_lost() {
+    let mut flight = flight();
+    says(&mut flight, &["SET k v"]);
+    hears(&mut flight, "+OK\r\n");
+    flight.ended().unwrap();
+    flight.connected(false, true).unwrap();
+    says(&mut flight, &["WAIT 1 0"]);
+    assert_eq!(told(&mut flight), ":0\r\n");
+    assert_eq!(says(&mut flight, &["WAIT 1 0"]), sent("WAIT 1 0"), "it knows now");
+    hears(&mut flight, ":1\r\n");
+    // In a planned change the next master has it: it is asked, with a message before.
+    says(&mut flight, &["SET k v"]);
+    hears(&mut flight, "+OK\r\n");
+    moves(&mut flight).unwrap();
+    let asked = says(&mut flight, &["WAIT 1 0"]);
+    assert!(asked.starts_with("*3\r\n$7\r\nPUBLISH") && asked.ends_with(&sent("WAIT 1 0")));
+    assert_eq!(hears(&mut flight, ":0\r\n:1\r\n"), ":1\r\n");
+}
+
+/// A new master takes no write before it has a replica, and says so to what is queued too.
+#[test]
+fn a_transaction_waits_for_a_master_that_takes_it() {
+    let mut flight = flight();
+    says(&mut flight, &["MULTI", "INCR n"]);
+    hears(&mut flight, "+OK\r\n+QUEUED\r\n");
+    let replay = [sent("MULTI"), sent("INCR n")].concat();
+    assert_eq!(moves(&mut flight).unwrap(), replay);
+    assert_eq!(hears(&mut flight, &["+OK\r\n", NOREPLICAS].concat()), "");
+    assert_eq!(flight.step(Instant::now()).unwrap(), Step::Dial, "it would be given up here");
+    flight.connected(true, false).unwrap();
+    assert_eq!(out(&mut flight), replay);
+    let both = says(&mut flight, &["EXEC"]);
+    assert_eq!(both, sent("EXEC"));
+    let gives_up = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    assert_eq!(hears(&mut flight, &["+OK\r\n", NOREPLICAS, gives_up].concat()), "");
+    assert_eq!(flight.step(Instant::now()).unwrap(), Step::Dial);
+    flight.connected(true, false).unwrap();
+    let mut all = out(&mut flight);
+    assert_eq!(all, [replay, sent("EXEC")].concat());
+    assert_eq!(hears(&mut flight, "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n"), "*1\r\n:1\r\n");
+    all = says(&mut flight, &["GET n"]);
+    assert_eq!(all, sent("GET n"));
+}
