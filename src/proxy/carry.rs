@@ -51,7 +51,7 @@ pub(super) async fn carry<S>(
         Carrier { flight: Flight::new(confirm, wait), word, way, wait, at: None, planned: None };
     let end = carrier.run(&mut client).await;
     tracing::debug!(%end, "a connection ends");
-    let said = std::mem::take(carrier.flight.to_client());
+    let said = std::mem::take(carrier.flight.back());
     let _ = timeout(FAREWELL, async {
         client.write_all(&said).await?;
         client.shutdown().await
@@ -283,7 +283,7 @@ where
                     Err(_) => flight.out().clear(),
                 }
             }
-            match write(cx, client, flight.to_client()) {
+            match write(cx, client, flight.back()) {
                 Ok(some) => went |= some,
                 Err(_) => return Poll::Ready(Moved::End(End::Done)),
             }

@@ -212,7 +212,7 @@ pub(super) fn words(request: &[u8]) -> Vec<&[u8]> {
 pub(super) fn message(bytes: &[u8]) -> Result<Option<(Name, &[u8])>, Malformed> {
     let Some((line, rest)) = line(bytes)? else { return Ok(None) };
     let other = Ok(Some((Name::default(), &[][..])));
-    if number(&line[1..])?.unwrap_or(0) < 2 || !rest.first().is_none_or(|byte| *byte == b'$') {
+    if number(&line[1..])?.unwrap_or(0) < 2 || rest.first().is_some_and(|byte| *byte != b'$') {
         return other;
     }
     let Some((kind, rest)) = word(rest)? else { return Ok(None) };

@@ -33,16 +33,11 @@ impl Flight {
         let mut at = 0;
         while at < bytes.len() {
             let left = &bytes[at..];
-            let sink = match self.reply {
-                Some(sink) => sink,
-                None => match self.begin(left)? {
-                    Some(sink) => sink,
-                    // Not enough of it is there.
-                    None => {
-                        self.rest.extend_from_slice(left);
-                        return if self.rest.len() > MOST_HELD { Err(End::Held) } else { Ok(()) };
-                    }
-                },
+            let sink = if self.reply.is_some() { self.reply } else { self.begin(left)? };
+            let Some(sink) = sink else {
+                // Not enough of it is there.
+                self.rest.extend_from_slice(left);
+                return if self.rest.len() > MOST_HELD { Err(End::Held) } else { Ok(()) };
             };
             let (taken, ends) = self.reply_scanner.take(left)?;
             match sink {
