@@ -5,12 +5,15 @@
 //! older word, whoever brings it: a node that was away, or one that was given up, cannot lead
 //! applications back to a master of an earlier epoch.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{DerSignature, VerifyingKey};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::model::announcement::{Announcement, LARGEST};
@@ -23,6 +26,46 @@ pub struct Signed {
     pub content: Vec<u8>,
     /// The signature.
     pub signature: Vec<u8>,
+}
+
+/// A word as it is kept on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptWord {
+    /// JSON of the announcement; empty before the first.
+    pub content: String,
+    /// Hex.
+    pub signature: String,
+}
+
+impl From<&Signed> for KeptWord {
+    fn from(signed: &Signed) -> Self {
+        let content = String::from_utf8_lossy(&signed.content).into_owned();
+        Self { content, signature: hex::encode(&signed.signature) }
+    }
+}
+
+impl From<KeptWord> for Signed {
+    /// What is no signature proves nothing later.
+    fn from(kept: KeptWord) -> Self {
+        let signature = hex::decode(&kept.signature).unwrap_or_default();
+        Self { content: kept.content.into_bytes(), signature }
+    }
+}
+
+impl Signed {
+    /// One line of text, for those who are told of each new word.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{} {}", hex::encode(&self.signature), String::from_utf8_lossy(&self.content))
+    }
+
+    /// What [`Self::line`] made; `None` when it is something else.
+    #[must_use]
+    pub fn from_line(line: &[u8]) -> Option<Self> {
+        let at = line.iter().position(|byte| *byte == b' ')?;
+        let signature = hex::decode(&line[..at]).ok()?;
+        Some(Self { content: line[at + 1..].to_vec(), signature })
+    }
 }
 
 /// A word that was proved.
@@ -60,9 +103,32 @@ pub enum Refused {
 )]
 pub struct KeyError;
 
-/// Public part of the key that signs the words of an installation.
+/// Text is no public key of an installation.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0:?} is no public key of an installation; `akash-redis public-key` on the operator's machine prints it: 66 hex digits"
+)]
+pub struct NoPublicKey(String);
+
+/// Public part of the key that signs the words of an installation. As text it is the point in SEC 1's
+/// compressed form, hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0.to_encoded_point(true)))
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = NoPublicKey;
+
+    fn from_str(text: &str) -> Result<Self, NoPublicKey> {
+        let bytes = hex::decode(text.trim()).unwrap_or_default();
+        VerifyingKey::from_sec1_bytes(&bytes).map(Self).map_err(|_| NoPublicKey(text.to_owned()))
+    }
+}
 
 impl PublicKey {
     /// That of the CA of an installation.
@@ -99,7 +165,8 @@ impl PublicKey {
 #[derive(Debug)]
 pub struct Keeper {
     key: PublicKey,
-    installation: String,
+    /// Whoever has the key alone need not know whose it is.
+    installation: Option<String>,
     cluster: String,
     newest: watch::Sender<Option<Arc<Word>>>,
 }
@@ -107,7 +174,7 @@ pub struct Keeper {
 impl Keeper {
     /// Nothing was heard yet.
     #[must_use]
-    pub fn new(key: PublicKey, installation: String, cluster: String) -> Self {
+    pub fn new(key: PublicKey, installation: Option<String>, cluster: String) -> Self {
         Self { key, installation, cluster, newest: watch::Sender::new(None) }
     }
 
@@ -119,7 +186,8 @@ impl Keeper {
     pub fn offer(&self, signed: Signed, keep: impl FnOnce(&Signed)) -> Result<bool, Refused> {
         let word = self.key.read(signed)?;
         let said = &word.said;
-        if said.cluster != self.cluster || said.installation != self.installation {
+        let is_ours = self.installation.as_ref().is_none_or(|own| *own == said.installation);
+        if said.cluster != self.cluster || !is_ours {
             return Err(Refused::AboutAnother {
                 installation: said.installation.clone(),
                 cluster: said.cluster.clone(),
@@ -177,6 +245,7 @@ mod tests {
             },
             replicas: Vec::new(),
             names: false,
+            changing: None,
         }
     }
 
@@ -187,7 +256,25 @@ mod tests {
 
     fn keeper() -> Keeper {
         let key = PublicKey::of_ca(&root(1).ca_pem()).unwrap();
-        Keeper::new(key, root(1).installation_id().0, "cache".into())
+        Keeper::new(key, Some(root(1).installation_id().0), "cache".into())
+    }
+
+    #[test]
+    fn a_key_and_a_word_survive_as_text() {
+        let key = PublicKey::of_ca(&root(1).ca_pem()).unwrap();
+        assert_eq!((key.to_string().len(), key.to_string().parse()), (66, Ok(key)));
+        for bad in ["", "e9gjv3", &"0".repeat(66), &format!("{key}00")] {
+            assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
+        }
+        let word = signed(&root(1), &said("a", 1, 1));
+        assert_eq!(Signed::from_line(word.line().as_bytes()), Some(word.clone()));
+        assert_eq!(Signed::from(KeptWord::from(&word)), word);
+        assert_eq!(Signed::from_line(b"cache 100.64.0.1 6379"), None);
+        // Without the name of the installation the key says it.
+        let keeper = Keeper::new(key, None, "cache".into());
+        assert_eq!(keeper.offer(word, |_| {}), Ok(true));
+        let other = signed(&root(2), &said("a", 2, 2));
+        assert_eq!(keeper.offer(other, |_| {}), Err(Refused::NotOurs));
     }
 
     #[test]

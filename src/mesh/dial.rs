@@ -31,7 +31,7 @@ pub enum DialError {
     )]
     Refused {
         /// Whom we wanted.
-        to: SocketAddr,
+        to: String,
         /// What the proxy said.
         source: tokio_socks::Error,
     },
@@ -39,7 +39,7 @@ pub enum DialError {
     #[error("{to} is not reachable; it is down, or the way to it is")]
     Direct {
         /// Whom we wanted.
-        to: SocketAddr,
+        to: String,
         /// What the system said.
         source: io::Error,
     },
@@ -47,7 +47,7 @@ pub enum DialError {
     #[error("{to} did not accept a connection within {limit:?}")]
     TimeOut {
         /// Whom we wanted.
-        to: SocketAddr,
+        to: String,
         /// How long we waited.
         limit: Duration,
     },
@@ -64,22 +64,38 @@ pub async fn dial(
     port: u16,
     limit: Duration,
 ) -> Result<TcpStream, DialError> {
-    let to = SocketAddr::new(ip, port);
+    dial_host(socks5, &ip.to_string(), port, limit).await
+}
+
+/// The same, by an address or a mesh name. Through `socks5` it is tailscaled that looks the name up:
+/// no name server is needed. Not for programs on a node, whose hosts file holds the names of others:
+/// see [`dial`].
+pub async fn dial_host(
+    socks5: Option<SocketAddr>,
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<TcpStream, DialError> {
+    let to =
+        || if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let connect = async {
         match socks5 {
-            None => TcpStream::connect(to).await.map_err(|source| DialError::Direct { to, source }),
+            None => TcpStream::connect((host, port))
+                .await
+                .map_err(|source| DialError::Direct { to: to(), source }),
             Some(proxy) => {
                 let stream = TcpStream::connect(proxy)
                     .await
                     .map_err(|source| DialError::Proxy { proxy, source })?;
-                let stream = Socks5Stream::connect_with_socket(stream, to)
+                let stream = Socks5Stream::connect_with_socket(stream, (host, port))
                     .await
-                    .map_err(|source| DialError::Refused { to, source })?;
+                    .map_err(|source| DialError::Refused { to: to(), source })?;
                 Ok(stream.into_inner())
             }
         }
     };
-    let stream = timeout(limit, connect).await.unwrap_or(Err(DialError::TimeOut { to, limit }))?;
+    let late = || Err(DialError::TimeOut { to: to(), limit });
+    let stream = timeout(limit, connect).await.unwrap_or_else(|_| late())?;
     // Commands and small requests must not wait for a full packet. A socket that refuses the option
     // still carries data.
     let _ = stream.set_nodelay(true);
@@ -123,6 +139,25 @@ mod tests {
         stream.read_exact(&mut text).await.unwrap();
         assert_eq!(&text, b"hello");
         assert_eq!(task.await.unwrap(), [5, 1, 0, 1, 100, 64, 0, 42, 0x25, 0xe4]);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_for_tailscaled_to_look_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = vec![0; 3];
+            stream.read_exact(&mut bytes).await.unwrap();
+            stream.write_all(&[5, 0]).await.unwrap();
+            let mut request = vec![0; 4 + 1 + 12 + 2];
+            stream.read_exact(&mut request).await.unwrap();
+            stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await.unwrap();
+            request
+        });
+        dial_host(Some(address), "cache-0.mesh", 26379, LIMIT).await.unwrap();
+        let request = asked.await.unwrap();
+        assert_eq!((request[3], &request[5..17]), (3, &b"cache-0.mesh"[..]));
     }
 
     #[tokio::test]

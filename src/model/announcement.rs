@@ -36,6 +36,10 @@ pub struct Announcement {
     /// Clients are given mesh names in place of addresses.
     #[serde(default)]
     pub names: bool,
+    /// A planned change has begun: writes stand still, or will at once, and whoever takes over is
+    /// master of this epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changing: Option<u64>,
 }
 
 /// Where Redis of a node is reached.
@@ -97,9 +101,76 @@ impl Announcement {
         timeless(self) == timeless(other)
     }
 
+    /// Of the same replicas one is further behind, or less far, by much more than traffic comes and
+    /// goes: fourfold, and 64 KiB at least.
+    #[must_use]
+    pub fn lags_differ(&self, other: &Self) -> bool {
+        let classes =
+            |one: &Self| -> Vec<_> { one.replicas.iter().map(Replica::lag_class).collect() };
+        classes(self) != classes(other)
+    }
+
     /// Where clients are sent for this node.
     #[must_use]
     pub fn host<'a>(&self, place: &'a Place) -> &'a str {
-        if self.names { &place.name } else { &place.ip }
+        if self.names && !place.name.is_empty() { &place.name } else { &place.ip }
+    }
+}
+
+impl Replica {
+    fn lag_class(&self) -> Option<u32> {
+        const ORDINARY: i64 = 64 << 10;
+        let times = u64::try_from(self.lag_bytes? / ORDINARY).unwrap_or(0);
+        Some(times.checked_ilog2().map_or(0, |log| log / 2 + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lags_differ_when_one_is_another_by_much() {
+        let said = |lags: &[Option<i64>]| {
+            let place = Place {
+                incarnation: "cache-0-a".into(),
+                name: String::new(),
+                ip: "100.64.0.1".into(),
+                port: 6379,
+                region: None,
+            };
+            let replica = |lag: &Option<i64>| Replica {
+                place: place.clone(),
+                in_sync: true,
+                lag_bytes: *lag,
+            };
+            Announcement {
+                installation: "i".into(),
+                cluster: "cache".into(),
+                uid: "u".into(),
+                epoch: 1,
+                version: 1,
+                at: UnixMs(1),
+                master: place.clone(),
+                replicas: lags.iter().map(replica).collect(),
+                names: true,
+                changing: None,
+            }
+        };
+        let of = |lag| said(&[Some(0), lag]);
+        for (a, b, differ) in [
+            (Some(0), Some(60_000), false),
+            (Some(0), Some(-5), false),
+            (Some(0), Some(70_000), true),
+            (Some(70_000), Some(200_000), false),
+            (Some(70_000), Some(400_000), true),
+            (None, Some(0), true),
+        ] {
+            assert_eq!(of(a).lags_differ(&of(b)), differ, "{a:?} {b:?}");
+            assert!(of(a).says_the_same_as(&of(b)));
+        }
+        // Without a name the address is as good.
+        let nameless = said(&[]);
+        assert_eq!(nameless.host(&nameless.master), "100.64.0.1");
     }
 }

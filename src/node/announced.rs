@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::state_file::StateFile;
@@ -13,15 +12,6 @@ use crate::model::identity::NodeIdentity;
 use crate::model::ids::IncarnationName;
 use crate::model::step::SettingsUser;
 use crate::sentinel::Desk;
-
-/// What is on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptWord {
-    /// JSON of the announcement; empty before the first.
-    pub content: String,
-    /// Hex.
-    pub signature: String,
-}
 
 /// A word is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +43,9 @@ impl Announced {
         let cluster = IncarnationName(own.clone()).cluster().to_owned();
         let key = PublicKey::of_ca(&identity.ca).ok();
         let keeper =
-            key.map(|key| Keeper::new(key, identity.installation.clone(), cluster.clone()));
+            key.map(|key| Keeper::new(key, Some(identity.installation.clone()), cluster.clone()));
         if let (Some(keeper), Ok(Some(kept))) = (&keeper, files.word()) {
-            let signature = hex::decode(&kept.signature).unwrap_or_default();
-            let _ = keeper.offer(Signed { content: kept.content.into_bytes(), signature }, |_| {});
+            let _ = keeper.offer(kept.into(), |_| {});
         }
         let users = files.users().ok().flatten().unwrap_or_default();
         Self { keeper, users: watch::Sender::new(Arc::new(users)), files, cluster, own }
@@ -72,11 +61,7 @@ impl Announced {
     pub fn offer(&self, signed: Signed) -> Result<Option<Announcement>, OfferError> {
         let keeper = self.keeper.as_ref().ok_or(OfferError::NoKey)?;
         keeper.offer(signed, |signed| {
-            let kept = KeptWord {
-                content: String::from_utf8_lossy(&signed.content).into_owned(),
-                signature: hex::encode(&signed.signature),
-            };
-            let _ = self.files.keep_word(&kept);
+            let _ = self.files.keep_word(&signed.into());
         })?;
         Ok(self.newest().map(|word| word.said.clone()))
     }

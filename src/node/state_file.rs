@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::announced::KeptWord;
 use super::commands::Memory;
 use super::history::Kept;
+use crate::announce::KeptWord;
 use crate::model::kept_copy;
 use crate::model::step::SettingsUser;
 use crate::wire::akash_redis::agent::v1 as wire;

@@ -21,6 +21,8 @@ use crate::wire::akash_redis::agent::v1::{AnnounceReply, AnnounceRequest};
 /// The same is said again so often: a reader learns that the operator lives, and how far behind
 /// replicas are.
 const AGAIN: Duration = Duration::from_mins(1);
+/// Or so often while a replica falls behind, or catches up.
+const LAGS: Duration = Duration::from_secs(5);
 
 /// Announces the masters of all clusters.
 pub struct Announcer {
@@ -126,6 +128,7 @@ impl Announcer {
                 region: region(&master.incarnation),
             },
             replicas: plan.record.incarnations.keys().filter_map(replica).collect(),
+            changing: master.changing,
             names: false,
         })
     }
@@ -139,6 +142,7 @@ impl Said {
                 && wanted.says_the_same_as(last)
                 && last.version >= self.highest
                 && !wanted.at.passed(last.at, AGAIN)
+                && !(wanted.lags_differ(last) && wanted.at.passed(last.at, LAGS))
         };
         if self.last.as_ref().is_some_and(stands) {
             return;

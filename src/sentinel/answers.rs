@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest as _, Sha256};
 
 use super::reply::{Protocol, Reply};
-use super::view;
+use super::{WORDS, view};
 use crate::announce::Word;
 use crate::model::step::SettingsUser;
 
@@ -56,6 +56,14 @@ impl Session {
         !self.channels.is_empty() || !self.patterns.is_empty()
     }
 
+    /// What this client is told of a newer word.
+    #[must_use]
+    pub fn told_word(&self, word: &Word) -> Option<Reply> {
+        let message =
+            || vec![Reply::text("message"), Reply::text(WORDS), Reply::text(word.signed.line())];
+        self.channels.contains(WORDS.as_bytes()).then(|| Reply::Push(message()))
+    }
+
     /// What this client is told of an event.
     #[must_use]
     pub fn told(&self, channel: &str, message: &str) -> Vec<Reply> {
@@ -86,7 +94,11 @@ pub fn answer(facts: Facts<'_>, session: &mut Session, words: &[Vec<u8>]) -> Vec
         ))];
     }
     if subscribes.contains(&name.as_str()) {
-        return subscription(session, &name, arguments);
+        let mut replies = subscription(session, &name, arguments);
+        if name == "subscribe" && arguments.iter().any(|channel| channel == WORDS.as_bytes()) {
+            replies.extend(facts.word.and_then(|word| session.told_word(word)));
+        }
+        return replies;
     }
     vec![match name.as_str() {
         "ping" => ping(only_listens, arguments),
@@ -256,7 +268,10 @@ fn sentinel(facts: Facts<'_>, arguments: &[Vec<u8>]) -> Reply {
         }),
         ("myid", 1) => Reply::text(view::run_id(facts.own)),
         // Not of Sentinel: how nodes and proxies hand the signed word on.
-        ("announcement", 2) => facts.word.filter(|_| named(1)).map_or(Reply::Nil, |word| {
+        ("announcement", 2) if !named(1) => {
+            error(format!("No such master with that name: this is a node of {}", facts.cluster))
+        }
+        ("announcement", 2) => facts.word.map_or(Reply::Nil, |word| {
             let signed = word.signed.clone();
             Reply::Array(vec![Reply::Bulk(signed.content), Reply::Bulk(signed.signature)])
         }),

@@ -27,8 +27,10 @@ use crate::model::step::SettingsUser;
 use answers::{Facts, Session, answer};
 use reply::Reply;
 
-pub use ask::{AskError, ask};
+pub use ask::{AskError, Listener, ask};
 
+/// A channel that Sentinel does not have: each newer word, signed. Only whoever names it hears it.
+const WORDS: &str = "+announcement";
 /// Connections at a time; a client keeps one or two.
 const OPEN: usize = 512;
 /// Bytes of a command that has not ended; those of clients take a few dozen.
@@ -105,6 +107,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, mut desk: De
                 let now = desk.word.borrow_and_update().clone();
                 if let Some(word) = &now {
                     let before = known.as_ref().map(|word| &word.said);
+                    replies.extend(session.told_word(word));
                     for (channel, message) in view::events(before, &word.said) {
                         replies.extend(session.told(channel, &message));
                     }

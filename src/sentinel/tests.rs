@@ -30,6 +30,7 @@ fn word(master: u8, replicas: &[u8]) -> Arc<Word> {
         master: place(master),
         replicas: replicas.iter().map(replica).collect(),
         names: false,
+        changing: None,
     };
     Arc::new(Word { said, signed: Signed { content: b"{}".to_vec(), signature: vec![7] } })
 }
@@ -103,6 +104,30 @@ async fn nothing_is_said_of_a_cluster_before_it_was_heard_of() {
     client.is_told("*0").await;
     client.send("sentinel announcement cache\r\n").await;
     client.is_told("$-1").await;
+}
+
+#[tokio::test]
+async fn the_signed_word_is_for_those_who_ask_or_listen_for_it_by_its_own_name() {
+    let mut client = Client::new(Some(word(0, &[])));
+    client.send("sentinel announcement queue\r\n").await;
+    client.is_told("-ERR~No~such~master~with~that~name:~this~is~a~node~of~cache").await;
+    client.send("sentinel announcement cache\r\n").await;
+    client.is_told("*2 $2 {} $1 \u{7}").await;
+    let mut everything = Client::new(Some(word(0, &[])));
+    everything.send("psubscribe *\r\n").await;
+    everything.is_told("*3 $10 psubscribe $1 * :1").await;
+    client.send("subscribe +announcement\r\nping\r\n").await;
+    client.is_told("*3 $9 subscribe $13 +announcement :1").await;
+    // None is missed between the question and the subscription.
+    client.is_told("*3 $7 message $13 +announcement $5 07~{}").await;
+    client.is_told("*2 $4 pong $0 ").await;
+    for client in [&client, &everything] {
+        client.word.send(Some(word(1, &[]))).unwrap();
+    }
+    client.is_told("*3 $7 message $13 +announcement $5 07~{}").await;
+    // Other clients' parsers never meet it.
+    let told = everything.says("ping").await;
+    assert!(told.contains("+switch-master") && !told.contains("+announcement"), "{told}");
 }
 
 #[tokio::test]
@@ -244,7 +269,7 @@ async fn another_node_is_asked_for_its_word() {
     let client = Client::new(Some(first.clone()));
     assert_eq!(ask(client.stream, "cache").await.unwrap(), Some(first.signed.clone()));
     let client = Client::new(Some(first));
-    assert_eq!(ask(client.stream, "other").await.unwrap(), None);
+    assert!(matches!(ask(client.stream, "other").await, Err(AskError::Refused(_))));
     let (stream, mut other) = tokio::io::duplex(1024);
     other.write_all(b"+OK\r\n").await.unwrap();
     assert!(matches!(ask(stream, "cache").await, Err(AskError::Unreadable)));
