@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::template;
-use super::types::{Mesh, Placement, Spec};
+use super::types::{Announce, Mesh, Placement, Spec};
 use crate::model::identity::Egress;
 
 /// Characters of a value that are shown.
@@ -78,7 +78,12 @@ pub fn lease_terms(spec: &Spec) -> String {
     let placement = Placement { rebalance: None, ..spec.placement.clone() };
     // What is changed in place is none either; it stands in the text as it was by default, so that
     // the terms of leases that run are the same text as before.
-    let mesh = Mesh { egress: Egress::default(), serve: false, ..spec.mesh.clone() };
+    let mesh = Mesh {
+        egress: Egress::default(),
+        serve: false,
+        announce: Announce::default(),
+        ..spec.mesh.clone()
+    };
     let terms = serde_json::json!([spec.resources, placement, mesh]);
     let digest = Sha256::digest(terms.to_string());
     hex::encode(&digest[..8])
@@ -96,6 +101,7 @@ pub fn resources_asked(spec: &Spec) -> String {
 pub fn is_lease_term(path: &str) -> bool {
     ["spec.resources", "spec.placement", "spec.mesh"].iter().any(|term| path.starts_with(term))
         && !path.starts_with("spec.placement.rebalance")
+        && path != "spec.mesh.announce"
         && !template::is_part(path)
 }
 

@@ -207,6 +207,12 @@ mod tests {
                 [C::Live, C::Rolls],
             ),
             (
+                serde_json::json!({ "nodes": 3, "mesh": { "announce": "names" } }),
+                "spec.mesh.announce",
+                "none -> names",
+                [C::Live, C::Live],
+            ),
+            (
                 serde_json::json!({ "nodes": 3, "failover": { "downAfter": "20s" } }),
                 "spec.failover.downAfter",
                 "10s -> 20s",

@@ -497,11 +497,34 @@ pub struct Mesh {
     /// How Redis reaches its master.
     #[serde(default)]
     pub egress: Egress,
+    /// How nodes are named to clients that ask them, as Sentinel, for the master.
+    #[serde(default, skip_serializing_if = "Announce::is_default")]
+    pub announce: Announce,
     /// Each node runs `tailscale serve --bg --tcp=6379 127.0.0.1:6379` once it has joined. Redis is
     /// reached without it too; with it a connection to a node whose Redis is down opens and ends at
     /// once, where it would have been refused.
     #[serde(default)]
     pub serve: bool,
+}
+
+/// How nodes are named to clients that ask them, as Sentinel, for the master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Announce {
+    /// By their 100.x addresses: clients need no name server.
+    #[default]
+    Addresses,
+    /// By their mesh names. Clients must be able to look them up: by the tailnet's name server, or through the SOCKS5
+    /// proxy of a tailscaled without a network device.
+    Names,
+}
+
+impl Announce {
+    /// Left out: what leases were made with stays the same text.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// When and how the master is replaced.

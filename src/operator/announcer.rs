@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use super::ports::{AgentError, Agents, Ports};
 use super::settings::Settings;
+use crate::api::types::Announce;
 use crate::model::announcement::{Announcement, Place, Replica};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
@@ -129,7 +130,7 @@ impl Announcer {
             },
             replicas: plan.record.incarnations.keys().filter_map(replica).collect(),
             changing: master.changing,
-            names: false,
+            names: stored.cluster.spec.mesh.announce == Announce::Names,
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::{MASTER, RedisCluster};
+use akash_redis::api::types::{Announce, MASTER, RedisCluster};
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::store::Objects as _;
@@ -116,4 +116,17 @@ async fn a_cluster_that_is_made_anew_is_another_one() {
     let now = heard(&world, &world.master("cache").await).unwrap();
     assert_ne!(now.uid, before.uid);
     assert!(now.is_newer_than(&before) && !before.is_newer_than(&now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_announced_where_the_manifest_says_so_and_no_node_is_replaced_for_it() {
+    let world = running(953).await;
+    all_know(&world).await;
+    let before = living(&world).await;
+    assert!(before.iter().all(|name| !heard(&world, name).unwrap().names));
+    world.edit("cache", |c| c.spec.mesh.announce = Announce::Names).await;
+    let named = async || before.iter().all(|name| heard(&world, name).unwrap().names);
+    world.until("names at every node", SOON, named).await;
+    world.until_ready("cache").await;
+    assert_eq!(living(&world).await, before);
 }
