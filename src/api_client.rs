@@ -7,12 +7,12 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::endpoint::EndpointReport;
 use crate::api::preview::Preview;
 use crate::api::providers::ProviderList;
 use crate::api::recover::{OrphanReport, RecoverReport};
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::spend::{Month, SpendReport};
-use crate::api::status::Endpoint;
 use crate::api::types::RedisCluster;
 use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
@@ -296,29 +296,22 @@ impl Client {
         self.ask(&format!("/{name}/events")).await
     }
 
-    /// The master that takes writes, as soon as it is one of an epoch above `after_epoch` (any when
-    /// `None`); `None` when there is none after `wait` (whole seconds, at most 60).
+    /// The master that takes writes, as soon as the answer is another than `known` (any when `None`);
+    /// `None` when there is none after `wait` (whole seconds, at most 60).
     pub async fn endpoint(
         &self,
         name: &str,
-        after_epoch: Option<u64>,
+        known: Option<&EndpointReport>,
         wait: Duration,
-    ) -> Result<Option<Endpoint>, ClientError> {
-        self.endpoint_or_change(name, after_epoch, None, wait).await
-    }
-
-    /// The same, and also as soon as it says of a planned change something else than `changing`: 0
-    /// for none. An operator of an older version knows nothing of that.
-    pub async fn endpoint_or_change(
-        &self,
-        name: &str,
-        after_epoch: Option<u64>,
-        changing: Option<u64>,
-        wait: Duration,
-    ) -> Result<Option<Endpoint>, ClientError> {
-        let after = after_epoch.map(|epoch| format!("&after_epoch={epoch}")).unwrap_or_default();
-        let changing = changing.map(|epoch| format!("&changing={epoch}")).unwrap_or_default();
-        let path = format!("/{name}/endpoint?wait_s={}{after}{changing}", wait.as_secs());
+    ) -> Result<Option<EndpointReport>, ClientError> {
+        // An older operator gives no tag, and goes by the epoch.
+        let after = known.map(|known| {
+            let tag = Some(&known.tag).filter(|tag| !tag.is_empty());
+            let tag = tag.map(|tag| format!("&known={tag}")).unwrap_or_default();
+            format!("&after_epoch={}{tag}", known.master.epoch)
+        });
+        let after = after.unwrap_or_default();
+        let path = format!("/{name}/endpoint?wait_s={}{after}", wait.as_secs());
         let answer = self.request(Method::GET, &path, None::<&()>, ANSWER + wait).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);

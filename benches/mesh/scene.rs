@@ -158,6 +158,7 @@ impl Scene {
             name: MASTER.into(),
             ip: self.master_ip.to_string(),
             port: 6379,
+            changing: None,
         };
         let app = Router::new().route(
             "/v1alpha1/clusters/bench/endpoint",

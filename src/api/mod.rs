@@ -4,6 +4,7 @@ pub mod commands;
 pub mod conditions;
 pub mod defaults;
 pub mod difference;
+pub mod endpoint;
 pub mod kept_copy;
 pub mod notifications;
 pub mod preview;

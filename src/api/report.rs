@@ -39,6 +39,9 @@ pub struct OperatorReport {
     pub version: String,
     /// Follows from the root secret.
     pub installation: String,
+    /// Public part of the key that signs the word about masters, hex.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub public_key: String,
     /// Account that pays.
     pub wallet: String,
     /// The chain and the wallet on it.

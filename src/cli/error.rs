@@ -61,6 +61,9 @@ pub enum CliError {
         "{0} has no master that takes writes now; `akash-redis plan {0}` says what is done about it"
     )]
     NoMaster(String),
+    /// The operator does not say it.
+    #[error("the operator is of an older version and does not tell its key; upgrade it first")]
+    OldOperator,
     /// Clusters that no record knows still.
     #[error("not taken over: {0}; what is in the way is said above, nothing of them was changed")]
     NotRecovered(String),

@@ -4,10 +4,12 @@
 mod act;
 mod apply;
 mod ask;
+mod connect;
 #[cfg(feature = "devnet")]
 pub mod demo;
 #[cfg(feature = "devnet")]
 mod devnet;
+mod endpoint;
 pub mod error;
 #[cfg(feature = "devnet")]
 mod fault;
@@ -17,6 +19,7 @@ pub mod logging;
 mod logs;
 mod manifests;
 mod market;
+mod master_of;
 mod mesh;
 mod node;
 mod notify;
@@ -95,6 +98,8 @@ pub enum Command {
     Node,
     /// Forward a local port to the present master, beside an application.
     Proxy(proxy::Args),
+    /// Talk to the present master with redis-cli.
+    Connect(connect::Connect),
     /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things
     /// die.
     #[cfg(feature = "devnet")]
@@ -123,8 +128,8 @@ pub enum ClientCommand {
     Logs(logs::Logs),
     /// Show how the operator itself stands: chain, tailnet, mesh, wallet, budget.
     Status,
-    /// Show where the present master is.
-    Endpoint(read::Endpoint),
+    /// Show where the present master is, and its replicas.
+    Endpoint(endpoint::Endpoint),
     /// Move a node to another provider.
     Migrate(act::Migrate),
     /// Make a replica the master, without losing a write.
@@ -169,6 +174,9 @@ pub enum ClientCommand {
     Fence(word::Fence),
     /// Take a fence back.
     Unfence(word::Fence),
+    /// Print the public part of the key that signs the word about the master: proxies on other
+    /// machines prove it with this.
+    PublicKey,
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
@@ -210,7 +218,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Node => return node::run().await.map_err(failed),
         Command::Proxy(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
-            proxy::run(args, &cli.socket).await.map_err(failed)?;
+            return proxy::run(args, &cli.socket).await.map_err(CliError::Server);
+        }
+        Command::Connect(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            return connect::run(args, &cli.socket).await.map_err(failed);
         }
         #[cfg(feature = "devnet")]
         Command::Demo(args) => {
@@ -246,7 +258,7 @@ async fn execute(
         ClientCommand::Events(args) => read::events(client, args, out).await,
         ClientCommand::Logs(args) => logs::run(client, args, out).await,
         ClientCommand::Status => read::status(client, out).await,
-        ClientCommand::Endpoint(args) => read::endpoint(client, args, out).await,
+        ClientCommand::Endpoint(args) => endpoint::run(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
         ClientCommand::Failover(args) => word::failover(client, args, out, person).await,
@@ -265,6 +277,7 @@ async fn execute(
         ClientCommand::Restart(args) => act::restart(client, args, out).await,
         ClientCommand::Fence(args) => word::fence(client, args, out).await,
         ClientCommand::Unfence(args) => word::unfence(client, args, out).await,
+        ClientCommand::PublicKey => endpoint::public_key(client, out).await,
     }
 }
 

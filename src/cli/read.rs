@@ -1,7 +1,6 @@
-//! Commands that only look: `get`, `describe`, `plan`, `events`, `endpoint`.
+//! Commands that only look: `get`, `describe`, `plan`, `events`.
 
 use std::io::Write;
-use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -52,26 +51,6 @@ pub struct Plan {
     /// several times.
     #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "name")]
     pub file: Vec<String>,
-}
-
-/// How an endpoint is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EndpointOutput {
-    /// Shell variables: `REDIS_HOST`, `REDIS_PORT`, `REDIS_IP`.
-    Env,
-    /// A JSON object.
-    Json,
-}
-
-/// Flags of `endpoint`.
-#[derive(Debug, clap::Args)]
-pub struct Endpoint {
-    /// Name of the cluster.
-    #[arg(value_parser = cluster_name)]
-    pub name: String,
-    /// How it is written; `host:port` when absent.
-    #[arg(short, long, value_enum)]
-    pub output: Option<EndpointOutput>,
 }
 
 pub(super) async fn get(
@@ -133,24 +112,6 @@ pub(super) async fn events(
 
 pub(super) async fn status(client: &Client, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     Ok(out.write_all(show::operator(&client.operator().await?).as_bytes())?)
-}
-
-pub(super) async fn endpoint(
-    client: &Client,
-    args: Endpoint,
-    out: &mut (dyn Write + Send),
-) -> Result<(), CliError> {
-    let Some(found) = client.endpoint(&args.name, None, Duration::ZERO).await? else {
-        return Err(CliError::NoMaster(args.name));
-    };
-    let text = match args.output {
-        None => format!("{}:{}\n", found.name, found.port),
-        Some(EndpointOutput::Env) => {
-            format!("REDIS_HOST={}\nREDIS_PORT={}\nREDIS_IP={}\n", found.name, found.port, found.ip)
-        }
-        Some(EndpointOutput::Json) => json(&found),
-    };
-    Ok(out.write_all(text.as_bytes())?)
 }
 
 pub(super) fn json(value: &impl Serialize) -> String {

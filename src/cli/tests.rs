@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ask::Person;
 use super::*;
+use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
 use crate::api::types::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, RedisCluster};
@@ -557,6 +558,19 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         port: 6379,
         changing: None,
     };
+    let replica = |ordinal: u8, in_sync| ReplicaEndpoint {
+        ip: format!("100.64.0.{}", ordinal + 1),
+        port: 6379,
+        in_sync,
+        ..ReplicaEndpoint::default()
+    };
+    let endpoint = EndpointReport {
+        cluster: "cache".into(),
+        uid: "u".into(),
+        users: vec!["app".into(), "x y".into()],
+        replicas: vec![replica(1, true), replica(2, false)],
+        ..endpoint.into()
+    };
     operator.status_cache.publish(
         "cache",
         PlanReport { steps: vec![step], ..PlanReport::default() },
@@ -572,24 +586,92 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
             .unwrap()
             .contains("1. cache-0-a: promote\n     why: there is no master")
     );
-    assert_eq!(operator.run("endpoint cache").await.unwrap(), "a.ts.net:6379\n");
-    assert_eq!(
-        operator.run("endpoint cache -o env").await.unwrap(),
-        "REDIS_HOST=a.ts.net\nREDIS_PORT=6379\nREDIS_IP=100.64.0.1\n"
-    );
+    endpoint_is_written_as_it_is_asked_for(&operator).await;
     let events = operator.run("events cache").await.unwrap();
     assert!(
         events.contains("\n1970-01-01T00:00:01Z  Promoted        cache-0-a is master\n"),
         "{events}"
     );
 
-    let next = Endpoint { epoch: 2, ..endpoint.clone() };
+    let known = operator.client.endpoint("cache", None, Duration::ZERO).await.unwrap().unwrap();
+    let master = Endpoint { epoch: 2, ..endpoint.master.clone() };
+    let next = EndpointReport { master, ..endpoint.clone() }.tagged();
     let wait = Duration::from_secs(30);
-    let (found, ()) = tokio::join!(operator.client.endpoint("cache", Some(1), wait), async {
+    let (found, ()) = tokio::join!(operator.client.endpoint("cache", Some(&known), wait), async {
         operator.status_cache.publish("cache", PlanReport::default(), Some(next.clone()));
     });
-    assert_eq!(found.unwrap(), Some(next));
-    assert_eq!(operator.client.endpoint("cache", Some(2), Duration::ZERO).await.unwrap(), None);
+    assert_eq!(found.unwrap(), Some(next.clone()));
+    let again = operator.client.endpoint("cache", Some(&next), Duration::ZERO).await;
+    assert_eq!(again.unwrap(), None);
+    // A proxy of an older version goes by the epoch alone.
+    let older = EndpointReport { tag: String::new(), ..next };
+    let again = operator.client.endpoint("cache", Some(&older), Duration::ZERO).await;
+    assert_eq!(again.unwrap(), None);
+}
+
+/// Of `app`, with two replicas of which one is in sync.
+async fn endpoint_is_written_as_it_is_asked_for(operator: &Operator) {
+    assert_eq!(operator.run("endpoint cache").await.unwrap(), "a.ts.net:6379\n");
+    assert_eq!(
+        operator.run("endpoint cache -o env").await.unwrap(),
+        "REDIS_HOST=a.ts.net\nREDIS_PORT=6379\nREDIS_IP=100.64.0.1\n\
+         REDIS_URL=redis://app@100.64.0.1:6379\nREDIS_USERNAME=app\n\
+         REDIS_REPLICAS=redis://app@100.64.0.2:6379\n\
+         REDIS_SENTINELS=100.64.0.1:26379,100.64.0.2:26379,100.64.0.3:26379\n\
+         REDIS_SENTINEL_MASTER=cache\n"
+    );
+    assert_eq!(
+        operator.run("endpoint cache -o url").await.unwrap(),
+        "redis://app@100.64.0.1:6379\nredis://app@100.64.0.2:6379\n"
+    );
+    let other = operator.run("endpoint cache -o url --user x@y").await.unwrap();
+    assert!(other.starts_with("redis://x%40y@100.64.0.1:6379\n"), "{other}");
+    let json = operator.run("endpoint cache -o json").await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["name"], &json["uid"], &json["users"][0], &json["replicas"][0]["inSync"]),
+        (&json!("a.ts.net"), &json!("u"), &json!("app"), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn redis_cli_needs_to_know_who_logs_in() {
+    let operator = Operator::start().await;
+    let connect = async |line: &str| {
+        let words = ["akash-redis"].into_iter().chain(line.split(' '));
+        let Command::Connect(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{line}")
+        };
+        connect::run(args, &operator.dir.path().join("operator.sock"))
+            .await
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(connect("connect cache").await.starts_with("there is no RedisCluster named cache"));
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    assert!(connect("connect cache").await.starts_with("cache has no users"));
+    let hash = "0".repeat(64);
+    let user = |name: &str| json!({ "name": name, "passwordSha256": hash });
+    let users = json!({ "users": [user("app"), user("reader")] });
+    operator.apply(json!({ "nodes": 3, "redis": users })).await.unwrap();
+    let error = connect("connect cache").await;
+    assert!(error.contains("several users (app, reader); name one with --user"), "{error}");
+    let key = "00".repeat(33);
+    let elsewhere = format!("connect cache --node 100.64.0.3 --public-key {key}");
+    let error = connect(&elsewhere).await;
+    assert!(error.contains("is no public key of an installation"), "{error}");
+    let flags = "proxy --cluster cache --node 100.64.0.3";
+    assert!(
+        Cli::try_parse_from(["akash-redis"].into_iter().chain(flags.split(' '))).is_err(),
+        "words of nodes are proved, or nobody is asked"
+    );
+    assert_eq!(
+        operator.run("public-key").await.unwrap_err(),
+        "the operator is of an older version and does not tell its key; upgrade it first"
+    );
+    let report = OperatorReport { public_key: "02ab".into(), ..OperatorReport::default() };
+    operator.status_cache.publish_operator(report);
+    assert_eq!(operator.run("public-key").await.unwrap(), "02ab\n");
 }
 
 #[tokio::test]

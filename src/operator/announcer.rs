@@ -54,8 +54,7 @@ impl Announcer {
     }
 
     /// Tells each node that answers what it has not heard yet; nobody waits for it.
-    pub fn announce(&self, stored: &Stored, inventory: &Inventory, plan: &Plan) {
-        let Some(wanted) = self.wanted(stored, inventory, plan) else { return };
+    pub fn announce(&self, wanted: Announcement, inventory: &Inventory, plan: &Plan) {
         let cluster = wanted.cluster.clone();
         let mut clusters = lock(&self.clusters);
         let said = clusters.entry(cluster.clone()).or_default();
@@ -87,7 +86,12 @@ impl Announcer {
 
     /// What is to be said now; `None` while nobody is known to take writes: then the last word
     /// stands.
-    fn wanted(&self, stored: &Stored, inventory: &Inventory, plan: &Plan) -> Option<Announcement> {
+    pub fn wanted(
+        &self,
+        stored: &Stored,
+        inventory: &Inventory,
+        plan: &Plan,
+    ) -> Option<Announcement> {
         let metadata = &stored.cluster.metadata;
         let master = plan.status.master.as_ref().filter(|master| !master.ip.is_empty())?;
         let region = |name: &str| {

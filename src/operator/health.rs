@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::lock;
 use super::metrics::Metrics;
 use super::settings::Settings;
+use crate::announce::PublicKey;
 use crate::api::quantity::Money;
 use crate::api::report::{OperatorReport, Source, SourceState};
 use crate::api::wallet::{GrantReport, WalletReport};
@@ -65,6 +66,9 @@ impl Health {
         let report = OperatorReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             installation: settings.constants.installation.to_string(),
+            public_key: PublicKey::of_ca(&settings.root.ca_pem())
+                .map(|key| key.to_string())
+                .unwrap_or_default(),
             wallet: settings.constants.owner.clone(),
             budget_global: Some(Money(settings.budget_global)),
             budget_per_cluster: Some(Money(settings.budget_per_cluster)),

@@ -15,8 +15,10 @@ use super::metrics::Metrics;
 use super::ports::Ports;
 use super::settings::Settings;
 use crate::api::conditions::EventReason;
+use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
+use crate::model::announcement::{Announcement, Replica};
 use crate::model::inventory::Inventory;
 use crate::model::step::Step;
 use crate::plan::Plan;
@@ -67,8 +69,11 @@ impl Publisher {
             return self.ports.store.remove(name).await;
         }
         // First whoever waits for another master: the record says it already.
-        self.status_cache.publish(name, report(plan), plan.status.master.clone());
-        self.announcer.announce(stored, inventory, plan);
+        let wanted = self.announcer.wanted(stored, inventory, plan);
+        self.status_cache.publish(name, report(plan), endpoint(stored, plan, wanted.as_ref()));
+        if let Some(wanted) = wanted {
+            self.announcer.announce(wanted, inventory, plan);
+        }
         if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
             self.ports.store.set_status(name, &plan.status).await?;
         }
@@ -194,6 +199,27 @@ fn without_measures(status: &Status) -> Status {
         (node.lag_bytes, node.lag_seconds, node.path) = (None, None, None);
     }
     status
+}
+
+/// What whoever looks for the master is answered.
+fn endpoint(stored: &Stored, plan: &Plan, said: Option<&Announcement>) -> Option<EndpointReport> {
+    let (metadata, users) = (&stored.cluster.metadata, &stored.cluster.spec.redis.users);
+    let replica = |replica: &Replica| ReplicaEndpoint {
+        incarnation: replica.place.incarnation.clone(),
+        name: replica.place.name.clone(),
+        ip: replica.place.ip.clone(),
+        port: replica.place.port,
+        region: replica.place.region.clone(),
+        in_sync: replica.in_sync,
+        lag_bytes: replica.lag_bytes,
+    };
+    Some(EndpointReport {
+        cluster: metadata.name.clone(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        users: users.iter().map(|user| user.name.clone()).collect(),
+        replicas: said.map(|said| said.replicas.iter().map(replica).collect()).unwrap_or_default(),
+        ..plan.status.master.clone()?.into()
+    })
 }
 
 fn report(plan: &Plan) -> PlanReport {

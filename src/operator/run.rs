@@ -152,6 +152,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         Told::new(&config.notify, &installation.to_string(), pace).map_err(RunError::Notify)?;
     store.tell(told.rule());
     let status_cache = Arc::new(StatusCache::default());
+    if let Some(socks5) = mesh_access.socks5() {
+        status_cache.serve_socks5(socks5);
+    }
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let delivery = Delivery {

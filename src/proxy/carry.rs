@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::confirm::Confirm;
 use super::flight::{End, Flight, Step, no_master};
-use super::{Target, Word};
+use super::{Socks5, Target, Word};
 use crate::mesh::dial::dial;
 
 /// What is read at once.
@@ -62,8 +61,8 @@ pub(super) async fn carry<S>(
 /// How the master is dialled.
 #[derive(Clone)]
 pub(super) struct Way {
-    /// SOCKS5 address of tailscaled; `None` where mesh addresses can be dialled straight.
-    pub socks5: Option<SocketAddr>,
+    /// SOCKS5 proxy of tailscaled.
+    pub socks5: Socks5,
     /// Dials in progress: [`DIALS`] of all connections together.
     pub dials: Arc<Semaphore>,
 }
@@ -227,7 +226,7 @@ async fn reach(
         // Its turn comes within the time of those before it; nobody is turned away for that.
         let turn = async {
             let _turn = timeout_at(Instant::now() + wait, way.dials.acquire()).await;
-            dial(way.socks5, target.ip, target.port, wait).await
+            dial(way.socks5.get(), target.ip, target.port, wait).await
         };
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {

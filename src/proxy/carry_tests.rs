@@ -312,7 +312,7 @@ impl Connects {
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let dials = tokio::sync::Semaphore::new(32).into();
-        let way = super::carry::Way { socks5: None, dials };
+        let way = super::carry::Way { socks5: super::Socks5::new(None), dials };
         tokio::spawn(super::carry::carry(accepted, self.word.clone(), way, LIMIT, self.confirm));
         Client::new(client)
     }

@@ -2,78 +2,103 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::{Target, Word};
-use crate::api_client::Client;
+use super::told::{Heard, Reader, Told};
+use super::{ProxyError, Socks5, Target};
+use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
+use crate::api_client::{Client, ClientError};
 use crate::error_chain::error_chain;
 use crate::model::time::Backoff;
 
 /// How long the operator may keep a question open.
 const POLL: Duration = Duration::from_secs(30);
+/// The same where somebody goes by how far replicas are behind, which alone is no news.
+const POLL_FOR_LAG: Duration = Duration::from_secs(5);
 /// An operator that has nothing new and says so at once is not asked more often than this.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// Between two questions to an operator that does not answer.
 const PAUSES: Backoff =
     Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(2) };
 
-/// Keeps `word` at the operator's newest endpoint; never ends. What was said last stays when the
-/// operator is away.
-pub(super) async fn follow(operator: Client, cluster: String, word: watch::Sender<Word>) {
+/// Tells the operator's newest endpoint. What was said last stays when the operator is away. Ends
+/// with an error when it has no such cluster, unless it had it before.
+pub(super) async fn follow(
+    operator: Client,
+    cluster: String,
+    socks5: Socks5,
+    goes_by_lag: bool,
+    told: Told,
+) -> ProxyError {
     let mut failures = 0;
+    let mut known: Option<EndpointReport> = None;
+    let mut asks_for_lag = false;
     loop {
-        let known = word.borrow().clone();
-        let epoch = known.target.as_ref().map(|target| target.epoch);
-        let asked = Instant::now();
-        match ask(&operator, &cluster, epoch, known.changing).await {
-            Ok(answer) => {
-                if std::mem::take(&mut failures) > 0 {
-                    tracing::info!("the operator is back");
-                }
-                let news = answer.filter(|(target, changing)| {
-                    epoch.is_none_or(|known| target.epoch > known)
-                        || (epoch == Some(target.epoch) && *changing != known.changing)
-                });
-                if let Some((target, changing)) = news {
-                    if epoch != Some(target.epoch) {
-                        tracing::info!(epoch = target.epoch, master = target.incarnation, ip = %target.ip, "following the master");
-                    }
-                    word.send_replace(Word { target: Some(target), changing });
-                } else {
-                    sleep(AT_LEAST.saturating_sub(asked.elapsed())).await;
-                }
-            }
-            Err(error) => {
-                if failures == 0 {
-                    let goes_on = if epoch.is_some() {
-                        "going on with the last known master"
-                    } else {
-                        "connections wait"
-                    };
-                    tracing::warn!(%error, "the operator cannot be asked for the master; {goes_on}");
-                }
-                sleep(PAUSES.delay(failures)).await;
-                failures = failures.saturating_add(1);
-            }
+        let poll = if goes_by_lag { POLL_FOR_LAG } else { POLL };
+        let (asked, wait) = (Instant::now(), if asks_for_lag { Duration::ZERO } else { poll });
+        let after = known.as_ref().filter(|_| !asks_for_lag);
+        let answer = operator.endpoint(&cluster, after, wait).await;
+        if answer.is_ok() && std::mem::take(&mut failures) > 0 {
+            tracing::info!("the operator is back");
         }
+        let missed = match answer {
+            Ok(None) => {
+                told.miss(format!("a master of {cluster}, which has none that takes writes now"));
+                asks_for_lag = goes_by_lag && known.is_some();
+                sleep(AT_LEAST.saturating_sub(asked.elapsed())).await;
+                continue;
+            }
+            Ok(Some(answer)) => match heard(&answer, &socks5) {
+                Ok(heard) => {
+                    asks_for_lag = false;
+                    if is_older(&answer, known.as_ref()) {
+                        sleep(AT_LEAST).await;
+                        continue;
+                    }
+                    told.hear(heard);
+                    known = Some(answer);
+                    continue;
+                }
+                Err(why) => why,
+            },
+            Err(ClientError::NotFound(why)) if known.is_none() => {
+                return ProxyError::NoCluster(why);
+            }
+            Err(error) => error_chain(&error),
+        };
+        let goes_on = told.miss(format!("the operator ({missed})"));
+        if failures == 0 {
+            let goes_on =
+                if goes_on { "going on with the last known master" } else { "connections wait" };
+            tracing::warn!(error = missed, "the operator does not name the master; {goes_on}");
+        }
+        sleep(PAUSES.delay(failures)).await;
+        failures = failures.saturating_add(1);
     }
 }
 
-/// The endpoint of an epoch after `epoch`, or one that says of a planned change something else than
-/// `changing`; `None` when there is none yet.
-async fn ask(
-    operator: &Client,
-    cluster: &str,
-    epoch: Option<u64>,
-    changing: Option<u64>,
-) -> Result<Option<(Target, Option<u64>)>, String> {
-    let known = Some(changing.unwrap_or(0));
-    let answer = operator.endpoint_or_change(cluster, epoch, known, POLL).await;
-    let Some(endpoint) = answer.map_err(|error| error_chain(&error))? else { return Ok(None) };
-    let ip = endpoint.ip.parse().map_err(|_| {
-        format!("the operator sent an endpoint without an address: {:?}", endpoint.ip)
+/// Of one cluster the later epoch counts, and a cluster that was made anew always.
+fn is_older(answer: &EndpointReport, known: Option<&EndpointReport>) -> bool {
+    known.is_some_and(|known| known.uid == answer.uid && known.master.epoch > answer.master.epoch)
+}
+
+fn heard(answer: &EndpointReport, socks5: &Socks5) -> Result<Heard, String> {
+    let (master, epoch) = (&answer.master, answer.master.epoch);
+    socks5.found(answer.socks5.as_deref());
+    let target = |incarnation: &str, ip: &str, port: u16| {
+        let ip = ip.parse().ok()?;
+        Some(Target { epoch, incarnation: incarnation.to_owned(), ip, port })
+    };
+    let reader = |replica: &ReplicaEndpoint| {
+        Some(Reader {
+            target: target(&replica.incarnation, &replica.ip, replica.port)?,
+            in_sync: replica.in_sync,
+            lag_bytes: replica.lag_bytes,
+        })
+    };
+    let target = target(&master.incarnation, &master.ip, master.port).ok_or_else(|| {
+        format!("the operator sent an endpoint without an address: {:?}", master.ip)
     })?;
-    let (epoch, incarnation, port) = (endpoint.epoch, endpoint.incarnation, endpoint.port);
-    Ok(Some((Target { epoch, incarnation, ip, port }, endpoint.changing)))
+    let replicas = answer.replicas.iter().filter_map(reader).collect();
+    Ok(Heard { uid: answer.uid.clone(), target, changing: master.changing, replicas })
 }

@@ -1,9 +1,9 @@
 //! A local port that always leads to the present master, for applications that know one address
 //! only.
 //!
-//! It follows the operator's word about the master. When the word changes, connections go on at the
-//! new one: what the old one refused, or what changes nothing, is sent again, and what may have been
-//! carried out is not (`flight`).
+//! It follows the word about the master, of the operator or of the nodes themselves. When the word
+//! changes, connections go on at the new one: what the old one refused, or what changes nothing, is
+//! sent again, and what may have been carried out is not (`flight`).
 
 mod carry;
 mod commands;
@@ -11,7 +11,11 @@ mod confirm;
 mod connection;
 mod flight;
 mod follow;
+mod nodes;
+mod read;
+mod refuse;
 mod resp;
+mod told;
 
 use std::fmt;
 use std::future::Future;
@@ -19,21 +23,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api_client::{Client, ClientError};
 pub use confirm::Confirm;
+pub use nodes::{Nodes, Seed, read_seeds};
+use read::Reads;
+use told::{Ears, Told};
 
 /// After a failed accept (no file descriptors left) some connections must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// So many clients at a time are told that there is no room; others are closed without a word.
+const MOST_REFUSALS: usize = 64;
 
 /// How a proxy is set up.
 #[derive(Clone, Debug)]
@@ -42,13 +52,20 @@ pub struct ProxySettings {
     pub cluster: String,
     /// Unix socket of the operator's API.
     pub operator: PathBuf,
+    /// The nodes are asked in place of the operator.
+    pub nodes: Option<Nodes>,
     /// Where applications connect.
     pub listen: Listen,
-    /// SOCKS5 address of tailscaled; `None` where mesh addresses can be dialled straight.
+    /// Where they connect to read from replicas.
+    pub read_listen: Option<Listen>,
+    /// Bytes that a replica may be behind to be read from; any that is in sync when absent.
+    pub max_lag: Option<u64>,
+    /// SOCKS5 address of tailscaled; when absent the one that the operator says it uses itself, or
+    /// mesh addresses are dialled straight.
     pub socks5: Option<SocketAddr>,
     /// How long a new connection waits for a master that can be reached.
     pub master_wait: Duration,
-    /// Connections at a time; further ones are closed.
+    /// Connections at a time, on each port; further ones are told so and closed.
     pub max_connections: usize,
     /// Replies to writes are held back until replicas have them.
     pub confirm: Option<Confirm>,
@@ -101,6 +118,24 @@ pub enum ProxyError {
     /// The operator's socket cannot be used.
     #[error(transparent)]
     Operator(#[from] ClientError),
+    /// There is no such cluster.
+    #[error("{0}")]
+    NoCluster(String),
+    /// Nobody who was asked is a node of the cluster.
+    #[error(
+        "no node that was named says who is master of {cluster}: {why}; name nodes of that cluster with --node, and its installation's key with --public-key"
+    )]
+    NoNode {
+        /// The cluster.
+        cluster: String,
+        /// What each answered.
+        why: String,
+    },
+    /// Nobody can be asked how many replicas confirm.
+    #[error(
+        "nodes do not say how many replicas confirm a write; name the number, as in --confirm=1"
+    )]
+    NumberNeeded,
     /// Nobody says how many replicas confirm a write.
     #[error(
         "how many replicas confirm a write of {cluster} is not known, so nothing can be confirmed: its manifest does not say `durability: confirmed`; change that, or name a number: --confirm=1"
@@ -131,50 +166,86 @@ struct Word {
     changing: Option<u64>,
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.incarnation, SocketAddr::new(self.ip, self.port))
+    }
+}
+
+/// The SOCKS5 proxy of tailscaled, as far as it is known.
+#[derive(Clone, Debug)]
+struct Socks5 {
+    /// By a person: it counts.
+    named: Option<SocketAddr>,
+    /// By the operator.
+    found: Arc<Mutex<Option<SocketAddr>>>,
+}
+
+impl Socks5 {
+    fn new(named: Option<SocketAddr>) -> Self {
+        Self { named, found: Arc::default() }
+    }
+
+    /// `None` where mesh addresses can be dialled straight.
+    fn get(&self) -> Option<SocketAddr> {
+        self.named.or_else(|| *self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn found(&self, text: Option<&str>) {
+        let found = text.and_then(|text| text.parse().ok());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+}
+
 /// A proxy that listens already.
 #[derive(Debug)]
 pub struct Proxy {
     settings: ProxySettings,
     listener: Listener,
+    reads: Option<Listener>,
     operator: Client,
+    told: Told,
+    ears: Ears,
 }
 
+/// Learns who the master is.
 #[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+pub struct Progress(Ears);
+
+impl Progress {
+    /// The master, as soon as it is known, in words.
+    ///
+    /// # Errors
+    /// It is not known after `within`: what is waited for, one phrase.
+    pub async fn master(&mut self, within: Duration) -> Result<String, String> {
+        let known = timeout(within, self.0.word.wait_for(|word| word.target.is_some())).await;
+        let known = known.ok().and_then(Result::ok).and_then(|word| word.target.clone());
+        known.map(|target| target.to_string()).ok_or_else(|| self.0.trouble.borrow().clone())
+    }
 }
 
 impl Proxy {
-    /// Takes the place where applications connect. A unix socket that nobody listens on any more is
+    /// Takes the places where applications connect. A unix socket that nobody listens on any more is
     /// replaced.
     pub async fn bind(mut settings: ProxySettings) -> Result<Self, ProxyError> {
         let operator = Client::new(&settings.operator)?;
         if let Some(confirm) = settings.confirm.as_mut().filter(|confirm| confirm.replicas == 0) {
+            if settings.nodes.is_some() {
+                return Err(ProxyError::NumberNeeded);
+            }
             let spec = operator.get(&settings.cluster).await?.spec;
             if !spec.is_confirmed() {
                 return Err(ProxyError::NotConfirmed { cluster: settings.cluster });
             }
             confirm.replicas = spec.write_replicas();
         }
-        let listener = match &settings.listen {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
-            Listen::Unix(path) => {
-                // A file of another kind refuses connections too, and is somebody's. Should this
-                // fail, binding says so.
-                if is_socket(path)
-                    && UnixStream::connect(path)
-                        .await
-                        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
-                {
-                    let _ = std::fs::remove_file(path);
-                }
-                UnixListener::bind(path).map(Listener::Unix)
-            }
+        let listener = Listener::bind(&settings.listen).await?;
+        let reads = match &settings.read_listen {
+            Some(listen) => Some(Listener::bind(listen).await?),
+            None => None,
         };
-        let listener = listener
-            .map_err(|source| ProxyError::Listen { listen: settings.listen.clone(), source })?;
-        Ok(Self { settings, listener, operator })
+        let (told, ears) = Told::new();
+        Ok(Self { settings, listener, reads, operator, told, ears })
     }
 
     /// How many replicas must have a write before its client is told.
@@ -186,39 +257,130 @@ impl Proxy {
     /// Where it listens, with the port that the system chose.
     #[must_use]
     pub fn listen(&self) -> Listen {
-        match &self.listener {
-            Listener::Tcp(listener) => {
-                listener.local_addr().map_or_else(|_| self.settings.listen.clone(), Listen::Tcp)
-            }
-            Listener::Unix(_) => self.settings.listen.clone(),
-        }
+        self.listener.place()
+    }
+
+    /// Where it listens for those who read from replicas.
+    #[must_use]
+    pub fn read_listen(&self) -> Option<Listen> {
+        self.reads.as_ref().map(Listener::place)
+    }
+
+    /// Who tells when the master is known.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress(self.ears.clone())
     }
 
     /// Carries connections until `stop`; then all of them end.
-    pub async fn run(self, stop: CancellationToken) {
-        let (said, word) = watch::channel(Word::default());
-        // The set ends everything in it when it is dropped.
-        let mut follower = JoinSet::new();
-        follower.spawn(follow::follow(self.operator, self.settings.cluster.clone(), said));
-        match self.listener {
-            Listener::Tcp(listener) => {
-                let accept = || async {
-                    let (stream, _) = listener.accept().await?;
-                    let _ = stream.set_nodelay(true);
-                    Ok(stream)
-                };
-                serve(accept, &self.settings, &word, &stop).await;
+    ///
+    /// # Errors
+    /// There is no such cluster, as far as those who were asked know.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ProxyError> {
+        let Self { settings, listener, reads, operator, told, ears } = self;
+        let socks5 = Socks5::new(settings.socks5);
+        let cluster = settings.cluster.clone();
+        let follower = async {
+            if let Some(nodes) = settings.nodes.clone() {
+                nodes::follow(nodes, cluster, socks5.clone(), told).await
+            } else {
+                let lag = settings.max_lag.is_some();
+                follow::follow(operator, cluster, socks5.clone(), lag, told).await
             }
-            Listener::Unix(listener) => {
-                serve(|| async { Ok(listener.accept().await?.0) }, &self.settings, &word, &stop)
-                    .await;
-                if let Listen::Unix(path) = &self.settings.listen
-                    && is_socket(path)
-                {
-                    let _ = std::fs::remove_file(path);
+        };
+        let way =
+            carry::Way { socks5: socks5.clone(), dials: Arc::new(Semaphore::new(carry::DIALS)) };
+        let writes = Writes {
+            word: ears.word.clone(),
+            way,
+            wait: settings.master_wait,
+            confirm: settings.confirm,
+        };
+        let reader = Reads {
+            readers: ears.readers,
+            word: ears.word,
+            max_lag: settings.max_lag,
+            socks5: socks5.clone(),
+            wait: settings.master_wait,
+            turn: AtomicUsize::new(0),
+        };
+        let most = settings.max_connections;
+        let serving = async {
+            let reading = async {
+                if let Some(reads) = reads {
+                    serve(reads, Arc::new(reader), most, &stop).await;
                 }
-            }
+            };
+            tokio::join!(serve(listener, Arc::new(writes), most, &stop), reading);
+        };
+        tokio::select! {
+            error = follower => Err(error),
+            () = serving => Ok(()),
         }
+    }
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, PathBuf),
+}
+
+/// A connection of an application.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    async fn bind(listen: &Listen) -> Result<Self, ProxyError> {
+        let bound = match listen {
+            Listen::Tcp(address) => TcpListener::bind(address)
+                .await
+                .and_then(|listener| Ok((listener.local_addr()?, listener)))
+                .map(|(address, listener)| Self::Tcp(listener, address)),
+            Listen::Unix(path) => {
+                remove_dead(path).await;
+                UnixListener::bind(path).map(|listener| Self::Unix(listener, path.clone()))
+            }
+        };
+        bound.map_err(|source| ProxyError::Listen { listen: listen.clone(), source })
+    }
+
+    fn place(&self) -> Listen {
+        match self {
+            Self::Tcp(_, address) => Listen::Tcp(*address),
+            Self::Unix(_, path) => Listen::Unix(path.clone()),
+        }
+    }
+
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Accepted::Tcp(stream)
+            }
+            Self::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0),
+        })
+    }
+
+    /// Leaves the place. What another process put there meanwhile stays.
+    async fn close(self) {
+        if let Self::Unix(listener, path) = self {
+            drop(listener);
+            remove_dead(&path).await;
+        }
+    }
+}
+
+/// Removes a socket that nobody listens on. A file of another kind refuses connections too, and is
+/// somebody's. Should this fail, binding says so.
+async fn remove_dead(path: &Path) {
+    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    if is_socket(path) && UnixStream::connect(path).await.is_err_and(refused) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -227,25 +389,55 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
-async fn serve<S, F>(
-    accept: impl Fn() -> F,
-    settings: &ProxySettings,
-    word: &watch::Receiver<Word>,
+/// What becomes of connections.
+trait Carrier: Send + Sync + 'static {
+    fn carry<S>(self: Arc<Self>, client: S) -> impl Future<Output = ()> + Send
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+}
+
+/// They lead to the master.
+struct Writes {
+    word: watch::Receiver<Word>,
+    way: carry::Way,
+    wait: Duration,
+    confirm: Option<Confirm>,
+}
+
+impl Carrier for Writes {
+    async fn carry<S>(self: Arc<Self>, client: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        carry::carry(client, self.word.clone(), self.way.clone(), self.wait, self.confirm).await;
+    }
+}
+
+impl Carrier for Reads {
+    async fn carry<S>(self: Arc<Self>, client: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Reads::carry(&self, client).await;
+    }
+}
+
+async fn serve(
+    listener: Listener,
+    carrier: Arc<impl Carrier>,
+    most: usize,
     stop: &CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = std::io::Result<S>>,
-{
-    let places = Arc::new(Semaphore::new(settings.max_connections));
-    let dials = Arc::new(Semaphore::new(carry::DIALS));
-    let way = carry::Way { socks5: settings.socks5, dials };
+) {
+    let (places, refusals) =
+        (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MOST_REFUSALS)));
+    // The set ends everything in it when it is dropped.
     let mut connections = JoinSet::new();
     let mut full = false;
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept() => accepted,
+            accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -258,24 +450,39 @@ async fn serve<S, F>(
         let Ok(place) = places.clone().try_acquire_owned() else {
             if !std::mem::replace(&mut full, true) {
                 tracing::warn!(
-                    limit = settings.max_connections,
-                    "too many connections; new ones are closed until others end"
+                    limit = most,
+                    "too many connections; new ones are refused until others end"
                 );
+            }
+            if let Ok(refusal) = refusals.clone().try_acquire_owned() {
+                connections.spawn(async move {
+                    match stream {
+                        Accepted::Tcp(stream) => refuse::refuse(stream, refuse::TOO_MANY).await,
+                        Accepted::Unix(stream) => refuse::refuse(stream, refuse::TOO_MANY).await,
+                    }
+                    drop(refusal);
+                });
             }
             continue;
         };
         full = false;
-        let (way, confirm) = (way.clone(), settings.confirm);
-        let carried = carry::carry(stream, word.clone(), way, settings.master_wait, confirm);
+        let carrier = carrier.clone();
         connections.spawn(async move {
-            carried.await;
+            match stream {
+                Accepted::Tcp(stream) => carrier.carry(stream).await,
+                Accepted::Unix(stream) => carrier.carry(stream).await,
+            }
             drop(place);
         });
     }
+    drop(connections);
+    listener.close().await;
 }
 
 #[cfg(test)]
 mod carry_tests;
+#[cfg(test)]
+mod reach_tests;
 #[cfg(test)]
 mod servers;
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl Servers {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let _ = accepted.set_nodelay(true);
-        let way = Way { socks5: None, dials: Semaphore::new(32).into() };
+        let way = Way { socks5: super::Socks5::new(None), dials: Semaphore::new(32).into() };
         tokio::spawn(carry(accepted, self.word.subscribe(), way, wait, confirm));
         Client::new(client)
     }

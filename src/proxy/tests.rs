@@ -91,7 +91,7 @@ async fn backend(name: &'static str) -> SocketAddr {
 struct Running {
     at: Listen,
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<Result<(), ProxyError>>,
     dir: tempfile::TempDir,
 }
 
@@ -110,6 +110,9 @@ async fn proxy(change: impl FnOnce(&mut ProxySettings)) -> (Running, Operator) {
         cluster: "cache".to_owned(),
         operator: socket,
         listen: "127.0.0.1:0".parse().unwrap(),
+        nodes: None,
+        read_listen: None,
+        max_lag: None,
         socks5: None,
         master_wait: LIMIT,
         max_connections: 10,
@@ -234,12 +237,12 @@ async fn without_the_operator_the_last_master_counts() {
 }
 
 #[tokio::test]
-async fn too_many_connections_are_closed_and_places_come_back() {
+async fn too_many_connections_are_refused_and_places_come_back() {
     let (proxy, operator) = proxy(|settings| settings.max_connections = 1).await;
     operator.says(1, backend("one").await);
     let mut first = proxy.connect().await;
     asks(&mut first, "one").await;
-    ends(&mut proxy.connect().await).await;
+    reads(&mut proxy.connect().await, "-ERR max number of clients reached\r\n").await;
     first.shutdown().await.unwrap();
     ends(&mut first).await;
     // The place is free a moment after the client saw the end.
@@ -248,6 +251,7 @@ async fn too_many_connections_are_closed_and_places_come_back() {
             let (mut stream, mut seen) = (proxy.connect().await, [0; 6]);
             if stream.write_all(b"PING\r\n").await.is_ok()
                 && stream.read_exact(&mut seen).await.is_ok()
+                && seen[0] == b'+'
             {
                 return seen;
             }
@@ -266,7 +270,7 @@ async fn a_unix_socket_serves_as_well_and_is_removed_at_the_end() {
     asks(&mut stream, "one").await;
     proxy.stop.cancel();
     ends(&mut stream).await;
-    timeout(LIMIT, &mut proxy.task).await.unwrap().unwrap();
+    timeout(LIMIT, &mut proxy.task).await.unwrap().unwrap().unwrap();
     assert!(!path.exists());
 }
 
@@ -279,6 +283,9 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         cluster: "cache".to_owned(),
         operator: dir.path().join("none"),
         listen: Listen::Unix(path),
+        nodes: None,
+        read_listen: None,
+        max_lag: None,
         socks5: None,
         master_wait: LIMIT,
         max_connections: 1,
@@ -302,6 +309,9 @@ async fn a_file_that_is_no_socket_is_left_alone() {
             cluster: "cache".to_owned(),
             operator: dir.path().join("none"),
             listen: Listen::Unix(path.clone()),
+            nodes: None,
+            read_listen: None,
+            max_lag: None,
             socks5: None,
             master_wait: LIMIT,
             max_connections: 1,

@@ -344,8 +344,10 @@ async fn events(
 
 #[derive(Deserialize)]
 struct EndpointQuery {
+    /// Of proxies that know no tags.
     after_epoch: Option<u64>,
-    changing: Option<u64>,
+    /// Tag of the answer that is known.
+    known: Option<String>,
     #[serde(default)]
     wait_s: u64,
 }
@@ -358,8 +360,15 @@ async fn endpoint(
 ) -> Result<Response, Refusal> {
     app.store.get(&name).await?;
     let deadline = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT_SECONDS));
+    let cache = &app.status_cache;
+    let news = async {
+        match &query.known {
+            Some(known) => cache.wait_news(&name, known, deadline).await,
+            None => cache.wait_endpoint(&name, query.after_epoch, deadline).await,
+        }
+    };
     let found = tokio::select! {
-        found = app.status_cache.wait_endpoint(&name, query.after_epoch, query.changing, deadline) => found,
+        found = news => found,
         () = app.shutdown.cancelled() => None,
     };
     Ok(found.map_or_else(

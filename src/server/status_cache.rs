@@ -2,6 +2,7 @@
 //! reads and waits.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
@@ -9,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::recovery::Recovery;
 use super::wallet::Minter;
+use crate::api::endpoint::EndpointReport;
 use crate::api::report::{OperatorReport, PlanReport};
-use crate::api::status::Endpoint;
 use crate::api::wallet::WalletReport;
 use crate::model::books::Head;
 
@@ -24,6 +25,7 @@ pub struct StatusCache {
     minter: OnceLock<Arc<dyn Minter>>,
     head: Mutex<Option<Head>>,
     recovery: OnceLock<Hand>,
+    socks5: OnceLock<SocketAddr>,
 }
 
 /// Whoever can look at what no record knows.
@@ -38,13 +40,13 @@ impl std::fmt::Debug for Hand {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Published {
     plan: Option<PlanReport>,
-    endpoint: Option<Endpoint>,
+    endpoint: Option<EndpointReport>,
 }
 
 impl StatusCache {
     /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is
     /// one.
-    pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<Endpoint>) {
+    pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<EndpointReport>) {
         let new = Published { plan: Some(plan), endpoint };
         self.entries().entry(name.to_owned()).or_default().send_if_modified(|old| {
             let changed = *old != new;
@@ -111,6 +113,11 @@ impl StatusCache {
         self.recovery.get().map(|hand| hand.0.clone())
     }
 
+    /// Programs beside the operator reach mesh addresses through this proxy, as it does itself.
+    pub fn serve_socks5(&self, address: SocketAddr) {
+        self.socks5.get_or_init(|| address);
+    }
+
     /// The present plan; `None` before the first one.
     #[must_use]
     pub fn plan(&self, name: &str) -> Option<PlanReport> {
@@ -118,8 +125,7 @@ impl StatusCache {
     }
 
     /// Waits until the cluster has an endpoint of an epoch above `after_epoch` (of any epoch when
-    /// `None`), or says of a planned change something else than `known_change` (which is none where
-    /// it is 0; `None` asks for no such news).
+    /// `None`).
     ///
     /// `None` when there is none at the deadline, or when the cluster is removed meanwhile. Ask
     /// only for clusters that exist: the question is remembered.
@@ -127,18 +133,38 @@ impl StatusCache {
         &self,
         name: &str,
         after_epoch: Option<u64>,
-        known_change: Option<u64>,
         deadline: Instant,
-    ) -> Option<Endpoint> {
+    ) -> Option<EndpointReport> {
+        let is_new = |e: &EndpointReport| after_epoch.is_none_or(|after| e.master.epoch > after);
+        self.wait(name, is_new, deadline).await
+    }
+
+    /// The same for an endpoint that has another tag than `known`.
+    pub async fn wait_news(
+        &self,
+        name: &str,
+        known: &str,
+        deadline: Instant,
+    ) -> Option<EndpointReport> {
+        self.wait(name, |e: &EndpointReport| self.completed(e).tag != known, deadline).await
+    }
+
+    async fn wait(
+        &self,
+        name: &str,
+        is_new: impl Fn(&EndpointReport) -> bool,
+        deadline: Instant,
+    ) -> Option<EndpointReport> {
         let mut entry = self.entries().entry(name.to_owned()).or_default().subscribe();
-        let is_new = |p: &Published| {
-            p.endpoint.as_ref().is_some_and(|e| {
-                after_epoch.is_none_or(|after| e.epoch > after)
-                    || known_change.is_some_and(|known| e.changing.unwrap_or(0) != known)
-            })
-        };
+        let is_new = |p: &Published| p.endpoint.as_ref().is_some_and(&is_new);
         let found = timeout_at(deadline, entry.wait_for(is_new)).await;
-        found.ok()?.ok()?.endpoint.clone()
+        let found = found.ok()?.ok()?.endpoint.clone()?;
+        Some(self.completed(&found))
+    }
+
+    fn completed(&self, endpoint: &EndpointReport) -> EndpointReport {
+        let socks5 = self.socks5.get().map(ToString::to_string);
+        EndpointReport { socks5, ..endpoint.clone() }.tagged()
     }
 
     /// Forgets a cluster that is gone; whoever waits for it is told so.
@@ -156,9 +182,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::api::status::Endpoint;
 
-    fn endpoint(epoch: u64) -> Endpoint {
-        Endpoint { epoch, incarnation: format!("cache-0-{epoch}"), ..Endpoint::default() }
+    fn endpoint(epoch: u64) -> EndpointReport {
+        let incarnation = format!("cache-0-{epoch}");
+        EndpointReport::from(Endpoint { epoch, incarnation, ..Endpoint::default() }).tagged()
     }
 
     fn later() -> Instant {
@@ -170,17 +198,14 @@ mod tests {
         let status_cache = Arc::new(StatusCache::default());
         status_cache.publish("cache", PlanReport::default(), Some(endpoint(4)));
         assert_eq!(
-            status_cache.wait_endpoint("cache", None, None, Instant::now()).await,
+            status_cache.wait_endpoint("cache", None, Instant::now()).await,
             Some(endpoint(4))
         );
-        assert_eq!(
-            status_cache.wait_endpoint("cache", Some(3), None, later()).await,
-            Some(endpoint(4))
-        );
+        assert_eq!(status_cache.wait_endpoint("cache", Some(3), later()).await, Some(endpoint(4)));
 
         let waiter = tokio::spawn({
             let status_cache = status_cache.clone();
-            async move { status_cache.wait_endpoint("cache", Some(4), None, later()).await }
+            async move { status_cache.wait_endpoint("cache", Some(4), later()).await }
         });
         tokio::task::yield_now().await;
         status_cache.publish("cache", PlanReport::default(), None);
@@ -189,35 +214,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_for_it_is_told_of_a_planned_change_and_of_its_end() {
+    async fn who_knows_tags_is_told_of_a_planned_change_and_of_its_end() {
         let cache = StatusCache::default();
-        let changing = Endpoint { changing: Some(5), ..endpoint(4) };
+        let mut changing = endpoint(4);
+        changing.master.changing = Some(5);
+        let changing = changing.tagged();
         cache.publish("cache", PlanReport::default(), Some(changing.clone()));
-        assert_eq!(cache.wait_endpoint("cache", Some(4), None, Instant::now()).await, None);
-        let told = cache.wait_endpoint("cache", Some(4), Some(0), later()).await;
-        assert_eq!(told, Some(changing));
-        assert_eq!(cache.wait_endpoint("cache", Some(4), Some(5), Instant::now()).await, None);
+        assert_eq!(cache.wait_endpoint("cache", Some(4), Instant::now()).await, None);
+        let told = cache.wait_news("cache", &endpoint(4).tag, later()).await;
+        assert_eq!(told, Some(changing.clone()));
+        assert_eq!(cache.wait_news("cache", &changing.tag, Instant::now()).await, None);
         cache.publish("cache", PlanReport::default(), Some(endpoint(4)));
-        let told = cache.wait_endpoint("cache", Some(4), Some(5), later()).await;
-        assert_eq!(told, Some(endpoint(4)));
+        assert_eq!(cache.wait_news("cache", &changing.tag, later()).await, Some(endpoint(4)));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_made_anew_is_news_whatever_its_epoch() {
+        let status_cache = StatusCache::default();
+        let of = |uid: &str, epoch| {
+            let uid = uid.to_owned();
+            Some(EndpointReport { uid, ..endpoint(epoch) })
+        };
+        status_cache.publish("cache", PlanReport::default(), of("a", 5));
+        let first = status_cache.wait_news("cache", "", later()).await.unwrap();
+        assert_eq!(status_cache.wait_news("cache", &first.tag, Instant::now()).await, None);
+        status_cache.remove("cache");
+        status_cache.publish("cache", PlanReport::default(), of("b", 1));
+        let second = status_cache.wait_news("cache", &first.tag, later()).await.unwrap();
+        assert_eq!((second.uid.as_str(), second.master.epoch), ("b", 1));
+        status_cache.serve_socks5("127.0.0.1:1055".parse().unwrap());
+        let third = status_cache.wait_news("cache", &second.tag, later()).await.unwrap();
+        assert_eq!(third.socks5.as_deref(), Some("127.0.0.1:1055"));
     }
 
     #[tokio::test]
     async fn waiting_ends_at_the_deadline_and_with_the_cluster() {
         let status_cache = Arc::new(StatusCache::default());
-        assert_eq!(status_cache.wait_endpoint("cache", None, None, Instant::now()).await, None);
+        assert_eq!(status_cache.wait_endpoint("cache", None, Instant::now()).await, None);
         assert_eq!(status_cache.plan("cache"), None, "a question publishes nothing");
 
         let waiter = tokio::spawn({
             let status_cache = status_cache.clone();
             async move {
                 status_cache
-                    .wait_endpoint(
-                        "cache",
-                        None,
-                        None,
-                        Instant::now() + Duration::from_hours(10_000),
-                    )
+                    .wait_endpoint("cache", None, Instant::now() + Duration::from_hours(10_000))
                     .await
             }
         });

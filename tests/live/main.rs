@@ -26,6 +26,7 @@ mod outage;
 mod own;
 mod paths;
 mod policy;
+mod reach;
 mod readme;
 mod recover;
 mod refusals;

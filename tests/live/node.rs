@@ -76,7 +76,7 @@ async fn endpoint_is_the_master(stage: &Stage, master: &NodeStatus) {
     let said = text(&stage.cli(&["endpoint", "cache", "-o", "env"]).await);
     let lines: Vec<&str> = said.lines().collect();
     let name = master.mesh_name.as_deref().unwrap();
-    let [host, port, ip] = lines[..] else { panic!("{said}") };
+    let [host, port, ip, ..] = lines[..] else { panic!("{said}") };
     assert_eq!((host, port), (format!("REDIS_HOST={name}").as_str(), "REDIS_PORT=6379"));
     assert!(ip.starts_with("REDIS_IP=100."), "{said}");
 }

@@ -80,7 +80,7 @@ impl Application {
 }
 
 /// Addresses of the nodes' devices, by incarnation.
-async fn addresses(stage: &Stage) -> Vec<(String, String)> {
+pub async fn addresses(stage: &Stage) -> Vec<(String, String)> {
     let answer = stage.local.tailnet.api(Method::GET, "tailnet/-/devices", None).await.unwrap();
     let devices = answer["devices"].as_array().unwrap().iter();
     let named = devices.filter_map(|device| {
@@ -92,7 +92,7 @@ async fn addresses(stage: &Stage) -> Vec<(String, String)> {
     named.collect()
 }
 
-async fn join(stage: &Stage, machine: &Machine) {
+pub async fn join(stage: &Stage, machine: &Machine) {
     let key = stage.local.tailnet.mint(APPLICATION_TAG).await.unwrap();
     machine.write("proxychains.conf", PROXYCHAINS);
     let lines = "tailscaled --tun=userspace-networking --socks5-server=127.0.0.1:1055 --state=mem: >/run/tailscaled.log 2>&1 &

@@ -42,8 +42,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("notify", outer(&["api", "store"])),
         ("server", outer(&["api", "store"])),
         ("api_client", outer(&["api", "server::messages", "store"])),
-        // It asks the operator's API and dials through the mesh.
-        ("proxy", outer(&["api", "api_client", "mesh"])),
+        // It asks the operator's API or the nodes, and dials through the mesh.
+        ("proxy", outer(&["announce", "api", "api_client", "mesh", "sentinel"])),
         ("operator", vec!["*"]),
         // It stands for the world outside and must not share our mistakes.
         ("devnet", vec!["wire", "sdl::canonical"]),

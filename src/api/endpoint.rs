@@ -1,0 +1,106 @@
+//! What the operator answers to whoever looks for the master.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::status::Endpoint;
+
+/// Where writes go, who has the data besides, and who may ask for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointReport {
+    /// The master that takes writes.
+    #[serde(flatten)]
+    pub master: Endpoint,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Tells the cluster from others that had its name; empty by an older operator.
+    pub uid: String,
+    /// Users of the manifest.
+    pub users: Vec<String>,
+    /// Everybody else that has joined.
+    pub replicas: Vec<ReplicaEndpoint>,
+    /// SOCKS5 proxy of the operator's tailscaled, where mesh addresses are reached through one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socks5: Option<String>,
+    /// Another answer has another tag, unless nothing but lags differ.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tag: String,
+}
+
+/// A node that is not master.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaEndpoint {
+    /// Incarnation.
+    pub incarnation: String,
+    /// Mesh host name.
+    pub name: String,
+    /// Mesh address.
+    pub ip: String,
+    /// Port.
+    pub port: u16,
+    /// Region by its provider's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// It had what the master had, but for what was under way.
+    pub in_sync: bool,
+    /// Bytes behind the master; absent where nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<i64>,
+}
+
+impl From<Endpoint> for EndpointReport {
+    fn from(master: Endpoint) -> Self {
+        Self { master, ..Self::default() }
+    }
+}
+
+impl EndpointReport {
+    /// With its tag.
+    ///
+    /// # Panics
+    /// Never: it is plain data.
+    #[must_use]
+    pub fn tagged(mut self) -> Self {
+        self.tag.clear();
+        let mut timeless = self.clone();
+        timeless.replicas.iter_mut().for_each(|replica| replica.lag_bytes = None);
+        let text = serde_json::to_vec(&timeless).expect("plain data");
+        self.tag = hex::encode(&Sha256::digest(text)[..8]);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_answer_has_another_tag_unless_only_a_lag_differs() {
+        let replica = ReplicaEndpoint { in_sync: true, ..ReplicaEndpoint::default() };
+        let report = |replica: ReplicaEndpoint| {
+            let master = Endpoint { epoch: 3, ..Endpoint::default() };
+            let report = EndpointReport { uid: "a".into(), ..master.into() };
+            EndpointReport { replicas: vec![replica], ..report }.tagged()
+        };
+        let known = report(replica.clone());
+        assert_eq!(known, known.clone().tagged());
+        let later = report(ReplicaEndpoint { lag_bytes: Some(7), ..replica.clone() });
+        assert_eq!(later.tag, known.tag);
+        let lost = report(ReplicaEndpoint { in_sync: false, ..replica });
+        let anew = EndpointReport { uid: "b".into(), ..known.clone() }.tagged();
+        let moved = EndpointReport { socks5: Some("127.0.0.1:1".into()), ..known.clone() }.tagged();
+        for other in [lost, anew, moved] {
+            assert_ne!(other.tag, known.tag);
+        }
+    }
+
+    #[test]
+    fn an_answer_of_an_older_operator_is_understood() {
+        let text =
+            r#"{"epoch":3,"incarnation":"cache-0-a","name":"n","ip":"100.64.0.1","port":6379}"#;
+        let report: EndpointReport = serde_json::from_str(text).unwrap();
+        assert_eq!((report.master.epoch, report.master.port, report.uid.as_str()), (3, 6379, ""));
+    }
+}
