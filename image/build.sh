@@ -58,6 +58,7 @@ tailscaled=${TAILSCALED:-$(build_tailscaled)}
 mkdir -p "$context"
 install -m 0755 "$agent" "$context/akash-redis"
 install -m 0755 "$tailscaled" "$context/tailscaled"
+install -m 0755 image/with-redis-proxy.sh "$context/with-redis-proxy"
 
 arguments=()
 for name in BASE REDIS_VERSION PROXYCHAINS_VERSION TINI_VERSION CA_CERTIFICATES_VERSION; do

@@ -276,6 +276,10 @@ mod tests {
             let path = entry.expect("an entry").path();
             let text = std::fs::read_to_string(&path).expect("a manifest");
             let manifest: Value = serde_saphyr::from_str(&text).expect("YAML");
+            // A deployment for Akash's own tools.
+            if manifest["version"] == "2.0" {
+                continue;
+            }
             let mut wrong = Vec::new();
             against(&schema, &schema, &manifest, "", &mut wrong);
             assert_eq!(wrong, Vec::<String>::new(), "{}", path.display());

@@ -4,7 +4,7 @@
 //! `sdl-vectors.jsonl` was recorded from the Go SDL library, `gateway-wire.jsonl` from a provider's
 //! gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use akash_redis::api::quantity::{Bytes, Cpu};
 use akash_redis::api::types::{Data, Spec, StorageClass};
@@ -341,6 +341,56 @@ fn the_examples_are_good_manifests() {
         }
     }
     assert!(seen >= 4, "{seen}");
+}
+
+/// Paths of the keys in a deployment of Akash's tools; names that its author chose are `*`.
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let named = ["services", "profiles.compute", "profiles.placement", "deployment"];
+    let named_below = ["profiles.placement.*.pricing", "deployment.*"];
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let free = named.contains(&path) || named_below.contains(&path);
+                let key = if free { "*" } else { key };
+                let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                found.insert(path.clone());
+                keys(value, &path, found);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| keys(value, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_application_beside_a_proxy_is_a_deployment_that_akashs_tools_take() {
+    let read = |text: &str| serde_saphyr::from_str::<Value>(text).expect("YAML");
+    let mut taken = BTreeSet::new();
+    for vector in vectors().values().filter(|vector| vector["ok"] == true) {
+        keys(&read(text(vector, "sdl")), "", &mut taken);
+    }
+    let sdl = read(include_str!("../../manifests/app-with-proxy.yaml"));
+    let mut own = BTreeSet::new();
+    keys(&sdl, "", &mut own);
+    let strange: Vec<_> = own.difference(&taken).collect();
+    assert!(strange.is_empty(), "no recorded deployment has {strange:?}");
+
+    let service = &sdl["services"]["app"];
+    assert!(service["image"].as_str().unwrap().contains("@sha256:"), "by digest");
+    let profile = sdl["deployment"]["app"]["akash"]["profile"].as_str().unwrap();
+    assert!(sdl["profiles"]["compute"][profile].is_object());
+    assert_eq!(sdl["profiles"]["placement"]["akash"]["pricing"][profile]["denom"], UACT);
+    // Its command ends where the application begins, and its variables are those of the script.
+    let script = include_str!("../../image/with-redis-proxy.sh");
+    let command = service["command"].as_array().unwrap();
+    assert_eq!((&command[3], command.last().unwrap()), (&json!("with-redis-proxy"), &json!("--")));
+    for variable in service["env"].as_array().unwrap() {
+        let name = variable.as_str().unwrap().split('=').next().unwrap();
+        assert!(
+            script.contains(name) || name == "REDIS_URL",
+            "{name} is no variable of the script"
+        );
+    }
 }
 
 /// What the quick start's first node is on the market. A change here is a change of every
