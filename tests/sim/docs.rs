@@ -107,6 +107,10 @@ fn judge(call: &str) -> Result<(), String> {
     let mut command = &command;
     let end = call.find(['`', '|', '#', ';', '>', '\\', '&']).unwrap_or(call.len());
     for word in call[..end].split_whitespace() {
+        if word == "--" {
+            // What follows is another program's.
+            return Ok(());
+        }
         if let Some(flag) = word.strip_prefix("--") {
             let name = flag.split(['=', ',', ':', ')', ']']).next().unwrap_or(flag);
             if !command.get_arguments().any(|argument| argument.get_long() == Some(name))
