@@ -151,8 +151,12 @@ pub fn manifest_reference() -> String {
          listed here is refused, and so is a value that would have no effect.\n\nThis page is made from the program's types.\n\n| field | type | default | meaning |\n| --- | --- | --- | --- |\n"
     );
     for Field { path, kind, default, meaning } in fields() {
-        let _ =
-            writeln!(page, "| `{path}` | {kind} | {default} | {} |", meaning.replace('|', "\\|"));
+        let _ = writeln!(
+            page,
+            "| `{path}` | {kind} | {} | {} |",
+            default.replace('|', "\\|"),
+            meaning.replace('|', "\\|")
+        );
     }
     page.push_str(
         "\n## Sums\n\n\

@@ -179,9 +179,9 @@ pub struct Redis {
 pub struct User {
     /// Name, as given to AUTH.
     pub name: String,
-    /// Redis ACL rules, e.g. `~* &* +@all -@admin -@dangerous`; rules that reach replication,
-    /// configuration or the ACL are refused. `full`, `readonly` and `monitoring` stand for rules,
-    /// and more may follow them.
+    /// Redis ACL rules, e.g. `~app:* &* +@all -@admin -@dangerous +info`; rules that reach
+    /// replication, configuration or the ACL are refused. `full`, `readonly` and `monitoring` stand
+    /// for rules, and more may follow them.
     #[serde(default = "User::default_rules")]
     pub rules: String,
     /// Where the command line finds the password; it leaves the command line as a hash.
@@ -198,7 +198,7 @@ pub struct User {
 
 impl User {
     fn default_rules() -> String {
-        "~* &* +@all -@admin -@dangerous".to_owned()
+        "~* &* +@all -@admin -@dangerous +info +role +client|list".to_owned()
     }
 
     /// The hashes of the passwords that are known as such.

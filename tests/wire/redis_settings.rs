@@ -14,10 +14,10 @@ use akash_redis::node::redis_config::{AGENT_USER, BootConfig, acl_text};
 use redis::aio::MultiplexedConnection;
 
 /// A redis-server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
     agent: MultiplexedConnection,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -28,7 +28,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = BootConfig {
             port: 6379,
@@ -61,11 +61,22 @@ impl Server {
         };
         let agent =
             tokio::time::timeout(Duration::from_secs(20), answers).await.expect("it answers");
-        Self { child, agent, _dir: dir }
+        Self { child, agent, dir }
     }
 
-    async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> redis::RedisResult<T> {
+    pub async fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> redis::RedisResult<T> {
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut self.agent).await
+    }
+
+    /// A connection of a user with this password.
+    pub async fn user(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> redis::RedisResult<MultiplexedConnection> {
+        let socket = self.dir.path().join(BootConfig::SOCKET);
+        let url = format!("unix://{}?user={name}&pass={password}", socket.display());
+        redis::Client::open(url)?.get_multiplexed_async_connection().await
     }
 
     async fn takes(&mut self, name: &str, value: &str) -> bool {

@@ -49,7 +49,10 @@ fn a_good_manifest_is_read_with_its_defaults() {
     assert_eq!(spec.redis.config["timeout"], "300");
     assert_eq!(spec.redis.config["appendonly"], "yes");
     assert_eq!(spec.redis.config["save"], "");
-    assert_eq!(spec.redis.users[0].rules, "~* &* +@all -@admin -@dangerous");
+    assert_eq!(
+        spec.redis.users[0].rules,
+        "~* &* +@all -@admin -@dangerous +info +role +client|list"
+    );
 }
 
 #[test]
