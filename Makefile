@@ -7,7 +7,7 @@ CARGO ?= cargo
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
-TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py nodejs:node npm:npm maven:mvn default-jdk-headless:javac
 
 # Installs those of the packages $(1) that are missing, or names them.
 define install
@@ -53,12 +53,16 @@ peers: ## Build tailscaled and the test control server (Go)
 servers: ## Bring Redis and Valkey servers of other versions into the cache, for the test of the table of versions
 	tests/servers/fetch.sh
 
+.PHONY: clients
+clients: ## Build a program with each real client of Sentinel into the cache: npm, go, cargo, pip and maven
+	tests/clients/build.sh
+
 .PHONY: image
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
 	image/build.sh
 
 .PHONY: test
-test: test-deps peers servers ## All tests
+test: test-deps peers servers clients ## All tests
 	$(CARGO) test --all-targets
 
 .PHONY: test-fast

@@ -239,10 +239,19 @@ fn client(session: &mut Session, arguments: &[Vec<u8>]) -> Reply {
         ("getname", []) if session.name.is_empty() => Reply::Nil,
         ("getname", []) => Reply::Bulk(session.name.clone()),
         ("id", []) => Reply::Integer(i64::try_from(session.id).unwrap_or(i64::MAX)),
+        // Its own connection: others are nobody's business.
+        ("info" | "list", _) => Reply::text(format!(
+            "id={} name={} resp={} sub={} psub={}\n",
+            session.id,
+            String::from_utf8_lossy(&session.name),
+            if session.protocol == Protocol::Resp3 { 3 } else { 2 },
+            session.channels.len(),
+            session.patterns.len()
+        )),
         // Who it is and what it can do is taken, whatever it is.
         ("setinfo" | "no-evict" | "no-touch", [_, ..]) => Reply::Simple("OK"),
         (other, _) => error(format!(
-            "Unknown subcommand or wrong number of arguments for '{other}': CLIENT knows SETNAME, GETNAME, SETINFO, ID, NO-EVICT and NO-TOUCH here"
+            "Unknown subcommand or wrong number of arguments for '{other}': CLIENT knows SETNAME, GETNAME, SETINFO, ID, INFO, LIST, NO-EVICT and NO-TOUCH here"
         )),
     }
 }

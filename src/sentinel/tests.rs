@@ -185,6 +185,35 @@ async fn a_client_that_introduces_itself_is_answered_in_its_protocol() {
     client.is_told("$1 y _").await;
 }
 
+/// What redis-py, ioredis, go-redis, redis-rs, Jedis and Lettuce send before they ask anything.
+#[tokio::test]
+async fn nothing_that_clients_say_of_themselves_is_refused() {
+    let mut client = Client::new(Some(word(0, &[1, 2])));
+    for hello in ["hello 2", "hello 3"] {
+        for said in [
+            hello,
+            "client setname x",
+            "client setinfo LIB-NAME x(y;z)",
+            "client setinfo LIB-VER 1.0",
+            "client setinfo anything else",
+            "client id",
+            "client getname",
+            "client info",
+            "client list",
+            "client no-touch on",
+            "command",
+            "command docs get",
+            "ping",
+            "info server",
+            "role",
+        ] {
+            let answer = client.says(said).await;
+            assert!(!answer.starts_with('-'), "{said}: {answer}");
+        }
+    }
+    assert!(client.says("client list").await.contains("id=7 name=x resp=3 sub=0 psub=0"));
+}
+
 #[tokio::test]
 async fn subscribers_are_told_when_the_master_is_another() {
     let mut client = Client::new(Some(word(0, &[1, 2])));

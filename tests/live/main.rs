@@ -2,6 +2,7 @@
 
 mod article;
 mod carried;
+mod clients;
 mod confirmed;
 mod control_faults;
 mod demo;

@@ -39,7 +39,7 @@ while True:
 "#;
 
 /// What carries a client's connections into the tailnet.
-const THROUGH: &str = "proxychains4 -q -f /etc/proxychains.conf";
+pub const THROUGH: &str = "proxychains4 -q -f /etc/proxychains.conf";
 const PROXYCHAINS: &str = "strict_chain
 tcp_read_time_out 2000
 tcp_connect_time_out 2000
@@ -92,9 +92,13 @@ pub async fn addresses(stage: &Stage) -> Vec<(String, String)> {
     named.collect()
 }
 
+pub fn write_proxychains(machine: &Machine) {
+    machine.write("proxychains.conf", PROXYCHAINS);
+}
+
 pub async fn join(stage: &Stage, machine: &Machine) {
     let key = stage.local.tailnet.mint(APPLICATION_TAG).await.unwrap();
-    machine.write("proxychains.conf", PROXYCHAINS);
+    write_proxychains(machine);
     let lines = "tailscaled --tun=userspace-networking --socks5-server=127.0.0.1:1055 --state=mem: >/run/tailscaled.log 2>&1 &
 for try in 1 2 3 4 5 6 7 8; do
   tailscale up --auth-key=\"$KEY\" --hostname=app --accept-dns=false --timeout=5s && exit 0

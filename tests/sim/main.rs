@@ -8,6 +8,7 @@ mod cold_start;
 mod confirmed;
 mod crashes;
 mod docs;
+mod docs_clients;
 mod failover;
 mod faults;
 mod giving_up;
