@@ -58,7 +58,7 @@ pub(super) async fn run(
                     .await?;
             write!(out, "{}", wanted(&tags))?;
             eprintln!(
-                "Merge these three sections into the tailnet's policy file, and delete any rule there that allows more (a new tailnet has one \
+                "Merge these four sections into the tailnet's policy file, and delete any rule there that allows more (a new tailnet has one \
                  that allows everything). Applications need a grant of their own: from their tag to the nodes' tag on tcp:6379. Then run \
                  `akash-redis mesh check`."
             );

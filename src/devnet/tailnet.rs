@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -62,7 +63,7 @@ pub enum TailnetError {
         /// Which.
         program: String,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A process ended or did not answer.
     #[error("{what} failed ({detail}), so there is no tailnet; see {log}")]
@@ -151,6 +152,8 @@ fn policy() -> Value {
             grant(OPERATOR_TAG, &[CLUSTER_TAG], &["tcp:9700", "tcp:6379"]),
             grant(OPERATOR_TAG, &[QUARANTINE_TAG], &["tcp:9700"]),
         ],
+        // As `akash-redis mesh policy` prints it.
+        "nodeAttrs": [{"target": [CLUSTER_TAG, OPERATOR_TAG, APPLICATION_TAG], "attr": ["cache-network-maps"]}],
     })
 }
 
@@ -228,6 +231,28 @@ impl Tailnet {
     #[must_use]
     pub fn control_pid(&self) -> Option<u32> {
         self.control.id()
+    }
+
+    /// Takes control server and API away, or brings them back. The relay goes on, as in a tailnet
+    /// where it is another machine.
+    ///
+    /// # Errors
+    /// The control server ended.
+    pub fn set_away(&self, away: bool) -> io::Result<()> {
+        let signal = if away { Signal::USR1 } else { Signal::USR2 };
+        let pid = self.control.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        Ok(kill_process(pid.ok_or(io::ErrorKind::NotFound)?, signal)?)
+    }
+
+    /// The operator's tailscaled dies, and another one is started with its state.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_tailscaled(&mut self) -> Result<(), TailnetError> {
+        // It is gone already when this fails.
+        let _ = self.tailscaled.kill().await;
+        self.tailscaled = start_tailscaled(&self.peers, &self.dir)?;
+        Ok(())
     }
 
     /// Asks the control API something, below `/api/v2/`, with all rights; the answer's JSON, or

@@ -59,6 +59,23 @@ pub struct Policy {
     /// What the control server checks before it takes the policy.
     #[serde(deserialize_with = "null_is_empty")]
     pub tests: Vec<Test>,
+    /// What devices are told beside their addresses.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub node_attrs: Vec<NodeAttr>,
+}
+
+/// With it a device keeps its network map on disk, and finds the others again when it restarts while
+/// the control server is away.
+pub const CACHE_NETWORK_MAPS: &str = "cache-network-maps";
+
+/// Attributes of the devices that `target` names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NodeAttr {
+    /// Whose.
+    pub target: Vec<String>,
+    /// Names, e.g. `cache-network-maps`.
+    pub attr: Vec<String>,
 }
 
 /// Whoever `src` names reaches whomever `dst` names, by `ip`.
@@ -160,7 +177,15 @@ pub fn wanted(tags: &Tags) -> Policy {
     }
     let why = "A node in quarantine sees the operator and nobody else: that is what cuts its connections.";
     grants.push(grant(&tags.operator, &tags.quarantine, &[AGENT_PORT], why));
-    Policy { tag_owners, grants: Some(grants), tests: tests_of(tags), ..Policy::default() }
+    let target = tags.nodes.iter().chain([&tags.operator]).cloned().collect();
+    let cached = NodeAttr { target, attr: vec![CACHE_NETWORK_MAPS.to_owned()] };
+    Policy {
+        tag_owners,
+        grants: Some(grants),
+        tests: tests_of(tags),
+        node_attrs: vec![cached],
+        ..Policy::default()
+    }
 }
 
 fn tests_of(tags: &Tags) -> Vec<Test> {

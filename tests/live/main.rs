@@ -4,6 +4,7 @@ mod article;
 mod carried;
 mod clients;
 mod confirmed;
+mod control_away;
 mod control_faults;
 mod demo;
 mod distance;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::rules::{Ports, Rule, Rules, Who};
-use super::{Policy, Tags};
+use super::{CACHE_NETWORK_MAPS, Policy, Tags};
 use crate::model::ports::{AGENT_PORT, REDIS_PORT, SOCKS5_PORT};
 
 /// How a finding is to be taken.
@@ -16,6 +16,8 @@ pub enum Kind {
     Missing,
     /// A word of the policy is unknown to us: nothing was concluded from it.
     NotUnderstood,
+    /// All works without it, and better with it.
+    Advice,
 }
 
 /// One thing that was found.
@@ -31,7 +33,7 @@ impl Finding {
     /// Whether something has to be done about it.
     #[must_use]
     pub fn is_wrong(&self) -> bool {
-        self.kind != Kind::NotUnderstood
+        matches!(self.kind, Kind::TooOpen | Kind::Missing)
     }
 }
 
@@ -41,6 +43,7 @@ impl fmt::Display for Finding {
             Kind::TooOpen => "too open",
             Kind::Missing => "missing",
             Kind::NotUnderstood => "not understood",
+            Kind::Advice => "advice",
         };
         write!(f, "{kind}: {}", self.text)
     }
@@ -65,7 +68,25 @@ pub fn evaluate(policy: &Policy, tags: &Tags) -> Vec<Finding> {
     });
     let of = |kind| move |text| Finding { kind, text };
     let findings = too_open.map(of(Kind::TooOpen)).chain(missing.map(of(Kind::Missing)));
-    findings.chain(unknown.map(of(Kind::NotUnderstood))).collect()
+    let findings = findings.chain(unknown.map(of(Kind::NotUnderstood)));
+    findings.chain(uncached(policy, tags).map(of(Kind::Advice))).collect()
+}
+
+/// Devices that do not keep their network map on disk.
+fn uncached(policy: &Policy, tags: &Tags) -> Option<String> {
+    let kept = |tag: &&String| {
+        policy.node_attrs.iter().any(|entry| {
+            entry.attr.iter().any(|attr| attr == CACHE_NETWORK_MAPS)
+                && entry.target.iter().any(|target| target == "*" || target == *tag)
+        })
+    };
+    let without: Vec<_> = tags.nodes.iter().chain([&tags.operator]).filter(|t| !kept(t)).collect();
+    (!without.is_empty()).then(|| {
+        format!(
+            "devices with {} do not keep their network map on disk: one that restarts while the control server is away finds nobody until that is back; add the `nodeAttrs` that `akash-redis mesh policy` prints",
+            list(without.into_iter())
+        )
+    })
 }
 
 fn allows_all(rule: &Rule) -> Option<String> {

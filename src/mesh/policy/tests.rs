@@ -12,7 +12,8 @@ fn tags(nodes: &[&str]) -> Tags {
 
 /// What is found in a policy that has the owners of the wanted one and these sections besides.
 fn found(sections: &Value) -> Vec<String> {
-    let mut policy = json!({"tagOwners": {"tag:a": ["tag:op"], "tag:q": ["tag:op"], "tag:op": []}});
+    let mut policy = json!({"tagOwners": {"tag:a": ["tag:op"], "tag:q": ["tag:op"], "tag:op": []},
+        "nodeAttrs": [{"target": ["*"], "attr": ["cache-network-maps"]}]});
     policy.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
     evaluate(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]))
         .iter()
@@ -113,9 +114,22 @@ fn no_grant_and_no_owner_of_the_wanted_policy_may_be_missing() {
     }
 }
 
+/// It is advice: a tailnet whose control server does not know the attribute works.
+#[test]
+fn devices_that_keep_no_network_map_are_told_and_nothing_is_wrong_with_them() {
+    let tags = tags(&["tag:a"]);
+    let mut policy = wanted(&tags);
+    policy.node_attrs[0].target.retain(|target| target != "tag:op");
+    let found = evaluate(&policy, &tags);
+    assert!(!found[0].is_wrong());
+    only(&[found[0].to_string()], &[&["advice: devices with tag:op do not keep", "nodeAttrs"]]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
 #[test]
 fn owners_who_are_not_the_operator_do_not_help() {
     let policy = json!({"tagOwners": {"tag:a": ["group:ops"], "tag:q": null, "tag:op": ["autogroup:admin"]},
+        "nodeAttrs": [{"target": ["*"], "attr": ["cache-network-maps"]}],
         "grants": [{"src": ["tag:a"], "dst": ["tag:a"], "ip": ["6379"]}, {"src": ["tag:op"], "dst": ["tag:a", "tag:q"], "ip": ["9700"]}]});
     let found = evaluate(&Policy::parse(&policy.to_string()).unwrap(), &tags(&["tag:a"]));
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 
-use super::Policy;
+use super::{NodeAttr, Policy};
 
 impl fmt::Display for Policy {
     /// The sections that [`super::wanted`] fills, one entry a line.
@@ -36,6 +36,13 @@ impl fmt::Display for Policy {
                 write!(f, "\"accept\": {}, ", list(&test.accept))?;
             }
             writeln!(f, "\"deny\": {}}},", list(&test.deny))?;
+        }
+        writeln!(
+            f,
+            "  ],\n  // Devices that restart while the control server is away find the others again.\n  \"nodeAttrs\": ["
+        )?;
+        for NodeAttr { target, attr } in &self.node_attrs {
+            writeln!(f, "    {{\"target\": {}, \"attr\": {}}},", list(target), list(attr))?;
         }
         writeln!(f, "  ],\n}}")
     }

@@ -17,7 +17,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"tailscale.com/derp/derpserver"
@@ -93,5 +96,26 @@ func main() {
 		log.Fatal(err)
 	}
 	log.Printf("control listening on http://%s", ln.Addr())
-	log.Fatal(http.Serve(ln, mux))
+	go s.comeAndGo()
+	log.Fatal(http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		relay := strings.HasPrefix(r.URL.Path, "/derp") || r.URL.Path == "/generate_204"
+		if s.away.Load() && !relay {
+			http.Error(w, "away", 503)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})))
+}
+
+// comeAndGo takes control and API away at SIGUSR1, connections that are open included, until SIGUSR2. The relay stays: it is another
+// machine's in a real tailnet.
+func (s *server) comeAndGo() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	for x := range signals {
+		s.away.Store(x == syscall.SIGUSR1)
+		if s.away.Load() {
+			s.noise.Range(func(conn, _ any) bool { conn.(io.Closer).Close(); return true })
+		}
+	}
 }

@@ -26,7 +26,9 @@ func (s *server) node(d *device, self bool) *tailcfg.Node {
 	if d.Expired {
 		n.KeyExpiry, n.Expired = time.Unix(123, 0), !self
 	}
-	if !self {
+	if self {
+		n.CapMap = s.attributes(d)
+	} else {
 		online := d.Online
 		if n.Online = &online; !online {
 			seen := d.Seen // copied, because the message is encoded after the lock is released

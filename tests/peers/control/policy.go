@@ -26,6 +26,19 @@ func (s *server) visible(a, b *device) bool {
 	})
 }
 
+// attributes lists what the policy gives d beside its addresses.
+func (s *server) attributes(d *device) tailcfg.NodeCapMap {
+	all := tailcfg.NodeCapMap{}
+	for _, a := range s.st.Policy.NodeAttrs {
+		if matches(a.Target, d) {
+			for _, x := range a.Attr {
+				all[x] = nil
+			}
+		}
+	}
+	return all
+}
+
 // parsePort reads what a grant lets through: "*", "443", "80-90", "tcp:6379", "udp:*" or "icmp:*".
 func parsePort(x string) (proto []int, pr tailcfg.PortRange, err error) {
 	if p, rest, ok := strings.Cut(x, ":"); ok {

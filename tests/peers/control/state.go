@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tailscale.com/tailcfg"
@@ -68,9 +69,16 @@ type grant struct {
 	Dst []string `json:"dst"`
 	IP  []string `json:"ip"`
 }
+
+// nodeAttr gives attributes to the devices that are named.
+type nodeAttr struct {
+	Target []string                 `json:"target"`
+	Attr   []tailcfg.NodeCapability `json:"attr"`
+}
 type policy struct {
 	TagOwners map[string][]string `json:"tagOwners,omitempty"`
 	Grants    []grant             `json:"grants"`
+	NodeAttrs []nodeAttr          `json:"nodeAttrs,omitempty"`
 }
 
 type state struct {
@@ -98,6 +106,8 @@ type server struct {
 	polls  map[tailcfg.NodeID]*poll
 	tokens map[string]time.Time
 	derp   *tailcfg.DERPMap
+	away   atomic.Bool
+	noise  sync.Map // open connections of nodes
 }
 
 func randHex(n int) string { b := make([]byte, n); rand.Read(b); return hex.EncodeToString(b) }

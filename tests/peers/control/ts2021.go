@@ -29,6 +29,8 @@ func (s *server) serveNoise(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	s.noise.Store(conn, nil)
+	defer s.noise.Delete(conn)
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /machine/register", func(w http.ResponseWriter, r *http.Request) { s.register(w, r, conn.Peer()) })
 	mux.HandleFunc("POST /machine/map", func(w http.ResponseWriter, r *http.Request) { s.serveMap(w, r, conn.Peer()) })

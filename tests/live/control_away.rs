@@ -1,0 +1,107 @@
+//! The control server is away, and everybody restarts: who was in the tailnet before finds the
+//! others from the network map on its disk, a failover comes in between, and writes go on.
+
+use std::time::Duration;
+
+use akash_redis::api::conditions::Phase;
+use akash_redis::devnet::sandbox::Sandbox;
+use akash_redis::devnet::tailnet::APPLICATION_TAG;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::machine::Machine;
+use crate::sandboxed::sandboxed;
+use crate::sentinel::{THROUGH, addresses, write_proxychains};
+use crate::stage::{CLUSTER, PASSWORD, Stage, cluster, until};
+
+const LIMIT: Duration = Duration::from_mins(6);
+/// Its state is on a disk, as an application's must be that is to restart without the control
+/// server.
+const TAILSCALED: &str = "mkdir -p /var/lib/tailscale
+tailscaled --tun=userspace-networking --socks5-server=127.0.0.1:1055 --statedir=/var/lib/tailscale >>/run/tailscaled.log 2>&1 &";
+
+/// An application writes to whoever the nodes say is master.
+async fn writes(machine: &Machine, nodes: &[String], key: &str) {
+    let nodes = nodes.join(" ");
+    let ask = format!(
+        "{THROUGH} timeout 3 redis-cli -h $node -p 26379 SENTINEL get-master-addr-by-name {CLUSTER}"
+    );
+    let write = format!(
+        "{THROUGH} timeout 3 redis-cli -h $master --user app --pass {PASSWORD} --no-auth-warning SET {key} 1"
+    );
+    let lines = format!(
+        "for node in {nodes}; do master=$({ask} | head -1); [ -n \"$master\" ] && {write} && exit 0; done; exit 1"
+    );
+    until("a write", async || {
+        let output = machine.run(&lines).await;
+        String::from_utf8_lossy(&output.stdout).contains("OK")
+    })
+    .await;
+}
+
+#[test]
+fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_away() {
+    sandboxed(
+        "control_away::who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_away",
+        LIMIT,
+        async |sandbox: Sandbox| {
+            let mut stage = Stage::patient(&sandbox).await;
+            let dir = sandbox.dir.join("app");
+            let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
+            stage.client.apply(&cluster(3)).await.unwrap();
+            let key = stage.local.tailnet.mint(APPLICATION_TAG).await.unwrap();
+            write_proxychains(&machine);
+            let join = format!(
+                "{TAILSCALED}\nfor try in 1 2 3 4 5 6 7 8; do tailscale up --auth-key=\"$KEY\" --hostname=app --accept-dns=false --timeout=5s && exit 0; sleep 0.5; done; exit 1"
+            );
+            let joined = machine.shell(&[("KEY", &key)], &join).output().await.unwrap();
+            assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+            let status = stage.until_ready().await;
+            let all: Vec<_> = addresses(&stage).await.into_iter().map(|(_, at)| at).collect();
+            writes(&machine, &all, "before").await;
+
+            stage.local.tailnet.set_away(true).unwrap();
+            // A node: its container is started anew, with its volume.
+            let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
+            let master = stage.master().await;
+            let (provider, lease) = stage.local.market.find(replica.dseq).unwrap();
+            let runner = stage.local.market.providers[provider].runner.clone();
+            let before = runner.processes(&lease, "tailscaled");
+            assert!(runner.restart(&lease));
+            until("another tailscaled", async || {
+                let now = runner.processes(&lease, "tailscaled");
+                !now.is_empty() && now != before
+            })
+            .await;
+            stage
+                .until_status("the node that restarted to be in sync", |s| {
+                    s.nodes
+                        .iter()
+                        .any(|n| n.incarnation == replica.incarnation && n.phase == Phase::Replica)
+                })
+                .await;
+            println!("the replica is back");
+            // The operator's way.
+            stage.local.tailnet.restart_tailscaled().await.unwrap();
+            // The application's.
+            for pid in machine.processes("tailscaled") {
+                let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+            machine.run(TAILSCALED).await;
+            writes(&machine, &all, "restarted").await;
+            println!("the application is back");
+
+            stage.kill_redis(&master);
+            until("another master", async || {
+                stage.master().await.incarnation != master.incarnation
+            })
+            .await;
+            println!("another master");
+            writes(&machine, &all, "moved").await;
+
+            stage.local.tailnet.set_away(false).unwrap();
+            stage.until_ready().await;
+            writes(&machine, &all, "after").await;
+        },
+    );
+}
