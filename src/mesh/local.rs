@@ -37,6 +37,10 @@ pub struct LocalStatus {
     pub backend_state: String,
     /// Whether it has registered before and kept its state.
     pub have_node_key: bool,
+    /// Where the control server sends a person to log in; empty when it asks for nothing. It is not
+    /// shown to anybody.
+    #[serde(rename = "AuthURL")]
+    pub auth_url: String,
     /// This node; `None` before it has joined.
     #[serde(rename = "Self")]
     pub own: Option<LocalPeer>,
@@ -143,6 +147,12 @@ const MOST_COMPLAINTS: usize = 16;
 impl LocalStatus {
     fn cleaned(mut self) -> Self {
         self.backend_state = outside::sentence(&self.backend_state);
+        // With a network map from its disk it goes on as it was, though the control server does not
+        // know it any more.
+        if !self.auth_url.is_empty() && ["Starting", "Running"].contains(&&*self.backend_state) {
+            "NeedsLogin".clone_into(&mut self.backend_state);
+        }
+        self.auth_url.clear();
         self.own = self.own.map(LocalPeer::cleaned);
         self.health = self.health.map(|texts| {
             texts.iter().take(MOST_COMPLAINTS).map(|text| outside::sentence(text)).collect()
@@ -280,6 +290,23 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.to_string().contains("/nowhere/tailscaled.sock"), "{error}");
+    }
+
+    /// It calls itself running as long as it has the network map of its disk, and has to log in.
+    #[test]
+    fn a_device_that_the_control_server_has_forgotten_does_not_run() {
+        let status = |url: &str, state: &str| {
+            let said =
+                format!(r#"{{"BackendState":"{state}","HaveNodeKey":true,"AuthURL":"{url}"}}"#);
+            serde_json::from_str::<LocalStatus>(&said).unwrap().cleaned()
+        };
+        for state in ["Running", "Starting"] {
+            let forgotten = status("https://control.test/login/1", state);
+            assert!(!forgotten.running() && forgotten.auth_url.is_empty());
+            assert_eq!(forgotten.backend_state, "NeedsLogin");
+            assert_eq!(status("", state).backend_state, state);
+        }
+        assert_eq!(status("https://control.test/login/1", "Stopped").backend_state, "Stopped");
     }
 
     #[test]

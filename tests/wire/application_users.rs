@@ -12,6 +12,14 @@ fn default_rules() -> String {
     validate::parse(manifest).unwrap()[0].spec.redis.users[0].rules.clone()
 }
 
+/// A server that takes reads and writes: none is when it starts.
+async fn opened() -> Server {
+    let mut server = Server::start().await;
+    server.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    server.ask::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await.unwrap();
+    server
+}
+
 async fn set(server: &mut Server, name: &str, rules: &str) {
     let expanded = rules::expand(rules);
     let words: Vec<&str> = expanded.split_whitespace().collect();
@@ -148,7 +156,7 @@ const LISTENS: &[&str] = &["SUBSCRIBE c", "PSUBSCRIBE *", "UNSUBSCRIBE", "PUNSUB
 
 #[tokio::test]
 async fn real_clients_start_and_work_with_the_rules_of_a_user_of_whom_nothing_is_said() {
-    let mut server = Server::start().await;
+    let mut server = opened().await;
     set(&mut server, "app", &default_rules()).await;
     let mut denied = Vec::new();
     for (who, commands) in SENT {
@@ -209,7 +217,7 @@ async fn what_stops_the_server_or_empties_it_is_left_to_whoever_asks_for_it() {
 
 #[tokio::test]
 async fn every_shipped_manifest_has_a_user_one_can_log_in_with() {
-    let mut server = Server::start().await;
+    let mut server = opened().await;
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests");
     let mut seen = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
