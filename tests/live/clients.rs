@@ -87,6 +87,12 @@ impl Client {
         Self { name: program.name.clone(), key, tally, _process: process }
     }
 
+    /// Its errors of this phase.
+    fn met(&self) -> String {
+        let tally = self.tally.lock().unwrap();
+        format!("{:?}, last: {}", tally.errors, tally.last_error)
+    }
+
     fn acked(&self) -> usize {
         self.tally.lock().unwrap().acked.len()
     }
@@ -100,11 +106,11 @@ struct Program {
 
 /// All of them: `make clients` has built them.
 async fn programs() -> Vec<Program> {
-    let build = Path::new(ROOT).join("tests/clients/build.sh");
-    let built = Command::new(build).stdin(Stdio::null()).output().await.unwrap();
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "`make clients` first; without a network: {said}");
-    let lines = String::from_utf8(built.stdout).unwrap();
+    let script = Path::new(ROOT).join("tests/clients/build.sh");
+    let output = Command::new(script).stdin(Stdio::null()).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`make clients` first; without a network: {said}");
+    let lines = String::from_utf8(output.stdout).unwrap();
     let program = |line: &str| {
         let (name, line) = line.split_once(' ').unwrap();
         Program { name: name.to_owned(), line: line.to_owned() }
@@ -129,13 +135,11 @@ async fn all_write(clients: &[Client], event: &str) {
     loop {
         let late = clients.iter().zip(&before).find(|(c, before)| c.acked() < *before + SOME);
         let Some((client, _)) = late else { return };
-        let tally = client.tally.lock().unwrap();
-        let (errors, last) = (tally.errors.clone(), tally.last_error.clone());
-        drop(tally);
         assert!(
             begun.elapsed() < FOUND,
-            "{event}: {} writes no more; {errors:?}, last: {last}",
-            client.name
+            "{event}: {} writes no more; {}",
+            client.name,
+            client.met()
         );
         sleep(Duration::from_millis(50)).await;
     }

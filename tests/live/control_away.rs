@@ -6,6 +6,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::Phase;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::devnet::tailnet::APPLICATION_TAG;
+use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine::Machine;
@@ -18,6 +19,18 @@ const LIMIT: Duration = Duration::from_mins(6);
 /// server.
 const TAILSCALED: &str = "mkdir -p /var/lib/tailscale
 tailscaled --tun=userspace-networking --socks5-server=127.0.0.1:1055 --statedir=/var/lib/tailscale >>/run/tailscaled.log 2>&1 &";
+
+/// What Redis of a node says of itself, to the application; empty while it does not answer.
+async fn info(machine: &Machine, node: &str) -> String {
+    let ask = format!(
+        "{THROUGH} timeout 3 redis-cli -h {node} --user app --pass {PASSWORD} --no-auth-warning INFO"
+    );
+    String::from_utf8(machine.run(&ask).await.stdout).unwrap()
+}
+
+fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default()
+}
 
 /// An application writes to whoever the nodes say is master.
 async fn writes(machine: &Machine, nodes: &[String], key: &str) {
@@ -56,34 +69,36 @@ fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_awa
             let joined = machine.shell(&[("KEY", &key)], &join).output().await.unwrap();
             assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
             let status = stage.until_ready().await;
-            let all: Vec<_> = addresses(&stage).await.into_iter().map(|(_, at)| at).collect();
+            let named = addresses(&stage).await;
+            let all: Vec<_> = named.iter().map(|(_, at)| at.clone()).collect();
             writes(&machine, &all, "before").await;
+            let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
+            let at = named.iter().find(|(name, _)| *name == replica.incarnation).unwrap().1.clone();
+            let master = stage.master().await;
+            let before = info(&machine, &at).await;
+            assert_ne!(field(&before, "run_id"), "");
 
             stage.local.tailnet.set_away(true).unwrap();
-            // A node: its container is started anew, with its volume.
-            let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
-            let master = stage.master().await;
-            let (provider, lease) = stage.local.market.find(replica.dseq).unwrap();
-            let runner = stage.local.market.providers[provider].runner.clone();
-            let before = runner.processes(&lease, "tailscaled");
-            assert!(runner.restart(&lease));
-            until("another tailscaled", async || {
-                let now = runner.processes(&lease, "tailscaled");
-                !now.is_empty() && now != before
+            until("the control server to be away", async || {
+                stage.local.tailnet.api(Method::GET, "tailnet/-/devices", None).await.is_err()
             })
             .await;
-            stage
-                .until_status("the node that restarted to be in sync", |s| {
-                    s.nodes
-                        .iter()
-                        .any(|n| n.incarnation == replica.incarnation && n.phase == Phase::Replica)
-                })
-                .await;
+            // A node: its container is started anew, with its volume.
+            let (provider, lease) = stage.local.market.find(replica.dseq).unwrap();
+            assert!(stage.local.market.providers[provider].runner.restart(&lease));
+            until("the node that restarted to be in sync", async || {
+                let now = info(&machine, &at).await;
+                field(&now, "run_id") != field(&before, "run_id")
+                    && field(&now, "master_link_status") == "up"
+            })
+            .await;
             println!("the replica is back");
             // The operator's way.
             stage.local.tailnet.restart_tailscaled().await.unwrap();
             // The application's.
-            for pid in machine.processes("tailscaled") {
+            let old = machine.processes("tailscaled");
+            assert_eq!(old.len(), 1);
+            for pid in old {
                 let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
                 kill_process(pid, Signal::KILL).unwrap();
             }

@@ -12,6 +12,7 @@ const connection = {
   username: "app",
   password,
   socketTimeout: 20000, // a machine that is lost closes no connection; a worker waits 10 s for jobs
+  sentinelCommandTimeout: 2000,
   maxRetriesPerRequest: null, // as BullMQ wants it of a worker
 };
 const queue = new Queue("mail", { connection });

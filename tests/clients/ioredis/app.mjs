@@ -10,7 +10,8 @@ const redis = new Redis({
   name: "cache",
   username: "app",
   password,
-  socketTimeout: 5000, // a machine that is lost closes no connection
+  socketTimeout: 5000, // a machine that is lost closes no connection,
+  sentinelCommandTimeout: 2000, // nor does it answer who is master
 });
 redis.on("error", (error) => failed(error)); // or ioredis prints it
 await redis.set("greeting", "hello");
