@@ -10,7 +10,8 @@ fn snippet(source: &str) -> Option<String> {
     let inside = &lines[mark("guide: begin")? + 1..mark("guide: end")?];
     let indent = |line: &&str| line.len() - line.trim_start().len();
     let least = inside.iter().filter(|line| !line.trim().is_empty()).map(indent).min()?;
-    Some(inside.iter().map(|line| format!("{}\n", line.get(least..).unwrap_or_default())).collect())
+    let shown = inside.iter().map(|line| line.get(least..).unwrap_or_default());
+    Some(shown.fold(String::new(), |text, line| text + line + "\n"))
 }
 
 #[test]
