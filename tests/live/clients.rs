@@ -74,7 +74,10 @@ impl Client {
         let (nodes, key) = (nodes.join(" "), format!("{}{suffix}", program.name));
         let variables =
             [("NODES", &*nodes), ("PASSWORD", PASSWORD), ("KEY", &*key), ("SOCKS5", SOCKS5)];
-        let mut shell = machine.shell(&variables, &format!("exec {}", program.line));
+        // One that finds nobody when it starts may end: it is started again, as a container is.
+        let again = r#"echo '{"error":"ended"}'; sleep 1"#;
+        let lines = format!("while true; do {}; {again}; done", program.line);
+        let mut shell = machine.shell(&variables, &lines);
         let mut process = shell.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let tally = Arc::new(Mutex::new(Tally::default()));
