@@ -243,11 +243,15 @@ fn real_clients_ride_through_all_that_moves_a_master() {
             phases.end(&clients, "node lost").await;
 
             stage.local.kill_operator().await;
-            let later = start("-later", &nodes);
+            // With a list made anew: redis-rs asks all at once, and proxychains stops it at each dial
+            // to a node that is gone, for longer than it waits for the others.
+            let all = addresses(&stage).await;
+            let living = all.iter().map(|(_, at)| at).filter(|at| **at != first_address);
+            let living: Vec<_> = living.cloned().collect();
+            let later = start("-later", &living);
             phases.end(&later, "start, operator away").await;
             phases.end(&clients, "operator away").await;
 
-            let all = addresses(&stage).await;
             let master = all.iter().find(|(n, _)| *n == last.incarnation).unwrap().1.clone();
             for (client, acked) in
                 clients.iter().zip(acked).chain(later.iter().zip(std::iter::repeat(0)))
