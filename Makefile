@@ -57,6 +57,10 @@ servers: ## Bring Redis and Valkey servers of other versions into the cache, for
 clients: ## Build a program with each real client of Sentinel into the cache: npm, go, cargo, pip and maven
 	tests/clients/build.sh
 
+.PHONY: servers-all
+servers-all: ## Bring every version into the cache that somebody has built, eleven with Debian's own: the test of the table takes whatever is there
+	tests/servers/fetch-all.sh
+
 .PHONY: image
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
 	image/build.sh

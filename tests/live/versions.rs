@@ -14,7 +14,8 @@ use tokio::process::{Child, Command};
 use crate::sandboxed::sandboxed;
 use crate::stage::until;
 
-const LIMIT: Duration = Duration::from_mins(3);
+/// Eleven servers are 121 pairs.
+const LIMIT: Duration = Duration::from_mins(10);
 /// What a replica says that cannot read what it was sent.
 const UNREADABLE: &str = "Can't handle RDB format version";
 
