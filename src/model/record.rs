@@ -610,7 +610,7 @@ pub struct Switchover {
     /// new epoch.
     pub undo: bool,
     /// Replicas that are attached to the target before the source is fenced, and acknowledge nothing
-    /// to the source since then. Empty where the source is fenced first.
+    /// to the source since then. Empty where none can be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chained: Vec<IncarnationName>,
     /// Since when the source is to be fenced; none before, and in a record of an earlier version.
@@ -622,10 +622,10 @@ pub struct Switchover {
 }
 
 impl Switchover {
-    /// Replicas are being attached to the target; the source takes writes.
+    /// The target is made ready, and replicas are attached to it; the source takes writes.
     #[must_use]
     pub fn prepares(&self) -> bool {
-        self.fenced.is_none() && !self.chained.is_empty()
+        self.fenced.is_none()
     }
 
     /// Since when writes stand still.

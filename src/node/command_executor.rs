@@ -210,6 +210,7 @@ impl CommandExecutor {
         let mut session = node.redis.open(ANSWER).await?;
         let leads = session.expect_process(&redis.run_id).await?.role() == Role::Master;
         let mut applied = node.applied();
+        let moves = matches!(order, Order::Promote { .. } | Order::Follow { .. } | Order::Admit(_));
         let result = match order {
             Order::Configure { generation, settings, .. } => {
                 let result = self.configure(&mut session, &settings, &mut applied).await;
@@ -231,7 +232,6 @@ impl CommandExecutor {
             }
             Order::Promote { users, quorum } => {
                 let result = self.promote(&mut session, &users, quorum, &mut applied).await;
-                node.hurry(MOVING);
                 node.set_following(None);
                 node.set_note("hosts", node.egress.close().await);
                 result
@@ -247,7 +247,6 @@ impl CommandExecutor {
                 if leads {
                     self.stand_aside(&mut session, &mut applied).await?;
                 }
-                node.hurry(MOVING);
                 session.follow(&address, &mut applied).await
             }
             Order::Detach { drain } => {
@@ -265,13 +264,13 @@ impl CommandExecutor {
             Order::Fence if !leads => Ok(()),
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
             Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
-            Order::Admit(users) => {
-                node.hurry(MOVING);
-                session.admit(&users, memory.highest.epoch, &mut applied).await
-            }
+            Order::Admit(users) => session.admit(&users, memory.highest.epoch, &mut applied).await,
             Order::Save(_) | Order::Discard { .. } | Order::Restart => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
+        if moves {
+            node.hurry(MOVING);
+        }
         result
     }
 

@@ -71,6 +71,31 @@ async fn whoever_hangs_on_the_target_goes_on_where_it_was_when_that_is_promoted(
     target.stop().await;
 }
 
+/// Its master's last write counts at once: looks that are 250 ms apart were most of a planned change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_to_take_over_is_looked_at_closely_until_it_does() {
+    let (source, target) = pair().await;
+    let asked = Instant::now();
+    let before = target.node.peek().redis;
+    target.command(2, admit()).await.unwrap();
+    target.node.looked_at(before, asked);
+    assert!(target.node.hurries(), "what was asked before the command shows nothing of it");
+    let after = Instant::now();
+    let mut looks = target.node.looks();
+    looks.wait_for(|look| *look > after).await.unwrap();
+    assert!(target.node.hurries(), "it is not promoted yet");
+    source.command(2, Command::Fence(wire::Fence {})).await.unwrap();
+    target.command(2, promote(0)).await.unwrap();
+    target.until(|s| s.redis.role == Role::Master && !s.redis.fenced).await;
+    let promoted = Instant::now();
+    looks.wait_for(|look| *look > promoted).await.unwrap();
+    // The next look comes after the one that showed it.
+    looks.changed().await.unwrap();
+    assert!(!target.node.hurries(), "nobody waits any more");
+    source.stop().await;
+    target.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_is_not_promoted_lets_nobody_in_any_more() {
     let (source, target) = pair().await;

@@ -30,7 +30,9 @@ use crate::retry::RestartDelays;
 /// A server says its version within this.
 const VERSION: Duration = Duration::from_secs(10);
 /// Between two looks while the operator waits for what comes next: a master moves meanwhile.
-const CLOSE_LOOK: Duration = Duration::from_millis(20);
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
+/// Before a master that lets nobody in yet is asked again.
+const FIRST_ASK: Duration = Duration::from_millis(20);
 
 /// Where and as whom one node's Redis runs.
 #[derive(Clone, Debug)]
@@ -395,7 +397,7 @@ impl Asks {
     async fn ask_again(&mut self, node: &Node, session: Option<&mut Session>) {
         let (Some(following), Some(session)) = (node.following(), session) else { return };
         if self.whom.as_ref() != Some(&following) {
-            *self = Self { whom: Some(following.clone()), pause: CLOSE_LOOK, next: None };
+            *self = Self { whom: Some(following.clone()), pause: FIRST_ASK, next: None };
         }
         let redis = node.peek().redis;
         let up = redis.role != Role::Replica || redis.is_linked() || redis.is_syncing();

@@ -95,7 +95,7 @@ struct Shared {
     serving: Option<Instant>,
     patience: Duration,
     /// Until when Redis is looked at all the time.
-    hurry: Option<Instant>,
+    hurry: Option<Hurry>,
 }
 
 impl Shared {
@@ -121,6 +121,13 @@ impl Shared {
             Role::Unknown => false,
         }
     }
+}
+
+/// The operator waits for what a command does.
+struct Hurry {
+    /// The command was carried out.
+    since: Instant,
+    until: Instant,
 }
 
 /// A redis-server before the first look at it: fenced, as each one starts.
@@ -390,7 +397,9 @@ impl Node {
             state.redis = redis;
             // That writes are held is not to be seen from outside.
             state.redis.fenced |= shared.applied.fenced.is_some();
-            if shared.is_settled(&state.redis) {
+            let settled = shared.is_settled(&state.redis);
+            // What was asked before does not show what the operator waits for.
+            if settled && shared.hurry.as_ref().is_some_and(|hurry| asked >= hurry.since) {
                 shared.hurry = None;
             }
             shared.advance(state, asked);
@@ -592,14 +601,15 @@ impl Node {
 
     /// The operator waits for what comes next: Redis is looked at all the time, for so long at most.
     pub fn hurry(&self, limit: Duration) {
-        self.shared().hurry = Some(Instant::now() + limit);
+        let since = Instant::now();
+        self.shared().hurry = Some(Hurry { since, until: since + limit });
         self.look_now();
     }
 
     /// Somebody waits for what comes next.
     #[must_use]
     pub fn hurries(&self) -> bool {
-        self.shared().hurry.is_some_and(|until| Instant::now() < until)
+        self.shared().hurry.as_ref().is_some_and(|hurry| Instant::now() < hurry.until)
     }
 
     /// Own mesh name, or the host name asked for as long as there is none.

@@ -57,7 +57,7 @@ pub fn others(
     let suffices = settings::bound(builder, promotion).min_replicas <= 1
         && source.redis.min_replicas <= 1
         && roles::attached(source, target, to);
-    if !suffices || to.admits.is_none() || derived::fqdn(to).is_none() {
+    if !suffices || !can_admit(to) {
         return Vec::new();
     }
     let fits = |name: &IncarnationName| {
@@ -78,6 +78,11 @@ pub fn others(
         .collect()
 }
 
+/// Whether an agent knows how to let others attach to its replica.
+pub fn can_admit(state: &NodeState) -> bool {
+    state.admits.is_some() && derived::fqdn(state).is_some()
+}
+
 /// One step further: the target admits them, each lets go of the source, and attaches to the target
 /// as soon as that has all that it has; one that is ahead would be given everything anew.
 pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> Progress {
@@ -90,7 +95,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> Progre
         builder.command(
             &switchover.target,
             Command::Admit { replicas },
-            format!("it takes over from {}, and the others attach to it first", switchover.source),
+            format!("it takes over from {}, and others may attach to it", switchover.source),
         );
         return Progress::Under;
     }

@@ -51,7 +51,9 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
     let epoch = builder.record.epoch;
     let holds = |step: &Step| !matches!(&step.effect, Effect::Command { authority, .. } if authority.epoch < epoch);
     builder.steps.retain(holds);
-    let limit = if chained.is_empty() { LIMIT } else { chain::limit(builder, source) };
+    // It looks closely at its redis from then on, and has its users before writes stand still.
+    let admits = builder.connected(target).is_some_and(chain::can_admit);
+    let limit = if admits { chain::limit(builder, source) } else { LIMIT };
     let switchover = Switchover {
         epoch: builder.record.epoch,
         source: source.clone(),
@@ -59,7 +61,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
         started: builder.now(),
         deadline: builder.now() + limit,
         undo: false,
-        fenced: chained.is_empty().then_some(builder.now()),
+        fenced: (!admits).then_some(builder.now()),
         chosen: None,
         chained,
     };

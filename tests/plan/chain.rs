@@ -120,29 +120,40 @@ fn the_others_are_attached_to_the_target_before_the_source_is_fenced() {
 type Edit = fn(&mut Scene);
 
 #[test]
-fn the_source_is_fenced_first_where_there_is_nobody_to_attach() {
-    let rows: [(&str, Edit, bool); 7] = [
-        ("all can", |_| {}, true),
-        ("the source is being stopped", |s| s.node(0, |v| v.state.stopping = true), true),
-        ("the target's agent cannot", |s| s.node(1, |v| v.state.admits = None), false),
-        ("the other's agent cannot", |s| s.node(2, |v| v.state.admits = None), false),
-        ("the other does not answer", |s| s.silent(2, 1), false),
+fn the_target_is_made_ready_before_the_fence_also_where_nobody_can_be_attached() {
+    let target = [name(1)];
+    let rows: [(&str, Edit, bool, bool); 7] = [
+        ("all can", |_| {}, true, true),
+        ("the source is being stopped", |s| s.node(0, |v| v.state.stopping = true), true, true),
+        ("the target's agent cannot", |s| s.node(1, |v| v.state.admits = None), false, false),
+        ("the other's agent cannot", |s| s.node(2, |v| v.state.admits = None), true, false),
+        ("the other does not answer", |s| s.silent(2, 1), true, false),
         (
             "the source needs two for a write",
             |s| {
                 s.node(0, |v| v.state.redis.min_replicas = 2);
                 s.master().quorum = Some(Quorum { min_replicas: 2, max_lag_seconds: 8 });
             },
+            true,
             false,
         ),
-        ("there is no other", |s| s.only(2), false),
+        ("there is no other", |s| s.only(2), true, false),
     ];
-    for (what, edit, first) in rows {
+    for (what, edit, admits, chained) in rows {
         let mut scene = asked();
         edit(&mut scene);
         let plan = scene.plan(NOW);
-        let fenced = commands(&plan).contains(&(name(0), Command::Fence));
-        assert_eq!((switching(&plan).prepares(), fenced), (first, !first), "{what}");
+        let said = commands(&plan);
+        let fenced = said.contains(&(name(0), Command::Fence));
+        let told: Vec<_> = said
+            .iter()
+            .filter(|(_, command)| matches!(command, Command::Admit { .. }))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let expected: &[_] = if admits { &target } else { &[] };
+        assert_eq!((fenced, told.as_slice()), (!admits, expected), "{what}");
+        assert_eq!(switching(&plan).prepares(), admits, "{what}");
+        assert_eq!(!switching(&plan).chained.is_empty(), chained, "{what}");
     }
 }
 
