@@ -66,17 +66,23 @@ async fn main() -> ExitCode {
             let seen = ours_at(&ours, rounds).await;
             ours.stop().await;
             report(&mut figures, apart, &seen, &peers);
+            // What is measured stays, whatever becomes of the rest.
+            save(&figures);
         }
     }
     if part("adversity") {
         adversity(&sandbox.dir, &mut figures).await;
     }
     println!("{}", figure::table(&figures));
+    println!("written to {}", save(&figures).display());
+    ExitCode::SUCCESS
+}
+
+fn save(figures: &[Figure]) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/ha.json");
     std::fs::create_dir_all(path.parent().expect("a directory")).expect("the directory of figures");
-    std::fs::write(&path, figure::json(&figures)).expect("the file of figures");
-    println!("written to {}", path.display());
-    ExitCode::SUCCESS
+    std::fs::write(&path, figure::json(figures)).expect("the file of figures");
+    path
 }
 
 fn setting(name: &str, usual: &str) -> String {

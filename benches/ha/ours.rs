@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Phase};
 use akash_redis::api::status::NodeStatus;
@@ -24,6 +24,8 @@ use super::application::Finds;
 const PASSWORD: &str = "not-a-secret";
 const PORT: u16 = 6380;
 const POLL: Duration = Duration::from_millis(20);
+/// What a market leaves is gone within this.
+const GONE: Duration = Duration::from_secs(10);
 
 pub struct Ours {
     local: Local,
@@ -38,9 +40,15 @@ impl Ours {
         std::fs::create_dir_all(dir).expect("a directory");
         let stop = CancellationToken::new();
         let options = LocalOptions { distance, ..LocalOptions::default() };
-        let mut local = Local::start_with(Path::new(PROGRAM), dir, &stop, &options)
-            .await
-            .expect("a local market");
+        let begun = Instant::now();
+        let mut local = loop {
+            match Local::start_with(Path::new(PROGRAM), dir, &stop, &options).await {
+                Ok(local) => break local,
+                // The network of the market before may be on its way out.
+                Err(error) => assert!(begun.elapsed() < GONE, "a local market: {error}"),
+            }
+            sleep(POLL).await;
+        };
         // A node that is switched off for a moment is not replaced.
         let settings = std::fs::read_to_string(local.config()).expect("settings");
         let settings = settings
