@@ -192,10 +192,7 @@ fn greet(local: &Local, dir: &Path, program: &Path) {
     println!("  {program} devnet exec {program} operator --config {dir}/operator.yaml");
     println!("  CACHE_APP_PASSWORD=secret {program} apply -f manifests/quickstart.yaml --wait");
     println!("  {program} describe cache");
-    println!(
-        "  {program} devnet exec {program} proxy --cluster cache --listen {dir}/redis.sock --socks5 {}",
-        tailnet::socks5()
-    );
+    println!("  {program} devnet exec {program} proxy --cluster cache --listen {dir}/redis.sock");
     println!("  redis-cli -s {dir}/redis.sock --user app -a secret set hello world");
 }
 

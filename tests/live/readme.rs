@@ -67,8 +67,8 @@ fn what_the_readme_prints_works_as_it_is_printed() {
             .replace("$PWD/target/release", &programs)
     };
     let blocks: Vec<String> = blocks().iter().map(|block| here(block)).collect();
-    let [every, market, operator, proxy, rest] = blocks.as_slice() else {
-        panic!("five blocks are expected: {blocks:#?}")
+    let [every, market, operator, first, proxy, rest] = blocks.as_slice() else {
+        panic!("six blocks are expected: {blocks:#?}")
     };
     Runtime::new().unwrap().block_on(async {
         let _slot = slot().await;
@@ -91,6 +91,9 @@ fn what_the_readme_prints_works_as_it_is_printed() {
                 shell(every, "akash-redis get").status().await.unwrap().success()
             })
             .await;
+            for line in lines(first) {
+                typed(every, line).await;
+            }
             let proxy = goes_on(every, proxy.trim(), Stdio::null());
             until("the proxy to listen", async || dir.path().join("redis.sock").exists()).await;
             for line in lines(rest) {
