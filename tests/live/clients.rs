@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::machine::Machine;
 use crate::sandboxed::sandboxed;
-use crate::sentinel::{THROUGH, addresses, join};
-use crate::stage::{CLUSTER, PASSWORD, Stage, cluster, until};
+use crate::sentinel::{THROUGH, addresses, beside_a_cluster};
+use crate::stage::{CLUSTER, PASSWORD, Stage, until};
 
 const LIMIT: Duration = Duration::from_mins(9);
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -191,11 +191,7 @@ fn real_clients_ride_through_all_that_moves_a_master() {
         "clients::real_clients_ride_through_all_that_moves_a_master",
         LIMIT,
         async |sandbox: Sandbox| {
-            let mut stage = Stage::patient(&sandbox).await;
-            let dir = sandbox.dir.join("app");
-            let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
-            stage.client.apply(&cluster(3)).await.unwrap();
-            join(&stage, &machine).await;
+            let (mut stage, machine) = beside_a_cluster(&sandbox).await;
             stage.until_ready().await;
             let all = addresses(&stage).await;
             let first = stage.master().await;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::machine::Machine;
 use crate::sandboxed::sandboxed;
-use crate::sentinel::{addresses, join};
+use crate::sentinel::{addresses, beside_a_cluster};
 use crate::stage::{CLUSTER, PASSWORD, PROGRAM, Stage, cluster, until};
 
 const LIMIT: Duration = Duration::from_mins(6);
@@ -138,11 +138,7 @@ fn a_proxy_in_another_lease_needs_the_nodes_alone() {
         "reach::a_proxy_in_another_lease_needs_the_nodes_alone",
         LIMIT,
         async |sandbox: Sandbox| {
-            let mut stage = Stage::patient(&sandbox).await;
-            let dir = sandbox.dir.join("app");
-            let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
-            stage.client.apply(&cluster(3)).await.unwrap();
-            join(&stage, &machine).await;
+            let (mut stage, machine) = beside_a_cluster(&sandbox).await;
             stage.until_ready().await;
             let all = addresses(&stage).await;
             let master = stage.master().await;
@@ -237,11 +233,7 @@ fn a_node_that_missed_a_change_learns_it_from_the_others_without_an_operator() {
         "reach::a_node_that_missed_a_change_learns_it_from_the_others_without_an_operator",
         LIMIT,
         async |sandbox: Sandbox| {
-            let mut stage = Stage::patient(&sandbox).await;
-            let dir = sandbox.dir.join("app");
-            let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
-            stage.client.apply(&cluster(3)).await.unwrap();
-            join(&stage, &machine).await;
+            let (mut stage, machine) = beside_a_cluster(&sandbox).await;
             let status = stage.until_ready().await;
             let all = addresses(&stage).await;
             let of = |name: &str| all.iter().find(|(n, _)| n == name).unwrap().1.clone();

@@ -96,6 +96,16 @@ pub fn write_proxychains(machine: &Machine) {
     machine.write("proxychains.conf", PROXYCHAINS);
 }
 
+/// A cluster of three that is about to be Ready, and a machine of its own in its tailnet.
+pub async fn beside_a_cluster(sandbox: &Sandbox) -> (Stage, Machine) {
+    let stage = Stage::patient(sandbox).await;
+    let dir = sandbox.dir.join("app");
+    let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
+    stage.client.apply(&cluster(3)).await.unwrap();
+    join(&stage, &machine).await;
+    (stage, machine)
+}
+
 pub async fn join(stage: &Stage, machine: &Machine) {
     let key = stage.local.tailnet.mint(APPLICATION_TAG).await.unwrap();
     write_proxychains(machine);
@@ -121,11 +131,7 @@ fn a_stock_client_follows_the_master_from_anywhere_on_the_tailnet() {
         "sentinel::a_stock_client_follows_the_master_from_anywhere_on_the_tailnet",
         LIMIT,
         async |sandbox: Sandbox| {
-            let mut stage = Stage::patient(&sandbox).await;
-            let dir = sandbox.dir.join("app");
-            let machine = Machine::start(&stage.local.market.net, &stage.local.tailnet, dir).await;
-            stage.client.apply(&cluster(3)).await.unwrap();
-            join(&stage, &machine).await;
+            let (mut stage, machine) = beside_a_cluster(&sandbox).await;
             stage.until_ready().await;
             let all = addresses(&stage).await;
             assert_eq!(all.len(), 3, "{all:?}");
