@@ -89,7 +89,9 @@ soak: test-deps peers ## Three clusters, a million confirmed writes and 300 faul
 
 .PHONY: soak-stalls
 soak-stalls: test-deps peers ## What passes by itself (stalled paths, starved nodes, outages) moves no master: a simulated month, and an hour with real servers
-	STALL_MINUTES=43200 $(CARGO) test --release --test sim stalls:: -- --nocapture
+	for seed in 710 711 712 713; do \
+	  STALL_SEED=$$seed STALL_MINUTES=10800 $(CARGO) test --release --test sim stalls:: -- --nocapture; \
+	done
 	STALL_LIVE_MINUTES=$(or $(STALL_LIVE_MINUTES),60) $(CARGO) test --release --test live stalls:: -- --nocapture
 
 .PHONY: mutants

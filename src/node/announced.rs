@@ -66,6 +66,18 @@ impl Announced {
         Ok(self.newest().map(|word| word.said.clone()))
     }
 
+    /// Mesh names of the other nodes by the newest word.
+    #[must_use]
+    pub fn others(&self) -> Vec<String> {
+        let Some(word) = self.newest() else { return Vec::new() };
+        let places = word.said.replicas.iter().map(|replica| &replica.place);
+        std::iter::once(&word.said.master)
+            .chain(places)
+            .filter(|place| place.incarnation != self.own)
+            .map(|place| place.name.clone())
+            .collect()
+    }
+
     /// The cluster it is about.
     #[must_use]
     pub fn cluster(&self) -> &str {

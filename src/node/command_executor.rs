@@ -247,9 +247,13 @@ impl CommandExecutor {
                 if leads {
                     self.stand_aside(&mut session, &mut applied).await?;
                 }
+                // Of a chain the link ends when its head is promoted, and is made anew.
+                node.egress.expect(&[master]);
                 session.follow(&address, &mut applied).await
             }
             Order::Detach { drain } => {
+                // One of the others is the next master.
+                node.egress.expect(&node.announced.others());
                 if !leads {
                     link_ended(&mut session, drain).await?;
                 }

@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hosts::Hosts;
 use super::local_api::PeerLookup;
+use super::spares::{self, Spares};
 use crate::mesh::dial::FIRST_DIAL;
 
 /// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
@@ -64,6 +65,16 @@ impl Egress {
             Self::Direct => None,
         }
     }
+
+    /// Redis may be told to follow one of these within moments: the way there is made ready.
+    pub fn expect(&self, names: &[String]) {
+        if let Self::Forwarder(forwarder) = self {
+            let upstream = &forwarder.upstream;
+            for name in names.iter().filter(|name| upstream.spares.expect(name)) {
+                tokio::spawn(make_ready(name.clone(), upstream.clone()));
+            }
+        }
+    }
 }
 
 /// Why there is no route to a master.
@@ -97,6 +108,7 @@ struct Upstream {
     peers: watch::Receiver<Peers>,
     open: Arc<Semaphore>,
     pending: Arc<Semaphore>,
+    spares: Spares,
 }
 
 #[derive(Default)]
@@ -129,6 +141,7 @@ impl Forwarder {
             peers,
             open: Arc::new(Semaphore::new(OPEN)),
             pending: Arc::new(Semaphore::new(PENDING)),
+            spares: Spares::default(),
         };
         Self { upstream, hosts, current: Mutex::default() }
     }
@@ -205,7 +218,7 @@ async fn accept(listener: TcpListener, name: String, upstream: Upstream, end: Ca
 }
 
 async fn carry(mut local: TcpStream, name: &str, mut upstream: Upstream) {
-    let Some((ip, mut remote)) = dial(name, &upstream).await else { return reset(local) };
+    let Some((ip, mut remote)) = connect(name, &upstream).await else { return reset(local) };
     let _ = local.set_nodelay(true);
     let left = async {
         loop {
@@ -227,15 +240,38 @@ async fn carry(mut local: TcpStream, name: &str, mut upstream: Upstream) {
     }
 }
 
-async fn dial(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, Socks5Stream<TcpStream>)> {
+/// A connection that was made ready, or a new one.
+async fn connect(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, TcpStream)> {
+    let (ready, another) = upstream.spares.take(name);
+    if another {
+        // Redis asks more than once when it is not let in at first.
+        tokio::spawn(make_ready(name.to_owned(), upstream.clone()));
+    }
+    let now_at = upstream.peers.borrow().get(name).copied();
+    if let Some(ready) = ready.filter(|(ip, _)| now_at == Some(*ip)) {
+        return Some(ready);
+    }
     let _permit = upstream.pending.try_acquire().ok()?;
+    dial(name, upstream).await
+}
+
+async fn make_ready(name: String, upstream: Upstream) {
+    if let Some(dialled) = dial(&name, &upstream).await {
+        upstream.spares.keep(&name, dialled);
+    }
+    tokio::time::sleep(spares::LIFE).await;
+    upstream.spares.forget_old();
+}
+
+async fn dial(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, TcpStream)> {
     let work = async {
         let ip = upstream.lookup.find(name).await?;
         // The poll may be a moment behind this look-up; a connection must not be closed for that.
         let mut peers = upstream.peers.clone();
         let stream = Socks5Stream::connect(upstream.socks, SocketAddr::from((ip, upstream.port)))
             .await
-            .ok()?;
+            .ok()?
+            .into_inner();
         // Acknowledgements and small writes must not wait for a full packet.
         let _ = stream.set_nodelay(true);
         peers.wait_for(|peers| peers.get(name) == Some(&ip)).await.ok()?;
@@ -343,6 +379,51 @@ mod tests {
         let mut refused = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
         let error = refused.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_made_ready_is_used_and_another_one_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        let spares = forwarder.upstream.spares.clone();
+        let ready = async |there: bool| {
+            let work = async {
+                while spares.has("m.mesh") != there {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), work).await.expect("a spare");
+        };
+        let forwarder = Egress::Forwarder(Arc::new(forwarder));
+        forwarder.expect(&["m.mesh".to_owned(), "stranger.mesh".to_owned()]);
+        ready(true).await;
+        forwarder.route("m.mesh").await.unwrap();
+        let Egress::Forwarder(inner) = &forwarder else { unreachable!() };
+        // Nobody else could be dialled any more.
+        let _all = inner.upstream.pending.clone().acquire_many_owned(4).await.unwrap();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            stream.read_exact(&mut [0; 1]).await.unwrap();
+            ready(true).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_made_ready_and_ended_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        drop(listener.accept().await.unwrap());
+        dialled.readable().await.unwrap();
+        let spares = &forwarder.upstream.spares;
+        assert!(spares.expect("m.mesh"));
+        spares.keep("m.mesh", (Ipv4Addr::new(100, 64, 0, 1), dialled));
+        forwarder.route("m.mesh").await.unwrap();
+        let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        stream.read_exact(&mut [0; 1]).await.unwrap();
     }
 
     #[tokio::test]

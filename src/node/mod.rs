@@ -33,6 +33,7 @@ pub mod redis_process;
 pub mod service;
 pub mod settings;
 pub mod snapshots;
+pub mod spares;
 pub mod state;
 pub mod state_file;
 pub mod status_page;

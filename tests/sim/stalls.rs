@@ -13,9 +13,9 @@ use crate::world::World;
 /// Enough for a switched-off node to be given up and its successor to be chosen.
 const NODE_LOST: Duration = Duration::from_secs(4);
 
-/// As many simulated minutes as `STALL_MINUTES` says; `make soak-stalls` takes a month.
-fn minutes() -> u64 {
-    std::env::var("STALL_MINUTES").ok().and_then(|m| m.parse().ok()).unwrap_or(15)
+/// A number that a longer run gives.
+fn asked(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok())
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,7 +42,8 @@ async fn a_node_that_dies_with_its_container_is_replaced_as_master_within_four_s
     }
 }
 
-/// What passes by itself.
+/// What passes by itself. For as many simulated minutes as `STALL_MINUTES` says, from the seed
+/// `STALL_SEED`; `make soak-stalls` takes a month, in four parts.
 #[derive(Clone, Copy, Debug)]
 enum Passing {
     /// Nothing reaches a node, and it reaches nobody; its page is behind the same path or not.
@@ -71,24 +72,27 @@ const ALL: [Passing; 7] = [
 
 #[tokio::test(start_paused = true)]
 async fn what_passes_by_itself_moves_no_master() {
-    let world = running_with(710, THREE, 6).await;
+    let (seed, minutes) =
+        (asked("STALL_SEED").unwrap_or(710), asked("STALL_MINUTES").unwrap_or(15));
+    let world = running_with(seed, THREE, 6).await;
     // Ten looks a second for a month would take hours; a stall is longer than this.
     world.nodes.move_every(Duration::from_millis(250));
-    let mut random = StdRng::seed_from_u64(710);
+    let mut random = StdRng::seed_from_u64(seed);
     let (master, epoch) = (world.master("cache").await, world.stored("cache").await.record.epoch);
-    let end = world.clock.now() + Duration::from_mins(minutes());
+    let end = world.clock.now() + Duration::from_mins(minutes);
     let mut passed = 0;
     while world.clock.now() < end {
         let what = ALL[random.gen_range(0..ALL.len())];
         strike(&world, &mut random, what).await;
         passed += 1;
         let record = world.stored("cache").await.record;
-        assert_eq!(record.epoch, epoch, "after {passed}, {what:?}: {:?}", record.last_failover);
+        let report = &record.last_failover;
+        assert_eq!(record.epoch, epoch, "seed {seed}, after {passed}, {what:?}: {report:?}");
         tokio::time::sleep(Duration::from_secs(random.gen_range(10..60))).await;
     }
     world.until_ready("cache").await;
     assert_eq!(world.master("cache").await, master);
-    println!("{passed} passed in {} min", minutes());
+    println!("seed {seed}: {passed} passed in {minutes} min");
 }
 
 async fn strike(world: &World, random: &mut StdRng, what: Passing) {

@@ -1,0 +1,81 @@
+//! Connections that are dialled before Redis asks for them: while a master moves, at a distance, the
+//! dial of its first replica is a round trip for which all writes wait.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+/// A spare that nobody asked for within this is closed: the master has moved, or does not.
+pub const LIFE: Duration = Duration::from_secs(15);
+/// Peers for which there is one at most.
+const PEERS: usize = 8;
+
+/// A connection to a peer at this address.
+pub type Dialled = (Ipv4Addr, TcpStream);
+
+/// At most one for each peer; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Spares {
+    expected: Arc<Mutex<BTreeMap<String, Spare>>>,
+}
+
+struct Spare {
+    /// Not kept for longer.
+    until: Instant,
+    ready: Option<Dialled>,
+}
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Spare>> {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        expected.retain(|_, spare| now < spare.until);
+        expected
+    }
+
+    /// Redis may ask for this peer from now on; whether one is to be dialled.
+    pub fn expect(&self, peer: &str) -> bool {
+        let mut expected = self.lock();
+        if !expected.contains_key(peer) && expected.len() >= PEERS {
+            return false;
+        }
+        let until = Instant::now() + LIFE;
+        let spare = expected.entry(peer.to_owned()).or_insert(Spare { until, ready: None });
+        spare.until = until;
+        spare.ready.is_none()
+    }
+
+    /// Keeps what was dialled, if it is wanted still and there is none.
+    pub fn keep(&self, peer: &str, dialled: Dialled) {
+        if let Some(spare) = self.lock().get_mut(peer) {
+            spare.ready.get_or_insert(dialled);
+        }
+    }
+
+    /// One that works as far as can be seen from here, and whether another one is wanted.
+    pub fn take(&self, peer: &str) -> (Option<Dialled>, bool) {
+        match self.lock().get_mut(peer) {
+            Some(spare) => (spare.ready.take().filter(|(_, stream)| is_open(stream)), true),
+            None => (None, false),
+        }
+    }
+
+    /// Whether there is one.
+    #[cfg(test)]
+    pub(super) fn has(&self, peer: &str) -> bool {
+        self.lock().get(peer).is_some_and(|spare| spare.ready.is_some())
+    }
+
+    /// Closes those that nobody asked for in time.
+    pub fn forget_old(&self) {
+        drop(self.lock());
+    }
+}
+
+/// Redis says nothing before it is asked: whatever there is to read says that it is over.
+fn is_open(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
