@@ -13,6 +13,15 @@ use super::Confirm;
 use super::servers::{Client, LIMIT, Redis, Servers, ask, stand_aside};
 
 #[tokio::test]
+async fn a_command_with_a_long_name_is_answered() {
+    let servers = Servers::start().await;
+    let mut client = servers.connect(None).await;
+    let answer = client.ask(&["a.command.of.a.module.with.a.long.name", "k"]).await;
+    assert!(answer.starts_with("-ERR unknown command"), "{answer}");
+    assert_eq!(client.ask(&["SET", "k", "v"]).await, "+OK\r\n");
+}
+
+#[tokio::test]
 async fn writes_that_the_fence_holds_are_carried_out_by_the_next_master() {
     let mut servers = Servers::start().await;
     for told in [false, true] {

@@ -309,8 +309,8 @@ impl Flight {
     /// So many at the front are done.
     fn forget(&mut self, count: usize) {
         let mut bytes = 0;
-        for entry in self.entries.drain(..count) {
-            bytes += entry.length as usize;
+        for _ in 0..count {
+            bytes += self.entries.pop_front().map_or(0, |entry| entry.length as usize);
         }
         self.head += bytes;
         self.sent_bytes = self.sent_bytes.saturating_sub(bytes);

@@ -160,6 +160,48 @@ pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     Ok(word(rest)?.map(|(first, _)| Head { name, first, words }))
 }
 
+/// Where the request at the beginning of `bytes` ends, and its first words; `None` where it is not
+/// there as a whole, or is not written as programs write it: then the scanner has the word.
+pub(super) fn whole(bytes: &[u8]) -> Option<(usize, Head)> {
+    let mut at = 0;
+    let words = length(bytes, &mut at, b'*').filter(|words| *words > 0)?;
+    let mut head = Head { name: Name::default(), first: Name::default(), words };
+    for which in 0..words {
+        let length = usize::try_from(length(bytes, &mut at, b'$')?).ok()?;
+        let text = bytes.get(at..at.checked_add(length)?)?;
+        at += length;
+        if bytes.get(at..at + 2)? != b"\r\n" {
+            return None;
+        }
+        at += 2;
+        match which {
+            0 => head.name = Name::new(text),
+            1 => head.first = Name::new(text),
+            _ => {}
+        }
+    }
+    Some((at, head))
+}
+
+/// A line of this kind with a short number, and moves behind it.
+fn length(bytes: &[u8], at: &mut usize, kind: u8) -> Option<u64> {
+    if *bytes.get(*at)? != kind {
+        return None;
+    }
+    let mut number = 0;
+    for (digits, byte) in bytes[*at + 1..].iter().take(8).enumerate() {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + u64::from(byte - b'0'),
+            b'\r' if digits > 0 && bytes.get(*at + digits + 2) == Some(&b'\n') => {
+                *at += digits + 3;
+                return Some(number);
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// What was looked for, and the bytes after it.
 type Found<'b, T> = Option<(T, &'b [u8])>;
 
@@ -178,14 +220,12 @@ fn text(bytes: &[u8], most: usize) -> Result<Found<'_, &[u8]>, Malformed> {
         return Err(Malformed("a request is no list of texts"));
     }
     let length = number(&header[1..])?.ok_or(Malformed("a request is no list of texts"))?;
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let length = usize::try_from(length).unwrap_or(usize::MAX - 2);
+    let after = rest.get(length + 2..);
     if length > most {
-        return Ok(Some((&[], &[])));
+        return Ok(Some((&[], after.unwrap_or_default())));
     }
-    if rest.len() < length + 2 {
-        return Ok(None);
-    }
-    Ok(Some((&rest[..length], &rest[length + 2..])))
+    Ok(after.map(|after| (&rest[..length], after)))
 }
 
 /// A text of a request; of a long one not even its end is waited for.
@@ -292,8 +332,34 @@ mod tests {
         }
 
         #[test]
+        fn a_whole_request_is_what_the_scanner_finds(
+            words in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
+            more in prop::collection::vec(any::<u8>(), 0..20),
+            changed in (0_usize..60, any::<u8>()),
+        ) {
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            let request = request(&words);
+            let all = [&request[..], &more].concat();
+            let (end, found) = whole(&all).expect("it is there");
+            prop_assert_eq!((end, Some(found)), (request.len(), head(&all).unwrap()));
+            for cut in 0..request.len() {
+                prop_assert_eq!(whole(&request[..cut]), None);
+            }
+            // Whatever it says of other bytes, the scanner says the same.
+            let mut other = all;
+            if let Some(byte) = other.get_mut(changed.0) {
+                *byte = changed.1;
+            }
+            if let Some((end, found)) = whole(&other) {
+                prop_assert_eq!(Scanner::default().take(&other).unwrap(), (end, true));
+                prop_assert_eq!(Some(found), head(&other).unwrap());
+            }
+        }
+
+        #[test]
         fn no_bytes_break_it(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = head(&bytes);
+            let _ = whole(&bytes);
             let mut scanner = Scanner::default();
             let mut at = 0;
             while at < bytes.len() {
@@ -323,6 +389,8 @@ mod tests {
         assert_eq!(known("*1\r\n$4\r\nping\r\n"), words("PING", ""));
         assert_eq!(known("*3\r\n$6\r\nclient\r\n$5\r\nreply\r\n"), words("CLIENT", "REPLY"));
         assert_eq!(known("*3\r\n$3\r\nset\r\n$9999\r\nxx"), words("SET", ""), "a long key");
+        let long = format!("*2\r\n$30\r\n{}\r\n$1\r\nk\r\n", "N".repeat(30));
+        assert_eq!(known(&long), words("", "K"), "a long name");
         assert_eq!(known("set k v\r\n"), words("SET", "K"), "typed by hand");
         assert_eq!(known("\r\n"), words("", ""));
         for text in ["*1\r\n:1\r\n", "*x\r\n", "*1\r\n$-1\r\n"] {

@@ -37,6 +37,15 @@ impl Flight {
     fn requests(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let (mut at, mut seen) = (0, std::mem::take(&mut self.scanned));
         while at + seen < bytes.len() && !self.raw_waits {
+            // Nearly every request is there in one piece.
+            if seen == 0
+                && !self.streams
+                && let Some((length, head)) = resp::whole(&bytes[at..])
+            {
+                self.request(&bytes[at..at + length], &head);
+                at += length;
+                continue;
+            }
             let (taken, ends) = match self.scanner.take(&bytes[at + seen..]) {
                 Ok(found) => found,
                 Err(error) => {
@@ -48,8 +57,12 @@ impl Flight {
                 (at, self.streams) = (at + taken, !ends);
             } else if ends {
                 let whole = at + seen + taken;
-                if let Err(error) = self.request(&bytes[at..whole]) {
-                    return self.not_understood(&bytes[at..], error).map(|()| bytes.len());
+                match resp::head(&bytes[at..whole]) {
+                    Ok(Some(head)) => self.request(&bytes[at..whole], &head),
+                    Ok(None) => {}
+                    Err(error) => {
+                        return self.not_understood(&bytes[at..], error).map(|()| bytes.len());
+                    }
                 }
                 (at, seen) = (whole, 0);
             } else {
@@ -70,11 +83,10 @@ impl Flight {
         Ok(())
     }
 
-    fn request(&mut self, bytes: &[u8]) -> Result<(), resp::Malformed> {
-        let Some(head) = resp::head(bytes)? else { return Ok(()) };
-        let kind = commands::kind(&head, self.confirm.is_some());
+    fn request(&mut self, bytes: &[u8], head: &resp::Head) {
+        let kind = commands::kind(head, self.confirm.is_some());
         if kind == Kind::Nothing {
-            return Ok(());
+            return;
         }
         self.before(kind);
         let arguments = u32::try_from(head.words.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -86,7 +98,6 @@ impl Flight {
         };
         self.raw_waits = kind == Kind::Raw;
         self.push(bytes, kind, wants);
-        Ok(())
     }
 
     /// What a request means to those before and after it.
