@@ -37,6 +37,7 @@ impl Spares {
     }
 
     /// Redis may ask for this peer from now on; whether one is to be dialled.
+    #[must_use]
     pub fn expect(&self, peer: &str) -> bool {
         let mut expected = self.lock();
         if !expected.contains_key(peer) && expected.len() >= PEERS {
@@ -56,6 +57,7 @@ impl Spares {
     }
 
     /// One that works as far as can be seen from here, and whether another one is wanted.
+    #[must_use]
     pub fn take(&self, peer: &str) -> (Option<Dialled>, bool) {
         match self.lock().get_mut(peer) {
             Some(spare) => (spare.ready.take().filter(|(_, stream)| is_open(stream)), true),

@@ -192,14 +192,12 @@ const READS: &[&[u8]] = &[
 pub(super) fn kind(head: &Head, confirms: bool) -> Kind {
     let (name, first): (&[u8], &[u8]) = (&head.name, &head.first);
     match name {
-        // What most connections say all the time.
-        b"GET" => Kind::Read,
+        b"HELLO" if head.words > 1 => Kind::State(State::Hello),
+        // What most connections say all the time, and a greeting without a version.
+        b"GET" | b"HELLO" => Kind::Read,
         b"SET" => Kind::Write,
         b"" if head.words == 0 => Kind::Nothing,
         b"AUTH" => Kind::State(State::Auth),
-        b"HELLO" if head.words > 1 => Kind::State(State::Hello),
-        // Without a version.
-        b"HELLO" => Kind::Read,
         b"SELECT" => Kind::State(State::Select),
         b"CLIENT" => client(first, confirms),
         b"MULTI" => Kind::Multi,
