@@ -49,6 +49,10 @@ bench-deps: ## Install the Debian packages that the measurements need
 peers: ## Build tailscaled and the test control server (Go)
 	tests/peers/build.sh
 
+.PHONY: kube-peers
+kube-peers: ## Build the Kubernetes that the tests run on: etcd, kube-apiserver, kubectl and helm (Go). A quarter of an hour, once per version
+	tests/kube-peers/build.sh
+
 .PHONY: servers
 servers: ## Bring Redis and Valkey servers of other versions into the cache, for the test of the table of versions
 	tests/servers/fetch.sh
@@ -66,7 +70,7 @@ image: ## Build the node image with buildah, podman or docker; variables are in 
 	image/build.sh
 
 .PHONY: test
-test: test-deps peers servers clients ## All tests
+test: test-deps peers kube-peers servers clients ## All tests
 	$(CARGO) test --all-targets
 
 .PHONY: test-fast
