@@ -5,6 +5,7 @@
 //! the files (or, for the mnemonic, the variable) that hold them.
 
 mod fields;
+mod kubernetes;
 mod notify;
 mod parts;
 mod secret;
@@ -22,6 +23,7 @@ use crate::api::types::Runway;
 use crate::model::image::{self, NodeImage};
 use crate::model::mesh::KEY_LIFE;
 use fields::Fields;
+pub use kubernetes::KubernetesHome;
 pub use notify::{NotifyFormat, NotifyTarget};
 pub use parts::MeshTags;
 
@@ -187,6 +189,8 @@ pub struct Budget {
 pub struct Store {
     /// The `SQLite` file.
     pub sqlite: PathBuf,
+    /// Kubernetes in place of that file.
+    pub kubernetes: Option<KubernetesHome>,
 }
 
 /// The operator's API.
@@ -273,6 +277,7 @@ impl Config {
             budget: budget(&fields)?,
             store: Store {
                 sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into(),
+                kubernetes: kubernetes::home(&fields)?,
             },
             root_secret: root_secret(&fields)?,
             api: api(&fields)?,

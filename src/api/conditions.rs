@@ -48,6 +48,8 @@ pub enum ConditionType {
     WalletRunway,
     /// Nodes run versions of Redis of which one cannot read the other's data.
     VersionSkew,
+    /// On Kubernetes, and only while it is false: the object as it is cannot be run.
+    Accepted,
     /// A condition of another version.
     #[default]
     #[serde(other)]
@@ -281,6 +283,12 @@ pub enum Reason {
     VersionsCompatible,
     /// No node has told what it runs yet.
     VersionsUnknown,
+    // Accepted, and Ready of a cluster that is not run.
+    /// The object cannot be run as it is. Nothing is bought for it; a cluster that runs goes on with
+    /// what was wanted before.
+    ManifestInvalid,
+    /// An object of that name in another namespace came first.
+    NameTaken,
     /// A reason of another version.
     #[default]
     #[serde(other)]

@@ -2,6 +2,7 @@
 
 pub mod commands;
 pub mod conditions;
+pub mod crd;
 pub mod defaults;
 pub mod difference;
 pub mod endpoint;

@@ -36,6 +36,8 @@ pub struct Status {
     /// The image that nodes run, and how many of them do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
+    /// Nodes that are master or in sync.
+    pub ready_nodes: u32,
 }
 
 /// How far what nodes are started with is rolled out.
@@ -174,6 +176,9 @@ pub struct Cost {
     /// Paid into the escrow of a new node, at the highest price that it may cost.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub deposit: String,
+    /// The escrow that ends first pays for so long; empty while none is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub runway: String,
 }
 
 /// Something that is waited for.

@@ -107,6 +107,8 @@ pub enum Command {
     /// The local market by hand.
     #[cfg(feature = "devnet")]
     Devnet(devnet::Devnet),
+    /// Print the manifest as a definition for Kubernetes, a `CustomResourceDefinition`.
+    Crd,
 }
 
 /// Commands that ask a running operator.
@@ -206,6 +208,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?;
         }
         Command::Schema => writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?,
+        Command::Crd => write!(std::io::stdout(), "{}", crate::api::crd::yaml())?,
         Command::Mesh(command) => {
             logging::init(LogFormat::Text, &cli.log_level);
             return mesh::run(command, &cli.socket, &mut std::io::stdout()).await;

@@ -236,6 +236,34 @@ fn values_that_cannot_be_used_are_refused_by_name() {
 }
 
 #[test]
+fn a_namespace_makes_kubernetes_the_home() {
+    let home = Home::new();
+    assert_eq!(home.parse(&home.text()).unwrap().store.kubernetes, None);
+    let with = |store: &str| format!("{}store: {store}\n", home.text());
+    let text = with("{ kubernetes: { namespace: redis, selector: 'team=web' } }");
+    let chosen = home.parse(&text).unwrap().store.kubernetes.unwrap();
+    assert_eq!((chosen.namespace.as_str(), chosen.watch_namespace), ("redis", None));
+    assert_eq!(chosen.selector.as_deref(), Some("team=web"));
+    for (store, says) in [
+        (
+            "{ kubernetes: { selector: a } }",
+            "store.kubernetes.selector cannot be used: store.kubernetes.namespace is missing",
+        ),
+        (
+            "{ sqlite: /x, kubernetes: { namespace: a } }",
+            "store.sqlite cannot be used: store.kubernetes.namespace is set as well",
+        ),
+        (
+            "{ kubernetes: { namespace: A_b } }",
+            "store.kubernetes.namespace cannot be used: `A_b` is not a namespace",
+        ),
+    ] {
+        let error = home.error(&with(store));
+        assert!(error.starts_with(says), "{error}");
+    }
+}
+
+#[test]
 fn a_tailscaled_of_the_operators_own_needs_only_a_directory() {
     let home = Home::new();
     let text = home.text().replacen(

@@ -9,6 +9,7 @@ mod check;
 mod execute;
 mod experience;
 mod health;
+mod home;
 mod index;
 mod kept_copy;
 mod lock;
@@ -224,7 +225,14 @@ impl Pipeline {
             self.publisher.record_events(name, &plan).await?;
         }
         self.experience.take(&plan.noted).await?;
-        self.publisher.publish(&stored, &inventory, &plan).await?;
+        match self.publisher.publish(&stored, &inventory, &plan).await {
+            // An object of Kubernetes may go without us: it is forgotten when it is looked at next.
+            Err(StoreError::NotFound { .. }) => {
+                self.queue.add(name.to_owned());
+                return Ok(());
+            }
+            published => published?,
+        }
         if plan.finished {
             self.forget(name);
         } else {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+use super::home::{self, Home};
 use super::mesh_access::MeshAccess;
 use super::metrics::Metrics;
 use super::observe::agents::MeshAgents;
@@ -28,6 +29,7 @@ use crate::mesh::agent_channel::AgentTls;
 use crate::mesh::control::ControlClient;
 use crate::mesh::policy::Tags;
 use crate::mesh::{MeshControl, MeshError};
+use crate::model::ids::InstallationId;
 use crate::model::inventory::Constants;
 use crate::model::time::UnixMs;
 use crate::notify::{self, Delivery, Targets as Told};
@@ -35,8 +37,8 @@ use crate::plan::{self, Timing};
 use crate::secrets::{RootSecret, TooShort};
 use crate::server::metrics_listener::{self, MetricsError};
 use crate::server::{self, Answerers, ServeError, StatusCache};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Leadership as _, Notices as _, StoreError};
+use crate::store::StoreError;
+use crate::store::kubernetes::lease::Lost;
 
 /// Why the operator does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,15 @@ pub enum RunError {
     /// Nobody can be told outside.
     #[error("no client can be made for the targets of `notify`")]
     Notify(#[source] reqwest::Error),
+    /// Another operator works, or may.
+    #[error(
+        "the lease was lost ({}), so another operator works now, or may; this one stops, and waits for its turn when it is started again",
+        match .0 {
+            Lost::TakenOver => "another operator holds it",
+            _ => "it could not be renewed in time",
+        }
+    )]
+    LeaseLost(Lost),
 }
 
 /// Clients made from the settings; nothing was called yet.
@@ -140,11 +151,25 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
 /// took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let mesh_access = MeshAccess::prepare(&config).await?;
-    let clients = Clients::new(&config, mesh_access.socks5())?;
-    let store = SqliteStore::open(&config.store.sqlite)?;
-    let installation = clients.root.installation_id();
-    store.belong_to(&installation).await?;
+    let installation = RootSecret::new(config.root_secret.clone())?.installation_id();
+    let Some(mut home) = Home::open(&config, &installation, &shutdown).await? else {
+        return Ok(());
+    };
+    let ended = run_at(&config, installation, &mut home, shutdown).await;
+    home.leave().await;
+    ended
+}
+
+/// Runs the operator at a home that is its own.
+async fn run_at(
+    config: &Config,
+    installation: InstallationId,
+    home: &mut Home,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let mesh_access = MeshAccess::prepare(config).await?;
+    let clients = Clients::new(config, mesh_access.socks5())?;
+    let store = home.store.clone();
     let term = store.take_over().await?;
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
     let pace = notify::Pace::default();
@@ -222,7 +247,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         ended = served => ended.map_err(RunError::from),
         ended = metrics_served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
+        lost = home.lost() => Err(RunError::LeaseLost(lost)),
     };
+    // The next one begins now: nothing is begun here any more.
+    controller.abandon();
+    home.leave().await;
     // What waits is in the store: the next operator delivers it.
     stop_delivery.cancel();
     let _ = delivery_task.await;
@@ -279,6 +308,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
         let named = |text: String| format!("{uri}: {text}");
         ("chain endpoint", found.map(named).map_err(named))
     }));
+    findings.extend(home::check(config).await.map(|found| ("store", found)));
     findings.extend(policy.into_iter().map(|found| ("policy", found)));
     findings.push(("image", Ok(config.node.image.name.clone())));
     if let Some(address) = config.api.metrics {

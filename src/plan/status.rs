@@ -3,8 +3,8 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    at_stake, evidence, health, money, moves, paths, placement, roles, settings, update_report,
-    versions, wallet, word,
+    at_stake, evidence, health, money, moves, paths, placement, roles, settings, top_up,
+    update_report, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
@@ -17,6 +17,8 @@ use crate::model::record::{Change, FailoverReport, Incarnation};
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
     let nodes = nodes(builder);
     let cost = cost(builder);
+    let ready_nodes = nodes.iter().filter(|node| node.phase.is_serving()).count();
+    let ready_nodes = u32::try_from(ready_nodes).unwrap_or(u32::MAX);
     Status {
         observed_generation: builder.input.cluster.metadata.generation.unwrap_or(0),
         conditions: conditions(builder, &nodes),
@@ -37,6 +39,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
         problems: reasons(builder),
         at_stake: at_stake::at_stake(builder),
         rollout: update_report::status(builder),
+        ready_nodes,
     }
 }
 
@@ -223,6 +226,7 @@ fn cost(builder: &PlanBuilder<'_>) -> Cost {
         in_escrow: ours.iter().map(|d| d.escrow.left).sum::<Uact>().to_string(),
         spent: (spent + builder.input.inventory.spent_before).to_string(),
         deposit: money::usual_deposit(builder.input).to_string(),
+        runway: top_up::shortest(builder).map(top_up::for_people).unwrap_or_default(),
     }
 }
 

@@ -91,6 +91,14 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
     }
 }
 
+/// For how long the escrow that ends first still pays.
+pub fn shortest(builder: &PlanBuilder<'_>) -> Option<Duration> {
+    let chain = builder.input.inventory.chain.value.as_ref()?;
+    let live = builder.live();
+    let paying = live.iter().filter_map(|(name, i)| paying(builder, chain, name, i));
+    paying.map(|(_, left)| left).min()
+}
+
 /// The low mark and the target of this cluster.
 pub fn runway(builder: &PlanBuilder<'_>) -> Runway {
     builder.spec().budget.runway.unwrap_or(builder.input.limits.runway)

@@ -1,6 +1,7 @@
 //! What outlives a process: objects with their record, transactions that may still land, events. No
 //! secrets.
 
+pub mod kubernetes;
 pub mod sqlite;
 
 use std::collections::BTreeSet;
@@ -44,7 +45,7 @@ pub enum StoreError {
     /// It was used with another root secret.
     #[error(
         "the store is of installation {theirs} and the root secret of installation {ours}, so its nodes would not obey and its deployments \
-         would not be known; bring back the root secret it was made with, or name another file in `store.sqlite`"
+         would not be known; bring back the root secret it was made with, or name another file in `store.sqlite`, or another namespace in `store.kubernetes.namespace`"
     )]
     OfAnother {
         /// Id of the root secret in use.

@@ -24,6 +24,7 @@ mod replay;
 mod soak;
 mod stalls;
 mod store_contract;
+mod store_promises;
 mod two_masters;
 mod updates;
 mod word;

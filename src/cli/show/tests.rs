@@ -32,6 +32,7 @@ fn cost_of() -> Cost {
         in_escrow: "3.91act".into(),
         spent: "0.09act".into(),
         deposit: "0.5act".into(),
+        runway: "13 days".into(),
     }
 }
 

@@ -1,0 +1,234 @@
+//! The objects as they were last seen, and what is to be done about each that is not run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::memory::Owner;
+use super::object::Seen;
+use crate::api::conditions::Reason;
+
+/// Name, then namespace.
+pub(super) type Key = (String, String);
+
+/// The objects as they were last seen.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    seen: BTreeMap<Key, Seen>,
+    /// Uids of objects that are gone: what is heard of them later is older.
+    gone: BTreeSet<String>,
+    /// By name: whose record it is, and whether there is a spec to go on with.
+    owners: BTreeMap<String, (Option<Owner>, bool)>,
+}
+
+/// What is to be done about one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Nothing: it is run, or on its way out.
+    Nothing,
+    /// It is held before anything is bought for it.
+    Hold,
+    /// It is not run, and is told why.
+    Tell(Reason, String),
+    /// It was never run: it need not be held.
+    Release,
+}
+
+impl Cache {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what was seen; true when it is wanted otherwise than before.
+    pub(super) fn see(&self, seen: Seen) -> bool {
+        let mut state = self.state();
+        if state.gone.contains(seen.uid()) {
+            return false;
+        }
+        let key = (seen.metadata.name.clone(), seen.namespace.clone());
+        match state.seen.get(&key) {
+            Some(known) if known.uid() == seen.uid() && known.version >= seen.version => false,
+            known => {
+                let differs = known.is_none_or(|known| known.differs(&seen));
+                state.seen.insert(key, seen);
+                differs
+            }
+        }
+    }
+
+    /// It is gone; true when it was known.
+    pub(super) fn drop_object(&self, key: &Key, uid: &str) -> bool {
+        let mut state = self.state();
+        state.gone.insert(uid.to_owned());
+        let known = state.seen.get(key).is_some_and(|known| known.uid() == uid);
+        known && state.seen.remove(key).is_some()
+    }
+
+    /// Everything was listed: those that were not in the list, which may be gone.
+    pub(super) fn listed(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+        let mut state = self.state();
+        state.gone.clear();
+        state.seen.keys().filter(|key| !listed.contains(*key)).cloned().collect()
+    }
+
+    pub(super) fn note_owner(&self, name: &str, owner: Option<Owner>, has_spec: bool) {
+        self.state().owners.insert(name.to_owned(), (owner, has_spec));
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Seen> {
+        self.state().seen.get(key).cloned()
+    }
+
+    /// The one of this name that is run, whether or not it can be now.
+    pub(super) fn chosen(&self, name: &str) -> Option<Seen> {
+        self.state().chosen(name).cloned()
+    }
+
+    /// All names.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.state().seen.keys().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All of a name.
+    pub(super) fn keys(&self, name: &str) -> Vec<Key> {
+        self.state().of(name).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// All there are.
+    pub(super) fn all_keys(&self) -> Vec<Key> {
+        self.state().seen.keys().cloned().collect()
+    }
+
+    /// What is to be done about one.
+    pub(super) fn care(&self, key: &Key) -> Care {
+        let state = self.state();
+        let Some(seen) = state.seen.get(key) else { return Care::Nothing };
+        let first = state.chosen(&key.0).filter(|first| first.uid() != seen.uid());
+        let runs = state.owners.get(&key.0).is_some_and(|(_, has_spec)| *has_spec);
+        if let Some(first) = first {
+            return match (seen.is_deleting(), seen.is_held()) {
+                (_, true) => Care::Release,
+                (true, false) => Care::Nothing,
+                (false, false) => Care::Tell(
+                    Reason::NameTaken,
+                    format!(
+                        "the RedisCluster {} of namespace {} came first, and deployments and devices are named after their cluster, so this one is not run; give it another name",
+                        key.0, first.namespace
+                    ),
+                ),
+            };
+        }
+        match (&seen.spec, seen.is_deleting(), seen.is_held()) {
+            (Ok(_), false, false) => Care::Hold,
+            (Err(_), true, true) if !runs => Care::Release,
+            // One that runs goes on as it was, and its status says so.
+            (Err(sentence), false, _) if !runs => {
+                Care::Tell(Reason::ManifestInvalid, sentence.clone())
+            }
+            _ => Care::Nothing,
+        }
+    }
+}
+
+impl State {
+    fn of(&self, name: &str) -> impl Iterator<Item = (&Key, &Seen)> {
+        let from = (name.to_owned(), String::new());
+        self.seen.range(from..).take_while(move |(key, _)| key.0 == name)
+    }
+
+    /// Whose record it is; else the oldest of those that can be run. One that nothing holds on its
+    /// way out is none.
+    fn chosen(&self, name: &str) -> Option<&Seen> {
+        let owner = self.owners.get(name).and_then(|(owner, _)| owner.as_ref());
+        let all = self.of(name).map(|(_, seen)| seen);
+        let all = all.filter(|seen| seen.is_held() || !seen.is_deleting());
+        all.min_by_key(|seen| {
+            let owns = owner.is_some_and(|owner| owner.uid == seen.uid());
+            let (since, place) = (&seen.metadata.creation_timestamp, &seen.namespace);
+            // Times are in seconds: of two in one second the one goes on that was begun with.
+            (!owns, seen.spec.is_err(), !seen.is_held(), since, place)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::types::{API_VERSION, KIND};
+    use crate::store::kubernetes::object::FINALIZER;
+
+    fn seen(namespace: &str, uid: &str, version: u64, more: &serde_json::Value) -> Seen {
+        let mut object = json!({
+            "apiVersion": API_VERSION, "kind": KIND, "spec": {"nodes": 3},
+            "metadata": {
+                "name": "cache", "namespace": namespace, "uid": uid, "resourceVersion": version.to_string(),
+                "creationTimestamp": format!("2026-01-01T00:00:0{}Z", uid.len()),
+            },
+        });
+        for (part, value) in more.as_object().unwrap() {
+            if part == "spec" {
+                object["spec"] = value.clone();
+            } else {
+                object["metadata"][part] = value.clone();
+            }
+        }
+        Seen::read(serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    fn key(namespace: &str) -> Key {
+        ("cache".to_owned(), namespace.to_owned())
+    }
+
+    #[test]
+    fn what_comes_late_takes_nothing_back() {
+        let cache = Cache::default();
+        let held = json!({"finalizers": [FINALIZER]});
+        assert!(cache.see(seen("a", "u", 5, &held)));
+        assert!(!cache.see(seen("a", "u", 4, &json!({}))), "an older word");
+        assert!(cache.get(&key("a")).unwrap().is_held());
+        assert!(!cache.see(seen("a", "u", 6, &held)), "nothing that is wanted changed");
+        assert!(cache.drop_object(&key("a"), "u") && !cache.drop_object(&key("a"), "u"));
+        assert!(!cache.see(seen("a", "u", 7, &held)), "it is gone");
+        assert!(cache.see(seen("a", "v", 1, &json!({}))), "another one of that name");
+        assert_eq!(cache.listed(&BTreeSet::new()), [key("a")], "to be looked at");
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_older_is_run_and_the_owner_of_the_record_before_it() {
+        let cache = Cache::default();
+        cache.see(seen("b", "u", 1, &json!({})));
+        cache.see(seen("a", "uu", 2, &json!({})));
+        assert_eq!(cache.chosen("cache").unwrap().namespace, "b");
+        assert_eq!(cache.care(&key("b")), Care::Hold);
+        let Care::Tell(Reason::NameTaken, sentence) = cache.care(&key("a")) else { panic!() };
+        assert!(sentence.contains("of namespace b came first"), "{sentence}");
+        let owner = Owner { namespace: "a".into(), uid: "uu".into() };
+        cache.note_owner("cache", Some(owner), true);
+        assert_eq!(cache.chosen("cache").unwrap().namespace, "a");
+        cache.drop_object(&key("a"), "uu");
+        assert_eq!(cache.chosen("cache").unwrap().namespace, "b");
+    }
+
+    #[test]
+    fn one_that_cannot_be_run_takes_the_name_of_nobody_and_is_told_why() {
+        let cache = Cache::default();
+        cache.see(seen("a", "u", 1, &json!({"spec": {"nodes": 30}})));
+        let Care::Tell(Reason::ManifestInvalid, sentence) = cache.care(&key("a")) else { panic!() };
+        assert!(sentence.contains("30 nodes"), "{sentence}");
+        cache.see(seen("b", "uu", 1, &json!({})));
+        assert_eq!(cache.chosen("cache").unwrap().namespace, "b");
+        // Held and never run: it is let go when it is deleted. One that runs is not.
+        let leaving = json!({
+            "spec": {"nodes": 30}, "finalizers": [FINALIZER], "deletionTimestamp": "2026-01-01T00:00:00Z",
+        });
+        cache.drop_object(&key("b"), "uu");
+        cache.see(seen("a", "u", 2, &leaving));
+        assert_eq!(cache.care(&key("a")), Care::Release);
+        cache.note_owner("cache", Some(Owner { namespace: "a".into(), uid: "u".into() }), true);
+        assert_eq!(cache.care(&key("a")), Care::Nothing);
+    }
+}

@@ -1,0 +1,18 @@
+//! The Kubernetes home, on a real kube-apiserver and etcd. Each test has a sandbox with its own.
+
+mod apiserver;
+mod contract;
+mod crd;
+mod election;
+mod faults;
+mod life;
+#[path = "../live/sandboxed.rs"]
+mod sandboxed;
+#[path = "../live/stage.rs"]
+#[allow(dead_code, reason = "the live tests use all of it")]
+mod stage;
+#[path = "../sim/store_promises.rs"]
+mod store_promises;
+#[path = "../live/writing.rs"]
+#[allow(dead_code, reason = "the live tests use all of it")]
+mod writing;
