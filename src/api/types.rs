@@ -197,7 +197,7 @@ pub struct User {
 }
 
 impl User {
-    fn default_rules() -> String {
+    pub(crate) fn default_rules() -> String {
         "~* &* +@all -@admin -@dangerous +info +role +client|list".to_owned()
     }
 

@@ -123,6 +123,13 @@ impl Connection {
         self.kept.iter().any(|(state, ..)| *state == State::Tracking)
     }
 
+    /// Whether this one of the requests of [`Self::restore`] only says something about the client: a
+    /// master that does not take it is as good without.
+    pub fn is_label(&self, nth: usize) -> bool {
+        let labels = [State::Name, State::Info, State::NoEvict, State::NoTouch];
+        self.kept.get(nth).is_some_and(|(state, ..)| labels.contains(state))
+    }
+
     /// What the next master is sent first, and how many replies that has.
     pub fn restore(&self) -> (Vec<u8>, usize) {
         let mut bytes: Vec<u8> = self.kept.iter().flat_map(|(.., kept)| kept.clone()).collect();

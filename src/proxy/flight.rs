@@ -185,8 +185,9 @@ pub(super) struct Flight {
     rest: Vec<u8>,
     collected: Vec<u8>,
     held: usize,
-    /// Replies to come about the connection itself.
+    /// Replies to come about the connection itself, and how many there were to be.
     restoring: usize,
+    restores: usize,
     /// To the client.
     to_client: Vec<u8>,
     /// Between two messages.
@@ -246,6 +247,7 @@ impl Flight {
             collected: Vec::new(),
             held: 0,
             restoring: 0,
+            restores: 0,
             to_client: Vec::new(),
             notices: Vec::new(),
             connected: false,

@@ -482,6 +482,8 @@ async fn serve(
 #[cfg(test)]
 mod carry_tests;
 #[cfg(test)]
+mod labels_tests;
+#[cfg(test)]
 mod reach_tests;
 #[cfg(test)]
 mod servers;

@@ -348,7 +348,7 @@ impl Flight {
         }
         let (bytes, replies) = self.connection.restore();
         self.out = bytes;
-        self.restoring = replies;
+        (self.restoring, self.restores) = (replies, replies);
         self.connected = true;
         (self.probing, self.probed) = (self.stalled.is_some(), false);
         self.release();

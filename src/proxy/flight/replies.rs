@@ -82,7 +82,9 @@ impl Flight {
             error = &bytes[..end];
         }
         if self.restoring > 0 {
-            return if error.is_empty() { Ok(Some(Sink::Restore)) } else { Err(End::Restored) };
+            let goes_on = error.is_empty()
+                || self.connection.is_label(self.restores.saturating_sub(self.restoring));
+            return if goes_on { Ok(Some(Sink::Restore)) } else { Err(End::Restored) };
         }
         let (next, retained) = (self.next, self.retained);
         let pending = next > retained;
@@ -112,8 +114,13 @@ impl Flight {
         let waits = self.confirm.is_some()
             && (entry.kind.writes() && !(self.connection.multi && entry.kind != Kind::Exec)
                 || entry.kind == Kind::OwnWait);
-        let kept =
-            waits || pending || entry.replaced || entry.mark_failed || self.phase != Phase::Open;
+        let label = is_unknown_label(error, entry.kind) && !self.connection.multi;
+        let kept = label
+            || waits
+            || pending
+            || entry.replaced
+            || entry.mark_failed
+            || self.phase != Phase::Open;
         Ok(Some(if kept { Sink::Collect } else { Sink::Pass }))
     }
 
@@ -204,6 +211,7 @@ impl Flight {
                     false => b"*-1\r\n".to_vec(),
                 })
             }
+            None if !multi && is_unknown_label(&bytes, entry.kind) => Answer::Held(OK.to_vec()),
             None if entry.mark_failed => Answer::Held(nobody(entry.kind).to_vec()),
             None if confirms && writes && !failed && open => Answer::Waits(bytes),
             None => Answer::Held(bytes),
@@ -367,9 +375,19 @@ impl Flight {
     }
 }
 
+/// The server does not know `CLIENT SETINFO`, as before 7.2, or the user may not say it. A client that
+/// tells its library is not to fail by that; a later master is told as well.
+fn is_unknown_label(error: &[u8], kind: Kind) -> bool {
+    let starts = |with: &str| {
+        error.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+    };
+    kind == Kind::State(State::Info) && (starts("-ERR unknown subcommand") || starts("-NOPERM "))
+}
+
 /// A transaction that had an error is given up with it.
 fn multi_fails(connection: &super::Connection) -> bool {
     connection.multi_failed && !connection.watch_lost
 }
 
+const OK: &[u8] = b"+OK\r\n";
 const EXECABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";

@@ -304,3 +304,30 @@ fn a_transaction_waits_for_a_master_that_takes_it() {
     all = says(&mut flight, &["GET n"]);
     assert_eq!(all, sent("GET n"));
 }
+
+/// Redis before 7.2 does not know `CLIENT SETINFO`, and a user may not be allowed all of it.
+#[test]
+fn a_client_says_who_it_is_to_whatever_server_there_is() {
+    let unknown = "-ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.\r\n";
+    let forbidden = "-NOPERM User app has no permissions to run the 'client|setinfo' command\r\n";
+    let mut flight = flight();
+    let labels = ["CLIENT SETNAME me", "CLIENT SETINFO LIB-NAME x", "CLIENT SETINFO LIB-VER 1"];
+    let all = says(&mut flight, &labels);
+    assert_eq!(hears(&mut flight, &["+OK\r\n", unknown, forbidden].concat()), "+OK\r\n".repeat(3));
+    // The next one is told, whether it knows it or not, and the one after that.
+    for replies in
+        ["+OK\r\n".repeat(3), [forbidden, unknown, unknown].concat(), "+OK\r\n".repeat(3)]
+    {
+        assert_eq!(moves(&mut flight).unwrap(), all);
+        assert_eq!(hears(&mut flight, &replies), "");
+        assert_eq!(says(&mut flight, &["GET a"]), sent("GET a"));
+        assert_eq!(hears(&mut flight, "$-1\r\n"), "$-1\r\n");
+    }
+    // What is no label has to be as it was, and what is wrong is said.
+    says(&mut flight, &["SELECT 3", "CLIENT SETINFO NOTHING x"]);
+    let wrong = "-ERR Unrecognized option 'NOTHING'\r\n";
+    assert_eq!(hears(&mut flight, &["+OK\r\n", wrong].concat()), ["+OK\r\n", wrong].concat());
+    moves(&mut flight).unwrap();
+    let replies = ["+OK\r\n".repeat(3), "-NOPERM x\r\n".to_owned()].concat();
+    assert_eq!(flight.server_bytes(replies.as_bytes()), Err(End::Restored));
+}
