@@ -18,6 +18,9 @@ pub struct Authority {
     pub epoch: u64,
 }
 
+/// Replicas that no master has: with it as min-replicas-to-write every write is refused.
+pub const REFUSES_WRITES: u32 = i32::MAX as u32;
+
 /// The operator's knowledge of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
@@ -298,6 +301,15 @@ impl RedisState {
     #[must_use]
     pub fn is_syncing(&self) -> bool {
         self.link == Link::Syncing
+    }
+
+    /// Clients that write here get no answer, or another one than that somebody else is master: as a
+    /// master it takes their writes, or holds them behind its fence until it is told what comes.
+    #[must_use]
+    pub fn holds_clients(&self) -> bool {
+        self.process == Process::Running
+            && self.role == Role::Master
+            && self.min_replicas != REFUSES_WRITES
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::command_executor::CommandExecutor;
@@ -46,6 +46,10 @@ use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 use crate::process::Child;
 use crate::sentinel;
+
+/// What ended here has ended for those on the tailnet too, once tailscaled has told them so. Nobody
+/// else ever does: who still spoke with this node would wait for an answer.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -162,8 +166,8 @@ async fn work(
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     // One token per part: they stop in order, not at once.
-    let [stop_redis, stop_history, stop_mesh, stop_service] =
-        [(); 4].map(|()| CancellationToken::new());
+    let [stop_redis, stop_history, stop_mesh, stop_service, stop_sentinel] =
+        [(); 5].map(|()| CancellationToken::new());
     let mut redis = tokio::spawn(redis_process::keep_running(
         node.clone(),
         instances.redis.clone(),
@@ -180,7 +184,7 @@ async fn work(
     let sentinel = node
         .announced
         .desk()
-        .map(|desk| tokio::spawn(sentinel::serve(listeners.sentinel, desk, stop_mesh.clone())));
+        .map(|desk| tokio::spawn(sentinel::serve(listeners.sentinel, desk, stop_sentinel.clone())));
     let mut mesh = tokio::spawn(mesh::keep_running(
         node.clone(),
         instances.mesh,
@@ -216,13 +220,15 @@ async fn work(
     // Only now: the last state, which says that redis is gone, is still sent.
     stop_service.cancel();
     join(service, Duration::from_secs(2)).await;
+    stop_sentinel.cancel();
+    if let Some(sentinel) = sentinel {
+        join(sentinel, Duration::from_secs(1)).await;
+    }
+    sleep(FAREWELL).await;
     stop_mesh.cancel();
     join(paths, Duration::from_secs(1)).await;
     join(volume, Duration::from_secs(1)).await;
     join(exchange, Duration::from_secs(1)).await;
-    if let Some(sentinel) = sentinel {
-        join(sentinel, Duration::from_secs(1)).await;
-    }
     join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result

@@ -12,7 +12,7 @@ use crate::mesh::outside::dns_name;
 use crate::model::memory::{MIB, default_maxmemory, replica_buffer, replication_backlog};
 
 /// Replicas that no master has: with it as min-replicas-to-write every write is refused.
-pub const FENCE: u32 = i32::MAX as u32;
+pub const FENCE: u32 = crate::model::node::REFUSES_WRITES;
 /// Where a replica without a master points to: nobody listens on port 1 of loopback.
 pub const BLACK_HOLE: (&str, u16) = ("127.0.0.1", 1);
 /// The agent's own user.

@@ -17,6 +17,9 @@ use crate::model::time::UnixMs;
 /// A close and a few calls of the control API take far less when chain and mesh answer.
 const CLEAN_LIMIT: Duration = Duration::from_mins(5);
 
+/// A close is in a block within this, mostly, and its container is stopped then.
+const GOODBYE: Duration = Duration::from_secs(30);
+
 /// What an earlier process asked the control API for is carried out within this, or never.
 const LATE_CALL: Duration = Duration::from_secs(10);
 /// A reading is believed about what is not in it while its block is younger. Blocks take 6 s; a
@@ -41,7 +44,8 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
     for (name, dseq, since, reason) in condemned {
         let deployment = close_deployment(builder, &name, dseq, since, &reason);
         note_closed(builder, &name, deployment.is_ok());
-        let mesh_gone = leave_mesh(builder, &name);
+        let lingers = deployment.is_err() && says_goodbye(builder, &name, dseq, since);
+        let mesh_gone = leave_mesh(builder, &name, lingers);
         if deployment.is_ok() && mesh_gone && confirmed::counts(builder, &name) {
             builder.wait(
                 format!("others to have what {name} may have confirmed"),
@@ -67,6 +71,25 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
             );
         }
     }
+}
+
+/// It runs still, and ends with the lease that is being closed: its connections end as they should, which nobody on
+/// the tailnet hears of once its device is gone. Whoever spoke with it would wait in vain, until its
+/// own time is up.
+fn says_goodbye(
+    builder: &PlanBuilder<'_>,
+    name: &IncarnationName,
+    dseq: u64,
+    since: UnixMs,
+) -> bool {
+    let chain = builder.input.inventory.chain.present();
+    let deployment = chain.and_then(|chain| chain.deployments.get(&dseq));
+    if deployment.and_then(derived::active_lease).is_none() {
+        return false;
+    }
+    let isolated = builder.incarnation(name).is_some_and(|i| i.quarantined.is_some());
+    let runs = builder.connected(name).is_some();
+    runs && !isolated && !builder.now().passed(since, GOODBYE)
 }
 
 /// `Ok` when the chain shows its deployment closed, which is for good, or is known to have none and
@@ -183,8 +206,8 @@ fn delete(
 /// knows neither a device nor a usable key of it.
 ///
 /// The container may live a moment longer than its lease, and a key that is minted while a node is
-/// given up comes after any earlier reading.
-fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
+/// given up comes after any earlier reading. The device of one that `lingers` is left for now.
+fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName, lingers: bool) -> bool {
     let inventory = builder.input.inventory;
     let Some(mesh) = inventory.mesh.present() else { return false };
     let constants = builder.input.constants;
@@ -201,7 +224,9 @@ fn leave_mesh(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let recorded = builder.incarnation(name).into_iter().flat_map(Incarnation::devices);
     let left: BTreeSet<_> = named.chain(not_deleted(builder, mesh, recorded)).collect();
     gone &= left.is_empty();
-    delete(builder, name, left, "its node was given up");
+    if !lingers {
+        delete(builder, name, left, "its node was given up");
+    }
     let began = inventory.mesh.at;
     let closed = builder.incarnation(name).and_then(|i| i.condemned.as_ref()?.closed);
     let late_enough =

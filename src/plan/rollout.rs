@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::builder::{Blame, PlanBuilder};
 use super::{
     control, derived, devices, fees, give_up, leases, money, moves, stopping, switchover,
-    unrecorded, update,
+    unrecorded, update, versions,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::{lease_terms, resources_asked};
@@ -14,6 +14,7 @@ use crate::api::types::MIGRATE;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Incarnation;
+use crate::model::step::Command;
 use crate::model::time::Backoff;
 
 /// Between attempts to fill a node.
@@ -23,6 +24,9 @@ const PAUSES: Backoff =
 /// A lease, a join and a full sync take less, or a person should look at it; the old node stays
 /// meanwhile.
 const MOVE_LIMIT: Duration = Duration::from_mins(30);
+
+/// An agent holds writes back for so long at most, then it refuses them.
+const HELD: Duration = Duration::from_secs(10);
 
 /// Gives everything up: the cluster is being deleted.
 pub fn tear_down(builder: &mut PlanBuilder<'_>) {
@@ -285,10 +289,31 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
         }
         if devices::compromised(builder, name).is_some() {
             give_up::ask(builder, name, &reason, Blame::Provider);
-        } else {
+        } else if !holds_clients(builder, name) {
             builder.condemn(name, &reason, blame);
         }
     }
+}
+
+/// A former master that has not told its clients yet: behind its fence they wait for an answer, and
+/// nobody gives one once its device is gone. They are told when it follows, or lets go of everything
+/// where it could not read the next one's data; its agent refuses them by itself after 10 s.
+fn holds_clients(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
+    let Some(next) = builder.record.master.clone().filter(|p| p.confirmed) else { return false };
+    if !builder.connected(name).is_some_and(|s| s.redis.holds_clients()) {
+        return false;
+    }
+    let next = next.incarnation;
+    if !versions::can_follow(builder, name, &next) {
+        builder.command(name, Command::Detach { drain_ms: 0 }, format!("{next} is master"));
+    }
+    builder.wait(
+        format!("{name} to tell its clients that {next} is master"),
+        builder.now(),
+        Some(HELD),
+        "it leaves",
+    );
+    true
 }
 
 /// A person took the wish to move a node back: its successor goes, unless it is in sync already.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
 use akash_redis::model::inventory::Reading;
 use akash_redis::model::mesh::{Device, MeshView};
-use akash_redis::model::record::{Condemned, Membership};
+use akash_redis::model::record::{Condemned, Membership, Quarantine};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 
@@ -191,6 +191,33 @@ fn who_was_given_up_is_forgotten_when_nothing_is_left() {
         assert_eq!(!plan.record.incarnations.contains_key(&name(2)), forgotten, "{what}");
         assert_eq!(has_event(&plan, EventReason::NodeRemoved), forgotten, "{what}");
         assert_eq!(wait_for(&plan, "cache-2-aaaa to be cleaned up").is_none(), forgotten, "{what}");
+    }
+}
+
+/// Its connections end with its container. Nobody on the tailnet hears of that without its device.
+#[test]
+fn the_device_of_a_node_that_runs_stays_until_its_deployment_is_closed() {
+    let rows: [(&str, Edit, &[&str]); 6] = [
+        ("it runs", |_| {}, &["close"]),
+        ("it is silent", |s| s.silent(2, 1), &["close", "delete"]),
+        (
+            "it is not to be spoken with",
+            |s| {
+                s.incarnation(2).quarantined =
+                    Some(Quarantine { epoch: 1, at: ago(40), in_force: None });
+            },
+            &["close", "delete"],
+        ),
+        ("the close does not come", |s| s.give_up(2, 30), &["close", "delete"]),
+        ("its lease is closed already", |s| s.close_lease(2, 1), &["close", "delete"]),
+        ("its deployment is closed", |s| s.deployment(2).active = false, &["delete"]),
+    ];
+    for (what, edit, steps) in rows {
+        let mut scene = Scene::whole();
+        scene.give_up(2, 5);
+        scene.attach(&[1]);
+        edit(&mut scene);
+        assert_eq!(kinds(&scene.plan(NOW)), steps, "{what}");
     }
 }
 

@@ -560,7 +560,7 @@ fn only_what_is_given_up_is_destroyed() {
         step(p, Effect::DeleteDevice { incarnation: name(n), device: device.into() });
     };
     let mut scene = Scene::whole();
-    scene.incarnation(2).condemned = condemned(5);
+    scene.incarnation(2).condemned = condemned(60);
     scene.incarnation(2).membership = Membership::Joined;
     each_is_caught(
         &scene,

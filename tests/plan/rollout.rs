@@ -3,12 +3,12 @@
 use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::MIGRATE;
 use akash_redis::model::money::Uact;
-use akash_redis::model::node::Link;
+use akash_redis::model::node::{Link, REFUSES_WRITES, Role};
 use akash_redis::model::record::{Change, Failures, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;
 
-use crate::scene::{NOW, Scene, THREE, ago, degraded, given_up, name, wait_for};
+use crate::scene::{NOW, Scene, THREE, ago, degraded, detaches, given_up, name, wait_for};
 
 /// Node 0 was master and is to leave; node 1 took over just now, and nobody follows it yet.
 #[test]
@@ -30,6 +30,52 @@ fn a_former_master_leaves_when_another_replica_is_in_sync_with_the_new_one() {
     });
     scene.attach(&[2]);
     assert_eq!(given_up(&scene, &scene.plan(NOW)), [name(0)]);
+}
+
+/// Behind its fence its clients wait for an answer. Nobody gives one once its device is gone.
+#[test]
+fn a_former_master_leaves_once_its_clients_are_told() {
+    let rows: [(&str, Edit, bool, bool); 5] = [
+        ("it holds them", |_| {}, false, false),
+        ("it follows", |s| s.node(0, |v| v.state.redis.role = Role::Replica), true, false),
+        (
+            "its agent refuses them",
+            |s| s.node(0, |v| v.state.redis.min_replicas = REFUSES_WRITES),
+            true,
+            false,
+        ),
+        ("it is silent", |s| s.silent(0, 1), true, false),
+        (
+            "it could not read the new one's data",
+            |s| {
+                s.node(0, |v| v.state.redis.version = "7.0.15".into());
+                s.node(1, |v| v.state.redis.version = "8.2.3".into());
+                s.node(2, |v| v.state.redis.version = "8.2.3".into());
+            },
+            false,
+            true,
+        ),
+    ];
+    for (what, edit, leaves, let_go) in rows {
+        let mut scene = Scene::whole();
+        scene.cluster.spec.nodes = 2;
+        scene.annotate(MIGRATE, name(0).0);
+        scene.incarnation(1).replaces = Some(name(0));
+        (scene.incarnation(1).ordinal, scene.incarnation(2).ordinal) = (0, 1);
+        scene.take_over(1);
+        scene.incarnation(2).raise(Membership::Candidate);
+        scene.node(2, |v| {
+            v.state.redis.master_host = format!("{}.mesh", name(1));
+            v.state.redis.online_epoch = 2;
+        });
+        scene.attach(&[2]);
+        scene.node(0, |v| (v.state.redis.role, v.state.redis.fenced) = (Role::Master, true));
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        assert_eq!(given_up(&scene, &plan) == [name(0)], leaves, "{what}");
+        assert_eq!(detaches(&plan) == [name(0)], let_go, "{what}");
+        assert_eq!(wait_for(&plan, "to tell its clients").is_none(), leaves, "{what}");
+    }
 }
 
 type Edit = fn(&mut Scene);
