@@ -81,6 +81,7 @@ pub fn lease_terms(spec: &Spec) -> String {
     let mesh = Mesh {
         egress: Egress::default(),
         serve: false,
+        service: false,
         announce: Announce::default(),
         ..spec.mesh.clone()
     };

@@ -207,6 +207,12 @@ mod tests {
                 [C::Live, C::Rolls],
             ),
             (
+                serde_json::json!({ "nodes": 3, "mesh": { "service": true } }),
+                "spec.mesh.service",
+                "none -> true",
+                [C::Live, C::Rolls],
+            ),
+            (
                 serde_json::json!({ "nodes": 3, "mesh": { "announce": "names" } }),
                 "spec.mesh.announce",
                 "none -> names",

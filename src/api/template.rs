@@ -25,6 +25,8 @@ pub struct Template {
     pub egress: Egress,
     /// The mesh carries the port too.
     pub serve: bool,
+    /// Nodes offer themselves as hosts of a service of the tailnet.
+    pub service: bool,
     /// Settings that Redis takes when it starts, and never after.
     pub startup: BTreeMap<String, String>,
 }
@@ -42,6 +44,7 @@ impl Template {
             is_default: own.is_none(),
             egress: spec.mesh.egress,
             serve: spec.mesh.serve,
+            service: spec.mesh.service,
             startup: startup.map(|(n, v)| (n.clone(), v.clone())).collect(),
         }
     }
@@ -49,8 +52,16 @@ impl Template {
     /// The word for what nodes are started with: another one, and they are started anew.
     #[must_use]
     pub fn revision(&self) -> String {
-        let Self { image, redis: _, is_default: _, egress, serve, startup } = self;
-        let digest = Sha256::digest(serde_json::json!([image, egress, serve, startup]).to_string());
+        let Self { image, redis: _, is_default: _, egress, serve, service, startup } = self;
+        let mut parts = vec![
+            serde_json::json!(image),
+            serde_json::json!(egress),
+            serde_json::json!(serve),
+            serde_json::json!(startup),
+        ];
+        // What nodes run that offer none is the same word as before.
+        parts.extend(service.then(|| "service".into()));
+        let digest = Sha256::digest(serde_json::Value::from(parts).to_string());
         hex::encode(&digest[..6])
     }
 
@@ -67,7 +78,7 @@ pub fn is_part(path: &str) -> bool {
     let startup = path.strip_prefix("spec.redis.config.").is_some_and(redis_settings::is_startup);
     startup
         || path.starts_with("spec.image")
-        || ["spec.mesh.egress", "spec.mesh.serve"].contains(&path)
+        || ["spec.mesh.egress", "spec.mesh.serve", "spec.mesh.service"].contains(&path)
 }
 
 #[cfg(test)]
@@ -89,6 +100,7 @@ mod tests {
             (serde_json::json!({"image": {"name": "r/other@sha256:00", "redis": "8.2.3"}}), true),
             (serde_json::json!({"mesh": {"egress": "proxychains"}}), true),
             (serde_json::json!({"mesh": {"serve": true}}), true),
+            (serde_json::json!({"mesh": {"service": true}}), true),
             (serde_json::json!({"redis": {"config": {"io-threads": "4"}}}), true),
             (serde_json::json!({"redis": {"config": {"io-threads": "1"}}}), false),
             (serde_json::json!({"redis": {"config": {"maxclients": "100"}}}), false),

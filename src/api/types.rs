@@ -505,6 +505,12 @@ pub struct Mesh {
     /// once, where it would have been refused.
     #[serde(default)]
     pub serve: bool,
+    /// Each node offers itself as a host of the Tailscale Service `svc:NAME`, which has one name and one
+    /// address however nodes move: port 6379 of it leads to the present master, by whichever node the
+    /// tailnet chooses. The tailnet must know the service and approve its hosts; the nodes' notes say
+    /// when it does not, and everything else works without.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service: bool,
 }
 
 /// How nodes are named to clients that ask them, as Sentinel, for the master.

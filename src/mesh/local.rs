@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::Response;
+use reqwest::header::{ETAG, IF_MATCH};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::outside;
 use crate::http_client as http;
@@ -15,6 +18,8 @@ const TIME_OUT: Duration = Duration::from_secs(3);
 const MAX_BODY: usize = 16 * 1024 * 1024;
 /// tailscaled answers to this name only, so that no web page can reach it.
 const STATUS_URL: &str = "http://local-tailscaled.sock/localapi/v0/status";
+const SERVE_URL: &str = "http://local-tailscaled.sock/localapi/v0/serve-config";
+const PREFS_URL: &str = "http://local-tailscaled.sock/localapi/v0/prefs";
 const PING_URL: &str = "http://local-tailscaled.sock/localapi/v0/ping";
 
 /// Why tailscaled did not tell.
@@ -73,10 +78,22 @@ pub struct LocalPeer {
     pub relay: String,
     /// Peer relay in use; empty when there is none.
     pub peer_relay: String,
+    /// What the control server gives it beside its addresses, of itself alone.
+    pub cap_map: Option<Gifts>,
     /// Bytes from it since tailscaled started.
     pub rx_bytes: u64,
     /// Bytes to it since then.
     pub tx_bytes: u64,
+}
+
+/// What the control server gives a device beside its addresses, as far as it is looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Gifts {
+    /// Addresses of the services of which it is a host, by their names, as the control server wrote
+    /// them; use [`LocalPeer::service`].
+    #[serde(rename = "service-host")]
+    services: Option<Value>,
 }
 
 /// What came back of a ping.
@@ -133,6 +150,14 @@ impl LocalPeer {
         self.dns_name.trim_end_matches('.')
     }
 
+    /// Address of this service of the tailnet, where the device is a host of it.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<IpAddr> {
+        let lists = self.cap_map.as_ref()?.services.as_ref()?.as_array()?;
+        let mut all = lists.iter().filter_map(|list| list.get(name)?.as_array()).flatten();
+        all.find_map(|ip| outside::device_ip(ip.as_str()?))
+    }
+
     /// Its IPv4 address, by which it is dialled.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
@@ -177,7 +202,7 @@ impl LocalStatus {
     }
 }
 
-/// Client of tailscaled's local API; it changes nothing.
+/// Client of tailscaled's local API.
 #[derive(Clone, Debug)]
 pub struct LocalClient {
     socket: PathBuf,
@@ -220,17 +245,54 @@ impl LocalClient {
         pong.map(Pong::cleaned)
     }
 
+    /// What it serves, and the word for that: what is changed must name it.
+    pub async fn serve_config(&self) -> Result<(Value, String), LocalError> {
+        let response = self.send(self.http.get(SERVE_URL)).await?;
+        let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
+        let tag = tag.unwrap_or_default().to_owned();
+        Ok((self.read(response).await?, tag))
+    }
+
+    /// Has it serve this, if what it serves is what `tag` stands for.
+    pub async fn set_serve_config(&self, config: &Value, tag: &str) -> Result<(), LocalError> {
+        let post = self.http.post(SERVE_URL).header(IF_MATCH, tag).body(config.to_string());
+        self.send(post).await.map(drop)
+    }
+
+    /// Services of the tailnet of which it offers to be a host.
+    pub async fn advertised_services(&self) -> Result<Vec<String>, LocalError> {
+        let prefs: Value = self.ask(self.http.get(PREFS_URL)).await?;
+        let all = prefs["AdvertiseServices"].as_array().into_iter().flatten();
+        Ok(all.filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// Has it offer to be a host of these, and of no others.
+    pub async fn advertise_services(&self, all: &[String]) -> Result<(), LocalError> {
+        let change = json!({"AdvertiseServices": all, "AdvertiseServicesSet": true});
+        self.send(self.http.patch(PREFS_URL).body(change.to_string())).await.map(drop)
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<T, LocalError> {
-        let failed =
-            |detail: String| LocalError { socket: self.socket.display().to_string(), detail };
-        let mut response = request.send().await.map_err(|error| failed(http::innermost(&error)))?;
+        let response = self.send(request).await?;
+        self.read(response).await
+    }
+
+    fn failed(&self, detail: String) -> LocalError {
+        LocalError { socket: self.socket.display().to_string(), detail }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, LocalError> {
+        let failed = |detail| self.failed(detail);
+        let response = request.send().await.map_err(|error| failed(http::innermost(&error)))?;
         let status = response.status();
-        if !status.is_success() {
-            return Err(failed(format!("status {status}")));
-        }
+        if status.is_success() { Ok(response) } else { Err(failed(format!("status {status}"))) }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, mut response: Response) -> Result<T, LocalError> {
+        let failed = |detail| self.failed(detail);
         let body = http::bounded(&mut response, MAX_BODY)
             .await
             .map_err(|error| failed(error.to_string()))?;

@@ -56,6 +56,10 @@ pub struct NodeIdentity {
     /// agent refuses a field that it does not know.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub serve: bool,
+    /// Have the node host the service of the tailnet that is called as the cluster. Left out when it is
+    /// off, as above.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub service: bool,
     /// Container memory, bytes.
     pub memory_bytes: u64,
     /// A data volume is mounted at `/data`.

@@ -2,6 +2,8 @@
 
 /// Redis, on the mesh and on loopback.
 pub const REDIS_PORT: u16 = 6379;
+/// Where an agent carries who comes in by a service of the tailnet to the present master, on loopback.
+pub const FORWARD_PORT: u16 = 16379;
 /// Where agents answer as Sentinel, on the mesh and on loopback.
 pub const SENTINEL_PORT: u16 = 26379;
 /// The agent service, on the mesh.

@@ -24,6 +24,7 @@ use super::life::{self, Left, Search};
 use super::local_api::LocalApi;
 use super::logs::LogBook;
 use super::mesh;
+use super::mesh_service;
 use super::nonces::random_hex;
 use super::paths;
 use super::redis_config::BootConfig;
@@ -133,6 +134,11 @@ pub async fn run(
     let service = listen(Ipv4Addr::LOCALHOST, settings.service_port).await?;
     let page = listen(Ipv4Addr::UNSPECIFIED, settings.status_port).await?;
     let sentinel = listen(Ipv4Addr::LOCALHOST, settings.sentinel_port).await?;
+    let forward = if identity.service {
+        Some(listen(Ipv4Addr::LOCALHOST, settings.forward_port).await?)
+    } else {
+        None
+    };
 
     let book = LogBook::new(vec![identity.auth_key.clone()]);
     book.agent(&format!("agent {} of {} begins", env!("CARGO_PKG_VERSION"), identity.incarnation));
@@ -148,7 +154,7 @@ pub async fn run(
     };
     // Held to the end.
     let _volume = volume?;
-    let listeners = Listeners { service, sentinel };
+    let listeners = Listeners { service, sentinel, forward };
     work(assemble(identity, settings, book, state).await?, listeners, page, stop).await
 }
 
@@ -156,6 +162,8 @@ pub async fn run(
 struct Listeners {
     service: TcpListener,
     sentinel: TcpListener,
+    /// For who comes in by a service of the tailnet.
+    forward: Option<TcpListener>,
 }
 
 /// Runs all parts until `stop`, and stops them in order.
@@ -185,6 +193,15 @@ async fn work(
         .announced
         .desk()
         .map(|desk| tokio::spawn(sentinel::serve(listeners.sentinel, desk, stop_sentinel.clone())));
+    if let (Some(listener), Some(desk)) = (listeners.forward, node.announced.desk()) {
+        let way = mesh_service::Way {
+            word: desk.word,
+            own: node.identity.incarnation.clone(),
+            redis_port: node.settings.redis_port,
+            socks: SocketAddr::from((Ipv4Addr::LOCALHOST, node.settings.socks_port)),
+        };
+        tokio::spawn(mesh_service::forward(listener, way, stop_sentinel.clone()));
+    }
     let mut mesh = tokio::spawn(mesh::keep_running(
         node.clone(),
         instances.mesh,

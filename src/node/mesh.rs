@@ -1,6 +1,7 @@
 //! Keeps tailscaled running, answering and logged in, and follows its status.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::forwarder::Peers;
 use super::local_api::{LocalApi, Status};
+use super::mesh_service;
 use super::state::Node;
 use super::tailscale::{self, TailscaledInstance};
-use crate::mesh::local::LocalStatus;
+use crate::error_chain::error_chain;
+use crate::mesh::local::{LocalClient, LocalStatus};
 use crate::mesh::tailscaled::command::CALL_LIMIT;
 use crate::mesh::tailscaled::{
     Adopted, Credential, Device, Event, Process, SilenceLimits, credential_wanted, supervise,
@@ -39,8 +42,11 @@ pub async fn keep_running(
     stop: CancellationToken,
 ) {
     let restarts = node.settings.restarts;
-    let mut device = NodeDevice { node, instance, left, peers, next_serve: None };
-    supervise(&mut device, &api.client(), restarts, &stop).await;
+    let local = api.client();
+    let (next_serve, next_service) = (None, None);
+    let mut device =
+        NodeDevice { node, instance, left, peers, next_serve, next_service, local: local.clone() };
+    supervise(&mut device, &local, restarts, &stop).await;
 }
 
 /// This node on the mesh.
@@ -52,6 +58,9 @@ struct NodeDevice {
     peers: watch::Sender<Peers>,
     /// `None` when the port is served, or shall not be.
     next_serve: Option<Instant>,
+    /// The same of the service.
+    next_service: Option<Instant>,
+    local: LocalClient,
 }
 
 #[async_trait]
@@ -68,6 +77,8 @@ impl Device for NodeDevice {
 
     fn start(&mut self) -> std::io::Result<Process> {
         self.next_serve = self.node.identity.serve.then(Instant::now);
+        // One that it hosted before, with the state on its volume, is taken back.
+        self.next_service = Some(Instant::now());
         let output = self.node.book.output(SOURCE);
         if let Some(pid) = self.left.take() {
             self.node.book.agent("tailscaled went on without its agent, and is taken over");
@@ -91,6 +102,7 @@ impl Device for NodeDevice {
                 let status = Status::from(local.clone());
                 show(&self.node, &self.peers, Some(&status));
                 self.show_refusal(local, &status);
+                self.show_service(local);
             }
             Event::NoAnswer { .. } | Event::Stopped => show(&self.node, &self.peers, None),
             Event::Gone(how) => {
@@ -121,6 +133,7 @@ impl Device for NodeDevice {
     }
 
     async fn on_mesh(&mut self) {
+        self.offer_service().await;
         if self.next_serve.is_none_or(|at| Instant::now() < at) {
             return;
         }
@@ -143,6 +156,43 @@ impl NodeDevice {
         } else if let Some(said) = refused(&status.health) {
             self.node.set_note("login", Some(spent(said)));
         }
+    }
+
+    fn service(&self) -> String {
+        mesh_service::name(self.node.announced.cluster())
+    }
+
+    async fn offer_service(&mut self) {
+        if self.next_service.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        let (node, service) = (&self.node, self.service());
+        let wanted = node.identity.service;
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, node.settings.forward_port));
+        let to = wanted.then_some(to);
+        let offered = mesh_service::offer(&self.local, &service, node.settings.master_port, to);
+        let failure = offered.await.err();
+        self.next_service = failure.is_some().then(|| Instant::now() + SERVE_PAUSE);
+        let sentence = |error| {
+            format!(
+                "{service} is not hosted here ({}); everything else works without, and it is tried again",
+                error_chain(&error)
+            )
+        };
+        // Where none is wanted, an old tailscaled that knows no services is as good.
+        self.node.set_note("service", failure.filter(|_| wanted).map(sentence));
+    }
+
+    /// Whether the tailnet lets anybody in by the service.
+    fn show_service(&self, local: &LocalStatus) {
+        if !self.node.identity.service || self.next_service.is_some() || !local.running() {
+            return;
+        }
+        let service = self.service();
+        let known = local.own.as_ref().is_some_and(|own| own.service(&service).is_some());
+        let port = self.node.settings.master_port;
+        let sentence = (!known).then(|| mesh_service::without_address(&service, port));
+        self.node.set_note("service", sentence);
     }
 
     async fn try_login(&self, credential: Credential) -> Result<(), String> {

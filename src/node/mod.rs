@@ -23,6 +23,7 @@ pub mod life;
 pub mod local_api;
 pub mod logs;
 pub mod mesh;
+mod mesh_service;
 pub mod nonces;
 pub mod paths;
 pub mod probe;

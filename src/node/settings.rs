@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::identity::REVISION_VARIABLE;
-use crate::model::ports::{AGENT_PORT, REDIS_PORT, SENTINEL_PORT, SOCKS5_PORT, STATUS_PORT};
+use crate::model::ports::{
+    AGENT_PORT, FORWARD_PORT, REDIS_PORT, SENTINEL_PORT, SOCKS5_PORT, STATUS_PORT,
+};
 use crate::model::time::Backoff;
 
 /// Paths, ports and time-outs of an agent.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub status_port: u16,
     /// Port on 127.0.0.1 where the agent answers as Sentinel.
     pub sentinel_port: u16,
+    /// Port on 127.0.0.1 that leads to the present master, for who comes in by a service of the tailnet.
+    pub forward_port: u16,
     /// Port of the mesh daemon's SOCKS5 proxy on 127.0.0.1.
     pub socks_port: u16,
     /// The hosts file.
@@ -79,6 +83,7 @@ impl Settings {
             service_port: AGENT_PORT,
             status_port: STATUS_PORT,
             sentinel_port: SENTINEL_PORT,
+            forward_port: FORWARD_PORT,
             socks_port: SOCKS5_PORT,
             hosts_file: path("AKASH_REDIS_HOSTS_FILE", "/etc/hosts"),
             probe_interval: Duration::from_millis(250),

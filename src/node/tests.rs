@@ -91,6 +91,7 @@ pub(super) fn identity() -> NodeIdentity {
         key: String::new(),
         egress: identity::Egress::Forwarder,
         serve: false,
+        service: false,
         memory_bytes: 512 * 1024 * 1024,
         persistent: true,
         startup: std::collections::BTreeMap::new(),

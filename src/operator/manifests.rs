@@ -244,6 +244,7 @@ impl Manifests {
             key: certificate.key.expose_secret().to_owned(),
             egress: cluster.spec.mesh.egress,
             serve: cluster.spec.mesh.serve,
+            service: cluster.spec.mesh.service,
             memory_bytes: cluster.spec.resources.memory.0,
             persistent: cluster.spec.resources.data.is_some(),
             startup: BTreeMap::new(),

@@ -73,9 +73,9 @@ pub fn clean(builder: &mut PlanBuilder<'_>) {
     }
 }
 
-/// It runs still, and ends with the lease that is being closed: its connections end as they should, which nobody on
-/// the tailnet hears of once its device is gone. Whoever spoke with it would wait in vain, until its
-/// own time is up.
+/// It runs still, and ends with the lease that is being closed: its connections end as they should,
+/// which nobody on the tailnet hears of once its device is gone. Whoever spoke with it would wait in
+/// vain, until its own time is up.
 fn says_goodbye(
     builder: &PlanBuilder<'_>,
     name: &IncarnationName,

@@ -211,6 +211,7 @@ async fn node(tailscaled: &Path) -> Output {
         key: own.key.expose_secret().to_owned(),
         egress: Egress::Forwarder,
         serve: false,
+        service: false,
         memory_bytes: 1 << 30,
         persistent: false,
         startup: std::collections::BTreeMap::new(),

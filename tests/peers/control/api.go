@@ -114,6 +114,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		return s.st.Policy, nil
 	})
 	add("POST /api/v2/tailnet/{t}/acl", s.setPolicy)
+	add("PUT /api/v2/tailnet/{t}/vip-services/{name}", s.putService)
 }
 
 func (s *server) token(w http.ResponseWriter, r *http.Request) {

@@ -28,7 +28,11 @@ func (s *server) node(d *device, self bool) *tailcfg.Node {
 	}
 	if self {
 		n.CapMap = s.attributes(d)
+		if m := s.mapping(d); m != nil {
+			n.CapMap[tailcfg.NodeAttrServiceHost] = m
+		}
 	} else {
+		n.AllowedIPs = append(slices.Clone(d.Addrs), s.answers(d)...)
 		online := d.Online
 		if n.Online = &online; !online {
 			seen := d.Seen // copied, because the message is encoded after the lock is released

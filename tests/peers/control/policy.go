@@ -81,6 +81,9 @@ func (s *server) rules(d *device) []tailcfg.FilterRule {
 		for _, x := range g.IP {
 			proto, pr, _ := parsePort(x)
 			r := tailcfg.FilterRule{SrcIPs: src, IPProto: proto}
+			for _, a := range s.hosted(d) {
+				r.DstPorts = append(r.DstPorts, tailcfg.NetPortRange{IP: a.String(), Ports: pr})
+			}
 			for _, a := range d.Addrs {
 				r.DstPorts = append(r.DstPorts, tailcfg.NetPortRange{IP: a.Addr().String(), Ports: pr})
 			}

@@ -55,6 +55,7 @@ type device struct {
 	Info           *tailcfg.Hostinfo // the few fields that peers get
 	Cap            tailcfg.CapabilityVersion
 	Version, OS    string
+	Services       string // a hash of what it offers to host; empty when that is nothing
 	Created, Seen  time.Time
 	AuthKeyID      string
 	Ephemeral      bool
@@ -76,9 +77,18 @@ type nodeAttr struct {
 	Attr   []tailcfg.NodeCapability `json:"attr"`
 }
 type policy struct {
-	TagOwners map[string][]string `json:"tagOwners,omitempty"`
-	Grants    []grant             `json:"grants"`
-	NodeAttrs []nodeAttr          `json:"nodeAttrs,omitempty"`
+	TagOwners     map[string][]string `json:"tagOwners,omitempty"`
+	Grants        []grant             `json:"grants"`
+	NodeAttrs     []nodeAttr          `json:"nodeAttrs,omitempty"`
+	AutoApprovers struct {
+		Services map[string][]string `json:"services,omitempty"`
+	} `json:"autoApprovers,omitzero"`
+}
+
+// service has an address that one of its hosts answers at.
+type service struct {
+	Name tailcfg.ServiceName
+	Addr netip.Addr
 }
 
 type state struct {
@@ -86,6 +96,7 @@ type state struct {
 	NextID   int64
 	Devices  []*device
 	Keys     []*authKey
+	Services []*service
 	Policy   policy
 	PolicyID string // ETag
 }

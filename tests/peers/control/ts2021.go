@@ -125,7 +125,7 @@ func (s *server) learn(d *device, hi *tailcfg.Hostinfo) {
 	if (hi.Hostname != d.Hostname && !d.Named) || d.Name == "" {
 		d.Name = s.uniqueName(hi.Hostname, d)
 	}
-	d.Hostname, d.OS, d.Version = hi.Hostname, hi.OS, hi.IPNVersion
+	d.Hostname, d.OS, d.Version, d.Services = hi.Hostname, hi.OS, hi.IPNVersion, hi.ServicesHash
 	d.Info = &tailcfg.Hostinfo{OS: hi.OS, Hostname: hi.Hostname, Services: hi.Services}
 	if hi.NetInfo != nil && hi.NetInfo.PreferredDERP != 0 {
 		d.DERP = hi.NetInfo.PreferredDERP
