@@ -110,6 +110,11 @@ bench: bench-deps peers ## What the mesh costs, what the proxy costs beside HAPr
 	$(CARGO) bench --bench market
 	$(CARGO) bench --bench proxy
 
+.PHONY: client-table
+client-table: test-deps peers clients ## What applications notice of each change of master, over a real mesh: each client, and one connection behind the proxy; tables, and target/bench/clients.json. Takes a quarter of an hour
+	$(CARGO) build --release
+	AKASH_REDIS_PROGRAM=$(CURDIR)/target/release/akash-redis $(CARGO) test --test live client_table:: -- --ignored --nocapture --test-threads=1
+
 # What checks the licences and sources of dependencies: built once per version.
 DENY_VERSION := 0.20.2
 DENY_ROOT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/akash-redis/cargo-deny-$(DENY_VERSION)

@@ -1,7 +1,9 @@
 //! Real programs in a sandbox.
 
+mod application;
 mod article;
 mod carried;
+mod client_table;
 mod clients;
 mod confirmed;
 mod control_away;
@@ -23,6 +25,7 @@ mod mesh_faults;
 mod moves;
 mod node;
 mod node_faults;
+mod notified;
 mod one_way;
 mod outage;
 mod own;
@@ -34,6 +37,7 @@ mod recover;
 mod refusals;
 mod sandboxed;
 mod sentinel;
+mod service;
 mod sigkill;
 mod soak;
 mod stage;

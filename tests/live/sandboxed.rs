@@ -49,7 +49,8 @@ pub fn sandboxed_with(
         } else {
             exists(test);
             let _slot = slot().await;
-            let arguments = ["--exact", test, "--nocapture"].map(OsString::from);
+            let arguments =
+                ["--exact", test, "--nocapture", "--include-ignored"].map(OsString::from);
             let ended = timeout(limit + MARGIN, enter_with(users, &arguments))
                 .await
                 .expect("the scenario ends itself in time");

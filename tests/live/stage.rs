@@ -22,6 +22,12 @@ use tokio::time::sleep;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_akash-redis");
+
+/// The same; another build of it where figures are wanted, at `AKASH_REDIS_PROGRAM`.
+pub fn program() -> String {
+    std::env::var("AKASH_REDIS_PROGRAM").unwrap_or_else(|_| PROGRAM.to_owned())
+}
+
 /// The cluster of these tests.
 pub const CLUSTER: &str = "cache";
 /// Password of its users.
@@ -62,7 +68,7 @@ impl Stage {
 
     /// The same, on a market or tailnet that is not the usual one.
     pub async fn without_operator_on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
-        let local = Local::start_with(Path::new(PROGRAM), &sandbox.dir, &sandbox.stop, options)
+        let local = Local::start_with(Path::new(&program()), &sandbox.dir, &sandbox.stop, options)
             .await
             .unwrap();
         let client = local.client().unwrap();
@@ -194,7 +200,7 @@ impl Stage {
 
     /// Runs the program as a user would.
     pub async fn cli(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command
             .arg("--socket")
             .arg(self.local.socket())
@@ -210,7 +216,7 @@ impl Stage {
 
     /// One with more flags.
     pub fn proxy_that(&self, flags: &[&str]) -> (Child, Access) {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.arg("--socket").arg(self.local.socket()).args(["proxy", "--cluster", CLUSTER]);
         command.args([
             "--listen",

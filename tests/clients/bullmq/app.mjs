@@ -38,7 +38,7 @@ function failed(error) {
 
 for (let n = 1; ; n++) {
   try {
-    await queue.add("numbered", { n, key: process.env.KEY }, { removeOnComplete: true });
+    await queue.add("numbered", { n, key: process.env.KEY }, { removeOnComplete: true, attempts: 20, backoff: 200 });
     say({ acked: n });
   } catch (error) {
     failed(error);

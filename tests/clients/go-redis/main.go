@@ -12,12 +12,18 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"golang.org/x/net/proxy"
 )
 
 func main() {
 	ctx := context.Background()
 	password := os.Getenv("PASSWORD")
+	if address := os.Getenv("PROXY"); address != "" {
+		logging.SetLogLevel(logging.LogLevelInfo)
+		redis.SetLogger(notified{})
+		write(ctx, redis.NewClient(&redis.Options{Addr: address, Username: "app", Password: password}))
+	}
 	var nodes []string
 	for _, host := range strings.Fields(os.Getenv("NODES")) {
 		nodes = append(nodes, net.JoinHostPort(host, "26379"))
@@ -49,12 +55,33 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 	}
 
-	begun := time.Now()
-	say := func(what map[string]any) {
-		what["at"] = time.Since(begun).Seconds() * 1000
-		line, _ := json.Marshal(what)
-		fmt.Println(string(line))
+	write(ctx, client)
+}
+
+var begun = time.Now()
+
+func say(what map[string]any) {
+	what["at"] = time.Since(begun).Seconds() * 1000
+	line, _ := json.Marshal(what)
+	fmt.Println(string(line))
+}
+
+// What it says of itself when it is told of a change.
+type notified struct{}
+
+func (notified) Printf(_ context.Context, format string, arguments ...any) {
+	text := fmt.Sprintf(format, arguments...)
+	switch {
+	case strings.Contains(text, "FAILING_OVER"):
+		say(map[string]any{"told": "FailingOver"})
+	case strings.Contains(text, "clearing relaxed timeout"):
+		say(map[string]any{"told": "FailedOver"})
+	default:
+		fmt.Fprintln(os.Stderr, text)
 	}
+}
+
+func write(ctx context.Context, client *redis.Client) {
 	for n := 1; ; n++ {
 		if err := client.SAdd(ctx, os.Getenv("KEY"), n).Err(); err != nil {
 			say(map[string]any{"error": kind(err), "message": err.Error()})

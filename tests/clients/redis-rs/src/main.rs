@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{AsyncTypedCommands as _, RedisConnectionInfo, RedisError};
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> Result<(), RedisError> {
     let of = |name: &str| std::env::var(name).unwrap();
     let (password, key) = (of("PASSWORD"), of("KEY"));
