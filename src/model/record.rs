@@ -169,6 +169,10 @@ pub struct Incarnation {
     /// under its name is not this node.
     #[serde(default)]
     pub device: Option<String>,
+    /// Mesh address that its agent spoke from last: an operator that starts while the control API is away
+    /// has no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Devices that it had before it joined again, until they are known to be deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_devices: Vec<String>,
@@ -392,6 +396,7 @@ impl Incarnation {
             lease: None,
             membership: Membership::Expected,
             device: None,
+            address: None,
             former_devices: Vec::new(),
             rejoin: None,
             redis_down: None,

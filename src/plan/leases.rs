@@ -70,6 +70,10 @@ fn connected(builder: &mut PlanBuilder<'_>, name: &IncarnationName, incarnation:
         builder.change(name, |i| i.device = Some(id));
     }
     let Some(state) = builder.connected(name) else { return };
+    if !state.mesh.ip.is_empty() && incarnation.address.as_ref() != Some(&state.mesh.ip) {
+        let address = state.mesh.ip.clone();
+        builder.change(name, |i| i.address = Some(address));
+    }
     let loops = repair::loops(state);
     if repair::broken(state) {
         repair::repair(builder, name, incarnation, state);

@@ -9,6 +9,7 @@ use akash_redis::devnet::tailnet::APPLICATION_TAG;
 use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::client_table::proxy;
 use crate::machine::Machine;
 use crate::sandboxed::sandboxed;
 use crate::sentinel::{THROUGH, addresses, write_proxychains};
@@ -51,6 +52,24 @@ async fn writes(machine: &Machine, nodes: &[String], key: &str) {
     .await;
 }
 
+/// An application writes to the one address that it knows.
+async fn writes_through_the_proxy(machine: &Machine, key: &str) {
+    let write =
+        format!("REDISCLI_AUTH={PASSWORD} timeout 10 redis-cli -p 6379 --user app SET {key} 1");
+    until("a write through the proxy", async || {
+        String::from_utf8_lossy(&machine.run(&write).await.stdout).contains("OK")
+    })
+    .await;
+}
+
+fn kill(machine: &Machine, name: &str) {
+    let old = machine.processes(name);
+    assert!(!old.is_empty(), "{name} runs");
+    for pid in old {
+        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+    }
+}
+
 #[test]
 fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_away() {
     sandboxed(
@@ -72,6 +91,7 @@ fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_awa
             let named = addresses(&stage).await;
             let all: Vec<_> = named.iter().map(|(_, at)| at.clone()).collect();
             writes(&machine, &all, "before").await;
+            let before_it = proxy(&stage, &machine, &all).await;
             let replica = status.nodes.iter().find(|n| n.phase == Phase::Replica).unwrap();
             let at = named.iter().find(|(name, _)| *name == replica.incarnation).unwrap().1.clone();
             let master = stage.master().await;
@@ -95,17 +115,22 @@ fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_awa
             println!("the replica is back");
             // The operator's way.
             stage.local.tailnet.restart_tailscaled().await.unwrap();
-            // The application's.
-            let old = machine.processes("tailscaled");
-            assert_eq!(old.len(), 1);
-            for pid in old {
-                let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
-                kill_process(pid, Signal::KILL).unwrap();
-            }
+            // The operator, who decides.
+            stage.local.kill_operator().await;
+            stage.local.start_operator().await.unwrap();
+            println!("the operator is back");
+            // The application's way, and its proxy.
+            kill(&machine, "akash-redis");
+            kill(&machine, "tailscaled");
+            drop(before_it);
             machine.run(TAILSCALED).await;
             writes(&machine, &all, "restarted").await;
+            let _proxy = proxy(&stage, &machine, &all).await;
+            writes_through_the_proxy(&machine, "again").await;
             println!("the application is back");
 
+            // A replica that restarted takes over only once the operator has seen it in sync.
+            stage.until_ready().await;
             stage.kill_redis(&master);
             until("another master", async || {
                 stage.master().await.incarnation != master.incarnation
@@ -113,10 +138,12 @@ fn who_was_in_the_tailnet_finds_the_others_again_while_the_control_server_is_awa
             .await;
             println!("another master");
             writes(&machine, &all, "moved").await;
+            writes_through_the_proxy(&machine, "carried").await;
 
             stage.local.tailnet.set_away(false).unwrap();
             stage.until_ready().await;
             writes(&machine, &all, "after").await;
+            writes_through_the_proxy(&machine, "at-last").await;
         },
     );
 }

@@ -16,7 +16,7 @@ pub struct Addresses(Mutex<BTreeMap<String, BTreeMap<IncarnationName, String>>>)
 impl Addresses {
     /// Where the nodes of a cluster are dialled from now on, when that is another place than before.
     /// One that nobody lists is still dialled where it was: what a list lacks does not make a node
-    /// silent.
+    /// silent. Before anything was listed, that is where it spoke from last.
     pub fn update(
         &self,
         cluster: &str,
@@ -35,7 +35,8 @@ impl Addresses {
                 let (hostname, device) =
                     (name.hostname(installation), incarnation.device.as_deref());
                 let known = address(tailnet, own, &hostname, device, tags);
-                let known = known.or_else(|| last?.get(name).cloned())?;
+                let known = known.or_else(|| last?.get(name).cloned());
+                let known = known.or_else(|| incarnation.address.clone())?;
                 Some((name.clone(), known))
             })
             .collect();
@@ -79,6 +80,8 @@ fn address(
 mod tests {
     use super::*;
     use crate::model::mesh::Device;
+    use crate::model::money::PricePerBlock;
+    use crate::model::record::Incarnation;
     use crate::model::time::UnixMs;
 
     fn found(mesh: &Reading<MeshView>, peers: &[(&str, &str)], hostname: &str) -> Option<String> {
@@ -90,6 +93,27 @@ mod tests {
             None,
             ["tag:nodes", "tag:quarantine"],
         )
+    }
+
+    /// It starts while the control API is away, and has a SOCKS5 proxy alone.
+    #[test]
+    fn an_operator_that_is_told_of_nobody_dials_nodes_where_they_spoke_last() {
+        let name = IncarnationName("cache-0-x7k2".into());
+        let mut incarnation = Incarnation::new(0, 7, UnixMs(1), 0, PricePerBlock::default());
+        incarnation.address = Some("100.64.0.4".into());
+        let mut record = Record::default();
+        record.incarnations.insert(name.clone(), incarnation);
+        let installation = InstallationId("abc123".into());
+        let (addresses, tags) = (Addresses::default(), ["tag:nodes", "tag:quarantine"]);
+        let none = Reading::default();
+        let dialled =
+            addresses.update("cache", &record, &none, &OwnMesh::default(), tags, &installation);
+        assert_eq!(dialled, Some(BTreeMap::from([(name.clone(), "100.64.0.4".to_owned())])));
+        // Whoever lists it knows better.
+        let peers = BTreeMap::from([("cache-0-x7k2-abc123".to_owned(), "100.64.0.5".to_owned())]);
+        let own = OwnMesh { peers, ..OwnMesh::default() };
+        let dialled = addresses.update("cache", &record, &none, &own, tags, &installation);
+        assert_eq!(dialled, Some(BTreeMap::from([(name, "100.64.0.5".to_owned())])));
     }
 
     #[test]
