@@ -69,6 +69,10 @@ servers-all: ## Bring every version into the cache that somebody has built, elev
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
 	image/build.sh
 
+.PHONY: image-operator
+image-operator: ## Build the operator's image, for Kubernetes
+	image/build.sh operator
+
 .PHONY: test
 test: test-deps peers kube-peers servers clients ## All tests
 	$(CARGO) test --all-targets

@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
-# Builds the node image of ./Containerfile and prints its name. Variables:
-#   IMAGE         its name (akash-redis-node)
+# Builds an image and prints its name: `build.sh` the one of the nodes (./Containerfile), `build.sh operator` the operator's own
+# (./Containerfile.operator). Variables:
+#   IMAGE         its name (akash-redis-node, akash-redis)
 #   BUILDER       buildah, podman or docker (the first of them that is installed)
-#   BASE, *_VERSION   build arguments of the same name, see ./Containerfile
+#   BASE, *_VERSION   build arguments of the same name, see the Containerfile
 #   REVISION      for the label (the git revision of this checkout)
 #   AKASH_REDIS, TAILSCALED   programs that are built already, instead of building them
-# Arguments are passed on to the builder.
+# Further arguments are passed on to the builder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+file=image/Containerfile name=akash-redis-node
+if [ "${1:-}" = operator ]; then
+  file=image/Containerfile.operator name=akash-redis
+  shift
+fi
 
 fail() {
   echo "image/build.sh: $1" >&2
@@ -61,12 +68,13 @@ install -m 0755 "$tailscaled" "$context/tailscaled"
 install -m 0755 image/with-redis-proxy.sh "$context/with-redis-proxy"
 
 arguments=()
-for name in BASE REDIS_VERSION PROXYCHAINS_VERSION TINI_VERSION CA_CERTIFICATES_VERSION; do
-  if [ -n "${!name:-}" ]; then arguments+=(--build-arg "$name=${!name}"); fi
+for argument in BASE REDIS_VERSION PROXYCHAINS_VERSION TINI_VERSION CA_CERTIFICATES_VERSION; do
+  # Those that the image knows.
+  if [ -n "${!argument:-}" ] && grep -q "^ARG $argument=" "$file"; then arguments+=(--build-arg "$argument=${!argument}"); fi
 done
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 revision=${REVISION:-$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)}
-image=${IMAGE:-akash-redis-node}
+image=${IMAGE:-$name}
 "$builder" build "${arguments[@]}" --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
-  --file image/Containerfile --tag "$image" "$@" "$context" >&2
+  --file "$file" --tag "$image" "$@" "$context" >&2
 echo "$image"

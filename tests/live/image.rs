@@ -53,6 +53,37 @@ fn three_nodes_of_the_built_image_replicate_without_privileges_each_program_as_i
     });
 }
 
+#[test]
+fn the_operators_image_runs_as_nobody_and_writes_nowhere_but_to_its_own() {
+    let (_built, image) = unpacked::build_operator();
+    let config = &image.config;
+    assert_eq!(config["User"], "65532:65532");
+    assert!(config["ExposedPorts"].is_null(), "{config}");
+    assert_eq!(config["Entrypoint"], json!(["/usr/local/bin/akash-redis"]));
+    assert_eq!(config["Cmd"], json!(["operator"]));
+    assert_eq!(config["Env"].as_array().unwrap().len(), 1, "a secret could hide in any but PATH");
+
+    let run = |script: &str| {
+        let output = std::process::Command::new("chroot")
+            .args(["--userspec=65532:65532", image.dir.to_str().unwrap(), "/bin/sh", "-c", script])
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let version = run("akash-redis --version");
+    assert_eq!(version.trim(), format!("akash-redis {}", env!("CARGO_PKG_VERSION")));
+    assert!(run("tailscale version").contains('.'));
+    let without = run("akash-redis operator --check");
+    assert!(without.contains("/etc/akash-redis/operator.yaml"), "{without}");
+    let found = run("find / -xdev -type d -writable | sort");
+    // What it may not look into it says in lines of its own.
+    let writable: Vec<&str> = found.lines().filter(|line| line.starts_with('/')).collect();
+    let expected = ["/run/akash-redis", "/run/lock", "/tmp", "/var/lib/akash-redis", "/var/tmp"];
+    assert_eq!(writable, expected);
+}
+
 fn says_what_it_is_and_opens_one_port(image: &Unpacked) {
     let config = &image.config;
     assert_eq!(config["ExposedPorts"], json!({"8080/tcp": {}}));

@@ -17,8 +17,9 @@ use crate::stage::PROGRAM;
 const DIR: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/image");
 /// What is left of a build for the inside of the sandbox.
 const FOUND: &str = "unpacked.json";
-/// Name of the image, and of the container that unpacks it.
+/// Names of the images, and of the containers that unpack them.
 const NAME: &str = "akash-redis-node-under-test";
+const OPERATOR: &str = "akash-redis-under-test";
 /// The git revision that the image is told to be of.
 pub const REVISION: &str = "4711";
 const CONTAINERFILE: &str = include_str!("../../image/Containerfile");
@@ -47,6 +48,33 @@ impl Drop for Built {
 /// Builds the image; to be called outside of the sandbox. The base and the Debian packages are kept
 /// for the next time.
 pub fn build() -> Built {
+    let (built, base_name) = prepared();
+    let buildah = &built.buildah;
+    let programs = name_of(
+        "programs",
+        &format!("{base_name}{}", CONTAINERFILE.split_once("\nFROM programs\n").unwrap().0),
+    );
+    if !buildah.has(&programs) {
+        said(buildah.script(&base_name, &programs).args(["--target", "programs"]));
+    }
+    let context = format!("programs=container-image://localhost/{programs}");
+    said(buildah.script(&base_name, NAME).args(["--build-context", &context]));
+    let unpacked = buildah.unpack(NAME);
+    fs::write(Path::new(DIR).join(FOUND), serde_json::to_vec(&unpacked).unwrap()).unwrap();
+    built
+}
+
+/// Builds and unpacks the operator's image.
+pub fn build_operator() -> (Built, Unpacked) {
+    let (built, base) = prepared();
+    let mut script = built.buildah.script(&base, OPERATOR);
+    said(script.arg("operator"));
+    let unpacked = built.buildah.unpack(OPERATOR);
+    (built, unpacked)
+}
+
+/// A builder that has the base, and its name.
+fn prepared() -> (Built, String) {
     assert!(
         rustix::process::geteuid().is_root(),
         "the image is built and unpacked with files of several users; run this test as root"
@@ -64,24 +92,7 @@ pub fn build() -> Built {
         fs::write(&file, "FROM scratch\nADD base.tar /\n").unwrap();
         said(buildah.command().args(["build", "--tag", &base_name, "--file"]).arg(file).arg(&base));
     }
-    let programs = name_of(
-        "programs",
-        &format!("{base_name}{}", CONTAINERFILE.split_once("\nFROM programs\n").unwrap().0),
-    );
-    if !buildah.has(&programs) {
-        said(buildah.script(&base_name, &programs).args(["--target", "programs"]));
-    }
-    let context = format!("programs=container-image://localhost/{programs}");
-    said(buildah.script(&base_name, NAME).args(["--build-context", &context]));
-
-    let config: Value =
-        serde_json::from_str(&said(buildah.command().args(["inspect", "--type", "image", NAME])))
-            .unwrap();
-    said(buildah.command().args(["from", "--name", NAME, NAME]));
-    let dir = said(buildah.command().args(["mount", NAME])).into();
-    let unpacked = Unpacked { dir, config: config["OCIv1"]["config"].clone() };
-    fs::write(Path::new(DIR).join(FOUND), serde_json::to_vec(&unpacked).unwrap()).unwrap();
-    Built { buildah, _lock: lock }
+    (Built { buildah, _lock: lock }, base_name)
 }
 
 /// What was built; works inside of the sandbox too.
@@ -148,6 +159,14 @@ impl Buildah {
         command
     }
 
+    fn unpack(&self, image: &str) -> Unpacked {
+        let inspected = said(self.command().args(["inspect", "--type", "image", image]));
+        let config: Value = serde_json::from_str(&inspected).unwrap();
+        said(self.command().args(["from", "--name", image, image]));
+        let dir = said(self.command().args(["mount", image])).into();
+        Unpacked { dir, config: config["OCIv1"]["config"].clone() }
+    }
+
     fn has(&self, image: &str) -> bool {
         self.command()
             .args(["inspect", "--type", "image", image])
@@ -159,7 +178,7 @@ impl Buildah {
 
     /// An earlier run may have been killed.
     fn forget(&self) {
-        for arguments in [["rm", NAME], ["rmi", NAME]] {
+        for arguments in [["rm", NAME], ["rmi", NAME], ["rm", OPERATOR], ["rmi", OPERATOR]] {
             // There may be none.
             let _ = self.command().args(arguments).output();
         }
