@@ -80,6 +80,7 @@ pub struct Metrics {
     /// What it costs, and what may be spent.
     pub money: money::Money,
     lag: lag::Lag,
+    works: Gauge,
 }
 
 impl Default for Metrics {
@@ -97,6 +98,7 @@ impl Default for Metrics {
             source: Family::default(),
             money: money::Money::default(),
             lag: lag::Lag::default(),
+            works: Gauge::default(),
         }
     }
 }
@@ -107,6 +109,11 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let ours = registry.sub_registry_with_prefix("akash_redis");
+        ours.register(
+            "works",
+            "Whether this operator works: 0 while it waits for another one to end",
+            metrics.works.clone(),
+        );
         ours.register(
             "condition",
             "Conditions of a cluster: 1 true, 0 false, -1 unknown",
@@ -161,6 +168,11 @@ impl Metrics {
             paths.sent.clone(),
         );
         metrics
+    }
+
+    /// It is this operator's turn.
+    pub fn works(&self) {
+        self.works.set(1);
     }
 
     /// What was published about a cluster.

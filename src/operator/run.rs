@@ -151,11 +151,38 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
 /// took over.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let told = notify::Metrics::register(&mut registry);
+    let registry = Arc::new(registry);
+    // From the start: who waits for its turn is well too.
+    let served = serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
+    let shown = Shown { metrics, told, registry };
+    tokio::select! {
+        ended = served => ended.map_err(RunError::from),
+        ended = run_in_turn(&config, shown, shutdown) => ended,
+    }
+}
+
+/// What Prometheus sees.
+struct Shown {
+    metrics: Metrics,
+    told: notify::Metrics,
+    registry: Arc<Registry>,
+}
+
+/// Waits for its turn, and runs.
+async fn run_in_turn(
+    config: &Config,
+    shown: Shown,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let installation = RootSecret::new(config.root_secret.clone())?.installation_id();
-    let Some(mut home) = Home::open(&config, &installation, &shutdown).await? else {
+    let Some(mut home) = Home::open(config, &installation, &shutdown).await? else {
         return Ok(());
     };
-    let ended = run_at(&config, installation, &mut home, shutdown).await;
+    shown.metrics.works();
+    let ended = run_at(config, installation, shown, &mut home, shutdown).await;
     home.leave().await;
     ended
 }
@@ -164,6 +191,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 async fn run_at(
     config: &Config,
     installation: InstallationId,
+    shown: Shown,
     home: &mut Home,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
@@ -180,14 +208,8 @@ async fn run_at(
     if let Some(socks5) = mesh_access.socks5() {
         status_cache.serve_socks5(socks5);
     }
-    let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
-    let delivery = Delivery {
-        targets: told.clone(),
-        store: store.clone(),
-        pace,
-        metrics: notify::Metrics::register(&mut registry),
-    };
+    let delivery =
+        Delivery { targets: told.clone(), store: store.clone(), pace, metrics: shown.told };
     let settings = Settings {
         constants: Constants {
             installation,
@@ -226,26 +248,22 @@ async fn run_at(
         now: Arc::new(UnixMs::now),
         random: Arc::new(rand::random),
     };
-    let controller = Controller::new(ports, settings, metrics, status_cache.clone());
+    let controller = Controller::new(ports, settings, shown.metrics, status_cache.clone());
     let answerers = Answerers { logs, appraiser: controller.appraiser(told) };
     let stop_delivery = CancellationToken::new();
     let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
     status_cache.serve_minter(controller.minter(mints, config.wallet.treasury.clone()));
-    let registry = Arc::new(registry);
-    let metrics_served =
-        serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
     let served = server::serve(
         &config.api.socket,
         store,
         status_cache,
-        registry,
+        shown.registry,
         problems,
         answerers,
         shutdown.child_token(),
     );
     let ended = tokio::select! {
         ended = served => ended.map_err(RunError::from),
-        ended = metrics_served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
         lost = home.lost() => Err(RunError::LeaseLost(lost)),
     };
