@@ -216,6 +216,7 @@ mod tests {
     #[test]
     fn the_definition_in_the_repository_is_the_one_of_this_program() {
         assert_page("manifests/crd/redisclusters.yaml", &yaml());
+        assert_page("charts/akash-redis/crd/redisclusters.yaml", &yaml());
     }
 
     /// Every schema below one, with its path.

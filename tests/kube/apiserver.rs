@@ -26,6 +26,10 @@ pub const STEP: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 const PEERS_VARIABLE: &str = "AKASH_REDIS_KUBE_PEERS";
 
+/// What is written down of calls: those of service accounts, without their content.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+  "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}]}"#;
+
 /// The directory of the programs that `tests/kube-peers/build.sh` made.
 pub fn peers() -> PathBuf {
     if let Some(dir) = std::env::var_os(PEERS_VARIABLE) {
@@ -65,6 +69,13 @@ pub struct Cluster {
 impl Cluster {
     /// Boots, with the definition of our objects.
     pub async fn start(dir: &Path) -> Self {
+        let cluster = Self::bare(dir).await;
+        cluster.define(&akash_redis::api::crd::definition()).await;
+        cluster
+    }
+
+    /// Boots.
+    pub async fn bare(dir: &Path) -> Self {
         let dir = dir.join("kube");
         std::fs::create_dir_all(&dir).unwrap();
         let ports = [(); 3].map(|()| free());
@@ -74,7 +85,6 @@ impl Cluster {
         cluster.start_etcd();
         cluster.start_apiserver();
         cluster.ready().await;
-        cluster.define(&akash_redis::api::crd::definition()).await;
         cluster
     }
 
@@ -117,6 +127,11 @@ impl Cluster {
             "--disable-admission-plugins=ServiceAccount",
             "--authorization-mode=RBAC",
             "--profiling=false",
+        ]);
+        command.args([
+            format!("--audit-policy-file={}", file("audit-policy.yaml")),
+            format!("--audit-log-path={}", self.audit().display()),
+            "--audit-log-mode=blocking".to_owned(),
         ]);
         self.apiserver = Some(command.spawn().unwrap());
     }
@@ -173,6 +188,11 @@ impl Cluster {
         self.dir.join("kubeconfig")
     }
 
+    /// What service accounts did: an event in each line.
+    pub fn audit(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
     /// Makes a definition known, and waits until it is served.
     pub async fn define(&self, definition: &Value) {
         let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
@@ -181,6 +201,14 @@ impl Cluster {
         let name = definition["metadata"]["name"].as_str().unwrap();
         let params = PatchParams::apply("test").force();
         api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
+        self.served(name).await;
+    }
+
+    /// Waits until a definition is served.
+    pub async fn served(&self, name: &str) {
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
         until("the definition to be served", async || {
             let found = api.get(name).await.unwrap();
             let conditions = found.data["status"]["conditions"].clone();
@@ -285,6 +313,7 @@ fn write_files(dir: &Path, port: u16) {
         ("server.key", server.serialize_pem()),
         ("sa.key", accounts.serialize_pem()),
         ("sa.pub", accounts.public_key_pem()),
+        ("audit-policy.yaml", AUDIT.to_owned()),
         ("tokens.csv", format!("{token},admin,admin,system:masters\n")),
         ("kubeconfig", kubeconfig.to_string()),
     ] {

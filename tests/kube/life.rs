@@ -15,16 +15,20 @@ use crate::writing::{nothing_lost, writes_go_on};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// The operator of the stage keeps what it remembers there.
-fn at_home(stage: &Stage, kube: &Cluster) {
+/// The operator of the stage keeps what it remembers where this says.
+pub fn keep_in(stage: &Stage, store: &Value) {
     let file = stage.local.config();
     let settings = std::fs::read_to_string(&file).unwrap();
-    let home = json!({"kubernetes": {"namespace": "default", "kubeconfig": kube.kubeconfig()}});
     let line = |line: &str| {
-        if line.starts_with("store:") { format!("store: {home}\n") } else { format!("{line}\n") }
+        if line.starts_with("store:") { format!("store: {store}\n") } else { format!("{line}\n") }
     };
     let settings: String = settings.lines().map(line).collect();
     std::fs::write(&file, settings).unwrap();
+}
+
+fn at_home(stage: &Stage, kube: &Cluster) {
+    let home = json!({"namespace": "default", "kubeconfig": kube.kubeconfig()});
+    keep_in(stage, &json!({"kubernetes": home}));
 }
 
 async fn status(kube: &Cluster) -> Status {

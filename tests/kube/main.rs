@@ -1,6 +1,7 @@
 //! The Kubernetes home, on a real kube-apiserver and etcd. Each test has a sandbox with its own.
 
 mod apiserver;
+mod chart;
 mod contract;
 mod crd;
 mod election;

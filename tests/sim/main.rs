@@ -1,5 +1,6 @@
 //! What holds without any peer: pure parts, simulated worlds, the shape of the source.
 
+mod alerts;
 mod announced;
 mod arrows;
 mod books;

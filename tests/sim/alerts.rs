@@ -1,0 +1,67 @@
+//! The alert rules and the dashboard of the chart: of metrics that there are, and each alert with a
+//! page that helps.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::docs::anchors;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+fn rules() -> Vec<Value> {
+    let text = fs::read_to_string(root().join("charts/akash-redis/rules/alerts.yaml")).unwrap();
+    let file: Value = serde_saphyr::from_str(&text).unwrap();
+    let groups = file["groups"].as_array().unwrap();
+    groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
+}
+
+/// Names that the operator registers, less the prefix.
+fn registered() -> BTreeSet<String> {
+    let files = ["metrics.rs", "metrics/lag.rs", "metrics/money.rs"];
+    let sources = files.map(|f| fs::read_to_string(root().join("src/operator").join(f)).unwrap());
+    let texts = sources.iter().flat_map(|source| source.split('"').skip(1).step_by(2));
+    texts.map(str::to_owned).collect()
+}
+
+/// The metrics in an expression of Prometheus, less the prefix and what a kind of metric adds.
+fn metrics(expression: &str) -> Vec<&str> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter_map(|word| word.strip_prefix("akash_redis_"));
+    names.map(|name| name.trim_end_matches("_total").trim_end_matches("_bucket")).collect()
+}
+
+#[test]
+fn every_alert_and_every_panel_is_about_a_metric_that_there_is() {
+    let registered = registered();
+    let file = root().join("charts/akash-redis/dashboards/akash-redis.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().unwrap().clone());
+    for shown in rules().into_iter().chain(targets) {
+        let names = metrics(shown["expr"].as_str().unwrap());
+        assert!(!names.is_empty(), "{shown}");
+        for name in names {
+            assert!(registered.contains(name), "{shown} is about {name}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_names_a_page_that_helps() {
+    for rule in rules() {
+        let (alert, notes) = (&rule["alert"], &rule["annotations"]);
+        assert!(notes["summary"].is_string() && notes["description"].is_string(), "{alert}");
+        let page = notes["runbook"].as_str().unwrap_or_else(|| panic!("{alert} has no runbook"));
+        let (file, anchor) = page.split_once('#').map_or((page, None), |(f, a)| (f, Some(a)));
+        let text = fs::read_to_string(root().join(file)).unwrap_or_else(|_| panic!("{page}"));
+        if let Some(anchor) = anchor {
+            assert!(anchors(&text).contains(anchor), "{alert}: {page}");
+        }
+        assert!(matches!(rule["labels"]["severity"].as_str(), Some("critical" | "warning")));
+    }
+}
