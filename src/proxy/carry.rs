@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::confirm::Confirm;
 use super::flight::{End, Flight, Step, no_master};
@@ -65,6 +65,25 @@ pub(super) struct Way {
     pub socks5: Socks5,
     /// Dials in progress: [`DIALS`] of all connections together.
     pub dials: Arc<Semaphore>,
+    /// The last dial that led somewhere.
+    pub reached: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Way {
+    /// Of a program that carries many connections.
+    pub fn new(socks5: Socks5) -> Self {
+        Self { socks5, dials: Arc::new(Semaphore::new(DIALS)), reached: Arc::default() }
+    }
+
+    pub fn reaches(&self) {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether somebody reached a master within this time: who waits for a turn will, too.
+    fn is_good(&self, within: Duration) -> bool {
+        let last = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < within)
+    }
 }
 
 /// Dials in progress at most. A thousand at once fill the queue of whoever accepts them; what is
@@ -141,7 +160,12 @@ impl Carrier {
                     return Ok(server);
                 }
                 () = until(gives_up) => {
-                    self.flight.no_master(&no_master(self.wait.as_secs()))?;
+                    // A thousand connections take some time to be dialled.
+                    if self.way.is_good(self.wait) {
+                        self.flight.waits_on(Instant::now());
+                    } else {
+                        self.flight.no_master(&no_master(self.wait.as_secs()))?;
+                    }
                 }
             }
         }
@@ -223,9 +247,8 @@ async fn reach(
                 else => {}
             }
         }
-        // Its turn comes within the time of those before it; nobody is turned away for that.
         let turn = async {
-            let _turn = timeout_at(Instant::now() + wait, way.dials.acquire()).await;
+            let _turn = way.dials.acquire().await;
             dial(way.socks5.get(), target.ip, target.port, wait).await
         };
         // News of another master ends a dial that the old one would never answer.
@@ -234,7 +257,10 @@ async fn reach(
             () = another(&mut word, Some(&target)) => continue,
         };
         match dialled {
-            Ok(server) => return (server, target),
+            Ok(server) => {
+                way.reaches();
+                return (server, target);
+            }
             Err(error) => {
                 tracing::debug!(%error, "the master is not reached");
                 tokio::select! {

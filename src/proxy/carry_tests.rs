@@ -9,8 +9,30 @@ use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Confirm;
+use super::carry::Way;
 use super::servers::{Client, LIMIT, Redis, Servers, ask, stand_aside};
+use super::{Confirm, Socks5};
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_told_nothing_while_others_are_let_in() {
+    let servers = Servers::start().await;
+    let wait = Duration::from_millis(300);
+    let way = Way::new(Socks5::new(None));
+    let turns = way.dials.clone().acquire_many_owned(32).await.unwrap();
+    let mut first = servers.by(way.clone(), None, wait).await;
+    let answer = first.ask(&["SET", "k", "v"]).await;
+    assert!(answer.starts_with("-LOADING"), "nobody reaches it: {answer}");
+
+    let mut second = servers.by(way.clone(), None, wait).await;
+    second.send(&["SET", "k", "v"]).await;
+    // As long as somebody reaches the master.
+    for _ in 0..20 {
+        way.reaches();
+        tokio::time::sleep(wait / 5).await;
+    }
+    drop(turns);
+    assert_eq!(second.next().await.as_deref(), Some("+OK\r\n"));
+}
 
 #[tokio::test]
 async fn a_command_with_a_long_name_is_answered() {
@@ -320,8 +342,7 @@ impl Connects {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        let dials = tokio::sync::Semaphore::new(32).into();
-        let way = super::carry::Way { socks5: super::Socks5::new(None), dials };
+        let way = Way::new(Socks5::new(None));
         tokio::spawn(super::carry::carry(accepted, self.word.clone(), way, LIMIT, self.confirm));
         Client::new(client)
     }

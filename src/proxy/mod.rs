@@ -288,8 +288,7 @@ impl Proxy {
                 follow::follow(operator, cluster, socks5.clone(), lag, told).await
             }
         };
-        let way =
-            carry::Way { socks5: socks5.clone(), dials: Arc::new(Semaphore::new(carry::DIALS)) };
+        let way = carry::Way::new(socks5.clone());
         let writes = Writes {
             word: ears.word.clone(),
             way,

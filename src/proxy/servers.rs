@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::carry::{Way, carry};
@@ -132,11 +132,15 @@ impl Servers {
 
     /// Of a proxy that waits so long for a master.
     pub async fn patient(&self, confirm: Option<Confirm>, wait: Duration) -> Client {
+        self.by(Way::new(super::Socks5::new(None)), confirm, wait).await
+    }
+
+    /// One of several that are dialled in the same way.
+    pub async fn by(&self, way: Way, confirm: Option<Confirm>, wait: Duration) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let _ = accepted.set_nodelay(true);
-        let way = Way { socks5: super::Socks5::new(None), dials: Semaphore::new(32).into() };
         tokio::spawn(carry(accepted, self.word.subscribe(), way, wait, confirm));
         Client::new(client)
     }

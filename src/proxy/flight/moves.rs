@@ -305,6 +305,11 @@ impl Flight {
         Some(*self.stalled.get_or_insert(now) + self.patience)
     }
 
+    /// There is a master, and others are dialled before: what waits waits from now on.
+    pub fn waits_on(&mut self, now: Instant) {
+        self.stalled = Some(now);
+    }
+
     /// No master came in time: this is the reply to all that was asked.
     pub fn no_master(&mut self, error: &[u8]) -> Result<(), End> {
         if self.partial.len() > super::MOST_KEPT {
