@@ -137,15 +137,12 @@ fn commands_and_flags_exist() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (page, text) in pages() {
-        for code in code(&text) {
+        // Of what Helm is told it is the name of a release and of a chart.
+        for code in code(&text).into_iter().filter(|code| !code.starts_with("helm ")) {
             for (at, _) in code.match_indices(PROGRAM) {
                 let call = &code[at + PROGRAM.len()..];
                 // A call inside of another's arguments is looked at by itself.
                 let call = call.split(PROGRAM).next().unwrap_or(call);
-                if code[..at].ends_with("helm install ") {
-                    // The name of a release.
-                    continue;
-                }
                 // Not the words for arguments alone, and not a sentence about the program.
                 if call.starts_with(|c: char| c.is_ascii_lowercase() || c == '-') {
                     seen += 1;
