@@ -181,7 +181,7 @@ impl Forwarder {
     /// Closes the route; see [`Egress::close`].
     pub async fn close(&self) -> Option<String> {
         let Route { name, dialled, .. } = self.current.lock().await.route.take()?;
-        // What could not be written is not there to be taken aupstream.
+        // What could not be written is not there to be taken away.
         let error = self.hosts.set(&[]).err().filter(|_| dialled.host == name)?;
         Some(format!(
             "the hosts file cannot be written ({error}): it still has the name of {name}, at an address where nobody listens"
@@ -256,9 +256,8 @@ async fn connect(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, TcpStream
 }
 
 async fn make_ready(name: String, upstream: Upstream) {
-    if let Some(dialled) = dial(&name, &upstream).await {
-        upstream.spares.keep(&name, dialled);
-    }
+    let dialled = dial(&name, &upstream).await;
+    upstream.spares.keep(&name, dialled);
     tokio::time::sleep(spares::LIFE).await;
     upstream.spares.forget_old();
 }
@@ -419,7 +418,7 @@ mod tests {
         dialled.readable().await.unwrap();
         let spares = &forwarder.upstream.spares;
         assert!(spares.expect("m.mesh"));
-        spares.keep("m.mesh", (Ipv4Addr::new(100, 64, 0, 1), dialled));
+        spares.keep("m.mesh", Some((Ipv4Addr::new(100, 64, 0, 1), dialled)));
         forwarder.route("m.mesh").await.unwrap();
         let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
         stream.write_all(b"x").await.unwrap();

@@ -26,6 +26,15 @@ struct Spare {
     /// Not kept for longer.
     until: Instant,
     ready: Option<Dialled>,
+    /// One is on its way: there is no second one, however often Redis asks.
+    dialling: bool,
+}
+
+impl Spare {
+    /// Whether one is to be dialled, by whoever asks this.
+    fn wants_dial(&mut self) -> bool {
+        self.ready.is_none() && !std::mem::replace(&mut self.dialling, true)
+    }
 }
 
 impl Spares {
@@ -44,23 +53,30 @@ impl Spares {
             return false;
         }
         let until = Instant::now() + LIFE;
-        let spare = expected.entry(peer.to_owned()).or_insert(Spare { until, ready: None });
+        let spare = expected.entry(peer.to_owned()).or_insert(Spare {
+            until,
+            ready: None,
+            dialling: false,
+        });
         spare.until = until;
-        spare.ready.is_none()
+        spare.wants_dial()
     }
 
-    /// Keeps what was dialled, if it is wanted still and there is none.
-    pub fn keep(&self, peer: &str, dialled: Dialled) {
+    /// Keeps what came of a dial, if it is wanted still.
+    pub fn keep(&self, peer: &str, dialled: Option<Dialled>) {
         if let Some(spare) = self.lock().get_mut(peer) {
-            spare.ready.get_or_insert(dialled);
+            (spare.ready, spare.dialling) = (dialled, false);
         }
     }
 
-    /// One that works as far as can be seen from here, and whether another one is wanted.
+    /// One that works as far as can be seen from here, and whether another one is to be dialled.
     #[must_use]
     pub fn take(&self, peer: &str) -> (Option<Dialled>, bool) {
         match self.lock().get_mut(peer) {
-            Some(spare) => (spare.ready.take().filter(|(_, stream)| is_open(stream)), true),
+            Some(spare) => {
+                let ready = spare.ready.take().filter(|(_, stream)| is_open(stream));
+                (ready, spare.wants_dial())
+            }
             None => (None, false),
         }
     }
@@ -80,4 +96,19 @@ impl Spares {
 /// Redis says nothing before it is asked: whatever there is to read says that it is over.
 fn is_open(stream: &TcpStream) -> bool {
     stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spares;
+
+    #[test]
+    fn one_is_dialled_at_a_time_however_often_redis_asks() {
+        let spares = Spares::default();
+        assert!(!spares.take("m").1, "nobody expects it");
+        assert!(spares.expect("m"));
+        assert!(!spares.expect("m") && !spares.take("m").1, "it is on its way");
+        spares.keep("m", None);
+        assert!(spares.take("m").1, "it came to nothing");
+    }
 }
