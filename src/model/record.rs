@@ -140,6 +140,9 @@ pub struct Promotion {
     pub boot_id: String,
     /// Its agent confirmed the promotion.
     pub confirmed: bool,
+    /// When it did; 0 before, and in a record of an earlier version.
+    #[serde(default)]
+    pub since: UnixMs,
     /// The weakest quorum that may be in force there, of what was reported in this epoch and what
     /// was sent since: the fewest replicas, the longest lag. Written before anything weaker is
     /// sent. `None` in a record of an earlier version until the master is heard.

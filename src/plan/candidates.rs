@@ -285,6 +285,7 @@ fn believable(builder: &PlanBuilder<'_>, failover: &Failover, e: &Eligible) -> O
         run_id: String::new(),
         boot_id: String::new(),
         confirmed: true,
+        since: UnixMs::default(),
         quorum: None,
     };
     let own = builder.view(&e.incarnation)?;

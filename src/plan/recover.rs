@@ -330,6 +330,7 @@ fn record(
             run_id: state.map(|s| s.redis.run_id.clone()).unwrap_or_default(),
             boot_id: state.map(|s| s.boot_id.clone()).unwrap_or_default(),
             confirmed: true,
+            since: UnixMs::default(),
             quorum: state.map(|s| Quorum {
                 min_replicas: s.redis.min_replicas,
                 max_lag_seconds: s.redis.max_lag_seconds,

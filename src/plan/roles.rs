@@ -106,6 +106,7 @@ pub fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
         run_id: state.map(|s| s.redis.run_id.clone()).unwrap_or_default(),
         boot_id: state.map(|s| s.boot_id.clone()).unwrap_or_default(),
         confirmed: false,
+        since: UnixMs::default(),
         quorum: Some(quorum),
     });
     builder.change(name, |i| i.raise(Membership::Candidate));
@@ -148,7 +149,8 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
     if is_master_of(state, promotion.epoch) {
         builder.record.data_epoch = promotion.epoch;
         builder.record.data_master = Some(promotion.incarnation.clone());
-        builder.record.master = Some(Promotion { confirmed: true, ..promotion.clone() });
+        builder.record.master =
+            Some(Promotion { confirmed: true, since: builder.now(), ..promotion.clone() });
         for (name, incarnation) in &mut builder.record.incarnations {
             if *name == promotion.incarnation {
                 incarnation.raise(Membership::Candidate);

@@ -300,16 +300,17 @@ pub fn retire(builder: &mut PlanBuilder<'_>) {
 /// where it could not read the next one's data; its agent refuses them by itself after 10 s.
 fn holds_clients(builder: &mut PlanBuilder<'_>, name: &IncarnationName) -> bool {
     let Some(next) = builder.record.master.clone().filter(|p| p.confirmed) else { return false };
-    if !builder.connected(name).is_some_and(|s| s.redis.holds_clients()) {
+    let held = builder.connected(name).is_some_and(|s| s.redis.holds_clients());
+    if !held || builder.now().passed(next.since, HELD) {
         return false;
     }
-    let next = next.incarnation;
+    let (next, since) = (next.incarnation, next.since);
     if !versions::can_follow(builder, name, &next) {
         builder.command(name, Command::Detach { drain_ms: 0 }, format!("{next} is master"));
     }
     builder.wait(
         format!("{name} to tell its clients that {next} is master"),
-        builder.now(),
+        since,
         Some(HELD),
         "it leaves",
     );

@@ -250,6 +250,7 @@ fn undo(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
             run_id: source.redis.run_id.clone(),
             boot_id: source.boot_id.clone(),
             confirmed: true,
+            since: builder.now(),
             quorum,
         });
         builder.record.data_epoch = epoch;

@@ -69,6 +69,7 @@ fn choice_of(n: u32, epoch: u64) -> Promotion {
         run_id: format!("run-{n}"),
         boot_id: format!("boot-{n}"),
         confirmed: false,
+        since: UnixMs::default(),
         quorum: Some(QUORUM),
     }
 }

@@ -6,6 +6,7 @@ use akash_redis::model::money::Uact;
 use akash_redis::model::node::{Link, REFUSES_WRITES, Role};
 use akash_redis::model::record::{Change, Failures, Membership};
 use akash_redis::model::step::Effect;
+use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
 use crate::scene::{NOW, Scene, THREE, ago, degraded, detaches, given_up, name, wait_for};
@@ -35,7 +36,7 @@ fn a_former_master_leaves_when_another_replica_is_in_sync_with_the_new_one() {
 /// Behind its fence its clients wait for an answer. Nobody gives one once its device is gone.
 #[test]
 fn a_former_master_leaves_once_its_clients_are_told() {
-    let rows: [(&str, Edit, bool, bool); 5] = [
+    let rows: [(&str, Edit, bool, bool); 6] = [
         ("it holds them", |_| {}, false, false),
         ("it follows", |s| s.node(0, |v| v.state.redis.role = Role::Replica), true, false),
         (
@@ -45,6 +46,7 @@ fn a_former_master_leaves_once_its_clients_are_told() {
             false,
         ),
         ("it is silent", |s| s.silent(0, 1), true, false),
+        ("it does not tell them in time", |s| s.master().since = UnixMs(NOW - 10_000), true, false),
         (
             "it could not read the new one's data",
             |s| {
@@ -70,6 +72,7 @@ fn a_former_master_leaves_once_its_clients_are_told() {
         });
         scene.attach(&[2]);
         scene.node(0, |v| (v.state.redis.role, v.state.redis.fenced) = (Role::Master, true));
+        scene.master().since = UnixMs(NOW - 9_999);
         edit(&mut scene);
         let plan = scene.plan(NOW);
         assert_eq!(given_up(&scene, &plan) == [name(0)], leaves, "{what}");

@@ -269,6 +269,7 @@ impl Scene {
                 run_id: "run-0".into(),
                 boot_id: "boot-0".into(),
                 confirmed: true,
+                since: UnixMs::default(),
                 quorum: Some(Quorum { min_replicas: 1, max_lag_seconds: 8 }),
             }),
             data_epoch: 1,

@@ -89,6 +89,7 @@ fn leads(scene: &mut Scene, n: u32, epoch: u64) {
         run_id: format!("run-{n}"),
         boot_id: scene.inventory.nodes[&name(n)].state.boot_id.clone(),
         confirmed: true,
+        since: UnixMs::default(),
         quorum,
     });
     for o in 0..3 {
