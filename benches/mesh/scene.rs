@@ -159,6 +159,7 @@ impl Scene {
             ip: self.master_ip.to_string(),
             port: 6379,
             changing: None,
+            successor: None,
         };
         let app = Router::new().route(
             "/v1alpha1/clusters/bench/endpoint",

@@ -246,6 +246,7 @@ mod tests {
             replicas: Vec::new(),
             names: false,
             changing: None,
+            successor: None,
         }
     }
 

@@ -92,6 +92,9 @@ pub struct Endpoint {
     /// master of this epoch. None when nothing is planned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changing: Option<u64>,
+    /// Incarnation that is to take over in that change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 /// A condition, as Kubernetes spells it.

@@ -557,6 +557,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         ip: "100.64.0.1".into(),
         port: 6379,
         changing: None,
+        successor: None,
     };
     let replica = |ordinal: u8, in_sync| ReplicaEndpoint {
         ip: format!("100.64.0.{}", ordinal + 1),

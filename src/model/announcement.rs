@@ -40,6 +40,9 @@ pub struct Announcement {
     /// master of this epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changing: Option<u64>,
+    /// Incarnation that is to take over in that change: one of the replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
 }
 
 /// Where Redis of a node is reached.
@@ -155,6 +158,7 @@ mod tests {
                 replicas: lags.iter().map(replica).collect(),
                 names: true,
                 changing: None,
+                successor: None,
             }
         };
         let of = |lag| said(&[Some(0), lag]);

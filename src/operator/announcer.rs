@@ -134,6 +134,7 @@ impl Announcer {
             },
             replicas: plan.record.incarnations.keys().filter_map(replica).collect(),
             changing: master.changing,
+            successor: master.successor.clone(),
             names: stored.cluster.spec.mesh.announce == Announce::Names,
         })
     }

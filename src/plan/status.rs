@@ -11,7 +11,7 @@ use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, 
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{Change, FailoverReport, Incarnation};
+use crate::model::record::{Change, FailoverReport, Incarnation, Switchover};
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -49,22 +49,22 @@ fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
     let promotion = builder.record.master.as_ref().filter(|p| p.confirmed)?;
     let view = builder.view(&promotion.incarnation)?;
     let mesh = &view.state.mesh;
+    let change = changing(builder);
     Some(Endpoint {
         epoch: promotion.epoch,
         incarnation: promotion.incarnation.0.clone(),
         name: mesh.dns_name.clone(),
         ip: mesh.ip.clone(),
         port: crate::model::ports::REDIS_PORT,
-        changing: changing(builder),
+        changing: change.map(|change| change.epoch),
+        successor: change.map(|change| change.target.0.clone()),
     })
 }
 
-/// The epoch of a planned change for which writes stand still.
-fn changing(builder: &PlanBuilder<'_>) -> Option<u64> {
+/// A planned change for which writes stand still.
+fn changing<'a>(builder: &'a PlanBuilder<'_>) -> Option<&'a Switchover> {
     match &builder.record.change {
-        Some(Change::Switchover(change)) if !change.undo && !change.prepares() => {
-            Some(change.epoch)
-        }
+        Some(Change::Switchover(change)) if !change.undo && !change.prepares() => Some(change),
         _ => None,
     }
 }

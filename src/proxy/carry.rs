@@ -46,8 +46,15 @@ pub(super) async fn carry<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut carrier =
-        Carrier { flight: Flight::new(confirm, wait), word, way, wait, at: None, planned: None };
+    let mut carrier = Carrier {
+        flight: Flight::new(confirm, wait),
+        word,
+        way,
+        wait,
+        at: None,
+        planned: None,
+        refused: None,
+    };
     let end = carrier.run(&mut client).await;
     tracing::debug!(%end, "a connection ends");
     let said = std::mem::take(carrier.flight.back());
@@ -100,6 +107,17 @@ struct Carrier {
     at: Option<Target>,
     /// The epoch that a planned change was to have.
     planned: Option<u64>,
+    /// The successor of this epoch did not take the connection as the master had.
+    refused: Option<u64>,
+}
+
+/// Why a server is left.
+#[derive(PartialEq, Eq)]
+enum Leaves {
+    /// It is not the master any more, or the connection to it ended.
+    ForMaster,
+    /// It gives way to another one, and what the client waits for is that.
+    ForSuccessor,
 }
 
 /// What happened to the bytes.
@@ -117,16 +135,24 @@ impl Carrier {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let mut aim = Leaves::ForMaster;
         loop {
             let dialled = Instant::now();
-            let mut server = match self.dial(client).await {
+            let mut server = match self.dial(client, aim == Leaves::ForSuccessor).await {
                 Ok(server) => server,
                 Err(end) => return end,
             };
-            match self.with(client, &mut server).await {
-                Ok(()) => {}
+            aim = match self.with(client, &mut server).await {
+                Ok(aim) => aim,
+                Err(End::Restored) if self.flight.is_ahead() => {
+                    self.refused = self.at.as_ref().map(|at| at.epoch);
+                    match self.flight.depart() {
+                        Ok(_) => Leaves::ForMaster,
+                        Err(end) => return end,
+                    }
+                }
                 Err(end) => return end,
-            }
+            };
             // Nobody dials the same one as fast as it closes connections, and news of another
             // master may be a moment behind.
             let news = if self.flight.is_listening() { self.wait.min(NEWS) } else { SOON };
@@ -134,8 +160,9 @@ impl Carrier {
         }
     }
 
-    /// A connection to the master, once there is one. The client is listened to meanwhile.
-    async fn dial<S>(&mut self, client: &mut S) -> Result<TcpStream, End>
+    /// A connection to the master, once there is one, or to its successor. The client is listened to
+    /// meanwhile.
+    async fn dial<S>(&mut self, client: &mut S, ahead: bool) -> Result<TcpStream, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -145,6 +172,7 @@ impl Carrier {
             self.word.clone(),
             self.way.clone(),
             self.wait,
+            ahead,
             self.at.clone(),
             not_before,
         ));
@@ -177,6 +205,9 @@ impl Carrier {
         // It steps aside already, and does so as a replica: the next one has what it acknowledged,
         // or is known not to have.
         let changing = !later && self.word.borrow().changing.is_some();
+        if self.word.borrow().successor.as_ref() == Some(&target) {
+            self.flight.goes_ahead();
+        }
         let keeps = known.is_none() || changing || (later && self.planned == Some(target.epoch));
         self.at = Some(target);
         self.hear(Instant::now());
@@ -184,7 +215,7 @@ impl Carrier {
     }
 
     /// Carries until the server is left.
-    async fn with<S>(&mut self, client: &mut S, server: &mut TcpStream) -> Result<(), End>
+    async fn with<S>(&mut self, client: &mut S, server: &mut TcpStream) -> Result<Leaves, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -204,20 +235,36 @@ impl Carrier {
                 () = until(wakes) => self.flight.step(Instant::now())?,
             };
             if step == Step::Dial {
-                return Ok(());
+                return Ok(Leaves::ForMaster);
+            }
+            if self.finds_successor() && self.flight.may_go_ahead() {
+                self.flight.depart()?;
+                return Ok(Leaves::ForSuccessor);
             }
         }
+    }
+
+    /// Whether somebody is to take over who was not found unfit.
+    fn finds_successor(&self) -> bool {
+        let word = self.word.borrow();
+        word.successor.as_ref().is_some_and(|next| self.refused != Some(next.epoch))
     }
 
     /// Takes the present word in.
     fn hear(&mut self, now: Instant) {
         let word = self.word.borrow_and_update().clone();
         if let (Some(at), Some(target)) = (&mut self.at, word.target) {
-            if at.ip == target.ip && at.port == target.port && at.incarnation == target.incarnation
-            {
+            let ahead = self.flight.is_ahead();
+            let same = at.ip == target.ip
+                && at.port == target.port
+                && at.incarnation == target.incarnation
+                // A successor that became master in another way may lack what was acknowledged.
+                && (!ahead || at.epoch == target.epoch);
+            let is_to_be = ahead && word.successor.as_ref() == Some(&*at);
+            if same {
                 at.epoch = at.epoch.max(target.epoch);
                 self.flight.stay();
-            } else {
+            } else if !is_to_be {
                 self.flight.leave(now);
             }
         }
@@ -226,24 +273,25 @@ impl Carrier {
     }
 }
 
-/// A connection to whoever is the master when it stands. To the one that was `left` none is made
-/// `before` this time.
+/// A connection to whoever is the master when it stands, or is to be where it goes `ahead`. To the
+/// one that was `left` none is made `before` this time.
 async fn reach(
     mut word: watch::Receiver<Word>,
     way: Way,
     wait: Duration,
+    ahead: bool,
     left: Option<Target>,
     before: Option<Instant>,
 ) -> (TcpStream, Target) {
     loop {
-        let Some(target) = word.borrow_and_update().target.clone() else {
-            another(&mut word, None).await;
+        let Some(target) = word.borrow_and_update().aim(ahead).cloned() else {
+            another(&mut word, ahead, None).await;
             continue;
         };
         if left.as_ref() == Some(&target) {
             tokio::select! {
                 () = until(before), if before.is_some() => {}
-                () = another(&mut word, Some(&target)), if before.is_some() => continue,
+                () = another(&mut word, ahead, Some(&target)), if before.is_some() => continue,
                 else => {}
             }
         }
@@ -254,7 +302,7 @@ async fn reach(
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {
             dialled = turn => dialled,
-            () = another(&mut word, Some(&target)) => continue,
+            () = another(&mut word, ahead, Some(&target)) => continue,
         };
         match dialled {
             Ok(server) => {
@@ -265,16 +313,16 @@ async fn reach(
                 tracing::debug!(%error, "the master is not reached");
                 tokio::select! {
                     () = sleep(PAUSE) => {}
-                    () = another(&mut word, Some(&target)) => {}
+                    () = another(&mut word, ahead, Some(&target)) => {}
                 }
             }
         }
     }
 }
 
-/// Returns when the master is another than `known`. Without a sender it never is.
-async fn another(word: &mut watch::Receiver<Word>, known: Option<&Target>) {
-    if word.wait_for(|now| now.target.as_ref() != known).await.is_err() {
+/// Returns when another than `known` is to be dialled. Without a sender nobody is.
+async fn another(word: &mut watch::Receiver<Word>, ahead: bool, known: Option<&Target>) {
+    if word.wait_for(|now| now.aim(ahead) != known).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

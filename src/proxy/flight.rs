@@ -194,6 +194,8 @@ pub(super) struct Flight {
     notices: Vec<u8>,
 
     connected: bool,
+    /// The server is to be master, and is not yet: nothing is asked of it.
+    ahead: bool,
     client_done: bool,
     phase: Phase,
     pause: Duration,
@@ -251,6 +253,7 @@ impl Flight {
             to_client: Vec::new(),
             notices: Vec::new(),
             connected: false,
+            ahead: false,
             client_done: false,
             phase: Phase::Open,
             pause: FIRST_PAUSE,

@@ -89,6 +89,11 @@ fn heard(answer: &EndpointReport, socks5: &Socks5) -> Result<Heard, String> {
         let ip = ip.parse().ok()?;
         Some(Target { epoch, incarnation: incarnation.to_owned(), ip, port })
     };
+    let successor = master.changing.zip(master.successor.as_ref()).and_then(|(epoch, name)| {
+        let replica = answer.replicas.iter().find(|replica| replica.incarnation == *name)?;
+        let place = target(name, &replica.ip, replica.port)?;
+        Some(Target { epoch, ..place })
+    });
     let reader = |replica: &ReplicaEndpoint| {
         Some(Reader {
             target: target(&replica.incarnation, &replica.ip, replica.port)?,
@@ -100,5 +105,5 @@ fn heard(answer: &EndpointReport, socks5: &Socks5) -> Result<Heard, String> {
         format!("the operator sent an endpoint without an address: {:?}", master.ip)
     })?;
     let replicas = answer.replicas.iter().filter_map(reader).collect();
-    Ok(Heard { uid: answer.uid.clone(), target, changing: master.changing, replicas })
+    Ok(Heard { uid: answer.uid.clone(), target, changing: master.changing, successor, replicas })
 }

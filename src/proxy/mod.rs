@@ -164,6 +164,15 @@ struct Word {
     /// master of just this epoch after that has every write that it acknowledged. None where nobody
     /// says so: then any change may be a failover.
     changing: Option<u64>,
+    /// Who is to be that master.
+    successor: Option<Target>,
+}
+
+impl Word {
+    /// Whom a connection is made to: the successor while it is one, where that is asked for.
+    fn aim(&self, ahead: bool) -> Option<&Target> {
+        self.successor.as_ref().filter(|_| ahead).or(self.target.as_ref())
+    }
 }
 
 impl fmt::Display for Target {
@@ -478,6 +487,8 @@ async fn serve(
     listener.close().await;
 }
 
+#[cfg(test)]
+mod ahead_tests;
 #[cfg(test)]
 mod carry_tests;
 #[cfg(test)]

@@ -175,9 +175,13 @@ fn heard(word: &Word) -> Option<Heard> {
         let (in_sync, lag_bytes) = (replica.in_sync, replica.lag_bytes);
         Some(Reader { target: target(&replica.place)?, in_sync, lag_bytes })
     };
+    let successor = said.changing.zip(said.successor.as_ref()).and_then(|(epoch, name)| {
+        let replica = said.replicas.iter().find(|replica| replica.place.incarnation == *name)?;
+        Some(Target { epoch, ..target(&replica.place)? })
+    });
     let replicas = said.replicas.iter().filter_map(reader).collect();
-    let target = target(&said.master)?;
-    Some(Heard { uid: said.uid.clone(), target, changing: said.changing, replicas })
+    let (target, changing) = (target(&said.master)?, said.changing);
+    Some(Heard { uid: said.uid.clone(), target, changing, successor, replicas })
 }
 
 /// What a process before this one kept. What cannot be read or proved is as good as nothing.

@@ -58,6 +58,7 @@ fn said(epoch: u64, master: SocketAddr, replicas: &[SocketAddr]) -> Announcement
         replicas: replicas.iter().enumerate().map(replica).collect(),
         names: false,
         changing: None,
+        successor: None,
     }
 }
 

@@ -113,13 +113,17 @@ impl Servers {
     }
 
     pub fn tell(&self, changing: Option<u64>) {
-        let target = Target {
-            epoch: self.epoch,
-            incarnation: format!("node-{}", self.master),
+        let target = |node: usize, epoch| Target {
+            epoch,
+            incarnation: format!("node-{node}"),
             ip: "127.0.0.1".parse().unwrap(),
-            port: self.nodes[self.master].port,
+            port: self.nodes[node].port,
         };
-        self.word.send_replace(Word { target: Some(target), changing });
+        self.word.send_replace(Word {
+            target: Some(target(self.master, self.epoch)),
+            changing,
+            successor: changing.map(|epoch| target(1 - self.master, epoch)),
+        });
     }
 
     pub fn master(&self) -> &Redis {

@@ -15,6 +15,8 @@ pub(super) struct Heard {
     pub target: Target,
     /// As in [`Word`].
     pub changing: Option<u64>,
+    /// The same.
+    pub successor: Option<Target>,
     /// Who has the data besides.
     pub replicas: Vec<Reader>,
 }
@@ -83,12 +85,15 @@ impl Told {
 
     /// Something was heard.
     pub fn hear(&self, heard: Heard) {
-        let Heard { uid, mut target, changing, replicas } = heard;
+        let Heard { uid, mut target, changing, mut successor, replicas } = heard;
         let own_epoch = target.epoch;
         let before =
             self.lineage.lock().unwrap_or_else(PoisonError::into_inner).of(&uid, own_epoch);
         target.epoch = target.epoch.saturating_add(before);
         let changing = changing.map(|epoch| epoch.saturating_add(before));
+        if let Some(successor) = &mut successor {
+            successor.epoch = successor.epoch.saturating_add(before);
+        }
         self.readers.send_if_modified(|known| {
             let is_news = *known != replicas;
             *known = replicas;
@@ -99,8 +104,9 @@ impl Told {
             if is_new_master {
                 tracing::info!(epoch = own_epoch, master = target.incarnation, ip = %target.ip, "following the master");
             }
-            let is_news = is_new_master || word.changing != changing;
-            (word.target, word.changing) = (Some(target), changing);
+            let told = Word { target: Some(target), changing, successor };
+            let is_news = *word != told;
+            *word = told;
             is_news
         });
     }
@@ -129,11 +135,14 @@ mod tests {
                 ip: [100, 64, 0, 1].into(),
                 port: 6379,
             };
-            told.hear(Heard { uid: uid.to_owned(), target, changing, replicas: Vec::new() });
+            let successor = changing.map(|epoch| Target { epoch, ..target.clone() });
+            let (uid, replicas) = (uid.to_owned(), Vec::new());
+            told.hear(Heard { uid: uid.clone(), target, changing, successor, replicas });
             let word = ears.word.borrow().clone();
             let now = word.target.unwrap().epoch;
             assert!(now > last, "{uid} {epoch}");
             assert_eq!(word.changing.map(|next| next - now), changing.map(|next| next - epoch));
+            assert_eq!(word.successor.map(|successor| successor.epoch), word.changing);
             last = now;
         }
     }

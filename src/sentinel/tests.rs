@@ -31,6 +31,7 @@ fn word(master: u8, replicas: &[u8]) -> Arc<Word> {
         replicas: replicas.iter().map(replica).collect(),
         names: false,
         changing: None,
+        successor: None,
     };
     Arc::new(Word { said, signed: Signed { content: b"{}".to_vec(), signature: vec![7] } })
 }

@@ -25,11 +25,42 @@ impl Flight {
         self.passing = false;
     }
 
-    /// The master is the same again, before it was left.
+    /// The server is the master: the same as before, or the one that was to be.
     pub fn stay(&mut self) {
         self.leaving = None;
         self.passing = false;
+        self.ahead = false;
         self.send();
+    }
+
+    /// Whether all that the client waits for is the end of a planned change, and nothing is lost with
+    /// this server: the connection may be made to its successor meanwhile.
+    pub fn may_go_ahead(&self) -> bool {
+        let bound = self.connection.bound
+            || self.connection.multi
+            || self.connection.watching
+            || self.connection.quits
+            || self.is_listening();
+        let idle = self.is_answered() && self.retained == 0 && self.phase == Phase::Open;
+        self.gated
+            && !self.impatient
+            && !self.ahead
+            && self.connected
+            && idle
+            && !bound
+            && !(self.raw || self.raw_waits || self.client_done || self.leaving.is_some())
+    }
+
+    /// The next server is to be master, and is not yet: it is told of the connection, and nothing is
+    /// asked of it before it is.
+    pub fn goes_ahead(&mut self) {
+        // Who waited too long is told what the present master says.
+        self.ahead = !self.impatient;
+    }
+
+    /// Whether it waits at a server that is to be master.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     /// Whether a planned change is under way. `number` tells one from another.
@@ -112,6 +143,9 @@ impl Flight {
             let since = *self.gated_since.get_or_insert(now);
             if now >= since + self.patience {
                 self.impatient = true;
+                if self.ahead {
+                    return self.depart();
+                }
                 self.send();
             }
         }
@@ -161,11 +195,11 @@ impl Flight {
     }
 
     /// Nothing of this server is needed any more.
-    fn depart(&mut self) -> Result<Step, End> {
+    pub fn depart(&mut self) -> Result<Step, End> {
         if self.connection.bound || (self.connection.multi && self.connection.multi_unkept) {
             return Err(End::Bound);
         }
-        self.connected = false;
+        (self.connected, self.ahead) = (false, false);
         if let Phase::Resting(until) = self.phase {
             self.not_before = Some(until);
         }

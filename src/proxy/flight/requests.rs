@@ -174,6 +174,7 @@ impl Flight {
     /// Sends what may be sent.
     pub(super) fn send(&mut self) {
         if !self.connected
+            || self.ahead
             || self.raw
             || self.restoring > 0
             || self.leaving.is_some()

@@ -1,0 +1,106 @@
+//! Connections that wait for the end of a planned change, at the node that is to be master.
+
+use tokio::time::timeout;
+
+use super::servers::{Client, LIMIT, Servers, ask, stand_aside};
+
+/// Two servers with a user of applications, and a client logged in that wrote something.
+async fn started() -> (Servers, Client) {
+    let servers = Servers::start().await;
+    for node in &servers.nodes {
+        ask(node, &["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"]).await;
+    }
+    let mut client = servers.connect(None).await;
+    assert_eq!(client.ask(&["AUTH", "app", "secret"]).await, "+OK\r\n");
+    assert_eq!(client.ask(&["SET", "k", "0"]).await, "+OK\r\n");
+    (servers, client)
+}
+
+/// A planned change begins, and the client asks for something meanwhile.
+async fn asked(servers: &Servers, client: &mut Client) {
+    servers.tell(Some(servers.epoch + 1));
+    assert_eq!(ask(servers.master(), &["CLIENT", "PAUSE", "1000000", "WRITE"]).await, "+OK\r\n");
+    client.send(&["INCR", "k"]).await;
+    client.send(&["GET", "k"]).await;
+}
+
+/// The id of the application's connection at a node, once it is there.
+async fn arrives(servers: &Servers, node: usize) -> String {
+    let there = async {
+        loop {
+            let list = ask(&servers.nodes[node], &["CLIENT", "LIST"]).await;
+            let line = list.lines().find(|line| line.contains(" user=app "));
+            if let Some(id) = line.and_then(|line| line.split("id=").nth(1)?.split(' ').next()) {
+                return id.to_owned();
+            }
+        }
+    };
+    timeout(LIMIT, there).await.expect("the connection is made")
+}
+
+/// The successor is promoted under this epoch.
+async fn promoted(servers: &mut Servers, epoch: u64) {
+    let next = 1 - servers.master;
+    assert_eq!(ask(&servers.nodes[next], &["REPLICAOF", "NO", "ONE"]).await, "+OK\r\n");
+    (servers.master, servers.epoch) = (next, epoch);
+    servers.tell(None);
+    stand_aside(&servers.nodes[1 - next], servers.nodes[next].port).await;
+}
+
+#[tokio::test]
+async fn who_waits_is_at_the_successor_before_it_is_master_and_asks_nothing_of_it() {
+    let (mut servers, mut client) = started().await;
+    asked(&servers, &mut client).await;
+    let id = arrives(&servers, 1).await;
+    let counted = ask(&servers.nodes[1], &["INFO", "commandstats"]).await;
+    assert!(!counted.contains("cmdstat_get:"), "a replica is not read from: {counted}");
+    let next = servers.epoch + 1;
+    promoted(&mut servers, next).await;
+    assert_eq!(client.next().await.as_deref(), Some(":1\r\n"));
+    assert_eq!(client.next().await.as_deref(), Some("$1\r\n1\r\n"));
+    assert_eq!(client.ask(&["CLIENT", "ID"]).await, format!(":{id}\r\n"), "it is the same");
+    client.send(&["WAIT", "1", "1000"]).await;
+    assert_eq!(client.next().await.as_deref(), Some(":1\r\n"));
+}
+
+#[tokio::test]
+async fn after_a_change_that_came_to_nothing_the_master_is_asked() {
+    let (mut servers, mut client) = started().await;
+    asked(&servers, &mut client).await;
+    arrives(&servers, 1).await;
+    servers.epoch += 2;
+    servers.tell(None);
+    assert_eq!(ask(servers.master(), &["CLIENT", "UNPAUSE"]).await, "+OK\r\n");
+    assert_eq!(client.next().await.as_deref(), Some(":1\r\n"));
+    assert_eq!(client.next().await.as_deref(), Some("$1\r\n1\r\n"));
+    arrives(&servers, 0).await;
+}
+
+#[tokio::test]
+async fn a_successor_that_does_not_know_the_user_yet_ends_no_connection() {
+    let (mut servers, mut client) = started().await;
+    assert_eq!(ask(&servers.nodes[1], &["ACL", "DELUSER", "app"]).await, ":1\r\n");
+    asked(&servers, &mut client).await;
+    let refused =
+        async { while !ask(&servers.nodes[1], &["ACL", "LOG"]).await.contains("auth") {} };
+    timeout(LIMIT, refused).await.expect("it was tried");
+    let user = ["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"];
+    assert_eq!(ask(&servers.nodes[1], &user).await, "+OK\r\n");
+    let next = servers.epoch + 1;
+    promoted(&mut servers, next).await;
+    assert_eq!(client.next().await.as_deref(), Some(":1\r\n"));
+    assert_eq!(client.next().await.as_deref(), Some("$1\r\n1\r\n"));
+}
+
+#[tokio::test]
+async fn a_successor_that_became_master_otherwise_is_not_said_to_have_everything() {
+    let (mut servers, mut client) = started().await;
+    asked(&servers, &mut client).await;
+    arrives(&servers, 1).await;
+    let later = servers.epoch + 2;
+    promoted(&mut servers, later).await;
+    assert_eq!(client.next().await.as_deref(), Some(":1\r\n"));
+    assert_eq!(client.next().await.as_deref(), Some("$1\r\n1\r\n"));
+    // The connection wrote before, and after: what it wrote before may be lost.
+    assert_eq!(client.ask(&["WAIT", "1", "1000"]).await, ":0\r\n");
+}
