@@ -151,6 +151,9 @@ pub enum Command {
         replicas: Vec<ReplicationGrant>,
         /// From the first write on.
         quorum: Quorum,
+        /// The one before stopped for it: replicas that lack nothing are about to attach, and for a
+        /// few seconds a write need not wait for them.
+        planned: bool,
     },
     /// Replicate from the master.
     Follow {

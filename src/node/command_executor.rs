@@ -1,6 +1,6 @@
 //! Carries commands out: each from its arrival to the state that it led to.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
@@ -18,6 +18,7 @@ use super::redis_control::{
 };
 use super::redis_process::RedisInstance;
 use super::snapshots::{self, AUTOMATIC};
+use super::stand_in::{self, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
 use crate::error_chain::error_chain;
@@ -51,6 +52,8 @@ pub struct CommandExecutor {
     /// Held while application users are shut out, and while users are set: what sets them would let
     /// them in.
     users: tokio::sync::Mutex<()>,
+    /// Counts as the replica that a new master needs, until that is back.
+    stand_in: Mutex<Option<StandIn>>,
 }
 
 impl CommandExecutor {
@@ -62,6 +65,7 @@ impl CommandExecutor {
             instance,
             saving: tokio::sync::Mutex::default(),
             users: tokio::sync::Mutex::default(),
+            stand_in: Mutex::default(),
         }
     }
 
@@ -105,7 +109,11 @@ impl CommandExecutor {
         let name = order.name();
         // A fence says where the data stands by itself.
         let looks = !matches!(order, Order::Fence);
-        let result = self.carry_out(order, &memory).await;
+        if begins_anew(&order) {
+            self.stands_in(None);
+        }
+        let issued = self.node.nonce_issued(&request.nonce);
+        let result = self.carry_out(order, &memory, issued).await;
         let outcome = result.as_ref().map_or_else(
             |status| status.message().to_owned(),
             |()| format!("done in {} ms", began.elapsed().as_millis()),
@@ -156,7 +164,18 @@ impl CommandExecutor {
         if *turn { Ok(turn) } else { Err(Status::unavailable("this agent is stopping")) }
     }
 
-    async fn carry_out(&self, order: Order, memory: &Memory) -> Result<(), Status> {
+    /// This one in place of the one before.
+    fn stands_in(&self, stand_in: Option<StandIn>) {
+        *self.stand_in.lock().unwrap_or_else(PoisonError::into_inner) = stand_in;
+    }
+
+    /// `issued` is when the agent said what the order relies on.
+    async fn carry_out(
+        &self,
+        order: Order,
+        memory: &Memory,
+        issued: Option<Instant>,
+    ) -> Result<(), Status> {
         match order {
             Order::Save(_) => return Ok(()),
             Order::Restart => {
@@ -182,7 +201,7 @@ impl CommandExecutor {
             // Every start is fenced.
             return Ok(());
         }
-        let done = timeout(LIMIT, self.act(order, &redis, memory)).await;
+        let done = timeout(LIMIT, self.act(order, &redis, memory, issued)).await;
         match done {
             Ok(Ok(())) => Ok(()),
             // A process that does not answer cannot be asked to stop writing. It loses what it did
@@ -205,6 +224,7 @@ impl CommandExecutor {
         order: Order,
         redis: &RedisState,
         memory: &Memory,
+        issued: Option<Instant>,
     ) -> Result<(), ControlError> {
         let node = &self.node;
         let mut session = node.redis.open(ANSWER).await?;
@@ -230,8 +250,9 @@ impl CommandExecutor {
                     },
                 )
             }
-            Order::Promote { users, quorum } => {
-                let result = self.promote(&mut session, &users, quorum, &mut applied).await;
+            Order::Promote { users, quorum, planned } => {
+                let issued = issued.filter(|_| planned && quorum.min_replicas == 1);
+                let result = self.promote(&mut session, &users, quorum, issued, &mut applied).await;
                 node.set_following(None);
                 node.set_note("hosts", node.egress.close().await);
                 result
@@ -283,10 +304,19 @@ impl CommandExecutor {
         session: &mut Session,
         users: &[ReplicationUser],
         quorum: Quorum,
+        issued: Option<Instant>,
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
         session.lead(users, quorum, applied).await?;
         self.have_a_file(session).await?;
+        if stand_in::is_prompt(issued) {
+            let states = self.node.subscribe();
+            match self.node.redis.stand_in(&session.info().await?, states).await {
+                Ok(stand_in) => self.stands_in(Some(stand_in)),
+                // It waits for its replicas.
+                Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
+            }
+        }
         self.open(session, quorum, applied).await
     }
 
@@ -529,6 +559,12 @@ impl CommandExecutor {
         let after = looks.wait_for(|asked| *asked >= ended);
         let _ = timeout(self.node.settings.stuck_after, after).await;
     }
+}
+
+/// Whoever stood in for replicas does not any more.
+fn begins_anew(order: &Order) -> bool {
+    let ends = matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart);
+    ends || matches!(order, Order::Promote { .. } | Order::Follow { .. })
 }
 
 /// Waits until the link of a replica has ended, for `limit` at most: everything that was on its way

@@ -29,6 +29,8 @@ pub enum Order {
         users: Vec<ReplicationUser>,
         /// From the first write on.
         quorum: Quorum,
+        /// Writes need not wait for the replicas that are on their way.
+        planned: bool,
     },
     /// Follow a master.
     Follow {
@@ -99,6 +101,7 @@ impl Order {
                 Command::Promote(p) => Self::Promote {
                     users: replication(p.replication_users),
                     quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")?,
+                    planned: p.planned,
                 },
                 Command::Follow(f) => {
                     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

@@ -35,6 +35,7 @@ pub mod service;
 pub mod settings;
 pub mod snapshots;
 pub mod spares;
+pub mod stand_in;
 pub mod state;
 pub mod state_file;
 pub mod status_page;
@@ -60,6 +61,8 @@ mod kept_copy_tests;
 mod life_tests;
 #[cfg(test)]
 mod master_tests;
+#[cfg(test)]
+mod stand_in_tests;
 #[cfg(test)]
 mod tests;
 

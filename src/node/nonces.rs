@@ -40,12 +40,13 @@ impl Nonces {
     /// Whether the nonce was issued within its life. It stays good until then: a repeated command
     /// is idempotent.
     pub fn check(&mut self, nonce: &str, now: Instant) -> Freshness {
+        if self.issued(nonce, now).is_some() { Freshness::Fresh } else { Freshness::Stale }
+    }
+
+    /// When a nonce was issued that is good now.
+    pub fn issued(&mut self, nonce: &str, now: Instant) -> Option<Instant> {
         self.forget(now);
-        if self.issued.iter().any(|(known, _)| known == nonce) {
-            Freshness::Fresh
-        } else {
-            Freshness::Stale
-        }
+        self.issued.iter().find(|(known, _)| known == nonce).map(|(_, at)| *at)
     }
 
     fn forget(&mut self, now: Instant) {

@@ -13,14 +13,17 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
 };
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::acl::UserRefusal;
 use super::info::Info;
 use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
+use super::stand_in::{StandIn, StandInError};
 use super::state_file::StateFileError;
-use crate::model::node::Role;
+use crate::model::node::{NodeState, Role};
 use crate::model::step::{Quorum, SettingsUser};
 
 /// Redis answers on its unix socket within this, or it is in trouble.
@@ -83,6 +86,8 @@ impl From<redis::RedisError> for ControlError {
 #[derive(Clone)]
 pub struct RedisControl {
     client: Client,
+    socket: PathBuf,
+    password: SecretString,
     /// The connection to the process that runs now, or to the last one.
     kept: Arc<Mutex<Option<Session>>>,
 }
@@ -140,7 +145,7 @@ pub struct MasterAddress {
     /// Own user there.
     pub user: String,
     /// Password of the replication user.
-    pub password: secrecy::SecretString,
+    pub password: SecretString,
     /// Name to be listed under.
     pub announce: String,
 }
@@ -155,7 +160,12 @@ impl RedisControl {
         let info = ConnectionAddr::Unix(socket.to_owned())
             .into_connection_info()?
             .set_redis_settings(settings);
-        Ok(Self { client: Client::open(info)?, kept: Arc::default() })
+        Ok(Self {
+            client: Client::open(info)?,
+            socket: socket.to_owned(),
+            password: password.into(),
+            kept: Arc::default(),
+        })
     }
 
     /// The way to the process that runs now, on which each answer must arrive within `limit`.
@@ -189,6 +199,16 @@ impl RedisControl {
             .set_response_timeout(Some(limit));
         let connection = self.client.get_multiplexed_async_connection_with_config(&config);
         Ok(Session { connection: connection.await? })
+    }
+
+    /// A replica of the agent's own at the master that runs now, of which `info` is a look.
+    pub async fn stand_in(
+        &self,
+        info: &Info,
+        states: watch::Receiver<NodeState>,
+    ) -> Result<StandIn, StandInError> {
+        let place = (info.text("master_replid"), info.offset());
+        StandIn::attach(&self.socket, self.password.expose_secret(), place, states).await
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Session>> {
@@ -318,7 +338,6 @@ impl Session {
         master: &MasterAddress,
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
-        use secrecy::ExposeSecret as _;
         let demoted = self.step_back().await?;
         self.set(&[
             ("masteruser", master.user.clone()),

@@ -308,6 +308,11 @@ impl Node {
         self.shared().nonces.check(nonce, Instant::now())
     }
 
+    /// When a nonce was issued that is good now.
+    pub fn nonce_issued(&self, nonce: &str) -> Option<Instant> {
+        self.shared().nonces.issued(nonce, Instant::now())
+    }
+
     /// The memory of commands.
     #[must_use]
     pub fn memory(&self) -> Memory {

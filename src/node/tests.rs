@@ -254,7 +254,8 @@ pub(super) fn promote(min_replicas: u32) -> Command {
         name: "_repl-b".into(),
         password_sha256: hash("repl-secret"),
     }];
-    Command::Promote(wire::Promote { replication_users: users, quorum: Some(quorum(min_replicas)) })
+    let quorum = Some(quorum(min_replicas));
+    Command::Promote(wire::Promote { replication_users: users, quorum, planned: false })
 }
 
 pub(super) fn follow(save_first: bool) -> Command {

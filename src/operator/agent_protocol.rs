@@ -163,9 +163,10 @@ pub fn command(
     use wire::command_request::Command as Wire;
     let command = match command {
         Command::Configure(settings) => Wire::Configure(configure(root, settings)),
-        Command::Promote { replicas, quorum: q } => Wire::Promote(wire::Promote {
+        Command::Promote { replicas, quorum: q, planned } => Wire::Promote(wire::Promote {
             replication_users: users(root, replicas),
             quorum: Some(quorum(*q)),
+            planned: *planned,
         }),
         Command::Follow { master, master_name, grant, save_first, data_epoch } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);

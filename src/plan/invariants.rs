@@ -617,7 +617,13 @@ impl<'a> Check<'a> {
         let master = after.master.as_ref();
         let is_master = master.is_some_and(|m| &m.incarnation == name);
         match command {
-            Command::Promote { replicas, quorum } => {
+            Command::Promote { replicas, quorum, planned } => {
+                let ends =
+                    matches!(&after.change, Some(Change::Switchover(s)) if &s.target == name);
+                let waits = self.input.cluster.spec.is_confirmed();
+                self.expect(!planned || (ends && !waits), || {
+                    format!("{name} is to take writes without replicas, and nobody stopped for it")
+                });
                 let redis = self.connected(name).map(|s| s.redis.run_id.as_str());
                 let chosen = master.filter(|m| is_master && m.epoch == after.epoch && !m.confirmed);
                 // One that has not said yet which process it is may be the right one.

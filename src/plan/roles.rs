@@ -171,7 +171,10 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
     let quorum = promotion
         .quorum
         .unwrap_or_else(|| settings::quorum_at_promotion(builder, &promotion.incarnation));
-    let command = Command::Promote { replicas: settings::grants(builder), quorum };
+    // Where writes are confirmed they wait for replicas anyway.
+    let planned = matches!(builder.record.change, Some(Change::Switchover(_)))
+        && !builder.spec().is_confirmed();
+    let command = Command::Promote { replicas: settings::grants(builder), quorum, planned };
     builder.command(
         &promotion.incarnation,
         command,

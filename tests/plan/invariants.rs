@@ -618,7 +618,7 @@ fn grant(n: u32, epoch: u64) -> ReplicationGrant {
 }
 
 fn promote(n: u32, epoch: u64) -> Command {
-    Command::Promote { replicas: vec![grant(n, epoch)], quorum: QUORUM }
+    Command::Promote { replicas: vec![grant(n, epoch)], quorum: QUORUM, planned: false }
 }
 
 #[test]
@@ -628,6 +628,12 @@ fn only_the_choice_of_the_epoch_is_promoted() {
         &scene,
         &[
             ("2 promotions in one plan", &|p| command(p, 2, promote(1, 2))),
+            ("cache-1-aaaa is to take writes without replicas", &|p| {
+                let Command::Promote { replicas, quorum, .. } = promote(1, 2) else { return };
+                let promotion = Command::Promote { replicas, quorum, planned: true };
+                p.steps.retain(|step| !matches!(step.effect, Effect::Command { .. }));
+                command(p, 1, promotion);
+            }),
             ("cache-2-aaaa is promoted, and was not chosen", &|p| {
                 p.steps.clear();
                 command(p, 2, promote(1, 2));

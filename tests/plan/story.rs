@@ -389,9 +389,10 @@ fn command(command: &Command) -> String {
             let replicas = settings.replicas.iter().map(|g| &g.incarnation);
             format!("configure, {}, replicas [{}]", quorum(settings.quorum), list(replicas))
         }
-        Command::Promote { replicas, quorum: q } => {
+        Command::Promote { replicas, quorum: q, planned } => {
             let replicas = replicas.iter().map(|g| &g.incarnation);
-            format!("promote, {}, replicas [{}]", quorum(*q), list(replicas))
+            let planned = if *planned { ", planned" } else { "" };
+            format!("promote{planned}, {}, replicas [{}]", quorum(*q), list(replicas))
         }
         Command::Follow { master, save_first, .. } => {
             format!("follow {master}{}", if *save_first { ", keep a snapshot before" } else { "" })

@@ -16,6 +16,8 @@ const FENCED: u32 = u32::MAX;
 
 /// A setting that redis knows and does not take, as in builds without jemalloc.
 pub const REFUSED: &str = "activedefrag";
+/// After a planned change no replica is needed for a write for so long, milliseconds.
+const STAND_IN: u64 = 3_000;
 
 /// A full sync under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct Node {
     pub heard_master: u64,
     /// Of a master: when each replica last acknowledged, by fqdn.
     pub acks: Vec<(String, u64)>,
+    /// Of a master: until then it needs no replica for a write.
+    stands_in_until: u64,
     pub saved: Vec<String>,
     /// What its redis does not take of its settings.
     pub refused: Vec<RefusedSetting>,
@@ -177,6 +181,7 @@ impl Node {
             online_epoch: 0,
             heard_master: 0,
             acks: Vec::new(),
+            stands_in_until: 0,
             saved: Vec::new(),
             refused: Vec::new(),
             outdated: false,
@@ -206,6 +211,7 @@ impl Node {
         (self.link_up, self.sync) = (false, None);
         self.online_epoch = 0;
         self.acks.clear();
+        self.stands_in_until = 0;
         if self.ephemeral {
             self.log.clear();
             self.history = None;
@@ -283,7 +289,8 @@ impl Node {
             .iter()
             .filter(|(_, at)| now.saturating_sub(*at) <= u64::from(self.max_lag_s) * 1000)
             .count();
-        self.unfenced_master() && good >= self.min_replicas as usize
+        let stands_in = usize::from(now < self.stands_in_until);
+        self.unfenced_master() && good + stands_in >= self.min_replicas as usize
     }
 
     pub fn state(&self, now: u64) -> NodeState {
@@ -352,7 +359,7 @@ impl Node {
     }
 
     /// Obeys or refuses as the real agent decides.
-    pub fn command(&mut self, request: wire::CommandRequest) -> Result<(), String> {
+    pub fn command(&mut self, request: wire::CommandRequest, now: u64) -> Result<(), String> {
         use wire::command_request::Command;
         let authority = request.authority.unwrap_or_default();
         let authority = Authority { term: authority.term, epoch: authority.epoch };
@@ -373,6 +380,9 @@ impl Node {
             .map_err(|e| e.to_string())?;
         if self.process != Process::Running {
             return Err("redis does not run".to_owned());
+        }
+        if !matches!(command, Command::Configure(_) | Command::Save(_)) {
+            self.stands_in_until = 0;
         }
         match command {
             Command::Configure(c) => {
@@ -412,6 +422,9 @@ impl Node {
                 self.admits = 0;
                 (self.link_up, self.sync) = (false, None);
                 self.set_quorum(p.quorum);
+                if p.planned && self.min_replicas == 1 {
+                    self.stands_in_until = now + STAND_IN;
+                }
             }
             Command::Follow(f) => {
                 if f.save_first {

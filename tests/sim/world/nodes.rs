@@ -262,7 +262,7 @@ impl Agents for SimAgents {
                     detail: "no route".to_owned(),
                 }),
                 Some(node) => {
-                    let result = node.command(request);
+                    let result = node.command(request, now);
                     let promoted = promotion.is_some() && node.role == Role::Master;
                     let view = NodeView { heard, connected: true, state: node.state(now) };
                     state.views.insert(incarnation.clone(), view);
