@@ -136,6 +136,39 @@ lint: $(DENY) ## Format, lints, the build without the local market, documentatio
 	$(CARGO) test --test sim arrows::
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 
+PREFIX ?= /usr/local
+UNIT_DIR ?= /etc/systemd/system
+DIST := target/dist
+
+.PHONY: package
+package: ## Build the program, its completions and its manual pages into target/dist/akash-redis
+	$(CARGO) build --release --locked --bin akash-redis
+	rm -rf $(DIST)/akash-redis
+	install -D -m 0755 target/release/akash-redis $(DIST)/akash-redis/bin/akash-redis
+	install -D -m 0644 manifests/systemd/akash-redis.service $(DIST)/akash-redis/akash-redis.service
+	install -D -m 0644 LICENSE $(DIST)/akash-redis/LICENSE
+	mkdir -p $(DIST)/akash-redis/completions
+	for shell in bash zsh fish; do \
+	  target/release/akash-redis completion $$shell > $(DIST)/akash-redis/completions/akash-redis.$$shell; \
+	done
+	target/release/akash-redis man $(DIST)/akash-redis/man
+
+.PHONY: install
+install: package ## Install what `package` builds below PREFIX, and the unit into UNIT_DIR; DESTDIR goes before both
+	install -D -m 0755 $(DIST)/akash-redis/bin/akash-redis $(DESTDIR)$(PREFIX)/bin/akash-redis
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(DIST)/akash-redis/man/*.1
+	install -D -m 0644 $(DIST)/akash-redis/completions/akash-redis.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/akash-redis
+	install -D -m 0644 $(DIST)/akash-redis/completions/akash-redis.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_akash-redis
+	install -D -m 0644 $(DIST)/akash-redis/completions/akash-redis.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/akash-redis.fish
+	install -D -m 0644 $(DIST)/akash-redis/akash-redis.service $(DESTDIR)$(UNIT_DIR)/akash-redis.service
+
+.PHONY: dist
+dist: package ## A tarball of what `package` builds, with its checksum, in target/dist
+	version=$$(target/release/akash-redis --version | cut -d' ' -f2); \
+	name=akash-redis-$$version-$$(uname -m)-linux; \
+	tar -C $(DIST) --transform "s,^akash-redis,$$name," --sort=name --owner=0 --group=0 --numeric-owner -czf $(DIST)/$$name.tar.gz akash-redis; \
+	cd $(DIST) && sha256sum $$name.tar.gz > $$name.tar.gz.sha256 && cat $$name.tar.gz.sha256
+
 .PHONY: reference
 reference: ## Write the generated pages and golden files anew; read the difference before committing it
 	UPDATE_REFERENCE=1 $(CARGO) test --lib api::

@@ -3,9 +3,10 @@
 
 use std::io::Write;
 
+use super::ask::Person;
 use super::error::CliError;
 use super::read::Name;
-use super::{cluster_name, wait};
+use super::{cluster_name, show, wait};
 use crate::api::quantity::Span;
 use crate::api_client::Client;
 use crate::server::messages;
@@ -19,6 +20,12 @@ pub struct Migrate {
     /// The node, by number or by the name of the incarnation that fills it.
     #[arg(value_name = "NODE")]
     pub node: String,
+    /// Wait until it is filled elsewhere, and the lease before is given up.
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait.
+    #[arg(long, default_value = "10m", requires = "wait", value_name = "TIME")]
+    pub timeout: Span,
 }
 
 /// Flags of `switchover`.
@@ -30,6 +37,12 @@ pub struct Switchover {
     /// The master to be, by number or incarnation; the replica that is least behind when absent.
     #[arg(long, value_name = "NODE")]
     pub to: Option<String>,
+    /// Wait until it is done.
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait.
+    #[arg(long, default_value = "1m", requires = "wait", value_name = "TIME")]
+    pub timeout: Span,
 }
 
 /// Flags of `scale`.
@@ -82,6 +95,9 @@ pub struct Delete {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
+    /// Do not ask. Without a terminal nobody is asked.
+    #[arg(short, long)]
+    pub yes: bool,
     /// Wait until it is gone.
     #[arg(long)]
     pub wait: bool,
@@ -97,9 +113,15 @@ pub(super) async fn migrate(
 ) -> Result<(), CliError> {
     let request = match args.node.parse() {
         Ok(ordinal) => messages::Migrate { ordinal: Some(ordinal), incarnation: None },
-        Err(_) => messages::Migrate { ordinal: None, incarnation: Some(args.node) },
+        Err(_) => messages::Migrate { ordinal: None, incarnation: Some(args.node.clone()) },
     };
-    Ok(writeln!(out, "{}", client.migrate(&args.name, &request).await?.message)?)
+    let before = client.get(&args.name).await?;
+    writeln!(out, "{}", client.migrate(&args.name, &request).await?.message)?;
+    if args.wait {
+        wait::until_moved(client, &args.name, &before, &args.node, args.timeout).await?;
+        writeln!(out, "rediscluster/{} migrated", args.name)?;
+    }
+    Ok(())
 }
 
 pub(super) async fn switchover(
@@ -108,7 +130,13 @@ pub(super) async fn switchover(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let request = messages::Switchover { to: args.to };
-    Ok(writeln!(out, "{}", client.switchover(&args.name, &request).await?.message)?)
+    let before = client.get(&args.name).await?;
+    writeln!(out, "{}", client.switchover(&args.name, &request).await?.message)?;
+    if args.wait {
+        wait::until_switched(client, &args.name, &before, args.timeout).await?;
+        writeln!(out, "rediscluster/{} switched over", args.name)?;
+    }
+    Ok(())
 }
 
 pub(super) async fn scale(
@@ -165,7 +193,16 @@ pub(super) async fn delete(
     client: &Client,
     args: Delete,
     out: &mut (dyn Write + Send),
+    person: &mut dyn Person,
 ) -> Result<(), CliError> {
+    if !args.yes && person.is_there() {
+        let cluster = client.get(&args.name).await?;
+        eprint!("{}", show::deletion(&cluster));
+        let question = format!("\nType the name of the cluster to delete it, `{}`: ", args.name);
+        if !person.says(&question, &args.name)? {
+            return Err(CliError::DeletionDeclined(args.name));
+        }
+    }
     writeln!(out, "{}", client.delete(&args.name).await?.message)?;
     if args.wait {
         wait::until_gone(client, &args.name, args.timeout).await?;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::cluster_name;
 use super::error::CliError;
-use super::read::json;
+use super::output::json;
 use crate::api::endpoint::EndpointReport;
 use crate::api_client::Client;
 use crate::model::ports::SENTINEL_PORT;

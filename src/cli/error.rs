@@ -11,6 +11,33 @@ pub enum CliError {
     /// Manifests that cannot be sent, one line for each problem.
     #[error("{}", problems(.0))]
     Problems(Vec<String>),
+    /// An expression has no result.
+    #[error("there is no {0} in it, so nothing is printed; `-o json` shows what there is")]
+    NotThere(String),
+    /// The manifest has no such field.
+    #[error("`{0}` is no field of the manifest; `akash-redis explain` lists those there are")]
+    NoField(String),
+    /// A file cannot be written.
+    #[error("{path} cannot be written")]
+    Unwritten {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A change that was asked for was not made.
+    #[error(
+        "{name} was not changed as asked: {master} is master under a later epoch; `akash-redis events {name}` says why"
+    )]
+    NotSwitched {
+        /// The cluster.
+        name: String,
+        /// Who is master.
+        master: String,
+    },
+    /// A person did not agree that data are deleted.
+    #[error("nothing was deleted, because nobody said `{0}`; `--yes` does not ask")]
+    DeletionDeclined(String),
     /// A person did not agree.
     #[error("nothing was applied, because nobody said `yes`; `--yes` does not ask")]
     Declined,

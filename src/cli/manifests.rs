@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
@@ -49,10 +50,28 @@ pub(super) fn load(
     files: &[String],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Found>, CliError> {
+    each(files, &|user| hash_passwords(user, env))
+}
+
+/// The names of the clusters in all files, or every problem of all of them. No password is looked
+/// for.
+pub(super) fn check(files: &[String]) -> Result<Vec<String>, CliError> {
+    let found = each(files, &|_| Ok(()))?;
+    Ok(found.into_iter().map(|(cluster, _)| cluster.metadata.name).collect())
+}
+
+fn each(
+    files: &[String],
+    passwords: &dyn Fn(&mut User) -> Result<(), String>,
+) -> Result<Vec<Found>, CliError> {
     let (mut found, mut wrong): (Vec<Found>, Vec<String>) = (Vec::new(), Vec::new());
     for file in files {
-        match load_one(file, env) {
-            Ok(more) => found.extend(more),
+        let more = within(file).and_then(|files| {
+            let all = files.iter().map(|file| load_one(file, passwords));
+            all.collect::<Result<Vec<_>, _>>()
+        });
+        match more {
+            Ok(more) => found.extend(more.into_iter().flatten()),
             Err(problems) => wrong.extend(problems),
         }
     }
@@ -73,7 +92,36 @@ pub(super) fn read(file: &str) -> Result<Vec<RedisCluster>, CliError> {
     parse(file, &text).map_err(CliError::Problems)
 }
 
-fn load_one(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Found>, Vec<String>> {
+/// A file, or the manifests of a directory in the order of their names; those below it are not
+/// looked for.
+fn within(file: &str) -> Result<Vec<String>, Vec<String>> {
+    let path = Path::new(file);
+    if file == "-" || !path.is_dir() {
+        return Ok(vec![file.to_owned()]);
+    }
+    let problem = |what: String| vec![format!("{file}: {what}")];
+    let entries = std::fs::read_dir(path)
+        .and_then(|entries| {
+            entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(|error| problem(format!("the directory cannot be read ({error})")))?;
+    let is_manifest = |path: &PathBuf| {
+        path.is_file()
+            && path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|x| e == *x))
+    };
+    let mut files: Vec<_> =
+        entries.into_iter().filter(is_manifest).map(|p| p.display().to_string()).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(problem("there is no .yaml, .yml or .json file in this directory".to_owned()));
+    }
+    Ok(files)
+}
+
+fn load_one(
+    file: &str,
+    passwords: &dyn Fn(&mut User) -> Result<(), String>,
+) -> Result<Vec<Found>, Vec<String>> {
     let text = text(file).map_err(|problem| vec![problem])?;
     let clusters = parse(file, &text)?;
     let many = clusters.len() > 1;
@@ -84,7 +132,7 @@ fn load_one(file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Foun
         let source = Source { file: file.to_owned(), text: text.clone(), document };
         for user in &mut cluster.spec.redis.users {
             let path = format!("spec.redis.users[{}]", user.name);
-            if let Err(message) = hash_passwords(user, env) {
+            if let Err(message) = passwords(user) {
                 wrong.push(source.tell(&Problem { path, message }));
             }
         }
@@ -289,6 +337,24 @@ mod tests {
         assert!(error.contains(":17: document 2: spec.redis.users[app]: the password"), "{error}");
         std::fs::write(&path, "").unwrap();
         assert!(load(&[path], &env).is_err(), "an empty file is no manifest");
+    }
+
+    #[test]
+    fn a_directory_is_all_manifests_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display().to_string();
+        let none = load(std::slice::from_ref(&path), &env).unwrap_err().to_string();
+        assert!(none.contains("there is no .yaml"), "{none}");
+        let head = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\n";
+        for (file, name) in [("b.yml", "b"), ("a.yaml", "a"), ("notes.txt", "c")] {
+            let text = format!(
+                "{head}metadata: {{ name: {name} }}\nspec:\n  nodes: 3\n  redis:\n    users: [{{ name: app, passwordFrom: {{ env: NONE }} }}]\n"
+            );
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        assert_eq!(check(std::slice::from_ref(&path)).unwrap(), ["a", "b"], "without passwords");
+        let error = load(&[path], &env).unwrap_err().to_string();
+        assert!(error.contains("a.yaml:7: ") && error.contains("$NONE"), "{error}");
     }
 
     #[test]

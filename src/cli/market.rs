@@ -2,26 +2,18 @@
 
 use std::io::Write;
 
-use clap::ValueEnum;
-
 use super::error::CliError;
+use super::output::Structured;
 use super::show::columns;
 use crate::api::providers::ProviderReport;
 use crate::api_client::Client;
-
-/// How the list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProvidersOutput {
-    /// As JSON.
-    Json,
-}
 
 /// Flags of `providers`.
 #[derive(Debug, clap::Args)]
 pub struct ShowProviders {
     /// How it is written; a table when absent.
-    #[arg(short, long, value_enum)]
-    pub output: Option<ProvidersOutput>,
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Structured>,
 }
 
 pub(super) async fn providers(
@@ -31,10 +23,7 @@ pub(super) async fn providers(
 ) -> Result<(), CliError> {
     let list = client.providers().await?;
     let text = match args.output {
-        Some(ProvidersOutput::Json) => {
-            // Our own types: there is nothing in them that JSON cannot hold.
-            serde_json::to_string_pretty(&list).unwrap_or_default() + "\n"
-        }
+        Some(output) => output.render(&list),
         None if list.items.is_empty() => {
             "no providers met yet; they are remembered with the first order of a cluster\n"
                 .to_owned()

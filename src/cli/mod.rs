@@ -4,6 +4,7 @@
 mod act;
 mod apply;
 mod ask;
+mod completion;
 mod connect;
 #[cfg(feature = "devnet")]
 pub mod demo;
@@ -11,6 +12,7 @@ pub mod demo;
 mod devnet;
 mod endpoint;
 pub mod error;
+mod explain;
 #[cfg(feature = "devnet")]
 mod fault;
 #[cfg(feature = "devnet")]
@@ -24,17 +26,20 @@ mod mesh;
 mod node;
 mod notify;
 pub mod operator;
+pub mod output;
 #[cfg(feature = "devnet")]
 mod providers;
 mod proxy;
 mod read;
 mod recover;
 mod sdl;
+mod select;
 pub mod show;
 mod show_preview;
 mod spend;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod wait;
 mod wallet;
 mod word;
@@ -85,8 +90,16 @@ pub enum Command {
     Client(ClientCommand),
     /// Render one node of a manifest for the Akash market.
     Sdl(sdl::SdlArgs),
+    /// Check manifests on this machine, without an operator.
+    Validate(validate::Validate),
+    /// Say what a field of the manifest means.
+    Explain(explain::Explain),
     /// Print the JSON schema of the manifest.
     Schema,
+    /// Print what completes commands in a shell.
+    Completion(completion::Completion),
+    /// Write the manual pages.
+    Man(completion::Man),
     /// Print or check the tailnet's policy.
     #[command(subcommand)]
     Mesh(mesh::Mesh),
@@ -125,11 +138,11 @@ pub enum ClientCommand {
     /// an apply of a file would do.
     Plan(read::Plan),
     /// Show what happened to a cluster.
-    Events(read::Name),
+    Events(read::Shown),
     /// Show what the processes of a node print: agent, tailscaled, redis.
     Logs(logs::Logs),
     /// Show how the operator itself stands: chain, tailnet, mesh, wallet, budget.
-    Status,
+    Status(read::OperatorStatus),
     /// Show where the present master is, and its replicas.
     Endpoint(endpoint::Endpoint),
     /// Move a node to another provider.
@@ -153,7 +166,7 @@ pub enum ClientCommand {
     Close(act::Close),
     /// Delete a cluster: close its leases, get back what is left in escrow.
     Delete(act::Delete),
-    /// Wait until a condition of a cluster is true.
+    /// Wait until a condition of a cluster is true, or it is gone.
     Wait(wait::Wait),
     /// Test whether those who are to be told outside are told.
     #[command(subcommand)]
@@ -208,6 +221,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             std::io::stdout().write_all(sdl::run(&args).map_err(failed)?.as_bytes())?;
         }
         Command::Schema => writeln!(std::io::stdout(), "{:#}", crate::api::schema::json_schema())?,
+        Command::Validate(args) => validate::run(&args, &mut std::io::stdout())?,
+        Command::Explain(args) => explain::run(&args, &mut std::io::stdout())?,
+        Command::Completion(args) => completion::completion(&args, &mut std::io::stdout())?,
+        Command::Man(args) => completion::man(&args, &mut std::io::stdout())?,
         Command::Crd => write!(std::io::stdout(), "{}", crate::api::crd::yaml())?,
         Command::Mesh(command) => {
             logging::init(LogFormat::Text, &cli.log_level);
@@ -260,7 +277,7 @@ async fn execute(
         ClientCommand::Plan(args) => read::plan(client, args, out).await,
         ClientCommand::Events(args) => read::events(client, args, out).await,
         ClientCommand::Logs(args) => logs::run(client, args, out).await,
-        ClientCommand::Status => read::status(client, out).await,
+        ClientCommand::Status(args) => read::status(client, args, out).await,
         ClientCommand::Endpoint(args) => endpoint::run(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
@@ -270,7 +287,7 @@ async fn execute(
         ClientCommand::Resume(args) => act::resume(client, args, out).await,
         ClientCommand::Rejoin(args) => act::rejoin(client, args, out).await,
         ClientCommand::Close(args) => act::close(client, args, out).await,
-        ClientCommand::Delete(args) => act::delete(client, args, out).await,
+        ClientCommand::Delete(args) => act::delete(client, args, out, person).await,
         ClientCommand::Wait(args) => wait::run(client, args, out).await,
         ClientCommand::Notify(command) => notify::run(client, command, out).await,
         ClientCommand::Spend(args) => spend::run(client, args, out).await,

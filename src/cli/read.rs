@@ -2,25 +2,23 @@
 
 use std::io::Write;
 
-use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::Serialize;
+use tokio::time::sleep;
 
 use super::error::CliError;
+use super::output::{Output, Structured, json, yaml};
+use super::select::Selector;
 use super::{apply, cluster_name, show};
+use crate::api::types::RedisCluster;
 use crate::api_client::Client;
 use crate::model::time::UnixMs;
 use crate::server::messages::ClusterList;
 
-/// How a list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table with more columns.
-    Wide,
-    /// The objects as JSON.
-    Json,
-    /// The objects as YAML.
-    Yaml,
-}
+/// With `--watch` the operator is asked this often.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Flags of `get`.
 #[derive(Debug, clap::Args)]
@@ -28,9 +26,34 @@ pub struct Get {
     /// One cluster; all when absent.
     #[arg(value_parser = cluster_name)]
     pub name: Option<String>,
-    /// How it is written; a table when absent.
-    #[arg(short, long, value_enum)]
+    /// wide, name, json, yaml or jsonpath='{.status.master.ip}'; a table when absent.
+    #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<Output>,
+    /// Those with these labels alone: label=value, label!=value, label, !label.
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
+    pub selector: Option<Selector>,
+    /// Goes on, with a line for each change, until it is interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// Flags of commands that show one thing of a cluster.
+#[derive(Debug, clap::Args)]
+pub struct Shown {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// How it is written; text when absent.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Structured>,
+}
+
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub struct OperatorStatus {
+    /// How it is written; text when absent.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Structured>,
 }
 
 /// A cluster.
@@ -51,6 +74,9 @@ pub struct Plan {
     /// several times.
     #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "name")]
     pub file: Vec<String>,
+    /// How the plan of a cluster is written; text when absent.
+    #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "file")]
+    pub output: Option<Structured>,
 }
 
 pub(super) async fn get(
@@ -58,20 +84,65 @@ pub(super) async fn get(
     args: Get,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    let items = match &args.name {
+    let mut items = find(client, &args).await?;
+    out.write_all(written(&args, &items)?.as_bytes())?;
+    while args.watch {
+        out.flush()?;
+        sleep(WATCH).await;
+        let now = find(client, &args).await?;
+        let changed = changes(&items, &now);
+        if !changed.is_empty() {
+            let text = written(&args, &changed)?;
+            let table = matches!(args.output, None | Some(Output::Wide));
+            // The heading stands above already.
+            let text = text.split_once('\n').filter(|_| table).map_or(&*text, |(_, rows)| rows);
+            out.write_all(text.as_bytes())?;
+        }
+        items = now;
+    }
+    Ok(())
+}
+
+/// What is meant by the flags.
+async fn find(client: &Client, args: &Get) -> Result<Vec<RedisCluster>, CliError> {
+    let mut items = match &args.name {
         Some(name) => vec![client.get(name).await?],
         None => client.list().await?,
     };
-    let text = match args.output {
-        Some(Output::Json) if args.name.is_some() => items.first().map(json).unwrap_or_default(),
-        Some(Output::Json) => json(&ClusterList { items }),
+    if let Some(selector) = &args.selector {
+        items.retain(|cluster| selector.takes(&cluster.metadata.labels));
+    }
+    Ok(items)
+}
+
+/// Those that are new, or look otherwise than before.
+fn changes(before: &[RedisCluster], now: &[RedisCluster]) -> Vec<RedisCluster> {
+    let known: BTreeMap<_, _> = before.iter().map(|c| (&c.metadata.name, c)).collect();
+    let is_news = |cluster: &&RedisCluster| known.get(&cluster.metadata.name) != Some(cluster);
+    now.iter().filter(is_news).cloned().collect()
+}
+
+fn written(args: &Get, items: &[RedisCluster]) -> Result<String, CliError> {
+    let one = items.first().filter(|_| args.name.is_some());
+    let list = || ClusterList { items: items.to_vec() };
+    Ok(match &args.output {
+        Some(Output::Json) => one.map_or_else(|| json(&list()), json),
         Some(Output::Yaml) => items.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
+        Some(Output::Name) => {
+            items.iter().map(|c| format!("rediscluster/{}\n", c.metadata.name)).collect()
+        }
+        Some(Output::JsonPath(template)) => match one {
+            Some(one) => template.render(one)?,
+            None => template.render(&list())?,
+        },
+        None | Some(Output::Wide) if items.is_empty() && args.selector.is_some() => {
+            "no clusters found with these labels\n".to_owned()
+        }
         None | Some(Output::Wide) if items.is_empty() => {
             "no clusters found; create one with `akash-redis apply -f FILE`\n".to_owned()
         }
-        wide => show::table(&items, UnixMs::now(), wide.is_some()),
-    };
-    Ok(out.write_all(text.as_bytes())?)
+        wide => show::table(items, UnixMs::now(), wide.is_some()),
+    })
 }
 
 pub(super) async fn describe(
@@ -93,32 +164,40 @@ pub(super) async fn plan(
         return apply::preview(client, &args.file, out).await;
     };
     let plan = client.plan(name).await?;
-    Ok(out.write_all(show::plan(name, &plan, UnixMs::now()).as_bytes())?)
+    let text = rendered(args.output, &plan, || show::plan(name, &plan, UnixMs::now()));
+    Ok(out.write_all(text.as_bytes())?)
 }
 
 pub(super) async fn events(
     client: &Client,
-    args: Name,
+    args: Shown,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let events = client.events(&args.name).await?;
-    let text = if events.is_empty() {
-        format!("no events found for {}\n", args.name)
-    } else {
-        show::events(&events)
-    };
+    let text = rendered(args.output, &events, || {
+        if events.is_empty() {
+            format!("no events found for {}\n", args.name)
+        } else {
+            show::events(&events)
+        }
+    });
     Ok(out.write_all(text.as_bytes())?)
 }
 
-pub(super) async fn status(client: &Client, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
-    Ok(out.write_all(show::operator(&client.operator().await?).as_bytes())?)
+pub(super) async fn status(
+    client: &Client,
+    args: OperatorStatus,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let report = client.operator().await?;
+    let text = rendered(args.output, &report, || show::operator(&report));
+    Ok(out.write_all(text.as_bytes())?)
 }
 
-pub(super) fn json(value: &impl Serialize) -> String {
-    // Our own types, with text for keys: there is nothing in them that JSON cannot hold.
-    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
-}
-
-pub(super) fn yaml(value: &impl Serialize) -> String {
-    serde_saphyr::to_string(value).unwrap_or_default()
+fn rendered(
+    output: Option<Structured>,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> String {
+    output.map_or_else(text, |output| output.render(value))
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use tokio::time::{Instant, sleep};
 
 use super::cluster_name;
 use super::error::CliError;
+use super::output::Structured;
 use super::show::recovery as show;
 use crate::api::quantity::Span;
 use crate::api::recover::{Orphan, OrphanReport};
@@ -29,9 +29,9 @@ pub struct Recover {
     /// changed.
     #[arg(long)]
     pub confirm: bool,
-    /// As JSON.
+    /// How it is written; text when absent.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
-    pub output: Option<Output>,
+    pub output: Option<Structured>,
 }
 
 /// Flags of `orphans`.
@@ -49,16 +49,9 @@ pub struct Orphans {
     /// The longest to wait until all of it is closed.
     #[arg(long, default_value = "5m", requires = "close", value_name = "TIME")]
     pub timeout: Span,
-    /// As JSON.
+    /// How it is written; text when absent.
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "close")]
-    pub output: Option<Output>,
-}
-
-/// How it is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Everything, for programs.
-    Json,
+    pub output: Option<Structured>,
 }
 
 pub(super) async fn recover(
@@ -68,7 +61,7 @@ pub(super) async fn recover(
 ) -> Result<(), CliError> {
     let report = client.recover(args.cluster.as_deref(), args.confirm).await?;
     let text = match args.output {
-        Some(Output::Json) => super::read::json(&report),
+        Some(output) => output.render(&report),
         None => show::recovery(&report, args.confirm),
     };
     out.write_all(text.as_bytes())?;
@@ -88,8 +81,8 @@ pub(super) async fn orphans(
     let mut report = client.orphans().await?;
     let meant = |o: &Orphan| args.cluster.as_ref().is_none_or(|name| o.cluster == *name);
     report.orphans.retain(meant);
-    if args.output.is_some() {
-        return Ok(out.write_all(super::read::json(&report).as_bytes())?);
+    if let Some(output) = args.output {
+        return Ok(out.write_all(output.render(&report).as_bytes())?);
     }
     out.write_all(show::orphans(&report).as_bytes())?;
     if !args.close || report.orphans.is_empty() {

@@ -67,6 +67,27 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
     columns(&header, rows)
 }
 
+/// What goes with a cluster that is deleted.
+#[must_use]
+pub fn deletion(cluster: &RedisCluster) -> String {
+    let name = &cluster.metadata.name;
+    let none = Status::default();
+    let status = cluster.status.as_ref().unwrap_or(&none);
+    let mut text = format!(
+        "{name} is deleted: its leases are closed, and what is left of their deposits comes back.\n"
+    );
+    if status.nodes.is_empty() {
+        return text + "It has no node yet.\n";
+    }
+    text += "All data of these nodes is lost with their leases:\n\n";
+    for node in &status.nodes {
+        let place =
+            node.provider_host.as_deref().or(node.provider.as_deref()).unwrap_or("no provider yet");
+        let _ = writeln!(text, "  {}  {}", clean(&node.incarnation), clean(place));
+    }
+    text
+}
+
 /// The nodes of a cluster as a table: who runs where, for how much, how far behind, and by which
 /// way to the master.
 #[must_use]

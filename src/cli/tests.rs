@@ -1,5 +1,7 @@
 //! The command line against the API on a real socket.
 
+mod as_kubectl;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ impl Person for Script {
         false
     }
 
-    fn agrees(&mut self, _: &str) -> std::io::Result<bool> {
+    fn answers(&mut self, _: &str) -> std::io::Result<String> {
         panic!("nobody is asked");
     }
 }
@@ -870,7 +872,7 @@ fn client_command(cli: Cli) -> ClientCommand {
 
 /// Somebody at the terminal, who says the same to everything.
 struct Somebody {
-    agrees: bool,
+    says: &'static str,
     asked: usize,
 }
 
@@ -879,14 +881,14 @@ impl Person for Somebody {
         true
     }
 
-    fn agrees(&mut self, _: &str) -> std::io::Result<bool> {
+    fn answers(&mut self, _: &str) -> std::io::Result<String> {
         self.asked += 1;
-        Ok(self.agrees)
+        Ok(format!("{}\n", self.says))
     }
 }
 
 fn somebody(agrees: bool) -> Somebody {
-    Somebody { agrees, asked: 0 }
+    Somebody { says: if agrees { "yes" } else { "no" }, asked: 0 }
 }
 
 impl Operator {

@@ -1,16 +1,18 @@
 //! `akash-redis wait`, and the waiting of other commands.
 
 use std::io::Write;
+use std::str::FromStr;
 use std::time::Duration;
 
 use strum::IntoEnumIterator as _;
 use tokio::time::{Instant, sleep};
 
 use super::error::CliError;
+use super::output::Template;
 use super::{cluster_name, show};
-use crate::api::conditions::{ConditionType, Reason};
+use crate::api::conditions::{ConditionStatus, ConditionType, Reason};
 use crate::api::quantity::Span;
-use crate::api::status::Status;
+use crate::api::status::{Endpoint, NodeStatus, Status};
 use crate::api::types::RedisCluster;
 use crate::api_client::{Client, ClientError};
 use crate::model::time::UnixMs;
@@ -24,9 +26,10 @@ pub struct Wait {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
-    /// The condition, e.g. Ready or Funded.
-    #[arg(long = "for", default_value_t = ConditionType::Ready, value_name = "CONDITION", value_parser = condition_type)]
-    pub condition: ConditionType,
+    /// condition=Ready (or Ready alone, or condition=Degraded=False), delete, or
+    /// jsonpath='{.status.epoch}'=3.
+    #[arg(long = "for", default_value = "Ready", value_name = "WHAT")]
+    pub goal: Goal,
     /// The longest to wait.
     #[arg(long, default_value = "10m", value_name = "TIME")]
     pub timeout: Span,
@@ -37,8 +40,60 @@ pub(super) async fn run(
     args: Wait,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    until_condition(client, &args.name, args.condition, args.timeout).await?;
-    Ok(writeln!(out, "rediscluster/{} is {}", args.name, args.condition)?)
+    match &args.goal {
+        Goal::Condition(kind, status) => {
+            until_condition(client, &args.name, *kind, *status, args.timeout).await?;
+            let not = if *status == ConditionStatus::True { "" } else { "not " };
+            Ok(writeln!(out, "rediscluster/{} is {not}{kind}", args.name)?)
+        }
+        Goal::Deleted => {
+            until_gone(client, &args.name, args.timeout).await?;
+            Ok(writeln!(out, "rediscluster/{} deleted", args.name)?)
+        }
+        Goal::Value(template, wanted) => {
+            until_value(client, &args.name, template, wanted.as_deref(), args.timeout).await?;
+            Ok(writeln!(out, "rediscluster/{} condition met", args.name)?)
+        }
+    }
+}
+
+/// What is waited for, as `kubectl wait` writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// A condition has this status.
+    Condition(ConditionType, ConditionStatus),
+    /// The object is gone.
+    Deleted,
+    /// An expression has this value, or any.
+    Value(Template, Option<String>),
+}
+
+impl FromStr for Goal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "delete" {
+            return Ok(Self::Deleted);
+        }
+        if let Some(expression) = text.strip_prefix("jsonpath=") {
+            // The equals sign behind the last brace, not one of a filter.
+            let end = expression.rfind('}').map_or(0, |end| end + 1);
+            let (template, value) = match expression[end..].split_once('=') {
+                Some((rest, value)) => (&expression[..end + rest.len()], Some(value.to_owned())),
+                None => (expression, None),
+            };
+            return Ok(Self::Value(template.parse()?, value));
+        }
+        let word = text.strip_prefix("condition=").unwrap_or(text);
+        let (word, status) = word.split_once('=').unwrap_or((word, "True"));
+        let kind = condition_type(word)?;
+        let status = ConditionStatus::iter()
+            .find(|known| known.to_string().eq_ignore_ascii_case(status))
+            .ok_or_else(|| {
+                format!("a condition is True, False or Unknown, and never {status:?}")
+            })?;
+        Ok(Self::Condition(kind, status))
+    }
 }
 
 fn condition_type(word: &str) -> Result<ConditionType, String> {
@@ -51,18 +106,87 @@ fn condition_type(word: &str) -> Result<ConditionType, String> {
     })
 }
 
-/// Waits until the condition is true of the present spec.
-pub(super) async fn until_condition(
+/// Waits until the condition has this status for the present spec.
+async fn until_condition(
     client: &Client,
     name: &str,
     condition: ConditionType,
+    status: ConditionStatus,
     timeout: Span,
 ) -> Result<(), CliError> {
-    let mut progress = Progress::new(name, timeout);
     let goal: &str = condition.into();
+    let has = |cluster: &RedisCluster| has_status(cluster, condition, status);
+    until(client, name, timeout, goal, has).await
+}
+
+/// Waits until the expression has this value, or any.
+async fn until_value(
+    client: &Client,
+    name: &str,
+    template: &Template,
+    wanted: Option<&str>,
+    timeout: Span,
+) -> Result<(), CliError> {
+    let has = |cluster: &RedisCluster| {
+        let value = template.render(cluster);
+        value.is_ok_and(|value| wanted.is_none_or(|wanted| value == wanted))
+    };
+    until(client, name, timeout, "as was asked for", has).await
+}
+
+/// Waits until a planned change that was asked for under `before` is done.
+pub(super) async fn until_switched(
+    client: &Client,
+    name: &str,
+    before: &RedisCluster,
+    timeout: Span,
+) -> Result<(), CliError> {
+    let master = |cluster: &RedisCluster| cluster.status.as_ref().and_then(|s| s.master.clone());
+    let Some(old) = master(before) else { return Ok(()) };
+    let later = |new: &Endpoint| new.epoch > old.epoch && new.changing.is_none();
+    let has = |cluster: &RedisCluster| master(cluster).as_ref().is_some_and(later);
+    until(client, name, timeout, "at its new master", has).await?;
+    let now = master(&client.get(name).await?);
+    match now.filter(|now| now.incarnation == old.incarnation) {
+        Some(same) => {
+            Err(CliError::NotSwitched { name: name.to_owned(), master: same.incarnation })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Waits until a node is filled by another incarnation that serves, and the one before is gone.
+pub(super) async fn until_moved(
+    client: &Client,
+    name: &str,
+    before: &RedisCluster,
+    node: &str,
+    timeout: Span,
+) -> Result<(), CliError> {
+    let nodes = |cluster: &RedisCluster| {
+        cluster.status.as_ref().map(|status| status.nodes.clone()).unwrap_or_default()
+    };
+    let is_meant = |n: &NodeStatus| n.incarnation == node || node == n.ordinal.to_string();
+    let Some(old) = nodes(before).into_iter().find(is_meant) else { return Ok(()) };
+    let moved = |cluster: &RedisCluster| {
+        let now = nodes(cluster);
+        let serves = |n: &NodeStatus| n.ordinal == old.ordinal && n.phase.is_serving();
+        now.iter().any(serves) && now.iter().all(|n| n.incarnation != old.incarnation)
+    };
+    until(client, name, timeout, "moved", moved).await
+}
+
+async fn until(
+    client: &Client,
+    name: &str,
+    timeout: Span,
+    goal: &str,
+    has: impl Fn(&RedisCluster) -> bool,
+) -> Result<(), CliError> {
+    let mut progress = Progress::new(name, timeout);
     loop {
         let cluster = client.get(name).await?;
-        if holds(&cluster, condition) {
+        if has(&cluster) {
             return Ok(());
         }
         progress.next(&cluster, goal).await?;
@@ -139,10 +263,14 @@ pub(super) async fn until_gone(client: &Client, name: &str, timeout: Span) -> Re
 }
 
 fn holds(cluster: &RedisCluster, condition: ConditionType) -> bool {
+    has_status(cluster, condition, ConditionStatus::True)
+}
+
+fn has_status(cluster: &RedisCluster, condition: ConditionType, wanted: ConditionStatus) -> bool {
     let Some(status) = &cluster.status else { return false };
     // A status of an older spec says nothing about the new one.
     cluster.metadata.generation.is_some_and(|generation| status.observed_generation >= generation)
-        && status.is_true(condition)
+        && status.condition(condition).is_some_and(|condition| condition.status == wanted)
 }
 
 /// Tells on standard error what the operator waits for, each time that changes, until the time is
@@ -194,4 +322,40 @@ fn lacks(status: Option<&Status>, goal: &str) -> String {
         || "the operator's next reconciliation".to_owned(),
         |condition| show::clean(&condition.message),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_written_as_kubectl_does() {
+        let condition = |kind, status| Ok(Goal::Condition(kind, status));
+        let value = |template: &str, value: Option<&str>| {
+            Ok(Goal::Value(template.parse().unwrap(), value.map(str::to_owned)))
+        };
+        let filter = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
+        for (text, goal) in [
+            ("Ready", condition(ConditionType::Ready, ConditionStatus::True)),
+            ("condition=Ready", condition(ConditionType::Ready, ConditionStatus::True)),
+            (
+                "condition=Degraded=false",
+                condition(ConditionType::Degraded, ConditionStatus::False),
+            ),
+            ("delete", Ok(Goal::Deleted)),
+            ("jsonpath={.status.epoch}=3", value("{.status.epoch}", Some("3"))),
+            ("jsonpath={.status.master}", value("{.status.master}", None)),
+            (&format!("jsonpath={filter}=True"), value(filter, Some("True"))),
+        ] {
+            assert_eq!(text.parse::<Goal>(), goal, "{text}");
+        }
+        for (text, begins) in [
+            ("condition=Red", "there is no such condition"),
+            ("Other", "there is no such condition"),
+            ("Ready=Perhaps", "a condition is True"),
+            ("jsonpath={.a", "a brace"),
+        ] {
+            assert!(text.parse::<Goal>().unwrap_err().starts_with(begins), "{text}");
+        }
+    }
 }

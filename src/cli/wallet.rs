@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use secrecy::ExposeSecret as _;
 
 use super::error::CliError;
-use super::{failed, read, show};
+use super::output::Structured;
+use super::{failed, show};
 use crate::api::quantity::Money;
 use crate::api::wallet::{MintRequest, MintState};
 use crate::api_client::Client;
@@ -28,18 +28,9 @@ const PATIENCE: Duration = Duration::from_mins(15);
 pub struct Wallet {
     /// How it is written; text when absent.
     #[arg(short, long, value_enum)]
-    output: Option<Output>,
+    output: Option<Structured>,
     #[command(subcommand)]
     command: Option<Command>,
-}
-
-/// How the wallet is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A JSON object.
-    Json,
-    /// The same as YAML.
-    Yaml,
 }
 
 /// What is done with a wallet.
@@ -91,8 +82,7 @@ pub(super) async fn run(
             let report = Client::new(socket)?.wallet().await?;
             let text = match args.output {
                 None => show::wallet(&report),
-                Some(Output::Json) => read::json(&report),
-                Some(Output::Yaml) => read::yaml(&report),
+                Some(output) => output.render(&report),
             };
             Ok(out.write_all(text.as_bytes())?)
         }

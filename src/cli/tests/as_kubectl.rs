@@ -1,0 +1,112 @@
+//! What users of kubectl type.
+
+use super::*;
+
+#[tokio::test]
+async fn clusters_are_written_in_the_forms_that_kubectl_knows() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    operator.publish(json!({"epoch": 4, "nodes": nodes()})).await;
+    assert_eq!(operator.run("get -o name").await.unwrap(), "rediscluster/cache\n");
+    assert_eq!(operator.run("get cache -o jsonpath={.status.epoch}").await.unwrap(), "4");
+    let names = operator.run("get -o jsonpath={.items[*].metadata.name}").await.unwrap();
+    assert_eq!(names, "cache");
+    let missing = operator.run("get cache -o jsonpath={.status.nothing}").await.unwrap_err();
+    assert!(missing.contains("there is no {.status.nothing}"), "{missing}");
+    let none = operator.run("get -l team=a").await.unwrap();
+    assert_eq!(none, "no clusters found with these labels\n");
+    assert_eq!(operator.run("get -l !team -o name").await.unwrap(), "rediscluster/cache\n");
+
+    let events: serde_json::Value =
+        serde_json::from_str(&operator.run("events cache -o json").await.unwrap()).unwrap();
+    assert!(events.is_array(), "{events}");
+    let status = operator.run("status -o yaml").await.unwrap();
+    assert!(serde_saphyr::from_str::<serde_json::Value>(&status).unwrap().is_object(), "{status}");
+}
+
+/// A word that is wrong is no `yes` to the loss of all data.
+#[tokio::test]
+async fn a_cluster_is_deleted_by_whoever_types_its_name() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    for says in ["yes", "", "other"] {
+        let mut person = Somebody { says, asked: 0 };
+        let error = operator.run_before(&mut person, "delete cache").await.unwrap_err();
+        assert!(error.contains("nothing was deleted") && person.asked == 1, "{error}");
+        let cluster = operator.store.get("cache").await.unwrap().cluster;
+        assert_eq!(cluster.metadata.deletion_timestamp, None, "{says:?}");
+    }
+    let mut nobody_asked = Somebody { says: "", asked: 0 };
+    let gone = operator.run_before(&mut nobody_asked, "delete other --yes").await.unwrap_err();
+    assert!(gone.contains("no RedisCluster named other"), "{gone}");
+    let mut person = Somebody { says: "cache", asked: 0 };
+    operator.run_before(&mut person, "delete cache").await.unwrap();
+    let cluster = operator.store.get("cache").await.unwrap().cluster;
+    assert!(cluster.metadata.deletion_timestamp.is_some());
+}
+
+#[tokio::test]
+async fn a_switchover_is_waited_for_until_it_is_done_or_came_to_nothing() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    let master = |epoch: u64, incarnation: &str| {
+        json!({"epoch": epoch, "nodes": nodes(),
+            "master": {"epoch": epoch, "incarnation": incarnation, "ip": "100.64.0.1", "port": 6379}})
+    };
+    operator.publish(master(1, "cache-0-a")).await;
+    let line = "switchover cache --to 1 --wait --timeout 30s";
+    let (done, ()) = tokio::join!(operator.run(line), async {
+        while operator.annotation(MASTER).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        operator.publish(master(2, "cache-1-b")).await;
+    });
+    assert!(done.unwrap().ends_with("rediscluster/cache switched over\n"));
+    let line = "switchover cache --to 2 --wait --timeout 30s";
+    let (undone, ()) = tokio::join!(operator.run(line), async {
+        while operator.annotation(MASTER).await.is_none_or(|said| !said.starts_with("cache-2-c")) {
+            tokio::task::yield_now().await;
+        }
+        operator.publish(master(4, "cache-1-b")).await;
+    });
+    let error = undone.unwrap_err();
+    assert!(error.contains("cache-1-b is master under a later epoch"), "{error}");
+}
+
+#[test]
+fn every_shell_is_served_and_every_command_has_a_page() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let cli = Cli::try_parse_from(["akash-redis", "completion", shell]).unwrap();
+        let Command::Completion(args) = cli.command else { panic!("{:?}", cli.command) };
+        let mut script = Vec::new();
+        completion::completion(&args, &mut script).unwrap();
+        assert!(String::from_utf8(script).unwrap().contains("switchover"), "{shell}");
+    }
+    let args = completion::Man { dir: Some(dir.path().to_owned()) };
+    completion::man(&args, &mut Vec::new()).unwrap();
+    for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+        let page = dir.path().join(format!("akash-redis-{}.1", command.get_name()));
+        assert!(page.exists(), "{}", page.display());
+    }
+}
+
+/// Offline, and with everything that is wrong.
+#[test]
+fn manifests_are_checked_without_an_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\n";
+    let write = |file: &str, rest: &str| {
+        std::fs::write(dir.path().join(file), format!("{head}{rest}")).unwrap();
+    };
+    write("a.yaml", "metadata: { name: a }\nspec: { nodes: 3 }\n");
+    let check = || {
+        let args = validate::Validate { file: vec![dir.path().display().to_string()] };
+        let mut out = Vec::new();
+        validate::run(&args, &mut out).map(|()| String::from_utf8(out).unwrap())
+    };
+    assert_eq!(check().unwrap(), "rediscluster/a is valid\n");
+    write("b.yaml", "metadata: { name: b }\nspec: { nodes: 12 }\n");
+    let error = check().unwrap_err().to_string();
+    assert!(error.contains("b.yaml:4: spec.nodes: 12 nodes"), "{error}");
+}
