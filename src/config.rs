@@ -8,11 +8,13 @@ mod fields;
 mod kubernetes;
 mod notify;
 mod parts;
+mod problems;
 mod secret;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,10 +24,12 @@ use crate::api::quantity::{Money, Span};
 use crate::api::types::Runway;
 use crate::model::image::{self, NodeImage};
 use crate::model::mesh::KEY_LIFE;
+use crate::model::money::Uact;
 use fields::Fields;
 pub use kubernetes::KubernetesHome;
 pub use notify::{NotifyFormat, NotifyTarget};
 pub use parts::MeshTags;
+use problems::Problems;
 
 /// Why the settings cannot be used. Each names the field.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,17 @@ pub enum ConfigError {
         /// The setting with the most similar name.
         nearest: Option<&'static str>,
     },
+    /// A variable of this program's that does not exist.
+    #[error("{name} is not a setting{}", nearest.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
+    UnknownVariable {
+        /// As it is called.
+        name: String,
+        /// The variable with the most similar name.
+        nearest: Option<String>,
+    },
+    /// All that is wrong, each with its place.
+    #[error("{}", problems(.0))]
+    Problems(Vec<String>),
     /// A required field is not there.
     #[error("{field} is missing; set it in the file or in {variable}")]
     Missing {
@@ -72,6 +87,8 @@ pub enum ConfigError {
     },
 }
 
+/// Chain and tailnet take no more questions, and what happens there is not seen later.
+const TICKS: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_mins(2);
 /// Paths of unix sockets have 107 bytes at most, and the name of the socket is a part of them.
 const LONGEST_DIR: usize = 80;
 
@@ -257,9 +274,15 @@ impl Default for Timing {
 
 impl Config {
     /// Reads the file, the environment over it, and the secrets that they name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, each with its place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let (name, text) = parts::read(path)?;
-        Self::parse(&name, &text, &parts::environment)
+        let mut wrong = Problems::new(&name, &text, &parts::environment);
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        fields::unknown_variables(names).iter().for_each(|error| wrong.push(error));
+        Self::read(&name, &text, &parts::environment, wrong)
     }
 
     /// As [`Self::load`], with the text of the file and the environment given.
@@ -268,24 +291,71 @@ impl Config {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let fields = Fields::read(path, text, env)?;
+        Self::read(path, text, env, Problems::new(path, text, env))
+    }
+
+    fn read(
+        path: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        mut wrong: Problems<'_>,
+    ) -> Result<Self, ConfigError> {
+        let (fields, unknown) = Fields::read_all(path, text, env)?;
+        unknown.iter().for_each(|error| wrong.push(error));
+        let flag = fields.flag("gateway.allowPrivate");
+        let gateway = wrong.keep(flag.map(|allow_private| Gateway { allow_private }));
+        let (api, log, timing) =
+            (wrong.keep(api(&fields)), wrong.keep(log(&fields)), wrong.keep(timing(&fields)));
+        let chain = wrong.keep(chain(&fields));
+        let wallet = wrong.keep(wallet(&fields, env));
+        let mesh = wrong.keep(mesh(&fields));
+        let node = wrong.keep(image(&fields).map(|image| Node { image }));
+        let budget = wrong.keep(budget(&fields));
+        let home = wrong.keep(kubernetes::home(&fields));
+        let root_secret = wrong.keep(root_secret(&fields));
+        let notify = wrong.keep(notify::targets(&fields));
+        let (Some(chain), Some(wallet), Some(mesh)) = (chain, wallet, mesh) else {
+            return Err(wrong.into_error());
+        };
+        let (Some(node), Some(budget), Some(kubernetes)) = (node, budget, home) else {
+            return Err(wrong.into_error());
+        };
+        let (Some(root_secret), Some(api), Some(log)) = (root_secret, api, log) else {
+            return Err(wrong.into_error());
+        };
+        let (Some(gateway), Some(timing), Some(notify)) = (gateway, timing, notify) else {
+            return Err(wrong.into_error());
+        };
+        if wrong.are_there() {
+            return Err(wrong.into_error());
+        }
+        let sqlite = fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into();
+        let store = Store { sqlite, kubernetes };
         Ok(Self {
-            chain: chain(&fields)?,
-            wallet: wallet(&fields, env)?,
-            mesh: mesh(&fields)?,
-            node: Node { image: image(&fields)? },
-            budget: budget(&fields)?,
-            store: Store {
-                sqlite: fields.or("store.sqlite", "/var/lib/akash-redis/store.db").into(),
-                kubernetes: kubernetes::home(&fields)?,
-            },
-            root_secret: root_secret(&fields)?,
-            api: api(&fields)?,
-            log: log(&fields)?,
-            gateway: Gateway { allow_private: fields.flag("gateway.allowPrivate")? },
-            timing: timing(&fields)?,
-            notify: notify::targets(&fields)?,
+            chain,
+            wallet,
+            mesh,
+            node,
+            budget,
+            store,
+            root_secret,
+            api,
+            log,
+            gateway,
+            timing,
+            notify,
         })
+    }
+}
+
+fn problems(all: &[String]) -> String {
+    match all {
+        [one] => one.clone(),
+        all => format!(
+            "{} settings cannot be used, and nothing was started:\n  {}",
+            all.len(),
+            all.join("\n  ")
+        ),
     }
 }
 
@@ -463,6 +533,12 @@ fn image(fields: &Fields) -> Result<NodeImage, ConfigError> {
     if let Some(reason) = image::name_problem(&name) {
         return Err(invalid("node.image", reason));
     }
+    if name.ends_with(&"0".repeat(64)) {
+        let reason = format!(
+            "the digest of `{name}` stands in for a real one; push the image, and write the digest that the registry says"
+        );
+        return Err(invalid("node.image", reason));
+    }
     let redis = fields.optional("node.redis").map(|text| image::version(&text)).transpose();
     let redis = redis.map_err(|reason| invalid("node.redis", reason))?;
     Ok(NodeImage { name, redis })
@@ -481,6 +557,15 @@ fn budget(fields: &Fields) -> Result<Budget, ConfigError> {
     };
     if let Some(reason) = budget.runway.problem() {
         return Err(invalid("budget.runway.low", reason));
+    }
+    if budget.global == Money(Uact(0)) {
+        return Err(invalid("budget.global", "it must be above 0: nothing could be bought"));
+    }
+    if budget.per_cluster_default == Money(Uact(0)) {
+        return Err(invalid(
+            "budget.perClusterDefault",
+            "it must be above 0: no cluster could be bought",
+        ));
     }
     if budget.per_cluster_default > budget.global {
         return Err(invalid(
@@ -530,6 +615,13 @@ fn timing(fields: &Fields) -> Result<Timing, ConfigError> {
         replace_after: fields.span("timing.replaceAfter", default.replace_after)?,
         tick: fields.span("timing.tick", default.tick)?,
     };
+    if !TICKS.contains(&timing.tick) {
+        let (least, most) = (Span(*TICKS.start()), Span(*TICKS.end()));
+        return Err(invalid(
+            "timing.tick",
+            format!("it must be between {least} and {most}: so often chain and tailnet are read"),
+        ));
+    }
     if timing.bid_window >= timing.bid_deadline {
         return Err(invalid(
             "timing.bidWindow",

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use akash_redis::cli;
-use clap::Parser;
+use clap::FromArgMatches as _;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -12,5 +12,7 @@ async fn main() -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("nothing ran before this that could have installed another");
-    cli::run(cli::Cli::parse()).await
+    let matches = cli::examples::command().get_matches();
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli::run(cli).await
 }

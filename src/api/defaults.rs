@@ -26,16 +26,21 @@ pub fn redis_share(spec: &Spec) -> u64 {
     spec.resources.memory.0.saturating_sub(RESERVED_MEMORY)
 }
 
-/// Bytes of ephemeral disk: what the manifest says, or the least that will do.
+/// Bytes of ephemeral disk: what the manifest says, or room for two snapshots.
 #[must_use]
 pub fn ephemeral(spec: &Spec) -> u64 {
-    spec.resources.ephemeral.map_or_else(|| least_ephemeral(spec), |size| size.0)
+    spec.resources.ephemeral.map_or_else(|| with_snapshots(spec), |size| size.0)
 }
 
-/// The least ephemeral disk that will do, bytes: two snapshots of a full Redis (the one being
-/// written and the one before) and what is not snapshots, in whole MiB.
+/// The least ephemeral disk that will do, bytes. Where there is a data volume snapshots are there.
 #[must_use]
 pub fn least_ephemeral(spec: &Spec) -> u64 {
+    if spec.resources.data.is_some() { RESERVED_DISK } else { with_snapshots(spec) }
+}
+
+/// Two snapshots of a full Redis (the one being written and the one before) and what is not
+/// snapshots, in whole MiB.
+fn with_snapshots(spec: &Spec) -> u64 {
     let bytes = maxmemory(spec).saturating_mul(2).saturating_add(RESERVED_DISK);
     bytes.div_ceil(MIB).saturating_mul(MIB)
 }

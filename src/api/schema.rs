@@ -161,7 +161,7 @@ pub fn manifest_reference() -> String {
     page.push_str(
         "\n## Sums\n\n\
          - `maxmemory` of Redis is (`resources.memory` - 200Mi) x 0.7 unless `redis.config.maxmemory` says otherwise; at least 64Mi.\n\
-         - Ephemeral disk is two times that and 512Mi, unless `resources.ephemeral` says more.\n\
+         - Ephemeral disk is two times that and 512Mi, unless `resources.ephemeral` says otherwise: no less than that without a data volume, and no less than 512Mi with one, where snapshots are on the volume.\n\
          - A data volume holds at least four times `maxmemory`, three times without an append-only file. Where there is one, each write is logged (`appendonly yes`), unless \
          `redis.config.appendonly` is `no`.\n\
          - Months have 30 days.\n",

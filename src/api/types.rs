@@ -251,7 +251,8 @@ pub struct Resources {
     /// Memory of the container; Redis gets (memory - 200 MiB) x 0.7 unless `maxmemory` is set.
     #[serde(default = "Resources::default_memory")]
     pub memory: Bytes,
-    /// Ephemeral disk; by default enough for two snapshots.
+    /// Ephemeral disk; by default enough for two snapshots. With a data volume, where snapshots are,
+    /// 512Mi are enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<Bytes>,
     /// The data volume; without one nothing survives a restart of the container.

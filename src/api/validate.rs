@@ -251,10 +251,12 @@ fn memory(spec: &Spec, problems: &mut Problems) {
     redis::replication(spec, problems);
     let least = defaults::least_ephemeral(spec);
     problems.add_if(defaults::ephemeral(spec) < least, "spec.resources.ephemeral", || {
-        format!(
-            "does not hold two snapshots of a full Redis; write at least {} or leave it out",
-            mebibytes(least)
-        )
+        let lacks = if spec.resources.data.is_some() {
+            "does not hold the image's own files and logs"
+        } else {
+            "does not hold two snapshots of a full Redis"
+        };
+        format!("{lacks}; write at least {} or leave it out", mebibytes(least))
     });
     let append_only =
         spec.redis.config.get(defaults::APPENDONLY).is_some_and(|value| value == "yes");

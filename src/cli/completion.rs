@@ -3,11 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::Cli;
 use super::error::CliError;
+use super::examples::command;
 
 /// Flags of `completion`.
 #[derive(Debug, clap::Args)]
@@ -29,15 +28,15 @@ pub struct Man {
 pub(super) fn completion(args: &Completion, out: &mut dyn Write) -> Result<(), CliError> {
     // Written at once: the generator ends the process where a pipe is closed.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "akash-redis", &mut script);
+    clap_complete::generate(args.shell, &mut command(), "akash-redis", &mut script);
     Ok(out.write_all(&script)?)
 }
 
 pub(super) fn man(args: &Man, out: &mut dyn Write) -> Result<(), CliError> {
     let Some(dir) = &args.dir else {
-        return Ok(clap_mangen::Man::new(Cli::command()).render(out)?);
+        return Ok(clap_mangen::Man::new(command()).render(out)?);
     };
     let written =
-        std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+        std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command(), dir));
     written.map_err(|source| CliError::Unwritten { path: dir.clone(), source })
 }

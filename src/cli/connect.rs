@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster_name;
 use super::master_of::MasterOf;
+use crate::api::quantity::Span;
 use crate::api_client::{Client, ClientError};
 use crate::proxy::{Listen, Proxy, ProxyError, ProxySettings};
 
@@ -38,9 +39,9 @@ pub struct Connect {
     /// File with the password. Without it, and without the variable `REDISCLI_AUTH`, it is asked for.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// How many seconds a command waits for a master that can be reached.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub master_wait: u64,
+    /// How long a command waits for a master that can be reached.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::seconds)]
+    pub master_wait: Span,
     /// Arguments of redis-cli.
     #[arg(last = true, value_name = "REDIS-CLI ARGUMENT")]
     pub arguments: Vec<OsString>,
@@ -119,7 +120,7 @@ pub async fn run(args: Connect, socket: &Path) -> Result<ExitCode, ConnectError>
         read_listen: None,
         max_lag: None,
         socks5: args.master_of.socks5,
-        master_wait: Duration::from_secs(args.master_wait),
+        master_wait: args.master_wait.0,
         max_connections: 16,
         confirm: None,
     };

@@ -12,6 +12,7 @@ pub mod demo;
 mod devnet;
 mod endpoint;
 pub mod error;
+pub mod examples;
 mod explain;
 #[cfg(feature = "devnet")]
 mod fault;
@@ -50,6 +51,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::api::quantity::Span;
 use crate::api_client::Client;
 use crate::config::LogFormat;
 use crate::error_chain::error_chain;
@@ -298,6 +300,14 @@ async fn execute(
         ClientCommand::Fence(args) => word::fence(client, args, out).await,
         ClientCommand::Unfence(args) => word::unfence(client, args, out).await,
         ClientCommand::PublicKey => endpoint::public_key(client, out).await,
+    }
+}
+
+/// A time as `5s`; a number alone is seconds.
+fn seconds(text: &str) -> Result<Span, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Span(std::time::Duration::from_secs(seconds))),
+        Err(_) => text.parse::<Span>().map_err(|error| error.to_string()),
     }
 }
 

@@ -22,8 +22,11 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Cluster whose master is meant.
+    #[arg(value_name = "NAME", required_unless_present = "cluster")]
+    pub name: Option<String>,
+    /// The same.
     #[arg(long, value_name = "NAME", env = "AKASH_REDIS_CLUSTER")]
-    pub cluster: String,
+    pub cluster: Option<String>,
     /// Who is asked for the master.
     #[command(flatten)]
     pub master_of: MasterOf,
@@ -38,9 +41,9 @@ pub struct Args {
     /// Any that is in sync when absent.
     #[arg(long, value_name = "BYTES", requires = "read_listen")]
     pub max_lag: Option<Bytes>,
-    /// How many seconds a new connection waits for a master that can be reached.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub master_wait: u64,
+    /// How long a new connection waits for a master that can be reached.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::seconds)]
+    pub master_wait: Span,
     /// Connections at a time, on each port; further ones are told so and closed.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     pub max_connections: usize,
@@ -62,14 +65,15 @@ pub struct Args {
 /// `socket` is the operator's.
 pub async fn run(args: Args, socket: &Path) -> Result<ExitCode, BoxError> {
     let settings = ProxySettings {
-        cluster: args.cluster,
+        // One of them is there, and what is typed counts.
+        cluster: args.name.or(args.cluster).unwrap_or_default(),
         operator: socket.to_owned(),
         nodes: args.master_of.nodes()?,
         listen: args.listen,
         read_listen: args.read_listen,
         max_lag: args.max_lag.map(|bytes| bytes.0),
         socks5: args.master_of.socks5,
-        master_wait: Duration::from_secs(args.master_wait),
+        master_wait: args.master_wait.0,
         max_connections: args.max_connections,
         confirm: args.confirm.map(|replicas| Confirm { replicas, timeout: args.confirm_timeout.0 }),
     };

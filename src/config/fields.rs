@@ -67,6 +67,17 @@ impl Fields {
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        let (fields, unknown) = Self::read_all(path, text, env)?;
+        unknown.into_iter().next().map_or(Ok(fields), Err)
+    }
+
+    /// The fields that there are, and what is wrong with others.
+    pub(super) fn read_all(
+        path: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<ConfigError>), ConfigError> {
+        let mut wrong = Vec::new();
         let yaml = |message| ConfigError::Yaml { path: path.to_owned(), message };
         let options = serde_saphyr::options! { with_snippet: false };
         let mut found = BTreeMap::new();
@@ -74,7 +85,7 @@ impl Fields {
             let tree: Value = serde_saphyr::from_str_with_options(text, options)
                 .map_err(|e| yaml(e.to_string()))?;
             match tree {
-                Value::Object(_) => flatten("", tree, &mut found)?,
+                Value::Object(_) => flatten("", tree, &mut found, &mut wrong),
                 Value::Null => {}
                 _ => {
                     return Err(yaml(
@@ -88,7 +99,7 @@ impl Fields {
                 found.insert(field, value);
             }
         }
-        Ok(Self(found))
+        Ok((Self(found), wrong))
     }
 
     pub(super) fn get(&self, field: &'static str) -> Option<&str> {
@@ -177,16 +188,17 @@ fn flatten(
     prefix: &str,
     tree: Value,
     found: &mut BTreeMap<&'static str, String>,
-) -> Result<(), ConfigError> {
-    let Value::Object(map) = tree else { return Ok(()) };
+    wrong: &mut Vec<ConfigError>,
+) {
+    let Value::Object(map) = tree else { return };
     for (key, value) in map {
         let path = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
         let section =
             FIELDS.iter().any(|f| f.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.')));
         match (FIELDS.iter().find(|f| **f == path), value) {
             (_, Value::Null) if section => {}
-            (None, value @ Value::Object(_)) if section => flatten(&path, value, found)?,
-            (None, _) => return Err(unknown(path)),
+            (None, value @ Value::Object(_)) if section => flatten(&path, value, found, wrong),
+            (None, _) => wrong.push(unknown(path)),
             (Some(_), Value::Null) => {}
             (Some(field), Value::String(text)) => drop(found.insert(field, text)),
             (Some(field), value @ (Value::Number(_) | Value::Bool(_))) => {
@@ -194,17 +206,70 @@ fn flatten(
             }
             (Some(field), Value::Array(items)) if *field == LIST => {
                 let texts: Option<Vec<_>> = items.iter().map(Value::as_str).collect();
-                let texts = texts.ok_or_else(|| invalid(field, "each entry must be a URL"))?;
-                found.insert(field, texts.join("\n"));
+                match texts {
+                    Some(texts) => drop(found.insert(field, texts.join("\n"))),
+                    None => wrong.push(invalid(field, "each entry must be a URL")),
+                }
             }
             // Read as a list of its own, from the file as from the variable.
             (Some(field), value) if *field == notify::FIELD => {
                 drop(found.insert(field, value.to_string()));
             }
-            (Some(field), _) => return Err(invalid(field, "it must be a single value")),
+            (Some(field), _) => wrong.push(invalid(field, "it must be a single value")),
         }
     }
-    Ok(())
+}
+
+/// Variables that look like settings and are none. Those of the program's other commands, of tests,
+/// and what Kubernetes makes of a service of that name are left alone.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<ConfigError> {
+    const OTHERS: [&str; 20] = [
+        "CLUSTER",
+        "CONFIG",
+        "DATA_DIR",
+        "DEVNET_DIR",
+        "GUARDED",
+        "HOSTS_FILE",
+        "LOG_LEVEL",
+        "NODE",
+        "NODES",
+        "PEERS",
+        "PROGRAM",
+        "PROXYCHAINS",
+        "PUBLIC_KEY",
+        "REDIS_SERVER",
+        "REVISION",
+        "RUN_DIR",
+        "SANDBOX",
+        "SOCKET",
+        "SOCKS5",
+        "TAILSCALE",
+    ];
+    let known: Vec<String> = FIELDS.iter().map(|field| variable(field)).collect();
+    let is_of_a_service = |rest: &str| {
+        rest == "PORT"
+            || rest.starts_with("PORT_")
+            || rest.contains("SERVICE_HOST")
+            || rest.contains("SERVICE_PORT")
+            || rest.contains("_PORT_")
+            || rest.ends_with("_PORT")
+    };
+    let mut wrong = Vec::new();
+    for name in names {
+        let Some(rest) = name.strip_prefix("AKASH_REDIS_") else { continue };
+        let other = OTHERS.contains(&rest) || rest == "TAILSCALED" || rest.starts_with("TEST_");
+        if other || is_of_a_service(rest) || known.contains(&name) {
+            continue;
+        }
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::damerau_levenshtein(known, &name), known))
+            .min()
+            .filter(|(distance, _)| *distance <= 3)
+            .map(|(_, known)| known.clone());
+        wrong.push(ConfigError::UnknownVariable { name, nearest });
+    }
+    wrong
 }
 
 /// A section may be misspelt as well as a field: the whole path is compared, and a bare section

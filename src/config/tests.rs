@@ -46,7 +46,9 @@ rootSecretFile: {dir}/root
     }
 
     fn error(&self, text: &str) -> String {
-        self.parse(text).unwrap_err().to_string()
+        let error = self.parse(text).unwrap_err().to_string();
+        let place = error.strip_prefix("operator.yaml:").and_then(|rest| rest.split_once(' '));
+        place.map_or(error.clone(), |(_, sentence)| sentence.to_owned())
     }
 }
 
@@ -100,7 +102,8 @@ fn a_variable_wins_over_the_file_for_every_field() {
     assert_eq!(config.api.metrics, Some(([127, 0, 0, 1], 9700).into()));
     home.env.insert("AKASH_REDIS_API_METRICS".into(), "9700".into());
     let error = home.parse(&home.text()).unwrap_err().to_string();
-    assert!(error.starts_with("api.metrics cannot be used: `9700` is not an address"), "{error}");
+    let begins = "AKASH_REDIS_API_METRICS: api.metrics cannot be used: `9700` is not an address";
+    assert!(error.starts_with(begins), "{error}");
 }
 
 #[test]
@@ -177,6 +180,8 @@ fn values_that_cannot_be_used_are_refused_by_name() {
             "perClusterDefault: 12act, runway: { low: 3d, target: 4d }",
             "budget.runway.low cannot be used: a target of 4d does not fit a low mark of 3d",
         ),
+        ("50act", "0act", "budget.global cannot be used: it must be above 0"),
+        ("12act", "0act", "budget.perClusterDefault cannot be used: it must be above 0"),
         ("'http://two.example:9090'", "two", "chain.grpc cannot be used: `two` is not a URL"),
         ("id: akashnet-2", "id: a, gasPrice: 25", "chain.gasPrice cannot be used"),
         (
@@ -326,5 +331,50 @@ fn decimals_are_exact() {
     ];
     for (text, expected) in cases {
         assert_eq!(fields::decimal_micro(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+    let mut home = Home::new();
+    home.env.insert("AKASH_REDIS_TIMING_TICK".into(), "1ms".into());
+    let text =
+        home.text().replacen("50act", "fifty", 1) + "wallet2: { a: 1 }\nlog: { levle: info }\n";
+    let text = text.replace(DIGEST, &"0".repeat(64));
+    let error = home.parse(&text).unwrap_err().to_string();
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines[0], "5 settings cannot be used, and nothing was started:", "{error}");
+    for (line, begins) in lines[1..].iter().zip([
+        "  operator.yaml:8: log.levle is not a setting; did you mean log.level?",
+        "  operator.yaml:7: wallet2 is not a setting; did you mean wallet?",
+        "  AKASH_REDIS_TIMING_TICK: timing.tick cannot be used: it must be between 200ms and 2m",
+        "  operator.yaml:4: node.image cannot be used: the digest of",
+        "  operator.yaml:5: budget.global cannot be used: `fifty`",
+    ]) {
+        assert!(line.starts_with(begins), "{begins}: {error}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_refused_and_what_others_set_is_not() {
+    let unknown = |name: &str| {
+        let wrong = fields::unknown_variables(std::iter::once(name.to_owned()));
+        wrong.first().map(ToString::to_string)
+    };
+    assert_eq!(
+        unknown("AKASH_REDIS_BUDGET_GLOBLA").as_deref(),
+        Some("AKASH_REDIS_BUDGET_GLOBLA is not a setting; did you mean AKASH_REDIS_BUDGET_GLOBAL?")
+    );
+    assert!(unknown("AKASH_REDIS_FOO").is_some());
+    for name in [
+        "PATH",
+        "AKASH_REDIS_BUDGET_GLOBAL",
+        "AKASH_REDIS_SOCKET",
+        "AKASH_REDIS_NODE",
+        "AKASH_REDIS_SERVICE_HOST",
+        "AKASH_REDIS_PORT_9700_TCP_ADDR",
+        "AKASH_REDIS_METRICS_SERVICE_PORT_METRICS",
+    ] {
+        assert_eq!(unknown(name), None, "{name}");
     }
 }

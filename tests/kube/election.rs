@@ -110,7 +110,7 @@ fn settings(cluster: &Cluster, dir: &Path) -> PathBuf {
         "chain": {"id": "nowhere-1", "grpc": ["http://127.0.0.1:1"]},
         "wallet": {"mnemonicFile": file("words")},
         "mesh": {"api": "http://127.0.0.1:1", "oauthClientId": "k", "oauthSecretFile": file("oauth")},
-        "node": {"image": format!("example.org/node@sha256:{}", "0".repeat(64))},
+        "node": {"image": format!("example.org/node@sha256:{}", "1".repeat(64))},
         "budget": {"global": "50act", "perClusterDefault": "12act"},
         "rootSecretFile": file("root"),
         "store": {"kubernetes": {"namespace": "default", "kubeconfig": cluster.kubeconfig()}},

@@ -168,11 +168,11 @@ fn sizes_are_within_what_is_sold_and_what_redis_needs() {
     refused(&said("size: 4Gi", "size: 1Gi"), "spec.resources.data.size", "write at least 2308Mi");
     assert!(said("size: 4Gi", "size: 2308Mi").is_empty());
     refused(
-        &said("cpu: 500m", "ephemeral: 1Gi, cpu: 500m"),
+        &said("cpu: 500m", "ephemeral: 511Mi, cpu: 500m"),
         "spec.resources.ephemeral",
-        "write at least 1666Mi",
+        "write at least 512Mi",
     );
-    assert!(said("cpu: 500m", "ephemeral: 1666Mi, cpu: 500m").is_empty());
+    assert!(said("cpu: 500m", "ephemeral: 512Mi, cpu: 500m").is_empty());
     refused(
         &said("cpu: 500m", "ephemeral: 33Ti, cpu: 500m"),
         "spec.resources.ephemeral",
