@@ -49,6 +49,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("restart", &["restart cache", "restart cache 1"]),
     ("fence", &["fence cache 1"]),
     ("unfence", &["unfence cache 1"]),
+    ("report", &["report", "report cache --out report.yaml"]),
     ("public-key", &["public-key"]),
     ("sdl", &["sdl -f cache.yaml"]),
     ("validate", &["validate -f cache.yaml", "validate -f clusters/"]),

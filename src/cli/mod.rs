@@ -33,6 +33,7 @@ mod providers;
 mod proxy;
 mod read;
 mod recover;
+mod report;
 mod sdl;
 mod select;
 pub mod show;
@@ -191,6 +192,8 @@ pub enum ClientCommand {
     Fence(word::Fence),
     /// Take a fence back.
     Unfence(word::Fence),
+    /// Write what the operator knows, without secrets, for whoever helps.
+    Report(report::Report),
     /// Print the public part of the key that signs the word about the master: proxies on other
     /// machines prove it with this.
     PublicKey,
@@ -299,6 +302,7 @@ async fn execute(
         ClientCommand::Restart(args) => act::restart(client, args, out).await,
         ClientCommand::Fence(args) => word::fence(client, args, out).await,
         ClientCommand::Unfence(args) => word::unfence(client, args, out).await,
+        ClientCommand::Report(args) => report::run(client, args, out).await,
         ClientCommand::PublicKey => endpoint::public_key(client, out).await,
     }
 }

@@ -110,3 +110,20 @@ fn manifests_are_checked_without_an_operator() {
     let error = check().unwrap_err().to_string();
     assert!(error.contains("b.yaml:4: spec.nodes: 12 nodes"), "{error}");
 }
+
+#[tokio::test]
+async fn a_report_is_whole_although_parts_are_missing_and_overwrites_nothing() {
+    let operator = Operator::start().await;
+    let user = json!({"name": "app", "passwordSha256": "ab".repeat(32)});
+    operator.apply(json!({"nodes": 3, "redis": {"users": [user]}})).await.unwrap();
+    let text = operator.run("report").await.unwrap();
+    let report: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    assert_eq!(report["clusters"][0]["cluster"]["metadata"]["name"], "cache");
+    assert!(report["clusters"][0]["endpoint"].is_null(), "{text}");
+    assert!(!text.contains("abab"), "{text}");
+    let path = operator.dir.path().join("report.yaml").display().to_string();
+    let told = operator.run(&format!("report cache --out {path}")).await.unwrap();
+    assert!(told.contains("read it before you hand it on"), "{told}");
+    let again = operator.run(&format!("report cache --out {path}")).await.unwrap_err();
+    assert!(again.contains("cannot be written"), "{again}");
+}
