@@ -18,7 +18,7 @@ use super::redis_control::{
 };
 use super::redis_process::RedisInstance;
 use super::snapshots::{self, AUTOMATIC};
-use super::stand_in::{self, StandIn};
+use super::stand_in::{self, Seen, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
 use crate::error_chain::error_chain;
@@ -310,8 +310,8 @@ impl CommandExecutor {
         session.lead(users, quorum, applied).await?;
         self.have_a_file(session).await?;
         if stand_in::is_prompt(issued) {
-            let states = self.node.subscribe();
-            match self.node.redis.stand_in(&session.info().await?, states).await {
+            let seen = Seen { states: self.node.subscribe(), looks: self.node.looks() };
+            match self.node.redis.stand_in(&session.info().await?, seen).await {
                 Ok(stand_in) => self.stands_in(Some(stand_in)),
                 // It waits for its replicas.
                 Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),

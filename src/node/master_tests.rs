@@ -37,7 +37,7 @@ impl TestNode {
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
     }
 
-    async fn pid(&self) -> Pid {
+    pub(super) async fn pid(&self) -> Pid {
         let pid = self.info().await.number("process_id");
         Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()
     }

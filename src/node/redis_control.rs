@@ -14,16 +14,15 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::acl::UserRefusal;
 use super::info::Info;
 use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
-use super::stand_in::{StandIn, StandInError};
+use super::stand_in::{Seen, StandIn, StandInError};
 use super::state_file::StateFileError;
-use crate::model::node::{NodeState, Role};
+use crate::model::node::Role;
 use crate::model::step::{Quorum, SettingsUser};
 
 /// Redis answers on its unix socket within this, or it is in trouble.
@@ -202,13 +201,9 @@ impl RedisControl {
     }
 
     /// A replica of the agent's own at the master that runs now, of which `info` is a look.
-    pub async fn stand_in(
-        &self,
-        info: &Info,
-        states: watch::Receiver<NodeState>,
-    ) -> Result<StandIn, StandInError> {
+    pub async fn stand_in(&self, info: &Info, seen: Seen) -> Result<StandIn, StandInError> {
         let place = (info.text("master_replid"), info.offset());
-        StandIn::attach(&self.socket, self.password.expose_secret(), place, states).await
+        StandIn::attach(&self.socket, self.password.expose_secret(), place, seen).await
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Session>> {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::redis_config::AGENT_USER;
-use crate::model::node::{NodeState, ReplicaState};
+use crate::model::node::{AttachedReplica, NodeState, ReplicaState};
 
 /// What Redis calls it among its replicas.
 pub const NAME: &str = "stand-in";
@@ -49,16 +49,39 @@ pub struct StandIn {
 
 impl StandIn {
     /// Attaches to the master at `socket`, which is at `offset` of the history `replid`. It leaves
-    /// when `states` show a replica of another name online.
+    /// when `seen` shows a replica of another name online.
     pub async fn attach(
         socket: &Path,
         password: &str,
         (replid, offset): (&str, i64),
-        states: watch::Receiver<NodeState>,
+        seen: Seen,
     ) -> Result<Self, StandInError> {
         let attached = timeout(ANSWER, attach(socket, password, replid, offset));
         let stream = attached.await.map_err(|_| StandInError::Late)??;
-        Ok(Self { _task: AbortOnDropHandle::new(tokio::spawn(stay(stream, states))) })
+        let since = Instant::now();
+        Ok(Self { _task: AbortOnDropHandle::new(tokio::spawn(stay(stream, seen, since))) })
+    }
+}
+
+/// How the master is seen.
+pub struct Seen {
+    /// What the looks at it show.
+    pub states: watch::Receiver<NodeState>,
+    /// When the look began that ended last.
+    pub looks: watch::Receiver<Instant>,
+}
+
+impl Seen {
+    /// Returns when a look that began after `since` shows another replica online. What was seen
+    /// before are links that the promotion has ended.
+    async fn another(&mut self, since: Instant) {
+        let is_another = |r: &AttachedReplica| r.name != NAME && r.state == ReplicaState::Online;
+        let looked = self.looks.wait_for(|began| *began >= since).await.is_ok();
+        let online = |state: &NodeState| state.redis.replicas.iter().any(is_another);
+        if !(looked && self.states.wait_for(online).await.is_ok()) {
+            // Nobody looks any more.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -94,15 +117,11 @@ fn request(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
-async fn stay(mut stream: BufReader<UnixStream>, mut states: watch::Receiver<NodeState>) {
-    let another = states.wait_for(|state| {
-        let replicas = &state.redis.replicas;
-        replicas.iter().any(|r| r.name != NAME && r.state == ReplicaState::Online)
-    });
+async fn stay(mut stream: BufReader<UnixStream>, mut seen: Seen, since: Instant) {
     let mut nowhere = tokio::io::sink();
     tokio::select! {
         _ = tokio::io::copy_buf(&mut stream, &mut nowhere) => {}
-        _ = another => {}
+        () = seen.another(since) => {}
         () = sleep(STAY) => {}
     }
 }

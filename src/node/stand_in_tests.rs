@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::redis_config::BootConfig;
 use super::stand_in::{self, PROMPT, attach};
-use super::tests::{TestNode, follow, instance, pair, promote, quorum, usual_settings};
-use crate::model::node::Role;
+use rustix::process::{Signal, kill_process};
+
+use super::tests::{TestNode, follow, hash, instance, pair, promote, quorum, usual_settings};
+use crate::model::node::{NodeState, ReplicaState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
@@ -31,8 +33,8 @@ async fn refused(node: &TestNode) -> String {
     }
 }
 
-fn replicas(node: &TestNode) -> Vec<String> {
-    node.node.peek().redis.replicas.iter().map(|r| r.name.clone()).collect()
+fn replicas_of(state: &NodeState) -> Vec<String> {
+    state.redis.replicas.iter().map(|r| r.name.clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +43,7 @@ async fn writes_do_not_wait_for_replicas_that_are_on_their_way_and_not_for_ever_
     let state = node.command(2, planned(1)).await.unwrap();
     assert_eq!((state.redis.role, state.redis.min_replicas), (Role::Master, 1));
     node.write("k", "v").await.unwrap();
-    assert_eq!(replicas(&node), [stand_in::NAME]);
+    assert_eq!(replicas_of(&node.node.peek()), [stand_in::NAME]);
     let mut session = node.node.redis.open(Duration::from_secs(5)).await.unwrap();
     let has = session.ask(redis::cmd("WAIT").arg(1).arg(100)).await;
     assert_eq!(has, "int(0)", "it has no data, and does not say that it had");
@@ -68,6 +70,35 @@ async fn it_leaves_when_a_replica_is_back_and_writes_go_on() {
         .await;
     target.write("k", "w").await.unwrap();
     for node in [source, target, replica] {
+        node.stop().await;
+    }
+}
+
+/// The replicas hang on it before, and a promotion ends their links.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_from_before_the_promotion_are_no_replicas() {
+    let (source, target) = pair().await;
+    let users = vec![wire::ReplicationUser {
+        name: "_repl-b".into(),
+        password_sha256: hash("repl-secret"),
+    }];
+    target.command(2, Command::Admit(wire::Admit { replication_users: users })).await.unwrap();
+    let other = TestNode::start(target.port());
+    other.running().await;
+    other.command(2, usual_settings()).await.unwrap();
+    let Command::Follow(told) = follow(false) else { unreachable!() };
+    other.command(2, Command::Follow(wire::Follow { data_epoch: 1, ..told })).await.unwrap();
+    other.until(|s| s.redis.is_linked()).await;
+    target.until(|s| s.redis.replicas.iter().any(|r| r.state == ReplicaState::Online)).await;
+    source.command(2, Command::Fence(wire::Fence {})).await.unwrap();
+    // Its way back takes longer than this test.
+    let pid = other.pid().await;
+    kill_process(pid, Signal::STOP).unwrap();
+    target.command(2, planned(1)).await.unwrap();
+    target.until(|s| replicas_of(s) == [stand_in::NAME]).await;
+    target.write("k", "v").await.unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+    for node in [source, target, other] {
         node.stop().await;
     }
 }
