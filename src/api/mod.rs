@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod difference;
 pub mod endpoint;
 pub mod kept_copy;
+pub mod measures;
 pub mod notifications;
 pub mod preview;
 pub mod providers;

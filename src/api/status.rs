@@ -135,7 +135,7 @@ pub struct NodeStatus {
     /// Region by the provider's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// Cost per month of 30 days, e.g. `2.7act`.
+    /// Cost per month of 30 days, e.g. `2.7act`, as measured when the status was last written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_per_month: Option<String>,
     /// Mesh host name.
@@ -144,13 +144,15 @@ pub struct NodeStatus {
     /// The version of Redis or Valkey that it runs: `7.0.15`, `valkey 8.1.8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Bytes behind the master under the same history.
+    /// Bytes behind the master under the same history, as measured when the status was last written;
+    /// `akash-redis get` and the metrics have it of now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,
-    /// Seconds since the oldest write of the master that it did not acknowledge.
+    /// Seconds since the oldest write of the master that it did not acknowledge, as `lagBytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<u64>,
-    /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`.
+    /// What carries its traffic to the master, and the round trip, e.g. `direct, 0.6 ms`, as
+    /// `lagBytes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// By which way this is known.
@@ -160,7 +162,8 @@ pub struct NodeStatus {
     pub message: Option<String>,
 }
 
-/// What a cluster costs.
+/// What a cluster costs. What is measured of it is as of when the status was last written, which is
+/// within the hour; `akash-redis get` and the metrics have it of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cost {

@@ -1,6 +1,7 @@
 //! What people and programs see of a plan: status, events, metrics, the endpoint of the master.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::ports::Ports;
 use super::settings::Settings;
 use crate::api::conditions::EventReason;
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
+use crate::api::measures;
 use crate::api::report::{PlanReport, PlannedStep};
 use crate::api::status::Status;
 use crate::model::announcement::{Announcement, Replica};
@@ -25,8 +27,9 @@ use crate::plan::Plan;
 use crate::server::StatusCache;
 use crate::store::{Event, StoreError, Stored};
 
-/// A status that differs in nothing but what is measured is written so often.
-const MEASURES_EVERY: Duration = Duration::from_secs(3);
+/// A status that differs in nothing but what is measured is written after so long at most, and not
+/// before half of it: in between by the cluster's name, so that they are not all written at once.
+const MEASURES_EVERY: Duration = Duration::from_hours(1);
 
 /// Publishes plans and the results of effects.
 pub struct Publisher {
@@ -34,8 +37,8 @@ pub struct Publisher {
     metrics: Metrics,
     status_cache: Arc<StatusCache>,
     announcer: Announcer,
-    /// When a status was last written, by cluster.
-    written: Mutex<BTreeMap<String, Instant>>,
+    /// From when on a status is written for its measures alone, by cluster.
+    measures_due: Mutex<BTreeMap<String, Instant>>,
     /// What is wrong with each cluster, and what was told of it.
     alarms: Mutex<BTreeMap<String, (Seen, BTreeSet<String>)>>,
 }
@@ -50,8 +53,8 @@ impl Publisher {
         stop: CancellationToken,
     ) -> Self {
         let announcer = Announcer::new(ports.clone(), settings, stop);
-        let (written, alarms) = (Mutex::default(), Mutex::default());
-        Self { ports, metrics, status_cache, announcer, written, alarms }
+        let (measures_due, alarms) = (Mutex::default(), Mutex::default());
+        Self { ports, metrics, status_cache, announcer, measures_due, alarms }
     }
 
     /// Publishes what a plan decided. A cluster of which nothing is left is removed.
@@ -71,6 +74,7 @@ impl Publisher {
         // First whoever waits for another master: the record says it already.
         let wanted = self.announcer.wanted(stored, inventory, plan);
         self.status_cache.publish(name, report(plan), endpoint(stored, plan, wanted.as_ref()));
+        self.status_cache.publish_status(name, &plan.status);
         if let Some(wanted) = wanted {
             self.announcer.announce(wanted, inventory, plan);
         }
@@ -117,7 +121,7 @@ impl Publisher {
         self.status_cache.remove(name);
         self.announcer.forget(name);
         self.metrics.forget(name);
-        lock(&self.written).remove(name);
+        lock(&self.measures_due).remove(name);
         lock(&self.alarms).remove(name);
     }
 
@@ -168,22 +172,29 @@ impl Publisher {
         events.iter().map(event).collect()
     }
 
-    /// Under load the lag of a replica changes with every state that it pushes; that alone is
-    /// written every few seconds.
+    /// What happened is written at once; what is measured goes with it, or waits.
     fn is_due(&self, name: &str, old: Option<&Status>, new: &Status) -> bool {
         let Some(old) = old else { return true };
         if old == new {
             return false;
         }
         let now = Instant::now();
-        let mut written = lock(&self.written);
-        let recent = written.get(name).is_some_and(|at| now.duration_since(*at) < MEASURES_EVERY);
-        if recent && without_measures(old) == without_measures(new) {
+        let mut due = lock(&self.measures_due);
+        let next = due.entry(name.to_owned()).or_insert_with(|| now + measures_pause(name));
+        if now < *next && measures::without(old) == measures::without(new) {
             return false;
         }
-        written.insert(name.to_owned(), now);
+        *next = now + measures_pause(name);
         true
     }
+}
+
+/// Always the same for one cluster.
+fn measures_pause(name: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let share = u32::try_from(hasher.finish() % 1000).unwrap_or(0);
+    MEASURES_EVERY / 2 + MEASURES_EVERY / 2 * share / 1000
 }
 
 /// Tells the log.
@@ -191,14 +202,6 @@ pub fn log(events: &[Event]) {
     for event in events {
         tracing::info!(cluster = event.cluster, reason = event.reason, "{}", event.message);
     }
-}
-
-fn without_measures(status: &Status) -> Status {
-    let mut status = status.clone();
-    for node in &mut status.nodes {
-        (node.lag_bytes, node.lag_seconds, node.path) = (None, None, None);
-    }
-    status
 }
 
 /// What whoever looks for the master is answered.

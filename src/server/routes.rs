@@ -137,13 +137,17 @@ pub(super) fn encode(registry: &Registry) -> Result<Response, Refusal> {
 }
 
 async fn list(State(app): State<App>) -> Answer<ClusterList> {
-    Ok(Json(ClusterList {
-        items: app.store.list().await?.into_iter().map(|s| s.cluster).collect(),
-    }))
+    let mut items: Vec<_> = app.store.list().await?.into_iter().map(|s| s.cluster).collect();
+    for cluster in &mut items {
+        app.status_cache.refresh(cluster);
+    }
+    Ok(Json(ClusterList { items }))
 }
 
 async fn read(State(app): State<App>, Path(name): Path<String>) -> Answer<RedisCluster> {
-    Ok(Json(app.store.get(&name).await?.cluster))
+    let mut cluster = app.store.get(&name).await?.cluster;
+    app.status_cache.refresh(&mut cluster);
+    Ok(Json(cluster))
 }
 
 async fn put(
@@ -192,7 +196,7 @@ pub(super) fn admitted(
     if let Some(user) = wanted.spec.redis.users.iter().find(|u| u.is_to_be_read()) {
         let user = &user.name;
         return Err(bad(format!(
-            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, or passwords as sha256"
+            "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, passwords as sha256, or a secretKeyRef"
         )));
     }
     check(app, wanted)?;
@@ -282,7 +286,9 @@ pub(super) async fn change(
 ) -> Answer<Message> {
     for attempt in 0..TRIES {
         sleep(PAUSE * attempt).await;
-        let before = app.store.get(name).await?.cluster;
+        let mut before = app.store.get(name).await?.cluster;
+        // Of replicas the one that lags least now is meant.
+        app.status_cache.refresh(&mut before);
         let mut cluster = before.clone();
         let message = change(&mut cluster)?;
         check(app, &cluster)?;

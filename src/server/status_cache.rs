@@ -11,7 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use super::recovery::Recovery;
 use super::wallet::Minter;
 use crate::api::endpoint::EndpointReport;
+use crate::api::measures;
 use crate::api::report::{OperatorReport, PlanReport};
+use crate::api::status::Status;
+use crate::api::types::RedisCluster;
 use crate::api::wallet::WalletReport;
 use crate::model::books::Head;
 
@@ -20,6 +23,7 @@ use crate::model::books::Head;
 #[derive(Debug, Default)]
 pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
+    statuses: Mutex<BTreeMap<String, Status>>,
     operator: Mutex<OperatorReport>,
     wallet: Mutex<WalletReport>,
     minter: OnceLock<Arc<dyn Minter>>,
@@ -53,6 +57,26 @@ impl StatusCache {
             *old = new;
             changed
         });
+    }
+
+    /// Replaces the status of a cluster as the present plan has it.
+    pub fn publish_status(&self, name: &str, status: &Status) {
+        self.statuses().insert(name.to_owned(), status.clone());
+    }
+
+    /// Replaces what is measured in an object's status by what is known of it now: it is written
+    /// seldom, and whoever asks the operator is told the newest.
+    pub fn refresh(&self, cluster: &mut RedisCluster) {
+        let statuses = self.statuses();
+        if let (Some(now), Some(status)) =
+            (statuses.get(&cluster.metadata.name), cluster.status.as_mut())
+        {
+            measures::refresh(status, now);
+        }
+    }
+
+    fn statuses(&self) -> MutexGuard<'_, BTreeMap<String, Status>> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the operator itself stands, as last published.
@@ -170,6 +194,7 @@ impl StatusCache {
     /// Forgets a cluster that is gone; whoever waits for it is told so.
     pub fn remove(&self, name: &str) {
         self.entries().remove(name);
+        self.statuses().remove(name);
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, watch::Sender<Published>>> {

@@ -26,7 +26,8 @@ pub fn keep_in(stage: &Stage, store: &Value) {
     std::fs::write(&file, settings).unwrap();
 }
 
-fn at_home(stage: &Stage, kube: &Cluster) {
+/// The operator of the stage is at home on that apiserver.
+pub fn at_home(stage: &Stage, kube: &Cluster) {
     let home = json!({"namespace": "default", "kubeconfig": kube.kubeconfig()});
     keep_in(stage, &json!({"kubernetes": home}));
 }

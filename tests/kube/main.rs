@@ -12,6 +12,7 @@ mod sandboxed;
 #[path = "../live/stage.rs"]
 #[allow(dead_code, reason = "the live tests use all of it")]
 mod stage;
+mod steady;
 #[path = "../sim/store_promises.rs"]
 mod store_promises;
 #[path = "../live/writing.rs"]

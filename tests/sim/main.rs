@@ -24,6 +24,7 @@ mod recover;
 mod replay;
 mod soak;
 mod stalls;
+mod steady;
 mod store_contract;
 mod store_promises;
 mod two_masters;

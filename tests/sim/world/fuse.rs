@@ -13,6 +13,8 @@ use super::trace::Trace;
 /// the crash is reported.
 pub struct Fuse {
     pub trace: Trace,
+    /// Writes of the operator to its store, of whatever kind.
+    pub writes: AtomicU64,
     calls: AtomicU64,
     at: Mutex<Option<u64>>,
     /// Words of a call, and whether it has had its effect by then.
@@ -24,6 +26,7 @@ impl Fuse {
     pub fn new(clock: Clock) -> Self {
         Self {
             trace: Trace::new(clock),
+            writes: AtomicU64::default(),
             calls: AtomicU64::default(),
             at: Mutex::default(),
             on: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use akash_redis::api::status::Status;
@@ -54,6 +55,7 @@ impl FusedStore {
         call: &str,
         write: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.fuse.writes.fetch_add(1, Ordering::SeqCst);
         self.fuse.before(call).await;
         tokio::time::sleep(DISK).await;
         let done = write.await;
@@ -82,6 +84,7 @@ impl Objects for FusedStore {
     }
 
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
+        self.fuse.writes.fetch_add(1, Ordering::SeqCst);
         self.fuse.trace.add(&serde_json::to_string(status).unwrap());
         self.inner.set_status(name, status).await
     }
@@ -126,6 +129,7 @@ impl Outbox for FusedStore {
 #[async_trait]
 impl Events for FusedStore {
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        self.fuse.writes.fetch_add(1, Ordering::SeqCst);
         self.trace(events);
         self.inner.add_events(events).await
     }
