@@ -289,6 +289,9 @@ pub enum Reason {
     ManifestInvalid,
     /// An object of that name in another namespace came first.
     NameTaken,
+    /// A Secret that a password is to come from is missing, has no such entry, or may not be read. A
+    /// cluster that runs keeps the password that it had, another one is not begun.
+    SecretMissing,
     /// A reason of another version.
     #[default]
     #[serde(other)]

@@ -266,7 +266,9 @@ mod tests {
         let schema = root();
         let users = &schema["properties"]["spec"]["properties"]["redis"]["properties"]["users"];
         let from = &users["items"]["properties"]["passwordFrom"];
-        assert_eq!(from["oneOf"], json!([{"required": ["env"]}, {"required": ["file"]}]));
+        let one = ["env", "file", "secretKeyRef"].map(|field| json!({"required": [field]}));
+        assert_eq!(from["oneOf"], json!(one));
+        assert_eq!(from["properties"]["secretKeyRef"]["required"], json!(["name", "key"]));
         assert_eq!(from["properties"]["env"]["type"], "string");
     }
 }

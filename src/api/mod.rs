@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod kept_copy;
 pub mod measures;
 pub mod notifications;
+pub mod password;
 pub mod preview;
 pub mod providers;
 pub mod quantity;

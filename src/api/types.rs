@@ -184,7 +184,8 @@ pub struct User {
     /// for rules, and more may follow them.
     #[serde(default = "User::default_rules")]
     pub rules: String,
-    /// Where the command line finds the password; it leaves the command line as a hash.
+    /// Where the command line finds the password, which it leaves as a hash; or a Secret of
+    /// Kubernetes, which the operator reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_from: Option<PasswordFrom>,
     /// Lower-case hex SHA-256 of the password, in place of `passwordFrom`.
@@ -206,16 +207,49 @@ impl User {
     pub fn hashes(&self) -> Vec<String> {
         let several = self.passwords.iter().filter_map(|password| match password {
             Password::Sha256(hash) => Some(hash),
+            Password::SecretKeyRef(entry) => entry.sha256.as_ref(),
             Password::Env(_) | Password::File(_) => None,
         });
-        self.password_sha256.iter().chain(several).cloned().collect()
+        let one = match &self.password_from {
+            Some(PasswordFrom::SecretKeyRef(entry)) => entry.sha256.as_ref(),
+            _ => None,
+        };
+        self.password_sha256.iter().chain(one).chain(several).cloned().collect()
     }
 
     /// A password is still to be read by the command line.
     #[must_use]
     pub fn is_to_be_read(&self) -> bool {
-        self.password_from.is_some()
-            || self.passwords.iter().any(|password| !matches!(password, Password::Sha256(_)))
+        let by_apply =
+            |password: &Password| matches!(password, Password::Env(_) | Password::File(_));
+        matches!(self.password_from, Some(PasswordFrom::Env(_) | PasswordFrom::File(_)))
+            || self.passwords.iter().any(by_apply)
+    }
+
+    /// The entries of Secrets that its passwords are in.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretKeyRef> {
+        let one = match &self.password_from {
+            Some(PasswordFrom::SecretKeyRef(entry)) => Some(entry),
+            _ => None,
+        };
+        let several = self.passwords.iter().filter_map(|password| match password {
+            Password::SecretKeyRef(entry) => Some(entry),
+            _ => None,
+        });
+        one.into_iter().chain(several)
+    }
+
+    /// The same, to be completed by what is found there.
+    pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut SecretKeyRef> {
+        let one = match &mut self.password_from {
+            Some(PasswordFrom::SecretKeyRef(entry)) => Some(entry),
+            _ => None,
+        };
+        let several = self.passwords.iter_mut().filter_map(|password| match password {
+            Password::SecretKeyRef(entry) => Some(entry),
+            _ => None,
+        });
+        one.into_iter().chain(several)
     }
 }
 
@@ -229,6 +263,8 @@ pub enum Password {
     File(String),
     /// Lower-case hex SHA-256 of the password.
     Sha256(String),
+    /// In this entry of a Secret of Kubernetes. Only where the operator keeps its clusters there.
+    SecretKeyRef(SecretKeyRef),
 }
 
 /// Where a password is.
@@ -239,6 +275,23 @@ pub enum PasswordFrom {
     Env(String),
     /// In this file, without a line end.
     File(String),
+    /// In this entry of a Secret of Kubernetes. Only where the operator keeps its clusters there.
+    SecretKeyRef(SecretKeyRef),
+}
+
+/// An entry of a Secret of Kubernetes, in the namespace of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    pub name: String,
+    /// Which entry of it. A line end behind the password is no part of it.
+    pub key: String,
+    /// Lower-case hex SHA-256 of what was found there. It is in no manifest: whoever writes the
+    /// object back writes where the password is.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub sha256: Option<String>,
 }
 
 /// What each node gets.

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretSlice};
-use sha2::{Digest, Sha256};
-
 use super::error::CliError;
+use crate::api::password;
 use crate::api::types::{Metadata, Password, PasswordFrom, RedisCluster, User};
 use crate::api::validate::{self, Problem};
+use secrecy::{ExposeSecret, SecretSlice};
 
 /// No manifest and no password file is larger.
 const MOST_BYTES: u64 = 1 << 20;
@@ -177,18 +176,20 @@ fn hash_passwords(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Resu
         let bytes = match password {
             Password::Env(variable) => from_env(&name, variable, env)?,
             Password::File(path) => from_file(&name, path)?,
-            Password::Sha256(_) => continue,
+            Password::Sha256(_) | Password::SecretKeyRef(_) => continue,
         };
         *password = Password::Sha256(hash(&name, bytes)?);
     }
-    let Some(from) = user.password_from.take() else { return Ok(()) };
-    if user.password_sha256.is_some() {
+    if user.password_from.is_some() && user.password_sha256.is_some() {
         return Err(format!("user {name} has passwordFrom and passwordSha256; keep one of them"));
     }
-    let bytes = match &from {
-        PasswordFrom::Env(variable) => from_env(&name, variable, env)?,
-        PasswordFrom::File(path) => from_file(&name, path)?,
+    let bytes = match &user.password_from {
+        Some(PasswordFrom::Env(variable)) => from_env(&name, variable, env)?,
+        Some(PasswordFrom::File(path)) => from_file(&name, path)?,
+        // The operator reads it.
+        Some(PasswordFrom::SecretKeyRef(_)) | None => return Ok(()),
     };
+    user.password_from = None;
     user.password_sha256 = Some(hash(&name, bytes)?);
     Ok(())
 }
@@ -211,13 +212,8 @@ fn from_file(user: &str, path: &str) -> Result<Vec<u8>, String> {
 
 fn hash(user: &str, password: Vec<u8>) -> Result<String, String> {
     let password = SecretSlice::from(password);
-    let bytes = password.expose_secret();
-    // Editors and shells end a text with a newline that nobody types at AUTH.
-    let bytes = bytes.strip_suffix(b"\n").map_or(bytes, |b| b.strip_suffix(b"\r").unwrap_or(b));
-    if bytes.is_empty() {
-        return Err(format!("the password of user {user} is empty"));
-    }
-    Ok(hex::encode(Sha256::digest(bytes)))
+    password::hash(password.expose_secret())
+        .ok_or_else(|| format!("the password of user {user} is empty"))
 }
 
 fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
@@ -232,6 +228,8 @@ fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
 
     const SHA_OF_SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";

@@ -142,6 +142,18 @@ fn problems(cluster: &RedisCluster) -> Vec<String> {
     validate::validate(cluster).iter().map(ToString::to_string).collect()
 }
 
+/// The same for an operator that reads no Secret.
+fn problems_in_a_file(cluster: &RedisCluster) -> Vec<String> {
+    let by_secret = cluster.spec.redis.users.iter().filter(|user| user.secrets().next().is_some());
+    let refused = by_secret.map(|user| {
+        format!(
+            "spec.redis.users[{}]: secretKeyRef names a Secret of Kubernetes, and this operator keeps its clusters in a file (store.sqlite) and reads no Secret; write passwordSha256, or an env or a file for `akash-redis apply`",
+            user.name
+        )
+    });
+    problems(cluster).into_iter().chain(refused).collect()
+}
+
 /// Runs the operator until `shutdown`.
 ///
 /// The chain, gateways and the tailnet may be away: it starts all the same, says so in each
@@ -258,7 +270,7 @@ async fn run_at(
         store,
         status_cache,
         shown.registry,
-        problems,
+        if config.store.kubernetes.is_some() { problems } else { problems_in_a_file },
         answerers,
         shutdown.child_token(),
     );

@@ -16,6 +16,7 @@ mod memories;
 mod memory;
 mod object;
 mod objects;
+mod passwords;
 mod shelf;
 mod watching;
 

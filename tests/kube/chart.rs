@@ -16,13 +16,13 @@ use crate::life::keep_in;
 use crate::sandboxed::sandboxed;
 use crate::stage::{CLUSTER, PROGRAM, Stage, cluster};
 
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/akash-redis");
-const VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube/values.yaml");
-const NAMESPACE: &str = "redis";
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/akash-redis");
+pub const VALUES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube/values.yaml");
+pub const NAMESPACE: &str = "redis";
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// What Helm says, or why it does not.
-fn helm(home: &Path, arguments: &[&str]) -> Result<String, String> {
+pub fn helm(home: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = std::process::Command::new(peers().join("helm"))
         .args(arguments)
         .env("HOME", home)
@@ -56,6 +56,8 @@ fn what_helm_makes_of_the_least_and_of_everything() {
         "--set=networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.name=monitoring",
     ];
     insta::assert_snapshot!("everything", without_definition(&rendered(&all).unwrap()));
+    let named = rendered(&["--set", "secrets.read=true,secrets.names={app,web}"]).unwrap();
+    assert!(named.contains("resourceNames:\n    - app\n    - web\n"), "{named}");
     let dashboard = rendered(&["--set", "metrics.dashboard.create=true"]).unwrap();
     assert!(dashboard.contains("grafana_dashboard"), "{dashboard}");
 }
@@ -128,7 +130,7 @@ fn deeds(log: &str) -> (BTreeSet<Right>, Vec<Value>) {
 }
 
 /// A kubeconfig with which the service account of the chart comes.
-async fn account(kube: &Cluster, dir: &Path) -> PathBuf {
+pub async fn account(kube: &Cluster, dir: &Path) -> PathBuf {
     let token = kube.says(&["create", "token", "akash-redis", "-n", NAMESPACE]).await;
     let text = std::fs::read_to_string(kube.kubeconfig()).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();

@@ -7,6 +7,7 @@ mod crd;
 mod election;
 mod faults;
 mod life;
+mod passwords;
 #[path = "../live/sandboxed.rs"]
 mod sandboxed;
 #[path = "../live/stage.rs"]

@@ -8,7 +8,7 @@ use crate::api::redis_settings::{
     self, BACKLOG, BUFFER_LIMITS, FIXED, NEWER, OLDER_NAMES, OURS, SETTINGS, in_units,
 };
 use crate::api::rules;
-use crate::api::types::{Password, PasswordFrom, Redis, Spec, User};
+use crate::api::types::{Password, PasswordFrom, Redis, SecretKeyRef, Spec, User};
 use crate::model::memory::{LEAST_REPLICA_BUFFER, MIB, room_beside_data};
 
 pub(super) fn check(redis: &Redis, problems: &mut Problems) {
@@ -177,8 +177,14 @@ fn passwords(path: &str, user: &User, problems: &mut Problems) {
     if let Some(text) = &user.password_sha256 {
         hash(&at("passwordSha256"), text, problems);
     }
-    if let Some(PasswordFrom::Env(place) | PasswordFrom::File(place)) = &user.password_from {
-        problems.add_if(place.is_empty(), &at("passwordFrom"), || "names nothing".into());
+    match &user.password_from {
+        Some(PasswordFrom::Env(place) | PasswordFrom::File(place)) => {
+            problems.add_if(place.is_empty(), &at("passwordFrom"), || "names nothing".into());
+        }
+        Some(PasswordFrom::SecretKeyRef(entry)) => {
+            secret(&at("passwordFrom.secretKeyRef"), entry, problems);
+        }
+        None => {}
     }
     problems.add_if(user.passwords.len() > MOST, &at("passwords"), || {
         format!("are more than {MOST}; a user has an old and a new one while it changes over")
@@ -190,9 +196,26 @@ fn passwords(path: &str, user: &User, problems: &mut Problems) {
             Password::Env(place) | Password::File(place) => {
                 problems.add_if(place.is_empty(), &at, || "names nothing".into());
             }
+            Password::SecretKeyRef(entry) => {
+                secret(&format!("{at}.secretKeyRef"), entry, problems);
+            }
         }
         problems.add_if(user.passwords[..i].contains(password), &at, || "is given twice".into());
     }
+}
+
+/// Names as Kubernetes takes them.
+fn secret(path: &str, entry: &SecretKeyRef, problems: &mut Problems) {
+    let name = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
+    let good = (1..=253).contains(&entry.name.len()) && entry.name.chars().all(name);
+    problems.add_if(!good, &format!("{path}.name"), || {
+        format!("`{}` is no name of a Secret; write 1 to 253 of a-z, 0-9, - and .", entry.name)
+    });
+    let key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let good = (1..=253).contains(&entry.key.len()) && entry.key.chars().all(key);
+    problems.add_if(!good, &format!("{path}.key"), || {
+        format!("`{}` is no key of a Secret; write 1 to 253 letters, digits or - _ .", entry.key)
+    });
 }
 
 fn is_sha256(text: &str) -> bool {

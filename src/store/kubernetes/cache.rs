@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::memory::Owner;
-use super::object::Seen;
-use crate::api::conditions::Reason;
+use super::object::{Seen, secrets};
+use super::objects::not_as_written;
+use super::passwords::{Entry, Found, entry, resolved};
+use crate::api::conditions::{ConditionType, Reason};
+use crate::api::types::{SecretKeyRef, Spec};
 
 /// Name, then namespace.
 pub(super) type Key = (String, String);
@@ -19,8 +22,21 @@ struct State {
     seen: BTreeMap<Key, Seen>,
     /// Uids of objects that are gone: what is heard of them later is older.
     gone: BTreeSet<String>,
-    /// By name: whose record it is, and whether there is a spec to go on with.
-    owners: BTreeMap<String, (Option<Owner>, bool)>,
+    /// By name: what is remembered.
+    owners: BTreeMap<String, Known>,
+    /// What was last found in Secrets.
+    secrets: BTreeMap<Entry, Found>,
+}
+
+/// What of the memory of a name decides about its objects.
+#[derive(Debug, Default)]
+struct Known {
+    /// Whose record it is.
+    owner: Option<Owner>,
+    /// There is a spec to go on with.
+    has_spec: bool,
+    /// Hashes of passwords that were found in Secrets.
+    passwords: BTreeMap<String, String>,
 }
 
 /// What is to be done about one object.
@@ -32,6 +48,8 @@ pub(super) enum Care {
     Hold,
     /// It is not run, and is told why.
     Tell(Reason, String),
+    /// It is run otherwise than it is written, and its status does not say so yet.
+    Warn,
     /// It was never run: it need not be held.
     Release,
 }
@@ -73,17 +91,50 @@ impl Cache {
         state.seen.keys().filter(|key| !listed.contains(*key)).cloned().collect()
     }
 
-    pub(super) fn note_owner(&self, name: &str, owner: Option<Owner>, has_spec: bool) {
-        self.state().owners.insert(name.to_owned(), (owner, has_spec));
+    pub(super) fn note_owner(
+        &self,
+        name: &str,
+        owner: Option<Owner>,
+        has_spec: bool,
+        passwords: BTreeMap<String, String>,
+    ) {
+        self.state().owners.insert(name.to_owned(), Known { owner, has_spec, passwords });
     }
 
+    /// Takes in what was found in Secrets; true when it is something else than before.
+    pub(super) fn note_secrets(&self, found: BTreeMap<Entry, Found>) -> bool {
+        let mut state = self.state();
+        let mut differs = false;
+        for (entry, found) in found {
+            differs |= state.secrets.insert(entry, found.clone()) != Some(found);
+        }
+        differs
+    }
+
+    /// With the passwords that are known.
     pub(super) fn get(&self, key: &Key) -> Option<Seen> {
-        self.state().seen.get(key).cloned()
+        let state = self.state();
+        state.seen.get(key).map(|seen| state.complete(seen))
     }
 
-    /// The one of this name that is run, whether or not it can be now.
+    /// The one of this name that is run, whether or not it can be now; with the passwords that are
+    /// known.
     pub(super) fn chosen(&self, name: &str) -> Option<Seen> {
-        self.state().chosen(name).cloned()
+        let state = self.state();
+        state.chosen(name).map(|seen| state.complete(seen))
+    }
+
+    /// What is wanted as it is written.
+    pub(super) fn written(&self, key: &Key) -> Option<Spec> {
+        self.state().seen.get(key)?.spec.clone().ok()
+    }
+
+    /// Those that have passwords in Secrets and are not on their way out.
+    pub(super) fn with_secrets(&self) -> Vec<Key> {
+        let state = self.state();
+        let has = |seen: &Seen| seen.spec.as_ref().is_ok_and(|spec| secrets(spec).next().is_some());
+        let all = state.seen.iter().filter(|(_, seen)| has(seen) && !seen.is_deleting());
+        all.map(|(key, _)| key.clone()).collect()
     }
 
     /// All names.
@@ -106,7 +157,7 @@ impl Cache {
         let state = self.state();
         let Some(seen) = state.seen.get(key) else { return Care::Nothing };
         let first = state.chosen(&key.0).filter(|first| first.uid() != seen.uid());
-        let runs = state.owners.get(&key.0).is_some_and(|(_, has_spec)| *has_spec);
+        let runs = state.owners.get(&key.0).is_some_and(|known| known.has_spec);
         if let Some(first) = first {
             return match (seen.is_deleting(), seen.is_held()) {
                 (_, true) => Care::Release,
@@ -120,19 +171,45 @@ impl Cache {
                 ),
             };
         }
+        let seen = state.complete(seen);
         match (&seen.spec, seen.is_deleting(), seen.is_held()) {
             (Ok(_), false, false) => Care::Hold,
             (Err(_), true, true) if !runs => Care::Release,
+            (Err(refused), ..) if refused.pending => Care::Nothing,
             // One that runs goes on as it was, and its status says so.
-            (Err(sentence), false, _) if !runs => {
-                Care::Tell(Reason::ManifestInvalid, sentence.clone())
+            (Err(refused), false, _) if !runs => {
+                Care::Tell(refused.reason, refused.sentence.clone())
             }
+            (_, false, true) if !says_so(&seen) => Care::Warn,
             _ => Care::Nothing,
         }
     }
 }
 
+/// The status tells whether it is run as it is written. One that was never planned has none.
+fn says_so(seen: &Seen) -> bool {
+    let Some(status) = &seen.status else { return true };
+    let wanted = not_as_written(seen);
+    let is = status.condition(ConditionType::Accepted);
+    match (&wanted, is) {
+        (Some(wanted), Some(is)) => (wanted.reason, &wanted.message) == (is.reason, &is.message),
+        (wanted, is) => wanted.is_none() && is.is_none(),
+    }
+}
+
 impl State {
+    /// With the passwords that are known.
+    fn complete(&self, seen: &Seen) -> Seen {
+        let Ok(spec) = &seen.spec else { return seen.clone() };
+        let known = self.owners.get(&seen.metadata.name);
+        let known =
+            known.filter(|known| known.owner.as_ref().is_some_and(|owner| owner.uid == seen.uid()));
+        let remembered = known.map(|known| &known.passwords);
+        let found = |at: &SecretKeyRef| self.secrets.get(&entry(&seen.namespace, at));
+        let (spec, warning) = resolved(spec, &seen.namespace, found, remembered);
+        Seen { spec, warning, ..seen.clone() }
+    }
+
     fn of(&self, name: &str) -> impl Iterator<Item = (&Key, &Seen)> {
         let from = (name.to_owned(), String::new());
         self.seen.range(from..).take_while(move |(key, _)| key.0 == name)
@@ -141,7 +218,7 @@ impl State {
     /// Whose record it is; else the oldest of those that can be run. One that nothing holds on its
     /// way out is none.
     fn chosen(&self, name: &str) -> Option<&Seen> {
-        let owner = self.owners.get(name).and_then(|(owner, _)| owner.as_ref());
+        let owner = self.owners.get(name).and_then(|known| known.owner.as_ref());
         let all = self.of(name).map(|(_, seen)| seen);
         let all = all.filter(|seen| seen.is_held() || !seen.is_deleting());
         all.min_by_key(|seen| {
@@ -207,7 +284,7 @@ mod tests {
         let Care::Tell(Reason::NameTaken, sentence) = cache.care(&key("a")) else { panic!() };
         assert!(sentence.contains("of namespace b came first"), "{sentence}");
         let owner = Owner { namespace: "a".into(), uid: "uu".into() };
-        cache.note_owner("cache", Some(owner), true);
+        cache.note_owner("cache", Some(owner), true, BTreeMap::new());
         assert_eq!(cache.chosen("cache").unwrap().namespace, "a");
         cache.drop_object(&key("a"), "uu");
         assert_eq!(cache.chosen("cache").unwrap().namespace, "b");
@@ -228,7 +305,8 @@ mod tests {
         cache.drop_object(&key("b"), "uu");
         cache.see(seen("a", "u", 2, &leaving));
         assert_eq!(cache.care(&key("a")), Care::Release);
-        cache.note_owner("cache", Some(Owner { namespace: "a".into(), uid: "u".into() }), true);
+        let owner = Owner { namespace: "a".into(), uid: "u".into() };
+        cache.note_owner("cache", Some(owner), true, BTreeMap::new());
         assert_eq!(cache.care(&key("a")), Care::Nothing);
     }
 }

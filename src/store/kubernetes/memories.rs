@@ -13,6 +13,7 @@ use super::super::{Event, Events, Notice, Notices, Records, StoreError, TellRule
 use super::calls::{call, failed, is_conflict, is_missing};
 use super::events::{About, publish};
 use super::memory::{Memory, Owner, Queued};
+use super::passwords::found_in;
 use super::{KubernetesStore, PART, labels};
 use crate::changes::Changes;
 use crate::model::record::Record;
@@ -130,7 +131,8 @@ impl KubernetesStore {
     fn note(&self, cluster: &str, memory: &Memory) {
         let last = memory.notices.iter().map(|notice| notice.number).max().unwrap_or(0);
         self.numbers.fetch_max(last, Ordering::AcqRel);
-        self.objects.note_owner(cluster, memory.owner.clone(), memory.spec.is_some());
+        let passwords = memory.passwords.clone();
+        self.objects.note_owner(cluster, memory.owner.clone(), memory.spec.is_some(), passwords);
     }
 
     /// Changes what is remembered of a cluster, for as long as others change it too. What `change`
@@ -254,7 +256,7 @@ impl KubernetesStore {
     }
 
     /// Writes events with their notices, and what `job` changes: all or nothing.
-    async fn write_events<T: Send>(
+    pub(super) async fn write_events<T: Send>(
         &self,
         cluster: &str,
         events: &[Event],
@@ -370,6 +372,7 @@ impl Notices for KubernetesStore {
         let spec = self.visible(name).await?.cluster.spec;
         self.write_events(name, events, |memory| {
             let version = memory.set_record(name, expected, record)?;
+            memory.passwords = found_in(&spec);
             memory.spec = Some(spec.clone());
             Ok(version)
         })

@@ -1,7 +1,7 @@
 //! What the operator remembers of one cluster, as one document: record, what was told, events, and
 //! notices that wait. One write changes all of it or nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,10 @@ pub(super) struct Memory {
     pub spec: Option<Spec>,
     pub record: Record,
     pub record_version: u64,
+    /// Hashes of passwords that were found in Secrets, by `SECRET/KEY`: a Secret that is deleted takes
+    /// nobody's password away.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub passwords: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub told: BTreeSet<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +94,8 @@ impl Memory {
         if self.is_anothers(owner) {
             (self.events, self.told) = (Vec::new(), BTreeSet::new());
         }
+        // Those were found in its namespace.
+        self.passwords.clear();
         self.owner = Some(owner.clone());
     }
 

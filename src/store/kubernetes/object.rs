@@ -4,8 +4,9 @@
 use kube::core::DynamicObject;
 use serde_json::Value;
 
+use crate::api::conditions::Reason;
 use crate::api::status::Status;
-use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster, Spec};
+use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster, SecretKeyRef, Spec};
 use crate::api::validate::validate;
 
 /// As long as this stands at an object, it stays: its leases are closed first.
@@ -22,8 +23,31 @@ pub(super) struct Seen {
     pub metadata: Metadata,
     pub finalizers: Vec<String>,
     /// What is wanted, or why that cannot be run.
-    pub spec: Result<Spec, String>,
+    pub spec: Result<Spec, Refused>,
+    /// It is run, though not quite as it is written.
+    pub warning: Option<Refused>,
     pub status: Option<Status>,
+}
+
+/// Why an object is not run as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub reason: Reason,
+    pub sentence: String,
+    /// It is being looked into: nothing is told yet.
+    pub pending: bool,
+}
+
+impl Refused {
+    fn invalid(sentence: String) -> Self {
+        Self { reason: Reason::ManifestInvalid, sentence, pending: false }
+    }
+}
+
+/// The passwords that a spec has in Secrets, with the user of each.
+pub(super) fn secrets(spec: &Spec) -> impl Iterator<Item = (&str, &SecretKeyRef)> {
+    let users = spec.redis.users.iter();
+    users.flat_map(|user| user.secrets().map(|entry| (user.name.as_str(), entry)))
 }
 
 impl Seen {
@@ -45,7 +69,8 @@ impl Seen {
             version: version_text.parse().ok()?,
             namespace: meta.namespace.unwrap_or_default(),
             finalizers: meta.finalizers.unwrap_or_default(),
-            spec: spec(&metadata, &data["spec"]),
+            spec: spec(&metadata, &data["spec"]).map_err(Refused::invalid),
+            warning: None,
             // What somebody else wrote there says nothing.
             status: serde_json::from_value(data["status"].clone()).ok(),
             metadata,
@@ -93,7 +118,7 @@ fn spec(metadata: &Metadata, spec: &Value) -> Result<Spec, String> {
         .map_err(|e| format!("the manifest cannot be read: spec: {e}"))?;
     if let Some(user) = spec.redis.users.iter().find(|user| user.is_to_be_read()) {
         return Err(format!(
-            "spec.redis.users: passwordFrom of user {} is read by `akash-redis apply`; an object of Kubernetes takes passwordSha256, or passwords as sha256",
+            "spec.redis.users: passwordFrom of user {} is read by `akash-redis apply`; an object of Kubernetes takes passwordSha256, passwords as sha256, or a secretKeyRef",
             user.name
         ));
     }
@@ -167,7 +192,7 @@ mod tests {
                 "spec.redis.config.bind: ",
             ),
         ] {
-            let sentence = seen(&spec).spec.unwrap_err();
+            let sentence = seen(&spec).spec.unwrap_err().sentence;
             assert!(sentence.starts_with(says), "{sentence}");
         }
     }

@@ -12,10 +12,11 @@ use super::super::{Objects, StoreError, Stored};
 use super::calls::{call, failed, is_conflict, is_missing, is_refused, sentence};
 use super::memory::{Memory, Owner};
 use super::object::{FINALIZER, Seen};
+use super::passwords::with_passwords;
 use super::watching::refusal;
 use super::{KubernetesStore, OPERATOR};
-use crate::api::conditions::{ConditionType, Reason};
-use crate::api::status::Status;
+use crate::api::conditions::ConditionType;
+use crate::api::status::{Condition, Status};
 use crate::api::types::RedisCluster;
 use crate::changes::Changes;
 
@@ -30,7 +31,8 @@ fn stored(seen: &Seen, memory: Memory) -> Option<Stored> {
         return None;
     }
     // One that cannot be read goes on as it was.
-    let spec = seen.spec.clone().ok().or(memory.spec)?;
+    let before = memory.spec.and_then(|spec| with_passwords(spec, &memory.passwords));
+    let spec = seen.spec.clone().ok().or(before)?;
     let cluster = seen.cluster(spec);
     Some(Stored { cluster, record: memory.record, record_version: memory.record_version })
 }
@@ -104,6 +106,13 @@ impl KubernetesStore {
         // An apiserver gives every object a name, a uid and a version.
         Seen::read(object).ok_or(kube::Error::LinesCodecMaxLineLengthExceeded)
     }
+}
+
+/// What is to be said of one that goes on otherwise than it is written.
+pub(super) fn not_as_written(seen: &Seen) -> Option<Condition> {
+    let refused = seen.spec.as_ref().err().or(seen.warning.as_ref())?;
+    let sentence = format!("it goes on as it was: {}", refused.sentence);
+    Some(refusal(seen, ConditionType::Accepted, refused.reason, &sentence))
 }
 
 fn written() -> PostParams {
@@ -205,16 +214,14 @@ impl Objects for KubernetesStore {
     }
 
     async fn set_status(&self, name: &str, status: &Status) -> Result<(), StoreError> {
-        self.in_charge().await?;
         self.visible(name).await?;
         let Some(seen) = self.objects.chosen(name) else { return Ok(()) };
         let mut status = status.clone();
-        if let Err(sentence) = &seen.spec {
-            let sentence = format!("it goes on as it was: {sentence}");
-            let condition =
-                refusal(&seen, ConditionType::Accepted, Reason::ManifestInvalid, &sentence);
-            status.conditions.push(condition);
+        status.conditions.extend(not_as_written(&seen));
+        if seen.status.as_ref() == Some(&status) {
+            return Ok(());
         }
+        self.in_charge().await?;
         self.patch_status(&seen, &status).await
     }
 

@@ -17,6 +17,8 @@ use super::super::StoreError;
 use super::cache::{Care, Key};
 use super::calls::{call, failed, is_conflict, is_missing, is_refused, sentence};
 use super::object::{FINALIZER, Seen};
+use super::objects::not_as_written;
+use super::passwords;
 use super::{KubernetesStore, OPERATOR};
 use crate::api::conditions::{ConditionStatus, ConditionType, Reason};
 use crate::api::status::{Condition, Status};
@@ -32,6 +34,8 @@ pub(super) enum Look {
     At(Key),
     /// It was missing in a list.
     Whether(Key),
+    /// What is in the Secrets that it names.
+    Secrets(Key),
 }
 
 /// Follows the objects until the store is dropped.
@@ -136,8 +140,23 @@ impl KubernetesStore {
                 }
                 Ok(())
             }
-            Look::At(key) => self.care(key).await,
+            Look::At(key) => {
+                let read = self.look_at_secrets(key).await;
+                self.care(key).await?;
+                read
+            }
+            Look::Secrets(key) => {
+                self.look_at_secrets(key).await?;
+                self.care(key).await
+            }
         }
+    }
+
+    async fn look_at_secrets(&self, key: &Key) -> Result<(), StoreError> {
+        if self.read_secrets(key).await? {
+            self.changes.notify(key.0.clone());
+        }
+        Ok(())
     }
 
     /// Only the operator in charge changes an object.
@@ -160,6 +179,12 @@ impl KubernetesStore {
             }
             Care::Release => self.release(&seen).await,
             Care::Tell(reason, sentence) => self.tell_why(&seen, reason, sentence).await,
+            Care::Warn => {
+                let mut status = seen.status.clone().unwrap_or_default();
+                status.conditions.retain(|condition| condition.kind != ConditionType::Accepted);
+                status.conditions.extend(not_as_written(&seen));
+                self.patch_status(&seen, &status).await
+            }
         }
     }
 
@@ -285,7 +310,9 @@ pub(super) fn start(store: &Arc<KubernetesStore>, looks: UnboundedReceiver<Look>
     let (watched, look) = (store.watched.clone(), store.looks.clone());
     let follow = follow(Arc::downgrade(store), watched, config, look);
     let tend = tend(Arc::downgrade(store), looks, store.looks.clone());
+    let reread = passwords::reread(Arc::downgrade(store), store.looks.clone());
     let stop = store.stop.clone();
     store.tasks.spawn(stop.clone().run_until_cancelled_owned(follow));
+    store.tasks.spawn(stop.clone().run_until_cancelled_owned(reread));
     store.tasks.spawn(stop.run_until_cancelled_owned(tend));
 }
