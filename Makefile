@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
+PREFIX ?= /usr/local
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
@@ -64,6 +65,12 @@ clients: ## Build a program with each real client of Sentinel into the cache: np
 .PHONY: servers-all
 servers-all: ## Bring every version into the cache that somebody has built, eleven with Debian's own: the test of the table takes whatever is there
 	tests/servers/fetch-all.sh
+
+.PHONY: install
+install: ## Build the program in release and put it into $(PREFIX)/bin, also as a plugin of kubectl
+	$(CARGO) build --release
+	install -D -m 0755 target/release/akash-redis "$(DESTDIR)$(PREFIX)/bin/akash-redis"
+	ln -sf akash-redis "$(DESTDIR)$(PREFIX)/bin/kubectl-akash_redis"
 
 .PHONY: image
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh

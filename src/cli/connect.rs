@@ -1,9 +1,7 @@
 //! `akash-redis connect`: redis-cli into the master, whoever that is.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, remove_dir_all};
 use std::io::IsTerminal as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -16,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster_name;
 use super::master_of::MasterOf;
 use crate::api::quantity::Span;
+use super::place::Place;
 use crate::api_client::{Client, ClientError};
 use crate::proxy::{Listen, Proxy, ProxyError, ProxySettings};
 
@@ -111,12 +110,14 @@ pub async fn run(args: Connect, socket: &Path) -> Result<ExitCode, ConnectError>
     if password.is_none() && !std::io::stdin().is_terminal() {
         return Err(ConnectError::NoPassword(user));
     }
-    let place = Place::make()?;
+    let place = Place::make()
+        .map_err(|source| ConnectError::File { path: std::env::temp_dir(), source })?;
+    let socket_of_redis = place.file("redis.sock");
     let settings = ProxySettings {
         cluster: args.name.clone(),
         operator: socket.to_owned(),
         nodes,
-        listen: Listen::Unix(place.socket()),
+        listen: Listen::Unix(socket_of_redis.clone()),
         read_listen: None,
         max_lag: None,
         socks5: args.master_of.socks5,
@@ -132,7 +133,7 @@ pub async fn run(args: Connect, socket: &Path) -> Result<ExitCode, ConnectError>
             return Err(ConnectError::NoMaster { cluster: args.name.clone(), why });
         }
         let mut command = Command::new("redis-cli");
-        command.arg("-s").arg(place.socket()).args(["--user", &user]);
+        command.arg("-s").arg(&socket_of_redis).args(["--user", &user]);
         match &password {
             Some(password) => drop(command.env(PASSWORD, password)),
             None => drop(command.arg("--askpass")),
@@ -172,28 +173,5 @@ async fn only_user(client: &Client, cluster: &str) -> Result<String, ConnectErro
                 names.join(", ")
             )))
         }
-    }
-}
-
-/// A directory that is gone with the process: only its user reaches what listens in it.
-struct Place(PathBuf);
-
-impl Place {
-    fn make() -> Result<Self, ConnectError> {
-        let name = format!("akash-redis-{:016x}", rand::random::<u64>());
-        let path = std::env::temp_dir().join(name);
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|source| ConnectError::File { path: path.clone(), source })?;
-        Ok(Self(path))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("redis.sock")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = remove_dir_all(&self.0);
     }
 }

@@ -16,6 +16,7 @@ pub mod examples;
 mod explain;
 #[cfg(feature = "devnet")]
 mod fault;
+mod kube;
 #[cfg(feature = "devnet")]
 pub mod local;
 pub mod logging;
@@ -28,6 +29,7 @@ mod node;
 mod notify;
 pub mod operator;
 pub mod output;
+mod place;
 #[cfg(feature = "devnet")]
 mod providers;
 mod proxy;
@@ -71,6 +73,9 @@ pub struct Cli {
         value_name = "PATH"
     )]
     pub socket: PathBuf,
+    /// Flags that name an apiserver in place of a socket.
+    #[command(flatten)]
+    pub kube: kube::Kube,
     /// What is logged on standard error, e.g. `info` or `akash_redis=debug`.
     #[arg(
         long,
@@ -213,6 +218,10 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+    if cli.kube.is_meant() {
+        logging::init(LogFormat::Text, &cli.log_level);
+        return kube::run(&cli.kube, cli.command).await;
+    }
     match cli.command {
         Command::Client(command) => {
             // Here and not before: a server's log is as its own settings say, and the first call

@@ -97,8 +97,23 @@ pub async fn serve(
     answerers: Answerers,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Io { path: socket.display().to_string(), source };
     let listener = bind(socket).await?;
+    serve_on(listener, socket, store, status_cache, registry, validate, answerers, shutdown).await
+}
+
+/// The same, for whoever listens already; so that nobody asks too early.
+#[allow(clippy::too_many_arguments, reason = "as many as `serve` has, and where it listens")]
+pub async fn serve_on(
+    listener: UnixListener,
+    socket: &Path,
+    store: Arc<dyn Store>,
+    status_cache: Arc<StatusCache>,
+    registry: Arc<Registry>,
+    validate: Validate,
+    answerers: Answerers,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Io { path: socket.display().to_string(), source };
     let router = routes::router(routes::App {
         store,
         status_cache,
@@ -128,7 +143,10 @@ fn remove_socket(path: &Path) {
 
 /// Listens on a socket that only its owner can open, from its first moment: it gets its place once
 /// it has its mode.
-async fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
+///
+/// # Errors
+/// Somebody answers on it, there is a file of another kind at that place, or the system refuses.
+pub async fn bind(socket: &Path) -> Result<UnixListener, ServeError> {
     let path = || socket.display().to_string();
     let failed = |source| ServeError::Io { path: path(), source };
     match std::fs::symlink_metadata(socket) {

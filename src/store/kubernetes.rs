@@ -9,6 +9,7 @@
 
 mod cache;
 mod calls;
+pub mod direct;
 mod events;
 pub mod lease;
 mod ledger;
@@ -21,6 +22,7 @@ mod shelf;
 mod watching;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,6 +107,18 @@ impl Drop for KubernetesStore {
 /// There is no way to it.
 pub async fn connect(home: &KubernetesHome) -> Result<Client, StoreError> {
     calls::client(home).await
+}
+
+/// A client as `kubectl` has it, and the namespace that it means; nothing was called yet. Without a
+/// file `KUBECONFIG` counts, then `~/.kube/config`.
+///
+/// # Errors
+/// There is no such file or context, or it cannot be used.
+pub async fn connect_as_person(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<(Client, String), StoreError> {
+    calls::client_of_person(kubeconfig, context).await
 }
 
 impl KubernetesStore {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use akash_redis::api::conditions::Phase;
-use akash_redis::api::status::Status;
+use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::cli::demo::writer::Writer;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -32,9 +32,15 @@ pub fn at_home(stage: &Stage, kube: &Cluster) {
     keep_in(stage, &json!({"kubernetes": home}));
 }
 
-async fn status(kube: &Cluster) -> Status {
+/// The status as it is written.
+pub async fn status(kube: &Cluster) -> Status {
     let object = kube.objects("default").get(CLUSTER).await.unwrap();
     serde_json::from_value(object.data["status"].clone()).unwrap()
+}
+
+/// The node that is master.
+pub fn master(status: &Status) -> Option<NodeStatus> {
+    status.nodes.iter().find(|node| node.phase == Phase::Master).cloned()
 }
 
 #[test]
@@ -52,8 +58,6 @@ fn a_cluster_lives_by_kubectl_alone() {
         kube.says(&["wait", "rdc/cache", "--for=condition=Ready", "--timeout=100s"]).await;
         println!("{}", kube.says(&["get", "rdc"]).await);
         let before = status(&kube).await;
-        let master =
-            |status: &Status| status.nodes.iter().find(|node| node.phase == Phase::Master).cloned();
         let old = master(&before).unwrap();
 
         let (_proxy, access) = stage.proxy();

@@ -7,7 +7,9 @@ mod crd;
 mod election;
 mod faults;
 mod life;
+mod operators;
 mod passwords;
+mod person;
 #[path = "../live/sandboxed.rs"]
 mod sandboxed;
 #[path = "../live/stage.rs"]

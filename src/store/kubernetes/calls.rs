@@ -2,6 +2,7 @@
 //! its errors as ours.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -37,6 +38,28 @@ pub(super) async fn client(home: &KubernetesHome) -> Result<Client, StoreError> 
     };
     config.connect_timeout = Some(CONNECT);
     Client::try_from(config).map_err(|e| unusable(&e))
+}
+
+/// A client as `kubectl` has it, and the namespace that it means.
+pub(super) async fn client_of_person(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<(Client, String), StoreError> {
+    let unusable = |error: &(dyn std::error::Error + 'static)| {
+        StoreError::Failed(format!(
+            "the kubeconfig cannot be used: {}; name another one with --kubeconfig, or one of its contexts with --context",
+            error_chain(error)
+        ))
+    };
+    let file = kubeconfig.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    let file = file.map_err(|e| unusable(&e))?;
+    let options =
+        KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let config = Config::from_custom_kubeconfig(file, &options).await;
+    let mut config = config.map_err(|e| unusable(&e))?;
+    config.connect_timeout = Some(CONNECT);
+    let namespace = config.default_namespace.clone();
+    Ok((Client::try_from(config).map_err(|e| unusable(&e))?, namespace))
 }
 
 /// Calls until it is answered, for [`MAX_RETRY`] at most. A call that changes something may have

@@ -88,6 +88,18 @@ fn event_of(about: &About, event: &Event) -> KubeEvent {
     }
 }
 
+/// An event of Kubernetes about a cluster, whoever wrote it.
+pub(super) fn read(cluster: &str, event: &KubeEvent) -> Event {
+    let unix = |at: &MicroTime| UnixMs(u64::try_from(at.0.as_millisecond()).unwrap_or(0));
+    let first = event.event_time.as_ref().map_or(UnixMs(0), unix);
+    let series = event.series.as_ref();
+    let at = series.map_or(first, |series| unix(&series.last_observed_time));
+    let count = series.map_or(1, |series| u64::try_from(series.count).unwrap_or(1));
+    let (reason, note) = (event.reason.clone(), event.note.clone());
+    let event = Event::new(at, cluster, reason.unwrap_or_default(), note.unwrap_or_default());
+    Event { first, count, ..event }
+}
+
 /// Whether somebody should look.
 fn kind(reason: &str) -> &'static str {
     let bad = ["Failed", "Lost", "Refused", "Unreachable", "Missing", "Stalled", "Down", "Blocked"];

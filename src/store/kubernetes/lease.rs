@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use futures::StreamExt as _;
 
 use super::super::StoreError;
-use super::calls::{failed, is_conflict, is_missing, once, sentence};
+use super::calls::{call, failed, is_conflict, is_missing, once, sentence};
 
 /// The lease's name.
 pub const NAME: &str = "akash-redis-operator";
@@ -204,6 +204,16 @@ impl Candidate {
             once(self.api.replace(NAME, &params, &lease)).await.map(drop)
         }
     }
+}
+
+/// Who works in a namespace, by the Lease there.
+///
+/// # Errors
+/// The apiserver does not answer, or refuses us.
+pub async fn holder_of(client: Client, namespace: &str) -> Result<Option<String>, StoreError> {
+    let api: Api<Lease> = Api::namespaced(client, namespace);
+    let lease = call(|| api.get_opt(NAME)).await.map_err(failed)?;
+    Ok(lease.map(|lease| holder(&lease).to_owned()).filter(|holder| !holder.is_empty()))
 }
 
 /// How a lease ended.

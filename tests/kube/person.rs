@@ -1,0 +1,156 @@
+//! A person with a kubeconfig and no socket: the program asks the apiserver under that person's
+//! rights, also as a plugin of `kubectl`, and the operator in its pod for what only that one knows.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::apiserver::{Cluster, peers, until};
+use crate::life::{at_home, status};
+use crate::operators::Operator;
+use crate::sandboxed::sandboxed;
+use crate::stage::{PASSWORD, PROGRAM, Stage};
+
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// What a person may do who may nothing but change clusters and read events.
+const ROLE: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "person"}},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "person"}, "rules": [
+    {"apiGroups": ["akash-redis.dev"], "resources": ["redisclusters"], "verbs": ["get", "list", "create", "update", "delete"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}]},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "person"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "person"},
+    "subjects": [{"kind": "ServiceAccount", "name": "person", "namespace": "default"}]}]}"#;
+
+/// A kubeconfig with two contexts, of which the second one works and is not the present one.
+async fn kubeconfig(kube: &Cluster, dir: &Path) -> PathBuf {
+    let role = dir.join("role.json");
+    std::fs::write(&role, ROLE).unwrap();
+    kube.says(&["apply", "-f", &role.display().to_string()]).await;
+    let token = kube.says(&["create", "token", "person"]).await;
+    let text = std::fs::read_to_string(kube.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let here = config["contexts"][0].clone();
+    let nowhere = json!({"name": "elsewhere", "context": {"cluster": "none", "user": "none"}});
+    config["contexts"] = json!([nowhere, here]);
+    config["current-context"] = json!("elsewhere");
+    let file = dir.join("person.kubeconfig");
+    std::fs::write(&file, config.to_string()).unwrap();
+    file
+}
+
+/// A person at a shell, with the plugin and `kubectl` in the path.
+struct Person {
+    path: String,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+impl Person {
+    fn new(dir: &Path, kubeconfig: PathBuf) -> Self {
+        let plugins = dir.join("plugins");
+        std::fs::create_dir_all(&plugins).unwrap();
+        symlink(PROGRAM, plugins.join("kubectl-akash_redis")).unwrap();
+        let path = format!("{}:{}:/usr/bin:/bin", plugins.display(), peers().display());
+        Self { path, kubeconfig, home: dir.to_owned() }
+    }
+
+    async fn types(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().env("PATH", &self.path).env("HOME", &self.home);
+        command.env("CACHE_APP_PASSWORD", PASSWORD).env("TMPDIR", &self.home);
+        if program == "kubectl" {
+            command.env("KUBECONFIG", &self.kubeconfig);
+        }
+        let output = command.stdin(std::process::Stdio::null()).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// The program with the flags of Kubernetes.
+    async fn asks(&self, arguments: &[&str]) -> Result<String, String> {
+        let file = self.kubeconfig.display().to_string();
+        let flags = ["--kubeconfig", &file, "--context", "test", "--namespace", "default"];
+        self.types(PROGRAM, &[&flags[..], arguments].concat()).await
+    }
+
+    /// As a plugin.
+    async fn plugs(&self, arguments: &[&str]) -> Result<String, String> {
+        self.types("kubectl", &[&["akash-redis", "--context", "test"], arguments].concat()).await
+    }
+}
+
+#[test]
+fn the_program_and_kubectls_plugin_ask_the_apiserver() {
+    const TEST: &str = "person::the_program_and_kubectls_plugin_ask_the_apiserver";
+    sandboxed(TEST, LIMIT, async |sandbox| {
+        let stage = Stage::without_operator(&sandbox).await;
+        let kube = Cluster::start(&sandbox.dir).await;
+        at_home(&stage, &kube);
+        let person = Person::new(&sandbox.dir, kubeconfig(&kube, &sandbox.dir).await);
+
+        // Nobody works yet: what is an object's is done all the same.
+        let quickstart = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/quickstart.yaml");
+        let said = person.asks(&["apply", "-f", quickstart]).await.unwrap();
+        assert_eq!(said, "rediscluster/cache created\n");
+        assert_eq!(
+            person.plugs(&["apply", "-f", quickstart]).await.unwrap(),
+            "rediscluster/cache unchanged\n"
+        );
+        let error = person.asks(&["spend"]).await.unwrap_err();
+        assert!(error.contains("no operator works in namespace default"), "{error}");
+        let operator = Operator::start(&stage, &sandbox.dir, "redis-operator-7d4");
+        person.plugs(&["wait", "cache", "--timeout", "100s"]).await.unwrap();
+        let shown = person.plugs(&["get", "cache"]).await.unwrap();
+        assert!(shown.contains("cache") && shown.contains("3/3"), "{shown}");
+        println!("{shown}");
+
+        // The operator obeys what was asked of the object.
+        let before = status(&kube).await;
+        let to =
+            before.nodes.iter().find(|n| n.phase == akash_redis::api::conditions::Phase::Replica);
+        let to = to.unwrap().ordinal.to_string();
+        let said = person.asks(&["switchover", "cache", "--to", &to]).await.unwrap();
+        assert!(said.contains("becomes master"), "{said}");
+        until("another master", async || {
+            let now = status(&kube).await;
+            (now.epoch > before.epoch && now.master.is_some()).then_some(())
+        })
+        .await;
+        person.plugs(&["wait", "cache"]).await.unwrap();
+        let shown = person.plugs(&["describe", "cache"]).await.unwrap();
+        assert!(
+            shown.contains("SwitchoverFinished") || shown.contains("MasterPromoted"),
+            "{shown}"
+        );
+        let error = person.asks(&["switchover", "cache", "--to", &to]).await.unwrap_err();
+        assert!(error.contains("is the master already"), "refused as by an operator: {error}");
+        let error = person.asks(&["get", "other"]).await.unwrap_err();
+        assert!(error.contains("there is no RedisCluster named other"), "{error}");
+        let error = person.asks(&["get", "cache", "--context", "none"]).await.unwrap_err();
+        assert!(error.contains("the kubeconfig cannot be used"), "{error}");
+        let error = person.asks(&["get", "-n", "kube-system"]).await.unwrap_err();
+        assert!(error.contains("the apiserver refuses") && error.contains("forbidden"), "{error}");
+        let error = person.asks(&["schema"]).await.unwrap_err();
+        assert!(error.contains("this command asks no operator"), "{error}");
+
+        // What only the operator knows is asked in its pod: there is no kubelet here, and so `kubectl`
+        // finds no such pod, under the name that the Lease has.
+        let asked = until("the operator's pod to be asked for", async || {
+            person.asks(&["spend"]).await.err()
+        })
+        .await;
+        assert!(asked.contains("redis-operator-7d4"), "{asked}");
+
+        person.plugs(&["delete", "cache"]).await.unwrap();
+        until("it to be gone", async || person.asks(&["get", "cache"]).await.err()).await;
+        stage.assert_nothing_left().await;
+        drop(operator);
+    });
+}
