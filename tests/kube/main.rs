@@ -6,6 +6,7 @@ mod contract;
 mod crd;
 mod election;
 mod faults;
+mod frozen;
 mod life;
 mod operators;
 mod passwords;
