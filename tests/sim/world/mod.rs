@@ -6,6 +6,7 @@ pub mod clients;
 pub mod clock;
 pub mod fuse;
 pub mod gateway;
+pub mod home;
 pub mod many;
 pub mod memory;
 pub mod mesh;
@@ -37,7 +38,7 @@ use akash_redis::operator::{Controller, Metrics, Ports, Settings};
 use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::{Appraiser, Recovery, StatusCache};
-use akash_redis::store::{Books as _, Events as _, Leadership as _, Objects as _, Stored};
+use akash_redis::store::{Books as _, Stored};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::watch;
@@ -47,6 +48,7 @@ use chain::SimChain;
 use clock::{Clock, OperatorClock};
 use fuse::Fuse;
 use gateway::SimGateway;
+use home::Home;
 use memory::MemoryStore;
 use mesh::{SimMesh, Tailnet};
 use nodes::{Nodes, SimAgents};
@@ -106,7 +108,10 @@ pub struct World {
     pub tailnet: Arc<Mutex<Tailnet>>,
     pub nodes: Arc<Nodes>,
     pub gateway: Arc<SimGateway>,
+    /// What is remembered, where that is in memory.
     pub store: Arc<MemoryStore>,
+    /// What is remembered, wherever that is.
+    pub home: Arc<dyn Home>,
     pub witness: Arc<Witness>,
     /// How the operator itself stands on the mesh.
     pub own_mesh: watch::Sender<OwnMesh>,
@@ -146,9 +151,27 @@ impl World {
     pub fn on(terms: Terms) -> Arc<Self> {
         let clock = Clock::start();
         let operator_clock = OperatorClock::new(clock);
-        let fuse = Arc::new(Fuse::new(clock));
         let store = MemoryStore::new(operator_clock.clone());
-        let witness = Witness::new(store.clone(), root().installation_id());
+        Self::made(terms, clock, operator_clock, store.clone(), Arc::new(store))
+    }
+
+    /// The same, with operators that are at home elsewhere than in memory.
+    pub fn at_home(terms: Terms, home: Arc<dyn Home>) -> Arc<Self> {
+        let clock = Clock::start();
+        let operator_clock = OperatorClock::new(clock);
+        let unused = MemoryStore::new(operator_clock.clone());
+        Self::made(terms, clock, operator_clock, unused, home)
+    }
+
+    fn made(
+        terms: Terms,
+        clock: Clock,
+        operator_clock: OperatorClock,
+        store: Arc<MemoryStore>,
+        home: Arc<dyn Home>,
+    ) -> Arc<Self> {
+        let fuse = Arc::new(Fuse::new(clock));
+        let witness = Witness::new(home.clone(), root().installation_id());
         let chain = SimChain::new(clock, fuse.clone(), witness.clone(), terms);
         let tailnet = Arc::new(Mutex::new(Tailnet::default()));
         let nodes = Nodes::new(
@@ -188,6 +211,7 @@ impl World {
             nodes,
             gateway,
             store,
+            home,
             witness,
             own_mesh: watch::Sender::new(OwnMesh::default()),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
@@ -203,7 +227,7 @@ impl World {
     /// Starts an operator process over this world.
     pub async fn start_operator(&self) {
         let root = root();
-        let store = self.store.as_another_operator();
+        let store = self.home.open().await;
         let term = store.take_over().await.unwrap();
         let clock = self.operator_clock.clone();
         let random = self.random.clone();
@@ -315,7 +339,7 @@ impl World {
 
     pub async fn apply(&self, yaml: &str) {
         let mut clusters = akash_redis::api::validate::parse(yaml).unwrap();
-        self.store.apply(clusters.remove(0)).await.unwrap();
+        self.home.seen().apply(clusters.remove(0)).await.unwrap();
     }
 
     /// Changes the desired part as a client does.
@@ -324,11 +348,11 @@ impl World {
         change(&mut cluster);
         cluster.metadata.resource_version = None;
         cluster.status = None;
-        self.store.apply(cluster).await.unwrap();
+        self.home.seen().apply(cluster).await.unwrap();
     }
 
     pub async fn stored(&self, name: &str) -> Stored {
-        self.store.get(name).await.unwrap()
+        self.home.seen().get(name).await.unwrap()
     }
 
     /// Waits in virtual time; on a time-out it prints what the operator knew.
@@ -341,10 +365,11 @@ impl World {
         let begin = self.clock.now();
         while !condition().await {
             if self.clock.now().since(begin) > limit {
-                let known = self.store.list().await.unwrap();
+                let known = self.home.seen().list().await.unwrap();
                 for stored in &known {
                     println!("{:#?}\n{:#?}", stored.record, stored.cluster.status);
-                    for event in self.store.events(&stored.cluster.metadata.name).await.unwrap() {
+                    let name = &stored.cluster.metadata.name;
+                    for event in self.home.seen().events(name).await.unwrap() {
                         println!("{} {} {}", event.at, event.reason, event.message);
                     }
                 }
@@ -358,7 +383,7 @@ impl World {
     }
 
     pub async fn ready(&self, name: &str) -> bool {
-        let Ok(stored) = self.store.get(name).await else { return false };
+        let Ok(stored) = self.home.seen().get(name).await else { return false };
         let generation = stored.cluster.metadata.generation.unwrap_or(0);
         stored.cluster.status.is_some_and(|s| {
             s.observed_generation == generation
@@ -374,7 +399,7 @@ impl World {
 
     pub async fn until_gone(&self, name: &str) {
         self.until("deletion", Duration::from_mins(20), async || {
-            self.store.get(name).await.is_err()
+            self.home.seen().get(name).await.is_err()
         })
         .await;
     }

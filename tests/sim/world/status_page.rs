@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use akash_redis::model::ids::{IncarnationName, InstallationId};
 use akash_redis::model::money::Uact;
 use akash_redis::model::record::{Change, Incarnation};
-use akash_redis::store::{Objects as _, Stored};
+use akash_redis::store::Stored;
 
-use super::memory::MemoryStore;
+use super::home::Home;
 
 /// What it saw.
 pub struct Witness {
-    store: Arc<MemoryStore>,
+    home: Arc<dyn Home>,
     installation: InstallationId,
     /// Who was promoted in each epoch of each cluster.
     promoted: Mutex<BTreeMap<(String, u64), IncarnationName>>,
@@ -21,8 +21,8 @@ pub struct Witness {
 }
 
 impl Witness {
-    pub fn new(store: Arc<MemoryStore>, installation: InstallationId) -> Arc<Self> {
-        Arc::new(Self { store, installation, promoted: Mutex::default(), broken: Mutex::default() })
+    pub fn new(home: Arc<dyn Home>, installation: InstallationId) -> Arc<Self> {
+        Arc::new(Self { home, installation, promoted: Mutex::default(), broken: Mutex::default() })
     }
 
     /// Promises that were broken, one sentence each.
@@ -40,7 +40,7 @@ impl Witness {
         &self,
         which: impl Fn(&IncarnationName, &Incarnation) -> bool,
     ) -> Option<(Stored, IncarnationName, Incarnation)> {
-        let all = self.store.list().await.unwrap();
+        let all = self.home.seen().list().await.unwrap();
         all.into_iter().find_map(|stored| {
             let found = stored
                 .record
@@ -119,12 +119,12 @@ impl Witness {
 
     /// The cluster of an incarnation, as it is when a command sets out.
     pub async fn stored(&self, name: &IncarnationName) -> Option<Stored> {
-        self.store.get(name.cluster()).await.ok()
+        self.home.seen().get(name.cluster()).await.ok()
     }
 
     /// It is being deleted, or gone: whatever it wrote may go.
     pub async fn is_deleted(&self, cluster: &str) -> bool {
-        let stored = self.store.get(cluster).await;
+        let stored = self.home.seen().get(cluster).await;
         stored.map_or(true, |s| s.cluster.metadata.deletion_timestamp.is_some())
     }
 

@@ -15,12 +15,11 @@ use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::store::{
     Books, Event, Events, Leadership, Notice, Notices, Objects, Outbox, ProviderExperience,
-    Records, StoreError, Stored, TellRule, Trimmed,
+    Records, Store, StoreError, Stored, TellRule, Trimmed,
 };
 use async_trait::async_trait;
 
 use super::fuse::Fuse;
-use super::memory::MemoryStore;
 use super::status_page::Witness;
 
 /// What the trace has of a reading of all objects.
@@ -32,7 +31,7 @@ const DISK: Duration = Duration::from_millis(100);
 /// The store of one operator process. Status and events decide nothing, so nothing can be lost
 /// between their writes.
 pub struct FusedStore {
-    pub inner: Arc<MemoryStore>,
+    pub inner: Arc<dyn Store>,
     pub fuse: Arc<Fuse>,
     pub witness: Arc<Witness>,
 }
