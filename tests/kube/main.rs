@@ -3,11 +3,17 @@
 mod apiserver;
 mod chart;
 mod contract;
+mod crashes;
 mod crd;
 mod election;
 mod faults;
 mod frozen;
 mod life;
+#[path = "../sim/linear.rs"]
+#[allow(dead_code, reason = "what the simulations use of it")]
+mod linear;
+#[path = "../sim/lives.rs"]
+mod lives;
 mod operators;
 mod passwords;
 mod person;
@@ -19,6 +25,9 @@ mod stage;
 mod steady;
 #[path = "../sim/store_promises.rs"]
 mod store_promises;
+#[path = "../sim/world/mod.rs"]
+#[allow(dead_code, reason = "the simulations use all of it")]
+mod world;
 #[path = "../live/writing.rs"]
 #[allow(dead_code, reason = "the live tests use all of it")]
 mod writing;
