@@ -19,6 +19,7 @@ mod passwords;
 mod person;
 #[path = "../live/sandboxed.rs"]
 mod sandboxed;
+mod shards;
 #[path = "../live/stage.rs"]
 #[allow(dead_code, reason = "the live tests use all of it")]
 mod stage;
