@@ -186,7 +186,10 @@ fn the_operator_may_do_what_it_needs_and_nothing_else() {
             helm(&sandbox.dir, &[arguments, &["--kubeconfig", &to, "-n", NAMESPACE]].concat())
         };
         let said = run(&["install", "akash-redis", CHART, "--create-namespace", "-f", VALUES]);
-        assert!(said.unwrap().contains("kubectl --namespace redis apply"), "the next step");
+        assert!(
+            said.unwrap().contains("kubectl akash-redis --namespace redis apply"),
+            "the next step"
+        );
         kube.served("redisclusters.akash-redis.dev").await;
 
         // The settings are the chart's, but for what stands on this machine.

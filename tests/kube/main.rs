@@ -26,6 +26,7 @@ mod stage;
 mod steady;
 #[path = "../sim/store_promises.rs"]
 mod store_promises;
+mod transcript;
 #[path = "../sim/world/mod.rs"]
 #[allow(dead_code, reason = "the simulations use all of it")]
 mod world;
