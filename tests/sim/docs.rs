@@ -106,17 +106,21 @@ fn judge(call: &str) -> Result<(), String> {
     command.build();
     let mut command = &command;
     let end = call.find(['`', '|', '#', ';', '>', '\\', '&']).unwrap_or(call.len());
-    for word in call[..end].split_whitespace() {
+    let mut words = call[..end].split_whitespace();
+    while let Some(word) = words.next() {
         if word == "--" {
             // What follows is another program's.
             return Ok(());
         }
         if let Some(flag) = word.strip_prefix("--") {
             let name = flag.split(['=', ',', ':', ')', ']']).next().unwrap_or(flag);
-            if !command.get_arguments().any(|argument| argument.get_long() == Some(name))
-                && name != "help"
-            {
+            let known = command.get_arguments().find(|a| a.get_long() == Some(name));
+            if known.is_none() && name != "help" {
                 return Err(format!("`{}` has no flag --{name}", command.get_name()));
+            }
+            // Its value is no command.
+            if known.is_some_and(|a| a.get_action().takes_values()) && !flag.contains('=') {
+                words.next();
             }
         } else if command.has_subcommands() {
             command = command
@@ -138,7 +142,7 @@ fn commands_and_flags_exist() {
     let mut seen = 0;
     for (page, text) in pages() {
         // Of what Helm is told it is the name of a release and of a chart.
-        for code in code(&text).into_iter().filter(|code| !code.starts_with("helm ")) {
+        for code in code(&text).into_iter().filter(|code| !code.trim_start_matches("$ ").starts_with("helm ")) {
             for (at, _) in code.match_indices(PROGRAM) {
                 let call = &code[at + PROGRAM.len()..];
                 // A call inside of another's arguments is looked at by itself.
