@@ -7,7 +7,8 @@ use super::status::{Condition, Cost, NodeStatus, Status};
 /// Conditions whose sentence has a measure in it: how long the money does.
 const MEASURED: [ConditionType; 2] = [ConditionType::Funded, ConditionType::WalletRunway];
 
-/// A status without what is measured: two of them differ when something happened.
+/// A status without what is measured, and without `Accepted`, which is the store's word about the
+/// object and none about the cluster: two of them differ when something happened.
 #[must_use]
 pub fn without(status: &Status) -> Status {
     let mut status = status.clone();
@@ -17,6 +18,7 @@ pub fn without(status: &Status) -> Status {
         (node.lag_bytes, node.lag_seconds) = (None, None);
         (node.path, node.price_per_month) = (None, None);
     }
+    status.conditions.retain(|condition| condition.kind != ConditionType::Accepted);
     for condition in status.conditions.iter_mut().filter(|c| MEASURED.contains(&c.kind)) {
         condition.message.clear();
     }
@@ -92,6 +94,9 @@ mod tests {
     #[test]
     fn what_moves_with_each_block_is_no_difference_and_whatever_happens_is_one() {
         assert_eq!(without(&status(1)), without(&status(2)));
+        let mut judged = status(2);
+        judged.conditions.push(Condition { kind: ConditionType::Accepted, ..Condition::default() });
+        assert_eq!(without(&status(1)), without(&judged));
         let happened: [fn(&mut Status); 6] = [
             |s| s.epoch = 5,
             |s| s.nodes[0].phase = Phase::Master,

@@ -352,3 +352,34 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     }));
     Ok(findings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_without_kubernetes_refuses_a_secret_of_it() {
+        let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: cache }\nspec:\n  nodes: 3\n  redis:\n    users:\n      - { name: app, passwords: [{ secretKeyRef: { name: app, key: old } }] }\n";
+        let cluster = validate::parse(text).unwrap().remove(0);
+        assert_eq!(problems(&cluster), Vec::<String>::new());
+        let refused = problems_in_a_file(&cluster);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].starts_with("spec.redis.users[app]: secretKeyRef names a Secret"));
+        assert!(refused[0].contains("write passwordSha256"), "{refused:?}");
+    }
+
+    #[test]
+    fn names_that_kubernetes_would_not_take_are_refused() {
+        let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: cache }\nspec:\n  nodes: 3\n  redis:\n    users:\n      - { name: app, passwordFrom: { secretKeyRef: { name: App, key: a/b } } }\n";
+        let problems = validate::parse(text).unwrap_err();
+        let said = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        assert!(
+            said.contains("passwordFrom.secretKeyRef.name: `App` is no name of a Secret"),
+            "{said}"
+        );
+        assert!(
+            said.contains("passwordFrom.secretKeyRef.key: `a/b` is no key of a Secret"),
+            "{said}"
+        );
+    }
+}

@@ -142,7 +142,10 @@ fn commands_and_flags_exist() {
     let mut seen = 0;
     for (page, text) in pages() {
         // Of what Helm is told it is the name of a release and of a chart.
-        for code in code(&text).into_iter().filter(|code| !code.trim_start_matches("$ ").starts_with("helm ")) {
+        for code in code(&text)
+            .into_iter()
+            .filter(|code| !code.trim_start_matches("$ ").starts_with("helm "))
+        {
             for (at, _) in code.match_indices(PROGRAM) {
                 let call = &code[at + PROGRAM.len()..];
                 // A call inside of another's arguments is looked at by itself.
