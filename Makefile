@@ -121,6 +121,10 @@ bench: bench-deps peers ## What the mesh costs, what the proxy costs beside HAPr
 	$(CARGO) bench --bench market
 	$(CARGO) bench --bench proxy
 
+.PHONY: bench-kube
+bench-kube: kube-peers ## What a thousand and three thousand clusters cost the operator on Kubernetes, beside SQLite; a table, and target/bench/kube.json. Takes a quarter of an hour
+	$(CARGO) bench --bench scale -- kube
+
 .PHONY: client-table
 client-table: test-deps peers clients ## What applications notice of each change of master, over a real mesh: each client, and one connection behind the proxy; tables, and target/bench/clients.json. Takes a quarter of an hour
 	$(CARGO) build --release

@@ -8,10 +8,11 @@ mod scene;
 mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::home::Home;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
@@ -29,8 +30,7 @@ use akash_redis::model::time::UnixMs;
 use akash_redis::operator::{AgentError, Agents, Controller, LogLines, Metrics, Ports, Settings};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
-use akash_redis::store::sqlite::SqliteStore;
-use akash_redis::store::{Leadership as _, Objects as _, Records as _};
+use akash_redis::store::Store;
 use akash_redis::wire::akash_redis::agent::v1::command_request::Command;
 use akash_redis::wire::akash_redis::agent::v1::{
     AnnounceReply, AnnounceRequest, CommandRequest, KeptCopy,
@@ -39,23 +39,35 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use prometheus_client::registry::Registry;
 use scene::Scene;
-use tempfile::TempDir;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// Between two looks at whether something is done.
+const LOOK: Duration = Duration::from_millis(1);
 /// A second is cut into so many rounds of reports.
 const ROUNDS: u32 = 100;
 
 /// A running operator over a fleet.
 pub struct Fleet {
+    home: Home,
+    clusters: u64,
     world: Arc<World>,
+    running: Running,
+    _reports: DropGuard,
+}
+
+/// One operator process.
+struct Running {
+    store: Arc<dyn Store>,
     registry: Registry,
     _stop: DropGuard,
-    _dir: TempDir,
 }
 
 /// All of the outside world.
 struct World {
     chain: ChainView,
+    /// Readings of the chain so far: a provider is paid between two of them.
+    readings: AtomicU64,
     mesh: MeshView,
     nodes: Mutex<BTreeMap<IncarnationName, NodeView>>,
     changes: Notifier<IncarnationName>,
@@ -63,46 +75,78 @@ struct World {
 }
 
 impl Fleet {
-    pub async fn start(clusters: usize) -> Self {
-        let dir = TempDir::new().expect("a directory");
-        let store = SqliteStore::open(&dir.path().join("store.db")).expect("a store");
+    pub async fn start(clusters: usize, home: Home) -> Self {
+        let store = home.open().await;
         let term = store.take_over().await.expect("a term");
         let template = Scene::whole();
         let mut chain = template.inventory.chain.value.clone().expect("a chain");
         chain.deployments.clear();
         let mut world = World {
             chain,
+            readings: AtomicU64::new(0),
             mesh: MeshView { all_keys: true, ..MeshView::default() },
             nodes: Mutex::default(),
             changes: Notifier::default(),
             effects: AtomicUsize::new(0),
         };
         for number in 0..clusters {
-            let name = format!("c{number:04}");
+            let name = name_of(number);
             let scene = renamed(&template, &name, number as u64);
             store.apply(scene.cluster.clone()).await.expect("an object");
             store.set_record(&name, 0, &scene.record).await.expect("a record");
             world.add(scene);
         }
         let world = Arc::new(world);
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let ports = Ports {
-            chain: world.clone(),
-            gateway: world.clone(),
-            mesh: world.clone(),
-            own_mesh: None,
-            agents: world.clone(),
-            store,
-            now: Arc::new(UnixMs::now),
-            random: Arc::new(rand::random),
-        };
-        let controller = Controller::new(ports, settings(term), metrics, Arc::default());
+        let running = world.run(store, term);
         let stop = CancellationToken::new();
-        let shutdown = stop.clone();
-        tokio::spawn(async move { controller.run(shutdown).await.expect("it runs on") });
         tokio::spawn(stop.clone().run_until_cancelled_owned(world.clone().report()));
-        Self { world, registry, _stop: stop.drop_guard(), _dir: dir }
+        Self { home, clusters: clusters as u64, world, running, _reports: stop.drop_guard() }
+    }
+
+    /// The operator ends, and the next one begins; how long it took until each cluster was planned.
+    pub async fn restart(&mut self) -> Duration {
+        let began = Instant::now();
+        let store = self.home.open().await;
+        let term = store.take_over().await.expect("a term");
+        self.running = self.world.run(store, term);
+        while !self.is_planned() {
+            tokio::time::sleep(LOOK).await;
+        }
+        began.elapsed()
+    }
+
+    /// Every cluster was planned by the running operator.
+    pub fn is_planned(&self) -> bool {
+        self.plans() >= self.clusters
+    }
+
+    /// Plans of the running operator.
+    fn plans(&self) -> u64 {
+        let text = self.metrics();
+        let of = |line: &str| {
+            line.strip_prefix("akash_redis_reconcile_seconds_count ")?.trim().parse().ok()
+        };
+        text.lines().find_map(of).unwrap_or(0)
+    }
+
+    /// Somebody changes a cluster; how long it took until a plan for that was published.
+    pub async fn change(&self, number: usize) -> Duration {
+        let (name, store) = (name_of(number), &self.running.store);
+        let began = Instant::now();
+        self.home.pause(&name, store).await;
+        loop {
+            let seen = store.get(&name).await.expect("the object").cluster;
+            let planned = seen.status.map(|status| status.observed_generation);
+            if seen.spec.paused && planned == seen.metadata.generation {
+                return began.elapsed();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Where the operator keeps what it remembers.
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 
     /// What was asked of the outside world so far, besides readings.
@@ -112,9 +156,14 @@ impl Fleet {
 
     pub fn metrics(&self) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("metrics");
+        prometheus_client::encoding::text::encode(&mut text, &self.running.registry)
+            .expect("metrics");
         text
     }
+}
+
+fn name_of(number: usize) -> String {
+    format!("c{number:04}")
 }
 
 fn settings(term: u64) -> Settings {
@@ -181,6 +230,31 @@ fn renamed(template: &Scene, name: &str, number: u64) -> Scene {
 }
 
 impl World {
+    /// Starts an operator over it.
+    fn run(self: &Arc<Self>, store: Arc<dyn Store>, term: u64) -> Running {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let ports = Ports {
+            chain: self.clone(),
+            gateway: self.clone(),
+            mesh: self.clone(),
+            own_mesh: None,
+            agents: self.clone(),
+            store: store.clone(),
+            now: Arc::new(UnixMs::now),
+            random: Arc::new(rand::random),
+        };
+        let controller = Controller::new(ports, settings(term), metrics, Arc::default());
+        let stop = CancellationToken::new();
+        let shutdown = stop.clone();
+        tokio::spawn(async move {
+            let ended = controller.run(shutdown).await;
+            controller.abandon();
+            ended.expect("it runs on");
+        });
+        Running { store, registry, _stop: stop.drop_guard() }
+    }
+
     fn add(&mut self, mut scene: Scene) {
         self.chain.deployments.append(&mut scene.chain().deployments);
         self.mesh.devices.append(&mut scene.mesh().devices);
@@ -231,8 +305,16 @@ impl Chain for World {
         "akash1me"
     }
 
+    /// As on a real chain every escrow is another one with each block.
     async fn read(&self, _: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
-        Ok(self.chain.clone())
+        let blocks = self.readings.fetch_add(1, Ordering::Relaxed);
+        let mut view = self.chain.clone();
+        view.height += i64::try_from(blocks).expect("a height");
+        for deployment in view.deployments.values_mut() {
+            deployment.escrow.spent.0 += blocks;
+            deployment.escrow.left.0 = deployment.escrow.left.0.saturating_sub(blocks);
+        }
+        Ok(view)
     }
 
     async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
