@@ -66,12 +66,6 @@ clients: ## Build a program with each real client of Sentinel into the cache: np
 servers-all: ## Bring every version into the cache that somebody has built, eleven with Debian's own: the test of the table takes whatever is there
 	tests/servers/fetch-all.sh
 
-.PHONY: install
-install: ## Build the program in release and put it into $(PREFIX)/bin, also as a plugin of kubectl
-	$(CARGO) build --release
-	install -D -m 0755 target/release/akash-redis "$(DESTDIR)$(PREFIX)/bin/akash-redis"
-	ln -sf akash-redis "$(DESTDIR)$(PREFIX)/bin/kubectl-akash_redis"
-
 .PHONY: image
 image: ## Build the node image with buildah, podman or docker; variables are in image/build.sh
 	image/build.sh
@@ -165,8 +159,9 @@ package: ## Build the program, its completions and its manual pages into target/
 	target/release/akash-redis man $(DIST)/akash-redis/man
 
 .PHONY: install
-install: package ## Install what `package` builds below PREFIX, and the unit into UNIT_DIR; DESTDIR goes before both
+install: package ## Install what `package` builds below PREFIX, also as a plugin of kubectl, and the unit into UNIT_DIR; DESTDIR goes before both
 	install -D -m 0755 $(DIST)/akash-redis/bin/akash-redis $(DESTDIR)$(PREFIX)/bin/akash-redis
+	ln -sf akash-redis $(DESTDIR)$(PREFIX)/bin/kubectl-akash_redis
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(DIST)/akash-redis/man/*.1
 	install -D -m 0644 $(DIST)/akash-redis/completions/akash-redis.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/akash-redis
 	install -D -m 0644 $(DIST)/akash-redis/completions/akash-redis.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_akash-redis

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster_name;
 use super::master_of::MasterOf;
-use crate::api::quantity::Span;
 use super::place::Place;
+use crate::api::quantity::Span;
 use crate::api_client::{Client, ClientError};
 use crate::proxy::{Listen, Proxy, ProxyError, ProxySettings};
 

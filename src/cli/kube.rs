@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::place::Place;
-use super::{ClientCommand, Command, ask, connect, execute, failed, manifests, read};
+use super::{ClientCommand, Command, ask, connect, execute, failed, manifests, output};
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::api_client::Client;
@@ -81,13 +81,16 @@ pub enum KubeError {
 }
 
 impl Kube {
-    /// Kubernetes is meant, and not a socket.
-    pub(super) fn is_meant(&self) -> bool {
+    /// Kubernetes is meant by this command, and not a socket. As a plugin, what asks nobody is as
+    /// it is elsewhere.
+    pub(super) fn is_meant(&self, command: &Command) -> bool {
         let given = self.kubeconfig.is_some()
             || [&self.context, &self.namespace, &self.operator_namespace]
                 .iter()
                 .any(|flag| flag.is_some());
-        given || std::env::args_os().next().is_some_and(|name| is_plugin(Path::new(&name)))
+        let asks = matches!(command, Command::Client(_) | Command::Wallet(_));
+        given
+            || (asks && std::env::args_os().next().is_some_and(|name| is_plugin(Path::new(&name))))
     }
 
     /// How `kubectl` is told the same.
@@ -253,7 +256,7 @@ async fn in_pod(
         return Ok(connect::code(ended));
     }
     let found = manifests::load(files, &|name| std::env::var(name).ok())?;
-    let text: Vec<String> = found.iter().map(|(cluster, _)| read::yaml(cluster)).collect();
+    let text: Vec<String> = found.iter().map(|(cluster, _)| output::yaml(cluster)).collect();
     command.args(["plan", "-f", "-"]).stdin(Stdio::piped());
     let mut child = command.spawn().map_err(|e| failed(KubeError::NoKubectl(e)))?;
     if let Some(mut stdin) = child.stdin.take() {

@@ -12,7 +12,8 @@ use super::error::CliError;
 use super::output::{Output, Structured, json, yaml};
 use super::select::Selector;
 use super::{apply, cluster_name, show};
-use crate::api::types::RedisCluster;
+use crate::api::measures;
+use crate::api::types::{Metadata, RedisCluster};
 use crate::api_client::Client;
 use crate::model::time::UnixMs;
 use crate::server::messages::ClusterList;
@@ -118,7 +119,16 @@ async fn find(client: &Client, args: &Get) -> Result<Vec<RedisCluster>, CliError
 /// Those that are new, or look otherwise than before.
 fn changes(before: &[RedisCluster], now: &[RedisCluster]) -> Vec<RedisCluster> {
     let known: BTreeMap<_, _> = before.iter().map(|c| (&c.metadata.name, c)).collect();
-    let is_news = |cluster: &&RedisCluster| known.get(&cluster.metadata.name) != Some(cluster);
+    // What is measured moves all the time.
+    let look = |cluster: &RedisCluster| {
+        let status = cluster.status.as_ref().map(measures::without);
+        let metadata = Metadata { resource_version: None, ..cluster.metadata.clone() };
+        RedisCluster { status, metadata, ..cluster.clone() }
+    };
+    let is_news = |cluster: &&RedisCluster| {
+        let before = known.get(&cluster.metadata.name);
+        before.is_none_or(|before| look(before) != look(cluster))
+    };
     now.iter().filter(is_news).cloned().collect()
 }
 
