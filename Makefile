@@ -54,6 +54,10 @@ peers: ## Build tailscaled and the test control server (Go)
 kube-peers: ## Build the Kubernetes that the tests run on: etcd, kube-apiserver, kubectl and helm (Go). A quarter of an hour, once per version
 	tests/kube-peers/build.sh
 
+.PHONY: s3
+s3: ## Build the S3 server that backups are tested with (Go)
+	tests/s3/build.sh
+
 .PHONY: servers
 servers: ## Bring Redis and Valkey servers of other versions into the cache, for the test of the table of versions
 	tests/servers/fetch.sh
@@ -75,7 +79,7 @@ image-operator: ## Build the operator's image, for Kubernetes
 	image/build.sh operator
 
 .PHONY: test
-test: test-deps peers kube-peers servers clients ## All tests
+test: test-deps peers kube-peers s3 servers clients ## All tests
 	$(CARGO) test --all-targets
 
 .PHONY: test-fast

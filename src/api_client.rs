@@ -167,6 +167,11 @@ impl Client {
         self.send(Method::POST, &format!("/{name}/restart"), Some(request)).await
     }
 
+    /// Asks for a backup.
+    pub async fn backup(&self, name: &str) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/backup"), None::<&()>).await
+    }
+
     /// Asks for a node to join the mesh again.
     pub async fn rejoin(&self, name: &str, request: &Rejoin) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/rejoin"), Some(request)).await
@@ -325,6 +330,14 @@ impl Client {
         let path = format!("/{name}/logs?{query}");
         // The limit is for the beginning of the answer only.
         self.in_time(self.success(self.at(Method::GET, &path))).await?
+    }
+
+    /// The data of a cluster as an RDB file, of now, as it comes.
+    ///
+    /// # Errors
+    /// It does not begin. An answer that breaks off is an error of its reader.
+    pub async fn dump(&self, name: &str) -> Result<reqwest::Response, ClientError> {
+        self.in_time(self.success(self.at(Method::GET, &format!("/{name}/dump")))).await?
     }
 
     /// Waits for something that the operator has to say, no longer than for any other answer.

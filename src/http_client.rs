@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error_chain::causes;
@@ -19,6 +21,31 @@ pub fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
         .connect_timeout(time_out / 2)
         .timeout(time_out)
         .build()
+}
+
+/// A client for object storage: it trusts the public web's roots and those of `ca` (PEM, may be
+/// empty), and a call lasts as long as bytes move. `silence` is the longest that none does.
+///
+/// # Errors
+/// One sentence: `ca` holds no certificate, or no client can be made.
+pub fn storage(ca: &str, silence: Duration) -> Result<reqwest::Client, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if !ca.is_empty() {
+        let own: Vec<_> =
+            CertificateDer::pem_slice_iter(ca.as_bytes()).collect::<Result<_, _>>().map_err(
+                |error| format!("the authority's certificate cannot be read as PEM ({error})"),
+            )?;
+        if roots.add_parsable_certificates(own).0 == 0 {
+            return Err("the authority's PEM holds no certificate".to_owned());
+        }
+    }
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(roots))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(silence / 4)
+        .read_timeout(silence)
+        .build()
+        .map_err(|error| format!("no HTTP client can be made ({error})"))
 }
 
 /// A client whose every request goes to the unix socket at `path`, whatever host its URL names.

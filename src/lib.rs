@@ -4,6 +4,7 @@
 pub mod announce;
 pub mod api;
 pub mod api_client;
+pub mod backup;
 pub mod chain;
 pub mod changes;
 pub mod cli;

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hkdf::Hkdf;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
@@ -15,6 +17,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 use time::OffsetDateTime;
@@ -25,6 +29,9 @@ use crate::model::time::UnixMs;
 
 /// Name that the operator's client certificate carries and agents ask for.
 pub const OPERATOR_NAME: &str = "operator";
+
+/// Beginning of a secret that stands encrypted in an object.
+pub const SEALED: &str = "sealed:";
 
 /// Fewer bytes could be guessed.
 const LEAST_BYTES: usize = 32;
@@ -160,6 +167,61 @@ impl RootSecret {
         signature.as_bytes().to_vec()
     }
 
+    /// The key by which one backup is encrypted: who has it can read no other.
+    #[must_use]
+    pub fn backup_key(&self, id: &str) -> [u8; 32] {
+        self.derive("backup", &[id])
+    }
+
+    /// Authenticates what is written beside a backup.
+    #[must_use]
+    pub fn backup_code(&self, content: &[u8]) -> Vec<u8> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive("backup-manifest", &[]));
+        hmac::sign(&key, content).as_ref().to_vec()
+    }
+
+    /// Whether [`Self::backup_code`] of this root secret made the code.
+    #[must_use]
+    pub fn is_own_backup_code(&self, content: &[u8], code: &[u8]) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive("backup-manifest", &[]));
+        hmac::verify(&key, content, code).is_ok()
+    }
+
+    /// Encrypts a secret that stands in the object of a cluster. The same secret of the same cluster
+    /// gives the same text each time, so that an object that is applied again is unchanged; two
+    /// secrets that are equal are known to be so by who sees both texts.
+    ///
+    /// # Panics
+    /// Never: a short text can be encrypted.
+    #[must_use]
+    pub fn seal(&self, cluster: &str, secret: &SecretString) -> String {
+        let mut bytes = secret.expose_secret().as_bytes().to_vec();
+        let code = hmac::Key::new(hmac::HMAC_SHA256, &self.derive("sealed-nonce", &[cluster]));
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&hmac::sign(&code, &bytes).as_ref()[..NONCE_LEN]);
+        self.sealing_key(cluster)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes)
+            .expect("a short text can be encrypted");
+        format!("{SEALED}{}", BASE64.encode([&nonce[..], &bytes].concat()))
+    }
+
+    /// What [`Self::seal`] encrypted for this cluster; `None` when it did not.
+    #[must_use]
+    pub fn unseal(&self, cluster: &str, text: &str) -> Option<SecretString> {
+        let bytes = BASE64.decode(text.strip_prefix(SEALED)?).ok()?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let plain =
+            self.sealing_key(cluster).open_in_place(nonce, Aad::empty(), &mut sealed).ok()?;
+        Some(SecretString::from(std::str::from_utf8(plain).ok()?))
+    }
+
+    fn sealing_key(&self, cluster: &str) -> LessSafeKey {
+        let key = UnboundKey::new(&AES_256_GCM, &self.derive("sealed", &[cluster]));
+        LessSafeKey::new(key.expect("a key of AES-256 has 32 bytes"))
+    }
+
     /// The operator's certificate: client only.
     #[must_use]
     pub fn operator_certificate(&self, now: UnixMs) -> CertifiedPem {
@@ -278,6 +340,22 @@ mod tests {
     fn parts_cannot_be_shifted_into_each_other() {
         let root = root(1);
         assert_ne!(root.derive("x", &["ab", "c"]), root.derive("x", &["a", "bc"]));
+    }
+
+    #[test]
+    fn a_sealed_secret_is_the_same_text_each_time_and_opens_for_its_cluster_alone() {
+        let (ours, theirs) = (root(1), root(2));
+        let secret = SecretString::from("AKIA1:s3cr3t");
+        let sealed = ours.seal("cache", &secret);
+        assert_eq!(sealed, root(1).seal("cache", &secret));
+        assert!(sealed.starts_with(SEALED) && !sealed.contains("AKIA1"));
+        let opened = ours.unseal("cache", &sealed).unwrap();
+        assert_eq!(opened.expose_secret(), "AKIA1:s3cr3t");
+        assert!(ours.unseal("other", &sealed).is_none());
+        assert!(theirs.unseal("cache", &sealed).is_none());
+        for wrong in ["", "sealed:", "sealed:AAAA", "AKIA1:s3cr3t"] {
+            assert!(ours.unseal("cache", wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::home::Home;
+use akash_redis::backup::storage::StorageError;
 use akash_redis::chain::{Chain, ChainError};
 use akash_redis::changes::{Changes, Notifier};
 use akash_redis::gateway::{Gateway, GatewayError, StatusPage, StatusPageError};
 use akash_redis::mesh::{MeshControl, MeshError, MintedKey};
+use akash_redis::model::backup::{BackupManifest, Listing};
 use akash_redis::model::chain::{
     ChainMsg, ChainView, DeploymentView, ProviderOffer, ProviderView, SignedTx, TxOutcome,
 };
@@ -26,8 +28,11 @@ use akash_redis::model::logs::LogQuery;
 use akash_redis::model::mesh::MeshView;
 use akash_redis::model::money::Uact;
 use akash_redis::model::node::NodeView;
+use akash_redis::model::step::StorageRef;
 use akash_redis::model::time::UnixMs;
-use akash_redis::operator::{AgentError, Agents, Controller, LogLines, Metrics, Ports, Settings};
+use akash_redis::operator::{
+    AgentError, Agents, Backups, Controller, LogLines, Metrics, Ports, Settings,
+};
 use akash_redis::plan::Timing;
 use akash_redis::secrets::RootSecret;
 use akash_redis::store::Store;
@@ -240,6 +245,7 @@ impl World {
             mesh: self.clone(),
             own_mesh: None,
             agents: self.clone(),
+            backups: self.clone(),
             store: store.clone(),
             now: Arc::new(UnixMs::now),
             random: Arc::new(rand::random),
@@ -379,6 +385,21 @@ impl MeshControl for World {
 
     async fn delete_device(&self, _: &str) -> Result<(), MeshError> {
         self.changed();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Backups for World {
+    async fn list(&self, _: &StorageRef) -> Result<Listing, StorageError> {
+        Ok(Listing::default())
+    }
+
+    async fn complete(&self, _: &StorageRef, _: &BackupManifest) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &StorageRef, _: &str) -> Result<(), StorageError> {
         Ok(())
     }
 }

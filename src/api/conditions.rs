@@ -48,6 +48,10 @@ pub enum ConditionType {
     WalletRunway,
     /// Nodes run versions of Redis of which one cannot read the other's data.
     VersionSkew,
+    /// Where `spec.backup` is set: there is a backup, and the last one that was due was taken.
+    BackedUp,
+    /// Where `spec.bootstrap.fromBackup` is set: the cluster has the data of the backup.
+    Restored,
     /// On Kubernetes, and only while it is false: the object as it is cannot be run.
     Accepted,
     /// A condition of another version.
@@ -283,6 +287,26 @@ pub enum Reason {
     VersionsCompatible,
     /// No node has told what it runs yet.
     VersionsUnknown,
+    // BackedUp.
+    /// The last backup that was due was taken.
+    BackupCurrent,
+    /// There is no backup yet.
+    BackupPending,
+    // BackedUp and Degraded.
+    /// The last backup came to nothing.
+    BackupFailed,
+    /// The object storage of the backups refuses us, or does not answer.
+    BackupStorageUnavailable,
+    // Restored.
+    /// The cluster has the data of the backup.
+    RestoreCompleted,
+    /// A node gets the data of the backup; nobody is master before it has all of them.
+    Restoring,
+    // Restored and Degraded.
+    /// The backup could not be given to a node; it is tried again.
+    RestoreFailed,
+    /// There is no backup that the cluster could begin with; nothing is bought.
+    RestoreRefused,
     // Accepted, and Ready of a cluster that is not run.
     /// The object cannot be run as it is. Nothing is bought for it; a cluster that runs goes on with
     /// what was wanted before.
@@ -321,6 +345,10 @@ impl Reason {
                 | Self::OneVersion
                 | Self::VersionsCompatible
                 | Self::VersionsUnknown
+                | Self::BackupCurrent
+                | Self::BackupPending
+                | Self::RestoreCompleted
+                | Self::Restoring
                 | Self::Other
         )
     }
@@ -568,6 +596,18 @@ pub enum EventReason {
     SurgeSkipped,
     /// That node leaves.
     SurgeEnded,
+    /// A node takes a backup.
+    BackupStarted,
+    /// A backup is complete.
+    BackupTaken,
+    /// A backup came to nothing.
+    BackupFailed,
+    /// A new cluster gets the data of a backup.
+    RestoreStarted,
+    /// A node has the data of the backup, and is master.
+    RestoreCompleted,
+    /// A node did not get the data of the backup.
+    RestoreFailed,
 }
 
 /// The words of a status as a page of Markdown.

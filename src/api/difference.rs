@@ -14,7 +14,7 @@ use crate::model::identity::Egress;
 /// Characters of a value that are shown.
 const LONGEST: usize = 80;
 /// Keys whose values are nobody's business, wherever they stand.
-const SECRET: [&str; 4] = ["pass", "sha256", "secret", "masterauth"];
+const SECRET: [&str; 5] = ["pass", "sha256", "secret", "masterauth", "credentials"];
 
 /// One field that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod recover;
 pub mod redis_settings;
 pub mod report;
 pub mod rules;
+pub mod schedule;
 pub mod schema;
 pub mod spend;
 pub mod status;

@@ -121,6 +121,7 @@ fn kind(root: &Value, name: Option<&str>, schema: &Value) -> String {
         Some("Money") => return "money, `12.5act`".into(),
         Some("Span") => return "time, `10s`".into(),
         Some("Percent") => return "percentage, `25%`".into(),
+        Some("Schedule") => return "schedule, `0 3 * * *`".into(),
         Some("Window") => return "window, `Sun 02:00-05:00`".into(),
         _ => {}
     }

@@ -38,6 +38,49 @@ pub struct Status {
     pub rollout: Option<RolloutStatus>,
     /// Nodes that are master or in sync.
     pub ready_nodes: u32,
+    /// The backups there are, where `spec.backup` says where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
+}
+
+/// The backups of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackupStatus {
+    /// The newest first, at most 100.
+    pub backups: Vec<StoredBackup>,
+    /// How many there are.
+    pub count: u32,
+    /// When the schedule wants the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The one that is being taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// Those that cannot be used, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<String>,
+}
+
+/// A backup that is complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoredBackup {
+    /// Its name.
+    pub id: String,
+    /// When it was asked for.
+    pub taken: String,
+    /// The node that it was taken from.
+    pub node: String,
+    /// Keys in it.
+    pub keys: u64,
+    /// Bytes as it is stored.
+    pub bytes: u64,
+    /// The version of Redis or Valkey that wrote it.
+    pub redis: String,
+    /// It is of this cluster, and not of an earlier one of the same name, whose backups are never
+    /// deleted.
+    pub of_this_cluster: bool,
 }
 
 /// How far what nodes are started with is rolled out.

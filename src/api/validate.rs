@@ -6,6 +6,7 @@
 //! refused with the reason.
 
 mod acl;
+mod backup;
 mod foreign;
 mod lines;
 mod redis;
@@ -163,6 +164,7 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
     mesh(spec, &mut problems);
     failover(&spec.failover, &mut problems);
     durability(spec, &mut problems);
+    backup::check(cluster, &mut problems);
     problems.0
 }
 

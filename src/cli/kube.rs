@@ -12,6 +12,7 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command as Process;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use crate::api_client::Client;
 use crate::model::ids::IncarnationName;
 use crate::model::logs::LogQuery;
 use crate::server::appraiser::Appraisal;
+use crate::server::dump::{NodeDumps, Pieces};
 use crate::server::logs::LogLines;
 use crate::server::messages::Tested;
 use crate::server::{self, Answerers, Appraiser, NodeLogs};
@@ -204,7 +206,7 @@ async fn over_objects(
     let place = Place::make().map_err(|e| failed(KubeError::Local(e.to_string())))?;
     let (socket, stop) = (place.file("api.sock"), CancellationToken::new());
     let nobody = Arc::new(Nobody);
-    let answerers = Answerers { logs: nobody.clone(), appraiser: nobody };
+    let answerers = Answerers { logs: nobody.clone(), dumps: nobody.clone(), appraiser: nobody };
     let listener = server::bind(&socket).await.map_err(failed)?;
     let served = server::serve_on(
         listener,
@@ -276,7 +278,18 @@ impl NodeLogs for Nobody {
 }
 
 #[async_trait]
+impl NodeDumps for Nobody {
+    async fn dump(&self, _: &IncarnationName) -> Result<Pieces, String> {
+        Err("the data of nodes is read by the operator".to_owned())
+    }
+}
+
+#[async_trait]
 impl Appraiser for Nobody {
+    fn seal(&self, _: &str, _: &SecretString) -> Option<String> {
+        None
+    }
+
     async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal> {
         vec![Appraisal::default(); wanted.len()]
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use crate::api::password;
-use crate::api::types::{Metadata, Password, PasswordFrom, RedisCluster, User};
+use crate::api::types::{Backup, Metadata, Password, PasswordFrom, RedisCluster, Spec, User};
 use crate::api::validate::{self, Problem};
+use crate::model::backup::StorageKeys;
 use secrecy::{ExposeSecret, SecretSlice};
 
 /// No manifest and no password file is larger.
@@ -49,24 +50,24 @@ pub(super) fn load(
     files: &[String],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Found>, CliError> {
-    each(files, &|user| hash_passwords(user, env))
+    each(files, &|spec| read_secrets(spec, env))
 }
 
-/// The names of the clusters in all files, or every problem of all of them. No password is looked
-/// for.
+/// The names of the clusters in all files, or every problem of all of them. No password and no key
+/// is looked for.
 pub(super) fn check(files: &[String]) -> Result<Vec<String>, CliError> {
-    let found = each(files, &|_| Ok(()))?;
+    let found = each(files, &|_| Vec::new())?;
     Ok(found.into_iter().map(|(cluster, _)| cluster.metadata.name).collect())
 }
 
 fn each(
     files: &[String],
-    passwords: &dyn Fn(&mut User) -> Result<(), String>,
+    secrets: &dyn Fn(&mut Spec) -> Vec<Problem>,
 ) -> Result<Vec<Found>, CliError> {
     let (mut found, mut wrong): (Vec<Found>, Vec<String>) = (Vec::new(), Vec::new());
     for file in files {
         let more = within(file).and_then(|files| {
-            let all = files.iter().map(|file| load_one(file, passwords));
+            let all = files.iter().map(|file| load_one(file, secrets));
             all.collect::<Result<Vec<_>, _>>()
         });
         match more {
@@ -119,7 +120,7 @@ fn within(file: &str) -> Result<Vec<String>, Vec<String>> {
 
 fn load_one(
     file: &str,
-    passwords: &dyn Fn(&mut User) -> Result<(), String>,
+    secrets: &dyn Fn(&mut Spec) -> Vec<Problem>,
 ) -> Result<Vec<Found>, Vec<String>> {
     let text = text(file).map_err(|problem| vec![problem])?;
     let clusters = parse(file, &text)?;
@@ -129,12 +130,7 @@ fn load_one(
         forget_what_is(&mut cluster);
         let document = many.then_some(at + 1);
         let source = Source { file: file.to_owned(), text: text.clone(), document };
-        for user in &mut cluster.spec.redis.users {
-            let path = format!("spec.redis.users[{}]", user.name);
-            if let Err(message) = passwords(user) {
-                wrong.push(source.tell(&Problem { path, message }));
-            }
-        }
+        wrong.extend(secrets(&mut cluster.spec).iter().map(|problem| source.tell(problem)));
         found.push((cluster, source));
     }
     if wrong.is_empty() { Ok(found) } else { Err(wrong) }
@@ -169,6 +165,23 @@ fn forget_what_is(cluster: &mut RedisCluster) {
     cluster.status = None;
 }
 
+/// What is not to be in a manifest is put where it is found elsewhere.
+fn read_secrets(spec: &mut Spec, env: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
+    let mut wrong = Vec::new();
+    for user in &mut spec.redis.users {
+        let path = format!("spec.redis.users[{}]", user.name);
+        if let Err(message) = hash_passwords(user, env) {
+            wrong.push(Problem { path, message });
+        }
+    }
+    if let Some(backup) = &mut spec.backup
+        && let Err(message) = read_keys(backup, env)
+    {
+        wrong.push(Problem { path: "spec.backup.credentialsFrom".to_owned(), message });
+    }
+    wrong
+}
+
 /// Puts the SHA-256 of each password in place of where it is found.
 fn hash_passwords(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
     let name = user.name.clone();
@@ -191,6 +204,30 @@ fn hash_passwords(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Resu
     };
     user.password_from = None;
     user.password_sha256 = Some(hash(&name, bytes)?);
+    Ok(())
+}
+
+/// Puts the keys to the object storage in place of where they are found: the operator's socket is
+/// for its owner alone, and the operator encrypts them.
+fn read_keys(backup: &mut Backup, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    let Some(from) = backup.credentials_from.take() else { return Ok(()) };
+    let (bytes, place) = match &from {
+        PasswordFrom::Env(variable) => {
+            (env(variable).map(String::into_bytes), format!("${variable}"))
+        }
+        PasswordFrom::File(path) => (File::open(path).and_then(bounded).ok(), path.clone()),
+        PasswordFrom::SecretKeyRef(_) => {
+            return Err("are to come from a Secret, and only passwords are read from one; name an env or a file".to_owned());
+        }
+    };
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.ok_or_else(|| format!("are to come from {place}, which cannot be read"))?;
+    if StorageKeys::read(&text).is_none() {
+        return Err(format!(
+            "are to come from {place}, where no ACCESS_KEY_ID:SECRET_ACCESS_KEY is"
+        ));
+    }
+    backup.credentials = Some(text.trim_end_matches(['\r', '\n']).to_owned());
     Ok(())
 }
 

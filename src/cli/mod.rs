@@ -4,6 +4,7 @@
 mod act;
 mod apply;
 mod ask;
+mod backup;
 mod completion;
 mod connect;
 #[cfg(feature = "devnet")]
@@ -128,6 +129,8 @@ pub enum Command {
     /// The local market by hand.
     #[cfg(feature = "devnet")]
     Devnet(devnet::Devnet),
+    /// Have a backup of a cluster taken now, or decrypt one without an operator.
+    Backup(backup::Backup),
     /// Print the manifest as a definition for Kubernetes, a `CustomResourceDefinition`.
     Crd,
 }
@@ -199,6 +202,10 @@ pub enum ClientCommand {
     Unfence(word::Fence),
     /// Write what the operator knows, without secrets, for whoever helps.
     Report(report::Report),
+    /// Write the data of a cluster to standard output as an RDB file, of now.
+    Dump(backup::Dump),
+    /// List the backups of a cluster.
+    Backups(backup::Backups),
     /// Print the public part of the key that signs the word about the master: proxies on other
     /// machines prove it with this.
     PublicKey,
@@ -228,6 +235,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             // wins.
             logging::init(LogFormat::Text, &cli.log_level);
             let client = Client::new(&cli.socket)?;
+            if matches!(command, ClientCommand::Dump(_)) {
+                backup::no_terminal()?;
+            }
             let (out, person) = (&mut std::io::stdout(), &mut ask::Terminal);
             execute(&client, command, out, person).await?;
         }
@@ -247,6 +257,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Wallet(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
             wallet::run(args, &cli.socket, &mut std::io::stdout()).await?;
+        }
+        Command::Backup(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            backup::run(args, &cli.socket, &mut std::io::stdout()).await?;
         }
         Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
         Command::Node => return node::run().await.map_err(failed),
@@ -312,6 +326,8 @@ async fn execute(
         ClientCommand::Fence(args) => word::fence(client, args, out).await,
         ClientCommand::Unfence(args) => word::unfence(client, args, out).await,
         ClientCommand::Report(args) => report::run(client, args, out).await,
+        ClientCommand::Dump(args) => backup::dump(client, args, out).await,
+        ClientCommand::Backups(args) => backup::list(client, args, out).await,
         ClientCommand::PublicKey => endpoint::public_key(client, out).await,
     }
 }

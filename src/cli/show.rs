@@ -51,7 +51,7 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
                 .metadata
                 .creation_timestamp
                 .as_deref()
-                .and_then(parse_time)
+                .and_then(UnixMs::parse)
                 .map(|at| short(now.since(at).as_secs()))
                 .unwrap_or_default(),
         ];
@@ -342,7 +342,7 @@ pub fn waiting(wait: &Waiting, now: Option<UnixMs>) -> String {
         || "no deadline".to_owned(),
         |deadline| {
             let left = now
-                .zip(parse_time(deadline))
+                .zip(UnixMs::parse(deadline))
                 .map(|(now, at)| format!(" (in {})", short(at.since(now).as_secs())))
                 .unwrap_or_default();
             format!("until {}{left}", clean(deadline))
@@ -437,12 +437,6 @@ pub(super) fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) 
     })
 }
 
-fn parse_time(text: &str) -> Option<UnixMs> {
-    let at =
-        time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
-    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(UnixMs)
-}
-
 /// A span in its two largest units at most, as `kubectl` writes ages: `45s`, `12m`, `3h20m`, `2d`.
 fn short(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -467,7 +461,7 @@ fn short(seconds: u64) -> String {
 }
 
 /// Bytes in the largest unit that leaves a number above one, one decimal.
-fn size(bytes: i64) -> String {
+pub(super) fn size(bytes: i64) -> String {
     const UNITS: [(&str, i64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     UNITS.iter().find(|(_, n)| bytes >= *n).map_or_else(
         || format!("{bytes}B"),

@@ -24,6 +24,7 @@ use crate::model::record::{Incarnation, Membership};
 use crate::model::time::UnixMs;
 use crate::server::Answerers;
 use crate::server::appraiser::fake::FakeAppraiser;
+use crate::server::dump::fake::FakeDumps;
 use crate::server::logs::fake::FakeLogs;
 use crate::server::messages::Migrate;
 use crate::server::status_cache::StatusCache;
@@ -88,7 +89,7 @@ impl Operator {
                     status_cache,
                     Arc::new(registry),
                     validate,
-                    Answerers { logs, appraiser },
+                    Answerers { logs, dumps: Arc::new(FakeDumps), appraiser },
                     stop,
                 )
                 .await
@@ -1065,4 +1066,44 @@ async fn a_node_is_fenced_until_somebody_says_otherwise() {
     assert_eq!(operator.annotation(FENCE).await.as_deref(), Some(""));
     let error = operator.run("unfence cache 1").await.unwrap_err();
     assert!(error.contains("is not fenced by anybody"), "{error}");
+}
+
+#[tokio::test]
+async fn keys_to_a_storage_are_kept_encrypted_and_backups_are_asked_for_and_listed() {
+    let operator = Operator::start().await;
+    let none = operator.run("backups cache").await;
+    assert!(none.is_err(), "there is no such cluster");
+    operator.apply(json!({ "nodes": 3 })).await.unwrap();
+    let without = operator.client.backup("cache").await.unwrap_err().to_string();
+    assert!(without.contains("add spec.backup"), "{without}");
+
+    let keys = operator.dir.path().join("keys");
+    std::fs::write(&keys, "AKIA1:s3cr3t\n").unwrap();
+    let spec = json!({ "nodes": 3, "backup": { "to": "s3://backups/x", "credentialsFrom": { "file": keys } } });
+    operator.apply(spec.clone()).await.unwrap();
+    let backup = operator.store.get("cache").await.unwrap().cluster.spec.backup.unwrap();
+    assert_eq!(backup.credentials.as_deref(), Some("sealed:of-cache"));
+    assert_eq!(backup.credentials_from, None);
+    assert_eq!(operator.apply(spec).await.unwrap(), "rediscluster/cache unchanged\n");
+    assert!(!operator.run("events cache").await.unwrap().contains("s3cr3t"));
+    let said = operator.client.backup("cache").await.unwrap().message;
+    assert!(said.contains("s3://backups/x"), "{said}");
+    assert!(operator.annotation(crate::api::types::BACKUP).await.is_some());
+
+    std::fs::write(&keys, "no keys").unwrap();
+    let wrong = operator.apply(json!({ "nodes": 3, "backup": { "to": "s3://backups/x", "credentialsFrom": { "file": keys } } }));
+    let wrong = wrong.await.unwrap_err();
+    assert!(wrong.contains("no ACCESS_KEY_ID:SECRET_ACCESS_KEY is"), "{wrong}");
+
+    let one = json!({ "id": "b1", "taken": "2026-11-26T03:00:00Z", "node": "cache-1-b", "keys": 5100, "bytes": 2048, "redis": "7.0.15", "ofThisCluster": true });
+    operator.publish(json!({ "nodes": nodes(), "backup": { "backups": [one], "count": 1 } })).await;
+    let listed = operator.run("backups cache").await.unwrap();
+    assert!(
+        listed.contains("b1") && listed.contains("5100") && listed.contains("2.0KiB"),
+        "{listed}"
+    );
+    assert_eq!(operator.run("dump cache").await.unwrap(), "REDIS0010");
+    operator.publish(json!({})).await;
+    let none = operator.run("dump cache").await.unwrap_err();
+    assert!(none.contains("nothing to dump"), "{none}");
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::backup::Listing;
 use super::chain::{ChainView, ProviderOffer};
 use super::experience::Experiences;
 use super::funds::WalletOutlook;
@@ -118,6 +119,8 @@ pub struct Inventory {
     /// The least number of days for which another cluster told that the wallet does no longer than
     /// that: it is one wallet, and told of once.
     pub wallet_told: Option<u32>,
+    /// What lies in the cluster's object storage, by the name of the cluster that was backed up.
+    pub backups: BTreeMap<String, Reading<Arc<Listing>>>,
 }
 
 /// A lease by its provider's word.

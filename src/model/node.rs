@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use strum::{Display, EnumString};
 
+use super::backup::{BackupTask, RestoreTask};
 use super::mesh::BackendState;
 use super::time::UnixMs;
 
@@ -85,6 +86,12 @@ pub struct NodeState {
     /// What its container was started with (`api::template`); empty from an agent that does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
+    /// The last backup that it was told to take; `None` from an agent that takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupTask>,
+    /// The last restore that it was told to do; `None` from an agent that does none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreTask>,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

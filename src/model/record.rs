@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::backup::{BackupRecord, RestoreRecord};
 use super::ids::{IncarnationName, LeaseId};
 use super::money::{PricePerBlock, Uact};
 use super::step::Quorum;
@@ -65,6 +66,12 @@ pub struct Record {
     /// One node more than wanted, while nodes are started anew one after the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub surge: Option<Surge>,
+    /// Backups that were begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupRecord>,
+    /// The backup that the cluster begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreRecord>,
 }
 
 /// One node more than wanted.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::backup::{BackupManifest, StorageSpec};
 use super::ids::{IncarnationName, LeaseId};
 use super::money::Uact;
 use super::node::Authority;
@@ -82,6 +83,24 @@ pub enum Effect {
         /// The control API's id of the key, which is no secret.
         key: String,
     },
+    /// Make a backup of the data that a node has stored: write what they are beside them.
+    CompleteBackup {
+        /// The node that stored them.
+        incarnation: IncarnationName,
+        /// Where.
+        storage: StorageRef,
+        /// What is written.
+        manifest: Box<BackupManifest>,
+    },
+    /// Delete a backup, or what is left of one that was never completed.
+    DeleteBackup {
+        /// The master, in whose name it is done: the node that took it may be long gone.
+        incarnation: IncarnationName,
+        /// Where it is.
+        storage: StorageRef,
+        /// Name of the backup.
+        id: String,
+    },
     /// Send a node a command.
     Command {
         /// Whose agent is to carry it out.
@@ -106,6 +125,8 @@ impl Effect {
             | Self::DeleteDevice { incarnation, .. }
             | Self::SetTags { incarnation, .. }
             | Self::RevokeKey { incarnation, .. }
+            | Self::CompleteBackup { incarnation, .. }
+            | Self::DeleteBackup { incarnation, .. }
             | Self::Command { incarnation, .. } => incarnation,
         }
     }
@@ -198,6 +219,50 @@ pub enum Command {
         /// Who may.
         replicas: Vec<ReplicationGrant>,
     },
+    /// Take a snapshot and store it.
+    Backup {
+        /// Name of the backup.
+        id: String,
+        /// Where it goes.
+        storage: StorageRef,
+    },
+    /// Get the data of a backup.
+    Restore {
+        /// Name of the backup.
+        id: String,
+        /// Where it is.
+        storage: StorageRef,
+        /// Bytes of its RDB file.
+        rdb_bytes: u64,
+        /// SHA-256 of its RDB file, hex.
+        rdb_sha256: String,
+    },
+}
+
+/// The backups of a cluster in a storage, and the keys to it as the manifest has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageRef {
+    /// The storage.
+    pub spec: StorageSpec,
+    /// The keys, encrypted for `sealed_for`; empty where none are needed.
+    pub sealed: String,
+    /// The cluster whose manifest the keys stand in.
+    pub sealed_for: String,
+    /// The cluster whose backups are meant.
+    pub cluster: String,
+}
+
+impl StorageRef {
+    /// The backups of `cluster` in a storage whose keys stand in the manifest of `owner`.
+    #[must_use]
+    pub fn of(spec: StorageSpec, sealed: Option<String>, owner: &str, cluster: &str) -> Self {
+        Self {
+            spec,
+            sealed: sealed.unwrap_or_default(),
+            sealed_for: owner.to_owned(),
+            cluster: cluster.to_owned(),
+        }
+    }
 }
 
 /// Settings of a node. Names and order of its fields, and of those below them, are part of

@@ -37,6 +37,14 @@ impl UnixMs {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads RFC 3339, as it is displayed; `None` when it is something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let format = time::format_description::well_known::Rfc3339;
+        let at = time::OffsetDateTime::parse(text, &format).ok()?;
+        u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
+
     /// Whether `wait` has passed since `start`.
     #[must_use]
     pub fn passed(self, start: Self, wait: Duration) -> bool {

@@ -21,6 +21,7 @@ use super::snapshots::{self, AUTOMATIC};
 use super::stand_in::{self, Seen, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
+use super::{backup, restore};
 use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
@@ -182,6 +183,13 @@ impl CommandExecutor {
                 self.node.restart.cancel();
                 return Ok(());
             }
+            Order::Backup(object) => {
+                return backup::start(&self.node, *object).map_err(Status::unavailable);
+            }
+            Order::Restore(object, expected) => {
+                return restore::start(&self.node, *object, expected)
+                    .map_err(Status::failed_precondition);
+            }
             _ => {}
         }
         let _users = match order {
@@ -290,7 +298,11 @@ impl CommandExecutor {
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
             Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
             Order::Admit(users) => session.admit(&users, memory.highest.epoch, &mut applied).await,
-            Order::Save(_) | Order::Discard { .. } | Order::Restart => Ok(()),
+            Order::Save(_)
+            | Order::Discard { .. }
+            | Order::Restart
+            | Order::Backup(_)
+            | Order::Restore(..) => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         if moves {
@@ -611,6 +623,13 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
         return Err(
             "redis is in the middle of a full sync: promoted now, it would have half of the data",
         );
+    }
+    let source = redis.role == Role::Master || redis.is_linked();
+    if matches!(order, Order::Backup(_)) && (!source || redis.is_syncing()) {
+        return Err("redis is no replica in sync, so its data are not those of the cluster");
+    }
+    if matches!(order, Order::Restore(..)) && redis.role != Role::Replica {
+        return Err("redis is master here: what it has is not overwritten");
     }
     if matches!(order, Order::Unfence(_)) && redis.role != Role::Master {
         return Err("redis is not master, there is nothing to unfence; promote it instead");

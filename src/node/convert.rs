@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::backup::format::BackupKey;
+use crate::backup::stream::Expected;
+use crate::model::backup::{BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase};
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
     RefusedSetting, Role,
@@ -67,6 +70,25 @@ pub enum Order {
     Restart,
     /// A replica lets others attach to it.
     Admit(Vec<ReplicationUser>),
+    /// Take a snapshot and store it.
+    Backup(Box<BackupObject>),
+    /// Get the data of a backup.
+    Restore(Box<BackupObject>, Expected),
+}
+
+/// A backup in a storage, with all that is needed to write or read it.
+#[derive(Clone)]
+pub struct BackupObject {
+    /// Its name.
+    pub id: String,
+    /// Where it is.
+    pub storage: StorageSpec,
+    /// The keys to that.
+    pub keys: Option<StorageKeys>,
+    /// Below the URL of the storage.
+    pub object: String,
+    /// Its own key.
+    pub key: BackupKey,
 }
 
 impl Order {
@@ -139,6 +161,13 @@ impl Order {
                 Command::Save(s) => Self::Save(s.label),
                 Command::Restart(_) => Self::Restart,
                 Command::Admit(a) => Self::Admit(replication(a.replication_users)),
+                Command::Backup(b) => {
+                    Self::Backup(object(b.id, b.storage, b.object, &b.key)?.into())
+                }
+                Command::Restore(r) => Self::Restore(
+                    object(r.id, r.storage, r.object, &r.key)?.into(),
+                    Expected { bytes: r.rdb_bytes, sha256: r.rdb_sha256 },
+                ),
             },
         )
     }
@@ -157,7 +186,9 @@ impl Order {
             | Self::Fence
             | Self::Restart
             | Self::Save(_)
-            | Self::Admit(_) => Intent::Other,
+            | Self::Admit(_)
+            | Self::Backup(_)
+            | Self::Restore(..) => Intent::Other,
         }
     }
 
@@ -175,6 +206,8 @@ impl Order {
             Self::Save(_) => "save",
             Self::Restart => "restart",
             Self::Admit(_) => "admit",
+            Self::Backup(_) => "backup",
+            Self::Restore(..) => "restore",
         }
     }
 }
@@ -234,7 +267,63 @@ pub fn state(state: NodeState) -> wire::NodeState {
         stopping: state.stopping,
         admits: state.admits,
         revision: state.revision,
+        backup: state.backup.map(backup_task),
+        restore: state.restore.map(restore_task),
     }
+}
+
+fn phase(phase: TaskPhase) -> i32 {
+    match phase {
+        TaskPhase::None => wire::TaskPhase::Unspecified,
+        TaskPhase::Running => wire::TaskPhase::Running,
+        TaskPhase::Done => wire::TaskPhase::Done,
+        TaskPhase::Failed => wire::TaskPhase::Failed,
+    }
+    .into()
+}
+
+fn backup_task(task: BackupTask) -> wire::BackupTask {
+    let BackupTask { id, phase: at, done_bytes, total_bytes, error, snapshot } = task;
+    let snapshot = snapshot.map(|s| wire::Snapshot {
+        redis: s.redis,
+        replid: s.replid,
+        offset: s.offset,
+        keys: s.keys,
+        stored_bytes: s.stored_bytes,
+        stored_sha256: s.stored_sha256,
+        rdb_bytes: s.rdb_bytes,
+        rdb_sha256: s.rdb_sha256,
+    });
+    wire::BackupTask { id, phase: phase(at), done_bytes, total_bytes, error, snapshot }
+}
+
+fn restore_task(task: RestoreTask) -> wire::RestoreTask {
+    let RestoreTask { id, phase: at, done_bytes, total_bytes, error, run_id } = task;
+    wire::RestoreTask { id, phase: phase(at), done_bytes, total_bytes, error, run_id }
+}
+
+/// A storage, and the keys to it where there are some.
+fn storage(from: wire::ObjectStorage) -> (StorageSpec, Option<StorageKeys>) {
+    let wire::ObjectStorage { url, endpoint, region, ca, access_key_id, secret_access_key } = from;
+    let keys = (!access_key_id.is_empty())
+        .then(|| StorageKeys { id: access_key_id, secret: secret_access_key.into() });
+    (StorageSpec { url, endpoint, region, ca }, keys)
+}
+
+/// A backup as a command names it.
+fn object(
+    id: String,
+    at: Option<wire::ObjectStorage>,
+    object: String,
+    key: &[u8],
+) -> Result<BackupObject, &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        return Err("the backup has no name that is one");
+    }
+    let (storage, keys) = storage(at.ok_or("the command names no storage")?);
+    let key = BackupKey(key.try_into().map_err(|_| "the backup's key has not 32 bytes")?);
+    Ok(BackupObject { id, storage, keys, object, key })
 }
 
 fn mesh(mesh: NodeMesh) -> wire::Mesh {

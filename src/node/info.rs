@@ -134,7 +134,8 @@ impl Info {
     }
 
     /// Valkey calls itself Redis 7.2.4, and names its own version beside.
-    fn version(&self) -> String {
+    #[must_use]
+    pub fn version(&self) -> String {
         match self.text("valkey_version") {
             "" => self.text("redis_version").to_owned(),
             own => format!("valkey {own}"),
@@ -151,7 +152,9 @@ impl Info {
         }
     }
 
-    fn keys(&self) -> u64 {
+    /// Keys of all databases.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
         let of_db = |line: &String| {
             line.split(',')
                 .find_map(|part| part.strip_prefix("keys="))

@@ -8,6 +8,7 @@
 pub mod acl;
 pub mod agent;
 pub mod announced;
+pub mod backup;
 pub mod command_executor;
 pub mod commands;
 pub mod configure;
@@ -28,9 +29,11 @@ pub mod nonces;
 pub mod paths;
 pub mod probe;
 pub mod proxychains;
+mod rdb_header;
 pub mod redis_config;
 pub mod redis_control;
 pub mod redis_process;
+pub mod restore;
 pub mod service;
 pub mod settings;
 pub mod snapshots;
@@ -47,6 +50,8 @@ pub mod write_probe;
 
 #[cfg(test)]
 mod agent_tests;
+#[cfg(test)]
+mod backup_tests;
 #[cfg(test)]
 mod configure_tests;
 #[cfg(test)]

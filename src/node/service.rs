@@ -7,19 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use super::backup;
 use super::command_executor::CommandExecutor;
 use super::convert;
 use super::logs::Line;
 use super::state::Node;
 use crate::announce::Signed;
+use crate::model::node::{Process, Role};
 use crate::model::time::UnixMs;
 use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_server::{Agent, AgentServer};
@@ -30,6 +34,8 @@ pub const OPERATOR_ROLE: &str = "operator";
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Streams at most.
 const STREAMS: usize = 16;
+/// Bytes of a piece of a dump.
+const DUMP_CHUNK: usize = 128 * 1024;
 /// Largest message that is read.
 const LARGEST: usize = 1024 * 1024;
 
@@ -109,10 +115,66 @@ fn admit<T>(request: &Request<T>) -> Result<(), Status> {
     if names.value.general_names.iter().any(is_role) { Ok(()) } else { Err(denied()) }
 }
 
+/// Sends a snapshot, piece by piece, as fast as it is taken.
+async fn send_dump(
+    node: &Node,
+    to: &mpsc::Sender<Result<wire::DumpChunk, Status>>,
+) -> Result<(), String> {
+    let waits = async {
+        loop {
+            // Whoever waits for the first piece sees that somebody is there.
+            let nothing = wire::DumpChunk { data: Vec::new() };
+            if to.send(Ok(nothing)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    };
+    let file = tokio::select! {
+        file = backup::snapshot(node) => file?,
+        () = waits => return Ok(()),
+    };
+    let mut file = tokio::fs::File::from_std(file);
+    loop {
+        let mut data = vec![0; DUMP_CHUNK];
+        let read = file.read(&mut data).await;
+        let read = read.map_err(|error| format!("the snapshot cannot be read ({error})"))?;
+        data.truncate(read);
+        if read == 0 || to.send(Ok(wire::DumpChunk { data })).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Agent for AgentService {
     type WatchStream = Out<wire::NodeState>;
     type LogsStream = Out<wire::LogLine>;
+    type DumpStream = Out<wire::DumpChunk>;
+
+    async fn dump(
+        &self,
+        request: Request<wire::DumpRequest>,
+    ) -> Result<Response<Self::DumpStream>, Status> {
+        admit(&request)?;
+        let slot = self.slot()?;
+        let redis = self.node.peek().redis;
+        let source = redis.role == Role::Master || redis.is_linked();
+        if redis.process != Process::Running || redis.loading || redis.is_syncing() || !source {
+            return Err(Status::failed_precondition(
+                "redis is neither master nor a replica in sync here, so its data are not those of the cluster",
+            ));
+        }
+        let (to, chunks) = mpsc::channel(2);
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Err(why) = send_dump(&node, &to).await {
+                let _ = to.send(Err(Status::internal(why))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(chunks).boxed()))
+    }
 
     async fn watch(
         &self,

@@ -35,6 +35,12 @@ impl Snapshots {
         Self { dir, dump }
     }
 
+    /// What Redis writes its snapshots to.
+    #[must_use]
+    pub fn dump(&self) -> &Path {
+        &self.dump
+    }
+
     /// Labels of the snapshots there are, sorted.
     #[must_use]
     pub fn labels(&self) -> Vec<String> {

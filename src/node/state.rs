@@ -23,6 +23,7 @@ use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state_file::{KeptCopy, StateFile, StateFileError};
 use crate::error_chain::error_chain;
+use crate::model::backup::{BackupTask, RestoreTask};
 use crate::model::identity::NodeIdentity;
 use crate::model::mesh::BackendState;
 use crate::model::node::{
@@ -224,6 +225,8 @@ impl Node {
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             admits: Some(left.as_ref().map_or(0, |left| left.life.applied().admitted)),
             revision: settings.revision.clone(),
+            backup: Some(BackupTask::default()),
+            restore: Some(RestoreTask::default()),
             ..NodeState::default()
         };
         shown.send_replace(state);

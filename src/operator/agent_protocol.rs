@@ -4,11 +4,13 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::kept_copy;
+use crate::backup::data_object;
+use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, NodeMesh, NodeState, PathKind, PeerPath,
     Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
 };
-use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant};
+use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, StorageRef};
 use crate::model::text::{clipped, few};
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -64,7 +66,42 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         stopping: state.stopping,
         admits: state.admits,
         revision: name(state.revision),
+        backup: state.backup.map(backup_task),
+        restore: state.restore.map(restore_task),
     }
+}
+
+fn phase(phase: wire::TaskPhase) -> TaskPhase {
+    match phase {
+        wire::TaskPhase::Unspecified => TaskPhase::None,
+        wire::TaskPhase::Running => TaskPhase::Running,
+        wire::TaskPhase::Done => TaskPhase::Done,
+        wire::TaskPhase::Failed => TaskPhase::Failed,
+    }
+}
+
+fn backup_task(task: wire::BackupTask) -> BackupTask {
+    let at = phase(task.phase());
+    let wire::BackupTask { id, done_bytes, total_bytes, error, snapshot, .. } = task;
+    let snapshot = snapshot.map(|s| Snapshot {
+        redis: name(s.redis),
+        replid: name(s.replid),
+        offset: s.offset,
+        keys: s.keys,
+        stored_bytes: s.stored_bytes,
+        stored_sha256: name(s.stored_sha256),
+        rdb_bytes: s.rdb_bytes,
+        rdb_sha256: name(s.rdb_sha256),
+    });
+    let (id, error) = (name(id), clipped(error, SENTENCE));
+    BackupTask { id, phase: at, done_bytes, total_bytes, error, snapshot }
+}
+
+fn restore_task(task: wire::RestoreTask) -> RestoreTask {
+    let at = phase(task.phase());
+    let wire::RestoreTask { id, done_bytes, total_bytes, error, run_id, .. } = task;
+    let (id, error, run_id) = (name(id), clipped(error, SENTENCE), name(run_id));
+    RestoreTask { id, phase: at, done_bytes, total_bytes, error, run_id }
 }
 
 fn name(text: String) -> String {
@@ -188,12 +225,45 @@ pub fn command(
         Command::Admit { replicas } => {
             Wire::Admit(wire::Admit { replication_users: users(root, replicas) })
         }
+        Command::Backup { id, storage } => Wire::Backup(wire::Backup {
+            id: id.clone(),
+            storage: Some(object_storage(root, storage)),
+            object: data_object(&root.installation_id(), &storage.cluster, id),
+            key: root.backup_key(id).to_vec(),
+        }),
+        Command::Restore { id, storage, rdb_bytes, rdb_sha256 } => Wire::Restore(wire::Restore {
+            id: id.clone(),
+            storage: Some(object_storage(root, storage)),
+            object: data_object(&root.installation_id(), &storage.cluster, id),
+            key: root.backup_key(id).to_vec(),
+            rdb_bytes: *rdb_bytes,
+            rdb_sha256: rdb_sha256.clone(),
+        }),
     };
     wire::CommandRequest {
         authority: Some(wire::Authority { term: authority.term, epoch: authority.epoch }),
         nonce,
         command: Some(command),
     }
+}
+
+/// Keys that cannot be opened are left out: the node says that it needs some.
+fn object_storage(root: &RootSecret, at: &StorageRef) -> wire::ObjectStorage {
+    let keys = storage_keys(root, at);
+    let secret = keys.as_ref().map(|keys| keys.secret.expose_secret().to_owned());
+    wire::ObjectStorage {
+        url: at.spec.url.clone(),
+        endpoint: at.spec.endpoint.clone(),
+        region: at.spec.region.clone(),
+        ca: at.spec.ca.clone(),
+        access_key_id: keys.map(|keys| keys.id).unwrap_or_default(),
+        secret_access_key: secret.unwrap_or_default(),
+    }
+}
+
+/// The keys to a storage, opened; none where there are none, or another root secret sealed them.
+pub fn storage_keys(root: &RootSecret, at: &StorageRef) -> Option<StorageKeys> {
+    StorageKeys::read(root.unseal(&at.sealed_for, &at.sealed)?.expose_secret())
 }
 
 fn configure(root: &RootSecret, settings: &NodeSettings) -> wire::Configure {

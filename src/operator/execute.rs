@@ -10,6 +10,7 @@ use super::ports::{AgentError, Ports};
 use super::settings::Settings;
 use super::transactions::Transactions;
 use crate::api::types::RedisCluster;
+use crate::backup::storage::StorageError;
 use crate::chain::ChainError;
 use crate::gateway::GatewayError;
 use crate::mesh::MeshError;
@@ -99,6 +100,16 @@ impl From<AgentError> for EffectError {
     }
 }
 
+impl From<StorageError> for EffectError {
+    fn from(error: StorageError) -> Self {
+        if error.may_pass() {
+            Self::Unreachable(error.to_string())
+        } else {
+            Self::Refused(error.to_string())
+        }
+    }
+}
+
 impl From<StoreError> for EffectError {
     fn from(error: StoreError) -> Self {
         Self::Unreachable(error.to_string())
@@ -113,6 +124,8 @@ pub enum Invalidates {
     Deployment,
     /// What the control API says of its device and keys.
     Mesh,
+    /// What lies in its cluster's object storage.
+    Backups,
     /// Nothing: the node's view is fresh when the command returns.
     Nothing,
 }
@@ -128,6 +141,7 @@ pub fn invalidates(effect: &Effect) -> Invalidates {
         Effect::DeleteDevice { .. } | Effect::SetTags { .. } | Effect::RevokeKey { .. } => {
             Invalidates::Mesh
         }
+        Effect::CompleteBackup { .. } | Effect::DeleteBackup { .. } => Invalidates::Backups,
         Effect::Command { .. } => Invalidates::Nothing,
     }
 }
@@ -185,6 +199,12 @@ impl Executor {
                 Ok(self.ports.mesh.set_tags(device, tags).await?)
             }
             Effect::RevokeKey { key, .. } => Ok(self.ports.mesh.revoke(key).await?),
+            Effect::CompleteBackup { storage, manifest, .. } => {
+                Ok(self.ports.backups.complete(storage, manifest).await?)
+            }
+            Effect::DeleteBackup { storage, id, .. } => {
+                Ok(self.ports.backups.delete(storage, id).await?)
+            }
             Effect::Command { incarnation, authority, command } => {
                 let view = self.ports.agents.view(incarnation);
                 let nonce = view.map(|view| view.state.nonce).unwrap_or_default();
@@ -230,6 +250,10 @@ pub fn describe(effect: &Effect) -> String {
         Effect::DeleteDevice { .. } => "delete the mesh device of".to_owned(),
         Effect::SetTags { tags, .. } => format!("give {} to the device of", tags.join(", ")),
         Effect::RevokeKey { .. } => "revoke the auth key of".to_owned(),
+        Effect::CompleteBackup { manifest, .. } => {
+            format!("complete the backup {} of", manifest.id)
+        }
+        Effect::DeleteBackup { id, .. } => format!("delete the backup {id} of"),
         Effect::Command { command, .. } => match command {
             Command::Configure(_) => "configure".to_owned(),
             Command::Promote { .. } => "promote".to_owned(),
@@ -241,6 +265,8 @@ pub fn describe(effect: &Effect) -> String {
             Command::Unfence { .. } => "unfence".to_owned(),
             Command::Restart => "restart".to_owned(),
             Command::Admit { .. } => "let replicas attach to".to_owned(),
+            Command::Backup { id, .. } => format!("take the backup {id} of"),
+            Command::Restore { id, .. } => format!("restore the backup {id} on"),
         },
     }
 }

@@ -17,6 +17,7 @@ mod manifests;
 mod mesh_access;
 mod metrics;
 mod minter;
+mod object_storage;
 mod observe;
 mod policy;
 mod ports;
@@ -54,9 +55,10 @@ use index::ClusterIndex;
 use lock::lock;
 use manifests::Manifests;
 pub use metrics::Metrics;
+pub use object_storage::ObjectStorages;
 use observe::Observer;
 pub use observe::agents::MeshAgents;
-pub use ports::{AgentError, Agents, LogLines, Ports};
+pub use ports::{AgentError, Agents, Backups, LogLines, Ports};
 use publish::Publisher;
 use queue::WorkQueue;
 pub use run::{Finding, RunError, check, run};
@@ -213,6 +215,7 @@ impl Pipeline {
             }
             stored => stored?,
         };
+        self.read_backups(&stored);
         let busy = self.busy(name);
         let inventory = Inventory { busy: start::deployments(&busy), ..self.observe(&stored) };
         let others = lock(&self.index).committed_by_others(name);

@@ -8,14 +8,17 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 
+use crate::backup::storage::StorageError;
 use crate::chain::Chain;
 use crate::changes::Changes;
 use crate::gateway::Gateway;
 use crate::mesh::MeshControl;
+use crate::model::backup::{BackupManifest, Listing};
 use crate::model::ids::IncarnationName;
 use crate::model::logs::LogQuery;
 use crate::model::mesh::OwnMesh;
 use crate::model::node::NodeView;
+use crate::model::step::StorageRef;
 use crate::model::time::UnixMs;
 use crate::store::Store;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -112,6 +115,23 @@ pub trait Agents: Send + Sync {
     fn changes(&self) -> Changes<IncarnationName>;
 }
 
+/// The object storages of clusters, as far as the operator itself works there.
+#[async_trait]
+pub trait Backups: Send + Sync {
+    /// What there is of the cluster that is meant.
+    async fn list(&self, at: &StorageRef) -> Result<Listing, StorageError>;
+
+    /// Makes a backup of data that lie there as the manifest says.
+    async fn complete(
+        &self,
+        at: &StorageRef,
+        manifest: &BackupManifest,
+    ) -> Result<(), StorageError>;
+
+    /// Takes a backup away, or what is left of one; what is gone already is a success.
+    async fn delete(&self, at: &StorageRef, id: &str) -> Result<(), StorageError>;
+}
+
 /// Everything outside the controller.
 #[derive(Clone)]
 pub struct Ports {
@@ -126,6 +146,8 @@ pub struct Ports {
     pub own_mesh: Option<watch::Receiver<OwnMesh>>,
     /// The node agents.
     pub agents: Arc<dyn Agents>,
+    /// The object storages of clusters.
+    pub backups: Arc<dyn Backups>,
     /// Objects, records, events.
     pub store: Arc<dyn Store>,
     /// The wall clock.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 
 use super::{Pipeline, lock, reconcile};
 use crate::api::conditions::Reason;
@@ -60,6 +61,10 @@ impl Appraiser for OperatorAppraiser {
         let known = self.pipeline.ports.store.list().await.unwrap_or_default();
         let mut before = Before::default();
         wanted.iter().map(|stored| self.one(stored, &list, &known, &mut before)).collect()
+    }
+
+    fn seal(&self, cluster: &str, keys: &SecretString) -> Option<String> {
+        Some(self.pipeline.settings.root.seal(cluster, keys))
     }
 
     async fn test_notifications(&self) -> Vec<Tested> {

@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::observe::agents::MeshAgents;
 use super::policy;
 use super::ports::Ports;
-use super::{Controller, Settings};
+use super::{Controller, ObjectStorages, Settings};
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::chain::client::{ChainClient, ChainSettings, GasPrice};
@@ -256,12 +256,14 @@ async fn run_at(
         mesh: clients.mesh,
         own_mesh,
         agents: Arc::new(clients.agents),
+        backups: Arc::new(ObjectStorages { root: settings.root.clone() }),
         store: store.clone(),
         now: Arc::new(UnixMs::now),
         random: Arc::new(rand::random),
     };
     let controller = Controller::new(ports, settings, shown.metrics, status_cache.clone());
-    let answerers = Answerers { logs, appraiser: controller.appraiser(told) };
+    let answerers =
+        Answerers { logs: logs.clone(), dumps: logs, appraiser: controller.appraiser(told) };
     let stop_delivery = CancellationToken::new();
     let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
     status_cache.serve_minter(controller.minter(mints, config.wallet.treasury.clone()));

@@ -150,6 +150,7 @@ impl Pipeline {
                 let news = self.observer.read_tailnet().await;
                 self.wake(news);
             }
+            Invalidates::Backups => self.observer.read_backups_again(&key.cluster).await,
             Invalidates::Nothing => {}
         }
     }

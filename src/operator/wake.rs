@@ -264,6 +264,17 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Begins to read the object storages of a cluster, where it is time.
+    pub(super) fn read_backups(self: &Arc<Self>, stored: &Stored) {
+        for at in self.observer.backups_due(stored) {
+            let (this, name) = (self.clone(), stored.cluster.metadata.name.clone());
+            self.task(async move {
+                this.observer.read_backups(&name, at).await;
+                this.wake_one(&name);
+            });
+        }
+    }
+
     /// Begins to read the chain (with the gateways) and the tailnet, each unless it is being read
     /// already. Nobody waits for the end: a chain that says nothing for its ten seconds must not
     /// hold up a failover.

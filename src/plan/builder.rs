@@ -234,6 +234,14 @@ impl<'a> PlanBuilder<'a> {
         format!("akash-redis failover {} --accept-loss", self.input.cluster.metadata.name)
     }
 
+    /// A name for a new backup: the time, and what no other one has.
+    pub fn take_backup_id(&mut self) -> Option<String> {
+        let suffix = self.input.inventory.id_pool.suffixes.get(self.used_ids)?;
+        self.used_ids += 1;
+        let time: String = self.now().to_string().replace(['-', ':'], "");
+        Some(format!("{time}-{suffix}"))
+    }
+
     /// A name for a new incarnation and its deployment's sequence, which neither the record nor the
     /// chain knows.
     pub fn take_id(&mut self, ordinal: u32) -> Option<(IncarnationName, u64)> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
-use super::{confirmed, derived, leases, roles, word};
+use super::{confirmed, derived, leases, restore, roles, word};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
@@ -26,6 +26,11 @@ pub fn without_candidates(
 ) {
     let old = promotion.incarnation.clone();
     let runs = builder.connected(&old).is_some_and(|s| derived::running(&s.redis));
+    if builder.record.data_epoch == 0 && restore::pending(builder) {
+        // It had the data of the backup, and another process of it may not.
+        start_over(builder, &old, reason);
+        return;
+    }
     if builder.record.data_epoch == 0 && runs && !word::is_fenced(builder, &old) {
         // It was to be the first master; whatever it may have taken meanwhile it has itself.
         choose(builder, &old);
@@ -178,6 +183,7 @@ fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str
     builder.record.master = None;
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
     builder.change(old, |i| i.lower(Membership::Joined));
+    restore::again(builder);
 }
 
 /// A cluster with data and without a master that could come back: all recorded nodes that may hold
@@ -366,7 +372,7 @@ fn nobody_has_data(
         return;
     }
     let first = first.clone();
-    data_lost(
+    let begins_empty = data_lost(
         builder,
         if nothing_is_kept {
             "the manifest keeps no data on disk, and every redis was restarted"
@@ -374,18 +380,23 @@ fn nobody_has_data(
             "no node that is left holds data"
         },
     );
-    if old.is_some() {
+    if begins_empty && old.is_some() {
         choose(builder, &first);
         roles::promote(builder);
     }
 }
 
-fn data_lost(builder: &mut PlanBuilder<'_>, why: &str) {
+/// What is left is nothing but backups, if there are any; true when the cluster begins empty.
+fn data_lost(builder: &mut PlanBuilder<'_>, why: &str) -> bool {
+    if restore::after_loss(builder, why) {
+        return false;
+    }
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
     builder.event(
         EventReason::DataLost,
         format!("{why}: all that was written is lost; the cluster starts empty"),
     );
+    true
 }
 
 fn choose(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {

@@ -587,6 +587,8 @@ impl<'a> Check<'a> {
                     format!("key {key} is revoked, and is in use or not {name}'s")
                 });
             }
+            Effect::CompleteBackup { manifest, .. } => self.completion(name, &manifest.id),
+            Effect::DeleteBackup { id, .. } => self.deletion(id),
             Effect::Command { authority, command, .. } => {
                 let (term, epoch) = (self.input.constants.term, self.plan.record.epoch);
                 self.expect((authority.term, authority.epoch) == (term, epoch), || {
@@ -600,6 +602,23 @@ impl<'a> Check<'a> {
                 self.command(name, incarnation, command);
             }
         }
+    }
+
+    fn completion(&mut self, name: &IncarnationName, id: &str) {
+        let run = self.plan.record.backup.as_ref().and_then(|b| b.run.as_ref());
+        let under_way = run.is_some_and(|r| r.id == id && &r.incarnation == name);
+        self.expect(under_way, || format!("backup {id} is completed, and is not under way"));
+    }
+
+    fn deletion(&mut self, id: &str) {
+        let run = self.plan.record.backup.as_ref().and_then(|b| b.run.as_ref());
+        let restore = self.plan.record.restore.as_ref().filter(|r| r.done.is_none());
+        let needed = run.is_some_and(|r| r.id == id)
+            || restore.is_some_and(|r| r.manifest.id == id)
+            || self.newest_backup().is_some_and(|newest| newest == id);
+        self.expect(!needed, || {
+            format!("backup {id} is deleted, and is under way, needed or the newest")
+        });
     }
 
     fn tags(&mut self, name: &IncarnationName, own: &Incarnation, device: &str, tags: &[String]) {
@@ -690,8 +709,37 @@ impl<'a> Check<'a> {
                 });
                 self.members(name, replicas, Some(after.epoch));
             }
+            Command::Backup { id, .. } => {
+                let run = after.backup.as_ref().and_then(|b| b.run.as_ref());
+                let recorded = run.is_some_and(|r| &r.id == id && &r.incarnation == name);
+                self.expect(recorded, || {
+                    format!("{name} takes backup {id}, which is not recorded")
+                });
+                let alone =
+                    after.incarnations.values().filter(|i| i.condemned.is_none()).count() == 1;
+                self.expect(
+                    !is_master || alone || self.input.record.backup == after.backup,
+                    || format!("the master {name} is backed up, and is not alone"),
+                );
+            }
+            Command::Restore { id, .. } => {
+                let restore = after.restore.as_ref().filter(|r| r.done.is_none());
+                let run = restore.filter(|r| &r.manifest.id == id).and_then(|r| r.run.as_ref());
+                let fresh = after.data_epoch == 0 && master.is_none();
+                self.expect(fresh && run.is_some_and(|r| &r.incarnation == name), || {
+                    format!("{name} gets the data of backup {id}, and there may be others")
+                });
+            }
             Command::Save { .. } => {}
         }
+    }
+
+    /// The newest backup of this very cluster.
+    fn newest_backup(&self) -> Option<&'a String> {
+        let metadata = &self.input.cluster.metadata;
+        let listing = self.input.inventory.backups.get(&metadata.name)?.value.as_ref()?;
+        let own = listing.backups.iter().filter(|b| Some(&b.uid) == metadata.uid.as_ref());
+        own.max_by(|a, b| (a.taken, &a.id).cmp(&(b.taken, &b.id))).map(|b| &b.id)
     }
 
     /// It attaches to the target of a switchover that has all that it has.

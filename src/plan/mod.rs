@@ -6,6 +6,7 @@
 //! whatever is there.
 
 mod at_stake;
+mod backup;
 mod bids;
 mod bounds;
 mod builder;
@@ -42,6 +43,8 @@ pub mod recover;
 mod rejoin;
 mod repair;
 mod restart;
+mod restore;
+mod retention;
 mod roles;
 mod rollout;
 mod settings;
@@ -254,6 +257,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         restart::plan(&mut builder);
         update::plan(&mut builder);
         settings::configure(&mut builder);
+        backup::plan(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
         cleanup::delete_former_devices(&mut builder);
@@ -264,6 +268,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         top_up::fill(&mut builder);
         health::report(&mut builder);
         versions::report(&mut builder);
+        backup::report(&mut builder);
+        restore::report(&mut builder);
         update_report::report(&mut builder);
         wallet::report(&mut builder);
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    confirmed, death, derived, elect, failover, handover, health, quarantine, settings, stopping,
-    switchover, versions, word,
+    confirmed, death, derived, elect, failover, handover, health, quarantine, restore, settings,
+    stopping, switchover, versions, word,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
@@ -69,6 +69,13 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
         elect::cold_start(builder);
         return;
     }
+    if restore::pending(builder) {
+        // An empty node never wins while data are to come.
+        if let Some(name) = restore::advance(builder) {
+            first(builder, &name);
+        }
+        return;
+    }
     let ready = builder.live().into_iter().find(|(name, _)| {
         !word::is_fenced(builder, name)
             && builder.connected(name).is_some_and(|s| {
@@ -79,13 +86,18 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
             })
     });
     let Some((name, _)) = ready else { return };
+    first(builder, &name);
+}
+
+/// Chooses the first master.
+fn first(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     builder.record.epoch += 1;
-    choose(builder, &name);
+    choose(builder, name);
     // As long as it needs a replica and nobody may replicate from it, nobody was told that a write
     // is done.
     builder.record.untouched =
         builder.record.master.as_ref().and_then(|p| p.quorum).is_some_and(|q| q.min_replicas > 0)
-            && !builder.record.incarnations.iter().any(|(n, i)| n != &name && i.is_member());
+            && !builder.record.incarnations.iter().any(|(n, i)| n != name && i.is_member());
     builder.event(
         EventReason::MasterElected,
         format!("{name} becomes the first master, epoch {}", builder.record.epoch),
@@ -159,6 +171,7 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
             }
         }
         confirmed::begin(builder);
+        restore::complete(builder, &promotion.incarnation);
         builder.event(
             EventReason::MasterPromoted,
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),

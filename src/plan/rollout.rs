@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::{
-    control, derived, devices, fees, give_up, leases, money, moves, stopping, switchover,
+    control, derived, devices, fees, give_up, leases, money, moves, restore, stopping, switchover,
     unrecorded, update, versions,
 };
 use crate::api::conditions::{EventReason, Reason};
@@ -75,7 +75,7 @@ pub fn fill(builder: &mut PlanBuilder<'_>) {
         );
         return;
     }
-    if control::hold(builder) || update::hold(builder) {
+    if restore::hold(builder) || control::hold(builder) || update::hold(builder) {
         return;
     }
     let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::builder::PlanBuilder;
-use super::{derived, kept_copy};
+use super::{derived, kept_copy, restore};
 use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::defaults;
 use crate::api::types::{Failover, Spec};
@@ -171,6 +171,11 @@ pub fn for_node(builder: &PlanBuilder<'_>, name: &IncarnationName) -> NodeSettin
         password_sha256: u.hashes(),
         rules: rules::expand(&u.rules),
     });
+    let users = users.chain(
+        restore::users(builder)
+            .into_iter()
+            .map(|user| SettingsUser { rules: rules::expand(&user.rules), ..user }),
+    );
     let mut settings = NodeSettings {
         generation: String::new(),
         users: users.collect(),

@@ -3,8 +3,8 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    at_stake, evidence, health, money, moves, paths, placement, roles, settings, top_up,
-    update_report, versions, wallet, word,
+    at_stake, backup, evidence, health, money, moves, paths, placement, restore, roles, settings,
+    top_up, update_report, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
@@ -40,6 +40,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
         at_stake: at_stake::at_stake(builder),
         rollout: update_report::status(builder),
         ready_nodes,
+        backup: backup::status(builder),
     }
 }
 
@@ -285,6 +286,8 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
         (ConditionType::VersionSkew, versions::condition(builder)),
     ]
     .into_iter()
+    .chain(backup::condition(builder).map(|backup| (ConditionType::BackedUp, backup)))
+    .chain(restore::condition(builder).map(|restore| (ConditionType::Restored, restore)))
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()
 }

@@ -7,7 +7,7 @@ use crate::api::conditions::Phase;
 use crate::api::difference;
 use crate::api::status::NodeStatus;
 use crate::api::types::{
-    ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
+    ACCEPT_LOSS, BACKUP, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
 };
 use crate::model::ids::IncarnationName;
 use crate::model::image;
@@ -121,14 +121,30 @@ pub(super) fn replace(
         )));
     }
     no_way_back(old, new)?;
+    begun(old, record, new)?;
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE, BACKUP] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
     }
     Ok(())
+}
+
+/// What a cluster begins with counts until it has begun.
+fn begun(old: &RedisCluster, record: &Record, new: &RedisCluster) -> Result<(), Refusal> {
+    let from = |c: &RedisCluster| c.spec.bootstrap.as_ref().and_then(|b| b.from_backup.clone());
+    let (had, has) = (from(old), from(new));
+    let begun = record.data_epoch > 0 || record.restore.is_some();
+    if !begun || had == has || has.is_none() {
+        return Ok(());
+    }
+    let name = &old.metadata.name;
+    Err(Refusal::conflict(format!(
+        "{name} has begun, and what it begins with (spec.bootstrap.fromBackup) cannot be changed any more, so nothing was changed; \
+         leave the field as it was, or apply a second cluster under another name with it"
+    )))
 }
 
 /// What the manifest's image cannot read of the present master's data would be lost with it.
@@ -261,6 +277,24 @@ pub(super) fn restart(cluster: &mut RedisCluster, request: &Restart) -> Result<S
             [one] => format!("{one} is"),
             all => format!("{} are", all.join(", ")),
         }
+    ))
+}
+
+/// Asks for a backup. Returns what to tell.
+pub(super) fn backup(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+    at_work(cluster, "a backup")?;
+    let name = cluster.metadata.name.clone();
+    let Some(backup) = &cluster.spec.backup else {
+        return Err(Refusal::conflict(format!(
+            "{name} has no place for backups; add spec.backup to its manifest and apply it"
+        )));
+    };
+    let to = backup.to.clone();
+    // No two requests are made of the same version of an object.
+    let word = cluster.metadata.resource_version.clone().unwrap_or_default();
+    cluster.metadata.annotations.insert(BACKUP.to_owned(), word);
+    Ok(format!(
+        "a backup of {name} goes to {to}, once a replica is in sync; `akash-redis backups {name}` lists it when it is complete"
     ))
 }
 

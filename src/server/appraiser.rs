@@ -1,6 +1,7 @@
 //! What the API asks of the operator itself, beside the store.
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 
 use super::messages::Tested;
 use crate::api::preview::{Bill, Offers};
@@ -24,6 +25,10 @@ pub trait Appraiser: Send + Sync {
     /// Nothing is changed and nothing is sent.
     async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal>;
 
+    /// Encrypts the keys to a cluster's object storage, as its object has them; `None` where the root
+    /// secret is not known.
+    fn seal(&self, cluster: &str, keys: &SecretString) -> Option<String>;
+
     /// Sends a test message to everybody who is told outside, and says what came of each.
     async fn test_notifications(&self) -> Vec<Tested>;
 }
@@ -44,6 +49,10 @@ pub(crate) mod fake {
         async fn appraise(&self, wanted: Vec<Stored>) -> Vec<Appraisal> {
             let appraisal = self.appraisal.lock().unwrap().clone();
             vec![appraisal; wanted.len()]
+        }
+
+        fn seal(&self, cluster: &str, _: &SecretString) -> Option<String> {
+            Some(format!("sealed:of-{cluster}"))
         }
 
         async fn test_notifications(&self) -> Vec<Tested> {

@@ -5,6 +5,7 @@
 
 mod actions;
 pub mod appraiser;
+pub mod dump;
 mod journal;
 pub mod logs;
 pub mod messages;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::types::RedisCluster;
 use crate::store::Store;
 pub use appraiser::Appraiser;
+pub use dump::NodeDumps;
 pub use logs::NodeLogs;
 pub use recovery::Recovery;
 pub use status_cache::StatusCache;
@@ -81,6 +83,8 @@ pub enum ServeError {
 pub struct Answerers {
     /// Reads what the processes of nodes print.
     pub logs: Arc<dyn NodeLogs>,
+    /// Reads the data of nodes.
+    pub dumps: Arc<dyn NodeDumps>,
     /// Tells what would be.
     pub appraiser: Arc<dyn Appraiser>,
 }
@@ -120,6 +124,7 @@ pub async fn serve_on(
         registry,
         validate,
         logs: answerers.logs,
+        dumps: answerers.dumps,
         appraiser: answerers.appraiser,
         shutdown: shutdown.clone(),
     });

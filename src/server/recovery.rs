@@ -91,7 +91,7 @@ pub(super) async fn close(
         }
     }
     for (cluster, orphans) in by_cluster {
-        let (asked, message) = match note(&app, &cluster, &orphans).await {
+        let (asked, message) = match Box::pin(note(&app, &cluster, &orphans)).await {
             Ok(message) => (true, message),
             Err(refusal) => (false, refusal.message),
         };
@@ -251,6 +251,7 @@ mod tests {
             registry: Arc::default(),
             validate: |_| Vec::new(),
             logs: Arc::new(FakeLogs::default()),
+            dumps: Arc::new(crate::server::dump::fake::FakeDumps),
             appraiser: Arc::new(FakeAppraiser::default()),
             shutdown: CancellationToken::new(),
         }

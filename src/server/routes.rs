@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actions::{self, Refusal};
 use super::appraiser::Appraiser;
+use super::dump::NodeDumps;
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Restart, Scale, Switchover,
@@ -28,6 +30,7 @@ use crate::api::conditions::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
+use crate::secrets::SEALED;
 use crate::store::{Event, Store, StoreError, Stored};
 
 /// No manifest is larger.
@@ -48,6 +51,7 @@ pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) validate: Validate,
     pub(super) logs: Arc<dyn NodeLogs>,
+    pub(super) dumps: Arc<dyn NodeDumps>,
     pub(super) appraiser: Arc<dyn Appraiser>,
     pub(super) shutdown: CancellationToken,
 }
@@ -82,6 +86,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/orphans", get(recovery::orphans))
         .route("/v1alpha1/orphans/close", post(recovery::close))
         .route("/v1alpha1/clusters/{name}/restart", post(restart))
+        .route("/v1alpha1/clusters/{name}/backup", post(backup))
+        .route("/v1alpha1/clusters/{name}/dump", get(super::dump::dump))
         .route("/v1alpha1/clusters/{name}/fence", post(words::fence_node))
         .route("/v1alpha1/clusters/{name}/unfence", post(words::unfence_node))
         .fallback(|| async {
@@ -199,12 +205,37 @@ pub(super) fn admitted(
             "passwordFrom of user {user} is read by `akash-redis apply`; the API takes passwordSha256, passwords as sha256, or a secretKeyRef"
         )));
     }
+    if let Some(backup) = &wanted.spec.backup
+        && backup.credentials_from.is_some()
+    {
+        return Err(bad(
+            "spec.backup.credentialsFrom is read by `akash-redis apply`; the API takes credentials, as ACCESS_KEY_ID:SECRET_ACCESS_KEY".to_owned(),
+        ));
+    }
     check(app, wanted)?;
+    seal(app, wanted)?;
     within_budget(app, wanted)?;
     if let Some(Stored { cluster: old, record, .. }) = present {
         actions::replace(old, record, wanted)?;
         if wanted.metadata.resource_version.is_none() {
             wanted.metadata.resource_version.clone_from(&old.metadata.resource_version);
+        }
+    }
+    Ok(())
+}
+
+/// The keys to the object storage leave this function encrypted.
+fn seal(app: &App, wanted: &mut RedisCluster) -> Result<(), Refusal> {
+    let name = wanted.metadata.name.clone();
+    let Some(backup) = &mut wanted.spec.backup else { return Ok(()) };
+    if let Some(plain) = backup.credentials.take_if(|text| !text.starts_with(SEALED)) {
+        let plain = SecretString::from(plain.trim_end_matches(['\r', '\n']));
+        backup.credentials = app.appraiser.seal(&name, &plain);
+        if backup.credentials.is_none() {
+            return Err(Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "spec.backup.credentialsFrom: only the operator can encrypt keys to object storage, and it was not asked; apply this at its own socket".to_owned(),
+            ));
         }
     }
     Ok(())
@@ -263,6 +294,10 @@ async fn rejoin(State(app): State<App>, Path(name): Path<String>, body: Bytes) -
 async fn restart(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
     let request: Restart = parse(&body)?;
     change(&app, &name, |cluster| actions::restart(cluster, &request)).await
+}
+
+async fn backup(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
+    change(&app, &name, actions::backup).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use super::appraiser::fake::FakeAppraiser;
+use super::dump::fake::FakeDumps;
 use super::logs::fake::FakeLogs;
 use super::*;
 use crate::store::Objects as _;
@@ -19,6 +20,7 @@ fn start(socket: PathBuf) -> (CancellationToken, JoinHandle<Result<(), ServeErro
     let registry = Arc::new(Registry::default());
     let answerers = Answerers {
         logs: Arc::new(FakeLogs::default()),
+        dumps: Arc::new(FakeDumps),
         appraiser: Arc::new(FakeAppraiser::default()),
     };
     let serving = tokio::spawn(async move {
@@ -92,6 +94,7 @@ async fn whoever_waits_for_an_endpoint_does_not_hold_up_the_end() {
         registry: Arc::new(Registry::default()),
         validate: |_| Vec::new(),
         logs: Arc::new(FakeLogs::default()),
+        dumps: Arc::new(FakeDumps),
         appraiser: Arc::new(FakeAppraiser::default()),
         shutdown: shutdown.clone(),
     };

@@ -2,6 +2,7 @@
 
 mod application;
 mod article;
+mod backup;
 mod carried;
 mod client_table;
 mod clients;
@@ -35,6 +36,7 @@ mod reach;
 mod readme;
 mod recover;
 mod refusals;
+mod s3;
 mod sandboxed;
 mod sentinel;
 mod service;

@@ -47,7 +47,7 @@ manifest() { # name; the sections on stdin
 }
 
 # What `api` and `model` need.
-base=(cosmrs hex schemars serde serde-saphyr serde_json sha2 strsim strum thiserror time)
+base=(chrono croner secrecy cosmrs hex schemars serde serde-saphyr serde_json sha2 strsim strum thiserror time)
 
 # The planner. `api` and `model` stay as they are meanwhile: a crate of their own, which is built once.
 planner() {

@@ -377,6 +377,8 @@ fn effect(effect: &Effect) -> String {
         Effect::DeleteDevice { device, .. } => format!("delete {device} of {name}"),
         Effect::SetTags { device, tags, .. } => format!("tag {device} of {name} {}", list(tags)),
         Effect::RevokeKey { key, .. } => format!("revoke {key}"),
+        Effect::CompleteBackup { manifest, .. } => format!("complete backup {}", manifest.id),
+        Effect::DeleteBackup { id, .. } => format!("delete backup {id}"),
         Effect::Command { authority, command: what, .. } => {
             format!("{name}, epoch {}: {}", authority.epoch, command(what))
         }
@@ -404,6 +406,8 @@ fn command(command: &Command) -> String {
         Command::Detach { drain_ms } => format!("detach, drain for {drain_ms} ms at most"),
         Command::Fence => "fence".to_owned(),
         Command::Restart => "restart".to_owned(),
+        Command::Backup { id, .. } => format!("take backup {id}"),
+        Command::Restore { id, .. } => format!("restore backup {id}"),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),
         Command::Admit { replicas } => {
             format!("admit [{}]", list(replicas.iter().map(|g| &g.incarnation)))

@@ -37,7 +37,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         // It answers from the word that the agent keeps.
         ("sentinel", vec!["announce", "model"]),
         // The agent speaks to its own tailscaled.
-        ("node", outer(&["announce", "mesh", "sentinel"])),
+        // Agents write and read them, the operator lists them.
+        ("backup", outer(&[])),
+        ("node", outer(&["announce", "backup", "mesh", "sentinel"])),
         // It delivers what the store has.
         ("notify", outer(&["api", "store"])),
         ("server", outer(&["api", "store"])),

@@ -123,9 +123,12 @@ fn judge(call: &str) -> Result<(), String> {
                 words.next();
             }
         } else if command.has_subcommands() {
-            command = command
-                .find_subcommand(word)
-                .ok_or_else(|| format!("there is no command `{word}`"))?;
+            command = match command.find_subcommand(word) {
+                Some(found) => found,
+                // The name of something, where that may stand in place of a command.
+                None if command.get_positionals().next().is_some() => continue,
+                None => return Err(format!("there is no command `{word}`")),
+            };
             if command.get_name() == "exec" {
                 // What follows is another program's.
                 return Ok(());

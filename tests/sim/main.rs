@@ -3,6 +3,7 @@
 mod alerts;
 mod announced;
 mod arrows;
+mod backups;
 mod books;
 mod candidates;
 mod cold_start;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Problem, Problems};
 use crate::api::quantity::{Bytes, Cpu, Money, Percent, Span};
+use crate::api::schedule::Schedule;
 use crate::api::schema::{self, properties, resolve, words};
 use crate::api::types::{API_VERSION, KIND};
 use crate::api::window::Window;
@@ -117,6 +118,7 @@ fn quantity(name: &str, value: &Value) -> Option<Result<(), String>> {
         "Money" => reads::<Money>(&text),
         "Span" => reads::<Span>(&text),
         "Percent" => reads::<Percent>(&text),
+        "Schedule" => reads::<Schedule>(&text),
         "Window" => reads::<Window>(&text),
         _ => return None,
     })

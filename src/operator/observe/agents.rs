@@ -23,11 +23,12 @@ use crate::model::time::UnixMs;
 use crate::operator::agent_protocol::{LARGEST_STATE, SENTENCE, node_state};
 use crate::operator::lock;
 use crate::operator::ports::{AgentError, Agents, LogLines};
-use crate::server::{NodeLogs, logs};
+use crate::server::dump::Pieces;
+use crate::server::{NodeDumps, NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use crate::wire::akash_redis::agent::v1::{
-    AnnounceReply, AnnounceRequest, CommandRequest, KeptCopy, LogLine, LogsRequest, RecallRequest,
-    WatchRequest,
+    AnnounceReply, AnnounceRequest, CommandRequest, DumpRequest, KeptCopy, LogLine, LogsRequest,
+    RecallRequest, WatchRequest,
 };
 
 /// An agent pushes at least once a second; a stream that is silent for longer than this is taken
@@ -41,6 +42,8 @@ const REDIAL: Duration = Duration::from_millis(300);
 /// Readers of one node's log at a time: an agent grants a few streams in all, and the one that
 /// brings its states must be among them.
 const READERS: usize = 4;
+/// A node that sends its data says something so often.
+const DUMP_SILENCE: Duration = Duration::from_secs(30);
 /// Largest log line that is taken, bytes. Agents cut theirs much earlier.
 const LARGEST_LINE: usize = 64 * 1024;
 
@@ -373,6 +376,32 @@ fn answered(status: &Status) -> bool {
 
 fn said(status: &Status) -> String {
     clipped(format!("{}: {}", status.code(), status.message()), SENTENCE)
+}
+
+#[async_trait]
+impl NodeDumps for MeshAgents {
+    async fn dump(&self, incarnation: &IncarnationName) -> Result<Pieces, String> {
+        let mut client = self.client(incarnation).map_err(|error| error.to_string())?;
+        let name = incarnation.clone();
+        let why = move |status: &Status| {
+            format!("the data of {name} cannot be read ({}); ask again", said(status))
+        };
+        let answer = in_limit(incarnation, client.dump(DumpRequest {})).await;
+        let pieces = answer.map_err(|error| error.to_string())?.map_err(|status| why(&status))?;
+        let begin = Some((pieces.into_inner(), why));
+        let pieces = stream::unfold(begin, |held| async move {
+            let (mut pieces, why) = held?;
+            let next = match tokio::time::timeout(DUMP_SILENCE, pieces.message()).await {
+                Ok(next) => next,
+                Err(_) => Err(Status::deadline_exceeded("the rest did not come in time")),
+            };
+            match next {
+                Ok(piece) => piece.map(|piece| (Ok(piece.data.into()), Some((pieces, why)))),
+                Err(status) => Some((Err(why(&status)), None)),
+            }
+        });
+        Ok(pieces.boxed())
+    }
 }
 
 #[async_trait]

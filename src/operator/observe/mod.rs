@@ -3,6 +3,7 @@
 
 mod addresses;
 pub mod agents;
+mod backups;
 mod chain;
 mod leases;
 mod status_pages;
@@ -31,9 +32,11 @@ use crate::model::inventory::{IdPool, Inventory};
 use crate::model::mesh::OwnMesh;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Record};
+use crate::model::step::StorageRef;
 use crate::model::time::UnixMs;
 use crate::store::Stored;
 use addresses::Addresses;
+use backups::BackupReadings;
 use chain::ChainReadings;
 use leases::LeaseReadings;
 use suppliers::SupplierReadings;
@@ -61,6 +64,7 @@ pub struct Observer {
     /// What the log said of last.
     told_unrecorded: Mutex<BTreeMap<u64, IncarnationName>>,
     suppliers: SupplierReadings,
+    backups: BackupReadings,
 }
 
 impl Observer {
@@ -86,7 +90,23 @@ impl Observer {
             deleted_devices: Mutex::default(),
             told_unrecorded: Mutex::default(),
             suppliers: SupplierReadings::default(),
+            backups: BackupReadings::default(),
         }
+    }
+
+    /// The object storages of a cluster that it is time to read, and that are to be read then.
+    pub fn backups_due(&self, stored: &Stored) -> Vec<StorageRef> {
+        self.backups.begin(&stored.cluster, &stored.record, self.now())
+    }
+
+    /// Reads one of them.
+    pub async fn read_backups(&self, cluster: &str, at: StorageRef) {
+        self.backups.read(&self.ports, cluster, at).await;
+    }
+
+    /// Something was changed in a cluster's object storage, which is read again.
+    pub async fn read_backups_again(&self, cluster: &str) {
+        self.backups.read_again(&self.ports, cluster).await;
     }
 
     /// Reads the chain for all clusters, and asks the providers about the leases whose node does
@@ -265,6 +285,7 @@ impl Observer {
             id_pool: self.id_pool(),
             suppliers: self.suppliers.last(),
             wallet_told,
+            backups: self.backups.of(&stored.cluster, record),
             ..Inventory::default()
         }
     }
@@ -302,6 +323,7 @@ impl Observer {
     /// A cluster is gone: its nodes are watched no more.
     pub fn forget(&self, cluster: &str) {
         lock(&self.chain).forget(cluster);
+        self.backups.forget(cluster);
         self.addresses.forget(cluster);
         self.ports.agents.watch(cluster, &BTreeMap::new());
     }

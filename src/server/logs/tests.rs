@@ -13,6 +13,7 @@ use super::fake::FakeLogs;
 use super::*;
 use crate::server::Answerers;
 use crate::server::appraiser::fake::FakeAppraiser;
+use crate::server::dump::fake::FakeDumps;
 use crate::store::Objects as _;
 use crate::store::sqlite::SqliteStore;
 
@@ -50,7 +51,11 @@ impl Api {
                     Arc::default(),
                     Arc::new(Registry::default()),
                     |_| Vec::new(),
-                    Answerers { logs, appraiser: Arc::new(FakeAppraiser::default()) },
+                    Answerers {
+                        logs,
+                        dumps: Arc::new(FakeDumps),
+                        appraiser: Arc::new(FakeAppraiser::default()),
+                    },
                     shutdown,
                 )
                 .await

@@ -8,6 +8,7 @@ use crate::api::conditions::Reason;
 use crate::api::status::Status;
 use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster, SecretKeyRef, Spec};
 use crate::api::validate::validate;
+use crate::secrets::SEALED;
 
 /// As long as this stands at an object, it stays: its leases are closed first.
 pub const FINALIZER: &str = "akash-redis.dev/leases";
@@ -121,6 +122,12 @@ fn spec(metadata: &Metadata, spec: &Value) -> Result<Spec, String> {
             "spec.redis.users: passwordFrom of user {} is read by `akash-redis apply`; an object of Kubernetes takes passwordSha256, passwords as sha256, or a secretKeyRef",
             user.name
         ));
+    }
+    let plain = |text: &String| !text.starts_with(SEALED);
+    if let Some(backup) = &spec.backup
+        && (backup.credentials_from.is_some() || backup.credentials.as_ref().is_some_and(plain))
+    {
+        return Err("spec.backup.credentialsFrom: an operator on Kubernetes takes no keys to object storage yet; leave spec.backup out".to_owned());
     }
     let cluster = RedisCluster {
         api_version: API_VERSION.to_owned(),

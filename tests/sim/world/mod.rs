@@ -1,6 +1,7 @@
 //! An in-memory world under a virtual clock: the real controller, planner, store and ledger;
 //! simulated providers, tailnet and nodes.
 
+pub mod backups;
 pub mod chain;
 pub mod clients;
 pub mod clock;
@@ -44,6 +45,7 @@ use rand::{RngCore, SeedableRng};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use backups::{Bucket, SimBackups};
 use chain::SimChain;
 use clock::{Clock, OperatorClock};
 use fuse::Fuse;
@@ -241,6 +243,7 @@ impl World {
             }),
             own_mesh: Some(self.own_mesh.subscribe()),
             agents: Arc::new(SimAgents(self.nodes.clone())),
+            backups: Arc::new(SimBackups { bucket: self.bucket(), fuse: self.fuse.clone() }),
             store: Arc::new(FusedStore {
                 inner: store,
                 fuse: self.fuse.clone(),
@@ -284,6 +287,11 @@ impl World {
         });
         *self.operator.lock().unwrap() = Some((task, stop));
         self.starts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The object storage of all clusters.
+    pub fn bucket(&self) -> Arc<Mutex<Bucket>> {
+        self.nodes.state.lock().unwrap().bucket.clone()
     }
 
     /// The operator process dies at once, whatever it was doing.

@@ -1,6 +1,7 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
 use akash_redis::model::announcement::Announcement;
+use akash_redis::model::backup::{BackupTask, RestoreTask};
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
@@ -10,6 +11,8 @@ use akash_redis::model::node::{
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::wire::akash_redis::agent::v1 as wire;
+
+use super::backups::Tasks;
 
 /// min-replicas-to-write of a fenced redis.
 const FENCED: u32 = u32::MAX;
@@ -99,6 +102,8 @@ pub struct Node {
     pub clock_ahead: i64,
     /// What its container was started with.
     pub revision: String,
+    /// The backups that it takes and gets.
+    pub tasks: Tasks,
 }
 
 /// What of a node is news: all but counters that move by themselves.
@@ -118,6 +123,7 @@ pub struct Face {
     admits: u64,
     replicas: Vec<String>,
     saved: usize,
+    tasks: (BackupTask, RestoreTask),
     netmap: Vec<String>,
 }
 
@@ -138,6 +144,7 @@ impl Node {
             admits: self.admits,
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
+            tasks: (self.tasks.backup.clone(), self.tasks.restore.clone()),
             netmap: self.netmap.clone(),
         }
     }
@@ -190,6 +197,7 @@ impl Node {
             ephemeral: false,
             clock_ahead: 0,
             revision: String::new(),
+            tasks: Tasks::default(),
         };
         node.boot_redis();
         node
@@ -229,6 +237,7 @@ impl Node {
     /// Its container is started anew, on its volume if it has one.
     pub fn restart_container(&mut self) {
         self.boots += 1;
+        self.tasks = Tasks::default();
         if self.ephemeral {
             self.memory = Memory::default();
             self.kept = None;
@@ -321,6 +330,8 @@ impl Node {
                 .then(|| self.kept.as_ref().map(|k| hash(&k.content)).unwrap_or_default()),
             admits: (!self.outdated).then_some(self.admits),
             revision: self.revision.clone(),
+            backup: (!self.outdated).then(|| self.tasks.backup.clone()),
+            restore: (!self.outdated).then(|| self.tasks.restore.clone()),
             ..NodeState::default()
         }
     }
@@ -451,6 +462,8 @@ impl Node {
             Command::Fence(_) => self.min_replicas = FENCED,
             Command::Unfence(u) => self.set_quorum(u.quorum),
             Command::Save(s) => self.saved.push(s.label),
+            Command::Backup(b) => self.back_up(&b)?,
+            Command::Restore(r) => self.restore(&r)?,
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
             Command::Restart(_) => {
                 self.boots += 1;

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 
 use super::SYNC_MS;
+use super::backups::Bucket;
 use super::clock::{Clock, OperatorClock};
 use super::fuse::Fuse;
 use super::mesh::{CLUSTER_TAG, Tailnet};
@@ -56,6 +57,8 @@ pub struct State {
     pub(super) thawed: BTreeMap<String, (u64, u64)>,
     /// How long a full sync takes.
     pub sync_ms: u64,
+    /// Where backups go.
+    pub bucket: Arc<Mutex<Bucket>>,
 }
 
 /// Shared between the simulated providers, the agents' seam and the tests.
@@ -102,6 +105,7 @@ impl Nodes {
             state.restart();
             state.freeze(now);
             state.replicate(now);
+            state.store_backups(now);
             state.confirm(now);
             state.write(now);
             let heard = state.report(now, step, self.operator_clock.now());

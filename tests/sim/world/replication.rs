@@ -29,7 +29,7 @@ impl State {
         }
         self.forget_closed_links();
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
-            if node.role == Role::Master || node.link_up {
+            if node.role == Role::Master || (node.link_up && !node.is_restored()) {
                 node.history = Some(History {
                     replid: node.replid.clone(),
                     offset: node.offset(),
@@ -45,6 +45,9 @@ impl State {
     }
 
     fn replicate_to(&mut self, name: &IncarnationName, now: u64) {
+        if self.nodes[name].is_restored() {
+            return;
+        }
         let source = self.source(name);
         let muted = |source| self.mute.contains(&(source, name.clone()));
         let muted = source.clone().is_some_and(muted);

@@ -40,6 +40,14 @@ impl Drop for Reader {
 impl Agent for Chatty {
     type WatchStream = BoxStream<'static, Result<wire::NodeState, Status>>;
     type LogsStream = BoxStream<'static, Result<wire::LogLine, Status>>;
+    type DumpStream = BoxStream<'static, Result<wire::DumpChunk, Status>>;
+
+    async fn dump(
+        &self,
+        _request: Request<wire::DumpRequest>,
+    ) -> Result<Response<Self::DumpStream>, Status> {
+        Err(Status::unimplemented("there is no such call"))
+    }
 
     async fn watch(
         &self,

@@ -1,0 +1,241 @@
+//! `akash-redis backup` and `backups`: have a backup taken, list what there is, decrypt one without an
+//! operator.
+
+use std::io::{IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use comfy_table::{Table, presets};
+
+use super::error::CliError;
+use super::{cluster_name, show};
+use crate::api::conditions::{ConditionType, Reason};
+use crate::api::quantity::Span;
+use crate::api::status::{BackupStatus, Status};
+use crate::api_client::Client;
+use crate::backup::format::BackupKey;
+use crate::backup::stream;
+use crate::error_chain::error_chain;
+use crate::secrets::RootSecret;
+
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(300);
+/// No root secret is larger, bytes.
+const LARGEST_SECRET: u64 = 64 * 1024;
+
+/// Flags of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Backup {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name, required = true)]
+    pub name: Option<String>,
+    /// Wait until the backup is complete.
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait.
+    #[arg(long, default_value = "1h", requires = "wait", value_name = "TIME")]
+    pub timeout: Span,
+    /// What else can be done with backups.
+    #[command(subcommand)]
+    pub command: Option<BackupCommand>,
+}
+
+/// What can be done with a backup without an operator.
+#[derive(Debug, clap::Subcommand)]
+pub enum BackupCommand {
+    /// Decrypt the data of a backup (its object that ends in `.rdb`) from standard input to standard
+    /// output: an RDB file, which redis-server loads.
+    Decrypt(Decrypt),
+}
+
+/// Flags of `backup decrypt`.
+#[derive(Debug, clap::Args)]
+pub struct Decrypt {
+    /// The operator's `rootSecretFile`.
+    #[arg(long, value_name = "FILE")]
+    pub root_secret: PathBuf,
+}
+
+/// Flags of `backups`.
+#[derive(Debug, clap::Args)]
+pub struct Backups {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+}
+
+/// Flags of `dump`.
+#[derive(Debug, clap::Args)]
+pub struct Dump {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+}
+
+pub(super) async fn run(
+    args: Backup,
+    socket: &Path,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    match (args.command, args.name) {
+        (Some(BackupCommand::Decrypt(decrypt)), _) => {
+            let done = tokio::task::spawn_blocking(move || self::decrypt(&decrypt)).await;
+            done.unwrap_or_else(|error| Err(failed(error.to_string())))
+        }
+        (None, Some(name)) => {
+            take(&Client::new(socket)?, &name, args.wait, args.timeout, out).await
+        }
+        (None, None) => Err(failed("name the cluster".to_owned())),
+    }
+}
+
+fn failed(sentence: String) -> CliError {
+    CliError::Server(sentence.into())
+}
+
+async fn take(
+    client: &Client,
+    name: &str,
+    wait: bool,
+    timeout: Span,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let before = client.get(name).await?.status.unwrap_or_default();
+    writeln!(out, "{}", client.backup(name).await?.message)?;
+    if !wait {
+        return Ok(());
+    }
+    let began = Instant::now();
+    while began.elapsed() < timeout.0 {
+        tokio::time::sleep(POLL).await;
+        let status = client.get(name).await?.status.unwrap_or_default();
+        if let Some(newest) = newest(&status).filter(|id| Some(id) != newest(&before).as_ref()) {
+            return Ok(writeln!(out, "backup {newest} is complete")?);
+        }
+        if let Some(why) = failure(&status).filter(|why| Some(why) != failure(&before).as_ref()) {
+            return Err(failed(why));
+        }
+    }
+    Err(CliError::TimedOut {
+        name: name.to_owned(),
+        goal: "backed up".to_owned(),
+        timeout: timeout.to_string(),
+        waiting: format!("the backup (`akash-redis describe {name}` says how far it is)"),
+    })
+}
+
+fn newest(status: &Status) -> Option<String> {
+    Some(status.backup.as_ref()?.backups.first()?.id.clone())
+}
+
+fn failure(status: &Status) -> Option<String> {
+    let condition = status.condition(ConditionType::BackedUp)?;
+    (condition.reason == Reason::BackupFailed).then(|| condition.message.clone())
+}
+
+pub(super) async fn list(
+    client: &Client,
+    args: Backups,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let cluster = client.get(&args.name).await?;
+    let status = cluster.status.unwrap_or_default();
+    let Some(backup) = &status.backup else {
+        return Err(failed(format!(
+            "{} has no place for backups; add spec.backup to its manifest and apply it",
+            args.name
+        )));
+    };
+    out.write_all(table(backup).as_bytes())?;
+    if let Some(condition) = status.condition(ConditionType::BackedUp) {
+        writeln!(out, "\n{}", show::clean(&condition.message))?;
+    }
+    Ok(())
+}
+
+fn table(backup: &BackupStatus) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(["ID", "TAKEN", "KEYS", "SIZE", "REDIS", "NODE", "NOTE"]);
+    for b in &backup.backups {
+        let note = if b.of_this_cluster { "" } else { "of an earlier cluster of this name" };
+        table.add_row([
+            show::clean(&b.id),
+            show::clean(&b.taken),
+            b.keys.to_string(),
+            show::size(i64::try_from(b.bytes).unwrap_or(i64::MAX)),
+            show::clean(&b.redis),
+            show::clean(&b.node),
+            note.to_owned(),
+        ]);
+    }
+    let mut text = table.lines().fold(String::new(), |all, line| all + line.trim_end() + "\n");
+    for why in &backup.unusable {
+        text = text + "not usable: " + &show::clean(why) + "\n";
+    }
+    text
+}
+
+/// With the root secret alone: neither operator nor storage are asked.
+fn decrypt(args: &Decrypt) -> Result<(), CliError> {
+    let file = args.root_secret.display();
+    let unreadable = |why: String| failed(format!("the root secret {file} cannot be used ({why})"));
+    let size = std::fs::metadata(&args.root_secret).map_err(|e| unreadable(e.to_string()))?.len();
+    if size > LARGEST_SECRET {
+        return Err(unreadable("it is larger than any".to_owned()));
+    }
+    let bytes = std::fs::read(&args.root_secret).map_err(|e| unreadable(e.to_string()))?;
+    let root = RootSecret::new(bytes.into()).map_err(|e| unreadable(e.to_string()))?;
+    if std::io::stdout().is_terminal() {
+        return Err(failed(
+            "an RDB file is nothing for a terminal; write it to a file with `> dump.rdb`"
+                .to_owned(),
+        ));
+    }
+    let key_of = |id: &str| BackupKey(root.backup_key(id));
+    let (from, to) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let to = std::io::BufWriter::with_capacity(1 << 20, to);
+    let (id, bytes) = stream::decrypt(from, key_of, to)
+        .map_err(|error| failed(format!("{error}; what was written is not to be used")))?;
+    eprintln!("backup {id}: {bytes} bytes");
+    Ok(())
+}
+
+/// What goes to standard output is nothing for a person.
+pub(super) fn no_terminal() -> Result<(), CliError> {
+    if !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    let sentence = "an RDB file is nothing for a terminal; write it to a file with `> dump.rdb`";
+    Err(failed(sentence.to_owned()))
+}
+
+/// A file that ends early is an error, and of no use.
+pub(super) async fn dump(
+    client: &Client,
+    args: Dump,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let mut answer = client.dump(&args.name).await?;
+    let mut bytes = 0;
+    loop {
+        let piece = answer.chunk().await.map_err(|source| {
+            let why = error_chain(&source);
+            failed(format!(
+                "the data of {} broke off ({why}); what was written is not to be used",
+                args.name
+            ))
+        })?;
+        let Some(piece) = piece else { break };
+        bytes += piece.len();
+        out.write_all(&piece)?;
+    }
+    out.flush()?;
+    if bytes == 0 {
+        return Err(failed(format!("no data of {} came; ask again", args.name)));
+    }
+    eprintln!("{}: {bytes} bytes", args.name);
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! A backup and a restore between real redis-servers: what comes back is what was there, and nothing
+//! else ever becomes data.
+
+use std::path::Path;
+
+use super::tests::{TestNode, follow, pair, promote, usual_settings};
+use crate::backup::format::BackupKey;
+use crate::backup::stream::decrypt;
+use crate::model::backup::{BackupTask, RestoreTask, Snapshot, TaskPhase};
+use crate::model::node::Role;
+use crate::wire::akash_redis::agent::v1 as wire;
+use wire::command_request::Command;
+
+const KEY: [u8; 32] = [7; 32];
+const ID: &str = "20261126T030000Z-x7k2";
+
+/// Where operator and nodes of a local market put backups: one directory that all may use.
+fn storage(dir: &Path) -> wire::ObjectStorage {
+    let url = format!("file://{}", dir.join("bucket").display());
+    wire::ObjectStorage { url, ..wire::ObjectStorage::default() }
+}
+
+fn object() -> String {
+    format!("abc234/cache/{ID}.rdb")
+}
+
+fn back_up(dir: &Path) -> Command {
+    Command::Backup(wire::Backup {
+        id: ID.into(),
+        storage: Some(storage(dir)),
+        object: object(),
+        key: KEY.to_vec(),
+    })
+}
+
+fn restore(dir: &Path, of: &Snapshot) -> Command {
+    Command::Restore(wire::Restore {
+        id: ID.into(),
+        storage: Some(storage(dir)),
+        object: object(),
+        key: KEY.to_vec(),
+        rdb_bytes: of.rdb_bytes,
+        rdb_sha256: of.rdb_sha256.clone(),
+    })
+}
+
+async fn taken(node: &TestNode) -> BackupTask {
+    let ended = |task: &BackupTask| matches!(task.phase, TaskPhase::Done | TaskPhase::Failed);
+    node.until(|s| s.backup.as_ref().is_some_and(ended)).await.backup.unwrap()
+}
+
+async fn restored(node: &TestNode) -> RestoreTask {
+    let ended = |task: &RestoreTask| matches!(task.phase, TaskPhase::Done | TaskPhase::Failed);
+    node.until(|s| s.restore.as_ref().is_some_and(ended)).await.restore.unwrap()
+}
+
+/// Every key of a node with its value, as Redis serializes it, and how long it lives.
+async fn all(node: &TestNode) -> Vec<(String, Vec<u8>, bool)> {
+    let mut session = node.node.redis.open(super::redis_control::ANSWER).await.unwrap();
+    let connection = &mut session.connection;
+    let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(connection).await.unwrap();
+    keys.sort();
+    let mut found = Vec::new();
+    for key in keys {
+        let value: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(connection).await.unwrap();
+        let lives: i64 = redis::cmd("PTTL").arg(&key).query_async(connection).await.unwrap();
+        found.push((key, value, lives > 0));
+    }
+    found
+}
+
+async fn filled(master: &TestNode) {
+    let mut client = master.client().await;
+    for n in 0..500 {
+        redis::cmd("SET")
+            .arg(format!("s{n}"))
+            .arg("v".repeat(n))
+            .exec_async(&mut client)
+            .await
+            .unwrap();
+    }
+    let all: [&[&str]; 7] = [
+        &["RPUSH", "list", "a", "b", "c"],
+        &["HSET", "hash", "f", "1", "g", "2"],
+        &["SADD", "set", "1", "2"],
+        &["ZADD", "zset", "1.5", "a", "2.5", "b"],
+        &["XADD", "stream", "1-1", "k", "v"],
+        &["SET", "lives", "1", "EX", "3600"],
+        &["PFADD", "hll", "a", "b"],
+    ];
+    for words in all {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.exec_async(&mut client).await.unwrap();
+    }
+}
+
+async fn empty() -> TestNode {
+    let node = TestNode::start(0);
+    node.running().await;
+    node.command(1, usual_settings()).await.unwrap();
+    node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_stores_comes_back_on_another_node_byte_by_byte() {
+    let (master, replica) = pair().await;
+    let dir = master.dir.clone();
+    filled(&master).await;
+    let offset = master.node.redis.open(super::redis_control::ANSWER).await.unwrap();
+    let offset = { offset }.info().await.unwrap().offset();
+    replica.until(|s| s.redis.offset >= offset).await;
+    replica.command(1, back_up(dir.path())).await.unwrap();
+    let task = taken(&replica).await;
+    assert_eq!((task.phase, task.error.as_str()), (TaskPhase::Done, ""));
+    let snapshot = task.snapshot.unwrap();
+    assert_eq!(snapshot.keys, 507);
+    assert!(snapshot.offset >= offset && !snapshot.redis.is_empty(), "{snapshot:?}");
+    let again = replica.command(1, back_up(dir.path())).await.unwrap().backup.unwrap();
+    assert_eq!(again.snapshot.as_ref(), Some(&snapshot), "the same command changes nothing");
+
+    let stored = std::fs::read(dir.path().join("bucket").join(object())).unwrap();
+    assert_eq!(stored.len() as u64, snapshot.stored_bytes);
+    assert!(!stored.windows(6).any(|w| w == b"vvvvvv"), "nothing of it can be read");
+    let mut rdb = Vec::new();
+    decrypt(&stored[..], |_| BackupKey(KEY), &mut rdb).unwrap();
+    assert!(rdb.starts_with(b"REDIS") && rdb.len() as u64 == snapshot.rdb_bytes);
+
+    let before = all(&master).await;
+    let fresh = empty().await;
+    fresh.command(1, restore(dir.path(), &snapshot)).await.unwrap();
+    let task = restored(&fresh).await;
+    assert_eq!((task.phase, task.error.as_str()), (TaskPhase::Done, ""));
+    let state = fresh.until(|s| s.redis.is_linked() && s.redis.keys == 507).await;
+    assert_eq!((state.redis.role, state.redis.fenced), (Role::Replica, true));
+    assert_eq!(fresh.write("s0", "x").await.unwrap_err().code(), Some("READONLY"));
+    assert_eq!(all(&fresh).await, before);
+
+    fresh.command(2, promote(0)).await.unwrap();
+    fresh.write("after", "1").await.unwrap();
+    assert_eq!(fresh.read("s499").await, Some("v".repeat(499)));
+    let refused = fresh.command(2, restore(dir.path(), &snapshot)).await.unwrap_err();
+    assert!(refused.message().contains("not overwritten"), "{refused:?}");
+
+    // What was restored outlives its redis, and others copy it.
+    let other = TestNode::start(fresh.port());
+    other.running().await;
+    other.command(2, usual_settings()).await.unwrap();
+    other.command(2, follow(false)).await.unwrap();
+    other.until(|s| s.redis.is_linked() && s.redis.keys == 508).await;
+    let kept = fresh.stop().await;
+    let back = TestNode::start_in(kept, 0);
+    back.running().await;
+    back.until(|s| s.redis.keys == 508).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_that_are_not_those_of_the_backup_never_become_data() {
+    let (master, replica) = pair().await;
+    let dir = master.dir.clone();
+    filled(&master).await;
+    replica.until(|s| s.redis.keys == 507).await;
+    replica.command(1, back_up(dir.path())).await.unwrap();
+    let snapshot = taken(&replica).await.snapshot.unwrap();
+    let file = dir.path().join("bucket").join(object());
+    let good = std::fs::read(&file).unwrap();
+    let mut touched = good.clone();
+    let middle = touched.len() / 2;
+    touched[middle] ^= 1;
+    let other = Snapshot { rdb_sha256: "00".repeat(32), ..snapshot.clone() };
+    let fresh = empty().await;
+    for (bytes, of, why) in [
+        (touched, &snapshot, "cannot be decrypted"),
+        (good[..good.len() - 20].to_vec(), &snapshot, "cannot be decrypted"),
+        (good.clone(), &other, "not those of the manifest"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        fresh.command(1, restore(dir.path(), of)).await.unwrap();
+        let task = restored(&fresh).await;
+        assert!(task.phase == TaskPhase::Failed && task.error.contains(why), "{task:?}");
+        let state = fresh.until(|s| !s.redis.is_syncing() && s.redis.master_host.is_empty()).await;
+        assert_eq!((state.redis.keys, state.redis.fenced), (0, true));
+    }
+    // The good ones are taken after all of that.
+    std::fs::write(&file, good).unwrap();
+    fresh.command(1, restore(dir.path(), &snapshot)).await.unwrap();
+    assert_eq!(restored(&fresh).await.phase, TaskPhase::Done);
+    fresh.until(|s| s.redis.keys == 507).await;
+    std::fs::remove_file(&file).unwrap();
+    let fresh = empty().await;
+    fresh.command(1, restore(dir.path(), &snapshot)).await.unwrap();
+    assert!(restored(&fresh).await.error.contains("no such bucket or object"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_no_replica_in_sync_is_not_backed_up() {
+    let node = empty().await;
+    let dir = node.dir.clone();
+    let refused = node.command(1, back_up(dir.path())).await.unwrap_err();
+    assert!(refused.message().contains("no replica in sync"), "{refused:?}");
+    node.command(1, promote(0)).await.unwrap();
+    node.command(1, back_up(dir.path())).await.unwrap();
+    assert_eq!(taken(&node).await.phase, TaskPhase::Done, "a master that is alone is");
+}

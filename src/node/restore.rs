@@ -1,0 +1,278 @@
+//! Gives Redis the data of a backup, as its master on loopback: Redis copies them as it would a
+//! master's, and stays the replica without writes that it is until it is promoted.
+//!
+//! Redis gets the last bytes once all of them were found to be those of the backup, so that nothing
+//! else ever becomes data.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::convert::BackupObject;
+use super::nonces::random_hex;
+use super::redis_config::BLACK_HOLE;
+use super::redis_control::{ANSWER, ControlError};
+use super::state::Node;
+use crate::backup::storage::Storage;
+use crate::backup::stream::{Expected, download};
+use crate::error_chain::error_chain;
+use crate::model::backup::{RestoreTask, TaskPhase};
+use crate::model::node::Role;
+
+/// Redis asks its new master within this.
+const ATTACH: Duration = Duration::from_secs(30);
+/// Redis takes the next bytes within this.
+const STALL: Duration = Duration::from_mins(2);
+/// Redis has loaded what it got within this.
+const LOAD: Duration = Duration::from_hours(1);
+/// Between two looks at Redis while it loads, and two pings to it.
+const BEAT: Duration = Duration::from_secs(1);
+/// Progress is told so often at most.
+const TELL: Duration = Duration::from_millis(500);
+/// A request of Redis has no more words, and no longer ones.
+const WORDS: usize = 16;
+const LONGEST: usize = 512;
+/// Where the history of the restored data begins.
+const OFFSET: i64 = 1;
+
+/// Begins; the state says how far it is. The same restore again changes nothing while it runs, and
+/// while the redis that has the data lives.
+pub fn start(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Result<(), String> {
+    if node.memory().promoted() || node.following().is_some() {
+        return Err(
+            "this node is master, or follows one: what it has is not overwritten".to_owned()
+        );
+    }
+    let (mut begins, mut other) = (false, None);
+    node.update(|state| {
+        let run_id = state.redis.run_id.clone();
+        let task = state.restore.get_or_insert_default();
+        let runs = task.phase == TaskPhase::Running;
+        let has = task.phase == TaskPhase::Done && task.run_id == run_id;
+        if task.id != object.id && runs {
+            other = Some(format!("backup {} is still being restored here", task.id));
+        } else if task.id != object.id || !(runs || has) {
+            begins = true;
+            *task = RestoreTask {
+                id: object.id.clone(),
+                phase: TaskPhase::Running,
+                total_bytes: expected.bytes,
+                ..RestoreTask::default()
+            };
+        }
+    });
+    if let Some(other) = other {
+        return Err(other);
+    }
+    if begins {
+        let node = node.clone();
+        tokio::spawn(async move {
+            let id = object.id.clone();
+            let ended = run(&node, object, expected).await;
+            if let Err(why) = ended {
+                node.book.agent(&format!("backup {id} was not restored: {why}"));
+                let _ = let_go(&node).await;
+                change(&node, &id, |task| {
+                    task.phase = TaskPhase::Failed;
+                    task.error = why;
+                });
+            }
+        });
+    }
+    Ok(())
+}
+
+fn change(node: &Node, id: &str, edit: impl FnOnce(&mut RestoreTask)) {
+    node.update(|state| {
+        if let Some(task) = state.restore.as_mut().filter(|task| task.id == id) {
+            edit(task);
+        }
+    });
+}
+
+/// Redis is a replica of nobody again; not where it became something else meanwhile.
+async fn let_go(node: &Node) -> Result<(), ControlError> {
+    if node.memory().promoted() || node.following().is_some() {
+        return Ok(());
+    }
+    let (host, port) = BLACK_HOLE;
+    let mut session = node.redis.open(ANSWER).await?;
+    session.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await
+}
+
+/// Gives Redis all of it; returns once Redis left, as it does when it is promoted.
+async fn run(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Result<(), String> {
+    let id = object.id.clone();
+    let io = |what: &'static str| move |error: io::Error| format!("{what} ({error})");
+    let storage =
+        Storage::open(&object.storage, object.keys.as_ref()).map_err(|e| error_chain(&e))?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.map_err(io("the agent cannot listen on loopback"))?;
+    let port = listener.local_addr().map_err(io("the agent cannot listen on loopback"))?.port();
+    let run_id = attach(node, port).await?;
+    let accepted = timeout(ATTACH, listener.accept()).await;
+    let (stream, _) = accepted
+        .map_err(|_| "Redis did not ask for the data in time".to_owned())?
+        .map_err(io("Redis did not ask for the data"))?;
+    // Nobody else is to get them.
+    drop(listener);
+    let (mut requests, mut to) = split(stream);
+    greet(&mut requests, &mut to, &expected).await.map_err(io("Redis did not ask for the data"))?;
+
+    let mut blocks = download(storage, object.object, (id.clone(), object.key), expected.clone());
+    let (mut done, mut told) = (0, Instant::now());
+    while let Some(block) = blocks.recv().await {
+        let block = block.map_err(|error| error_chain(&error))?;
+        let sent = timeout(STALL, to.write_all(&block)).await;
+        sent.map_err(|_| "Redis takes no more of the data; its disk may be full".to_owned())?
+            .map_err(io("Redis did not take the data; its log says why"))?;
+        done += block.len() as u64;
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            change(node, &id, |task| task.done_bytes = done);
+        }
+    }
+    if done != expected.bytes {
+        return Err("internal error: the data ended without a word".to_owned());
+    }
+    change(node, &id, |task| task.done_bytes = done);
+    let stream = stay(requests, to);
+    tokio::pin!(stream);
+    tokio::select! {
+        loaded = loaded(node, &run_id) => loaded?,
+        () = &mut stream => return Err("Redis refused the data; its log says why".to_owned()),
+    }
+    node.book.agent(&format!("backup {id} is restored: Redis has loaded {done} bytes"));
+    change(node, &id, |task| {
+        task.phase = TaskPhase::Done;
+        task.run_id = run_id;
+    });
+    // Until it is promoted, or follows somebody else.
+    stream.await;
+    Ok(())
+}
+
+/// Points Redis at the agent.
+async fn attach(node: &Node, port: u16) -> Result<String, String> {
+    let said = |error: ControlError| error_chain(&error);
+    let mut session = node.redis.open(ANSWER).await.map_err(said)?;
+    let info = session.info().await.map_err(said)?;
+    if info.role() != Role::Replica {
+        return Err("redis is master here: what it has is not overwritten".to_owned());
+    }
+    let anonymous = [("masteruser", String::new()), ("masterauth", String::new())];
+    session.set(&anonymous).await.map_err(said)?;
+    session.run(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port)).await.map_err(said)?;
+    Ok(info.run_id().to_owned())
+}
+
+fn split(stream: TcpStream) -> (BufReader<OwnedReadHalf>, OwnedWriteHalf) {
+    let _ = stream.set_nodelay(true);
+    let (from, to) = stream.into_split();
+    (BufReader::new(from), to)
+}
+
+/// A master's part of the beginning of a replication: every request is granted, and the last one is
+/// answered with the announcement of the whole data set.
+async fn greet(
+    from: &mut BufReader<OwnedReadHalf>,
+    to: &mut OwnedWriteHalf,
+    expected: &Expected,
+) -> io::Result<()> {
+    let work = async {
+        loop {
+            let request = request(from).await?;
+            let answer = match request.first().map(|word| word.to_ascii_uppercase()).as_deref() {
+                Some("PING") => "+PONG\r\n".to_owned(),
+                Some("PSYNC" | "SYNC") => {
+                    // 40 characters, as every history's name.
+                    let history: String = (random_hex() + &random_hex()).chars().take(40).collect();
+                    let start =
+                        format!("+FULLRESYNC {history} {OFFSET}\r\n${}\r\n", expected.bytes);
+                    to.write_all(start.as_bytes()).await?;
+                    return Ok(());
+                }
+                _ => "+OK\r\n".to_owned(),
+            };
+            to.write_all(answer.as_bytes()).await?;
+        }
+    };
+    timeout(ATTACH, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// One request of Redis: an array of texts, or a line.
+async fn request(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<String>> {
+    let first = line(from).await?;
+    let Some(count) = first.strip_prefix('*') else {
+        return Ok(first.split_whitespace().map(str::to_owned).collect());
+    };
+    let count = number(count, WORDS)?;
+    let mut words = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = line(from).await?;
+        let length = number(length.strip_prefix('$').unwrap_or_default(), LONGEST)?;
+        let mut word = vec![0; length + 2];
+        from.read_exact(&mut word).await?;
+        word.truncate(length);
+        words.push(String::from_utf8_lossy(&word).into_owned());
+    }
+    Ok(words)
+}
+
+fn number(text: &str, most: usize) -> io::Result<usize> {
+    let number = text.parse().ok().filter(|number| *number <= most);
+    number
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "Redis asked in an unknown way"))
+}
+
+async fn line(from: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
+    let mut line = Vec::new();
+    let read = from.take(LONGEST as u64).read_until(b'\n', &mut line).await?;
+    if read == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// Keeps the link alive until Redis ends it. What it acknowledges is read and means nothing here.
+async fn stay(mut from: BufReader<OwnedReadHalf>, mut to: OwnedWriteHalf) {
+    let mut buffer = [0; 1024];
+    loop {
+        tokio::select! {
+            read = from.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            },
+            () = sleep(BEAT) => {
+                if to.write_all(b"*1\r\n$4\r\nPING\r\n").await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until Redis has loaded everything and counts as in sync.
+async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
+    let began = Instant::now();
+    while began.elapsed() < LOAD {
+        // While it loads it answers nothing else.
+        if let Ok(mut session) = node.redis.open(ANSWER).await
+            && let Ok(info) = session.info().await
+        {
+            if info.run_id() != run_id {
+                return Err("redis was started again while it loaded the data".to_owned());
+            }
+            if info.link_up() && !info.flag("loading") && !info.flag("master_sync_in_progress") {
+                return Ok(());
+            }
+        }
+        sleep(BEAT / 4).await;
+    }
+    Err(format!("Redis did not load the data within {} s", LOAD.as_secs()))
+}
