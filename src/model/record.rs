@@ -148,13 +148,18 @@ pub struct Promotion {
     /// Its agent confirmed the promotion.
     pub confirmed: bool,
     /// When it did; 0 before, and in a record of an earlier version.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_unset")]
     pub since: UnixMs,
     /// The weakest quorum that may be in force there, of what was reported in this epoch and what
     /// was sent since: the fewest replicas, the longest lag. Written before anything weaker is
     /// sent. `None` in a record of an earlier version until the master is heard.
     #[serde(default)]
     pub quorum: Option<Quorum>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
+fn is_unset(at: &UnixMs) -> bool {
+    *at == UnixMs::default()
 }
 
 /// One attempt to fill a node.
