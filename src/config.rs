@@ -281,7 +281,9 @@ impl Config {
         let (name, text) = parts::read(path)?;
         let mut wrong = Problems::new(&name, &text, &parts::environment);
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        fields::unknown_variables(names).iter().for_each(|error| wrong.push(error));
+        for error in &fields::unknown_variables(names) {
+            wrong.push(error);
+        }
         Self::read(&name, &text, &parts::environment, wrong)
     }
 
@@ -301,7 +303,9 @@ impl Config {
         mut wrong: Problems<'_>,
     ) -> Result<Self, ConfigError> {
         let (fields, unknown) = Fields::read_all(path, text, env)?;
-        unknown.iter().for_each(|error| wrong.push(error));
+        for error in &unknown {
+            wrong.push(error);
+        }
         let flag = fields.flag("gateway.allowPrivate");
         let gateway = wrong.keep(flag.map(|allow_private| Gateway { allow_private }));
         let (api, log, timing) =

@@ -91,7 +91,8 @@ pub fn command() -> Command {
 }
 
 fn below(name: &str, lines: &[&str]) -> String {
-    let examples: String = lines.iter().map(|line| format!("  akash-redis {line}\n")).collect();
+    let examples: Vec<String> = lines.iter().map(|line| format!("  akash-redis {line}")).collect();
+    let examples = examples.join("\n");
     let code = match name {
         "proxy" | "connect" => {
             "0 when it was stopped, and as the program that it started ends; 1 with one sentence when it cannot go on; 2 for a command line that is not understood"
@@ -103,7 +104,7 @@ fn below(name: &str, lines: &[&str]) -> String {
             "0 when it did what was asked, 1 with one sentence when not, 2 for a command line that is not understood"
         }
     };
-    format!("Examples:\n{examples}\nExit code: {code}.")
+    format!("Examples:\n{examples}\n\nExit code: {code}.")
 }
 
 #[cfg(test)]

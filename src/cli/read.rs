@@ -87,7 +87,10 @@ pub(super) async fn get(
 ) -> Result<(), CliError> {
     let mut items = find(client, &args).await?;
     out.write_all(written(&args, &items)?.as_bytes())?;
-    while args.watch {
+    if !args.watch {
+        return Ok(());
+    }
+    loop {
         out.flush()?;
         sleep(WATCH).await;
         let now = find(client, &args).await?;
@@ -101,7 +104,6 @@ pub(super) async fn get(
         }
         items = now;
     }
-    Ok(())
 }
 
 /// What is meant by the flags.
@@ -123,7 +125,7 @@ fn changes(before: &[RedisCluster], now: &[RedisCluster]) -> Vec<RedisCluster> {
     let look = |cluster: &RedisCluster| {
         let status = cluster.status.as_ref().map(measures::without);
         let metadata = Metadata { resource_version: None, ..cluster.metadata.clone() };
-        RedisCluster { status, metadata, ..cluster.clone() }
+        RedisCluster { metadata, status, ..cluster.clone() }
     };
     let is_news = |cluster: &&RedisCluster| {
         let before = known.get(&cluster.metadata.name);
@@ -139,7 +141,8 @@ fn written(args: &Get, items: &[RedisCluster]) -> Result<String, CliError> {
         Some(Output::Json) => one.map_or_else(|| json(&list()), json),
         Some(Output::Yaml) => items.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
         Some(Output::Name) => {
-            items.iter().map(|c| format!("rediscluster/{}\n", c.metadata.name)).collect()
+            let names = items.iter().map(|c| format!("rediscluster/{}", c.metadata.name));
+            names.chain([String::new()]).collect::<Vec<_>>().join("\n")
         }
         Some(Output::JsonPath(template)) => match one {
             Some(one) => template.render(one)?,
