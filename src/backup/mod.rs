@@ -2,7 +2,7 @@
 //!
 //! Below the prefix of `spec.backup.to` a backup is two objects, `INSTALLATION/CLUSTER/ID.rdb` and
 //! `INSTALLATION/CLUSTER/ID.manifest`. The first is the RDB file, compressed and encrypted
-//! ([`format`]); the second says what it is and is written last ([`manifest`]): without it there is
+//! ([`format`](mod@format)); the second says what it is and is written last ([`manifest`]): without it there is
 //! no backup.
 
 pub mod format;
