@@ -1,4 +1,4 @@
-//! The node agents over the mesh: one task per node dials, watches and dials again.
+//! The node agents over the mesh: who is watched, what was heard of each last, and their calls.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -28,17 +28,16 @@ use crate::server::{NodeDumps, NodeLogs, logs};
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use crate::wire::akash_redis::agent::v1::{
     AnnounceReply, AnnounceRequest, CommandRequest, DumpRequest, KeptCopy, LogLine, LogsRequest,
-    RecallRequest, WatchRequest,
+    RecallRequest,
 };
 
-/// An agent pushes at least once a second; a stream that is silent for longer than this is taken
-/// for dead, and others are asked about the node.
-const SILENCE: Duration = Duration::from_millis(2500);
+mod states;
+
+use states::{PAUSE, SILENCE, States};
+
 /// A command that is not answered in this time may or may not have been carried out. Promotion
 /// waits for ROLE, saving for a snapshot.
 const COMMAND_LIMIT: Duration = Duration::from_secs(8);
-/// Pause before a node is dialled again.
-const REDIAL: Duration = Duration::from_millis(300);
 /// Readers of one node's log at a time: an agent grants a few streams in all, and the one that
 /// brings its states must be among them.
 const READERS: usize = 4;
@@ -143,55 +142,49 @@ impl Shared {
         lock(&self.watched).get(name.cluster())?.get(name).map(part)
     }
 
+    /// A channel of its own to a node's agent. `None` when it cannot be dialled at all.
+    fn channel(&self, name: &IncarnationName, ip: IpAddr) -> Option<Channel> {
+        agent_channel(self.socks5, ip, AGENT_PORT, &self.identity, &name.0)
+            .inspect_err(
+                |error| tracing::error!(incarnation = %name, %error, "a node cannot be dialled"),
+            )
+            .ok()
+    }
+
     /// Begins to watch a node; `None` when it cannot be dialled at all.
     fn start(self: &Arc<Self>, name: &IncarnationName, ip: IpAddr) -> Option<Watched> {
-        let channel = match agent_channel(self.socks5, ip, AGENT_PORT, &self.identity, &name.0) {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::error!(incarnation = %name, %error, "a node cannot be dialled");
-                return None;
-            }
-        };
+        let channel = self.channel(name, ip)?;
         let stop = CancellationToken::new();
-        let task = self.clone().watch(name.clone(), channel.clone());
+        let task = self.clone().watch(name.clone(), ip, channel.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(task));
         let readers = Arc::new(Semaphore::new(READERS));
         Some(Watched { ip, channel, readers, _task: stop.drop_guard() })
     }
 
-    /// Watches one node until it is let go.
-    async fn watch(self: Arc<Self>, name: IncarnationName, channel: Channel) {
+    /// Watches one node until it is let go. Its calls take the connection by which it was heard
+    /// last.
+    async fn watch(self: Arc<Self>, name: IncarnationName, ip: IpAddr, first: Channel) {
+        let mut known = Some(first);
         loop {
-            if let Err(detail) = self.stream(&name, channel.clone()).await {
-                tracing::debug!(incarnation = %name, detail, "the stream of a node ended");
+            let dial = || known.take().or_else(|| self.channel(&name, ip));
+            let mut states = States::open(&name, dial).await;
+            if let Some(node) = lock(&self.watched)
+                .get_mut(name.cluster())
+                .and_then(|nodes| nodes.get_mut(&name))
+                .filter(|node| node.ip == ip)
+            {
+                node.channel = states.channel.clone();
             }
-            self.silent(&name);
-            tokio::time::sleep(REDIAL).await;
-        }
-    }
-
-    async fn stream(&self, name: &IncarnationName, channel: Channel) -> Result<(), String> {
-        let mut client = AgentClient::new(channel).max_decoding_message_size(LARGEST_STATE);
-        let open = tokio::time::timeout(COMMAND_LIMIT, client.watch(WatchRequest {}));
-        let mut states = open
-            .await
-            .map_err(|_| "no answer in time".to_owned())?
-            .map_err(|s| said(&s))?
-            .into_inner();
-        loop {
-            let next = tokio::time::timeout(SILENCE, states.message())
-                .await
-                .map_err(|_| "no state in time".to_owned())?;
-            match next.map_err(|s| said(&s))? {
-                Some(state) if state.incarnation == name.0 => self.heard(name, node_state(state)),
-                Some(other) => {
-                    return Err(format!(
-                        "{} answers in its place",
-                        clipped(other.incarnation, SENTENCE)
-                    ));
+            let detail = loop {
+                match states.next().await {
+                    Ok(state) => self.heard(&name, state),
+                    Err(detail) => break detail,
                 }
-                None => return Ok(()),
-            }
+            };
+            tracing::debug!(incarnation = %name, detail, "the stream of a node ended");
+            self.silent(&name);
+            known = Some(states.channel);
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

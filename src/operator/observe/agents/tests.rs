@@ -1,11 +1,12 @@
-//! Logs of an agent over a real connection.
+//! An agent over real connections.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::stream::BoxStream;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response};
 
@@ -26,6 +27,8 @@ struct Chatty {
     /// open.
     states: Vec<wire::NodeState>,
     watchers: Arc<AtomicUsize>,
+    /// It says its first state again and again, to everybody.
+    steady: bool,
 }
 
 struct Reader(Arc<AtomicUsize>);
@@ -51,8 +54,13 @@ impl Agent for Chatty {
 
     async fn watch(
         &self,
-        _request: Request<WatchRequest>,
+        _request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        if self.steady {
+            let state = self.states[0].clone();
+            let often = IntervalStream::new(tokio::time::interval(Duration::from_millis(100)));
+            return Ok(Response::new(often.map(move |_| Ok(state.clone())).boxed()));
+        }
         // It speaks once: whoever watches it again hears nothing more of it.
         if self.states.is_empty() || self.watchers.fetch_add(1, Ordering::SeqCst) > 0 {
             return Ok(Response::new(stream::pending().boxed()));
@@ -113,21 +121,30 @@ fn incarnation() -> IncarnationName {
     IncarnationName("cache-0-x7k2".to_owned())
 }
 
-/// Serves `agent` at a loopback address of its own, because agents listen on a fixed port; returns
-/// who watches it.
+/// Serves `agent` at a loopback address of its own; returns who watches it.
 async fn watching(agent: Chatty) -> MeshAgents {
-    // Another test of this process may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let root = RootSecret::new(vec![7; 32].into()).unwrap();
-    let listener = loop {
+    let listener = listener().await;
+    let ip = listener.local_addr().unwrap().ip();
+    watching_at(ip, agent, TcpListenerStream::new(listener))
+}
+
+/// Agents listen on a fixed port, so each has an address of its own.
+async fn listener() -> TcpListener {
+    loop {
         let [a, b, c] = rand::random::<[u8; 3]>();
         if let Ok(listener) =
             TcpListener::bind((Ipv4Addr::new(127, a, b, c.clamp(2, 250)), AGENT_PORT)).await
         {
-            break listener;
+            return listener;
         }
-    };
-    let ip = listener.local_addr().unwrap().ip().to_string();
+    }
+}
+
+/// Serves `agent` to the connections of `incoming`; returns one who watches it at `ip`.
+fn watching_at(ip: IpAddr, agent: Chatty, incoming: TcpListenerStream) -> MeshAgents {
+    // Another test of this process may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let root = RootSecret::new(vec![7; 32].into()).unwrap();
     let own = root.node_certificate(&incarnation(), UnixMs::now());
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(
@@ -136,12 +153,12 @@ async fn watching(agent: Chatty) -> MeshAgents {
         ))
         .client_ca_root(Certificate::from_pem(root.ca_pem()));
     let serving = Server::builder().tls_config(tls).unwrap().add_service(AgentServer::new(agent));
-    tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+    tokio::spawn(serving.serve_with_incoming(incoming));
     let operator = root.operator_certificate(UnixMs::now());
     let identity =
         AgentTls { ca: root.ca_pem(), certificate: operator.certificate, key: operator.key };
     let agents = MeshAgents::new(None, identity, Arc::new(UnixMs::now));
-    agents.watch("cache", &BTreeMap::from([(incarnation(), ip)]));
+    agents.watch("cache", &BTreeMap::from([(incarnation(), ip.to_string())]));
     agents
 }
 
@@ -276,4 +293,61 @@ async fn an_agent_that_keeps_nothing_is_no_error() {
     assert_eq!(Agents::recall(&agents, &incarnation()).await.unwrap(), None);
     let stranger = IncarnationName("cache-1-none".to_owned());
     assert!(Agents::recall(&agents, &stranger).await.is_err());
+}
+
+/// The next connection of the one who watches.
+async fn dialled(listener: &TcpListener) -> TcpStream {
+    let dialled = tokio::time::timeout(Duration::from_secs(20), listener.accept()).await;
+    dialled.expect("the node is dialled").unwrap().0
+}
+
+async fn until_connected(agents: &MeshAgents) {
+    let mut changes = agents.changes();
+    let connected = async {
+        while !agents.view(&incarnation()).is_some_and(|view| view.connected) {
+            changes.next().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), connected).await.expect("the node is heard");
+}
+
+#[tokio::test]
+async fn a_silent_node_is_heard_by_the_youngest_dial() {
+    let listener = listener().await;
+    let ip = listener.local_addr().unwrap().ip();
+    let served = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let inside = served.local_addr().unwrap();
+    let agent =
+        Chatty { steady: true, states: vec![state(wire::Process::Running)], ..Chatty::default() };
+    let agents = watching_at(ip, agent, TcpListenerStream::new(served));
+    let carried = async |mut theirs: TcpStream, stall: CancellationToken| {
+        let mut ours = TcpStream::connect(inside).await.unwrap();
+        tokio::spawn(async move {
+            let carry = tokio::io::copy_bidirectional(&mut theirs, &mut ours);
+            let _ = stall.run_until_cancelled(carry).await;
+            (theirs, ours)
+        })
+    };
+
+    let stall = CancellationToken::new();
+    let first = carried(dialled(&listener).await, stall.clone()).await;
+    until_connected(&agents).await;
+    stall.cancel();
+    let _first = first.await.unwrap();
+    // Nothing passes for two more dials, and none of them is given up for it.
+    let silent = [dialled(&listener).await, dialled(&listener).await];
+    for dial in &silent {
+        let ended = dial.try_read(&mut [0; 4096]).is_ok_and(|read| read == 0);
+        assert!(!ended, "the older dial may still be the first that is heard");
+    }
+    assert!(!agents.view(&incarnation()).unwrap().connected);
+    let _last = carried(dialled(&listener).await, CancellationToken::new()).await;
+    until_connected(&agents).await;
+    // Calls go where it is heard.
+    let asked = agents.command(&incarnation(), CommandRequest::default()).await;
+    assert!(matches!(asked, Err(AgentError::Failed { .. })), "{asked:?}");
+    for mut dial in silent {
+        let ended = async { while dial.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("slower dials end");
+    }
 }
