@@ -169,6 +169,8 @@ pub struct Mesh {
     /// SOCKS5 listener (`host:port`) of a tailscaled that somebody else runs, through which the
     /// operator reaches nodes.
     pub socks5: Option<String>,
+    /// LocalAPI socket of that tailscaled, or of the machine's own.
+    pub socket: Option<PathBuf>,
     /// The tailscaled that the operator runs itself. Without it and without `socks5` nodes are
     /// dialled directly.
     pub tailscaled: Option<OwnTailscaled>,
@@ -486,6 +488,22 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
             "mesh.tailscaled.stateDir is set as well; keep the first for a tailscaled that runs already, the second for one that the operator shall run",
         ));
     }
+    let socket = fields.optional("mesh.socket").map(PathBuf::from);
+    if socket.is_some() && tailscaled.is_some() {
+        return Err(invalid(
+            "mesh.socket",
+            "mesh.tailscaled.stateDir is set as well, and the operator knows the socket of a tailscaled that it runs; remove the first",
+        ));
+    }
+    if let Some(path) = socket.as_ref().filter(|path| !path.is_absolute()) {
+        return Err(invalid(
+            "mesh.socket",
+            format!(
+                "`{}` is not an absolute path; write it like /var/run/tailscale/tailscaled.sock",
+                path.display()
+            ),
+        ));
+    }
     Ok(Mesh {
         api,
         login_server,
@@ -499,6 +517,7 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         operator_tag: tags.operator,
         quarantine_tag: tags.quarantine,
         socks5,
+        socket,
         tailscaled,
     })
 }

@@ -297,7 +297,7 @@ pub(super) fn write_settings(dir: &Path, chain: &OperatorChain<'_>) -> Result<()
     let text = format!(
         "chain: {{ id: {id}, grpc: [\"{grpc}\"] }}\n\
          wallet: {{ mnemonicFile: {dir_text}/mnemonic }}\n\
-         mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {client}, oauthSecretFile: {dir_text}/oauth.secret, tag: \"{tag}\", operatorTag: \"{operator}\", quarantineTag: \"{quarantine}\", socks5: \"{socks5}\" }}\n\
+         mesh: {{ api: \"{login}\", loginServer: \"{login}\", oauthClientId: {client}, oauthSecretFile: {dir_text}/oauth.secret, tag: \"{tag}\", operatorTag: \"{operator}\", quarantineTag: \"{quarantine}\", socks5: \"{socks5}\", socket: {dir_text}/tailnet/tailscaled.sock }}\n\
          node: {{ image: \"{IMAGE}\" }}\n\
          budget: {{ global: 100act, perClusterDefault: 12act }}\n\
          store: {{ sqlite: {dir_text}/store.db }}\n\

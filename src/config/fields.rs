@@ -30,6 +30,7 @@ pub(super) const FIELDS: &[&str] = &[
     "mesh.oauthSecretFile",
     "mesh.operatorTag",
     "mesh.quarantineTag",
+    "mesh.socket",
     "mesh.socks5",
     "mesh.tag",
     "mesh.tailnet",

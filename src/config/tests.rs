@@ -224,6 +224,16 @@ fn values_that_cannot_be_used_are_refused_by_name() {
         ),
         (
             "oauthClientId",
+            "socket: /run/t.sock, tailscaled: { stateDir: /d }, oauthClientId",
+            "mesh.socket cannot be used: mesh.tailscaled",
+        ),
+        (
+            "oauthClientId",
+            "socket: t.sock, oauthClientId",
+            "mesh.socket cannot be used: `t.sock` is not an absolute path",
+        ),
+        (
+            "oauthClientId",
             "tailscaled: { program: /t }, oauthClientId",
             "mesh.tailscaled.program cannot be used: mesh.tailscaled.stateDir is",
         ),

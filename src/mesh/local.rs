@@ -72,6 +72,8 @@ pub struct LocalPeer {
     pub tailscale_ips: Option<Vec<IpAddr>>,
     /// Connected to the control server, which does not mean reachable.
     pub online: bool,
+    /// Something was sent to it in the last 45 s.
+    pub active: bool,
     /// Direct address in use; empty when traffic is relayed or there is none.
     pub cur_addr: String,
     /// Code of its home DERP region, whether it is used or not.

@@ -26,6 +26,7 @@ use super::logs::LogBook;
 use super::mesh;
 use super::mesh_service;
 use super::nonces::random_hex;
+use super::path_search;
 use super::paths;
 use super::redis_config::BootConfig;
 use super::redis_control::{ControlError, RedisControl};
@@ -185,6 +186,8 @@ async fn work(
     let mut history = tokio::spawn(history::keep_written(node.clone(), stop_history.clone()));
     let mut paths =
         tokio::spawn(paths::keep_looking(node.clone(), api.client(), stop_mesh.clone()));
+    let search = path_search::keep_looking(node.clone(), api.client(), stop_mesh.clone());
+    let mut search = tokio::spawn(search);
     let mut volume = tokio::spawn(volume::keep_looking(node.clone(), stop_mesh.clone()));
     let exchange = exchange::keep_asking(node.clone(), api.client(), stop_mesh.clone());
     let mut exchange = tokio::spawn(exchange);
@@ -223,6 +226,7 @@ async fn work(
         _ = &mut redis => Err(AgentError::PartExited("the redis supervisor")),
         _ = &mut history => Err(AgentError::PartExited("the history writer")),
         _ = &mut paths => Err(AgentError::PartExited("the path watcher")),
+        _ = &mut search => Err(AgentError::PartExited("the search for paths")),
         _ = &mut exchange => Err(AgentError::PartExited("the exchange of words")),
         _ = &mut volume => Err(AgentError::PartExited("the volume watcher")),
         _ = &mut mesh => Err(AgentError::PartExited("the tailscaled supervisor")),
@@ -244,6 +248,7 @@ async fn work(
     sleep(FAREWELL).await;
     stop_mesh.cancel();
     join(paths, Duration::from_secs(1)).await;
+    join(search, Duration::from_secs(1)).await;
     join(volume, Duration::from_secs(1)).await;
     join(exchange, Duration::from_secs(1)).await;
     join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;

@@ -26,6 +26,7 @@ pub mod logs;
 pub mod mesh;
 mod mesh_service;
 pub mod nonces;
+mod path_search;
 pub mod paths;
 pub mod probe;
 pub mod proxychains;

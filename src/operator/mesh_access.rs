@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::run::RunError;
 use crate::config::Config;
 use crate::mesh::MeshControl;
-use crate::mesh::access::{self, AccessSettings, AccessStatus, OperatorTailscaled, watch_proxy};
+use crate::mesh::access::{
+    self, AccessError, AccessSettings, AccessStatus, OperatorTailscaled, watch_proxy,
+};
+use crate::mesh::local::LocalClient;
 use crate::model::mesh::OwnMesh;
 use crate::secrets::RootSecret;
 
@@ -48,6 +51,17 @@ impl MeshAccess {
             Self::Own(tailscaled) => Some(tailscaled.socks5()),
             Self::Proxy(address, _) => Some(*address),
             Self::Direct => None,
+        }
+    }
+
+    /// Who commands that tailscaled, where its socket is known.
+    pub fn local(&self, config: &Config) -> Result<Option<LocalClient>, RunError> {
+        match self {
+            Self::Own(tailscaled) => Ok(Some(tailscaled.local().clone())),
+            Self::Proxy(..) | Self::Direct => {
+                let socket = config.mesh.socket.as_deref();
+                Ok(socket.map(LocalClient::new).transpose().map_err(AccessError::from)?)
+            }
         }
     }
 

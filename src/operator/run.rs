@@ -94,8 +94,7 @@ struct Clients {
 }
 
 impl Clients {
-    /// `socks5` is where mesh addresses are dialled through, if not directly.
-    fn new(config: &Config, socks5: Option<SocketAddr>) -> Result<Self, RunError> {
+    fn new(config: &Config, access: &MeshAccess) -> Result<Self, RunError> {
         let root = RootSecret::new(config.root_secret.clone())?;
         let wallet = Arc::new(Wallet::from_phrase(&config.wallet.mnemonic, 0)?);
         let settings = ChainSettings {
@@ -122,7 +121,8 @@ impl Clients {
         let mesh = Arc::new(ControlClient::new((&config.mesh).into())?);
         let own = root.operator_certificate(UnixMs::now());
         let tls = AgentTls { ca: root.ca_pem(), certificate: own.certificate, key: own.key };
-        let agents = MeshAgents::new(socks5, tls, Arc::new(UnixMs::now));
+        let agents =
+            MeshAgents::new(access.socks5(), access.local(config)?, tls, Arc::new(UnixMs::now));
         Ok(Self { root, chain, gateway, mesh, agents })
     }
 }
@@ -208,7 +208,7 @@ async fn run_at(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let mesh_access = MeshAccess::prepare(config).await?;
-    let clients = Clients::new(config, mesh_access.socks5())?;
+    let clients = Clients::new(config, &mesh_access)?;
     let store = home.store.clone();
     let term = store.take_over().await?;
     tracing::info!(%installation, term, owner = clients.chain.owner(), "the operator takes over");
@@ -314,7 +314,7 @@ pub type Finding = (&'static str, Result<String, String>);
 /// # Errors
 /// A setting that cannot be used at all.
 pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
-    let clients = Clients::new(config, None)?;
+    let clients = Clients::new(config, &MeshAccess::Direct)?;
     let installation = clients.root.installation_id();
     let mesh_access = super::mesh_access::check(config).await?;
     let chain = clients.chain.read(&BTreeSet::new()).await;

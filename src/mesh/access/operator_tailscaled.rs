@@ -64,6 +64,12 @@ impl OperatorTailscaled {
         self.port.address
     }
 
+    /// Who commands it.
+    #[must_use]
+    pub fn local(&self) -> &LocalClient {
+        &self.local
+    }
+
     /// Whether the operator is on the mesh.
     #[must_use]
     pub fn status(&self) -> &AccessStatus {

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 
 use crate::changes::{Changes, Notifier};
 use crate::mesh::agent_channel::{AgentTls, agent_channel};
+use crate::mesh::local::LocalClient;
 use crate::model::ids::IncarnationName;
 use crate::model::logs::LogQuery;
 use crate::model::node::{NodeState, NodeView};
@@ -54,6 +55,7 @@ pub struct MeshAgents {
 
 struct Shared {
     socks5: Option<SocketAddr>,
+    tailscaled: Option<LocalClient>,
     identity: AgentTls,
     now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     /// By cluster.
@@ -72,16 +74,18 @@ struct Watched {
 
 impl MeshAgents {
     /// Nobody is watched yet. `socks5` is the proxy of a userspace tailscaled, or none where the
-    /// host itself is on the mesh.
+    /// host itself is on the mesh; `tailscaled` is asked to look for nodes that are not heard.
     #[must_use]
     pub fn new(
         socks5: Option<SocketAddr>,
+        tailscaled: Option<LocalClient>,
         identity: AgentTls,
         now: Arc<dyn Fn() -> UnixMs + Send + Sync>,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 socks5,
+                tailscaled,
                 identity,
                 now,
                 watched: Mutex::default(),
@@ -151,6 +155,13 @@ impl Shared {
             .ok()
     }
 
+    /// Has tailscaled look for the way to a node now: by itself it does so once in 5 s.
+    fn look_for(&self, ip: IpAddr) {
+        if let Some(tailscaled) = self.tailscaled.clone() {
+            tokio::spawn(async move { tailscaled.ping(ip).await });
+        }
+    }
+
     /// Begins to watch a node; `None` when it cannot be dialled at all.
     fn start(self: &Arc<Self>, name: &IncarnationName, ip: IpAddr) -> Option<Watched> {
         let channel = self.channel(name, ip)?;
@@ -166,7 +177,10 @@ impl Shared {
     async fn watch(self: Arc<Self>, name: IncarnationName, ip: IpAddr, first: Channel) {
         let mut known = Some(first);
         loop {
-            let dial = || known.take().or_else(|| self.channel(&name, ip));
+            let dial = || {
+                self.look_for(ip);
+                known.take().or_else(|| self.channel(&name, ip))
+            };
             let mut states = States::open(&name, dial).await;
             if let Some(node) = lock(&self.watched)
                 .get_mut(name.cluster())

@@ -157,7 +157,7 @@ fn watching_at(ip: IpAddr, agent: Chatty, incoming: TcpListenerStream) -> MeshAg
     let operator = root.operator_certificate(UnixMs::now());
     let identity =
         AgentTls { ca: root.ca_pem(), certificate: operator.certificate, key: operator.key };
-    let agents = MeshAgents::new(None, identity, Arc::new(UnixMs::now));
+    let agents = MeshAgents::new(None, None, identity, Arc::new(UnixMs::now));
     agents.watch("cache", &BTreeMap::from([(incarnation(), ip.to_string())]));
     agents
 }
@@ -320,9 +320,9 @@ async fn a_silent_node_is_heard_by_the_youngest_dial() {
     let agent =
         Chatty { steady: true, states: vec![state(wire::Process::Running)], ..Chatty::default() };
     let agents = watching_at(ip, agent, TcpListenerStream::new(served));
-    let carried = async |mut theirs: TcpStream, stall: CancellationToken| {
-        let mut ours = TcpStream::connect(inside).await.unwrap();
+    let carried = |mut theirs: TcpStream, stall: CancellationToken| {
         tokio::spawn(async move {
+            let mut ours = TcpStream::connect(inside).await.unwrap();
             let carry = tokio::io::copy_bidirectional(&mut theirs, &mut ours);
             let _ = stall.run_until_cancelled(carry).await;
             (theirs, ours)
@@ -330,7 +330,7 @@ async fn a_silent_node_is_heard_by_the_youngest_dial() {
     };
 
     let stall = CancellationToken::new();
-    let first = carried(dialled(&listener).await, stall.clone()).await;
+    let first = carried(dialled(&listener).await, stall.clone());
     until_connected(&agents).await;
     stall.cancel();
     let _first = first.await.unwrap();
@@ -341,7 +341,7 @@ async fn a_silent_node_is_heard_by_the_youngest_dial() {
         assert!(!ended, "the older dial may still be the first that is heard");
     }
     assert!(!agents.view(&incarnation()).unwrap().connected);
-    let _last = carried(dialled(&listener).await, CancellationToken::new()).await;
+    let _last = carried(dialled(&listener).await, CancellationToken::new());
     until_connected(&agents).await;
     // Calls go where it is heard.
     let asked = agents.command(&incarnation(), CommandRequest::default()).await;
