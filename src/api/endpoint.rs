@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::status::Endpoint;
+use super::conditions::Phase;
+use super::status::{Endpoint, NodeStatus};
+use super::types::RedisCluster;
+use crate::model::ports::REDIS_PORT;
 
 /// Where writes go, who has the data besides, and who may ask for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,32 @@ impl From<Endpoint> for EndpointReport {
 }
 
 impl EndpointReport {
+    /// What the object itself says: as of when its status was last written, which is at every change
+    /// of the master. `None` without a master that takes writes.
+    #[must_use]
+    pub fn of(cluster: &RedisCluster) -> Option<Self> {
+        let status = cluster.status.as_ref()?;
+        let replica = |node: &NodeStatus| {
+            Some(ReplicaEndpoint {
+                incarnation: node.incarnation.clone(),
+                name: node.mesh_name.clone().unwrap_or_default(),
+                ip: node.mesh_ip.clone()?,
+                port: REDIS_PORT,
+                region: node.region.clone(),
+                in_sync: node.phase == Phase::Replica,
+                lag_bytes: node.lag_bytes,
+            })
+        };
+        let others = status.nodes.iter().filter(|node| node.phase != Phase::Master);
+        Some(Self {
+            cluster: cluster.metadata.name.clone(),
+            uid: cluster.metadata.uid.clone().unwrap_or_default(),
+            users: cluster.spec.redis.users.iter().map(|user| user.name.clone()).collect(),
+            replicas: others.filter_map(replica).collect(),
+            ..status.master.clone()?.into()
+        })
+    }
+
     /// With its tag.
     ///
     /// # Panics

@@ -184,6 +184,9 @@ pub struct NodeStatus {
     /// Mesh host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh_name: Option<String>,
+    /// Mesh address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_ip: Option<String>,
     /// The version of Redis or Valkey that it runs: `7.0.15`, `valkey 8.1.8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -5,13 +5,15 @@
 //! operator obeys objects. What only an operator knows is asked of the one that works, by
 //! `kubectl exec` in its pod. See decision 0068.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use secrecy::SecretString;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command as Process;
@@ -19,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::place::Place;
-use super::{ClientCommand, Command, ask, connect, execute, failed, manifests, output};
+use super::{ClientCommand, Command, ask, connect, execute, failed, manifests, output, proxy};
+use crate::api::endpoint::EndpointReport;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
 use crate::api_client::Client;
@@ -29,7 +32,7 @@ use crate::server::appraiser::Appraisal;
 use crate::server::dump::{NodeDumps, Pieces};
 use crate::server::logs::LogLines;
 use crate::server::messages::Tested;
-use crate::server::{self, Answerers, Appraiser, NodeLogs};
+use crate::server::{self, Answerers, Appraiser, NodeLogs, StatusCache};
 use crate::store::kubernetes::direct::DirectStore;
 use crate::store::kubernetes::{self, lease};
 use crate::store::{StoreError, Stored};
@@ -90,7 +93,10 @@ impl Kube {
             || [&self.context, &self.namespace, &self.operator_namespace]
                 .iter()
                 .any(|flag| flag.is_some());
-        let asks = matches!(command, Command::Client(_) | Command::Wallet(_));
+        let asks = matches!(
+            command,
+            Command::Client(_) | Command::Wallet(_) | Command::Proxy(_) | Command::Connect(_)
+        );
         given
             || (asks && std::env::args_os().next().is_some_and(|name| is_plugin(Path::new(&name))))
     }
@@ -144,8 +150,30 @@ pub(super) async fn run(kube: &Kube, command: Command) -> Result<ExitCode, CliEr
     match command {
         Command::Client(command) if is_of_objects(&command) => {
             let store = DirectStore::new(client, &namespace);
-            over_objects(store, without_questions(command), out, person).await?;
+            let command = without_questions(command);
+            let endpoint = match &command {
+                ClientCommand::Endpoint(args) => Some(args.name.clone()),
+                _ => None,
+            };
+            over_objects(store, endpoint, async |socket| {
+                execute(&Client::new(socket)?, command, out, person).await
+            })
+            .await?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Proxy(args) => {
+            let store = DirectStore::new(client, &namespace);
+            over_objects(store, Some(args.cluster()), async |socket| {
+                proxy::run(args, socket).await.map_err(CliError::Server)
+            })
+            .await
+        }
+        Command::Connect(args) => {
+            let store = DirectStore::new(client, &namespace);
+            over_objects(store, Some(args.name.clone()), async |socket| {
+                connect::run(args, socket).await.map_err(failed)
+            })
+            .await
         }
         Command::Client(_) | Command::Wallet(_) => {
             let files = match &command {
@@ -169,6 +197,7 @@ fn is_of_objects(command: &ClientCommand) -> bool {
         ClientCommand::Apply(apply) => !apply.dry_run,
         ClientCommand::Get(_)
         | ClientCommand::Describe(_)
+        | ClientCommand::Endpoint(_)
         | ClientCommand::Events(_)
         | ClientCommand::Migrate(_)
         | ClientCommand::Switchover(_)
@@ -196,31 +225,32 @@ fn without_questions(mut command: ClientCommand) -> ClientCommand {
 }
 
 /// Runs a command over objects: the API is served on a socket of this process' own, for itself, so
-/// that each command means and refuses the same here as it does at an operator.
-async fn over_objects(
+/// that each command means and refuses the same here as it does at an operator. Of the cluster that
+/// is `followed` the endpoint is known, as its object has it.
+async fn over_objects<T>(
     store: Arc<DirectStore>,
-    command: ClientCommand,
-    out: &mut (dyn Write + Send),
-    person: &mut dyn ask::Person,
-) -> Result<(), CliError> {
+    followed: Option<String>,
+    command: impl AsyncFnOnce(&Path) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let place = Place::make().map_err(|e| failed(KubeError::Local(e.to_string())))?;
     let (socket, stop) = (place.file("api.sock"), CancellationToken::new());
     let nobody = Arc::new(Nobody);
     let answerers = Answerers { logs: nobody.clone(), dumps: nobody.clone(), appraiser: nobody };
     let listener = server::bind(&socket).await.map_err(failed)?;
+    let status_cache = Arc::new(StatusCache::default());
+    let following = follow(&store, followed, &status_cache);
     let served = server::serve_on(
         listener,
         &socket,
-        store,
-        Arc::default(),
+        store.clone(),
+        status_cache.clone(),
         Arc::default(),
         problems,
         answerers,
         stop.clone(),
     );
-    let client = Client::new(&socket)?;
     tokio::select! {
-        ended = execute(&client, command, out, person) => {
+        ended = command(&socket) => {
             stop.cancel();
             ended
         }
@@ -228,7 +258,24 @@ async fn over_objects(
             let why = ended.err().map_or_else(|| "it ended".to_owned(), |e| e.to_string());
             Err(failed(KubeError::Local(why)))
         }
+        never = following => match never {},
     }
+}
+
+/// Publishes the endpoint of one cluster whenever it is another one; never ends.
+async fn follow(
+    store: &DirectStore,
+    cluster: Option<String>,
+    status_cache: &StatusCache,
+) -> Infallible {
+    if let Some(name) = cluster {
+        let mut objects = std::pin::pin!(store.follow(&name));
+        while let Some(cluster) = objects.next().await {
+            let endpoint = cluster.as_ref().and_then(EndpointReport::of);
+            status_cache.publish_endpoint(&name, endpoint);
+        }
+    }
+    std::future::pending().await
 }
 
 fn problems(cluster: &RedisCluster) -> Vec<String> {

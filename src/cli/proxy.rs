@@ -61,12 +61,18 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
+impl Args {
+    /// Which cluster is meant: one of them is there, and what is typed counts.
+    pub(super) fn cluster(&self) -> String {
+        self.name.clone().or(self.cluster.clone()).unwrap_or_default()
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, or until the program ends that it started: then with its exit code.
 /// `socket` is the operator's.
 pub async fn run(args: Args, socket: &Path) -> Result<ExitCode, BoxError> {
     let settings = ProxySettings {
-        // One of them is there, and what is typed counts.
-        cluster: args.name.or(args.cluster).unwrap_or_default(),
+        cluster: args.cluster(),
         operator: socket.to_owned(),
         nodes: args.master_of.nodes()?,
         listen: args.listen,

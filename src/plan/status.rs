@@ -103,6 +103,7 @@ fn node(
             .as_ref()
             .map(|c| c.price.per_month(money::block_ms(builder.input.inventory)).to_string()),
         mesh_name: state.map(|s| s.mesh.dns_name.clone()).filter(|n| !n.is_empty()),
+        mesh_ip: state.map(|s| s.mesh.ip.clone()).filter(|ip| !ip.is_empty()),
         version: update_report::version(builder, name),
         lag_bytes: lag(builder, name),
         lag_seconds: lag_seconds(builder, name),

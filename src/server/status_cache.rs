@@ -59,6 +59,15 @@ impl StatusCache {
         });
     }
 
+    /// Replaces the endpoint of a cluster, of which nothing else is known here.
+    pub fn publish_endpoint(&self, name: &str, endpoint: Option<EndpointReport>) {
+        self.entries().entry(name.to_owned()).or_default().send_if_modified(|old| {
+            let changed = old.endpoint != endpoint;
+            old.endpoint = endpoint;
+            changed
+        });
+    }
+
     /// Replaces the status of a cluster as the present plan has it.
     pub fn publish_status(&self, name: &str, status: &Status) {
         self.statuses().insert(name.to_owned(), status.clone());

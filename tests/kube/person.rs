@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use akash_redis::devnet::tailnet;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -20,7 +21,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 const ROLE: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "person"}},
   {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "person"}, "rules": [
-    {"apiGroups": ["akash-redis.dev"], "resources": ["redisclusters"], "verbs": ["get", "list", "create", "update", "delete"]},
+    {"apiGroups": ["akash-redis.dev"], "resources": ["redisclusters"], "verbs": ["get", "list", "watch", "create", "update", "delete"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}]},
   {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "person"},
@@ -80,6 +81,15 @@ impl Person {
         self.types(PROGRAM, &[&flags[..], arguments].concat()).await
     }
 
+    /// The same for what goes on until it is dropped.
+    fn begins(&self, arguments: &[&str]) -> tokio::process::Child {
+        let file = self.kubeconfig.display().to_string();
+        let flags = ["--kubeconfig", &file, "--context", "test", "--namespace", "default"];
+        let mut command = Command::new(PROGRAM);
+        command.args(flags).args(arguments).env_clear().env("PATH", &self.path);
+        command.env("TMPDIR", &self.home).kill_on_drop(true).spawn().unwrap()
+    }
+
     /// As a plugin.
     async fn plugs(&self, arguments: &[&str]) -> Result<String, String> {
         self.types("kubectl", &[&["akash-redis", "--context", "test"], arguments].concat()).await
@@ -111,8 +121,31 @@ fn the_program_and_kubectls_plugin_ask_the_apiserver() {
         assert!(shown.contains("cache") && shown.contains("3/3"), "{shown}");
         println!("{shown}");
 
-        // The operator obeys what was asked of the object.
+        // On a machine of the tailnet, the master is found by the object alone.
         let before = status(&kube).await;
+        let master = before.master.as_ref().unwrap();
+        let said = person.asks(&["endpoint", "cache", "-o", "url"]).await.unwrap();
+        let first = said.lines().next().unwrap();
+        assert_eq!(first, format!("redis://app@{}:6379", master.ip));
+        assert_eq!(said.lines().count(), 3, "{said}");
+        let password = sandbox.dir.join("password");
+        std::fs::write(&password, PASSWORD).unwrap();
+        let (password, socks5) = (password.display().to_string(), tailnet::socks5().to_string());
+        let connect = ["connect", "cache", "--socks5", &socks5, "--password-file", &password];
+        let said = person.asks(&[&connect[..], &["--", "set", "a", "1"]].concat()).await.unwrap();
+        assert_eq!(said, "OK\n");
+        let listen = sandbox.dir.join("redis.sock").display().to_string();
+        let error = person.asks(&["proxy", "other", "--listen", &listen]).await.unwrap_err();
+        assert!(error.contains("there is no RedisCluster named other"), "{error}");
+        let proxy = person.begins(&["proxy", "cache", "--listen", &listen, "--socks5", &socks5]);
+        let through = async |words: &[&str]| {
+            let flags = ["-s", &listen, "--user", "app", "-a", PASSWORD, "--no-auth-warning"];
+            person.types("redis-cli", &[&flags[..], words].concat()).await.ok()
+        };
+        let said = until("the proxy", async || through(&["get", "a"]).await).await;
+        assert_eq!(said, "1\n");
+
+        // The operator obeys what was asked of the object.
         let to =
             before.nodes.iter().find(|n| n.phase == akash_redis::api::conditions::Phase::Replica);
         let to = to.unwrap().ordinal.to_string();
@@ -124,6 +157,8 @@ fn the_program_and_kubectls_plugin_ask_the_apiserver() {
         })
         .await;
         person.plugs(&["wait", "cache"]).await.unwrap();
+        assert_eq!(through(&["set", "a", "2"]).await.as_deref(), Some("OK\n"));
+        drop(proxy);
         let shown = person.plugs(&["describe", "cache"]).await.unwrap();
         assert!(
             shown.contains("SwitchoverFinished") || shown.contains("MasterPromoted"),

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::events::v1::Event as KubeEvent;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 
@@ -56,6 +58,25 @@ impl DirectStore {
         let api = Api::namespaced_with(client.clone(), namespace, &resource);
         let namespace = namespace.to_owned();
         Arc::new(Self { client, namespace, resource, api, changes: Notifier::default() })
+    }
+
+    /// One object as it is now, and anew whenever it changes; `None` while there is none, and for one
+    /// that cannot be run. A connection that breaks is made again; nothing ends it.
+    pub fn follow(&self, name: &str) -> impl Stream<Item = Option<RedisCluster>> + use<> {
+        let objects = watcher::watch_object(self.api.clone(), name).default_backoff();
+        objects.filter_map(|object| {
+            let cluster = match object {
+                Ok(object) => Some(object.and_then(Seen::read).and_then(|seen| {
+                    let spec = seen.spec.clone().ok()?;
+                    Some(seen.cluster(spec))
+                })),
+                Err(error) => {
+                    tracing::warn!("the object is not heard of for now: {error}");
+                    None
+                }
+            };
+            std::future::ready(cluster)
+        })
     }
 
     async fn seen(&self, name: &str) -> Result<Seen, StoreError> {
