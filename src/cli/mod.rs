@@ -227,7 +227,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
     if cli.kube.is_meant(&cli.command) {
         logging::init(LogFormat::Text, &cli.log_level);
-        return kube::run(&cli.kube, cli.command).await;
+        return Box::pin(kube::run(&cli.kube, cli.command)).await;
     }
     match cli.command {
         Command::Client(command) => {
