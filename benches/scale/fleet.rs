@@ -335,8 +335,9 @@ impl Chain for World {
         self.away()
     }
 
+    /// A reading, made now and then whatever the clusters do.
     async fn providers(&self, _: bool) -> Result<Vec<ProviderOffer>, ChainError> {
-        self.away()
+        Ok(Vec::new())
     }
 }
 
