@@ -51,7 +51,7 @@ peers: ## Build tailscaled and the test control server (Go)
 	tests/peers/build.sh
 
 .PHONY: kube-peers
-kube-peers: ## Build the Kubernetes that the tests run on: etcd, kube-apiserver, kubectl and helm (Go). A quarter of an hour, once per version
+kube-peers: ## Build the Kubernetes that the tests run on: etcd, kube-apiserver, kubectl, helm, and a kubelet for `kubectl exec` (Go). A quarter of an hour, once per version
 	tests/kube-peers/build.sh
 
 .PHONY: s3

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the real Kubernetes peers that the tests of the Kubernetes home need - etcd, kube-apiserver, kubectl and helm -
-# once per version, and prints the directory that holds them. A cold build takes ten to twenty minutes on two cores.
+# Builds the real Kubernetes peers that the tests of the Kubernetes home need - etcd, kube-apiserver, kubectl, helm and
+# a kubelet that answers `exec` - once per version, and prints the directory that holds them. A cold build takes ten to
+# twenty minutes on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,10 +15,10 @@ minor=$(cut -d. -f2 <<<"$version")
 # Without these the server calls itself v0.0.0, and clients go by its word.
 of=k8s.io/component-base/version
 ldflags="-s -w -X $of.gitVersion=v$version -X $of.gitMajor=1 -X $of.gitMinor=$minor"
-key=$( (echo "$ldflags" && cat go.mod go.sum) | sha256sum | cut -c1-12)
+key=$( (echo "$ldflags" && cat go.mod go.sum exec-kubelet/main.go) | sha256sum | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/akash-redis
 dir=$cache/kube-peers-$version-$key
-programs="etcd kube-apiserver kubectl helm"
+programs="etcd kube-apiserver kubectl helm exec-kubelet"
 whole() {
   for program in $programs; do [ -x "$dir/$program" ] || return 1; done
 }
@@ -42,6 +43,7 @@ build etcd go.etcd.io/etcd/server/v3
 build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
 build kubectl k8s.io/kubernetes/cmd/kubectl
 build helm helm.sh/helm/v4/cmd/helm
+build exec-kubelet ./exec-kubelet
 chmod 755 "$tmp"
 # Whoever renames first wins; a second build of the same inputs is the same.
 mv -T "$tmp" "$dir" 2>/dev/null || whole || fail "cannot put the build into $dir"

@@ -8,6 +8,7 @@ mod crd;
 mod election;
 mod faults;
 mod frozen;
+mod kubelet;
 mod life;
 #[path = "../sim/linear.rs"]
 #[allow(dead_code, reason = "what the simulations use of it")]

@@ -42,6 +42,10 @@ impl Operator {
         symlink(&self.socket, stage.local.socket()).unwrap();
     }
 
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();

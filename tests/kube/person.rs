@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::apiserver::{Cluster, peers, until};
+use crate::kubelet::Kubelet;
 use crate::life::{at_home, status};
 use crate::operators::Operator;
 use crate::sandboxed::sandboxed;
@@ -23,6 +24,8 @@ const ROLE: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "person"}, "rules": [
     {"apiGroups": ["akash-redis.dev"], "resources": ["redisclusters"], "verbs": ["get", "list", "watch", "create", "update", "delete"]},
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"]},
     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]}]},
   {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "person"},
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "person"},
@@ -175,13 +178,23 @@ fn the_program_and_kubectls_plugin_ask_the_apiserver() {
         let error = person.asks(&["schema"]).await.unwrap_err();
         assert!(error.contains("this command asks no operator"), "{error}");
 
-        // What only the operator knows is asked in its pod: there is no kubelet here, and so `kubectl`
-        // finds no such pod, under the name that the Lease has.
+        // What only the operator knows is asked in the pod that the Lease names.
         let asked = until("the operator's pod to be asked for", async || {
             person.asks(&["spend"]).await.err()
         })
         .await;
         assert!(asked.contains("redis-operator-7d4"), "{asked}");
+        let pod = "redis-operator-7d4";
+        let _kubelet = Kubelet::start(&kube, &sandbox.dir, pod, operator.socket()).await;
+        let said = person.asks(&["spend"]).await.unwrap();
+        assert!(said.contains("cache"), "{said}");
+        operator.is_asked(&stage);
+        let key = person.plugs(&["public-key"]).await.unwrap();
+        assert_eq!(key, stage.client.operator().await.unwrap().public_key + "\n");
+        let error = person.asks(&["plan", "other"]).await.unwrap_err();
+        assert!(error.contains("there is no RedisCluster named other"), "{error}");
+        let said = person.asks(&["plan", "-f", quickstart]).await.unwrap();
+        assert!(said.contains("cache"), "{said}");
 
         person.plugs(&["delete", "cache"]).await.unwrap();
         until("it to be gone", async || person.asks(&["get", "cache"]).await.err()).await;
