@@ -30,6 +30,7 @@ mod path_search;
 pub mod paths;
 pub mod probe;
 pub mod proxychains;
+pub mod psync;
 mod rdb_header;
 pub mod redis_config;
 pub mod redis_control;

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 
 use super::acl::UserRefusal;
 use super::info::Info;
+use super::psync::{Attached, PsyncError, attach};
 use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
-use super::stand_in::{Seen, StandIn, StandInError};
+use super::stand_in::{Seen, StandIn};
 use super::state_file::StateFileError;
 use crate::model::node::Role;
 use crate::model::step::{Quorum, SettingsUser};
@@ -201,9 +202,19 @@ impl RedisControl {
     }
 
     /// A replica of the agent's own at the master that runs now, of which `info` is a look.
-    pub async fn stand_in(&self, info: &Info, seen: Seen) -> Result<StandIn, StandInError> {
+    pub async fn stand_in(&self, info: &Info, seen: Seen) -> Result<StandIn, PsyncError> {
         let place = (info.text("master_replid"), info.offset());
         StandIn::attach(&self.socket, self.password.expose_secret(), place, seen).await
+    }
+
+    /// A link to the process that runs now, on which the stream of replication comes from an offset
+    /// on, as to the replica `name`.
+    pub async fn replicate(
+        &self,
+        name: &str,
+        (replid, next): (&str, i64),
+    ) -> Result<Attached, PsyncError> {
+        attach(&self.socket, self.password.expose_secret(), name, (replid, next)).await
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Session>> {

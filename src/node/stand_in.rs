@@ -8,13 +8,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::redis_config::AGENT_USER;
+use super::psync::{self, PsyncError};
 use crate::model::node::{AttachedReplica, NodeState, ReplicaState};
 
 /// What Redis calls it among its replicas.
@@ -24,22 +24,6 @@ pub const STAY: Duration = Duration::from_secs(3);
 /// A promotion that was on its way for longer than this since the agent's word it relies on waits
 /// for its replicas: what the operator does when this node is lost counts from that word.
 pub const PROMPT: Duration = Duration::from_secs(2);
-/// Redis answers on its socket within this.
-const ANSWER: Duration = Duration::from_secs(1);
-
-/// Why there is none. The master waits for its replicas then.
-#[derive(Debug, thiserror::Error)]
-pub enum StandInError {
-    /// No connection to Redis, or it broke.
-    #[error("redis does not answer on its socket")]
-    Unreachable(#[from] std::io::Error),
-    /// Redis said something else than was expected.
-    #[error("redis does not take it for a replica: {0:?}")]
-    Refused(String),
-    /// No answer in time.
-    #[error("redis did not answer in {ANSWER:?}")]
-    Late,
-}
 
 /// It stands in as long as this is kept, and for [`STAY`] at most.
 #[derive(Debug)]
@@ -55,9 +39,8 @@ impl StandIn {
         password: &str,
         (replid, offset): (&str, i64),
         seen: Seen,
-    ) -> Result<Self, StandInError> {
-        let attached = timeout(ANSWER, attach(socket, password, replid, offset));
-        let stream = attached.await.map_err(|_| StandInError::Late)??;
+    ) -> Result<Self, PsyncError> {
+        let stream = attach(socket, password, replid, offset).await?;
         let since = Instant::now();
         Ok(Self { _task: AbortOnDropHandle::new(tokio::spawn(stay(stream, seen, since))) })
     }
@@ -90,31 +73,9 @@ pub(super) async fn attach(
     password: &str,
     replid: &str,
     offset: i64,
-) -> Result<BufReader<UnixStream>, StandInError> {
-    let mut stream = BufReader::new(UnixStream::connect(socket).await?);
-    let next = (offset + 1).to_string();
-    // One after the other: Redis takes no replica that has an answer to come.
-    for (words, answer) in [
-        (&["AUTH", AGENT_USER, password][..], "+OK"),
-        (&["REPLCONF", "ip-address", NAME, "capa", "psync2"], "+OK"),
-        (&["PSYNC", replid, &next], "+CONTINUE"),
-    ] {
-        stream.get_mut().write_all(&request(words)).await?;
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        if !line.starts_with(answer) {
-            return Err(StandInError::Refused(line.trim_end().to_owned()));
-        }
-    }
-    Ok(stream)
-}
-
-fn request(words: &[&str]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
-    }
-    bytes
+) -> Result<BufReader<UnixStream>, PsyncError> {
+    let attached = psync::attach(socket, password, NAME, (replid, offset + 1)).await?;
+    Ok(attached.stream)
 }
 
 async fn stay(mut stream: BufReader<UnixStream>, mut seen: Seen, since: Instant) {

@@ -1,0 +1,80 @@
+//! A replica's part of the beginning of a replication, spoken to this node's own Redis: whoever is
+//! attached gets the stream from an offset on, as a replica does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::redis_config::AGENT_USER;
+
+/// Redis answers on its socket within this.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Why nobody is attached.
+#[derive(Debug, thiserror::Error)]
+pub enum PsyncError {
+    /// No connection to Redis, or it broke.
+    #[error("redis does not answer on its socket")]
+    Unreachable(#[from] std::io::Error),
+    /// Redis said something else than was expected.
+    #[error("redis does not take it for a replica: {0:?}")]
+    Refused(String),
+    /// No answer in time.
+    #[error("redis did not answer in {ANSWER:?}")]
+    Late,
+}
+
+/// A link to Redis, and the history that it goes on in.
+pub struct Attached {
+    /// What follows is the stream.
+    pub stream: BufReader<UnixStream>,
+    /// The history as Redis calls it now; empty where it did not say.
+    pub replid: String,
+}
+
+/// Attaches as the replica `name` that has everything before the offset `next` of the history
+/// `replid`. Redis must go on from there: one that would begin a full copy is let go.
+///
+/// # Errors
+/// [`PsyncError`]
+pub async fn attach(
+    socket: &Path,
+    password: &str,
+    name: &str,
+    (replid, next): (&str, i64),
+) -> Result<Attached, PsyncError> {
+    let work = async {
+        let mut stream = BufReader::new(UnixStream::connect(socket).await?);
+        let next = next.to_string();
+        let mut line = String::new();
+        // One after the other: Redis takes no replica that has an answer to come.
+        for (words, answer) in [
+            (&["AUTH", AGENT_USER, password][..], "+OK"),
+            (&["REPLCONF", "ip-address", name, "capa", "psync2"], "+OK"),
+            (&["PSYNC", replid, &next], "+CONTINUE"),
+        ] {
+            stream.get_mut().write_all(&request(words)).await?;
+            line.clear();
+            stream.read_line(&mut line).await?;
+            if !line.starts_with(answer) {
+                return Err(PsyncError::Refused(line.trim_end().to_owned()));
+            }
+        }
+        let replid = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        Ok(Attached { stream, replid })
+    };
+    timeout(ANSWER, work).await.map_err(|_| PsyncError::Late)?
+}
+
+/// A request as Redis reads it.
+#[must_use]
+pub fn request(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
+    }
+    bytes
+}
