@@ -392,7 +392,7 @@ impl MeshControl for World {
 
 #[async_trait]
 impl Backups for World {
-    async fn list(&self, _: &StorageRef) -> Result<Listing, StorageError> {
+    async fn list(&self, _: &StorageRef, _: Option<UnixMs>) -> Result<Listing, StorageError> {
         Ok(Listing::default())
     }
 
@@ -401,6 +401,10 @@ impl Backups for World {
     }
 
     async fn delete(&self, _: &StorageRef, _: &str) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    async fn delete_log(&self, _: &StorageRef, _: &str, _: UnixMs) -> Result<(), StorageError> {
         Ok(())
     }
 }

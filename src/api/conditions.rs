@@ -50,6 +50,9 @@ pub enum ConditionType {
     VersionSkew,
     /// Where `spec.backup` is set: there is a backup, and the last one that was due was taken.
     BackedUp,
+    /// Where `spec.backup.pointInTime` is set: every moment since the one that it names can be
+    /// restored.
+    PointInTime,
     /// Where `spec.bootstrap.fromBackup` is set: the cluster has the data of the backup.
     Restored,
     /// On Kubernetes, and only while it is false: the object as it is cannot be run.
@@ -297,6 +300,14 @@ pub enum Reason {
     BackupFailed,
     /// The object storage of the backups refuses us, or does not answer.
     BackupStorageUnavailable,
+    // PointInTime.
+    /// The log of writes is archived, and a backup is there that it goes on from.
+    ArchiveCurrent,
+    /// No node archives the log of writes yet, or there is no backup yet that it goes on from.
+    ArchivePending,
+    // PointInTime and Degraded.
+    /// What is written is not archived now.
+    ArchiveBehind,
     // Restored.
     /// The cluster has the data of the backup.
     RestoreCompleted,
@@ -347,6 +358,8 @@ impl Reason {
                 | Self::VersionsUnknown
                 | Self::BackupCurrent
                 | Self::BackupPending
+                | Self::ArchiveCurrent
+                | Self::ArchivePending
                 | Self::RestoreCompleted
                 | Self::Restoring
                 | Self::Other
@@ -602,6 +615,10 @@ pub enum EventReason {
     BackupTaken,
     /// A backup came to nothing.
     BackupFailed,
+    /// The archived log of writes begins, or begins anew.
+    ArchiveStarted,
+    /// A node does not archive the log of writes any more; another one goes on.
+    ArchiveInterrupted,
     /// A new cluster gets the data of a backup.
     RestoreStarted,
     /// A node has the data of the backup, and is master.

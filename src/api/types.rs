@@ -183,9 +183,26 @@ pub struct Backup {
     /// Which backups stay.
     #[serde(default)]
     pub retention: Retention,
+    /// Archive the log of writes too, a few seconds behind, so that every moment of `window` can be
+    /// restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub point_in_time: bool,
+    /// How far back: backups of that time, and the last one before it, stay whatever `retention`
+    /// says.
+    #[serde(default = "Backup::default_window", skip_serializing_if = "Backup::is_default_window")]
+    pub window: Span,
 }
 
 impl Backup {
+    fn default_window() -> Span {
+        Span(Duration::from_hours(7 * 24))
+    }
+
+    /// Nobody wrote another one.
+    pub(super) fn is_default_window(window: &Span) -> bool {
+        *window == Self::default_window()
+    }
+
     /// Where they go, without the keys.
     #[must_use]
     pub fn storage(&self) -> StorageSpec {
@@ -270,7 +287,8 @@ pub struct FromBackup {
     /// This backup, as `akash-redis backups` lists it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The newest one that was taken at this time or before, e.g. `2026-11-25T10:15:00Z`.
+    /// The data as they were at this time, e.g. `2026-11-25T10:15:00Z`, where the log of writes was
+    /// archived then (`spec.backup.pointInTime`); else the newest backup of this time or before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
     /// Who may log in.

@@ -3,10 +3,13 @@
 //! Below the prefix of `spec.backup.to` a backup is two objects, `INSTALLATION/CLUSTER/ID.rdb` and
 //! `INSTALLATION/CLUSTER/ID.manifest`. The first is the RDB file, compressed and encrypted
 //! ([`format`](mod@format)); the second says what it is and is written last ([`manifest`]): without it there is
-//! no backup.
+//! no backup. The log of writes between them lies beside them ([`archive`]).
 
+pub mod archive;
 pub mod format;
 pub mod manifest;
+pub mod scanner;
+pub mod segment;
 pub mod storage;
 pub mod stream;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::local::LocalFileSystem;
@@ -270,13 +270,9 @@ impl Storage {
         let own = root.installation_id();
         let list_error = |error: object_store::Error| self.error("list", &error);
         let prefix = Path::from(format!("{own}/{cluster}"));
-        let objects: Vec<_> = self
-            .store
-            .list(Some(&prefix))
-            .take(2 * MOST_BACKUPS)
-            .try_collect()
-            .await
-            .map_err(list_error)?;
+        // The log is below it, and is long.
+        let here = self.store.list_with_delimiter(Some(&prefix)).await.map_err(list_error)?;
+        let objects = here.objects.into_iter().take(2 * MOST_BACKUPS);
         let (mut ids, mut data) = (Vec::new(), Vec::new());
         for object in objects {
             let Some(name) = object.location.filename() else { continue };
@@ -317,6 +313,9 @@ impl Storage {
         listing.backups.sort_by(|a, b| (a.taken, &a.id).cmp(&(b.taken, &b.id)));
         data.retain(|(id, _)| !ids.contains(id));
         listing.unfinished = data;
+        if !here.common_prefixes.is_empty() {
+            listing.log = self.log(&own, cluster).await?;
+        }
         if listing.backups.is_empty() {
             listing.others = self.other_installations(&own, cluster).await?;
         }

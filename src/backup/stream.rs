@@ -25,7 +25,7 @@ const UPLOADS: usize = 2;
 /// Bytes that are handed on at a time.
 const BLOCK: usize = 256 * 1024;
 /// Level of zstd: a good half of the size of a typical dump at several hundred MB/s.
-const LEVEL: i32 = 3;
+pub(super) const LEVEL: i32 = 3;
 /// Memory that a compressed stream may ask for to be read, as a power of two.
 const WINDOW: u32 = 27;
 
@@ -299,7 +299,7 @@ fn unpack(
     Ok(())
 }
 
-fn unpacker<R: Read>(from: R) -> io::Result<zstd::Decoder<'static, io::BufReader<R>>> {
+pub(super) fn unpacker<R: Read>(from: R) -> io::Result<zstd::Decoder<'static, io::BufReader<R>>> {
     let mut unpacker = zstd::Decoder::new(from)?.single_frame();
     unpacker.window_log_max(WINDOW)?;
     Ok(unpacker)

@@ -3,6 +3,7 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::archive::{Point, Segment};
 use super::ids::{IncarnationName, InstallationId};
 use super::redis_version::RedisVersion;
 use super::step::SettingsUser;
@@ -290,6 +291,9 @@ pub struct BackupRun {
 pub struct RestoreRecord {
     /// Which.
     pub manifest: BackupManifest,
+    /// What of the log is replayed after it; nothing where the backup is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<Point>,
     /// When it was chosen.
     pub chosen: UnixMs,
     /// The node that gets it.
@@ -329,6 +333,19 @@ pub struct Listing {
     pub unfinished: Vec<(String, UnixMs)>,
     /// Other installations that have something under the same prefix.
     pub others: Vec<String>,
+    /// The log of writes, of this cluster and of earlier ones of the name: neighbours as one.
+    pub log: Vec<Segment>,
+    /// How a moment is reached, where one was asked for.
+    pub survey: Option<Survey>,
+}
+
+/// How a moment is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// The moment that was asked for.
+    pub to: UnixMs,
+    /// How, or a sentence that says why it cannot be; `None` where no log was kept then.
+    pub found: Option<Result<Point, String>>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Nothing here does I/O or decides; every other room speaks in these types.
 
 pub mod announcement;
+pub mod archive;
 pub mod backup;
 pub mod books;
 pub mod chain;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use strum::{Display, EnumString};
 
+use super::archive::ArchiveTask;
 use super::backup::{BackupTask, RestoreTask};
 use super::mesh::BackendState;
 use super::time::UnixMs;
@@ -92,6 +93,9 @@ pub struct NodeState {
     /// The last restore that it was told to do; `None` from an agent that does none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTask>,
+    /// The archiving of the log of writes; `None` from an agent that does none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveTask>,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::ArchiveRecord;
 use super::backup::{BackupRecord, RestoreRecord};
 use super::ids::{IncarnationName, LeaseId};
 use super::money::{PricePerBlock, Uact};
@@ -72,6 +73,9 @@ pub struct Record {
     /// The backup that the cluster begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreRecord>,
+    /// The archiving of the log of writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Box<ArchiveRecord>>,
 }
 
 /// One node more than wanted.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::archive::Point;
 use super::backup::{BackupManifest, StorageSpec};
 use super::ids::{IncarnationName, LeaseId};
 use super::money::Uact;
@@ -101,6 +102,17 @@ pub enum Effect {
         /// Name of the backup.
         id: String,
     },
+    /// Delete what of the archived log no backup needs any more.
+    DeleteLog {
+        /// The master, in whose name it is done.
+        incarnation: IncarnationName,
+        /// Where it is.
+        storage: StorageRef,
+        /// Uid of the cluster.
+        uid: String,
+        /// What was received before.
+        before: UnixMs,
+    },
     /// Send a node a command.
     Command {
         /// Whose agent is to carry it out.
@@ -127,6 +139,7 @@ impl Effect {
             | Self::RevokeKey { incarnation, .. }
             | Self::CompleteBackup { incarnation, .. }
             | Self::DeleteBackup { incarnation, .. }
+            | Self::DeleteLog { incarnation, .. }
             | Self::Command { incarnation, .. } => incarnation,
         }
     }
@@ -236,7 +249,22 @@ pub enum Command {
         rdb_bytes: u64,
         /// SHA-256 of its RDB file, hex.
         rdb_sha256: String,
+        /// What of the log is replayed after it.
+        point: Option<Point>,
     },
+    /// Archive the log of writes.
+    Archive {
+        /// Name of the run.
+        run: String,
+        /// Uid of the cluster.
+        uid: String,
+        /// Where it goes.
+        storage: StorageRef,
+        /// Where redis does not have what follows, begin anew.
+        anew: bool,
+    },
+    /// Archive it no more.
+    StopArchive,
 }
 
 /// The backups of a cluster in a storage, and the keys to it as the manifest has them.
@@ -262,6 +290,14 @@ impl StorageRef {
             sealed_for: owner.to_owned(),
             cluster: cluster.to_owned(),
         }
+    }
+
+    /// A word that is another one where the storage or the keys are others.
+    #[must_use]
+    pub fn word(&self) -> String {
+        let StorageSpec { url, endpoint, region, ca } = &self.spec;
+        let all = [url, endpoint, region, ca, &self.sealed].map(String::as_str).join("\n");
+        hex::encode(&Sha256::digest(all)[..8])
     }
 }
 

@@ -41,6 +41,7 @@ fn restore(dir: &Path, of: &Snapshot) -> Command {
         key: KEY.to_vec(),
         rdb_bytes: of.rdb_bytes,
         rdb_sha256: of.rdb_sha256.clone(),
+        ..wire::Restore::default()
     })
 }
 

@@ -21,7 +21,7 @@ use super::snapshots::{self, AUTOMATIC};
 use super::stand_in::{self, Seen, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
-use super::{backup, restore};
+use super::{archive, backup, restore};
 use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
@@ -186,9 +186,13 @@ impl CommandExecutor {
             Order::Backup(object) => {
                 return backup::start(&self.node, *object).map_err(Status::unavailable);
             }
-            Order::Restore(object, expected) => {
-                return restore::start(&self.node, *object, expected)
+            Order::Restore(object, expected, log) => {
+                return restore::start(&self.node, *object, expected, log)
                     .map_err(Status::failed_precondition);
+            }
+            Order::Archive(object) => {
+                archive::start(&self.node, object.map(|object| *object));
+                return Ok(());
             }
             _ => {}
         }
@@ -302,7 +306,8 @@ impl CommandExecutor {
             | Order::Discard { .. }
             | Order::Restart
             | Order::Backup(_)
-            | Order::Restore(..) => Ok(()),
+            | Order::Restore(..)
+            | Order::Archive(_) => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         if moves {
@@ -600,7 +605,8 @@ fn serves(redis: &RedisState) -> bool {
 
 /// Whether Redis is in a state in which the order makes sense.
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
-    if matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart) {
+    if matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart | Order::Archive(None))
+    {
         return Ok(());
     }
     if matches!(order, Order::Discard { .. }) {

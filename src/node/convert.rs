@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::backup::format::BackupKey;
 use crate::backup::stream::Expected;
+use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase};
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
@@ -73,7 +74,43 @@ pub enum Order {
     /// Take a snapshot and store it.
     Backup(Box<BackupObject>),
     /// Get the data of a backup.
-    Restore(Box<BackupObject>, Expected),
+    Restore(Box<BackupObject>, Expected, Option<LogObject>),
+    /// Archive the log of writes, or no more.
+    Archive(Option<Box<ArchiveObject>>),
+}
+
+/// What of an archived log is replayed.
+#[derive(Clone)]
+pub struct LogObject {
+    /// The cluster that it is of.
+    pub cluster: String,
+    /// Its uid.
+    pub uid: String,
+    /// Below the URL of the storage.
+    pub log: String,
+    /// What of it, with the keys.
+    pub parts: Vec<(Part, BackupKey)>,
+}
+
+/// A run of the archiving of the log, with all that is needed for it.
+#[derive(Clone)]
+pub struct ArchiveObject {
+    /// Its name.
+    pub run: String,
+    /// Where it goes.
+    pub storage: StorageSpec,
+    /// The keys to that.
+    pub keys: Option<StorageKeys>,
+    /// Below the URL of the storage.
+    pub log: String,
+    /// The cluster.
+    pub cluster: String,
+    /// Its uid.
+    pub uid: String,
+    /// The key of the run.
+    pub key: BackupKey,
+    /// Begin anew where Redis does not have what follows.
+    pub anew: bool,
 }
 
 /// A backup in a storage, with all that is needed to write or read it.
@@ -167,7 +204,10 @@ impl Order {
                 Command::Restore(r) => Self::Restore(
                     object(r.id, r.storage, r.object, &r.key)?.into(),
                     Expected { bytes: r.rdb_bytes, sha256: r.rdb_sha256 },
+                    r.log.map(|log| log_object(log, r.parts)).transpose()?,
                 ),
+                Command::Archive(a) if a.run.is_empty() => Self::Archive(None),
+                Command::Archive(a) => Self::Archive(Some(archive_object(a)?.into())),
             },
         )
     }
@@ -188,7 +228,8 @@ impl Order {
             | Self::Save(_)
             | Self::Admit(_)
             | Self::Backup(_)
-            | Self::Restore(..) => Intent::Other,
+            | Self::Restore(..)
+            | Self::Archive(_) => Intent::Other,
         }
     }
 
@@ -208,6 +249,7 @@ impl Order {
             Self::Admit(_) => "admit",
             Self::Backup(_) => "backup",
             Self::Restore(..) => "restore",
+            Self::Archive(_) => "archive",
         }
     }
 }
@@ -269,6 +311,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         revision: state.revision,
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),
+        archive: state.archive.map(archive_task),
     }
 }
 
@@ -302,6 +345,12 @@ fn restore_task(task: RestoreTask) -> wire::RestoreTask {
     wire::RestoreTask { id, phase: phase(at), done_bytes, total_bytes, error, run_id }
 }
 
+fn archive_task(task: ArchiveTask) -> wire::ArchiveTask {
+    let ArchiveTask { run, phase: at, fresh, stored, behind_since, gap, error } = task;
+    let behind_since_ms = behind_since.0;
+    wire::ArchiveTask { run, phase: phase(at), fresh, stored, behind_since_ms, gap, error }
+}
+
 /// A storage, and the keys to it where there are some.
 fn storage(from: wire::ObjectStorage) -> (StorageSpec, Option<StorageKeys>) {
     let wire::ObjectStorage { url, endpoint, region, ca, access_key_id, secret_access_key } = from;
@@ -317,13 +366,44 @@ fn object(
     object: String,
     key: &[u8],
 ) -> Result<BackupObject, &'static str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+    if !is_plain(&id) {
         return Err("the backup has no name that is one");
     }
     let (storage, keys) = storage(at.ok_or("the command names no storage")?);
     let key = BackupKey(key.try_into().map_err(|_| "the backup's key has not 32 bytes")?);
     Ok(BackupObject { id, storage, keys, object, key })
+}
+
+fn is_plain(id: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    !id.is_empty() && id.len() <= 64 && id.chars().all(plain)
+}
+
+fn log_object(log: wire::Log, parts: Vec<wire::LogPart>) -> Result<LogObject, &'static str> {
+    let wire::Log { cluster, uid, prefix } = log;
+    let part = |part: wire::LogPart| {
+        let wire::LogPart { run, key, first, end } = part;
+        let key: Result<[u8; 32], _> = key.as_slice().try_into();
+        let key = key.map_err(|_| "the key of a run has not 32 bytes")?;
+        if !is_plain(&run) {
+            return Err("a run has no name that is one");
+        }
+        Ok((Part { run, first, end }, BackupKey(key)))
+    };
+    let parts = parts.into_iter().map(part).collect::<Result<_, _>>()?;
+    Ok(LogObject { cluster, uid, log: prefix, parts })
+}
+
+fn archive_object(from: wire::Archive) -> Result<ArchiveObject, &'static str> {
+    let wire::Archive { run, storage: at, log, key, anew } = from;
+    if !is_plain(&run) {
+        return Err("the run has no name that is one");
+    }
+    let (storage, keys) = storage(at.ok_or("the command names no storage")?);
+    let wire::Log { cluster, uid, prefix: log } = log.ok_or("the command names no log")?;
+    let key: Result<[u8; 32], _> = key.as_slice().try_into();
+    let key = BackupKey(key.map_err(|_| "the key of the run has not 32 bytes")?);
+    Ok(ArchiveObject { run, storage, keys, log, cluster, uid, key, anew })
 }
 
 fn mesh(mesh: NodeMesh) -> wire::Mesh {

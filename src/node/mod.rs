@@ -8,6 +8,7 @@
 pub mod acl;
 pub mod agent;
 pub mod announced;
+pub mod archive;
 pub mod backup;
 pub mod command_executor;
 pub mod commands;
@@ -52,6 +53,8 @@ pub mod write_probe;
 
 #[cfg(test)]
 mod agent_tests;
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::archive;
 use super::history;
 use super::probe::{Following, Tracker};
 use super::proxychains;
@@ -289,6 +290,8 @@ async fn run_once(
 /// Fence, last offset, history, then the stop: what the history says is then exactly what was
 /// saved.
 async fn stop_cleanly(node: &Node, child: &mut Child) {
+    // Redis would wait for what it takes for a replica that is behind.
+    archive::end(node);
     let last = async {
         let mut session = node.redis.open(node.settings.stuck_after).await?;
         let info = session.info().await?;

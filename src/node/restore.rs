@@ -2,7 +2,8 @@
 //! master's, and stays the replica without writes that it is until it is promoted.
 //!
 //! Redis gets the last bytes once all of them were found to be those of the backup, so that nothing
-//! else ever becomes data.
+//! else ever becomes data. The archived log follows on the same link: it is what the master of then
+//! sent its replicas, and Redis applies it as such.
 
 use std::io;
 use std::sync::Arc;
@@ -13,16 +14,18 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::convert::BackupObject;
+use super::convert::{BackupObject, LogObject};
 use super::nonces::random_hex;
 use super::redis_config::BLACK_HOLE;
 use super::redis_control::{ANSWER, ControlError};
 use super::state::Node;
+use crate::backup::scanner::Scanner;
 use crate::backup::storage::Storage;
 use crate::backup::stream::{Expected, download};
 use crate::error_chain::error_chain;
 use crate::model::backup::{RestoreTask, TaskPhase};
 use crate::model::node::Role;
+use crate::model::time::UnixMs;
 
 /// Redis asks its new master within this.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -37,12 +40,19 @@ const TELL: Duration = Duration::from_millis(500);
 /// A request of Redis has no more words, and no longer ones.
 const WORDS: usize = 16;
 const LONGEST: usize = 512;
+/// A command, or a transaction, in the log has no more bytes.
+const LONGEST_COMMAND: usize = 1 << 30;
 /// Where the history of the restored data begins.
 const OFFSET: i64 = 1;
 
 /// Begins; the state says how far it is. The same restore again changes nothing while it runs, and
 /// while the redis that has the data lives.
-pub fn start(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Result<(), String> {
+pub fn start(
+    node: &Arc<Node>,
+    object: BackupObject,
+    expected: Expected,
+    log: Option<LogObject>,
+) -> Result<(), String> {
     if node.memory().promoted() || node.following().is_some() {
         return Err(
             "this node is master, or follows one: what it has is not overwritten".to_owned()
@@ -73,7 +83,7 @@ pub fn start(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Resu
         let node = node.clone();
         tokio::spawn(async move {
             let id = object.id.clone();
-            let ended = run(&node, object, expected).await;
+            let ended = run(&node, object, expected, log).await;
             if let Err(why) = ended {
                 node.book.agent(&format!("backup {id} was not restored: {why}"));
                 let _ = let_go(&node).await;
@@ -106,7 +116,12 @@ async fn let_go(node: &Node) -> Result<(), ControlError> {
 }
 
 /// Gives Redis all of it; returns once Redis left, as it does when it is promoted.
-async fn run(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Result<(), String> {
+async fn run(
+    node: &Arc<Node>,
+    object: BackupObject,
+    expected: Expected,
+    log: Option<LogObject>,
+) -> Result<(), String> {
     let id = object.id.clone();
     let io = |what: &'static str| move |error: io::Error| format!("{what} ({error})");
     let storage =
@@ -124,7 +139,8 @@ async fn run(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Resu
     let (mut requests, mut to) = split(stream);
     greet(&mut requests, &mut to, &expected).await.map_err(io("Redis did not ask for the data"))?;
 
-    let mut blocks = download(storage, object.object, (id.clone(), object.key), expected.clone());
+    let of = (id.clone(), object.key);
+    let mut blocks = download(storage.clone(), object.object, of, expected.clone());
     let (mut done, mut told) = (0, Instant::now());
     while let Some(block) = blocks.recv().await {
         let block = block.map_err(|error| error_chain(&error))?;
@@ -141,11 +157,29 @@ async fn run(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Resu
         return Err("internal error: the data ended without a word".to_owned());
     }
     change(node, &id, |task| task.done_bytes = done);
-    let stream = stay(requests, to);
-    tokio::pin!(stream);
+    // Of the stream, after the data.
+    let mut sent = 0;
     tokio::select! {
         loaded = loaded(node, &run_id) => loaded?,
-        () = &mut stream => return Err("Redis refused the data; its log says why".to_owned()),
+        () = stay(&mut requests, &mut to, &mut sent) => {
+            return Err("Redis refused the data; its log says why".to_owned());
+        }
+    }
+    if let Some(log) = log {
+        let replayed = tokio::select! {
+            replayed = replay(&storage, log, &mut to) => replayed?,
+            () = read_on(&mut requests) => {
+                return Err("Redis did not take the log of writes; its own log says why".to_owned());
+            }
+        };
+        sent += replayed;
+        let mut pings = 0;
+        let stays = stay(&mut requests, &mut to, &mut pings);
+        tokio::select! {
+            applied = applied(node, &run_id, OFFSET + sent) => applied?,
+            () = stays => return Err("Redis did not apply the log of writes; its own log says why".to_owned()),
+        }
+        node.book.agent(&format!("{replayed} bytes of the log of writes are replayed"));
     }
     node.book.agent(&format!("backup {id} is restored: Redis has loaded {done} bytes"));
     change(node, &id, |task| {
@@ -153,8 +187,64 @@ async fn run(node: &Arc<Node>, object: BackupObject, expected: Expected) -> Resu
         task.run_id = run_id;
     });
     // Until it is promoted, or follows somebody else.
-    stream.await;
+    stay(&mut requests, &mut to, &mut 0).await;
     Ok(())
+}
+
+/// Sends the log on to the last command that is whole and outside of a transaction; how many bytes
+/// that are.
+async fn replay(storage: &Storage, log: LogObject, to: &mut OwnedWriteHalf) -> Result<i64, String> {
+    let Some(first) = log.parts.first().map(|(part, _)| part.first) else { return Ok(0) };
+    let place = (log.log.as_str(), log.cluster.as_str(), log.uid.as_str());
+    let mut pieces = storage.read_log(place, log.parts, UnixMs::default());
+    let mut scanner = Scanner::new(first);
+    // What came after the last end of a command.
+    let mut rest: Vec<u8> = Vec::new();
+    let mut sent = first;
+    while let Some(piece) = pieces.next().await.map_err(|error| error_chain(&error))? {
+        let bytes = piece.bytes_to(piece.end);
+        scanner.feed(&bytes).map_err(|error| error.to_string())?;
+        rest.extend_from_slice(&bytes);
+        let whole = usize::try_from(scanner.boundary() - sent).unwrap_or(0).min(rest.len());
+        let written = timeout(STALL, to.write_all(&rest[..whole])).await;
+        written
+            .map_err(|_| "Redis takes no more of the log of writes".to_owned())?
+            .map_err(|error| format!("Redis did not take the log of writes ({error})"))?;
+        rest.drain(..whole);
+        sent = scanner.boundary();
+        if rest.len() > LONGEST_COMMAND {
+            return Err(format!(
+                "a command in the log has more than {} MiB, and is not replayed",
+                LONGEST_COMMAND >> 20
+            ));
+        }
+    }
+    Ok(sent - first)
+}
+
+/// Reads what Redis says, which means nothing here, until it ends the link.
+async fn read_on(from: &mut BufReader<OwnedReadHalf>) {
+    let mut buffer = [0; 1024];
+    while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Waits until Redis has applied the stream up to an offset.
+async fn applied(node: &Node, run_id: &str, offset: i64) -> Result<(), String> {
+    let began = Instant::now();
+    while began.elapsed() < LOAD {
+        if let Ok(mut session) = node.redis.open(ANSWER).await
+            && let Ok(info) = session.info().await
+        {
+            if info.run_id() != run_id {
+                return Err("redis was started again while the log was replayed".to_owned());
+            }
+            if info.offset() >= offset {
+                return Ok(());
+            }
+        }
+        sleep(BEAT / 4).await;
+    }
+    Err(format!("Redis did not apply the log within {} s", LOAD.as_secs()))
 }
 
 /// Points Redis at the agent.
@@ -240,7 +330,9 @@ async fn line(from: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
 }
 
 /// Keeps the link alive until Redis ends it. What it acknowledges is read and means nothing here.
-async fn stay(mut from: BufReader<OwnedReadHalf>, mut to: OwnedWriteHalf) {
+/// `sent` counts the bytes that become part of the stream.
+async fn stay(from: &mut BufReader<OwnedReadHalf>, to: &mut OwnedWriteHalf, sent: &mut i64) {
+    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
     let mut buffer = [0; 1024];
     loop {
         tokio::select! {
@@ -249,9 +341,11 @@ async fn stay(mut from: BufReader<OwnedReadHalf>, mut to: OwnedWriteHalf) {
                 Ok(_) => {}
             },
             () = sleep(BEAT) => {
-                if to.write_all(b"*1\r\n$4\r\nPING\r\n").await.is_err() {
+                // A piece of one would spoil the rest: it is written as a whole, or the link is over.
+                if to.write_all(PING).await.is_err() {
                     return;
                 }
+                *sent += 14;
             }
         }
     }

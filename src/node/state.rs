@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::announced::Announced;
 use super::commands::Memory;
@@ -23,6 +24,7 @@ use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state_file::{KeptCopy, StateFile, StateFileError};
 use crate::error_chain::error_chain;
+use crate::model::archive::ArchiveTask;
 use crate::model::backup::{BackupTask, RestoreTask};
 use crate::model::identity::NodeIdentity;
 use crate::model::mesh::BackendState;
@@ -72,6 +74,8 @@ pub struct Node {
     pub kill_redis: Notify,
     /// The operator asked for the end of this container.
     pub restart: CancellationToken,
+    /// The run that archives the log of writes.
+    pub archiving: Mutex<Option<AbortOnDropHandle<()>>>,
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
@@ -227,6 +231,7 @@ impl Node {
             revision: settings.revision.clone(),
             backup: Some(BackupTask::default()),
             restore: Some(RestoreTask::default()),
+            archive: Some(ArchiveTask::default()),
             ..NodeState::default()
         };
         shown.send_replace(state);
@@ -248,6 +253,7 @@ impl Node {
             accepting: tokio::sync::Mutex::new(true),
             kill_redis: Notify::new(),
             restart: CancellationToken::new(),
+            archiving: Mutex::default(),
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),

@@ -4,7 +4,9 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::kept_copy;
+use crate::backup::archive::log_prefix;
 use crate::backup::data_object;
+use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, NodeMesh, NodeState, PathKind, PeerPath,
@@ -12,6 +14,7 @@ use crate::model::node::{
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, StorageRef};
 use crate::model::text::{clipped, few};
+use crate::model::time::UnixMs;
 use crate::secrets::RootSecret;
 use crate::wire::akash_redis::agent::v1 as wire;
 
@@ -68,6 +71,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         revision: name(state.revision),
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),
+        archive: state.archive.map(archive_task),
     }
 }
 
@@ -102,6 +106,13 @@ fn restore_task(task: wire::RestoreTask) -> RestoreTask {
     let wire::RestoreTask { id, done_bytes, total_bytes, error, run_id, .. } = task;
     let (id, error, run_id) = (name(id), clipped(error, SENTENCE), name(run_id));
     RestoreTask { id, phase: at, done_bytes, total_bytes, error, run_id }
+}
+
+fn archive_task(task: wire::ArchiveTask) -> ArchiveTask {
+    let at = phase(task.phase());
+    let wire::ArchiveTask { run, fresh, stored, behind_since_ms, gap, error, .. } = task;
+    let (run, error, behind_since) = (name(run), clipped(error, SENTENCE), UnixMs(behind_since_ms));
+    ArchiveTask { run, phase: at, fresh, stored, behind_since, gap, error }
 }
 
 fn name(text: String) -> String {
@@ -231,20 +242,44 @@ pub fn command(
             object: data_object(&root.installation_id(), &storage.cluster, id),
             key: root.backup_key(id).to_vec(),
         }),
-        Command::Restore { id, storage, rdb_bytes, rdb_sha256 } => Wire::Restore(wire::Restore {
-            id: id.clone(),
+        Command::Restore { id, storage, rdb_bytes, rdb_sha256, point } => {
+            let parts = point.iter().flat_map(|point| &point.parts);
+            Wire::Restore(wire::Restore {
+                id: id.clone(),
+                storage: Some(object_storage(root, storage)),
+                object: data_object(&root.installation_id(), &storage.cluster, id),
+                key: root.backup_key(id).to_vec(),
+                rdb_bytes: *rdb_bytes,
+                rdb_sha256: rdb_sha256.clone(),
+                log: point.as_ref().map(|point| log(root, storage, &point.uid)),
+                parts: parts.map(|part| log_part(root, part)).collect(),
+            })
+        }
+        Command::Archive { run, uid, storage, anew } => Wire::Archive(wire::Archive {
+            run: run.clone(),
             storage: Some(object_storage(root, storage)),
-            object: data_object(&root.installation_id(), &storage.cluster, id),
-            key: root.backup_key(id).to_vec(),
-            rdb_bytes: *rdb_bytes,
-            rdb_sha256: rdb_sha256.clone(),
+            log: Some(log(root, storage, uid)),
+            key: root.backup_key(run).to_vec(),
+            anew: *anew,
         }),
+        Command::StopArchive => Wire::Archive(wire::Archive::default()),
     };
     wire::CommandRequest {
         authority: Some(wire::Authority { term: authority.term, epoch: authority.epoch }),
         nonce,
         command: Some(command),
     }
+}
+
+fn log(root: &RootSecret, at: &StorageRef, uid: &str) -> wire::Log {
+    let cluster = at.cluster.clone();
+    let prefix = log_prefix(&root.installation_id(), &cluster);
+    wire::Log { cluster, uid: uid.to_owned(), prefix }
+}
+
+fn log_part(root: &RootSecret, part: &Part) -> wire::LogPart {
+    let key = root.backup_key(&part.run).to_vec();
+    wire::LogPart { run: part.run.clone(), key, first: part.first, end: part.end }
 }
 
 /// Keys that cannot be opened are left out: the node says that it needs some.

@@ -141,7 +141,9 @@ pub fn invalidates(effect: &Effect) -> Invalidates {
         Effect::DeleteDevice { .. } | Effect::SetTags { .. } | Effect::RevokeKey { .. } => {
             Invalidates::Mesh
         }
-        Effect::CompleteBackup { .. } | Effect::DeleteBackup { .. } => Invalidates::Backups,
+        Effect::CompleteBackup { .. } | Effect::DeleteBackup { .. } | Effect::DeleteLog { .. } => {
+            Invalidates::Backups
+        }
         Effect::Command { .. } => Invalidates::Nothing,
     }
 }
@@ -205,6 +207,9 @@ impl Executor {
             Effect::DeleteBackup { storage, id, .. } => {
                 Ok(self.ports.backups.delete(storage, id).await?)
             }
+            Effect::DeleteLog { storage, uid, before, .. } => {
+                Ok(self.ports.backups.delete_log(storage, uid, *before).await?)
+            }
             Effect::Command { incarnation, authority, command } => {
                 let view = self.ports.agents.view(incarnation);
                 let nonce = view.map(|view| view.state.nonce).unwrap_or_default();
@@ -254,6 +259,9 @@ pub fn describe(effect: &Effect) -> String {
             format!("complete the backup {} of", manifest.id)
         }
         Effect::DeleteBackup { id, .. } => format!("delete the backup {id} of"),
+        Effect::DeleteLog { before, .. } => {
+            format!("delete the log before {before} of the cluster of")
+        }
         Effect::Command { command, .. } => match command {
             Command::Configure(_) => "configure".to_owned(),
             Command::Promote { .. } => "promote".to_owned(),
@@ -267,6 +275,8 @@ pub fn describe(effect: &Effect) -> String {
             Command::Admit { .. } => "let replicas attach to".to_owned(),
             Command::Backup { id, .. } => format!("take the backup {id} of"),
             Command::Restore { id, .. } => format!("restore the backup {id} on"),
+            Command::Archive { run, .. } => format!("archive the log in run {run} on"),
+            Command::StopArchive => "archive the log no more on".to_owned(),
         },
     }
 }

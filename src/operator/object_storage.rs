@@ -6,8 +6,9 @@ use super::agent_protocol::storage_keys;
 use super::ports::Backups;
 use crate::backup::storage::{Storage, StorageError};
 use crate::backup::{data_object, manifest, manifest_object};
-use crate::model::backup::{BackupManifest, Listing};
+use crate::model::backup::{BackupManifest, Listing, Survey};
 use crate::model::step::StorageRef;
+use crate::model::time::UnixMs;
 use crate::secrets::RootSecret;
 
 /// Storages by the manifests of clusters.
@@ -31,8 +32,14 @@ impl ObjectStorages {
 
 #[async_trait]
 impl Backups for ObjectStorages {
-    async fn list(&self, at: &StorageRef) -> Result<Listing, StorageError> {
-        self.open(at)?.list(&self.root, &at.cluster).await
+    async fn list(&self, at: &StorageRef, to: Option<UnixMs>) -> Result<Listing, StorageError> {
+        let storage = self.open(at)?;
+        let mut listing = storage.list(&self.root, &at.cluster).await?;
+        if let Some(to) = to {
+            let found = storage.survey(&self.root, &at.cluster, &listing, to).await?;
+            listing.survey = Some(Survey { to, found });
+        }
+        Ok(listing)
     }
 
     async fn complete(
@@ -56,5 +63,15 @@ impl Backups for ObjectStorages {
 
     async fn delete(&self, at: &StorageRef, id: &str) -> Result<(), StorageError> {
         self.open(at)?.delete(&self.root.installation_id(), &at.cluster, id).await
+    }
+
+    async fn delete_log(
+        &self,
+        at: &StorageRef,
+        uid: &str,
+        before: UnixMs,
+    ) -> Result<(), StorageError> {
+        let own = self.root.installation_id();
+        self.open(at)?.delete_log(&own, &at.cluster, uid, before).await
     }
 }

@@ -118,8 +118,8 @@ pub trait Agents: Send + Sync {
 /// The object storages of clusters, as far as the operator itself works there.
 #[async_trait]
 pub trait Backups: Send + Sync {
-    /// What there is of the cluster that is meant.
-    async fn list(&self, at: &StorageRef) -> Result<Listing, StorageError>;
+    /// What there is of the cluster that is meant; with a moment, also how that is reached.
+    async fn list(&self, at: &StorageRef, to: Option<UnixMs>) -> Result<Listing, StorageError>;
 
     /// Makes a backup of data that lie there as the manifest says.
     async fn complete(
@@ -130,6 +130,14 @@ pub trait Backups: Send + Sync {
 
     /// Takes a backup away, or what is left of one; what is gone already is a success.
     async fn delete(&self, at: &StorageRef, id: &str) -> Result<(), StorageError>;
+
+    /// Takes away what of the log of the cluster with this uid was received before a time.
+    async fn delete_log(
+        &self,
+        at: &StorageRef,
+        uid: &str,
+        before: UnixMs,
+    ) -> Result<(), StorageError>;
 }
 
 /// Everything outside the controller.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::retention::surplus;
-use super::{derived, roles};
+use super::{archive, derived, roles};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
 use crate::api::status::{BackupStatus, StoredBackup};
 use crate::api::types::{BACKUP, Backup};
@@ -43,7 +43,7 @@ const BEHIND: i64 = 1 << 20;
 const LISTED: usize = 100;
 
 /// The storage of the cluster's own backups, when the manifest names one.
-fn storage(builder: &PlanBuilder<'_>) -> Option<(Backup, StorageRef)> {
+pub fn storage(builder: &PlanBuilder<'_>) -> Option<(Backup, StorageRef)> {
     let (backup, name) = (builder.spec().backup.clone()?, &builder.input.cluster.metadata.name);
     let at = StorageRef::of(backup.storage(), backup.credentials.clone(), name, name);
     Some((backup, at))
@@ -55,12 +55,13 @@ fn listing<'a>(builder: &PlanBuilder<'a>) -> Option<&'a Listing> {
     builder.input.inventory.backups.get(name)?.value.as_deref()
 }
 
-fn uid(builder: &PlanBuilder<'_>) -> String {
+/// Of the cluster.
+pub fn uid(builder: &PlanBuilder<'_>) -> String {
     builder.input.cluster.metadata.uid.clone().unwrap_or_default()
 }
 
 /// The backups of this very cluster, oldest first.
-fn own<'a>(builder: &PlanBuilder<'a>) -> Vec<&'a BackupManifest> {
+pub fn own<'a>(builder: &PlanBuilder<'a>) -> Vec<&'a BackupManifest> {
     let uid = uid(builder);
     let all = listing(builder).map(|l| l.backups.as_slice()).unwrap_or_default();
     all.iter().filter(|backup| backup.uid == uid).collect()
@@ -235,6 +236,9 @@ fn wanted(builder: &PlanBuilder<'_>, backup: &Backup) -> Option<(String, Option<
     if again {
         return Some((format!("the last attempt came to nothing: {}", record.error), None));
     }
+    if archive::wants_backup(builder) {
+        return Some(("the log of writes began anew".to_owned(), None));
+    }
     let due = due(builder, backup).filter(|due| builder.now() >= *due)?;
     Some((format!("it was due at {due}"), None))
 }
@@ -343,7 +347,7 @@ fn sweep(builder: &mut PlanBuilder<'_>, backup: &Backup, at: &StorageRef) {
     // In its name; and where nobody is master, nobody knows what is still needed.
     let master = builder.record.master.as_ref().filter(|p| p.confirmed);
     let Some(master) = master.map(|p| p.incarnation.clone()) else { return };
-    let surplus = surplus(&own(builder), &backup.retention, now);
+    let surplus = surplus(&own(builder), &backup.retention, archive::window(backup), now);
     let mut gone: Vec<_> = surplus
         .iter()
         .map(|old| {

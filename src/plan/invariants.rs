@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::{Input, Plan, money, roles};
 use crate::api::conditions::EventReason;
+use crate::model::backup::BackupManifest;
 use crate::model::chain::{DeploymentView, LeaseState};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::Device;
@@ -589,6 +590,12 @@ impl<'a> Check<'a> {
             }
             Effect::CompleteBackup { manifest, .. } => self.completion(name, &manifest.id),
             Effect::DeleteBackup { id, .. } => self.deletion(id),
+            Effect::DeleteLog { before, .. } => {
+                let newest = self.newest_backup().is_some_and(|newest| newest.taken > *before);
+                self.expect(newest, || {
+                    format!("the log before {before} is deleted, and no backup goes on after that")
+                });
+            }
             Effect::Command { authority, command, .. } => {
                 let (term, epoch) = (self.input.constants.term, self.plan.record.epoch);
                 self.expect((authority.term, authority.epoch) == (term, epoch), || {
@@ -615,7 +622,7 @@ impl<'a> Check<'a> {
         let restore = self.plan.record.restore.as_ref().filter(|r| r.done.is_none());
         let needed = run.is_some_and(|r| r.id == id)
             || restore.is_some_and(|r| r.manifest.id == id)
-            || self.newest_backup().is_some_and(|newest| newest == id);
+            || self.newest_backup().is_some_and(|newest| newest.id == id);
         self.expect(!needed, || {
             format!("backup {id} is deleted, and is under way, needed or the newest")
         });
@@ -730,16 +737,32 @@ impl<'a> Check<'a> {
                     format!("{name} gets the data of backup {id}, and there may be others")
                 });
             }
-            Command::Save { .. } => {}
+            Command::Archive { run, .. } => self.archives(name, is_master, run),
+            Command::Save { .. } | Command::StopArchive => {}
         }
     }
 
+    fn archives(&mut self, name: &IncarnationName, is_master: bool, run: &str) {
+        let after = &self.plan.record;
+        let known = after.archive.as_ref().and_then(|archive| archive.run.as_ref());
+        let recorded = known.is_some_and(|r| r.id == run && &r.incarnation == name);
+        self.expect(recorded, || {
+            format!("{name} archives the log in run {run}, which is not recorded")
+        });
+        let alone = self.input.cluster.spec.nodes == 1;
+        let began = self.input.record.archive != after.archive;
+        self.expect(!is_master || alone || !began, || {
+            format!("the master {name} archives the log, and its writes need replicas")
+        });
+    }
+
     /// The newest backup of this very cluster.
-    fn newest_backup(&self) -> Option<&'a String> {
+    fn newest_backup(&self) -> Option<&'a BackupManifest> {
         let metadata = &self.input.cluster.metadata;
         let listing = self.input.inventory.backups.get(&metadata.name)?.value.as_ref()?;
-        let own = listing.backups.iter().filter(|b| Some(&b.uid) == metadata.uid.as_ref());
-        own.max_by(|a, b| (a.taken, &a.id).cmp(&(b.taken, &b.id))).map(|b| &b.id)
+        let uid = metadata.uid.as_deref().unwrap_or_default();
+        let own = listing.backups.iter().filter(|b| b.uid == uid);
+        own.max_by(|a, b| (a.taken, &a.id).cmp(&(b.taken, &b.id)))
     }
 
     /// It attaches to the target of a switchover that has all that it has.

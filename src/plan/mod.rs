@@ -5,6 +5,7 @@
 //! for, and the status to publish. It is level-triggered: run again at any time, it goes on from
 //! whatever is there.
 
+mod archive;
 mod at_stake;
 mod backup;
 mod bids;
@@ -257,6 +258,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         restart::plan(&mut builder);
         update::plan(&mut builder);
         settings::configure(&mut builder);
+        archive::plan(&mut builder);
         backup::plan(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
@@ -269,6 +271,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         health::report(&mut builder);
         versions::report(&mut builder);
         backup::report(&mut builder);
+        archive::report(&mut builder);
         restore::report(&mut builder);
         update_report::report(&mut builder);
         wallet::report(&mut builder);

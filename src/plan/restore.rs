@@ -9,6 +9,7 @@ use super::{derived, settings, word};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
 use crate::api::template::Template;
 use crate::api::types::{FromBackup, OnTotalLoss, RestoredUsers};
+use crate::model::archive::{Part, Point, Route, route};
 use crate::model::backup::{BackupManifest, Listing, RestoreRecord, RestoreRun, TaskPhase};
 use crate::model::ids::IncarnationName;
 use crate::model::redis_version::RedisVersion;
@@ -21,6 +22,9 @@ const LIMIT: Duration = Duration::from_hours(6);
 const SILENCE: Duration = Duration::from_mins(2);
 /// Between two attempts.
 const PAUSES: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_mins(5) };
+
+/// A moment that stands for the end of the log.
+const END: UnixMs = UnixMs(u64::MAX);
 
 fn asked<'a>(builder: &PlanBuilder<'a>) -> Option<&'a FromBackup> {
     builder.spec().bootstrap.as_ref()?.from_backup.as_ref()
@@ -76,34 +80,82 @@ pub fn after_loss(builder: &mut PlanBuilder<'_>, why: &str) -> bool {
         builder.wait(what, builder.now(), None, "the cluster goes on by that word");
         return true;
     }
+    // What a node archived to its end is listed after that.
+    let (now, archive) = (builder.now(), builder.record.archive.as_mut());
+    let stopped = archive.map(|archive| {
+        if archive.run.take().is_some() {
+            archive.stopped = now;
+        }
+        archive.stopped
+    });
+    if stopped.is_some_and(|stopped| reading.is_none_or(|r| r.at <= stopped)) {
+        let what = "the object storage to be read once more, for the end of the archived log";
+        builder.wait(what, builder.now(), None, "the newest backup is restored, and the log");
+        return true;
+    }
+    let (base, point) = to_the_end(listing, &uid, newest);
+    let last = point.as_ref().map_or(base.taken, |(_, until)| *until);
+    let and = if point.is_some() { " and the log that follows it" } else { "" };
     builder.event(
         EventReason::DataLost,
         format!(
-            "{why}: what was written after {} is lost; backup {} is restored",
-            newest.taken, newest.id
+            "{why}: what was written after {last} is lost; backup {}{and} is restored",
+            base.id
         ),
     );
     builder.record.epoch += 1;
     builder.record.master = None;
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
-    begin_with(builder, newest);
+    begin_with(builder, base, point.map(|(point, _)| point));
     true
 }
 
+/// The backup from which the log leads furthest, with what follows it and the time that it reaches;
+/// the newest alone where the log leads nowhere later.
+fn to_the_end(
+    listing: &Listing,
+    uid: &str,
+    newest: BackupManifest,
+) -> (BackupManifest, Option<(Point, UnixMs)>) {
+    let mut best: Option<(&BackupManifest, Route)> = None;
+    for base in listing.backups.iter().filter(|b| b.uid == uid) {
+        let way = route(&listing.log, uid, &base.snapshot.replid, base.snapshot.offset + 1);
+        // Of several the newest: the less there is to be replayed.
+        if let Some(way) = way.filter(|w| best.as_ref().is_none_or(|(_, b)| w.until >= b.until)) {
+            best = Some((base, way));
+        }
+    }
+    let Some((base, way)) = best.filter(|(_, way)| way.until > newest.taken) else {
+        return (newest, None);
+    };
+    let mut parts = way.parts;
+    if let Some(last) = parts.last_mut() {
+        last.end = Part::OPEN;
+    }
+    let (backup, uid) = (base.id.clone(), uid.to_owned());
+    (base.clone(), Some((Point { backup, uid, parts, at: END }, way.until)))
+}
+
 /// Writes down which backup it is.
-fn begin_with(builder: &mut PlanBuilder<'_>, manifest: BackupManifest) {
+fn begin_with(builder: &mut PlanBuilder<'_>, manifest: BackupManifest, point: Option<Point>) {
+    let then = point.as_ref().map(|point| match point.at {
+        END => "; the archived log follows to its end".to_owned(),
+        at => format!("; the archived log follows up to {at}"),
+    });
     let message = format!(
-        "the cluster begins with backup {} of {}, taken at {} from {}: {} keys, {}",
+        "the cluster begins with backup {} of {}, taken at {} from {}: {} keys, {}{}",
         manifest.id,
         manifest.cluster,
         manifest.taken,
         manifest.incarnation,
         manifest.snapshot.keys,
-        size(manifest.snapshot.rdb_bytes)
+        size(manifest.snapshot.rdb_bytes),
+        then.unwrap_or_default()
     );
     builder.event(EventReason::RestoreStarted, message);
     builder.record.restore = Some(RestoreRecord {
         manifest,
+        point,
         chosen: builder.now(),
         run: None,
         failures: 0,
@@ -132,20 +184,25 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
             builder.wait(what, builder.now(), None, then);
             true
         }
-        Some(Ok(manifest)) => {
-            begin_with(builder, manifest.clone());
+        Some(Ok((manifest, point))) => {
+            begin_with(builder, manifest.clone(), point.cloned());
             false
         }
     }
 }
 
+/// A backup, and what of the log follows it.
+type Choice<'a> = (&'a BackupManifest, Option<&'a Point>);
+
 /// The backup that is meant; none while the storage does not answer.
-fn choose<'a>(
-    builder: &PlanBuilder<'a>,
-    from: &FromBackup,
-) -> Option<Result<&'a BackupManifest, String>> {
+fn choose<'a>(builder: &PlanBuilder<'a>, from: &FromBackup) -> Option<Result<Choice<'a>, String>> {
     let of = from.cluster.as_deref().unwrap_or(&builder.input.cluster.metadata.name);
     let listing = builder.input.inventory.backups.get(of)?.present()?;
+    let moment = from.at.as_deref().and_then(UnixMs::parse);
+    // It was listed before that moment was asked for.
+    if listing.survey.as_ref().map(|survey| survey.to) != moment {
+        return None;
+    }
     let template = Template::of(builder.spec(), builder.input.image);
     Some(pick(listing, from, of, template.redis))
 }
@@ -155,10 +212,15 @@ fn pick<'a>(
     from: &FromBackup,
     of: &str,
     redis: Option<RedisVersion>,
-) -> Result<&'a BackupManifest, String> {
+) -> Result<Choice<'a>, String> {
     let until = from.at.as_deref().and_then(UnixMs::parse);
-    let fits = |b: &&BackupManifest| {
-        from.id.as_ref().is_none_or(|id| b.id == *id) && until.is_none_or(|at| b.taken <= at)
+    let found = listing.survey.as_ref().and_then(|survey| survey.found.as_ref());
+    let point = found.map(|found| found.as_ref().map_err(String::clone)).transpose()?;
+    let fits = |b: &&BackupManifest| match point {
+        Some(point) => b.id == point.backup,
+        None => {
+            from.id.as_ref().is_none_or(|id| b.id == *id) && until.is_none_or(|at| b.taken <= at)
+        }
     };
     let Some(found) = listing.backups.iter().rfind(fits) else {
         let mut unusable = listing
@@ -188,7 +250,7 @@ fn pick<'a>(
     };
     match redis.and_then(|redis| found.unreadable_by(redis)) {
         Some(why) => Err(format!("backup {} cannot be restored: {why}", found.id)),
-        None => Ok(found),
+        None => Ok((found, point)),
     }
 }
 
@@ -299,6 +361,7 @@ fn tell(builder: &mut PlanBuilder<'_>, node: &IncarnationName, manifest: &Backup
         storage: StorageRef::of(backup.storage(), backup.credentials, own, &manifest.cluster),
         rdb_bytes: manifest.snapshot.rdb_bytes,
         rdb_sha256: manifest.snapshot.rdb_sha256.clone(),
+        point: builder.record.restore.as_ref().and_then(|restore| restore.point.clone()),
     };
     builder.command(node, command, "the cluster begins with a backup");
 }
@@ -355,7 +418,7 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
                 Reason::RestoreRefused,
                 format!("{why}; nothing is bought"),
             ),
-            Some(Ok(backup)) => (
+            Some(Ok((backup, _))) => (
                 ConditionStatus::False,
                 Reason::Restoring,
                 format!("it begins with backup {}", backup.id),

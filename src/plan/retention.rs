@@ -1,6 +1,7 @@
 //! Which backups stay.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::api::types::Retention;
 use crate::model::backup::BackupManifest;
@@ -8,11 +9,13 @@ use crate::model::time::UnixMs;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The backups that no rule keeps, oldest first; never the newest of all. `backups` may be in any
-/// order.
+/// The backups that no rule keeps, oldest first; never the newest of all. Within `window` every
+/// moment is to be restored: the backups of that time stay, and the last one before it. `backups` may
+/// be in any order.
 pub fn surplus<'a>(
     backups: &[&'a BackupManifest],
     rules: &Retention,
+    window: Option<Duration>,
     now: UnixMs,
 ) -> Vec<&'a BackupManifest> {
     let mut newest: Vec<_> = backups.to_vec();
@@ -31,14 +34,16 @@ pub fn surplus<'a>(
         let young: BTreeSet<_> = newest.iter().filter(young).map(|b| b.id.as_str()).collect();
         kept.retain(|id| young.contains(id));
     }
+    if let Some(window) = window {
+        let inside = newest.iter().take_while(|b| !now.passed(b.taken, window)).count();
+        kept.extend(newest.iter().take(inside + 1).map(|b| b.id.as_str()));
+    }
     kept.extend(newest.first().map(|b| b.id.as_str()));
     newest.into_iter().rev().filter(|b| !kept.contains(b.id.as_str())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -63,8 +68,13 @@ mod tests {
     }
 
     fn left(hours: &[u64], rules: Retention, now: u64) -> Vec<u64> {
+        left_of(hours, rules, None, now)
+    }
+
+    fn left_of(hours: &[u64], rules: Retention, window: Option<u64>, now: u64) -> Vec<u64> {
         let all: Vec<_> = hours.iter().map(|h| backup(*h)).collect();
-        let gone = surplus(&all.iter().collect::<Vec<_>>(), &rules, UnixMs(now * 3_600_000));
+        let (all, now) = (all.iter().collect::<Vec<_>>(), UnixMs(now * 3_600_000));
+        let gone = surplus(&all, &rules, window.map(Duration::from_hours), now);
         let gone: Vec<_> = gone.iter().map(|b| b.taken.0 / 3_600_000).collect();
         assert!(gone.is_sorted(), "the oldest goes first");
         hours.iter().copied().filter(|h| !gone.contains(h)).collect()
@@ -83,6 +93,16 @@ mod tests {
         assert_eq!(left(&hours, rules(2, 3, Some(40)), 64), [39, 51, 63]);
         assert_eq!(left(&hours, rules(6, 0, Some(1)), 900), [63], "the newest stays however old");
         assert_eq!(left(&[], rules(1, 0, None), 64), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn the_window_keeps_its_own_and_the_last_one_before_it_whatever_the_rules_say() {
+        let rules =
+            Retention { keep_last: 1, keep_daily: 0, max_age: Some(Span(Duration::from_hours(1))) };
+        let hours = [3, 15, 27, 39, 51, 63];
+        assert_eq!(left_of(&hours, rules, Some(20), 64), [39, 51, 63]);
+        assert_eq!(left_of(&hours, rules, Some(600), 64), hours);
+        assert_eq!(left_of(&hours, rules, None, 64), [63]);
     }
 
     proptest! {

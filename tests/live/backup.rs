@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use akash_redis::api::conditions::Phase;
+use akash_redis::api::status::NodeStatus;
 use akash_redis::api::types::RedisCluster;
 use akash_redis::api::validate;
 use akash_redis::backup::format::BackupKey;
@@ -14,7 +16,10 @@ use akash_redis::backup::stream::{Expected, download, upload};
 use akash_redis::cli::demo::writer::Access;
 use akash_redis::devnet::net::Net;
 use akash_redis::devnet::sandbox::Sandbox;
+use akash_redis::model::archive::Segment;
 use akash_redis::model::backup::{StorageKeys, StorageSpec};
+use akash_redis::model::time::UnixMs;
+use redis::AsyncConnectionConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
@@ -146,8 +151,11 @@ async fn connected(access: &Access) -> redis::aio::MultiplexedConnection {
     let Access { host, port, user, password } = access;
     let url = format!("redis://{user}:{password}@{host}:{port}/");
     let client = redis::Client::open(url).unwrap();
+    // A busy machine is no fault.
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
     for _ in 0..600 {
-        if let Ok(connection) = client.get_multiplexed_async_connection().await {
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        if let Ok(connection) = connection.await {
             return connection;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -321,5 +329,107 @@ fn a_cluster_comes_back_from_its_backup_on_new_providers_key_by_key() {
         assert_eq!(failed.status.unwrap().master, None, "nobody is master without the data");
         stage.delete().await;
         until("nothing to be left", async || stage.left().await.deployments == 0).await;
+    });
+}
+
+/// The segments of the log that are stored, wherever they are below a directory.
+fn segments(dir: &Path, all: &mut Vec<Segment>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.path().is_dir() {
+            segments(&entry.path(), all);
+        } else {
+            all.extend(Segment::read("", "", &entry.file_name().to_string_lossy()));
+        }
+    }
+}
+
+/// RFC 3339 with milliseconds.
+fn exact(at: UnixMs) -> String {
+    at.to_string().replace('Z', &format!(".{:03}Z", at.0 % 1000))
+}
+
+/// Somebody empties the database by mistake, after a failover.
+#[test]
+fn the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key() {
+    let name = "backup::the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::start(&sandbox).await;
+        let address = SocketAddr::from((Net::GATEWAY, 9000));
+        let s3 = S3::start(&sandbox.dir.join("s3"), address, true).await;
+        let keys = sandbox.dir.join("keys");
+        std::fs::write(&keys, format!("{KEYS}\n")).unwrap();
+        let log = "    schedule: '0 3 * * *'\n    pointInTime: true\n";
+        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, log)).await;
+        stage.until_ready().await;
+        let current = |c: &RedisCluster| held(c, "PointInTime", "ArchiveCurrent");
+        let cluster = stage.until("the log to be archived", current).await;
+        println!("{}", condition(cluster.status.as_ref().unwrap(), "PointInTime").2);
+        let (_proxy, access) = stage.proxy();
+        fill(&access).await;
+
+        let old = stage.master().await;
+        stage.kill_redis(&old);
+        stage
+            .until_status("another master", |s| {
+                let is =
+                    |n: &NodeStatus| n.phase == Phase::Master && n.incarnation != old.incarnation;
+                s.nodes.iter().any(is)
+            })
+            .await;
+        stage.until_ready().await;
+        let mut connection = connected(&access).await;
+        for n in 0..200 {
+            let mut pipe = redis::pipe();
+            pipe.atomic().cmd("INCR").arg("count").cmd("SET").arg(format!("late:{n}")).arg(n);
+            pipe.exec_async(&mut connection).await.unwrap();
+        }
+        let there = all(&access).await;
+        assert_eq!(there.len(), 5301);
+        let has: i64 =
+            redis::cmd("WAIT").arg(2).arg(10_000).query_async(&mut connection).await.unwrap();
+        assert_eq!(has, 2, "whoever archives has it");
+        let to = UnixMs::now();
+        until("the next second", async || UnixMs::now().0 >= to.0 + 1000).await;
+        for key in there.keys() {
+            redis::cmd("DEL").arg(key).exec_async(&mut connection).await.unwrap();
+        }
+        redis::cmd("SET").arg("after").arg("1").exec_async(&mut connection).await.unwrap();
+        assert_eq!(all(&access).await.len(), 1);
+        let gone = UnixMs::now();
+        until("all of it to be stored", async || {
+            let mut stored = Vec::new();
+            segments(&s3.dir, &mut stored);
+            stored.iter().any(|s| s.until > gone)
+        })
+        .await;
+        let behind = UnixMs::now().since(gone);
+        println!("stored {behind:?} after it was written");
+        stage.delete().await;
+        stage.assert_nothing_left().await;
+
+        let from = |at: UnixMs| {
+            let at = exact(at);
+            format!("{log}  bootstrap: {{ fromBackup: {{ at: '{at}' }} }}\n")
+        };
+        let late = UnixMs(UnixMs::now().0 + 600_000);
+        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, &from(late))).await;
+        let refused = stage.until("the refusal", |c| held(c, "Restored", "RestoreRefused")).await;
+        let why = condition(refused.status.as_ref().unwrap(), "Restored").2.to_owned();
+        println!("{why}");
+        assert!(why.contains("write a time until"), "{why}");
+        assert_eq!(stage.left().await.deployments, 0, "nothing was bought");
+
+        // The corrected manifest.
+        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, &from(to))).await;
+        stage.until_ready().await;
+        let cluster = stage.client.get(CLUSTER).await.unwrap();
+        assert!(held(&cluster, "Restored", "RestoreCompleted"));
+        let back = all(&access).await;
+        assert_eq!(back.len(), there.len());
+        assert!(back == there, "a value is another one");
+        stage.until("its own log to be archived", current).await;
+        stage.delete().await;
+        stage.assert_nothing_left().await;
     });
 }

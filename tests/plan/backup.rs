@@ -6,7 +6,8 @@ use std::sync::Arc;
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
 use akash_redis::api::types::{BACKUP, Backup, Bootstrap, FromBackup};
 use akash_redis::model::backup::{
-    BackupManifest, BackupTask, FORMAT, Listing, MasterSeen, RestoreTask, Snapshot, TaskPhase,
+    BackupManifest, BackupTask, FORMAT, Listing, MasterSeen, RestoreTask, Snapshot, Survey,
+    TaskPhase,
 };
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::{IdPool, Reading};
@@ -207,7 +208,8 @@ fn nothing_is_bought_before_a_backup_was_found_that_can_be_read() {
     refused(some("b"), half, "never completed");
     let early = FromBackup { at: Some("2020-01-01T00:00:00Z".into()), ..FromBackup::default() };
     let one = Listing { backups: vec![manifest("b", 60)], ..Listing::default() };
-    refused(early, one.clone(), "from 2020-01-01T00:00:00Z or before");
+    let survey = Some(Survey { to: UnixMs::parse("2020-01-01T00:00:00Z").unwrap(), found: None });
+    refused(early, Listing { survey, ..one.clone() }, "from 2020-01-01T00:00:00Z or before");
     let mut scene = begins(FromBackup::default());
     lies(&mut scene, one);
     let plan = scene.plan(NOW);

@@ -14,6 +14,7 @@ mod scene;
 mod story;
 mod truth;
 
+mod archive;
 mod backup;
 mod bids;
 mod bounds;

@@ -69,7 +69,7 @@ fn carry_out(scene: &mut Scene, effect: &Effect, now: UnixMs) {
             scene.mesh().keys.iter_mut().find(|k| &k.id == key).unwrap().invalid = true;
         }
         // What lies in the storage is set by the tests of backups.
-        Effect::CompleteBackup { .. } | Effect::DeleteBackup { .. } => {}
+        Effect::CompleteBackup { .. } | Effect::DeleteBackup { .. } | Effect::DeleteLog { .. } => {}
         Effect::Command { authority, command, .. } => {
             let view = scene.inventory.nodes.get_mut(&name).unwrap();
             // What does not answer obeys nothing.
@@ -115,7 +115,10 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
             redis.master_host.clear();
             state.promoted = false;
         }
-        Command::Backup { .. } | Command::Restore { .. } => {}
+        Command::Backup { .. }
+        | Command::Restore { .. }
+        | Command::Archive { .. }
+        | Command::StopArchive => {}
         Command::Fence => redis.fenced = true,
         Command::Unfence { quorum } => {
             redis.fenced = false;

@@ -379,6 +379,7 @@ fn effect(effect: &Effect) -> String {
         Effect::RevokeKey { key, .. } => format!("revoke {key}"),
         Effect::CompleteBackup { manifest, .. } => format!("complete backup {}", manifest.id),
         Effect::DeleteBackup { id, .. } => format!("delete backup {id}"),
+        Effect::DeleteLog { before, .. } => format!("delete the log before {}", at(*before)),
         Effect::Command { authority, command: what, .. } => {
             format!("{name}, epoch {}: {}", authority.epoch, command(what))
         }
@@ -408,6 +409,8 @@ fn command(command: &Command) -> String {
         Command::Restart => "restart".to_owned(),
         Command::Backup { id, .. } => format!("take backup {id}"),
         Command::Restore { id, .. } => format!("restore backup {id}"),
+        Command::Archive { run, .. } => format!("archive the log in run {run}"),
+        Command::StopArchive => "archive the log no more".to_owned(),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),
         Command::Admit { replicas } => {
             format!("admit [{}]", list(replicas.iter().map(|g| &g.incarnation)))

@@ -80,6 +80,17 @@ fn target(backup: &Backup, problems: &mut Problems) {
             "is written by the operator; write credentialsFrom in its place".into()
         });
     }
+    problems.add_if(backup.point_in_time && backup.schedule.is_none(), "spec.backup.schedule", || {
+        "is needed for pointInTime: a restore replays all that was written since a backup; write it like `0 3 * * *`".into()
+    });
+    problems.add_if(
+        !backup.point_in_time && !Backup::is_default_window(&backup.window),
+        "spec.backup.window",
+        || "is about pointInTime; write `pointInTime: true` too".into(),
+    );
+    problems.add_if(backup.window.0.as_secs() < 3600, "spec.backup.window", || {
+        format!("{} is too short to notice a mistake; write 1h or more", backup.window)
+    });
     let retention = &backup.retention;
     problems.add_if(
         !(1..=1000).contains(&retention.keep_last),
@@ -140,6 +151,7 @@ mod tests {
             "  backup: { to: s3://backups/prod, credentialsFrom: { env: KEYS }, schedule: '0 3 * * *' }\n",
             "  backup: { to: s3://backups, endpoint: 'https://s3.example.org:9000', region: eu-1, credentialsFrom: { file: /k }, retention: { keepLast: 3, keepDaily: 7, maxAge: 30d } }\n",
             "  backup: { to: file:///var/backups }\n  bootstrap: { fromBackup: {} }\n",
+            "  backup: { to: file:///b, schedule: '0 3 * * *', pointInTime: true, window: 2d }\n",
             "  backup: { to: file:///var/backups }\n  bootstrap: { fromBackup: { cluster: old, at: '2026-11-25T10:15:00Z', users: keep } }\n",
         ] {
             assert_eq!(problems(good), Vec::<String>::new(), "{good}");
@@ -162,7 +174,12 @@ mod tests {
                 "spec.backup.retention.maxAge",
             ),
             ("backup: { to: s3://backups, credentials: x }", "spec.backup.credentials"),
-            ("backup: { to: file:///b, pointInTime: true }", "spec.backup"),
+            ("backup: { to: file:///b, pointInTime: true }", "spec.backup.schedule"),
+            ("backup: { to: file:///b, window: 2d }", "spec.backup.window"),
+            (
+                "backup: { to: file:///b, schedule: '0 3 * * *', pointInTime: true, window: 10m }",
+                "spec.backup.window",
+            ),
             ("bootstrap: {}", "spec.bootstrap"),
             ("bootstrap: { onTotalLoss: restore }", "spec.bootstrap.onTotalLoss"),
             ("bootstrap: { fromBackup: {} }", "spec.bootstrap.fromBackup"),

@@ -31,6 +31,21 @@ struct Entry {
     reading: Reading<Arc<Listing>>,
     due: UnixMs,
     under_way: bool,
+    /// The moment that is to be found.
+    to: Option<UnixMs>,
+}
+
+/// The moment that a cluster is to begin with, while it has not begun.
+fn moment(cluster: &RedisCluster, record: &Record, of: &str) -> Option<UnixMs> {
+    let from = cluster.spec.bootstrap.as_ref()?.from_backup.as_ref()?;
+    let begun = record.data_epoch > 0 || record.restore.is_some();
+    let meant = from.cluster.as_ref().unwrap_or(&cluster.metadata.name) == of;
+    from.at.as_deref().filter(|_| meant && !begun).and_then(UnixMs::parse)
+}
+
+/// Nobody archives the log of a cluster: what a node archived to its end is to be listed soon.
+fn ended(record: &Record) -> Option<UnixMs> {
+    record.archive.as_ref().filter(|a| a.run.is_none()).map(|a| a.stopped)
 }
 
 /// What of a cluster is read: its own backups, and those that it is to begin with.
@@ -61,8 +76,12 @@ impl BackupReadings {
             if entry.at.as_ref() != Some(&at) && !entry.under_way {
                 *entry = Entry { at: Some(at.clone()), ..Entry::default() };
             }
-            if !entry.under_way && now >= entry.due {
+            let to = moment(cluster, record, &at.cluster);
+            let stale = ended(record).is_some_and(|ended| entry.reading.at <= ended)
+                && now.passed(entry.reading.at, AGAIN_AFTER_FAILURE);
+            if !entry.under_way && (now >= entry.due || to != entry.to || stale) {
                 entry.under_way = true;
+                entry.to = to;
                 begun.push(at);
             }
         }
@@ -72,7 +91,8 @@ impl BackupReadings {
     /// Reads one of them.
     pub async fn read(&self, ports: &Ports, cluster: &str, at: StorageRef) {
         let began = (ports.now)();
-        let result = ports.backups.list(&at).await;
+        let to = lock(&self.0).get(&(cluster.to_owned(), at.cluster.clone())).and_then(|e| e.to);
+        let result = ports.backups.list(&at, to).await;
         let now = (ports.now)();
         let mut entries = lock(&self.0);
         let Some(entry) = entries.get_mut(&(cluster.to_owned(), at.cluster.clone())) else {

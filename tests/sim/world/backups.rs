@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::backup::storage::StorageError;
+use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{
-    BackupManifest, BackupTask, Listing, RestoreTask, Snapshot, TaskPhase,
+    BackupManifest, BackupTask, Listing, RestoreTask, Snapshot, Survey, TaskPhase,
 };
 use akash_redis::model::step::StorageRef;
 use akash_redis::model::time::UnixMs;
@@ -28,6 +29,8 @@ pub struct Bucket {
     pub data: BTreeMap<(String, String), (Vec<u64>, u64)>,
     /// What makes backups of them.
     pub manifests: BTreeMap<(String, String), BackupManifest>,
+    /// How far the log of a cluster is archived, in writes, and the runs that began it anew.
+    pub logs: BTreeMap<String, (usize, Vec<String>)>,
     /// It does not answer.
     pub away: bool,
     /// It does not take the operator's keys.
@@ -50,8 +53,11 @@ impl Bucket {
 pub struct Tasks {
     pub backup: BackupTask,
     pub restore: RestoreTask,
+    pub archive: ArchiveTask,
     cluster: String,
     begun: Option<u64>,
+    archived: Option<String>,
+    anew: bool,
 }
 
 impl Node {
@@ -92,6 +98,20 @@ impl Node {
         Ok(())
     }
 
+    /// The command to archive the log, or no more.
+    pub(super) fn archive(&mut self, command: &wire::Archive) {
+        if self.tasks.archive.run == command.run && !command.run.is_empty() {
+            return;
+        }
+        let log = command.log.clone().unwrap_or_default();
+        self.tasks.archived = (!command.run.is_empty()).then_some(log.cluster);
+        self.tasks.archive = ArchiveTask { run: command.run.clone(), ..ArchiveTask::default() };
+        if !command.run.is_empty() {
+            self.tasks.archive.phase = TaskPhase::Running;
+            self.tasks.anew = command.anew;
+        }
+    }
+
     /// Its redis has the data of a backup, and is a replica of the agent.
     pub(super) fn is_restored(&self) -> bool {
         let task = &self.tasks.restore;
@@ -99,6 +119,30 @@ impl Node {
             && task.run_id == self.run_id()
             && self.role == akash_redis::model::node::Role::Replica
             && self.master_host == "127.0.0.1"
+    }
+}
+
+impl Node {
+    /// Archives what its redis has; a redis of another history, with less, has a gap.
+    fn archives(&mut self, bucket: &mut Bucket, broken: bool) {
+        let Some(cluster) = self.tasks.archived.clone() else { return };
+        let task = &mut self.tasks.archive;
+        let serves = self.role == akash_redis::model::node::Role::Master || self.link_up;
+        if task.phase != TaskPhase::Running || broken || !serves {
+            return;
+        }
+        let known = bucket.logs.get(&cluster).map(|(end, _)| *end);
+        let first = task.stored == 0;
+        if first && known.is_none_or(|end| end > self.log.len()) {
+            if known.is_some() && !self.tasks.anew {
+                (task.phase, task.gap, task.error) = (TaskPhase::Failed, true, "a gap".into());
+                return;
+            }
+            task.fresh = true;
+            bucket.logs.entry(cluster.clone()).or_default().1.push(task.run.clone());
+        }
+        bucket.logs.entry(cluster).or_default().0 = self.log.len();
+        task.stored = i64::try_from(self.log.len()).unwrap() + 1;
     }
 }
 
@@ -114,6 +158,7 @@ impl State {
         let mut bucket = bucket.lock().unwrap();
         let broken = bucket.away || bucket.nodes_fail;
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
+            node.archives(&mut bucket, broken);
             let begun = *node.tasks.begun.get_or_insert(now);
             if now < begun + TAKES {
                 continue;
@@ -174,7 +219,7 @@ impl SimBackups {
 
 #[async_trait]
 impl Backups for SimBackups {
-    async fn list(&self, at: &StorageRef) -> Result<Listing, StorageError> {
+    async fn list(&self, at: &StorageRef, to: Option<UnixMs>) -> Result<Listing, StorageError> {
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.with(|bucket| {
             let mut backups: Vec<_> = bucket.manifests.values().cloned().collect();
@@ -186,7 +231,8 @@ impl Backups for SimBackups {
             });
             let unfinished =
                 unfinished.map(|((_, id), (_, at))| (id.clone(), UnixMs(*at))).collect();
-            Listing { backups, unfinished, ..Listing::default() }
+            let survey = to.map(|to| Survey { to, found: None });
+            Listing { backups, unfinished, survey, ..Listing::default() }
         })
     }
 
@@ -216,5 +262,9 @@ impl Backups for SimBackups {
         });
         self.fuse.after(&call, &done).await;
         done
+    }
+
+    async fn delete_log(&self, _: &StorageRef, _: &str, _: UnixMs) -> Result<(), StorageError> {
+        self.with(|_| ())
     }
 }

@@ -1,6 +1,7 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
 use akash_redis::model::announcement::Announcement;
+use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{BackupTask, RestoreTask};
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
@@ -123,7 +124,7 @@ pub struct Face {
     admits: u64,
     replicas: Vec<String>,
     saved: usize,
-    tasks: (BackupTask, RestoreTask),
+    tasks: (BackupTask, RestoreTask, ArchiveTask),
     netmap: Vec<String>,
 }
 
@@ -144,7 +145,10 @@ impl Node {
             admits: self.admits,
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
-            tasks: (self.tasks.backup.clone(), self.tasks.restore.clone()),
+            tasks: {
+                let Tasks { backup, restore, archive, .. } = self.tasks.clone();
+                (backup, restore, archive)
+            },
             netmap: self.netmap.clone(),
         }
     }
@@ -332,6 +336,7 @@ impl Node {
             revision: self.revision.clone(),
             backup: (!self.outdated).then(|| self.tasks.backup.clone()),
             restore: (!self.outdated).then(|| self.tasks.restore.clone()),
+            archive: (!self.outdated).then(|| self.tasks.archive.clone()),
             ..NodeState::default()
         }
     }
@@ -464,6 +469,7 @@ impl Node {
             Command::Save(s) => self.saved.push(s.label),
             Command::Backup(b) => self.back_up(&b)?,
             Command::Restore(r) => self.restore(&r)?,
+            Command::Archive(a) => self.archive(&a),
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
             Command::Restart(_) => {
                 self.boots += 1;
