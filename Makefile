@@ -44,7 +44,7 @@ test-deps: ## Install the Debian packages that the tests need
 
 .PHONY: bench-deps
 bench-deps: ## Install the Debian packages that the measurements need
-	$(call install,$(PACKAGES) haproxy:haproxy)
+	$(call install,$(PACKAGES) haproxy:haproxy zstd:zstd)
 
 .PHONY: peers
 peers: ## Build tailscaled and the test control server (Go)
@@ -118,6 +118,10 @@ bench: bench-deps peers ## What the mesh costs, what the proxy costs beside HAPr
 	$(CARGO) bench --bench scale
 	$(CARGO) bench --bench market
 	$(CARGO) bench --bench proxy
+
+.PHONY: bench-backup
+bench-backup: bench-deps ## What a backup and a restore of 1 GiB cost beside redis-cli and zstd, what the master's clients notice, and the agent's memory; a table, and target/bench/backup.json
+	$(CARGO) bench --bench backup
 
 .PHONY: bench-kube
 bench-kube: kube-peers ## What a thousand and three thousand clusters cost the operator on Kubernetes, beside SQLite; a table, and target/bench/kube.json. Takes a quarter of an hour
