@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::builder::{Blame, PlanBuilder};
 use super::derived::{self, Stage};
 use super::{
-    bids, control, deposits, devices, fees, give_up, money, moves, placement, rejoin, repair,
-    stopping, update,
+    bids, control, deposits, devices, fees, give_up, money, moves, no_bids, placement, rejoin,
+    repair, stopping, update,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::difference::lease_terms;
@@ -435,9 +435,15 @@ fn no_bid(
     let limit = builder.input.timing.bid_deadline;
     let month = incarnation.max_price.per_month(money::block_ms(builder.input.inventory));
     let why = if refused.is_empty() {
-        format!(
-            "nobody bid at {month} per month or less; raise budget.maxPerMonth or placement.maxPrice, or ask for less in placement and resources"
-        )
+        let suppliers = &builder.input.inventory.suppliers;
+        no_bids::why(&no_bids::Order {
+            spec: builder.spec(),
+            list: suppliers.value.as_ref().map(|list| list.as_slice()),
+            taken: &taken(builder, name),
+            experience: &builder.input.inventory.experience,
+            max_price: incarnation.max_price,
+            month,
+        })
     } else {
         format!("no bid could be taken at {month} per month or less ({})", refused.join("; "))
     };

@@ -36,6 +36,7 @@ mod lag;
 mod leases;
 mod money;
 mod moves;
+mod no_bids;
 mod outlook;
 mod paths;
 mod placement;

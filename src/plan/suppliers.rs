@@ -18,7 +18,7 @@ pub fn mismatch(spec: &Spec, provider: &ProviderOffer) -> Option<&'static str> {
         return Some("among placement.providers.deny");
     }
     if !includes(own, attributes) {
-        return Some("without the attributes of placement.attributes");
+        return Some(NO_ATTRIBUTES);
     }
     let signed = |auditor: &String| {
         provider.audits.get(auditor).is_some_and(|signed| includes(signed, attributes))
@@ -34,6 +34,8 @@ pub fn mismatch(spec: &Spec, provider: &ProviderOffer) -> Option<&'static str> {
     }
 }
 
+/// A provider lacks an attribute.
+pub const NO_ATTRIBUTES: &str = "without the attributes of placement.attributes";
 /// A provider lacks the storage class of the data volume.
 pub const NO_CLASS: &str = "without persistent storage of the class of resources.data";
 
