@@ -4,6 +4,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
+.PHONY: alerts-check
+alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian's package prometheus
+	@command -v promtool >/dev/null || { echo "promtool is missing; it is in Debian's package prometheus" >&2; exit 1; }
+	promtool check rules charts/akash-redis/rules/alerts.yaml
+
 PREFIX ?= /usr/local
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.

@@ -13,6 +13,7 @@ use crate::api::providers::ProviderList;
 use crate::api::recover::{OrphanReport, RecoverReport};
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::spend::{Month, SpendReport};
+use crate::api::top::TopReport;
 use crate::api::types::RedisCluster;
 use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
@@ -234,6 +235,11 @@ impl Client {
         let request = self.http.get("http://operator/v1alpha1/providers").timeout(ANSWER);
         let answer = self.success(request).await?;
         answer.json().await.map_err(|source| ClientError::Lost { source })
+    }
+
+    /// What each node has to do at this moment.
+    pub async fn top(&self) -> Result<TopReport, ClientError> {
+        self.json(self.http.get("http://operator/v1alpha1/top").timeout(ANSWER)).await
     }
 
     /// What an apply of these would do, in this order; nothing is changed.

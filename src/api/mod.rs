@@ -22,6 +22,7 @@ pub mod schema;
 pub mod spend;
 pub mod status;
 pub mod template;
+pub mod top;
 pub mod types;
 pub mod validate;
 pub mod wallet;

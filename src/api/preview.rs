@@ -7,6 +7,7 @@ use strum::Display;
 
 use super::difference::{self, FieldChange, How};
 use super::quantity::Money;
+use super::report::StepCount;
 use super::template;
 use super::types::Spec;
 use super::validate::Problem;
@@ -29,6 +30,10 @@ pub struct Preview {
     pub offers: Offers,
     /// What should be known before it is applied, one sentence each.
     pub warnings: Vec<String>,
+    /// Nodes that stay, and on which something would be different.
+    pub nodes_changed: u32,
+    /// Nodes that would leave, or are bought anew.
+    pub nodes_closed: u32,
 }
 
 impl Preview {
@@ -36,6 +41,16 @@ impl Preview {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         !self.problems.is_empty()
+    }
+
+    /// How many nodes would be created, changed and closed.
+    #[must_use]
+    pub fn count(&self) -> StepCount {
+        StepCount {
+            create: self.bill.as_ref().map_or(0, |bill| bill.new_nodes),
+            change: self.nodes_changed,
+            close: self.nodes_closed,
+        }
     }
 
     /// Coins would leave the wallet.

@@ -1,6 +1,8 @@
 //! The plan as it is shown to people: what would be done now, why, and what is waited for; and how
 //! the operator itself stands.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use strum::Display;
 
@@ -17,6 +19,70 @@ pub struct PlanReport {
     pub waiting: Vec<Waiting>,
     /// What it costs now.
     pub cost: Cost,
+    /// The most that all leases can cost per month once the plan is carried out; empty where that is
+    /// not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub then_per_month: String,
+}
+
+impl PlanReport {
+    /// How many nodes are created, changed and closed.
+    #[must_use]
+    pub fn count(&self) -> StepCount {
+        let of = |kind| {
+            let steps = self.steps.iter().filter(move |step| step.kind == kind);
+            steps.map(|step| step.incarnation.as_str()).collect::<BTreeSet<_>>()
+        };
+        let (created, closed) = (of(StepKind::Create), of(StepKind::Close));
+        let changed = of(StepKind::Change);
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        StepCount {
+            create: number(created.len()),
+            // What is created or closed is not counted twice.
+            change: number(
+                changed.iter().filter(|n| !created.contains(*n) && !closed.contains(*n)).count(),
+            ),
+            close: number(closed.len()),
+        }
+    }
+}
+
+/// How many nodes a plan creates, changes and closes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StepCount {
+    /// Deployments that are bought.
+    pub create: u32,
+    /// Nodes that stay, and are not as they were.
+    pub change: u32,
+    /// Deployments that are closed.
+    pub close: u32,
+}
+
+/// What a step is to the deployments of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// One is bought.
+    Create,
+    /// One is closed.
+    Close,
+    /// Something else; also what an operator of another version says.
+    #[default]
+    #[serde(other)]
+    Change,
+}
+
+impl StepKind {
+    /// As terraform writes it.
+    #[must_use]
+    pub fn mark(self) -> char {
+        match self {
+            Self::Create => '+',
+            Self::Change => '~',
+            Self::Close => '-',
+        }
+    }
 }
 
 /// One step of a plan.
@@ -29,6 +95,8 @@ pub struct PlannedStep {
     pub what: String,
     /// Why, one sentence.
     pub reason: String,
+    /// What it is to the deployments of the cluster.
+    pub kind: StepKind,
 }
 
 /// How the operator itself stands, whether there is a cluster or not.

@@ -42,9 +42,26 @@ pub(super) async fn run(
     if args.dry_run {
         return preview(client, &args.file, out).await;
     }
-    let found = manifests::load(&args.file, &environment)?;
-    if !args.yes && person.is_there() {
-        let previews = look(client, &found).await?;
+    let manifests = manifests::load(&args.file, &environment)?;
+    found(client, &manifests, args.yes, out, person).await?;
+    if args.wait {
+        for (cluster, _) in &manifests {
+            wait::until_in_force(client, &cluster.metadata.name, args.timeout).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies manifests that were found; a person at a terminal is asked before coins are spent.
+pub(super) async fn found(
+    client: &Client,
+    found: &[Found],
+    yes: bool,
+    out: &mut (dyn Write + Send),
+    person: &mut dyn Person,
+) -> Result<(), CliError> {
+    if !yes && person.is_there() {
+        let previews = look(client, found).await?;
         if previews.iter().any(Preview::spends) {
             eprint!("{}", show_preview::all(&previews));
             if !person.agrees("\nDeposits leave the wallet. Apply it? Only `yes` does: ")? {
@@ -52,7 +69,7 @@ pub(super) async fn run(
             }
         }
     }
-    for (cluster, _) in &found {
+    for (cluster, _) in found {
         if cluster.spec.redis.users.is_empty() {
             let name = &cluster.metadata.name;
             eprintln!(
@@ -66,11 +83,6 @@ pub(super) async fn run(
             Outcome::Unchanged => "unchanged",
         };
         writeln!(out, "rediscluster/{} {outcome}", done.cluster.metadata.name)?;
-    }
-    if args.wait {
-        for (cluster, _) in &found {
-            wait::until_in_force(client, &cluster.metadata.name, args.timeout).await?;
-        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{Table, presets};
 
 use super::error::CliError;
+use super::progress::Progress;
 use super::{cluster_name, show};
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::quantity::Span;
@@ -107,9 +108,13 @@ async fn take(
         return Ok(());
     }
     let began = Instant::now();
+    let progress = Progress::of(&format!("{name}: the backup is taken"));
     while began.elapsed() < timeout.0 {
         tokio::time::sleep(POLL).await;
         let status = client.get(name).await?.status.unwrap_or_default();
+        if let Some(running) = status.backup.as_ref().and_then(|backup| backup.running.as_ref()) {
+            progress.tell(&format!("{name}: {}", show::clean(running)));
+        }
         if let Some(newest) = newest(&status).filter(|id| Some(id) != newest(&before).as_ref()) {
             return Ok(writeln!(out, "backup {newest} is complete")?);
         }
@@ -219,6 +224,7 @@ pub(super) async fn dump(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let mut answer = client.dump(&args.name).await?;
+    let progress = Progress::of_bytes(&args.name);
     let mut bytes = 0;
     loop {
         let piece = answer.chunk().await.map_err(|source| {
@@ -230,9 +236,11 @@ pub(super) async fn dump(
         })?;
         let Some(piece) = piece else { break };
         bytes += piece.len();
+        progress.more(piece.len());
         out.write_all(&piece)?;
     }
     out.flush()?;
+    drop(progress);
     if bytes == 0 {
         return Err(failed(format!("no data of {} came; ask again", args.name)));
     }

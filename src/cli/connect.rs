@@ -15,6 +15,7 @@ use super::cluster_name;
 use super::master_of::MasterOf;
 use super::place::Place;
 use crate::api::quantity::Span;
+use crate::api::types::RedisCluster;
 use crate::api_client::{Client, ClientError};
 use crate::proxy::{Listen, Proxy, ProxyError, ProxySettings};
 
@@ -32,18 +33,70 @@ pub struct Connect {
     /// Who is asked for the master.
     #[command(flatten)]
     pub master_of: MasterOf,
-    /// User; the manifest's, when it has one alone.
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
-    /// File with the password. Without it, and without the variable `REDISCLI_AUTH`, it is asked for.
-    #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
+    /// Who logs in.
+    #[command(flatten)]
+    pub login: Login,
     /// How long a command waits for a master that can be reached.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::seconds)]
     pub master_wait: Span,
     /// Arguments of redis-cli.
     #[arg(last = true, value_name = "REDIS-CLI ARGUMENT")]
     pub arguments: Vec<OsString>,
+}
+
+/// Who logs in: flags of `connect` and `exec`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Login {
+    /// User; the manifest's, when it has one alone.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// File with the password. Without it, and without the variable `REDISCLI_AUTH`, it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Login {
+    /// What is logged in with as `user`; without a password redis-cli asks for it.
+    pub(super) fn as_user(&self, user: String) -> Result<Credentials, ConnectError> {
+        let password = match &self.password_file {
+            Some(path) => {
+                let file = |source| ConnectError::File { path: path.clone(), source };
+                let text = std::fs::read_to_string(path).map_err(file)?;
+                Some(OsString::from(text.trim_end_matches(['\r', '\n'])))
+            }
+            None => std::env::var_os(PASSWORD),
+        };
+        if password.is_none() && !std::io::stdin().is_terminal() {
+            return Err(ConnectError::NoPassword(user));
+        }
+        Ok(Credentials { user, password })
+    }
+}
+
+/// A user, and its password where that is known.
+pub(super) struct Credentials {
+    user: String,
+    password: Option<OsString>,
+}
+
+impl Credentials {
+    /// Runs redis-cli on this socket until it ends.
+    pub(super) async fn redis_cli(
+        &self,
+        socket: &Path,
+        arguments: &[OsString],
+    ) -> Result<ExitStatus, ConnectError> {
+        let mut command = Command::new("redis-cli");
+        command.arg("-s").arg(socket).args(["--user", &self.user]);
+        match &self.password {
+            Some(password) => drop(command.env(PASSWORD, password)),
+            None => drop(command.arg("--askpass")),
+        }
+        command.args(arguments).kill_on_drop(true);
+        // Ctrl-C is for redis-cli: it ends a command or itself, and this ends after it.
+        let _ours = signal(SignalKind::interrupt());
+        command.status().await.map_err(ConnectError::NoRedisCli)
+    }
 }
 
 /// Why there is no conversation with Redis.
@@ -90,26 +143,16 @@ pub enum ConnectError {
 /// Runs redis-cli; its exit code.
 pub async fn run(args: Connect, socket: &Path) -> Result<ExitCode, ConnectError> {
     let nodes = args.master_of.nodes().map_err(ConnectError::Flags)?;
-    let user = match &args.user {
+    let user = match &args.login.user {
         Some(user) => user.clone(),
         None if nodes.is_some() => {
             return Err(ConnectError::NoUser(
                 "nodes do not say which users there are; name one with --user".to_owned(),
             ));
         }
-        None => only_user(&Client::new(socket)?, &args.name).await?,
+        None => only_user(&Client::new(socket)?.get(&args.name).await?)?,
     };
-    let password = match &args.password_file {
-        Some(path) => {
-            let file = |source| ConnectError::File { path: path.clone(), source };
-            let text = std::fs::read_to_string(path).map_err(file)?;
-            Some(OsString::from(text.trim_end_matches(['\r', '\n'])))
-        }
-        None => std::env::var_os(PASSWORD),
-    };
-    if password.is_none() && !std::io::stdin().is_terminal() {
-        return Err(ConnectError::NoPassword(user));
-    }
+    let credentials = args.login.as_user(user)?;
     let place = Place::make()
         .map_err(|source| ConnectError::File { path: std::env::temp_dir(), source })?;
     let socket_of_redis = place.file("redis.sock");
@@ -132,16 +175,7 @@ pub async fn run(args: Connect, socket: &Path) -> Result<ExitCode, ConnectError>
         if let Err(why) = progress.master(WORD).await {
             return Err(ConnectError::NoMaster { cluster: args.name.clone(), why });
         }
-        let mut command = Command::new("redis-cli");
-        command.arg("-s").arg(&socket_of_redis).args(["--user", &user]);
-        match &password {
-            Some(password) => drop(command.env(PASSWORD, password)),
-            None => drop(command.arg("--askpass")),
-        }
-        command.args(&args.arguments).kill_on_drop(true);
-        // Ctrl-C is for redis-cli: it ends a command or itself, and this ends after it.
-        let _ours = signal(SignalKind::interrupt());
-        command.status().await.map_err(ConnectError::NoRedisCli)
+        credentials.redis_cli(&socket_of_redis, &args.arguments).await
     };
     tokio::select! {
         ended = talk => {
@@ -159,17 +193,18 @@ pub(super) fn code(ended: ExitStatus) -> ExitCode {
     code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-async fn only_user(client: &Client, cluster: &str) -> Result<String, ConnectError> {
-    let users = client.get(cluster).await?.spec.redis.users;
-    match users.as_slice() {
+/// The one user of a cluster.
+pub(super) fn only_user(cluster: &RedisCluster) -> Result<String, ConnectError> {
+    let name = &cluster.metadata.name;
+    match cluster.spec.redis.users.as_slice() {
         [user] => Ok(user.name.clone()),
         [] => Err(ConnectError::NoUser(format!(
-            "{cluster} has no users, so nobody can log in; add one to spec.redis.users and apply"
+            "{name} has no users, so nobody can log in; add one to spec.redis.users and apply"
         ))),
         several => {
             let names: Vec<_> = several.iter().map(|user| user.name.as_str()).collect();
             Err(ConnectError::NoUser(format!(
-                "{cluster} has several users ({}); name one with --user",
+                "{name} has several users ({}); name one with --user",
                 names.join(", ")
             )))
         }

@@ -17,6 +17,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "get -w",
         ],
     ),
+    ("edit", &["edit cache", "edit cache --editor nano"]),
+    ("top", &["top", "top cache", "top --once", "top -o json"]),
     ("describe", &["describe cache"]),
     ("plan", &["plan cache", "plan -f cache.yaml"]),
     ("events", &["events cache", "events cache -o json"]),
@@ -74,6 +76,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("connect", &["connect cache", "connect cache -- GET greeting"]),
+    (
+        "exec",
+        &["exec cache 1 -- redis-cli INFO replication", "exec cache cache-1-x7k2 -- redis-cli"],
+    ),
     ("demo", &["demo", "demo --keep"]),
     ("devnet", &["devnet up", "devnet fault halt-chain"]),
 ];
@@ -94,7 +100,7 @@ fn below(name: &str, lines: &[&str]) -> String {
     let examples: Vec<String> = lines.iter().map(|line| format!("  akash-redis {line}")).collect();
     let examples = examples.join("\n");
     let code = match name {
-        "proxy" | "connect" => {
+        "proxy" | "connect" | "exec" => {
             "0 when it was stopped, and as the program that it started ends; 1 with one sentence when it cannot go on; 2 for a command line that is not understood"
         }
         "mesh" => {

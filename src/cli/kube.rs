@@ -195,7 +195,8 @@ pub(super) async fn run(kube: &Kube, command: Command) -> Result<ExitCode, CliEr
 fn is_of_objects(command: &ClientCommand) -> bool {
     match command {
         ClientCommand::Apply(apply) => !apply.dry_run,
-        ClientCommand::Get(_)
+        ClientCommand::Edit(_)
+        | ClientCommand::Get(_)
         | ClientCommand::Describe(_)
         | ClientCommand::Endpoint(_)
         | ClientCommand::Events(_)
@@ -218,8 +219,10 @@ fn is_of_objects(command: &ClientCommand) -> bool {
 
 /// What an apply costs is the operator's to tell; as with `kubectl apply`, nobody is asked.
 fn without_questions(mut command: ClientCommand) -> ClientCommand {
-    if let ClientCommand::Apply(apply) = &mut command {
-        apply.yes = true;
+    match &mut command {
+        ClientCommand::Apply(apply) => apply.yes = true,
+        ClientCommand::Edit(edit) => edit.yes = true,
+        _ => {}
     }
     command
 }

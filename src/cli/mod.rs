@@ -11,9 +11,11 @@ mod connect;
 pub mod demo;
 #[cfg(feature = "devnet")]
 mod devnet;
+mod edit;
 mod endpoint;
 pub mod error;
 pub mod examples;
+mod exec;
 mod explain;
 #[cfg(feature = "devnet")]
 mod fault;
@@ -31,6 +33,7 @@ mod notify;
 pub mod operator;
 pub mod output;
 mod place;
+mod progress;
 #[cfg(feature = "devnet")]
 mod providers;
 mod proxy;
@@ -44,6 +47,7 @@ mod show_preview;
 mod spend;
 #[cfg(test)]
 mod tests;
+mod top;
 mod validate;
 mod wait;
 mod wallet;
@@ -122,6 +126,8 @@ pub enum Command {
     Proxy(proxy::Args),
     /// Talk to the present master with redis-cli.
     Connect(connect::Connect),
+    /// Run redis-cli at one node.
+    Exec(exec::Exec),
     /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things
     /// die.
     #[cfg(feature = "devnet")]
@@ -140,6 +146,8 @@ pub enum Command {
 pub enum ClientCommand {
     /// Create or change clusters from manifests.
     Apply(apply::Apply),
+    /// Change a cluster in an editor.
+    Edit(edit::Edit),
     /// List clusters, or show one.
     Get(read::Get),
     /// Show everything that is known of a cluster: nodes, cost, conditions, what is waited for,
@@ -148,6 +156,8 @@ pub enum ClientCommand {
     /// Show what the operator does next and why, what it waits for, and what it costs; with `-f` what
     /// an apply of a file would do.
     Plan(read::Plan),
+    /// Show what each node has to do: role, lag, commands per second, memory, clients, runway.
+    Top(top::Top),
     /// Show what happened to a cluster.
     Events(read::Shown),
     /// Show what the processes of a node print: agent, tailscaled, redis.
@@ -214,7 +224,7 @@ pub enum ClientCommand {
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).
 /// Usage errors end with 2 before this.
 pub async fn run(cli: Cli) -> ExitCode {
-    match dispatch(cli).await {
+    match Box::pin(dispatch(cli)).await {
         Ok(code) => code,
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
@@ -272,6 +282,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             logging::init(LogFormat::Text, &cli.log_level);
             return connect::run(args, &cli.socket).await.map_err(failed);
         }
+        Command::Exec(args) => {
+            logging::init(LogFormat::Text, &cli.log_level);
+            return exec::run(args, &cli.socket).await.map_err(failed);
+        }
         #[cfg(feature = "devnet")]
         Command::Demo(args) => {
             logging::init(LogFormat::Text, &cli.log_level);
@@ -300,6 +314,8 @@ async fn execute(
 ) -> Result<(), CliError> {
     match command {
         ClientCommand::Apply(args) => apply::run(client, args, out, person).await,
+        ClientCommand::Edit(args) => edit::run(client, args, out, person).await,
+        ClientCommand::Top(args) => top::run(client, args, out).await,
         ClientCommand::Get(args) => read::get(client, args, out).await,
         ClientCommand::Describe(args) => read::describe(client, args, out).await,
         ClientCommand::Plan(args) => read::plan(client, args, out).await,

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::cluster_name;
 use super::error::CliError;
 use super::output::Structured;
+use super::progress::Progress;
 use super::show::recovery as show;
 use crate::api::quantity::Span;
 use crate::api::recover::{Orphan, OrphanReport};
@@ -59,7 +60,9 @@ pub(super) async fn recover(
     args: Recover,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
+    let progress = Progress::of("asks chain, tailnet and nodes");
     let report = client.recover(args.cluster.as_deref(), args.confirm).await?;
+    drop(progress);
     let text = match args.output {
         Some(output) => output.render(&report),
         None => show::recovery(&report, args.confirm),

@@ -3,21 +3,28 @@
 //! Much of what is shown comes from providers, who may write what they like; control characters
 //! never reach the terminal.
 
+mod layout;
 pub mod recovery;
 
 use std::fmt::Write;
 
-use comfy_table::{ContentArrangement, Table, presets};
-
 use crate::api::conditions::ConditionType;
 use crate::api::quantity::Money;
-use crate::api::report::{OperatorReport, PlanReport};
-use crate::api::status::{Condition, Cost, FailoverStatus, RolloutStatus, Status, Waiting};
+use crate::api::report::{OperatorReport, PlanReport, StepCount};
+use crate::api::status::{
+    Condition, Cost, FailoverStatus, NodeStatus, RolloutStatus, Status, Waiting,
+};
 use crate::api::types::RedisCluster;
 use crate::api::wallet::{GrantReport, WalletReport};
 use crate::model::time::UnixMs;
 use crate::store::Event;
+pub(super) use layout::columns;
+use layout::{columns_with_text, columns_within, section, wrapped};
 
+/// Columns that `describe` takes at most.
+pub const WIDTH: usize = 100;
+/// Blocks are indented.
+const INNER: usize = WIDTH - 2;
 /// Events that `describe` shows.
 const LAST_EVENTS: usize = 10;
 
@@ -147,25 +154,7 @@ pub fn cost(cost: &Cost) -> String {
 pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String {
     let none = Status::default();
     let status = cluster.status.as_ref().unwrap_or(&none);
-    let mut text = format!("Name:    {}\n", clean(&cluster.metadata.name));
-    if let Some(at) = &cluster.metadata.creation_timestamp {
-        let _ = writeln!(text, "Created: {}", clean(at));
-    }
-    if let Some(at) = &cluster.metadata.deletion_timestamp {
-        let _ = writeln!(text, "Deleting: since {}", clean(at));
-    }
-    if cluster.spec.paused {
-        text.push_str("Paused:  the operator watches and changes nothing\n");
-    }
-    let _ = writeln!(text, "Epoch:   {}", status.epoch);
-    let master = status
-        .master
-        .as_ref()
-        .map_or("none".to_owned(), |m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
-    let _ = writeln!(text, "Master:  {}", clean(&master));
-    if let Some(rollout) = &status.rollout {
-        let _ = writeln!(text, "Image:   {}", clean(&image(rollout)));
-    }
+    let mut text = head(cluster, status);
     if cluster.status.is_none() {
         text.push_str("\nThe operator has not looked at it yet.\n");
         return text;
@@ -174,11 +163,13 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
     {
         text.push_str("\nThis is the state before the last change of the spec; the operator has not looked at the new one yet.\n");
     }
-    section(&mut text, "Nodes", &topology(cluster));
+    section(&mut text, "Nodes", &nodes(&status.nodes));
+    section(&mut text, "Leases", &leases(&status.nodes));
     let notes: Vec<_> = status
         .nodes
         .iter()
-        .filter_map(|n| n.message.as_ref().map(|m| format!("{}: {}\n", n.incarnation, clean(m))))
+        .filter_map(|n| n.message.as_ref().map(|m| format!("{}: {}", n.incarnation, clean(m))))
+        .map(|note| wrapped(&note, INNER, 2))
         .collect();
     section(&mut text, "Notes", &notes.concat());
     section(&mut text, "Conditions", &conditions(&status.conditions));
@@ -187,21 +178,85 @@ pub fn describe(cluster: &RedisCluster, events: &[Event], now: UnixMs) -> String
     if let Some(last) = &status.last_failover {
         section(&mut text, "Last failover", &failover(last));
     }
-    section(
-        &mut text,
-        "Last events",
-        &self::events(&events[events.len().saturating_sub(LAST_EVENTS)..]),
-    );
+    let last = &events[events.len().saturating_sub(LAST_EVENTS)..];
+    let rows: Vec<_> = last.iter().map(event).collect();
+    if !rows.is_empty() {
+        section(&mut text, "Last events", &columns_with_text(&EVENTS, &rows, INNER));
+    }
     text
+}
+
+/// What a cluster is called, and where its master is.
+fn head(cluster: &RedisCluster, status: &Status) -> String {
+    let mut lines = vec![("Name", cluster.metadata.name.clone())];
+    let at = |at: &Option<String>| at.clone();
+    lines.extend(at(&cluster.metadata.creation_timestamp).map(|at| ("Created", at)));
+    let deleting = at(&cluster.metadata.deletion_timestamp);
+    lines.extend(deleting.map(|at| ("Deleting", format!("since {at}"))));
+    if cluster.spec.paused {
+        lines.push(("Paused", "the operator watches and changes nothing".to_owned()));
+    }
+    lines.push(("Epoch", status.epoch.to_string()));
+    let master = status.master.as_ref();
+    let master = master.map(|m| format!("{} at {}:{}", m.incarnation, m.name, m.port));
+    lines.push(("Master", master.unwrap_or_else(|| "none".to_owned())));
+    lines.extend(status.rollout.as_ref().map(|rollout| ("Image", image(rollout))));
+    lines.into_iter().fold(String::new(), |text, (name, value)| {
+        text + &wrapped(&format!("{:<8} {}", format!("{name}:"), clean(&value)), WIDTH, 9)
+    })
+}
+
+/// Who is what, how far behind, and by which way to the master.
+fn nodes(nodes: &[NodeStatus]) -> String {
+    let header = ["NODE", "ROLE", "INCARNATION", "VERSION", "LAG", "PATH"];
+    let rows = nodes.iter().map(|n| {
+        vec![
+            n.ordinal.to_string(),
+            n.phase.to_string(),
+            n.incarnation.clone(),
+            n.version.clone().unwrap_or_default(),
+            n.lag_bytes.map(size).unwrap_or_default(),
+            n.path.clone().unwrap_or_default(),
+        ]
+    });
+    columns_within(&header, &rows.collect::<Vec<_>>(), INNER)
+}
+
+/// Where each node runs, for how much, and under which name.
+fn leases(nodes: &[NodeStatus]) -> String {
+    let header = ["NODE", "PROVIDER", "REGION", "PRICE/MONTH", "MESH-NAME"];
+    let rows = nodes.iter().filter(|n| n.provider.is_some() || n.mesh_name.is_some()).map(|n| {
+        vec![
+            n.ordinal.to_string(),
+            n.provider_host.clone().or_else(|| n.provider.clone()).unwrap_or_default(),
+            n.region.clone().unwrap_or_default(),
+            n.price_per_month.clone().unwrap_or_default(),
+            n.mesh_name.clone().unwrap_or_default(),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() { String::new() } else { columns_within(&header, &rows, INNER) }
 }
 
 /// The image that is wanted, and how many nodes run it.
 fn image(rollout: &RolloutStatus) -> String {
     let RolloutStatus { image, updated, nodes } = rollout;
+    let image = shortened(image);
     if updated == nodes {
         return format!("{image} on all nodes");
     }
     format!("{image} on {updated} of {nodes} nodes, replicas first")
+}
+
+/// An image with the beginning of its digest; `-o yaml` has all of it.
+fn shortened(image: &str) -> String {
+    const BEGINNING: usize = 12;
+    match image.split_once("@sha256:") {
+        Some((name, digest)) if digest.is_ascii() && digest.len() > BEGINNING => {
+            format!("{name}@sha256:{}", &digest[..BEGINNING])
+        }
+        _ => image.to_owned(),
+    }
 }
 
 /// How the operator itself stands.
@@ -288,16 +343,11 @@ fn grant(grant: &GrantReport) -> String {
 #[must_use]
 pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
     let mut text = format!("Plan of {name}\n");
-    let steps: String = plan.steps.iter().enumerate().fold(String::new(), |mut text, (i, step)| {
-        let _ = writeln!(
-            text,
-            "{}. {}: {}\n   why: {}",
-            i + 1,
-            clean(&step.incarnation),
-            clean(&step.what),
-            clean(&step.reason)
-        );
-        text
+    let steps: String = plan.steps.iter().fold(String::new(), |text, step| {
+        let (mark, what) = (step.kind.mark(), clean(&step.what));
+        let line = format!("{mark} {what} {}", clean(&step.incarnation));
+        text + &wrapped(&line, INNER, 4)
+            + &wrapped(&format!("    {}", clean(&step.reason)), INNER, 4)
     });
     section(
         &mut text,
@@ -311,7 +361,22 @@ pub fn plan(name: &str, plan: &PlanReport, now: UnixMs) -> String {
             .as_str(),
     );
     section(&mut text, "Cost", &cost(&plan.cost));
+    let then = Some(plan.then_per_month.as_str()).filter(|then| !then.is_empty());
+    let _ = writeln!(text, "\n{}", summary(plan.count(), &plan.cost.per_month, then));
     text
+}
+
+/// `Plan: 3 to create, 0 to change, 0 to close. Cost per month: 0act now, at most 12act then.`
+pub(super) fn summary(count: StepCount, now: &str, then: Option<&str>) -> String {
+    let StepCount { create, change, close } = count;
+    let plan = format!("Plan: {create} to create, {change} to change, {close} to close.");
+    let now = if now.is_empty() { "unknown" } else { now };
+    match then {
+        Some(then) => {
+            format!("{plan} Cost per month: {} now, at most {} then.", clean(now), clean(then))
+        }
+        None => format!("{plan} Cost per month: {} now.", clean(now)),
+    }
 }
 
 /// Events, in the order in which they were last seen.
@@ -320,10 +385,13 @@ pub fn events(events: &[Event]) -> String {
     if events.is_empty() {
         return String::new();
     }
-    columns(
-        &["LAST SEEN", "REASON", "MESSAGE"],
-        events.iter().map(|e| vec![last_seen(e), e.reason.clone(), e.message.clone()]),
-    )
+    columns(&EVENTS, events.iter().map(event))
+}
+
+const EVENTS: [&str; 3] = ["LAST SEEN", "REASON", "MESSAGE"];
+
+fn event(event: &Event) -> Vec<String> {
+    vec![last_seen(event), event.reason.clone(), event.message.clone()]
 }
 
 /// When, and how often since when: `2026-11-25T22:41:11Z (x12 over 5m)`.
@@ -367,16 +435,16 @@ fn conditions(conditions: &[Condition]) -> String {
             c.message.clone(),
         ]
     });
-    if conditions.is_empty() {
-        String::new()
-    } else {
-        columns(&["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"], rows)
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
     }
+    columns_with_text(&["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"], &rows, INNER)
 }
 
 fn waits(waits: &[Waiting], now: UnixMs) -> String {
     waits.iter().fold(String::new(), |mut text, w| {
-        let _ = writeln!(text, "{}", waiting(w, Some(now)));
+        text.push_str(&wrapped(&waiting(w, Some(now)), INNER, 2));
         text
     })
 }
@@ -400,41 +468,10 @@ fn failover(last: &FailoverStatus) -> String {
     ];
     let mut text = String::new();
     for (key, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(text, "{:<11} {}", format!("{key}:"), clean(value));
+        let line = format!("{:<11} {}", format!("{key}:"), clean(value));
+        text.push_str(&wrapped(&line, INNER, 12));
     }
     text
-}
-
-/// A headline and an indented block; nothing when the block is empty.
-fn section(text: &mut String, title: &str, block: &str) {
-    if block.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\n{title}");
-    for line in block.lines() {
-        let _ = writeln!(text, "  {line}");
-    }
-}
-
-/// A table without borders; an empty cell is a dash.
-pub(super) fn columns(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    for row in rows {
-        table.add_row(
-            row.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(&cell) }),
-        );
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.lines().fold(String::new(), |mut text, line| {
-        let _ = writeln!(text, "{}", line.trim_end());
-        text
-    })
 }
 
 /// A span in its two largest units at most, as `kubectl` writes ages: `45s`, `12m`, `3h20m`, `2d`.

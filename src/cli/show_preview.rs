@@ -2,13 +2,33 @@
 
 use std::fmt::Write as _;
 
-use super::show::clean;
+use super::show::{self, clean};
 use crate::api::preview::{Bill, Consequence, Offers, Preview, PreviewChange};
 use crate::api::quantity::Money;
+use crate::api::report::StepCount;
+use crate::model::money::Uact;
 
-/// All of them, one after the other.
+/// All of them, one after the other, and what they come to.
 pub(super) fn all(previews: &[Preview]) -> String {
-    previews.iter().map(one).collect::<Vec<_>>().join("\n")
+    let each = previews.iter().map(one).collect::<Vec<_>>().join("\n");
+    let taken: Vec<_> = previews.iter().filter(|preview| !preview.is_refused()).collect();
+    if taken.is_empty() {
+        return each;
+    }
+    let count =
+        taken.iter().map(|preview| preview.count()).fold(StepCount::default(), |a, b| StepCount {
+            create: a.create + b.create,
+            change: a.change + b.change,
+            close: a.close + b.close,
+        });
+    let sum = |of: fn(&Bill) -> Option<Money>| {
+        let each = taken.iter().map(|preview| of(preview.bill.as_ref()?).map(|Money(uact)| uact));
+        let sum = each.sum::<Option<Uact>>();
+        sum.map(|sum| sum.to_string())
+    };
+    let now = sum(|bill| bill.now).unwrap_or_default();
+    let then = sum(|bill| bill.at_most);
+    format!("{each}\n{}\n", show::summary(count, &now, then.as_deref()))
 }
 
 fn one(preview: &Preview) -> String {
@@ -21,7 +41,11 @@ fn one(preview: &Preview) -> String {
     };
     let _ = writeln!(text, "rediscluster/{} {verb}", clean(&preview.name));
     for change in &preview.changes {
-        let _ = writeln!(text, "  {}", changed(change));
+        let _ = writeln!(text, "  {} {}", mark(change.consequence), changed(change));
+    }
+    if let Some(bill) = preview.bill.as_ref().filter(|bill| bill.new_nodes > 0) {
+        let s = if bill.new_nodes == 1 { "" } else { "s" };
+        let _ = writeln!(text, "  + {} node{s}", bill.new_nodes);
     }
     if preview.is_refused() {
         return text;
@@ -34,6 +58,17 @@ fn one(preview: &Preview) -> String {
         let _ = writeln!(text, "  warning:    {}", clean(warning));
     }
     text
+}
+
+/// As terraform writes it.
+fn mark(consequence: Consequence) -> &'static str {
+    match consequence {
+        Consequence::Buys => "+",
+        Consequence::Leaves => "-",
+        Consequence::BuysAnew => "-/+",
+        Consequence::Refused => "!",
+        Consequence::Live | Consequence::Rolls | Consequence::NextOrder | Consequence::Other => "~",
+    }
 }
 
 fn changed(change: &PreviewChange) -> String {
@@ -115,7 +150,6 @@ fn providers(offers: &Offers) -> String {
 mod tests {
     use super::*;
     use crate::api::validate::Problem;
-    use crate::model::money::Uact;
 
     fn money(act: u64) -> Money {
         Money(Uact(act * 1_000_000))
@@ -158,6 +192,7 @@ mod tests {
         let fewer = Preview {
             name: "other".into(),
             changes: vec![change.clone()],
+            nodes_closed: 1,
             bill: Some(Bill { new_nodes: 0, observed: Some([bill.now.unwrap(); 2]), ..bill }),
             offers: Offers { unknown: Some("the chain is away".into()), ..Offers::default() },
             ..Preview::default()

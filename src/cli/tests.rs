@@ -1,6 +1,7 @@
 //! The command line against the API on a real socket.
 
 mod as_kubectl;
+mod edit_top_exec;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -552,6 +553,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
         incarnation: "cache-0-a".into(),
         what: "promote".into(),
         reason: "there is no master".into(),
+        ..PlannedStep::default()
     };
     let endpoint = Endpoint {
         epoch: 1,
@@ -588,7 +590,7 @@ async fn plan_events_and_endpoint_come_from_the_operator() {
             .run("plan cache")
             .await
             .unwrap()
-            .contains("1. cache-0-a: promote\n     why: there is no master")
+            .contains("~ promote cache-0-a\n      there is no master")
     );
     endpoint_is_written_as_it_is_asked_for(&operator).await;
     let events = operator.run("events cache").await.unwrap();
@@ -918,11 +920,12 @@ async fn a_plan_of_a_file_changes_nothing() {
     let plan = operator.run(&format!("plan -f {file}")).await.unwrap();
     for line in [
         "rediscluster/cache would be configured",
-        "  spec.nodes 3 -> 5 (nodes are bought)",
-        "  spec.redis.config.timeout none -> 5 (live: in force within seconds, no restart)",
+        "  + spec.nodes 3 -> 5 (nodes are bought)",
+        "  ~ spec.redis.config.timeout none -> 5 (live: in force within seconds, no restart)",
     ] {
         assert!(plan.contains(line), "{plan}");
     }
+    assert!(plan.contains("Plan: 3 to create, 1 to change, 0 to close."), "{plan}");
     let file = operator.manifest(&json!({ "nodes": 3, "resources": { "memory": "2Gi" } }));
     let refused = operator.run(&format!("plan -f {file}")).await.unwrap_err();
     assert!(refused.contains("cache has nodes that run"), "{refused}");

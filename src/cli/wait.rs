@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::CliError;
 use super::output::Template;
-use super::{cluster_name, show};
+use super::{cluster_name, progress, show};
 use crate::api::conditions::{ConditionStatus, ConditionType, Reason};
 use crate::api::quantity::Span;
 use crate::api::status::{Endpoint, NodeStatus, Status};
@@ -280,11 +280,14 @@ struct Progress<'a> {
     timeout: Span,
     deadline: Instant,
     told: String,
+    line: progress::Progress,
 }
 
 impl<'a> Progress<'a> {
     fn new(name: &'a str, timeout: Span) -> Self {
-        Self { name, timeout, deadline: Instant::now() + timeout.0, told: String::new() }
+        let (deadline, told) = (Instant::now() + timeout.0, String::new());
+        let line = progress::Progress::of(&format!("{name}: waits"));
+        Self { name, timeout, deadline, told, line }
     }
 
     async fn next(&mut self, cluster: &RedisCluster, goal: &str) -> Result<(), CliError> {
@@ -295,8 +298,12 @@ impl<'a> Progress<'a> {
         let text = lines.join("\n");
         if text != self.told {
             let now = UnixMs::now();
-            for wait in waiting {
-                eprintln!("{}: {}", self.name, show::waiting(wait, Some(now)));
+            let first = waiting.first().map(|wait| show::waiting(wait, None));
+            let first = first.unwrap_or_else(|| format!("waits to be {goal}"));
+            if !self.line.tell(&format!("{}: {first}", self.name)) {
+                for wait in waiting {
+                    eprintln!("{}: {}", self.name, show::waiting(wait, Some(now)));
+                }
             }
             self.told = text;
         }

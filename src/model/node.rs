@@ -299,6 +299,23 @@ pub struct RedisState {
     /// How it fares beside its role.
     #[serde(default)]
     pub health: Health,
+    /// What it has to do; `None` while it was not asked, and from an agent that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+}
+
+/// What a redis-server has to do. Nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Commands of the last moments, by Redis' own sampling.
+    pub ops_per_second: u64,
+    /// Open connections of clients, without replicas.
+    pub clients: u64,
+    /// Keys that made room for others since it started.
+    pub evicted_keys: u64,
+    /// When its data were last written as a snapshot, or it started; Unix seconds by the node's
+    /// clock.
+    pub last_save_seconds: u64,
 }
 
 impl RedisState {

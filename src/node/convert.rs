@@ -491,5 +491,11 @@ fn redis(redis: RedisState) -> wire::Redis {
         rewrite_failed: redis.health.unwritten.rewrite,
         maxmemory_bytes: redis.health.maxmemory_bytes,
         syncs_in_a_row: redis.health.syncs_in_a_row,
+        load: redis.load.map(|load| wire::Load {
+            ops_per_second: load.ops_per_second,
+            clients: load.clients,
+            evicted_keys: load.evicted_keys,
+            last_save_seconds: load.last_save_seconds,
+        }),
     }
 }

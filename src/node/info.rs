@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::redis_config::{BLACK_HOLE, FENCE};
-use crate::model::node::{AttachedReplica, Health, Link, Process, RedisState, Role, Unwritten};
+use crate::model::node::{
+    AttachedReplica, Health, Link, Load, Process, RedisState, Role, Unwritten,
+};
 
 /// One answer of Redis to `INFO` and `CONFIG GET min-replicas-*`.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +131,12 @@ impl Info {
                 maxmemory_bytes: unsigned("maxmemory"),
                 ..Health::default()
             },
+            load: Some(Load {
+                ops_per_second: unsigned("instantaneous_ops_per_sec"),
+                clients: unsigned("connected_clients"),
+                evicted_keys: unsigned("evicted_keys"),
+                last_save_seconds: unsigned("rdb_last_save_time"),
+            }),
             ..RedisState::default()
         }
     }

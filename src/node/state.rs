@@ -424,6 +424,9 @@ impl Node {
                     state.failed_start_line.clear();
                 }
             }
+            // What it has to do goes with the next state: it is no news by itself.
+            let mut before = before;
+            before.redis.load = state.redis.load;
             *state != before
         });
     }

@@ -9,8 +9,8 @@ use crate::backup::data_object;
 use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase};
 use crate::model::node::{
-    AttachedReplica, Authority, Health, History, Link, NodeMesh, NodeState, PathKind, PeerPath,
-    Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
+    AttachedReplica, Authority, Health, History, Link, Load, NodeMesh, NodeState, PathKind,
+    PeerPath, Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
 };
 use crate::model::step::{Command, NodeSettings, Quorum, ReplicationGrant, StorageRef};
 use crate::model::text::{clipped, few};
@@ -198,6 +198,12 @@ fn redis(redis: wire::Redis) -> RedisState {
         min_replicas: quorum.min_replicas,
         max_lag_seconds: quorum.max_lag_seconds,
         fenced: redis.fenced,
+        load: redis.load.map(|load| Load {
+            ops_per_second: load.ops_per_second,
+            clients: load.clients,
+            evicted_keys: load.evicted_keys,
+            last_save_seconds: load.last_save_seconds,
+        }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a monitoring system reads of the operator.
 
 mod lag;
+mod load;
 mod money;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use super::lock;
 use crate::api::conditions::{ConditionStatus, ConditionType};
 use crate::api::status::Status;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeView, PathKind, PeerPath};
+use crate::model::node::{NodeView, PathKind, PeerPath, RedisState};
 
 /// Names a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +81,7 @@ pub struct Metrics {
     /// What it costs, and what may be spent.
     pub money: money::Money,
     lag: lag::Lag,
+    load: load::Loads,
     works: Gauge,
 }
 
@@ -98,6 +100,7 @@ impl Default for Metrics {
             source: Family::default(),
             money: money::Money::default(),
             lag: lag::Lag::default(),
+            load: load::Loads::default(),
             works: Gauge::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Metrics {
         );
         metrics.money.register(ours);
         metrics.lag.register(ours);
+        metrics.load.register(ours);
         let paths = &metrics.paths;
         ours.register(
             "path_rtt_seconds",
@@ -196,6 +200,11 @@ impl Metrics {
         self.lag.status(cluster, status);
     }
 
+    /// What the Redis of each node that is heard has to do.
+    pub fn nodes_of(&self, cluster: &str, heard: &BTreeMap<String, &RedisState>) {
+        self.load.show(cluster, heard);
+    }
+
     /// What the connected nodes of a cluster say of the paths to each other.
     pub fn paths<'a>(
         &self,
@@ -242,6 +251,7 @@ impl Metrics {
         self.paths.keep(cluster, BTreeSet::new());
         self.money.forget(cluster);
         self.lag.status(cluster, &Status::default());
+        self.load.show(cluster, &BTreeMap::new());
         for condition in ConditionType::iter() {
             self.condition.remove(&ClusterCondition {
                 cluster: cluster.to_owned(),

@@ -18,12 +18,12 @@ use super::settings::Settings;
 use crate::api::conditions::EventReason;
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::measures;
-use crate::api::report::{PlanReport, PlannedStep};
+use crate::api::report::{PlanReport, PlannedStep, StepKind};
 use crate::api::status::Status;
 use crate::model::announcement::{Announcement, Replica};
 use crate::model::inventory::Inventory;
-use crate::model::step::Step;
-use crate::plan::Plan;
+use crate::model::step::{Effect, Step};
+use crate::plan::{self, Plan};
 use crate::server::StatusCache;
 use crate::store::{Event, StoreError, Stored};
 
@@ -73,8 +73,18 @@ impl Publisher {
         }
         // First whoever waits for another master: the record says it already.
         let wanted = self.announcer.wanted(stored, inventory, plan);
-        self.status_cache.publish(name, report(plan), endpoint(stored, plan, wanted.as_ref()));
+        let then = plan::per_month(inventory, plan::committed(inventory, &plan.record));
+        let report = PlanReport { then_per_month: then.to_string(), ..report(plan) };
+        self.status_cache.publish(name, report, endpoint(stored, plan, wanted.as_ref()));
         self.status_cache.publish_status(name, &plan.status);
+        let heard = plan.record.incarnations.keys().filter_map(|node| {
+            let view = inventory.nodes.get(node).filter(|view| view.connected)?;
+            Some((node.0.clone(), &view.state.redis))
+        });
+        let heard: BTreeMap<_, _> = heard.collect();
+        let loads = heard.iter().map(|(node, redis)| (node.clone(), (*redis).into())).collect();
+        self.status_cache.publish_loads(name, loads);
+        self.metrics.nodes_of(name, &heard);
         if let Some(wanted) = wanted {
             self.announcer.announce(wanted, inventory, plan);
         }
@@ -230,10 +240,16 @@ fn report(plan: &Plan) -> PlanReport {
         incarnation: step.effect.incarnation().0.clone(),
         what: describe(&step.effect),
         reason: step.reason.clone(),
+        kind: match step.effect {
+            Effect::CreateDeployment { .. } => StepKind::Create,
+            Effect::CloseDeployment { .. } => StepKind::Close,
+            _ => StepKind::Change,
+        },
     };
     PlanReport {
         steps: plan.steps.iter().map(step).collect(),
         waiting: plan.status.waiting.clone(),
         cost: plan.status.cost.clone(),
+        then_per_month: String::new(),
     }
 }

@@ -146,6 +146,15 @@ pub enum ProxyError {
     },
 }
 
+/// Whether a command may write, and no replica carries it out: by its name, its first argument and
+/// the number of its words. What is not known is taken for a write; a script is not.
+#[must_use]
+pub fn is_write(name: &str, first: &str, words: usize) -> bool {
+    let (name, first) = (resp::Name::new(name.as_bytes()), resp::Name::new(first.as_bytes()));
+    let head = resp::Head { name, first, words: words as u64 };
+    matches!(commands::kind(&head, false), commands::Kind::Write | commands::Kind::WaitingWrite)
+}
+
 /// The master as the operator names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {

@@ -106,7 +106,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    fn new(text: &[u8]) -> Self {
+    pub(super) fn new(text: &[u8]) -> Self {
         let mut word = Self::default();
         if let Some(place) = word.text.get_mut(..text.len()) {
             place.copy_from_slice(text);

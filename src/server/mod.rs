@@ -18,6 +18,7 @@ mod spend;
 pub mod status_cache;
 #[cfg(test)]
 mod tests;
+mod top;
 pub mod wallet;
 mod words;
 

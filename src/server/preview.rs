@@ -7,7 +7,7 @@ use axum::extract::State;
 use super::actions::Refusal;
 use super::messages::{Previewed, Previews, Tests};
 use super::routes::{App, admitted, parse, present};
-use crate::api::preview::{self, Preview};
+use crate::api::preview::{self, Consequence, Preview, PreviewChange};
 use crate::api::types::RedisCluster;
 use crate::api::validate::Problem;
 use crate::model::record::{Incarnation, Record};
@@ -49,7 +49,10 @@ async fn look(app: &App, wanted: RedisCluster) -> Result<(Preview, Option<Stored
     let changes = present
         .as_ref()
         .map_or_else(Vec::new, |old| preview::changes(&old.cluster.spec, &wanted.spec, runs));
-    let preview = Preview { name, is_new, changes, ..Preview::default() };
+    let (nodes_changed, nodes_closed) =
+        present.as_ref().map_or((0, 0), |old| touched(old, &wanted, &changes));
+    let preview =
+        Preview { name, is_new, changes, nodes_changed, nodes_closed, ..Preview::default() };
     let mut cluster = wanted;
     if let Err(refusal) = admitted(app, present.as_ref(), &mut cluster) {
         let problems = refusal.message.lines().map(problem).collect();
@@ -68,6 +71,19 @@ async fn look(app: &App, wanted: RedisCluster) -> Result<(Preview, Option<Stored
         None => Stored { cluster, record: Record::default(), record_version: 0 },
     };
     Ok((preview, Some(stored)))
+}
+
+/// How many nodes of a cluster would be changed, and how many closed.
+fn touched(old: &Stored, wanted: &RedisCluster, changes: &[PreviewChange]) -> (u32, u32) {
+    let has = |consequence| changes.iter().any(|change| change.consequence == consequence);
+    let living = old.record.incarnations.values().filter(|i| i.condemned.is_none()).count();
+    let living = u32::try_from(living).unwrap_or(u32::MAX);
+    if has(Consequence::BuysAnew) {
+        return (0, living);
+    }
+    let closed = living.saturating_sub(wanted.spec.nodes);
+    let differs = has(Consequence::Live) || has(Consequence::Rolls);
+    (if differs { living - closed } else { 0 }, closed)
 }
 
 /// `spec.nodes: 12 nodes cannot be run` is about a field; other sentences are about the whole.

@@ -80,6 +80,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/endpoint", get(endpoint))
         .route("/v1alpha1/preview", post(preview::preview))
         .route("/v1alpha1/notifications/test", post(preview::test_notifications))
+        .route("/v1alpha1/top", get(super::top::top))
         .route("/v1alpha1/spend", get(super::spend::spend))
         .route("/v1alpha1/providers", get(providers::providers))
         .route("/v1alpha1/recover", get(recovery::look).post(recovery::confirm))

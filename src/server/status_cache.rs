@@ -14,6 +14,7 @@ use crate::api::endpoint::EndpointReport;
 use crate::api::measures;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::status::Status;
+use crate::api::top::NodeLoad;
 use crate::api::types::RedisCluster;
 use crate::api::wallet::WalletReport;
 use crate::model::books::Head;
@@ -24,6 +25,8 @@ use crate::model::books::Head;
 pub struct StatusCache {
     entries: Mutex<BTreeMap<String, watch::Sender<Published>>>,
     statuses: Mutex<BTreeMap<String, Status>>,
+    /// By cluster, then by incarnation.
+    loads: Mutex<BTreeMap<String, BTreeMap<String, NodeLoad>>>,
     operator: Mutex<OperatorReport>,
     wallet: Mutex<WalletReport>,
     minter: OnceLock<Arc<dyn Minter>>,
@@ -71,6 +74,22 @@ impl StatusCache {
     /// Replaces the status of a cluster as the present plan has it.
     pub fn publish_status(&self, name: &str, status: &Status) {
         self.statuses().insert(name.to_owned(), status.clone());
+    }
+
+    /// Replaces what the nodes of a cluster have to do, by incarnation; those that are not heard are
+    /// not among them.
+    pub fn publish_loads(&self, name: &str, loads: BTreeMap<String, NodeLoad>) {
+        self.all_loads().insert(name.to_owned(), loads);
+    }
+
+    /// What the nodes of a cluster have to do, by incarnation.
+    #[must_use]
+    pub fn loads(&self, name: &str) -> BTreeMap<String, NodeLoad> {
+        self.all_loads().get(name).cloned().unwrap_or_default()
+    }
+
+    fn all_loads(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<String, NodeLoad>>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces what is measured in an object's status by what is known of it now: it is written
@@ -204,6 +223,7 @@ impl StatusCache {
     pub fn remove(&self, name: &str) {
         self.entries().remove(name);
         self.statuses().remove(name);
+        self.all_loads().remove(name);
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, watch::Sender<Published>>> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use regex::Regex;
 use serde_json::Value;
 
 use crate::docs::anchors;
@@ -22,10 +23,50 @@ fn rules() -> Vec<Value> {
 
 /// Names that the operator registers, less the prefix.
 fn registered() -> BTreeSet<String> {
-    let files = ["metrics.rs", "metrics/lag.rs", "metrics/money.rs"];
-    let sources = files.map(|f| fs::read_to_string(root().join("src/operator").join(f)).unwrap());
-    let texts = sources.iter().flat_map(|source| source.split('"').skip(1).step_by(2));
-    texts.map(str::to_owned).collect()
+    let with_help = Regex::new(r#""([a-z_]+)",\s*"([A-Z][^"]*)""#).unwrap();
+    let mut names = BTreeSet::new();
+    for file in sources() {
+        let text = fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        names.extend(with_help.captures_iter(code).map(|found| found[1].to_owned()));
+    }
+    names
+}
+
+/// Every file that registers a metric.
+fn sources() -> Vec<PathBuf> {
+    let mut files =
+        vec![root().join("src/operator/metrics.rs"), root().join("src/notify/metrics.rs")];
+    let more = fs::read_dir(root().join("src/operator/metrics")).unwrap();
+    files.extend(more.map(|entry| entry.unwrap().path()));
+    files
+}
+
+#[test]
+fn every_series_is_documented_and_every_documented_one_is_there() {
+    let page = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `akash_redis_"));
+    let mut documented = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let (name, kind) = (cells[0].trim_end_matches('`'), cells[1]);
+        // What a counter is called where it is read.
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{row}");
+        assert!(["gauge", "counter", "histogram"].contains(&kind), "{row}");
+        let name = name.trim_end_matches("_total").to_owned();
+        assert!(documented.insert(name), "{row} is there twice");
+    }
+    assert_eq!(documented, registered());
+    // A call that is written otherwise than the others would not be seen.
+    let calls: usize = sources()
+        .iter()
+        .map(|file| {
+            let text = fs::read_to_string(file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            code.matches("ours.register(").count()
+        })
+        .sum();
+    assert!(documented.len() >= calls, "{calls} calls for {} names", documented.len());
 }
 
 /// The metrics in an expression of Prometheus, less the prefix and what a kind of metric adds.

@@ -24,6 +24,7 @@ mod notices;
 mod previews;
 mod recover;
 mod replay;
+mod shown;
 mod soak;
 mod sqlite_lives;
 mod stalls;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::report::PlannedStep;
+use crate::api::report::{PlannedStep, StepKind};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
@@ -121,14 +121,22 @@ fn the_plan() {
         incarnation: incarnation.into(),
         what: what.into(),
         reason: reason.into(),
+        kind: StepKind::Change,
     };
+    let create = PlannedStep {
+        kind: StepKind::Create,
+        ..step("cache-2-m4pq", "create a deployment with 2act for", "node 2 is empty")
+    };
+    let close = PlannedStep {
+        kind: StepKind::Close,
+        ..step("cache-2-aaaa", "close deployment 13 of", "it was lost")
+    };
+    let device = step("cache-2-aaaa", "delete the mesh device of", "it was lost");
     let steps =
-        vec![step("cache-2-m4pq", "create a deployment with 2act in escrow", "node 2 is empty")];
-    insta::assert_snapshot!(plan(
-        "cache",
-        &PlanReport { steps, waiting: waits_of(), cost: cost_of() },
-        NOW
-    ));
+        vec![create, device, close, step("cache-1-b9ww", "configure", "it has old settings")];
+    let then_per_month = "8.1act".to_owned();
+    let report = PlanReport { steps, waiting: waits_of(), cost: cost_of(), then_per_month };
+    insta::assert_snapshot!(plan("cache", &report, NOW));
 }
 
 #[test]
