@@ -152,6 +152,8 @@ pub struct Wallet {
 pub struct Mesh {
     /// Base URL of the control API.
     pub api: String,
+    /// PEM of an authority that `api` is trusted by beside the public web's; empty when there is none.
+    pub ca: String,
     /// Control server of the nodes, when it is not Tailscale's own.
     pub login_server: Option<String>,
     /// Name of the tailnet; `-` is the credential's own.
@@ -396,17 +398,17 @@ fn chain(fields: &Fields) -> Result<Chain, ConfigError> {
 }
 
 fn api(fields: &Fields) -> Result<Api, ConfigError> {
-    let metrics = fields.get("api.metrics").map(|text| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            invalid(
-                "api.metrics",
-                format!("`{text}` is not an address; write it like 127.0.0.1:9700"),
-            )
-        })
-    });
+    let address = |field: &'static str, example: &str| {
+        let read = |text: &str| {
+            text.parse::<SocketAddr>().map_err(|_| {
+                invalid(field, format!("`{text}` is not an address; write it like {example}"))
+            })
+        };
+        fields.get(field).map(read).transpose()
+    };
     Ok(Api {
         socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into(),
-        metrics: metrics.transpose()?,
+        metrics: address("api.metrics", "127.0.0.1:9700")?,
     })
 }
 
@@ -471,6 +473,7 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
             format!("`{url}` is not a URL; write it like https://headscale.example.org"),
         ));
     }
+    let ca = ca(fields)?;
     let tags = parts::mesh_tags(fields)?;
     let socks5 = fields.optional("mesh.socks5");
     if let Some(address) = socks5.as_ref().filter(|a| {
@@ -506,6 +509,7 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
     }
     Ok(Mesh {
         api,
+        ca,
         login_server,
         tailnet: fields.or("mesh.tailnet", "-"),
         oauth_client_id: fields.required("mesh.oauthClientId")?,
@@ -520,6 +524,19 @@ fn mesh(fields: &Fields) -> Result<Mesh, ConfigError> {
         socket,
         tailscaled,
     })
+}
+
+/// The authority of `mesh.api`: no secret, so that anybody may read it.
+fn ca(fields: &Fields) -> Result<String, ConfigError> {
+    const FIELD: &str = "mesh.caFile";
+    let Some(path) = fields.get(FIELD) else { return Ok(String::new()) };
+    let text = secret::read_bounded(Path::new(path))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|error| invalid(FIELD, format!("{path} cannot be read ({error})")))?;
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(invalid(FIELD, format!("{path} holds no certificate as PEM")));
+    }
+    Ok(text)
 }
 
 fn own_tailscaled(fields: &Fields) -> Result<Option<OwnTailscaled>, ConfigError> {

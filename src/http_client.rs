@@ -23,12 +23,22 @@ pub fn web(time_out: Duration) -> Result<reqwest::Client, reqwest::Error> {
         .build()
 }
 
-/// A client for object storage: it trusts the public web's roots and those of `ca` (PEM, may be
-/// empty), and a call lasts as long as bytes move. `silence` is the longest that none does.
+/// The same, and it trusts the authorities of `ca` (PEM, may be empty) as well.
 ///
 /// # Errors
 /// One sentence: `ca` holds no certificate, or no client can be made.
-pub fn storage(ca: &str, silence: Duration) -> Result<reqwest::Client, String> {
+pub fn web_and(ca: &str, time_out: Duration) -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(web_roots_and(ca)?))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(time_out / 2)
+        .timeout(time_out)
+        .build()
+        .map_err(|error| innermost(&error))
+}
+
+/// The public web's roots, and those of `ca`.
+fn web_roots_and(ca: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if !ca.is_empty() {
         let own: Vec<_> =
@@ -39,8 +49,17 @@ pub fn storage(ca: &str, silence: Duration) -> Result<reqwest::Client, String> {
             return Err("the authority's PEM holds no certificate".to_owned());
         }
     }
+    Ok(roots)
+}
+
+/// A client for object storage: it trusts the public web's roots and those of `ca` (PEM, may be
+/// empty), and a call lasts as long as bytes move. `silence` is the longest that none does.
+///
+/// # Errors
+/// One sentence: `ca` holds no certificate, or no client can be made.
+pub fn storage(ca: &str, silence: Duration) -> Result<reqwest::Client, String> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(roots))
+        .tls_backend_preconfigured(tls(web_roots_and(ca)?))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(silence / 4)
         .read_timeout(silence)

@@ -83,6 +83,7 @@ impl Scene {
         let forwarder = Forwarder::new(socks5(), 6379, Arc::new(api), receiver, hosts);
         forwarder.route(&name).await.expect("a route");
         let settings = MeshSettings {
+            ca: String::new(),
             api: login_server(),
             tailnet: "-".to_owned(),
             oauth_client_id: OAUTH_CLIENT_ID.to_owned(),

@@ -26,6 +26,10 @@ pub enum Mesh {
         /// Manifest whose tag is one of the nodes' too. May be given several times.
         #[arg(short, long = "filename", value_name = "FILE")]
         file: Vec<String>,
+        /// Without the section `tests`: headscale refuses a policy whose tests begin at a tag that no
+        /// device has, as nobody has that of the quarantine while nothing is wrong.
+        #[arg(long)]
+        no_tests: bool,
     },
     /// Read the tailnet's policy and say what is too open or missing; ends with 1 when something
     /// is.
@@ -52,13 +56,17 @@ pub(super) async fn run(
     out: &mut (dyn Write + Send),
 ) -> Result<ExitCode, CliError> {
     match command {
-        Mesh::Policy { config, file } => {
+        Mesh::Policy { config, file, no_tests } => {
             let tags =
                 tags(Config::load_mesh_tags(config.as_deref()).map_err(failed)?, &file, socket)
                     .await?;
-            write!(out, "{}", wanted(&tags))?;
+            let mut policy = wanted(&tags);
+            if no_tests {
+                policy.tests.clear();
+            }
+            write!(out, "{policy}")?;
             eprintln!(
-                "Merge these four sections into the tailnet's policy file, and delete any rule there that allows more (a new tailnet has one \
+                "Merge these sections into the tailnet's policy file, and delete any rule there that allows more (a new tailnet has one \
                  that allows everything). Applications need a grant of their own: from their tag to the nodes' tag on tcp:6379. Then run \
                  `akash-redis mesh check`."
             );

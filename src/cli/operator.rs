@@ -20,9 +20,26 @@ pub struct Operator {
         value_name = "FILE"
     )]
     pub config: PathBuf,
-    /// Check the settings and what they point to, spend nothing, and end.
-    #[arg(long)]
-    pub check: bool,
+    /// Check the settings and what they point to, spend nothing, and end. `--check=deep` also mints a
+    /// key for a node and revokes it, which proves that the OAuth client may.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "read"
+    )]
+    pub check: Option<Check>,
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Check {
+    /// What can be read.
+    Read,
+    /// A key is minted and revoked as well.
+    Deep,
 }
 
 impl Operator {
@@ -37,8 +54,8 @@ impl Operator {
 /// Runs the operator until SIGTERM or SIGINT, or only checks its settings.
 pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let config = args.settings()?;
-    if args.check {
-        return check(&config).await;
+    if let Some(how) = args.check {
+        return check(&config, how == Check::Deep).await;
     }
     let shutdown = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -53,8 +70,11 @@ pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send
     Ok(operator::run(config, shutdown).await?)
 }
 
-async fn check(config: &Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let findings = operator::check(config).await?;
+async fn check(
+    config: &Config,
+    deep: bool,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let findings = operator::check(config, deep).await?;
     let bad = findings.iter().filter(|(_, found)| found.is_err()).count();
     for (what, found) in findings {
         match found {

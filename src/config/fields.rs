@@ -25,6 +25,7 @@ pub(super) const FIELDS: &[&str] = &[
     "log.format",
     "log.level",
     "mesh.api",
+    "mesh.caFile",
     "mesh.loginServer",
     "mesh.oauthClientId",
     "mesh.oauthSecretFile",

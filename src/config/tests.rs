@@ -107,6 +107,21 @@ fn a_variable_wins_over_the_file_for_every_field() {
 }
 
 #[test]
+fn an_authority_of_the_control_api_is_read_as_it_is() {
+    let mut home = Home::new();
+    let path = home.dir.path().join("ca.pem");
+    home.env.insert("AKASH_REDIS_MESH_CA_FILE".into(), path.display().to_string());
+    let error = home.parse(&home.text()).unwrap_err().to_string();
+    assert!(error.contains("mesh.caFile cannot be used") && error.contains("cannot be read"));
+    std::fs::write(&path, "words").unwrap();
+    let error = home.parse(&home.text()).unwrap_err().to_string();
+    assert!(error.contains("holds no certificate as PEM"), "{error}");
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    std::fs::write(&path, pem).unwrap();
+    assert_eq!(home.parse(&home.text()).unwrap().mesh.ca, pem);
+}
+
+#[test]
 fn the_environment_alone_is_enough() {
     let mut home = Home::new();
     home.env.insert("WORDS".into(), "some words".into());

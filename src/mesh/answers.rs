@@ -64,6 +64,7 @@ pub(super) struct DeviceEntry {
     pub tags: Option<Vec<String>>,
     pub created: Option<String>,
     pub multiple_connections: Option<bool>,
+    pub tailnet_lock_error: Option<String>,
 }
 
 /// More tags than any device has.
@@ -133,6 +134,7 @@ impl DeviceEntry {
             tags: self.tags.into_iter().flatten().take(MOST_TAGS).map(tag).collect(),
             created: self.created.as_deref().and_then(moment),
             multiple_connections: self.multiple_connections.unwrap_or(false),
+            unsigned: self.tailnet_lock_error.is_some_and(|error| !error.trim().is_empty()),
         })
     }
 }

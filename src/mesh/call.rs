@@ -90,8 +90,7 @@ impl Api {
         if base.cannot_be_a_base() || !matches!(base.scheme(), "http" | "https") {
             return Err(unusable("neither an http nor an https URL".to_owned()));
         }
-        let http = http_client::web(CALL_TIME_OUT)
-            .map_err(|error| unusable(http_client::innermost(&error)))?;
+        let http = http_client::web_and(&settings.ca, CALL_TIME_OUT).map_err(unusable)?;
         Ok(Self { base, http, tokens: Tokens::default(), paused_until: Mutex::default(), settings })
     }
 

@@ -41,6 +41,8 @@ const READ_FOR: Duration = Duration::from_secs(45);
 pub struct MeshSettings {
     /// Base URL, e.g. `https://api.tailscale.com`.
     pub api: String,
+    /// PEM of an authority that it is trusted by beside the public web's; may be empty.
+    pub ca: String,
     /// Tailnet; `-` is the credential's own.
     pub tailnet: String,
     /// Id of the OAuth client that mints keys and reads devices.
@@ -53,6 +55,7 @@ impl From<&config::Mesh> for MeshSettings {
     fn from(mesh: &config::Mesh) -> Self {
         Self {
             api: mesh.api.clone(),
+            ca: mesh.ca.clone(),
             tailnet: mesh.tailnet.clone(),
             oauth_client_id: mesh.oauth_client_id.clone(),
             oauth_secret: mesh.oauth_secret.clone(),

@@ -61,6 +61,8 @@ pub struct Device {
     pub created: Option<UnixMs>,
     /// Its node key is in use from two places at once: its state was copied.
     pub multiple_connections: bool,
+    /// The tailnet is locked, and nobody has signed its key: no other device hears it.
+    pub unsigned: bool,
 }
 
 /// An auth key, without its secret.

@@ -1,11 +1,45 @@
 //! What `operator --check` says of the money: that it does for one node, from create to close, and
 //! that grants of other accounts exist.
 
+use std::time::Duration;
+
 use super::run::Finding;
+use crate::mesh::MeshControl;
 use crate::model::chain::ChainView;
 use crate::model::funds::Grant;
+use crate::model::ids::InstallationId;
+use crate::model::mesh::MeshView;
 use crate::model::money::{Uact, akt};
 use crate::plan::GasPrice;
+
+/// A locked tailnet, as far as a device of ours shows it: nodes join with nobody there to sign them.
+pub fn lock(view: &MeshView) -> Option<Finding> {
+    let device = view.devices.iter().find(|device| device.unsigned)?;
+    let why = format!(
+        "the tailnet is locked and nobody has signed the key of {}, so that no other device hears it; nodes cannot be signed before they join, so turn the lock off (`tailscale lock disable`), or sign each with `tailscale lock sign`",
+        device.hostname
+    );
+    Some(("tailnet lock", Err(why)))
+}
+
+/// A key that is minted to see whether that is allowed ends by itself after this.
+const KEY_LIFE: Duration = Duration::from_mins(5);
+
+/// Whether a key for a node with this tag can be minted; it is revoked at once.
+pub async fn minting(mesh: &dyn MeshControl, installation: &InstallationId, tag: &str) -> Finding {
+    let description = format!("akash-redis {installation} check");
+    let found = match mesh.mint(&description, tag, KEY_LIFE).await {
+        Ok(key) => match mesh.revoke(&key.id).await {
+            Ok(()) => Ok(format!("a key with {tag} was minted and revoked")),
+            Err(error) => Err(format!(
+                "a key with {tag} was minted and could not be revoked ({error}); it ends by itself in {} min",
+                KEY_LIFE.as_secs() / 60
+            )),
+        },
+        Err(error) => Err(error.to_string()),
+    };
+    ("minting", found)
+}
 
 /// The wallet, and the grants where there are some.
 pub fn wallet(view: &ChainView, owner: &str, gas_price: GasPrice) -> Vec<Finding> {
@@ -63,8 +97,15 @@ fn grant(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::mesh::{MeshError, MintedKey};
     use crate::model::funds::{Funds, GrantTerms};
+    use crate::model::ids::IncarnationName;
+    use crate::model::mesh::Device;
     use crate::model::time::UnixMs;
 
     const PRICE: GasPrice = GasPrice(25_000);
@@ -93,6 +134,90 @@ mod tests {
     fn failed(view: &ChainView) -> Vec<(&'static str, String)> {
         let findings = wallet(view, "akash1me", PRICE);
         findings.into_iter().filter_map(|(what, found)| Some((what, found.err()?))).collect()
+    }
+
+    /// A control API that mints, or revokes, or does not.
+    struct Api {
+        mints: bool,
+        revokes: bool,
+        asked: std::sync::Mutex<Vec<String>>,
+    }
+
+    impl Api {
+        fn does(&self, does: bool, what: String) -> Result<(), MeshError> {
+            self.asked.lock().unwrap().push(what.clone());
+            if does {
+                return Ok(());
+            }
+            Err(MeshError::Refused { what, status: 403, message: "no".into() })
+        }
+    }
+
+    #[async_trait]
+    impl MeshControl for Api {
+        async fn read(
+            &self,
+            _: &InstallationId,
+            _: &BTreeSet<String>,
+        ) -> Result<MeshView, MeshError> {
+            Ok(MeshView::default())
+        }
+
+        async fn mint(&self, text: &str, tag: &str, _: Duration) -> Result<MintedKey, MeshError> {
+            self.does(self.mints, format!("mint {text} with {tag}"))?;
+            Ok(MintedKey { id: "k1".into(), secret: "s".into() })
+        }
+
+        async fn revoke(&self, key: &str) -> Result<(), MeshError> {
+            self.does(self.revokes, format!("revoke {key}"))
+        }
+
+        async fn set_tags(&self, _: &str, _: &[String]) -> Result<(), MeshError> {
+            panic!("no device is touched")
+        }
+
+        async fn delete_device(&self, _: &str) -> Result<(), MeshError> {
+            panic!("no device is touched")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_minted_to_see_whether_it_can_be_is_revoked() {
+        let installation = InstallationId("tzgtac".into());
+        for (mints, revokes, good, says) in [
+            (true, true, true, "was minted and revoked"),
+            (true, false, false, "could not be revoked"),
+            (false, true, false, "refused mint akash-redis tzgtac check with tag:a"),
+        ] {
+            let api = Api { mints, revokes, asked: std::sync::Mutex::default() };
+            let (_, found) = minting(&api, &installation, "tag:a").await;
+            let (is_good, text) = (found.is_ok(), found.unwrap_or_else(|why| why));
+            assert!(is_good == good && text.contains(says), "{text}");
+            let asked = api.asked.lock().unwrap().clone();
+            assert_eq!(asked.contains(&"revoke k1".to_owned()), mints, "{asked:?}");
+            // Nobody takes it for the key of a node.
+            let node =
+                IncarnationName::from_key_description("akash-redis tzgtac check", &installation);
+            assert_eq!(node, None);
+        }
+    }
+
+    #[test]
+    fn a_locked_tailnet_is_said() {
+        let device = |unsigned| Device {
+            id: "n1".into(),
+            hostname: "cache-0-x7k2-tzgtac".into(),
+            name: String::new(),
+            ip: String::new(),
+            tags: Vec::new(),
+            created: None,
+            multiple_connections: false,
+            unsigned,
+        };
+        let of = |unsigned| MeshView { devices: vec![device(unsigned)], ..MeshView::default() };
+        assert_eq!(lock(&of(false)), None);
+        let (_, found) = lock(&of(true)).expect("a finding");
+        assert!(found.unwrap_err().contains("nobody has signed the key of cache-0-x7k2-tzgtac"));
     }
 
     #[test]

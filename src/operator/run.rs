@@ -309,11 +309,12 @@ async fn serve_metrics(
 /// One line of a check: what was looked at, and what is wrong with it.
 pub type Finding = (&'static str, Result<String, String>);
 
-/// Verifies the settings against the outside clients; nothing is created and nothing is spent.
+/// Verifies the settings against the outside clients; nothing is spent, and nothing is created but
+/// with `deep` a key that is revoked at once.
 ///
 /// # Errors
 /// A setting that cannot be used at all.
-pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
+pub async fn check(config: &Config, deep: bool) -> Result<Vec<Finding>, RunError> {
     let clients = Clients::new(config, &MeshAccess::Direct)?;
     let installation = clients.root.installation_id();
     let mesh_access = super::mesh_access::check(config).await?;
@@ -327,14 +328,23 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, RunError> {
     let chain = chain.map_err(|e| e.to_string()).map(|view| {
         format!("{} at height {}, a block of {}", config.chain.id, view.height, view.block_time)
     });
+    let lock = mesh.as_ref().ok().and_then(super::check::lock);
     let mesh = mesh
         .map(|view| format!("{} devices and {} keys are ours", view.devices.len(), view.keys.len()))
         .map_err(|e| e.to_string());
     let policy = policy::lines(clients.mesh.policy().await, &Tags::new(config.mesh.tags(), []));
+    let minted = if deep {
+        Some(super::check::minting(&*clients.mesh, &installation, &config.mesh.tag).await)
+    } else {
+        None
+    };
     let installation = Ok(format!("installation {installation}"));
     let mut findings = vec![("root secret", installation), ("chain", chain)];
     findings.extend(wallet);
-    findings.extend([("mesh", mesh), ("mesh_access to the nodes", mesh_access)]);
+    findings.push(("mesh", mesh));
+    findings.extend(lock);
+    findings.extend(minted);
+    findings.push(("mesh_access to the nodes", mesh_access));
     let endpoints = clients.chain.endpoints().await;
     findings.extend(endpoints.into_iter().map(|(uri, found)| {
         let named = |text: String| format!("{uri}: {text}");

@@ -89,6 +89,12 @@ pub fn key_spent(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<St
 pub fn not_joined(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String> {
     let mesh = builder.input.inventory.mesh.present()?;
     if let Some(device) = derived::devices(builder, mesh, name).first() {
+        if device.unsigned {
+            return Some(format!(
+                "the tailnet is locked and nobody has signed the key of its device {}, so that no other device hears it: `tailscale lock sign` on a signing device lets it in, and nodes to come need the lock off",
+                device.id
+            ));
+        }
         return Some(format!(
             "its key was used by device {}, whose agent does not answer: the policy must let the operator reach tcp:9700 of its tag, or somebody else has the key",
             device.id

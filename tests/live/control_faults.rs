@@ -100,6 +100,7 @@ fn a_cluster_comes_up_although_answers_come_too_late() {
 
 fn client(api: &str) -> ControlClient {
     let settings = MeshSettings {
+        ca: String::new(),
         api: api.to_owned(),
         tailnet: "-".to_owned(),
         oauth_client_id: OAUTH_CLIENT_ID.to_owned(),

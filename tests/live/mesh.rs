@@ -78,6 +78,7 @@ async fn scenario(sandbox: Sandbox) {
     let ours = InstallationId("abc123".to_owned());
     let node = IncarnationName::new("cache", 0, "x7k2");
     let control = ControlClient::new(MeshSettings {
+        ca: String::new(),
         api: login_server(),
         tailnet: "-".to_owned(),
         oauth_client_id: OAUTH_CLIENT_ID.to_owned(),

@@ -195,6 +195,7 @@ pub fn device(n: u32) -> Device {
         tags: vec![TAG.into()],
         created: None,
         multiple_connections: false,
+        unsigned: false,
     }
 }
 

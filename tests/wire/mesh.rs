@@ -60,6 +60,7 @@ async fn api() -> (MockServer, ControlClient) {
 
 fn client(api: &str, tailnet: &str) -> ControlClient {
     let settings = MeshSettings {
+        ca: String::new(),
         api: api.to_owned(),
         tailnet: tailnet.to_owned(),
         oauth_client_id: "some-client-id".to_owned(),

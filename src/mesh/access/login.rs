@@ -153,6 +153,7 @@ mod tests {
             tags: vec![tag.into()],
             created: None,
             multiple_connections: false,
+            unsigned: false,
         };
         let devices = vec![
             device("node", "cache-0-x7k2-abc123", "tag:nodes"),

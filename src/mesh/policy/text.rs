@@ -29,7 +29,12 @@ impl fmt::Display for Policy {
                 list(&grant.ip)
             )?;
         }
-        writeln!(f, "  ],\n  // A change that breaks one of these is refused.\n  \"tests\": [")?;
+        if !self.tests.is_empty() {
+            writeln!(
+                f,
+                "  ],\n  // A change that breaks one of these is refused.\n  \"tests\": ["
+            )?;
+        }
         for test in &self.tests {
             write!(f, "    {{\"src\": {}, ", json!(test.src))?;
             if !test.accept.is_empty() {

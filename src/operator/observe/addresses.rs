@@ -126,6 +126,7 @@ mod tests {
             tags: vec!["tag:nodes".into()],
             created: None,
             multiple_connections: false,
+            unsigned: false,
         };
         let view = MeshView { devices: vec![device], ..MeshView::default() };
         let fresh = Reading::fresh(view, UnixMs(1));

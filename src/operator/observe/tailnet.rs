@@ -146,6 +146,7 @@ mod tests {
             tags: Vec::new(),
             created: None,
             multiple_connections: false,
+            unsigned: false,
         }
     }
 

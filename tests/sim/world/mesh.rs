@@ -58,6 +58,7 @@ impl Tailnet {
             tags: vec![CLUSTER_TAG.to_owned()],
             created: None,
             multiple_connections: false,
+            unsigned: false,
         };
         self.devices.push(device.clone());
         Some(device)
