@@ -221,6 +221,8 @@ pub struct Api {
     pub socket: PathBuf,
     /// Where the metrics, and nothing else, are served on TCP too.
     pub metrics: Option<SocketAddr>,
+    /// Where the page for people is served, on loopback.
+    pub listen: Option<SocketAddr>,
 }
 
 /// What it tells while it runs.
@@ -406,9 +408,19 @@ fn api(fields: &Fields) -> Result<Api, ConfigError> {
         };
         fields.get(field).map(read).transpose()
     };
+    let listen = address("api.listen", "127.0.0.1:8790")?;
+    if let Some(open) = listen.filter(|listen| !listen.ip().is_loopback()) {
+        return Err(invalid(
+            "api.listen",
+            format!(
+                "{open} is reached from elsewhere, and whoever reaches the page reads names, prices and the wallet without a password; listen on 127.0.0.1 and forward it (ssh -L, kubectl port-forward)"
+            ),
+        ));
+    }
     Ok(Api {
         socket: fields.or("api.socket", "/run/akash-redis/operator.sock").into(),
         metrics: address("api.metrics", "127.0.0.1:9700")?,
+        listen,
     })
 }
 

@@ -28,4 +28,5 @@ pub mod secrets;
 pub mod sentinel;
 pub mod server;
 pub mod store;
+pub mod web;
 pub mod wire;

@@ -10,6 +10,7 @@ use crate::api::quantity::Span;
 
 /// Every setting there is.
 pub(super) const FIELDS: &[&str] = &[
+    "api.listen",
     "api.metrics",
     "api.socket",
     "budget.global",

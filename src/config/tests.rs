@@ -122,6 +122,18 @@ fn an_authority_of_the_control_api_is_read_as_it_is() {
 }
 
 #[test]
+fn the_page_is_on_loopback_alone() {
+    let mut home = Home::new();
+    assert_eq!(home.parse(&home.text()).unwrap().api.listen, None);
+    home.env.insert("AKASH_REDIS_API_LISTEN".into(), "127.0.0.1:8790".into());
+    let config = home.parse(&home.text()).unwrap();
+    assert_eq!(config.api.listen, Some(([127, 0, 0, 1], 8790).into()));
+    home.env.insert("AKASH_REDIS_API_LISTEN".into(), "0.0.0.0:8790".into());
+    let error = home.parse(&home.text()).unwrap_err().to_string();
+    assert!(error.contains("0.0.0.0:8790 is reached from elsewhere"), "{error}");
+}
+
+#[test]
 fn the_environment_alone_is_enough() {
     let mut home = Home::new();
     home.env.insert("WORDS".into(), "some words".into());

@@ -39,6 +39,7 @@ use crate::server::metrics_listener::{self, MetricsError};
 use crate::server::{self, Answerers, ServeError, StatusCache};
 use crate::store::StoreError;
 use crate::store::kubernetes::lease::Lost;
+use crate::web::{self, WebError};
 
 /// Why the operator does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,9 @@ pub enum RunError {
     /// The metrics on TCP.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The page for people.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// Nobody can be told outside.
     #[error("no client can be made for the targets of `notify`")]
     Notify(#[source] reqwest::Error),
@@ -267,6 +271,9 @@ async fn run_at(
     let stop_delivery = CancellationToken::new();
     let delivery_task = tokio::spawn(delivery.run(stop_delivery.clone()));
     status_cache.serve_minter(controller.minter(mints, config.wallet.treasury.clone()));
+    let web_shown =
+        web::Shown { store: store.clone(), status_cache: status_cache.clone(), now: UnixMs::now };
+    let web_served = serve_page(config.api.listen, web_shown, shutdown.child_token());
     let served = server::serve(
         &config.api.socket,
         store,
@@ -278,6 +285,7 @@ async fn run_at(
     );
     let ended = tokio::select! {
         ended = served => ended.map_err(RunError::from),
+        ended = web_served => ended.map_err(RunError::from),
         ended = controller.run(shutdown.child_token()) => ended.map_err(RunError::from),
         lost = home.lost() => Err(RunError::LeaseLost(lost)),
     };
@@ -301,6 +309,19 @@ async fn serve_metrics(
 ) -> Result<(), MetricsError> {
     if let Some(address) = address {
         metrics_listener::serve(address, registry, shutdown).await?;
+    }
+    // The others have their own ends.
+    std::future::pending().await
+}
+
+/// Serves the page for people, where that is asked for.
+async fn serve_page(
+    address: Option<SocketAddr>,
+    shown: web::Shown,
+    shutdown: CancellationToken,
+) -> Result<(), WebError> {
+    if let Some(address) = address {
+        web::serve(address, shown, shutdown).await?;
     }
     // The others have their own ends.
     std::future::pending().await
@@ -355,6 +376,9 @@ pub async fn check(config: &Config, deep: bool) -> Result<Vec<Finding>, RunError
     findings.push(("image", Ok(config.node.image.name.clone())));
     if let Some(address) = config.api.metrics {
         findings.push(("metrics", metrics_listener::check(address).await));
+    }
+    if let Some(address) = config.api.listen {
+        findings.push(("page", web::check(address).await));
     }
     let told = Told::new(&config.notify, "", notify::Pace::default()).map_err(RunError::Notify)?;
     let told = told.probe().await.into_iter();

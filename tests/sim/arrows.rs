@@ -43,6 +43,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         // It delivers what the store has.
         ("notify", outer(&["api", "store"])),
         ("server", outer(&["api", "store"])),
+        // A page on what the operator publishes.
+        ("web", outer(&["api", "server::StatusCache", "store"])),
         ("api_client", outer(&["api", "server::messages", "store"])),
         // It asks the operator's API or the nodes, and dials through the mesh.
         ("proxy", outer(&["announce", "api", "api_client", "mesh", "sentinel"])),
