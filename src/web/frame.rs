@@ -18,6 +18,7 @@ pub(super) fn page(title: &str, now: UnixMs, main: &Markup) -> Markup {
                 // Whoever runs no script is up to date all the same.
                 noscript { meta http-equiv="refresh" content="10"; }
                 title { (title) " - akash-redis" }
+                link rel="icon" href="/icon.svg";
                 link rel="stylesheet" href="/style.css";
                 script src="/live.js" defer {}
             }

@@ -36,6 +36,7 @@ use overview::Overview;
 
 const STYLE: &str = include_str!("style.css");
 const LIVE: &str = include_str!("live.js");
+const ICON: &str = include_str!("icon.svg");
 
 /// Why the page is not served.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,7 @@ fn router(shown: Shown) -> Router {
         .route("/clusters/{name}", get(one))
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/live.js", get(|| async { file("text/javascript; charset=utf-8", LIVE) }))
+        .route("/icon.svg", get(|| async { file("image/svg+xml", ICON) }))
         .fallback(|| async { missing("There is no such page.") })
         .with_state(shown)
         .layer(middleware::from_fn(guard::guard))
