@@ -110,9 +110,10 @@ impl Client {
         self.send(Method::PUT, &format!("/{}", cluster.metadata.name), Some(cluster)).await
     }
 
-    /// Asks for a cluster to be deleted.
-    pub async fn delete(&self, name: &str) -> Result<Message, ClientError> {
-        self.send(Method::DELETE, &format!("/{name}"), None::<&()>).await
+    /// Asks for a cluster to be deleted, and says with `with_data` that its data may be, too.
+    pub async fn delete(&self, name: &str, with_data: bool) -> Result<Message, ClientError> {
+        let word = if with_data { format!("?yesDeleteData={name}") } else { String::new() };
+        self.send(Method::DELETE, &format!("/{name}{word}"), None::<&()>).await
     }
 
     /// Asks for a node to move.

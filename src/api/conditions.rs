@@ -55,6 +55,9 @@ pub enum ConditionType {
     PointInTime,
     /// Where `spec.bootstrap.fromBackup` is set: the cluster has the data of the backup.
     Restored,
+    /// Only once the cluster is to be deleted: its leases are closed. It goes on as long as this is
+    /// false.
+    Deleting,
     /// On Kubernetes, and only while it is false: the object as it is cannot be run.
     Accepted,
     /// A condition of another version.
@@ -318,6 +321,16 @@ pub enum Reason {
     RestoreFailed,
     /// There is no backup that the cluster could begin with; nothing is bought.
     RestoreRefused,
+    // Deleting.
+    /// The leases are closed, and devices and keys deleted.
+    LeasesClosing,
+    /// A last backup is taken before any lease is closed.
+    FinalBackupPending,
+    // Deleting and Degraded.
+    /// The last backup before the end cannot be taken; no lease is closed.
+    FinalBackupFailed,
+    /// The cluster may hold data, and nobody said that these may be deleted; no lease is closed.
+    DeletionRefused,
     // Accepted, and Ready of a cluster that is not run.
     /// The object cannot be run as it is. Nothing is bought for it; a cluster that runs goes on with
     /// what was wanted before.
@@ -362,6 +375,8 @@ impl Reason {
                 | Self::ArchivePending
                 | Self::RestoreCompleted
                 | Self::Restoring
+                | Self::LeasesClosing
+                | Self::FinalBackupPending
                 | Self::Other
         )
     }

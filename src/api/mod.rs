@@ -4,6 +4,7 @@ pub mod commands;
 pub mod conditions;
 pub mod crd;
 pub mod defaults;
+pub mod deletion;
 pub mod difference;
 pub mod endpoint;
 pub mod kept_copy;

@@ -44,6 +44,10 @@ pub const RESTART: &str = "akash-redis.dev/restart";
 /// Annotation: a backup shall be taken; each word is done once.
 pub const BACKUP: &str = "akash-redis.dev/backup";
 
+/// Annotation: the cluster's name, by which a person says that its data may be deleted with it,
+/// whatever `spec.deletionPolicy` says.
+pub const YES_DELETE_DATA: &str = "akash-redis.dev/yes-delete-data";
+
 /// A highly available Redis on leases of independent providers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -147,6 +151,31 @@ pub struct Spec {
     /// its first master, and cannot be changed after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
+    /// What is done when a cluster that has had a master is to be deleted: its data go with its
+    /// leases.
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What is done when a cluster that has had a master is to be deleted. One that never had any is
+/// deleted at once, and so is one whose name was said: `--yes-delete-data NAME`, or the annotation
+/// `akash-redis.dev/yes-delete-data: NAME`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Nothing, before somebody says its name: the cluster goes on.
+    #[default]
+    Refuse,
+    /// A last backup is taken; the leases are closed once it is complete. Needs `spec.backup`.
+    Backup,
+    /// The leases are closed at once.
+    Delete,
+}
+
+impl DeletionPolicy {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where backups of the data go, and when they are taken. Each is encrypted by the node that takes

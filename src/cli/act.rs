@@ -8,6 +8,7 @@ use super::error::CliError;
 use super::read::Name;
 use super::{cluster_name, show, wait};
 use crate::api::quantity::Span;
+use crate::api::types::DeletionPolicy;
 use crate::api_client::Client;
 use crate::server::messages;
 
@@ -95,9 +96,14 @@ pub struct Delete {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
-    /// Do not ask. Without a terminal nobody is asked.
+    /// Do not ask. Without a terminal nobody is asked. A cluster that may hold data is deleted only
+    /// by `spec.deletionPolicy`, or with `--yes-delete-data`.
     #[arg(short, long)]
     pub yes: bool,
+    /// The name of the cluster again: its data may be deleted with it, at once and without a last
+    /// backup.
+    #[arg(long, value_name = "NAME")]
+    pub yes_delete_data: Option<String>,
     /// Wait until it is gone.
     #[arg(long)]
     pub wait: bool,
@@ -195,15 +201,21 @@ pub(super) async fn delete(
     out: &mut (dyn Write + Send),
     person: &mut dyn Person,
 ) -> Result<(), CliError> {
-    if !args.yes && person.is_there() {
+    if let Some(other) = args.yes_delete_data.as_ref().filter(|named| **named != args.name) {
+        return Err(CliError::AnotherNamed { cluster: args.name, other: other.clone() });
+    }
+    let mut with_data = args.yes_delete_data.is_some();
+    if !args.yes && !with_data && person.is_there() {
         let cluster = client.get(&args.name).await?;
         eprint!("{}", show::deletion(&cluster));
         let question = format!("\nType the name of the cluster to delete it, `{}`: ", args.name);
         if !person.says(&question, &args.name)? {
             return Err(CliError::DeletionDeclined(args.name));
         }
+        // Who types the name has read what is lost, and that a last backup is taken.
+        with_data = cluster.spec.deletion_policy != DeletionPolicy::Backup;
     }
-    writeln!(out, "{}", client.delete(&args.name).await?.message)?;
+    writeln!(out, "{}", client.delete(&args.name, with_data).await?.message)?;
     if args.wait {
         wait::until_gone(client, &args.name, args.timeout).await?;
         writeln!(out, "rediscluster/{} deleted", args.name)?;

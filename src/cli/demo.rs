@@ -349,7 +349,7 @@ impl Scenario {
 
     async fn delete(&self, wealth: u128) -> Result<(), DemoError> {
         say(self.begin, "deleting the cluster");
-        self.client.delete("cache").await?;
+        self.client.delete("cache", true).await?;
         let begin = Instant::now();
         while !matches!(self.client.get("cache").await, Err(ClientError::NotFound(_))) {
             if begin.elapsed() > STEP_LIMIT {

@@ -35,6 +35,16 @@ pub enum CliError {
         /// Who is master.
         master: String,
     },
+    /// Another cluster's data were named.
+    #[error(
+        "nothing was deleted: `--yes-delete-data` names {other}, and the cluster is {cluster}; name the same one twice"
+    )]
+    AnotherNamed {
+        /// Which was to be deleted.
+        cluster: String,
+        /// Whose data were named.
+        other: String,
+    },
     /// A person did not agree that data are deleted.
     #[error("nothing was deleted, because nobody said `{0}`; `--yes` does not ask")]
     DeletionDeclined(String),

@@ -33,7 +33,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("resume", &["resume cache"]),
     ("rejoin", &["rejoin cache 1"]),
     ("close", &["close cache 27230465"]),
-    ("delete", &["delete cache --wait", "delete cache --yes"]),
+    ("delete", &["delete cache --wait", "delete cache --yes-delete-data cache"]),
     (
         "wait",
         &[

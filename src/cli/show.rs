@@ -9,12 +9,13 @@ pub mod recovery;
 use std::fmt::Write;
 
 use crate::api::conditions::ConditionType;
+use crate::api::deletion;
 use crate::api::quantity::Money;
 use crate::api::report::{OperatorReport, PlanReport, StepCount};
 use crate::api::status::{
     Condition, Cost, FailoverStatus, NodeStatus, RolloutStatus, Status, Waiting,
 };
-use crate::api::types::RedisCluster;
+use crate::api::types::{DeletionPolicy, RedisCluster};
 use crate::api::wallet::{GrantReport, WalletReport};
 use crate::model::time::UnixMs;
 use crate::store::Event;
@@ -41,7 +42,7 @@ pub fn table(clusters: &[RedisCluster], now: UnixMs, wide: bool) -> String {
         let ready = status.condition(ConditionType::Ready);
         let mut row = vec![
             cluster.metadata.name.clone(),
-            if cluster.metadata.deletion_timestamp.is_some() {
+            if cluster.metadata.deletion_timestamp.is_some() && !deletion::waits(cluster) {
                 "Deleting".to_owned()
             } else {
                 ready.map(|c| c.status).unwrap_or_default().to_string()
@@ -86,12 +87,26 @@ pub fn deletion(cluster: &RedisCluster) -> String {
     if status.nodes.is_empty() {
         return text + "It has no node yet.\n";
     }
+    if cluster.spec.deletion_policy == DeletionPolicy::Backup {
+        text += "A last backup is taken before (spec.deletionPolicy); what is written after it began is lost.\n";
+    }
     text += "All data of these nodes is lost with their leases:\n\n";
     for node in &status.nodes {
         let place =
             node.provider_host.as_deref().or(node.provider.as_deref()).unwrap_or("no provider yet");
         let _ = writeln!(text, "  {}  {}", clean(&node.incarnation), clean(place));
     }
+    let newest = status.backup.as_ref().and_then(|backup| backup.backups.first());
+    let _ = match newest.filter(|backup| backup.of_this_cluster) {
+        Some(backup) => {
+            writeln!(
+                text,
+                "\nThe newest backup is {}, of {}; backups stay.",
+                backup.id, backup.taken
+            )
+        }
+        None => writeln!(text, "\nThere is no backup of them."),
+    };
     text
 }
 
@@ -192,7 +207,9 @@ fn head(cluster: &RedisCluster, status: &Status) -> String {
     let at = |at: &Option<String>| at.clone();
     lines.extend(at(&cluster.metadata.creation_timestamp).map(|at| ("Created", at)));
     let deleting = at(&cluster.metadata.deletion_timestamp);
-    lines.extend(deleting.map(|at| ("Deleting", format!("since {at}"))));
+    let waits =
+        if deletion::waits(cluster) { ", and goes on (see the conditions)" } else { "" };
+    lines.extend(deleting.map(|at| ("Deleting", format!("since {at}{waits}"))));
     if cluster.spec.paused {
         lines.push(("Paused", "the operator watches and changes nothing".to_owned()));
     }

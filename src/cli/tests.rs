@@ -18,7 +18,7 @@ use super::*;
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
-use crate::api::types::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, RedisCluster};
+use crate::api::types::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, RedisCluster, YES_DELETE_DATA};
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::{Incarnation, Membership};

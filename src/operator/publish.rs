@@ -16,6 +16,7 @@ use super::metrics::Metrics;
 use super::ports::Ports;
 use super::settings::Settings;
 use crate::api::conditions::EventReason;
+use crate::api::deletion::{self, Deletion};
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::measures;
 use crate::api::report::{PlanReport, PlannedStep, StepKind};
@@ -95,7 +96,7 @@ impl Publisher {
         self.metrics.money.cluster(name, &plan.status.cost, &plan.record, inventory);
         let nodes = plan.record.incarnations.keys();
         self.metrics.paths(name, nodes.filter_map(|n| Some((n, inventory.nodes.get(n)?))));
-        if stored.cluster.metadata.deletion_timestamp.is_none() {
+        if deletion::of(&stored.cluster, &plan.record) != Deletion::Granted {
             self.tell_problems(name, &plan.status).await?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Which;
 use super::observe::{News, with_known};
 use super::{Pipeline, lock, publish, reconcile};
+use crate::api::deletion::{self, Deletion};
 use crate::changes::Change;
 use crate::model::chain::{NO_DEPLOYMENT, SignedTx};
 use crate::model::ids::IncarnationName;
@@ -314,7 +315,7 @@ impl Pipeline {
 
 /// What a cluster told of the wallet. One that is being deleted speaks of it no more.
 fn told(stored: &Stored, record: &Record) -> Option<u32> {
-    record.runway_told.filter(|_| stored.cluster.metadata.deletion_timestamp.is_none())
+    record.runway_told.filter(|_| deletion::of(&stored.cluster, record) != Deletion::Granted)
 }
 
 /// Which shared readings are under way.

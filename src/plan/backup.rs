@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::retention::surplus;
-use super::{archive, derived, roles};
+use super::{archive, deletion, derived, roles};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
 use crate::api::status::{BackupStatus, StoredBackup};
 use crate::api::types::{BACKUP, Backup};
@@ -227,6 +227,9 @@ fn complete(builder: &mut PlanBuilder<'_>, at: &StorageRef, run: &BackupRun, sna
 /// Why a backup is to be taken now, and the request that it answers.
 fn wanted(builder: &PlanBuilder<'_>, backup: &Backup) -> Option<(String, Option<String>)> {
     let record = builder.record.backup.clone().unwrap_or_default();
+    if let Some(word) = deletion::request(builder.input) {
+        return last(builder, &record, word);
+    }
     let word = builder.input.cluster.metadata.annotations.get(BACKUP);
     if let Some(word) = word.filter(|word| !word.is_empty() && **word != record.word) {
         return Some(("it was asked for".to_owned(), Some(word.clone())));
@@ -241,6 +244,25 @@ fn wanted(builder: &PlanBuilder<'_>, backup: &Backup) -> Option<(String, Option<
     }
     let due = due(builder, backup).filter(|due| builder.now() >= *due)?;
     Some((format!("it was due at {due}"), None))
+}
+
+/// The same for the last one, before the cluster is deleted: it is tried until it is there.
+fn last(
+    builder: &PlanBuilder<'_>,
+    record: &BackupRecord,
+    word: String,
+) -> Option<(String, Option<String>)> {
+    if record.word != word {
+        return Some(("the cluster is to be deleted".to_owned(), Some(word)));
+    }
+    if record.failures == 0 {
+        let gone = deletion::last_backup(builder.input).is_none();
+        return gone.then(|| ("the last one is not in the storage any more".to_owned(), None));
+    }
+    builder
+        .now()
+        .passed(record.failed, PAUSES.delay(record.failures - 1))
+        .then(|| (format!("the last attempt came to nothing: {}", record.error), None))
 }
 
 /// When the schedule wants the next one: after the newest there is, and after the last attempt.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
-use super::{derived, roles, settings};
+use super::{deletion, derived, roles, settings};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
@@ -131,7 +131,7 @@ pub fn is_whole(builder: &PlanBuilder<'_>, promotion: &Promotion, state: &NodeSt
 /// One that was given up may have confirmed what nobody else has: it is not forgotten yet.
 pub fn counts(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
     builder.spec().is_confirmed()
-        && builder.input.cluster.metadata.deletion_timestamp.is_none()
+        && !deletion::begins(builder.input)
         && builder.record.data_epoch > 0
         && builder.incarnation(name).is_some_and(Incarnation::is_member)
 }

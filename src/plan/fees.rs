@@ -2,6 +2,7 @@
 //! closes.
 
 use super::builder::PlanBuilder;
+use super::deletion;
 use crate::api::conditions::Reason;
 use crate::model::money::akt;
 use crate::model::time::UnixMs;
@@ -50,7 +51,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     let Some(chain) = builder.input.inventory.chain.present() else { return };
     let to_create = builder.live().iter().filter(|(_, i)| !on_chain(builder, i.dseq)).count();
     let wanted = usize::try_from(builder.spec().nodes).unwrap_or(usize::MAX);
-    let deleting = builder.input.cluster.metadata.deletion_timestamp.is_some();
+    let deleting = deletion::begins(builder.input);
     let missing = if deleting { 0 } else { wanted.saturating_sub(builder.live().len()) };
     let needed = needed(builder, to_create + missing);
     if chain.fee_balance >= needed {

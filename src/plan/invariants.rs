@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Input, Plan, money, roles};
+use super::{Input, Plan, deletion, money, roles};
 use crate::api::conditions::EventReason;
 use crate::model::backup::BackupManifest;
 use crate::model::chain::{DeploymentView, LeaseState};
@@ -84,7 +84,7 @@ impl<'a> Check<'a> {
     }
 
     fn deleting(&self) -> bool {
-        self.input.cluster.metadata.deletion_timestamp.is_some()
+        deletion::begins(self.input)
     }
 
     /// Term, epoch and the data's epoch.
@@ -512,7 +512,9 @@ impl<'a> Check<'a> {
         // Escrows are filled all the same.
         let only_filled = plan.steps.iter().all(|s| matches!(s.effect, Effect::TopUp { .. }));
         let still = only_filled && plan.record.epoch == self.input.record.epoch;
-        let paused = self.input.cluster.spec.paused && !self.deleting();
+        // A last backup is taken of a paused cluster too.
+        let ends = self.deleting() || deletion::awaits_backup(self.input);
+        let paused = self.input.cluster.spec.paused && !ends;
         self.expect(still || !paused, || "a paused cluster is changed".to_owned());
     }
 

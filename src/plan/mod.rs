@@ -18,6 +18,7 @@ mod clock;
 mod confirmed;
 mod control;
 mod death;
+mod deletion;
 mod deposits;
 mod derived;
 mod devices;
@@ -239,7 +240,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         );
     }
     control::report(&mut builder);
-    let deleting = input.cluster.metadata.deletion_timestamp.is_some();
+    let deleting = deletion::begins(input);
     if deleting || !input.cluster.spec.paused {
         unrecorded::close_at_word(&mut builder);
     }
@@ -261,6 +262,9 @@ pub fn plan(input: &Input<'_>) -> Plan {
         settings::configure(&mut builder);
         archive::plan(&mut builder);
         backup::plan(&mut builder);
+    } else if deletion::awaits_backup(input) {
+        // It changes nothing of the cluster.
+        backup::plan(&mut builder);
     }
     if deleting || !input.cluster.spec.paused {
         cleanup::delete_former_devices(&mut builder);
@@ -276,6 +280,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         restore::report(&mut builder);
         update_report::report(&mut builder);
         wallet::report(&mut builder);
+        deletion::report(&mut builder);
     }
     word::report(&mut builder);
     settings::report(&mut builder);

@@ -3,7 +3,8 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    archive, at_stake, backup, evidence, health, money, moves, paths, placement, restore, roles,
+    archive, at_stake, backup, deletion, evidence, health, money, moves, paths, placement, restore,
+    roles,
     settings, top_up, update_report, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
@@ -290,6 +291,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
     .chain(backup::condition(builder).map(|backup| (ConditionType::BackedUp, backup)))
     .chain(archive::condition(builder).map(|log| (ConditionType::PointInTime, log)))
     .chain(restore::condition(builder).map(|restore| (ConditionType::Restored, restore)))
+    .chain(deletion::condition(builder).map(|deletion| (ConditionType::Deleting, deletion)))
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()
 }
@@ -300,7 +302,7 @@ fn progressing(
     builder: &PlanBuilder<'_>,
     nodes: &[NodeStatus],
 ) -> (ConditionStatus, Reason, String) {
-    if builder.spec().paused && builder.input.cluster.metadata.deletion_timestamp.is_none() {
+    if builder.spec().paused && !deletion::begins(builder.input) {
         let name = &builder.input.cluster.metadata.name;
         let message = format!(
             "spec.paused is set: nothing is changed, and a master that dies is not replaced; `akash-redis resume {name}` ends it"

@@ -4,10 +4,12 @@ use axum::http::StatusCode;
 
 use super::messages::{Close, Migrate, Rejoin, Restart, Switchover};
 use crate::api::conditions::Phase;
+use crate::api::deletion::{self, Deletion};
 use crate::api::difference;
 use crate::api::status::NodeStatus;
 use crate::api::types::{
     ACCEPT_LOSS, BACKUP, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
+    YES_DELETE_DATA,
 };
 use crate::model::ids::IncarnationName;
 use crate::model::image;
@@ -38,9 +40,9 @@ impl Refusal {
     }
 }
 
-/// Nothing is changed any more on an object that is being deleted.
+/// Nothing is changed any more on an object that is being deleted. One whose deletion waits goes on.
 pub(super) fn alive(cluster: &RedisCluster) -> Result<(), Refusal> {
-    if cluster.metadata.deletion_timestamp.is_none() {
+    if cluster.metadata.deletion_timestamp.is_none() || deletion::waits(cluster) {
         return Ok(());
     }
     let name = &cluster.metadata.name;
@@ -296,6 +298,34 @@ pub(super) fn backup(cluster: &mut RedisCluster) -> Result<String, Refusal> {
     Ok(format!(
         "a backup of {name} goes to {to}, once a replica is in sync; `akash-redis backups {name}` lists it when it is complete"
     ))
+}
+
+/// Whether a cluster may be deleted, and by whose word: `named` is the one that a person gave. Leaves
+/// that word on the object. Returns what becomes of the cluster.
+pub(super) fn delete(
+    cluster: &mut RedisCluster,
+    record: &Record,
+    named: Option<&str>,
+) -> Result<Deletion, Refusal> {
+    let name = cluster.metadata.name.clone();
+    if let Some(other) = named.filter(|named| *named != name) {
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "the data of `{other}` may be deleted, and {name} was to be; nothing was deleted: name the same cluster twice"
+            ),
+        ));
+    }
+    if named.is_some() {
+        cluster.metadata.annotations.insert(YES_DELETE_DATA.to_owned(), name.clone());
+    }
+    let verdict = deletion::if_asked(cluster, record);
+    if verdict == Deletion::Refused {
+        return Err(Refusal::conflict(format!(
+            "{name} may hold data, which go with its leases, and spec.deletionPolicy is Refuse, so nothing was deleted: `akash-redis backup {name} --wait` or `akash-redis dump {name}` keeps them, `akash-redis delete {name} --yes-delete-data {name}` deletes the cluster with them"
+        )));
+    }
+    Ok(verdict)
 }
 
 /// Asks for deployments of the cluster that are in no record to be closed, also while it is being

@@ -27,6 +27,7 @@ use super::preview;
 use super::status_cache::StatusCache;
 use super::{Validate, journal, providers, recovery, wallet, words};
 use crate::api::conditions::EventReason;
+use crate::api::deletion::Deletion;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;
@@ -252,20 +253,62 @@ fn applied(before: Option<&RedisCluster>, cluster: RedisCluster) -> (StatusCode,
     (status, Json(Applied { outcome, cluster }))
 }
 
+/// What a deletion comes with.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeleteQuery {
+    /// Name of the cluster whose data may be deleted.
+    yes_delete_data: Option<String>,
+}
+
 async fn delete(
     State(app): State<App>,
     Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
 ) -> Result<(StatusCode, Json<Message>), Refusal> {
-    let before = app.store.get(&name).await?.cluster.metadata.deletion_timestamp;
+    let (before, becomes) = named(&app, &name, query.yes_delete_data.as_deref()).await?;
     app.store.mark_deleted(&name).await?;
-    if before.is_none() {
-        let message = format!("{name} is to be deleted, with its leases");
+    let waits = becomes == Deletion::AfterBackup;
+    if before.metadata.deletion_timestamp.is_none() {
+        let after = if waits { ", after a last backup" } else { "" };
+        let message = format!("{name} is to be deleted, with its leases{after}");
         tell(&app, &name, vec![(EventReason::DeletionRequested, message)]).await;
     }
-    let message = format!(
-        "{name} is being deleted: the leases in its record are going to be closed, and what is left in escrow comes back; `akash-redis events {name}` says what was closed"
-    );
+    let message = if waits {
+        format!(
+            "{name} is to be deleted: a last backup is taken, and the leases are closed once it is complete; what is written after it began is lost. `akash-redis describe {name}` says how far it is"
+        )
+    } else {
+        format!(
+            "{name} is being deleted: the leases in its record are going to be closed, and what is left in escrow comes back; `akash-redis events {name}` says what was closed"
+        )
+    };
     Ok((StatusCode::ACCEPTED, Json(Message { message })))
+}
+
+/// Leaves a person's word about the data on the object, before it is marked as deleted. Returns the
+/// object as it was, and what becomes of it.
+async fn named(
+    app: &App,
+    name: &str,
+    word: Option<&str>,
+) -> Result<(RedisCluster, Deletion), Refusal> {
+    for attempt in 0..TRIES {
+        sleep(PAUSE * attempt).await;
+        let Stored { cluster: mut before, record, .. } = app.store.get(name).await?;
+        app.status_cache.refresh(&mut before);
+        let mut cluster = before.clone();
+        let becomes = actions::delete(&mut cluster, &record, word)?;
+        if cluster.metadata.annotations == before.metadata.annotations {
+            return Ok((before, becomes));
+        }
+        match app.store.apply(cluster).await {
+            Ok(_) => return Ok((before, becomes)),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(StoreError::Conflict { name: name.to_owned() }.into())
 }
 
 async fn migrate(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

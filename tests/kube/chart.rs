@@ -218,7 +218,7 @@ fn the_operator_may_do_what_it_needs_and_nothing_else() {
         }
         stage.local.kill_operator().await;
         until("the second operator", async || second.list().await.ok()).await;
-        second.delete(CLUSTER).await.unwrap();
+        second.delete(CLUSTER, true).await.unwrap();
         until("the cluster to be gone", async || {
             second.list().await.unwrap().is_empty().then_some(())
         })

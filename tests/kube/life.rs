@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::Phase;
+use akash_redis::api::conditions::{ConditionType, Phase, Reason};
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::cli::demo::writer::Writer;
 use kube::ResourceExt as _;
@@ -80,6 +80,14 @@ fn a_cluster_lives_by_kubectl_alone() {
         println!("{}", shown.split("Events:").last().unwrap());
 
         kube.says(&["delete", "rdc", "cache", "--wait=false"]).await;
+        // Nobody named it: it goes on, and says so.
+        let refused = ["wait", "rdc/cache", "--for=condition=Deleting=False", "--timeout=60s"];
+        kube.says(&refused).await;
+        let now = status(&kube).await;
+        let told = now.conditions.iter().find(|c| c.kind == ConditionType::Deleting).unwrap();
+        assert_eq!(told.reason, Reason::DeletionRefused, "{}", told.message);
+        writes_go_on(&writer).await;
+        kube.says(&["annotate", "rdc", "cache", "akash-redis.dev/yes-delete-data=cache"]).await;
         until("it to be gone", async || {
             let objects = kube.objects("default").list(&kube::api::ListParams::default()).await;
             objects.unwrap().iter().all(|object| object.name_any() != CLUSTER).then_some(())

@@ -196,7 +196,9 @@ fn the_program_and_kubectls_plugin_ask_the_apiserver() {
         let said = person.asks(&["plan", "-f", quickstart]).await.unwrap();
         assert!(said.contains("cache"), "{said}");
 
-        person.plugs(&["delete", "cache"]).await.unwrap();
+        let refused = person.asks(&["delete", "cache"]).await.unwrap_err();
+        assert!(refused.contains("may hold data") && refused.contains("nothing was deleted"));
+        person.plugs(&["delete", "cache", "--yes-delete-data", "cache"]).await.unwrap();
         until("it to be gone", async || person.asks(&["get", "cache"]).await.err()).await;
         stage.assert_nothing_left().await;
         drop(operator);

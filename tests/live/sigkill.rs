@@ -286,7 +286,7 @@ async fn round(stage: &mut Stage, moment: &Moment) -> Round {
     stage.client.apply(&cluster(moment.nodes)).await.unwrap();
     if matches!(moment.when, When::Deleting(..)) {
         stage.until_ready().await;
-        stage.client.delete(CLUSTER).await.unwrap();
+        stage.client.delete(CLUSTER, true).await.unwrap();
     }
     if moment.again {
         nft(
@@ -369,7 +369,7 @@ async fn bring_to_ready(stage: &Stage, moment: &Moment) -> String {
         Left { escrow: 0, ..stage.left().await } == whole
     })
     .await;
-    stage.client.delete(CLUSTER).await.unwrap();
+    stage.client.delete(CLUSTER, true).await.unwrap();
     format!("Ready: {nodes} deployments, {nodes} devices, 0 unused keys")
 }
 

@@ -144,7 +144,7 @@ impl Stage {
 
     /// Deletes the cluster and waits until the operator has forgotten it.
     pub async fn delete(&self) {
-        self.client.delete(CLUSTER).await.unwrap();
+        self.client.delete(CLUSTER, true).await.unwrap();
         self.until_deleted().await;
     }
 

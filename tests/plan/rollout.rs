@@ -442,7 +442,7 @@ fn a_master_that_is_to_leave_hands_over_first() {
 #[test]
 fn a_cluster_that_is_deleted_is_given_up_as_a_whole() {
     let mut scene = Scene::whole();
-    scene.cluster.metadata.deletion_timestamp = Some("now".into());
+    scene.delete();
     let plan = scene.plan(NOW);
     assert_eq!(given_up(&scene, &plan), [name(0), name(1), name(2)]);
     assert_eq!((plan.record.master.clone(), plan.record.change.clone()), (None, None));

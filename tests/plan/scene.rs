@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
 use akash_redis::api::template::Template;
-use akash_redis::api::types::{RedisCluster, Runway};
+use akash_redis::api::types::{RedisCluster, Runway, YES_DELETE_DATA};
 use akash_redis::model::chain::{
     BidView, ChainView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView, ProviderView,
 };
@@ -444,6 +444,12 @@ impl Scene {
     /// A person's word.
     pub fn annotate(&mut self, annotation: &str, value: impl Into<String>) {
         self.cluster.metadata.annotations.insert(annotation.to_owned(), value.into());
+    }
+
+    /// The cluster is to be deleted, with its data.
+    pub fn delete(&mut self) {
+        self.cluster.metadata.deletion_timestamp = Some(UnixMs(NOW).to_string());
+        self.annotate(YES_DELETE_DATA, "cache");
     }
 
     /// A failover of epoch 2 goes on since `started`; nodes 1 and 2 were counted.

@@ -65,11 +65,7 @@ fn only_what_is_ours_runs_and_is_known_is_filled() {
         ("it runs dry", |_| {}, true),
         ("the cluster is paused", |s| s.cluster.spec.paused = true, true),
         ("it was given up", |s| s.give_up(2, 5), false),
-        (
-            "the cluster is deleted",
-            |s| s.cluster.metadata.deletion_timestamp = Some("now".into()),
-            false,
-        ),
+        ("the cluster is deleted", |s| s.delete(), false),
         ("a transaction may still land", |s| s.inventory.pending.extend([102]), false),
         ("a manifest is on its way", |s| s.inventory.busy.extend([name(2)]), false),
         ("the chain is away", |s| s.inventory.chain.error = Some("x".into()), false),

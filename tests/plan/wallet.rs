@@ -86,7 +86,7 @@ fn each_mark_is_told_once_and_again_after_the_wallet_was_funded() {
     }
     assert_eq!(warned, [13.9, 6.9, 2.9, 0.9, 13.0, 6.0, 6.5]);
     let mut deleted = ends_in(1.0);
-    deleted.cluster.metadata.deletion_timestamp = Some("now".into());
+    deleted.delete();
     assert!(!has_event(&deleted.plan(NOW), EventReason::RunwayLow));
 }
 

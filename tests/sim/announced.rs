@@ -7,7 +7,6 @@ use std::time::Duration;
 use akash_redis::api::types::{Announce, MASTER, RedisCluster};
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
 use crate::world::World;
@@ -108,7 +107,7 @@ async fn a_cluster_that_is_made_anew_is_another_one() {
     let world = running(952).await;
     all_know(&world).await;
     let before = heard(&world, &world.master("cache").await).unwrap();
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.apply(THREE).await;
     world.until_ready("cache").await;

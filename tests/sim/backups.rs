@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
-use akash_redis::api::types::BACKUP;
+use akash_redis::api::types::{BACKUP, DeletionPolicy};
 use akash_redis::model::node::Role;
 use akash_redis::store::Objects as _;
 
@@ -311,5 +311,74 @@ fn all_leases_end_and_nobody_begins_empty_while_there_is_a_backup() {
         world.until_ready("cache").await;
         let held = condition(&world, "cache", ConditionType::Restored).await;
         assert_eq!(held, Some((ConditionStatus::True, Reason::RestoreCompleted)));
+    });
+}
+
+/// The operator dies at one call after the other: no lease is closed before the last backup is there,
+/// and in the end the cluster is gone and the backup has its data.
+#[test]
+fn a_cluster_is_deleted_after_a_last_backup_wherever_the_operator_dies() {
+    let stride = setting("SIM_STRIDE", 5);
+    for calls in (1..40).step_by(usize::try_from(stride).unwrap()) {
+        in_world(3400 + calls, 5, async |world| {
+            let spec = format!("{BUCKET}  deletionPolicy: Backup\n");
+            world.start_operator().await;
+            world.apply(&with("cache", &spec)).await;
+            world.until_ready("cache").await;
+            let before = world.written();
+            world
+                .until("writes", Duration::from_mins(1), async || world.written() > before + 10)
+                .await;
+            let _restarts = world.restart_after_crashes();
+            world.fuse.set(calls);
+            world.store.mark_deleted("cache").await.unwrap();
+            world
+                .until("the last backup", Duration::from_hours(3), async || {
+                    let taken = !backups(&world, "cache").is_empty();
+                    let leases = world.chain.active_deployments().len();
+                    assert!(taken || leases == 3, "{leases} leases, and no backup yet");
+                    taken
+                })
+                .await;
+            world.until_gone("cache").await;
+            world.assert_nothing_left();
+            let bucket = world.bucket();
+            let bucket = bucket.lock().unwrap();
+            let mut complete = bucket.manifests.keys().map(|backup| &bucket.data[backup].0);
+            assert!(complete.any(|log| log.len() > 10), "it has the data");
+        });
+    }
+}
+
+#[test]
+fn nothing_is_closed_while_the_last_backup_cannot_be_taken_or_nobody_names_the_cluster() {
+    in_world(3107, 5, async |world| {
+        let spec = format!("{BUCKET}  deletionPolicy: Backup\n");
+        world.start_operator().await;
+        world.apply(&with("cache", &spec)).await;
+        world.until_ready("cache").await;
+        world.bucket().lock().unwrap().nodes_fail = true;
+        world.store.mark_deleted("cache").await.unwrap();
+        let deleting = async || condition(&world, "cache", ConditionType::Deleting).await;
+        world
+            .until("the failure to be told", Duration::from_mins(5), async || {
+                deleting().await == Some((ConditionStatus::False, Reason::FinalBackupFailed))
+            })
+            .await;
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert_eq!(world.chain.active_deployments().len(), 3, "it goes on");
+        assert!(world.ready("cache").await, "and is run like any other");
+        world.edit("cache", |c| c.spec.deletion_policy = DeletionPolicy::Refuse).await;
+        world
+            .until("the refusal", Duration::from_mins(5), async || {
+                deleting().await == Some((ConditionStatus::False, Reason::DeletionRefused))
+            })
+            .await;
+        world.bucket().lock().unwrap().nodes_fail = false;
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert_eq!(world.chain.active_deployments().len(), 3);
+        world.delete("cache").await;
+        world.until_gone("cache").await;
+        world.assert_nothing_left();
     });
 }

@@ -11,7 +11,7 @@ use akash_redis::model::books::{Account, Head, TxEntry, Window, sums};
 use akash_redis::model::chain::ChainMsg;
 use akash_redis::model::money::{DEC_ONE, PricePerBlock, Uact};
 use akash_redis::sdl;
-use akash_redis::store::{Books as _, Objects as _};
+use akash_redis::store::Books as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -177,7 +177,7 @@ fn a_crash_between_landing_and_booking_counts_nothing_twice_and_forgets_nothing(
         if words == "book close" {
             world.fuse.set_on(words, after);
         }
-        world.store.mark_deleted("cache").await.unwrap();
+        world.delete("cache").await;
         world.until_gone("cache").await;
         watcher.abort();
         world.kill_operator().await;
@@ -227,7 +227,7 @@ async fn an_escrow_that_ran_dry_while_the_operator_was_away_cost_its_deposit_and
     let spent: akash_redis::api::quantity::Money = spent.parse().unwrap();
     let deposited: Uact = txs.iter().map(|tx| tx.deposit).sum();
     assert!(of.paid < spent.0 && spent.0 <= deposited, "{} of {deposited}", spent.0);
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.kill_operator().await;
     world.assert_books_close().await;
@@ -241,7 +241,7 @@ async fn books_outlive_their_cluster() {
     for _ in 0..2 {
         world.apply(THREE).await;
         world.until_ready("cache").await;
-        world.store.mark_deleted("cache").await.unwrap();
+        world.delete("cache").await;
         world.until_gone("cache").await;
     }
     world.kill_operator().await;

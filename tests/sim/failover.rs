@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, KnownBy};
-use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
 use crate::world::World;
@@ -335,7 +334,7 @@ async fn crash_in_a_change(n: u64, migrate: bool) {
     writes_go_on(&world).await;
     assert!(world.operator_starts() > 1, "the fuse at call {n} did not blow");
     assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     watcher.abort();

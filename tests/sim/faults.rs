@@ -86,7 +86,7 @@ async fn comes_up_and_goes(world: &Arc<World>, name: &str) {
 }
 
 async fn goes(world: &Arc<World>, name: &str) {
-    world.store.mark_deleted(name).await.unwrap();
+    world.delete(name).await;
     world.until("deletion", LONG, async || world.store.get(name).await.is_err()).await;
 }
 

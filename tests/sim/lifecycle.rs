@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use akash_redis::api::types::MIGRATE;
-use akash_redis::store::Objects as _;
 
 use crate::world::World;
 use crate::world::many::{in_a_world, in_many_worlds, setting};
@@ -28,7 +27,7 @@ async fn bring_up_and_delete_leave_nothing() {
     assert_eq!(world.chain.providers_in_use().len(), 3, "two nodes share a provider");
     let before = world.written();
     world.until("writes", Duration::from_secs(30), async || world.written() > before + 10).await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     assert_eq!(world.chain.creates(), 3, "something was bought twice");
@@ -56,7 +55,7 @@ async fn what_is_done_is_not_done_again() {
             .await;
         world.until_ready("cache").await;
     }
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     let lines = world.fuse.trace.lines();
@@ -113,7 +112,7 @@ fn a_deletion_at_any_moment_of_bring_up_leaves_nothing() {
         world.start_operator().await;
         world.apply(THREE).await;
         tokio::time::sleep(Duration::from_millis(n * 1300)).await;
-        world.store.mark_deleted("cache").await.unwrap();
+        world.delete("cache").await;
         if n % 4 < 2 {
             world.kill_operator().await;
             world.start_operator().await;
@@ -140,7 +139,7 @@ fn a_deletion_during_bring_up_believes_no_old_reading_of_the_tailnet() {
         world.start_operator().await;
         world.apply(THREE).await;
         tokio::time::sleep(Duration::from_millis(n * 1900)).await;
-        world.store.mark_deleted("cache").await.unwrap();
+        world.delete("cache").await;
         world.until_gone("cache").await;
         tokio::time::sleep(Duration::from_mins(2)).await;
         world.assert_nothing_left();
@@ -154,7 +153,7 @@ async fn one_life(world: &std::sync::Arc<World>) {
     world.apply(THREE).await;
     world.until_ready("cache").await;
     assert_eq!(world.chain.active_deployments().len(), 3, "seed {}", world.seed);
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     world.kill_operator().await;

@@ -61,7 +61,7 @@ pub async fn one_life(world: &Arc<World>) -> Vec<(&'static str, u64)> {
     world.assert_nothing_lost("cache").await;
     parts.push(("scaling", world.fuse.calls()));
 
-    world.home.seen().mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     world.kill_operator().await;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use akash_redis::model::money::Uact;
-use akash_redis::store::Objects as _;
 
 use crate::lifecycle::THREE;
 use crate::world::chain::WHOLE_CHAIN;
@@ -90,7 +89,7 @@ async fn what_happens_to_one_cluster_does_not_have_all_of_them_read() {
     }
     world.apply(&THREE.replace("nodes: 3", "nodes: 5")).await;
     world.until_ready("cache").await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
 
     let elapsed = world.clock.now().since(began);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use akash_redis::api::conditions::EventReason;
-use akash_redis::store::{Events as _, Objects as _, ProviderExperience as _};
+use akash_redis::store::{Events as _, ProviderExperience as _};
 
 use crate::lifecycle::THREE;
 use crate::world::World;
@@ -102,7 +102,7 @@ async fn a_lease_that_is_taken_back_is_left_with_all_its_data() {
     world.assert_nothing_lost("cache").await;
     world.assert_one_writer();
     assert_eq!((world.chain.creates(), world.witness.broken()), (4, vec![]));
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
 }

@@ -67,7 +67,7 @@ async fn a_life_is_told_in_few_words() {
     world.until_ready("cache").await;
     // It has to be well for a while before that is told.
     tokio::time::sleep(Duration::from_mins(6)).await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     let told = told(&world).await;
     for (kind, times) in

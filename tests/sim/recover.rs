@@ -100,7 +100,7 @@ async fn assert_whole_life(world: &World) {
         .await;
     until_written(world).await;
     world.assert_nothing_lost("cache").await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
 }
@@ -122,7 +122,7 @@ async fn a_lost_store_is_built_anew_while_redis_serves() {
     let before = world.chain.active_deployments();
     tokio::time::sleep(TICK * 12).await;
     assert_eq!(world.chain.active_deployments(), before, "nothing is bought or closed");
-    world.store.mark_deleted("other").await.unwrap();
+    world.delete("other").await;
     world.until_gone("other").await;
 
     let found = look(&world).await;
@@ -308,7 +308,7 @@ async fn a_lost_cluster_can_be_given_up_with_everything_that_is_left_of_it() {
     world
         .edit("cache", |c| drop(c.metadata.annotations.insert(CLOSE.into(), dseqs.join(","))))
         .await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
     assert_eq!(world.chain.creates(), 3);

@@ -243,7 +243,7 @@ spec:
     /// A person deletes a cluster.
     async fn goes(&mut self, name: &str) {
         self.heal();
-        self.world.store.mark_deleted(name).await.unwrap();
+        self.world.delete(name).await;
         self.world
             .until("deletion", LONG, async || self.world.store.get(name).await.is_err())
             .await;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use akash_redis::api::conditions::{ConditionType, Reason};
 use akash_redis::api::types::Image;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::store::Objects as _;
 
 use crate::candidates::running_with;
 use crate::lifecycle::THREE;
@@ -72,7 +71,7 @@ async fn ends_well(world: &World) {
 }
 
 async fn deleted(world: &World) {
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     world.until_gone("cache").await;
     world.assert_nothing_left();
 }

@@ -125,6 +125,11 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "spec",
+        "!has(self.deletionPolicy) || self.deletionPolicy != 'Backup' || has(self.backup)",
+        "'deletionPolicy: `Backup` takes a last backup before the end; write backup too'",
+    ),
+    rule(
+        "spec",
         "self.durability == 'confirmed' || !has(self.confirmations)",
         "'confirmations counts under `durability: confirmed` only; set that too, or leave it out'",
     ),

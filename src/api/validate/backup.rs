@@ -1,7 +1,8 @@
 //! What a backup needs, and what a new cluster may begin with.
 
+use super::redis::secret;
 use super::{Problems, is_name};
-use crate::api::types::{Backup, FromBackup, OnTotalLoss, RedisCluster};
+use crate::api::types::{Backup, DeletionPolicy, FromBackup, OnTotalLoss, RedisCluster};
 use crate::model::backup::{StorageKeys, location};
 use crate::model::time::UnixMs;
 
@@ -11,6 +12,10 @@ pub(super) fn check(cluster: &RedisCluster, problems: &mut Problems) {
     if let Some(backup) = &spec.backup {
         target(backup, problems);
     }
+    let last = spec.deletion_policy == DeletionPolicy::Backup;
+    problems.add_if(last && spec.backup.is_none(), "spec.deletionPolicy", || {
+        "`Backup` takes a last backup before the end; write spec.backup too".into()
+    });
     let Some(bootstrap) = &spec.bootstrap else { return };
     let on_loss = bootstrap.on_total_loss != OnTotalLoss::default();
     problems.add_if(on_loss && spec.backup.is_none(), "spec.bootstrap.onTotalLoss", || {
@@ -150,6 +155,8 @@ mod tests {
         for good in [
             "  backup: { to: s3://backups/prod, credentialsFrom: { env: KEYS }, schedule: '0 3 * * *' }\n",
             "  backup: { to: s3://backups, endpoint: 'https://s3.example.org:9000', region: eu-1, credentialsFrom: { file: /k }, retention: { keepLast: 3, keepDaily: 7, maxAge: 30d } }\n",
+            "  backup: { to: file:///var/backups }\n  deletionPolicy: Backup\n",
+            "  deletionPolicy: Delete\n",
             "  backup: { to: file:///var/backups }\n  bootstrap: { fromBackup: {} }\n",
             "  backup: { to: file:///b, schedule: '0 3 * * *', pointInTime: true, window: 2d }\n",
             "  backup: { to: file:///var/backups }\n  bootstrap: { fromBackup: { cluster: old, at: '2026-11-25T10:15:00Z', users: keep } }\n",
@@ -180,6 +187,8 @@ mod tests {
                 "backup: { to: file:///b, schedule: '0 3 * * *', pointInTime: true, window: 10m }",
                 "spec.backup.window",
             ),
+            ("deletionPolicy: Backup", "spec.deletionPolicy"),
+            ("deletionPolicy: refuse", "spec.deletionPolicy"),
             ("bootstrap: {}", "spec.bootstrap"),
             ("bootstrap: { onTotalLoss: restore }", "spec.bootstrap.onTotalLoss"),
             ("bootstrap: { fromBackup: {} }", "spec.bootstrap.fromBackup"),

@@ -45,6 +45,52 @@ async fn a_cluster_is_deleted_by_whoever_types_its_name() {
     assert!(cluster.metadata.deletion_timestamp.is_some());
 }
 
+/// A script says no name by accident.
+#[tokio::test]
+async fn data_are_not_deleted_unless_the_cluster_is_named_twice() {
+    let operator = Operator::start().await;
+    operator.apply(json!({"nodes": 3})).await.unwrap();
+    operator.publish(json!({"epoch": 4, "nodes": nodes()})).await;
+    for (line, told) in [
+        ("delete cache", "may hold data"),
+        ("delete cache --yes --wait", "`akash-redis delete cache --yes-delete-data cache`"),
+        ("delete cache --yes-delete-data other", "names other, and the cluster is cache"),
+    ] {
+        let error = operator.run(line).await.unwrap_err();
+        assert!(error.contains("nothing was deleted") && error.contains(told), "{line}: {error}");
+        let cluster = operator.store.get("cache").await.unwrap().cluster;
+        assert_eq!(cluster.metadata.deletion_timestamp, None, "{line}");
+    }
+    let said = operator.run("delete cache --yes-delete-data cache").await.unwrap();
+    assert!(said.contains("cache is being deleted"), "{said}");
+    let cluster = operator.store.get("cache").await.unwrap().cluster;
+    assert_eq!(cluster.metadata.annotations[YES_DELETE_DATA], "cache");
+    assert!(cluster.metadata.deletion_timestamp.is_some());
+}
+
+/// Who types the name at a terminal has read of the last backup, and gets it.
+#[tokio::test]
+async fn the_policy_says_that_a_last_backup_is_taken_and_what_waits_can_be_changed() {
+    let operator = Operator::start().await;
+    let bucket = tempfile::tempdir().unwrap();
+    let to = format!("file://{}", bucket.path().display());
+    let spec =
+        |nodes: u32| json!({"nodes": nodes, "backup": {"to": to}, "deletionPolicy": "Backup"});
+    operator.apply(spec(3)).await.unwrap();
+    operator.publish(json!({"epoch": 4, "nodes": nodes()})).await;
+    let mut person = Somebody { says: "cache", asked: 0 };
+    let said = operator.run_before(&mut person, "delete cache").await.unwrap();
+    assert!(person.asked == 1 && said.contains("a last backup is taken"), "{said}");
+    let cluster = operator.store.get("cache").await.unwrap().cluster;
+    assert!(cluster.metadata.deletion_timestamp.is_some());
+    assert!(!cluster.metadata.annotations.contains_key(YES_DELETE_DATA));
+    let deleting = |status: &str| json!({"epoch": 4, "nodes": nodes(), "conditions": [{"type": "Deleting", "status": status}]});
+    operator.publish(deleting("True")).await;
+    assert!(operator.apply(spec(5)).await.unwrap_err().contains("is being deleted"));
+    operator.publish(deleting("False")).await;
+    operator.apply(spec(5)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_switchover_is_waited_for_until_it_is_done_or_came_to_nothing() {
     let operator = Operator::start().await;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::api::deletion::{self, Deletion};
 use crate::api::types::RedisCluster;
 use crate::backup::storage::StorageError;
 use crate::model::backup::Listing;
@@ -51,7 +52,7 @@ fn ended(record: &Record) -> Option<UnixMs> {
 /// What of a cluster is read: its own backups, and those that it is to begin with.
 fn wanted(cluster: &RedisCluster, record: &Record) -> Vec<StorageRef> {
     let Some(backup) = &cluster.spec.backup else { return Vec::new() };
-    if cluster.metadata.deletion_timestamp.is_some() {
+    if deletion::of(cluster, record) == Deletion::Granted {
         return Vec::new();
     }
     let own = &cluster.metadata.name;

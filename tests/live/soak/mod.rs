@@ -107,7 +107,7 @@ async fn soak(sandbox: &Sandbox, terms: Terms, journal: &std::sync::Arc<Journal>
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     run.totals();
     for subject in &subjects {
-        arena.stage.client.delete(&subject.name).await.unwrap();
+        arena.stage.client.delete(&subject.name, true).await.unwrap();
     }
     until("all clusters to be gone", async || {
         arena.stage.client.list().await.is_ok_and(|left| left.is_empty())

@@ -24,7 +24,7 @@ async fn a_deletion_read_from_an_endpoint_that_is_behind_leaks_nothing() {
     // ago.
     world.chain.stick(Some(before));
     world.start_operator().await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     waits_for(&world, "cache", "which cannot be believed yet").await;
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert!(world.store.get("cache").await.is_ok(), "it was forgotten while its leases are paid");
@@ -50,7 +50,7 @@ async fn an_endpoint_that_is_a_minute_behind_is_not_believed_about_what_is_young
     world.kill_operator().await;
     world.chain.stick(Some(before));
     world.start_operator().await;
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     // Its newest block is fresh all the time: it follows, a minute late.
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(30)).await;

@@ -186,7 +186,7 @@ async fn what_stands_in_no_record_is_left_alone_and_blocks_the_end_of_a_deletion
     told(&world, "second", "Degraded", "True", &["no new cluster is begun", "of cache"]).await;
     goes(&world, "second").await;
 
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     waits_for(&world, "cache", "manual action on the deployments").await;
     tokio::time::sleep(OUTAGE).await;
     assert_eq!(world.chain.active_deployments().len(), 3, "nothing is closed without a word");
@@ -231,7 +231,7 @@ async fn a_deletion_waits_for_whatever_is_away() {
     let world = running(Terms::new(134, 4)).await;
     world.tailnet.lock().unwrap().away = true;
     world.chain.fault(|f| f.away = true);
-    world.store.mark_deleted("cache").await.unwrap();
+    world.delete("cache").await;
     waits_for(&world, "cache", "to be cleaned up").await;
     tokio::time::sleep(OUTAGE).await;
     world.chain.fault(|f| f.away = false);

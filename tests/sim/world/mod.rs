@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType};
-use akash_redis::api::types::{RedisCluster, Runway};
+use akash_redis::api::types::{RedisCluster, Runway, YES_DELETE_DATA};
 use akash_redis::chain::Chain;
 use akash_redis::model::books::Head;
 use akash_redis::model::ids::IncarnationName;
@@ -357,6 +357,13 @@ impl World {
         cluster.metadata.resource_version = None;
         cluster.status = None;
         self.home.seen().apply(cluster).await.unwrap();
+    }
+
+    /// Deletes a cluster with its data, as `delete --yes-delete-data` does.
+    pub async fn delete(&self, name: &str) {
+        let word = || (YES_DELETE_DATA.to_owned(), name.to_owned());
+        self.edit(name, |cluster| cluster.metadata.annotations.extend([word()])).await;
+        self.home.seen().mark_deleted(name).await.unwrap();
     }
 
     pub async fn stored(&self, name: &str) -> Stored {
