@@ -106,6 +106,21 @@ pub fn is_lease_term(path: &str) -> bool {
         && !template::is_part(path)
 }
 
+/// Whether nodes take this difference of two manifests by moving, one after the other, to leases that
+/// are made with it: more room on the volume, another class of it, other CPU. What memory Redis may
+/// use follows from the manifest for all nodes at once, so that stays, and so does whether there is a
+/// volume; on a smaller one the data may have no room.
+#[must_use]
+pub fn is_taken_by_moving(old: &Spec, new: &Spec, path: &str) -> bool {
+    let data = || Some((old.resources.data.as_ref()?, new.resources.data.as_ref()?));
+    match path {
+        "spec.resources.cpu" => true,
+        "spec.resources.data.class" => data().is_some(),
+        "spec.resources.data.size" => data().is_some_and(|(old, new)| old.size <= new.size),
+        _ => false,
+    }
+}
+
 fn walk(path: &str, old: &Value, new: &Value, found: &mut Vec<FieldChange>) {
     if old == new {
         return;
@@ -219,6 +234,40 @@ mod tests {
         assert_eq!(told.matches("changed").count(), 4, "{told}");
         let first = sentence(&differences(&spec(serde_json::json!({"nodes": 1})), &with("hush")));
         assert!(!first.contains("hush"), "{first}");
+    }
+
+    /// Nodes move when this word of their resources is another one: it is the same in every version of
+    /// the program, whatever fields are added.
+    #[test]
+    fn the_word_of_resources_is_the_same_in_every_version() {
+        let asked = |resources: serde_json::Value| {
+            resources_asked(&spec(serde_json::json!({"nodes": 3, "resources": resources})))
+        };
+        assert_eq!(asked(serde_json::json!({})), "3636929f");
+        let data = serde_json::json!({"data": {"size": "4096Mi", "class": "beta3"}});
+        assert_eq!(asked(data), "2270fac1");
+    }
+
+    #[test]
+    fn a_volume_grows_by_moving_and_never_shrinks() {
+        let with = |resources: serde_json::Value| {
+            spec(serde_json::json!({"nodes": 3, "resources": resources}))
+        };
+        let data = |size: &str| serde_json::json!({"data": {"size": size}});
+        let taken = |old: serde_json::Value, new: serde_json::Value| {
+            let (old, new) = (with(old), with(new));
+            let all = differences(&old, &new);
+            assert!(!all.is_empty() && all.iter().all(|c| is_lease_term(&c.path)));
+            all.iter().all(|c| is_taken_by_moving(&old, &new, &c.path))
+        };
+        let none = || serde_json::json!({});
+        assert!(taken(data("4Gi"), data("8Gi")));
+        assert!(!taken(data("8Gi"), data("4Gi")));
+        assert!(!taken(none(), data("4Gi")) && !taken(data("4Gi"), none()));
+        assert!(taken(data("4Gi"), serde_json::json!({"data": {"size": "4Gi", "class": "beta2"}})));
+        assert!(taken(none(), serde_json::json!({"cpu": "1"})));
+        assert!(!taken(none(), serde_json::json!({"memory": "2Gi"})));
+        assert!(!taken(none(), serde_json::json!({"ephemeral": "20Gi"})));
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub enum Consequence {
     Leaves,
     /// It counts from the next order on; leases that run stay as they are.
     NextOrder,
+    /// Nodes are bought one at a time, take over the data, and those before them leave; replicas first.
+    Moves,
     /// Nothing of it ran yet: what is under way is closed and refunded, and bought anew.
     BuysAnew,
     /// A lease keeps it as it was made, so the apply is refused.
@@ -154,7 +156,11 @@ pub fn changes(old: &Spec, new: &Spec, runs: bool) -> Vec<PreviewChange> {
     difference::differences(old, new)
         .into_iter()
         .map(|change| PreviewChange {
-            consequence: consequence(&change, more, runs),
+            consequence: if runs && difference::is_taken_by_moving(old, new, &change.path) {
+                Consequence::Moves
+            } else {
+                consequence(&change, more, runs)
+            },
             what: what(&change.how),
             path: change.path,
         })
@@ -202,6 +208,12 @@ mod tests {
                 "spec.resources.memory",
                 "1Gi -> 2Gi",
                 [C::BuysAnew, C::Refused],
+            ),
+            (
+                serde_json::json!({ "nodes": 3, "resources": { "cpu": "1" } }),
+                "spec.resources.cpu",
+                "500m -> 1",
+                [C::BuysAnew, C::Moves],
             ),
             (
                 serde_json::json!({ "nodes": 3, "budget": { "maxPerMonth": "9act" } }),

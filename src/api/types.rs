@@ -494,7 +494,8 @@ pub struct SecretKeyRef {
     pub sha256: Option<String>,
 }
 
-/// What each node gets.
+/// What each node gets. A lease keeps it: where nodes run, other `cpu`, another `data.class` and a
+/// larger `data.size` make them move one after the other to new leases, and the rest is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {

@@ -78,6 +78,7 @@ fn changed(change: &PreviewChange) -> String {
         Consequence::Buys => "nodes are bought",
         Consequence::Leaves => "nodes leave one at a time, their leases are closed",
         Consequence::NextOrder => "counts from the next order on",
+        Consequence::Moves => "nodes move one at a time to leases that are made with it",
         Consequence::BuysAnew => "nothing of it ran yet: it is refunded and bought anew",
         Consequence::Refused => "refused: a lease keeps it as it was made",
         Consequence::Other => "see the operator's release notes",

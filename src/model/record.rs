@@ -288,7 +288,7 @@ pub struct Restart {
     pub boot_id: String,
 }
 
-/// A move that nobody asked for.
+/// A move of the operator's own accord.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moving {
     /// Why it is moved.
@@ -300,7 +300,7 @@ pub struct Moving {
     pub tried: bool,
 }
 
-/// Why a node is moved that nobody asked to move.
+/// Why a node is moved of the operator's own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveReason {
     /// Its provider announced that it will close the lease.
@@ -309,13 +309,15 @@ pub enum MoveReason {
     Cheaper(PricePerBlock),
     /// Its provider had several incidents.
     Provider,
+    /// The manifest wants other resources than its lease was made with.
+    Resources,
 }
 
 impl MoveReason {
     /// It could be left undone: it waits for its window, and is given up when it fails.
     #[must_use]
     pub fn is_optional(self) -> bool {
-        self != Self::Reclaimed
+        matches!(self, Self::Cheaper(_) | Self::Provider)
     }
 }
 

@@ -1,11 +1,13 @@
-//! Nodes that move without having been asked to: away from a provider that takes its lease back,
-//! away from one that had several troubles of late, and to one that is cheaper.
+//! Nodes that move without having been asked to: away from a provider that takes its lease back, to
+//! a lease with other resources, away from a provider that had several troubles of late, and to one
+//! that is cheaper.
 //!
 //! A move is a migration: the new node first, a switchover where the old one is the master, then
 //! the old one leaves. What is decided here is only who leaves, why, and when; `rollout` does the
-//! rest. The first kind has a deadline and is held up by nothing; the others are optional: one node
-//! of the cluster at a time, only while all of it is well, in its window, within the budget, and
-//! given up when the first attempt fails.
+//! rest. The first kind has a deadline and is held up by nothing. The others go one node of the
+//! cluster at a time, only while all of it is well, and within the budget. Other resources are what a
+//! person asked for: they wait for no window, replicas come first, and an attempt that fails is made
+//! again. The rest is optional: in its window, and given up when the first attempt fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,6 +67,9 @@ fn settle(builder: &mut PlanBuilder<'_>) {
                 let active = lease(builder, incarnation).map(|l| l.state);
                 (active == Some(LeaseState::Active))
                     .then_some("its provider goes on with its lease")
+            }
+            MoveReason::Resources if !has_other_resources(builder, incarnation) => {
+                Some("the manifest wants the resources that it has again")
             }
             MoveReason::Cheaper(_) if !wanted => Some("placement.rebalance was taken away"),
             MoveReason::Cheaper(at_most) if moving.tried && !begun => {
@@ -149,10 +154,22 @@ fn optional(builder: &mut PlanBuilder<'_>) {
     if inventory.chain.present().is_none() || inventory.mesh.present().is_none() {
         return;
     }
-    if builder.live().iter().any(|(_, i)| i.moving.is_some()) || !is_whole(builder) {
+    if builder.live().iter().any(|(_, i)| i.moving.is_some()) {
         return;
     }
-    let found = worn_out(builder).or_else(|| cheaper(builder));
+    let other_resources = other_resources(builder);
+    if !is_whole(builder) {
+        if let Some(Found { name, sentence, .. }) = other_resources {
+            builder.wait(
+                "all nodes to be in sync",
+                builder.now(),
+                None,
+                format!("{name} moves: {sentence}"),
+            );
+        }
+        return;
+    }
+    let found = other_resources.or_else(|| worn_out(builder)).or_else(|| cheaper(builder));
     let Some(Found { name, why, known, sentence }) = found else { return };
     let now = builder.now();
     let (every, windows) = when(builder, why);
@@ -184,6 +201,9 @@ fn optional(builder: &mut PlanBuilder<'_>) {
 
 /// How often such a move may begin, and in which windows.
 fn when(builder: &PlanBuilder<'_>, why: MoveReason) -> (Duration, Vec<Window>) {
+    if why == MoveReason::Resources {
+        return (Duration::ZERO, Vec::new());
+    }
     let spec = builder.spec();
     let rebalance = spec.placement.rebalance.filter(|_| why != MoveReason::Provider);
     let every = rebalance.map_or(LEAVE_EVERY, |r| r.at_most_every.0);
@@ -220,7 +240,7 @@ fn affordable(
     }
     let cap = match why {
         MoveReason::Cheaper(most) => room.min(most),
-        MoveReason::Reclaimed | MoveReason::Provider => room,
+        MoveReason::Reclaimed | MoveReason::Provider | MoveReason::Resources => room,
     };
     let deposit = money::deposit(builder.input, builder.spec().nodes, cap);
     let wallet = builder.input.inventory.chain.present().map_or(Uact(0), |c| c.balance);
@@ -303,6 +323,25 @@ fn troubles(known: &Experience) -> String {
     )
 }
 
+/// Its lease was made with other resources than the manifest wants.
+fn has_other_resources(builder: &PlanBuilder<'_>, incarnation: &Incarnation) -> bool {
+    let has = &incarnation.resources;
+    !has.is_empty() && *has != resources_asked(builder.spec())
+}
+
+/// The next node whose lease has other resources than the manifest wants: replicas first.
+fn other_resources(builder: &PlanBuilder<'_>) -> Option<Found> {
+    let master = builder.record.master.as_ref().map(|p| &p.incarnation);
+    let mut live = builder.live();
+    live.retain(|(_, i)| i.has_joined() && has_other_resources(builder, i));
+    live.sort_by_key(|(name, i)| (Some(name) == master, i.ordinal));
+    let (name, incarnation) = live.into_iter().next()?;
+    // Nobody knows yet what is asked for the new ones.
+    let known = lease(builder, &incarnation).map_or(PricePerBlock(1), |lease| lease.price);
+    let sentence = "spec.resources are others than those of its lease".to_owned();
+    Some(Found { name, why: MoveReason::Resources, known, sentence })
+}
+
 /// The node whose provider had most trouble, where somebody else is known to be there.
 fn worn_out(builder: &PlanBuilder<'_>) -> Option<Found> {
     let now = builder.now();
@@ -352,7 +391,7 @@ pub fn is_optional(builder: &PlanBuilder<'_>, incarnation: &Incarnation) -> bool
 
 /// What is bought now of what is missing: empty places and what a person asked for, then successors
 /// of leases that are taken back, as many as the budget carries at their present price and the most
-/// urgent first; others of the operator's own accord only when there is nothing else.
+/// urgent first, and of those with other resources; others of the operator's own accord only when there is nothing else.
 pub fn in_turn(builder: &PlanBuilder<'_>, missing: Vec<Missing>) -> Vec<Missing> {
     let asked = rollout::asked_to_leave(builder);
     let moving = |missing: &Missing| {
@@ -363,7 +402,8 @@ pub fn in_turn(builder: &PlanBuilder<'_>, missing: Vec<Missing>) -> Vec<Missing>
     let (others, mut back): (Vec<_>, Vec<_>) =
         own.into_iter().partition(|m| moving(m).is_some_and(MoveReason::is_optional));
     let old = |m: &Missing| lease(builder, builder.incarnation(m.1.as_ref()?)?);
-    back.sort_by_key(|m| old(m).and_then(|l| l.reclaim_by));
+    let by = |m: &Missing| old(m).and_then(|l| l.reclaim_by);
+    back.sort_by_key(|m| (by(m).is_none(), by(m)));
     while !back.is_empty() {
         let count = u32::try_from(now.len() + back.len()).unwrap_or(u32::MAX);
         let share = money::share(builder.input, &builder.record, count).unwrap_or_default();
@@ -378,7 +418,9 @@ pub fn in_turn(builder: &PlanBuilder<'_>, missing: Vec<Missing>) -> Vec<Missing>
             let Some(why) = moving(m) else { return false };
             let least = match why {
                 MoveReason::Cheaper(most) => most,
-                MoveReason::Reclaimed | MoveReason::Provider => PricePerBlock(1),
+                MoveReason::Reclaimed | MoveReason::Provider | MoveReason::Resources => {
+                    PricePerBlock(1)
+                }
             };
             affordable(builder, why, least).is_ok()
         });
@@ -445,6 +487,9 @@ pub fn said(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<String>
             Some(format!("it moves to a provider that asks {month} per month or less"))
         }
         Some(MoveReason::Provider) => Some("it moves to another provider".to_owned()),
+        Some(MoveReason::Resources) => {
+            Some("it moves to a lease with the resources of the manifest".to_owned())
+        }
         None => avoided(builder, incarnation).map(troubles),
     }
 }

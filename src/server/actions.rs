@@ -113,12 +113,13 @@ pub(super) fn replace(
     // never ran is bought anew; what ran may hold data.
     let runs = record.incarnations.values().any(Incarnation::has_joined);
     let mut kept = difference::differences(&old.spec, &new.spec);
-    kept.retain(|change| runs && difference::is_lease_term(&change.path));
+    let moves = |path: &str| difference::is_taken_by_moving(&old.spec, &new.spec, path);
+    kept.retain(|c| runs && difference::is_lease_term(&c.path) && !moves(&c.path));
     if !kept.is_empty() {
         let name = &old.metadata.name;
         return Err(Refusal::conflict(format!(
             "{name} has nodes that run, and a lease keeps the resources, placement and mesh tag it was made with, so nothing was changed: {}; \
-             keep these fields, or apply a second cluster under another name with them, copy the data over, and delete {name}",
+             keep these fields (nodes take other cpu, data.class and a larger data.size by moving), or apply a second cluster under another name with them, copy the data over, and delete {name}",
             difference::sentence(&kept)
         )));
     }
@@ -656,14 +657,17 @@ mod tests {
     fn what_a_lease_was_made_with_stays_once_a_node_runs() {
         let old = running();
         let rows = [
-            ("resources", "spec.resources.cpu 500m -> 1"),
+            ("resources", "spec.resources.memory 1Gi -> 2Gi"),
             ("placement", "spec.placement.providers.deny [] -> [akash1x]"),
             ("mesh.tag", "spec.mesh.tag none -> tag:x"),
         ];
         for (field, told) in rows {
             let mut new = old.clone();
             match field {
-                "resources" => new.spec.resources.cpu.0 += 500,
+                "resources" => {
+                    new.spec.resources.memory.0 *= 2;
+                    new.spec.resources.cpu.0 += 500;
+                }
                 "placement" => new.spec.placement.providers.deny.push("akash1x".into()),
                 _ => new.spec.mesh.tag = Some("tag:x".into()),
             }
@@ -671,7 +675,8 @@ mod tests {
             let message =
                 replace(&old, &record(Membership::Joined), &mut new.clone()).unwrap_err().message;
             assert!(message.contains(told), "{message}");
-            assert!(!message.contains("spec.nodes"), "that one may change: {message}");
+            let may_change = ["spec.nodes", "spec.resources.cpu"];
+            assert!(may_change.iter().all(|field| !message.contains(field)), "{message}");
             // Nothing runs: no lease at all, or one of which nothing was heard.
             for record in [Record::default(), record(Membership::Expected)] {
                 replace(&old, &record, &mut new.clone()).unwrap();
@@ -681,6 +686,8 @@ mod tests {
         new.spec.nodes = 5;
         new.spec.paused = true;
         new.spec.redis.config.insert("maxclients".into(), "5".into());
+        // Nodes move to leases that are made with it.
+        new.spec.resources.cpu.0 += 500;
         // Nodes are started anew with these, over the leases that they have.
         new.spec.mesh.egress = Egress::Proxychains;
         new.spec.mesh.serve = true;

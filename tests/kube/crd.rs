@@ -249,6 +249,9 @@ fn kubectl_explains_shows_and_scales_it() {
             let refused = api.patch("cache", &params, &patch).await.unwrap_err().to_string();
             assert!(refused.contains(says), "{refused}");
         }
+        // Nodes take other CPU by moving.
+        let patch = Patch::Merge(json!({"spec": {"resources": {"cpu": "1"}}}));
+        api.patch("cache", &params, &patch).await.unwrap();
         let patch = Patch::Merge(json!({"spec": {"placement": {"rebalance": {}}}}));
         api.patch("cache", &params, &patch).await.unwrap();
         let none = Patch::Merge(json!({"status": {"nodes": []}}));

@@ -591,3 +591,106 @@ fn times_of_another_process_are_not_ahead() {
     assert_eq!(plan.record.moved, Some(UnixMs(NOW)));
     assert_eq!(plan.record.incarnations[&name(1)].moving.as_ref().unwrap().at, UnixMs(NOW));
 }
+
+/// Whose leases were made with the resources of the manifest as it was.
+fn made_with(scene: &mut Scene, resources: &str) {
+    for n in 0..3 {
+        resources.clone_into(&mut scene.incarnation(n).resources);
+    }
+}
+
+/// The manifest wants a larger volume than the leases have.
+fn grown() -> Scene {
+    let mut scene = whole();
+    let before = resources_asked(&scene.cluster.spec);
+    made_with(&mut scene, &before);
+    scene.cluster.spec.resources.data.as_mut().unwrap().size = "8Gi".parse().unwrap();
+    scene
+}
+
+#[test]
+fn other_resources_move_one_node_after_the_other_replicas_first() {
+    let scene = grown();
+    let plan = scene.plan(NOW);
+    assert_eq!(leaves(&scene, &plan), Some(name(1)), "not the master");
+    assert!(has_event(&plan, EventReason::MoveStarted));
+    let moving = plan.record.incarnations[&name(1)].moving.as_ref().unwrap();
+    assert_eq!(moving.why, MoveReason::Resources);
+    assert_eq!(
+        new(&scene, &plan).unwrap().1.resources,
+        resources_asked(&scene.cluster.spec),
+        "the new lease is made with them"
+    );
+    assert_eq!(given_up(&scene, &plan), [], "it stays until the new one is in sync");
+    let mut last = grown();
+    for n in [1, 2] {
+        last.incarnation(n).resources = resources_asked(&last.cluster.spec);
+    }
+    assert_eq!(leaves(&last, &last.plan(NOW)), Some(name(0)), "the master comes last");
+    let mut done = grown();
+    let now = resources_asked(&done.cluster.spec);
+    made_with(&mut done, &now);
+    assert_eq!(leaves(&done, &done.plan(NOW)), None);
+    // Of an earlier version: nobody knows what it was made with.
+    made_with(&mut done, "");
+    assert_eq!(leaves(&done, &done.plan(NOW)), None);
+}
+
+#[test]
+fn what_a_move_to_other_resources_waits_for() {
+    let rows: [(&str, Edit, Option<u32>, Option<&str>); 6] = [
+        (
+            "no window holds it up",
+            |s| {
+                let window = "Sun 02:00-05:00".parse().unwrap();
+                s.cluster.spec.maintenance = Some(Maintenance { window });
+            },
+            Some(1),
+            None,
+        ),
+        ("one moved a moment ago", |s| s.record.moved = Some(ago(1)), Some(1), None),
+        ("a replica is away", |s| s.silent(2, 5), None, Some("all nodes to be in sync")),
+        (
+            "there is no room in the budget",
+            |s| s.cluster.spec.budget.max_per_month = Some("9.1act".parse().unwrap()),
+            None,
+            Some("for a second lease while cache-1"),
+        ),
+        ("a lease is taken back", |s| reclaim(s, 2, 24 * HOUR), Some(2), None),
+        ("it is paused", |s| s.cluster.spec.paused = true, None, None),
+    ];
+    for (what, edit, moves, waits) in rows {
+        let mut scene = grown();
+        edit(&mut scene);
+        let plan = scene.plan(NOW);
+        assert_eq!(leaves(&scene, &plan), moves.map(name), "{what}");
+        if let Some(waits) = waits {
+            assert!(wait_for(&plan, waits).is_some(), "{what}: {:?}", plan.waits);
+        }
+    }
+}
+
+#[test]
+fn a_move_to_other_resources_is_called_off_with_them_and_not_by_a_failure() {
+    let mut scene = grown();
+    scene.record = scene.plan(NOW).record;
+    let successor = scene.record.incarnations.keys().find(|n| n.0.contains("bbbb")).cloned();
+    let successor = successor.unwrap();
+    // Nobody bid: it is tried again.
+    let mut failed = grown();
+    failed.record = scene.record.clone();
+    failed.record.incarnations.remove(&successor);
+    failed.record.failures.insert(1, Failures { count: 1, last: ago(5), ..Failures::default() });
+    let plan = failed.plan(NOW);
+    assert!(plan.record.incarnations[&name(1)].moving.is_some(), "it is what a person wants");
+    assert_eq!(degraded(&plan).0, Reason::ProvisioningFailed);
+    failed.record.failures.get_mut(&1).unwrap().last = ago(HOUR);
+    assert_eq!(leaves(&failed, &failed.plan(NOW)), Some(name(1)));
+    // The manifest is applied back.
+    scene.cluster.spec.resources.data.as_mut().unwrap().size = "4Gi".parse().unwrap();
+    let plan = scene.plan(NOW);
+    assert_eq!(plan.record.incarnations[&name(1)].moving, None);
+    assert!(has_event(&plan, EventReason::MoveEnded));
+    let gone = plan.record.incarnations.get(&successor);
+    assert!(gone.is_none_or(|i| i.condemned.is_some()), "the new one goes");
+}

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use akash_redis::api::difference::resources_asked;
 use akash_redis::api::types::MIGRATE;
 
 use crate::world::World;
@@ -157,4 +158,42 @@ async fn one_life(world: &std::sync::Arc<World>) {
     world.until_gone("cache").await;
     world.assert_nothing_left();
     world.kill_operator().await;
+}
+
+/// Every node moves to a lease with the larger volume, and no write is lost, wherever the operator
+/// dies.
+#[test]
+fn a_volume_grows_node_by_node_wherever_the_operator_dies() {
+    let stride = setting("SIM_STRIDE", 25);
+    for calls in (1..130).step_by(usize::try_from(stride).unwrap()) {
+        in_a_world(async move {
+            let world = World::new(4100 + calls, 6);
+            world.start_operator().await;
+            world.apply(THREE).await;
+            world.until_ready("cache").await;
+            let before: Vec<_> =
+                world.stored("cache").await.record.incarnations.into_keys().collect();
+            let _restarts = world.restart_after_crashes();
+            world.fuse.set(calls);
+            let size = || "8Gi".parse().unwrap();
+            world
+                .edit("cache", |c| c.spec.resources.data.iter_mut().for_each(|d| d.size = size()))
+                .await;
+            world
+                .until("every node to have moved", Duration::from_hours(2), async || {
+                    let stored = world.stored("cache").await;
+                    let wanted = resources_asked(&stored.cluster.spec);
+                    let nodes = &stored.record.incarnations;
+                    nodes.len() == 3
+                        && nodes.values().all(|node| node.resources == wanted)
+                        && nodes.keys().all(|name| !before.contains(name))
+                        && world.ready("cache").await
+                })
+                .await;
+            world.assert_nothing_lost("cache").await;
+            world.assert_one_writer();
+            let bought = world.chain.creates();
+            assert!(bought <= 7, "crash at call {calls}: {bought} deployments were bought");
+        });
+    }
 }

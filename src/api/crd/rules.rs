@@ -29,8 +29,8 @@ const RULES: &[Rule] = &[
     // A lease keeps what it was made with. What never ran is bought anew.
     rule(
         "",
-        "!has(oldSelf.status) || !has(oldSelf.status.nodes) || oldSelf.status.nodes.all(node, !has(node.meshName)) || self.spec.resources == oldSelf.spec.resources",
-        "'there are nodes that run, and a lease keeps the resources it was made with; keep spec.resources, or apply a second cluster under another name with them'",
+        "!has(oldSelf.status) || !has(oldSelf.status.nodes) || oldSelf.status.nodes.all(node, !has(node.meshName)) || (self.spec.resources.memory == oldSelf.spec.resources.memory && has(self.spec.resources.ephemeral) == has(oldSelf.spec.resources.ephemeral) && (!has(self.spec.resources.ephemeral) || self.spec.resources.ephemeral == oldSelf.spec.resources.ephemeral) && has(self.spec.resources.data) == has(oldSelf.spec.resources.data) && (!has(self.spec.resources.data) || self.spec.resources.data.size == oldSelf.spec.resources.data.size || !isQuantity(string(self.spec.resources.data.size)) || !isQuantity(string(oldSelf.spec.resources.data.size)) || quantity(string(self.spec.resources.data.size)).compareTo(quantity(string(oldSelf.spec.resources.data.size))) >= 0))",
+        "'there are nodes that run, and a lease keeps the resources it was made with; keep spec.resources (nodes take other cpu, data.class and a larger data.size by moving), or apply a second cluster under another name with them'",
     ),
     rule(
         "",
