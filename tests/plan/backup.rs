@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{BACKUP, Backup, Bootstrap, FromBackup};
+use akash_redis::api::types::{BACKUP, Backup, Bootstrap, FromBackup, RestoredUsers};
 use akash_redis::model::backup::{
-    BackupManifest, BackupTask, FORMAT, Listing, MasterSeen, RestoreTask, Snapshot, Survey,
-    TaskPhase,
+    BackupManifest, BackupTask, BackupUser, FORMAT, Listing, MasterSeen, RestoreRecord,
+    RestoreTask, Snapshot, Survey, TaskPhase,
 };
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::{IdPool, Reading};
@@ -16,7 +16,7 @@ use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
-use crate::scene::{NOW, Scene, THREE, ago, commands, has_event, installation, name};
+use crate::scene::{NOW, Scene, THREE, ago, commands, configured, has_event, installation, name};
 
 fn backup() -> Backup {
     serde_json::from_value(serde_json::json!({"to": "s3://backups/x", "credentials": "sealed:x"}))
@@ -284,4 +284,49 @@ fn nobody_is_master_before_a_node_has_the_data() {
     scene.node(0, |v| v.state.restore = Some(task(TaskPhase::Failed, "")));
     let plan = scene.plan(NOW + 3000);
     assert!(plan.record.master.is_none() && has_event(&plan, EventReason::RestoreFailed));
+}
+
+/// `users: keep` lets in who could log in before; of one name the manifest's comes first.
+#[test]
+fn the_users_of_the_backup_come_with_it_where_that_is_asked_for() {
+    let user = |name: &str, word: &str| BackupUser {
+        name: name.into(),
+        password_sha256: vec![word.repeat(32)],
+        rules: "~* +get".into(),
+    };
+    let who = |users: RestoredUsers| {
+        let mut scene = Scene::whole();
+        let own = serde_json::json!([{"name": "app", "passwordSha256": "cc".repeat(32)}]);
+        scene.cluster.spec.redis.users = serde_json::from_value(own).unwrap();
+        scene.cluster.spec.backup = Some(backup());
+        let from_backup = Some(FromBackup { users, ..FromBackup::default() });
+        scene.cluster.spec.bootstrap = Some(Bootstrap { from_backup, ..Bootstrap::default() });
+        let manifest = BackupManifest {
+            users: vec![user("app", "aa"), user("report", "bb")],
+            ..manifest("b", 60)
+        };
+        scene.record.restore = Some(RestoreRecord {
+            manifest,
+            chosen: ago(600),
+            run: None,
+            failures: 0,
+            failed: UnixMs(0),
+            error: String::new(),
+            done: Some(ago(500)),
+        });
+        let told = configured(&scene.plan(NOW));
+        assert_eq!(told.len(), 3, "every node is told, whoever becomes master");
+        let users = told.iter().map(|(_, settings)| {
+            let users = settings.users.iter();
+            users.map(|u| (u.name.clone(), u.password_sha256.clone())).collect::<Vec<_>>()
+        });
+        let users: Vec<_> = users.collect();
+        assert!(users.iter().all(|all| *all == users[0]));
+        users[0].clone()
+    };
+    let app = ("app".to_owned(), vec!["cc".repeat(32)]);
+    let report = ("report".to_owned(), vec!["bb".repeat(32)]);
+    let both = [app, report];
+    assert_eq!(who(RestoredUsers::Manifest), both[..1]);
+    assert_eq!(who(RestoredUsers::Keep), both);
 }
