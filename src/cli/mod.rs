@@ -272,7 +272,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             logging::init(LogFormat::Text, &cli.log_level);
             backup::run(args, &cli.socket, &mut std::io::stdout()).await?;
         }
-        Command::Operator(args) => operator::run(&args).await.map_err(CliError::Server)?,
+        Command::Operator(args) => {
+            Box::pin(operator::run(&args)).await.map_err(CliError::Server)?;
+        }
         Command::Node => return node::run().await.map_err(failed),
         Command::Proxy(args) => {
             logging::init(LogFormat::Text, &cli.log_level);

@@ -207,8 +207,7 @@ fn head(cluster: &RedisCluster, status: &Status) -> String {
     let at = |at: &Option<String>| at.clone();
     lines.extend(at(&cluster.metadata.creation_timestamp).map(|at| ("Created", at)));
     let deleting = at(&cluster.metadata.deletion_timestamp);
-    let waits =
-        if deletion::waits(cluster) { ", and goes on (see the conditions)" } else { "" };
+    let waits = if deletion::waits(cluster) { ", and goes on (see the conditions)" } else { "" };
     lines.extend(deleting.map(|at| ("Deleting", format!("since {at}{waits}"))));
     if cluster.spec.paused {
         lines.push(("Paused", "the operator watches and changes nothing".to_owned()));

@@ -65,7 +65,7 @@ fn mark(consequence: Consequence) -> &'static str {
     match consequence {
         Consequence::Buys => "+",
         Consequence::Leaves => "-",
-        Consequence::BuysAnew => "-/+",
+        Consequence::BuysAnew | Consequence::Moves => "-/+",
         Consequence::Refused => "!",
         Consequence::Live | Consequence::Rolls | Consequence::NextOrder | Consequence::Other => "~",
     }

@@ -4,8 +4,7 @@ use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
     archive, at_stake, backup, deletion, evidence, health, money, moves, paths, placement, restore,
-    roles,
-    settings, top_up, update_report, versions, wallet, word,
+    roles, settings, top_up, update_report, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};

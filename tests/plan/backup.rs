@@ -306,6 +306,7 @@ fn the_users_of_the_backup_come_with_it_where_that_is_asked_for() {
             ..manifest("b", 60)
         };
         scene.record.restore = Some(RestoreRecord {
+            point: None,
             manifest,
             chosen: ago(600),
             run: None,

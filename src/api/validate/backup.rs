@@ -1,6 +1,5 @@
 //! What a backup needs, and what a new cluster may begin with.
 
-use super::redis::secret;
 use super::{Problems, is_name};
 use crate::api::types::{Backup, DeletionPolicy, FromBackup, OnTotalLoss, RedisCluster};
 use crate::model::backup::{StorageKeys, location};
