@@ -4,23 +4,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 CARGO ?= cargo
-# What the pages are looked at with: installed once per lock file.
-WEB_ROOT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/akash-redis/web-check
-
-.PHONY: web-check
-web-check: ## The operator's page in Chromium, at 1280 and 390 pixels: pictures in target/web, and what axe-core finds
-	$(call install,chromium:chromium nodejs:node npm:npm)
-	mkdir -p $(WEB_ROOT)
-	cmp -s tests/web/package-lock.json $(WEB_ROOT)/package-lock.json || { \
-	  cp tests/web/package.json tests/web/package-lock.json $(WEB_ROOT)/ && npm ci --prefix $(WEB_ROOT) --no-audit --no-fund; \
-	}
-	WEB_CHECK_MODULES=$(WEB_ROOT)/node_modules $(CARGO) test --lib web::tests::the_pages_in_a_browser -- --ignored --nocapture
-
-.PHONY: alerts-check
-alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian's package prometheus
-	@command -v promtool >/dev/null || { echo "promtool is missing; it is in Debian's package prometheus" >&2; exit 1; }
-	promtool check rules charts/akash-redis/rules/alerts.yaml
-
 PREFIX ?= /usr/local
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
@@ -135,6 +118,22 @@ bench: bench-deps peers ## What the mesh costs, what the proxy costs beside HAPr
 	$(CARGO) bench --bench scale
 	$(CARGO) bench --bench market
 	$(CARGO) bench --bench proxy
+
+# What the pages are looked at with: installed once per lock file.
+WEB_ROOT := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/akash-redis/web-check
+.PHONY: web-check
+web-check: ## The operator's page in Chromium, at 1280 and 390 pixels: pictures in target/web, and what axe-core finds
+	$(call install,chromium:chromium nodejs:node npm:npm)
+	mkdir -p $(WEB_ROOT)
+	cmp -s tests/web/package-lock.json $(WEB_ROOT)/package-lock.json || { \
+	  cp tests/web/package.json tests/web/package-lock.json $(WEB_ROOT)/ && npm ci --prefix $(WEB_ROOT) --no-audit --no-fund; \
+	}
+	WEB_CHECK_MODULES=$(WEB_ROOT)/node_modules $(CARGO) test --lib web::tests::the_pages_in_a_browser -- --ignored --nocapture
+
+.PHONY: alerts-check
+alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian's package prometheus
+	@command -v promtool >/dev/null || { echo "promtool is missing; it is in Debian's package prometheus" >&2; exit 1; }
+	promtool check rules charts/akash-redis/rules/alerts.yaml
 
 .PHONY: bench-backup
 bench-backup: bench-deps ## What a backup and a restore of 1 GiB cost beside redis-cli and zstd, what the master's clients notice, and the agent's memory; a table, and target/bench/backup.json
