@@ -193,7 +193,9 @@ impl TestNode {
         let client =
             redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port()))
                 .unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        // What is held is answered late on a busy machine.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     pub(super) async fn write(&self, key: &str, value: &str) -> Result<(), redis::RedisError> {

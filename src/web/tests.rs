@@ -190,7 +190,7 @@ async fn all_that_is_known_of_a_cluster_is_on_its_page() {
     let (_, html) = served.get("/clusters/cache").await;
     for part in [
         "<svg class=\"topology\" role=\"img\" aria-label=\"Topology of cache: master cache-0-x7k2; 2 other nodes\"",
-        "1.6 MiB behind, for 3 s, DERP(fra), 38.0 ms",
+        "1.6 MiB behind, for 3 s, DERP(fra), 38…",
         "eu-central: provider.two.example",
         "812</td>",
         "3.0 MiB of 564.0 MiB",

@@ -351,7 +351,7 @@ fn a_node_joins_in_time_or_is_tried_elsewhere() {
     device_there.mesh().devices.push(device(2));
     let failures = device_there.plan(NOW).record.failures;
     assert!(failures[&2].reason.contains("its key was used by device device-2"), "{failures:?}");
-    device_there.mesh().devices[0].unsigned = true;
+    device_there.mesh().devices.last_mut().unwrap().unsigned = true;
     let failures = device_there.plan(NOW).record.failures;
     assert!(failures[&2].reason.contains("the tailnet is locked"), "{failures:?}");
     let mut revoked = leased(300);
