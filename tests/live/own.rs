@@ -28,7 +28,8 @@ impl Own {
         let own = Self { dir: sandbox.dir.join("own") };
         let program = stage.local.tailnet.peers().join("tailscaled");
         let text = std::fs::read_to_string(stage.local.config()).unwrap();
-        let theirs = format!("socks5: \"{}\"", tailnet::socks5());
+        let socket = stage.local.tailnet.socket();
+        let theirs = format!("socks5: \"{}\", socket: {}", tailnet::socks5(), socket.display());
         assert!(text.contains(&theirs), "{text}");
         let ours = format!(
             "tailscaled: {{ stateDir: {}, program: {} }}",
