@@ -1,12 +1,16 @@
 //! What the agent keeps on disk: the memory of commands and where the data stood. Written twice and
-//! synced each time, in room that was taken when the volume was not full yet.
+//! synced each time, in room that was taken when the volume was not full yet; nobody waits for the
+//! second.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::commands::Memory;
@@ -93,17 +97,21 @@ impl KeptCopy {
     }
 }
 
+/// By the name of the file.
+type Pairs = BTreeMap<&'static str, Arc<Mutex<Pair>>>;
+
 /// The agent's directory on the volume.
 #[derive(Clone, Debug)]
 pub struct StateFile {
     dir: PathBuf,
+    pairs: Arc<Mutex<Pairs>>,
 }
 
 impl StateFile {
     /// Files below this directory, which exists.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, pairs: Arc::default() }
     }
 
     /// The memory of commands; `None` when it was never written or is gone.
@@ -113,7 +121,7 @@ impl StateFile {
 
     /// Keeps the memory; it is on disk when this returns.
     pub fn keep_memory(&self, memory: &Memory) -> Result<(), StateFileError> {
-        write(&self.dir, "commands.json", memory)
+        self.write("commands.json", memory)
     }
 
     /// Where the data stood.
@@ -128,7 +136,7 @@ impl StateFile {
 
     /// Keeps it.
     pub fn keep_copy(&self, copy: &KeptCopy) -> Result<(), StateFileError> {
-        write(&self.dir, "copy.json", copy)
+        self.write("copy.json", copy)
     }
 
     /// The newest word about the master.
@@ -138,7 +146,7 @@ impl StateFile {
 
     /// Keeps it.
     pub fn keep_word(&self, word: &KeptWord) -> Result<(), StateFileError> {
-        write(&self.dir, "word.json", word)
+        self.write("word.json", word)
     }
 
     /// The users of the manifest.
@@ -148,16 +156,26 @@ impl StateFile {
 
     /// Keeps them.
     pub fn keep_users(&self, users: &[SettingsUser]) -> Result<(), StateFileError> {
-        write(&self.dir, "users.json", &users)
+        self.write("users.json", &users)
     }
 
     /// Keeps where the data stands, or forgets it.
     pub fn keep_history(&self, history: Option<&Kept>) -> Result<(), StateFileError> {
-        write(&self.dir, "history.json", &history)
+        self.write("history.json", &history)
+    }
+
+    fn write<T: Serialize>(&self, name: &'static str, value: &T) -> Result<(), StateFileError> {
+        let path = self.dir.join(name);
+        let mut text = serde_json::to_vec(value)
+            .map_err(|source| StateFileError::Damaged { path: path.clone(), source })?;
+        text.resize(text.len().max(ROOM), b' ');
+        let pair = lock(&self.pairs).entry(name).or_default().clone();
+        lock(&pair).write(&self.dir, path, text)
     }
 }
 
-/// The file, or its twin where a crash cut the file itself.
+/// What the twin holds, or the file where a crash cut the twin. A file never holds what its twin did
+/// not hold before.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
     let read = |path: &Path| match fs::read(path) {
         // `Option` so that a kept `null` reads as nothing.
@@ -167,11 +185,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateFileError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StateFileError::Io { what: "read", path: path.to_owned(), source }),
     };
-    let found = match read(path) {
+    let found = match read(&twin(path)) {
         Ok(Some(value)) => return Ok(value),
         other => other,
     };
-    match (found, read(&twin(path))) {
+    match (found, read(path)) {
         (_, Ok(Some(value))) => Ok(value),
         (Ok(_), Err(error)) => Err(error),
         (found, _) => found.map(Option::flatten),
@@ -182,19 +200,57 @@ fn twin(path: &Path) -> PathBuf {
     path.with_extension("twin.json")
 }
 
-/// On disk when this returns, in the file and before that in its twin: a crash leaves one of both
-/// whole. Both are overwritten in place and never grow: a volume that is full takes them too.
-fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> Result<(), StateFileError> {
-    let path = dir.join(name);
-    let mut text = serde_json::to_vec(value)
-        .map_err(|source| StateFileError::Damaged { path: path.clone(), source })?;
-    text.resize(text.len().max(ROOM), b' ');
-    for path in [twin(&path), path] {
-        if !overwritten(&path, &text)? {
-            replace(dir, &path, &text)?;
+/// How far the file is behind its twin.
+#[derive(Debug, Default)]
+enum Pair {
+    /// A crash may have come between the two.
+    #[default]
+    Found,
+    /// Both say the same.
+    Even,
+    /// The file is being written.
+    Following(JoinHandle<Result<(), StateFileError>>),
+    /// The file could not be written: the twin is the only one that is whole.
+    Behind,
+}
+
+impl Pair {
+    /// The text is on disk when this returns, in the twin; the file follows. A crash leaves one of
+    /// both whole, since neither is touched before the other has all. Both are overwritten in place
+    /// and never grow: a volume that is full takes them too.
+    fn write(&mut self, dir: &Path, path: PathBuf, text: Vec<u8>) -> Result<(), StateFileError> {
+        let twin = twin(&path);
+        let even = match std::mem::replace(self, Self::Behind) {
+            Self::Found => !is_ahead(&twin, &path),
+            Self::Even => true,
+            Self::Following(file) => matches!(file.join(), Ok(Ok(()))),
+            Self::Behind => false,
+        };
+        if !even {
+            put(dir, &path, &fs::read(&twin).map_err(io("read", &twin))?)?;
         }
+        *self = Self::Even;
+        put(dir, &twin, &text)?;
+        let dir = dir.to_owned();
+        *self = Self::Following(thread::spawn(move || put(&dir, &path, &text)));
+        Ok(())
     }
-    Ok(())
+}
+
+/// Whether the twin is whole and holds another text than the file.
+fn is_ahead(twin: &Path, path: &Path) -> bool {
+    let whole = |text: &Vec<u8>| serde_json::from_slice::<IgnoredAny>(text).is_ok();
+    let text = fs::read(twin).ok().filter(whole);
+    text.is_some() && text != fs::read(path).ok()
+}
+
+/// On disk when this returns.
+fn put(dir: &Path, path: &Path, text: &[u8]) -> Result<(), StateFileError> {
+    if overwritten(path, text)? { Ok(()) } else { replace(dir, path, text) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateFileError {
@@ -253,6 +309,8 @@ mod tests {
         let history = Kept { history, open_since: Some(UnixMs(7)) };
         file.keep_history(Some(&history)).unwrap();
         assert_eq!(file.history().unwrap(), Some(history));
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().to_owned());
         fs::write(dir.path().join("history.json"), br#"{"replid":"r","offset":4,"epoch":2}"#)
             .unwrap();
         let older = file.history().unwrap().unwrap();
@@ -277,13 +335,69 @@ mod tests {
         file.keep_memory(&memory(1)).unwrap();
         file.keep_memory(&memory(2)).unwrap();
         let (own, twin) = (dir.path().join("commands.json"), dir.path().join("commands.twin.json"));
+        settled(&file);
         fs::write(&own, b"{\"high").unwrap();
         assert_eq!(file.memory().unwrap(), Some(memory(2)), "the file was cut");
         file.keep_memory(&memory(3)).unwrap();
+        settled(&file);
         fs::write(&twin, b"{\"high").unwrap();
         assert_eq!(file.memory().unwrap(), Some(memory(3)), "its twin was cut");
         fs::remove_file(&own).unwrap();
         assert!(file.memory().is_err(), "neither is there as a whole, and that is no empty memory");
+    }
+
+    /// Waits until each file has what its twin has.
+    fn settled(file: &StateFile) {
+        for pair in lock(&file.pairs).values() {
+            let mut pair = lock(pair);
+            if let Pair::Following(file) = std::mem::take(&mut *pair) {
+                file.join().unwrap().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_twin_has_is_newer_and_is_never_the_only_one_that_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().to_owned());
+        let memory = |epoch| Memory { highest: Authority { term: 3, epoch }, ..Memory::default() };
+        file.keep_memory(&memory(1)).unwrap();
+        settled(&file);
+        let own = dir.path().join("commands.json");
+        let first = fs::read(&own).unwrap();
+        file.keep_memory(&memory(2)).unwrap();
+        settled(&file);
+        fs::write(&own, &first).unwrap();
+        let file = StateFile::new(dir.path().to_owned());
+        assert_eq!(
+            file.memory().unwrap(),
+            Some(memory(2)),
+            "a crash came before the file followed"
+        );
+        fs::write(&own, b"{\"high").unwrap();
+        lock(&file.pairs).entry("commands.json").or_default();
+        let pair = lock(&file.pairs)["commands.json"].clone();
+        lock(&pair).write(dir.path(), own.clone(), b"{\"cut".to_vec()).unwrap();
+        assert_eq!(
+            file.memory().unwrap(),
+            Some(memory(2)),
+            "the file had it before the twin was touched"
+        );
+        settled(&file);
+
+        // The file cannot be written, as on a volume with an error.
+        fs::remove_file(&own).unwrap();
+        fs::create_dir(&own).unwrap();
+        file.keep_memory(&memory(3)).unwrap();
+        assert_eq!(file.memory().unwrap(), Some(memory(3)));
+        assert!(file.keep_memory(&memory(4)).is_err());
+        assert_eq!(file.memory().unwrap(), Some(memory(3)), "the only one that is whole");
+        fs::remove_dir(&own).unwrap();
+        file.keep_memory(&memory(4)).unwrap();
+        settled(&file);
+        assert_eq!(file.memory().unwrap(), Some(memory(4)));
+        fs::write(dir.path().join("commands.twin.json"), b"{").unwrap();
+        assert_eq!(file.memory().unwrap(), Some(memory(4)), "both have it");
     }
 
     #[test]
