@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hosts::Hosts;
 use super::local_api::PeerLookup;
-use super::spares::{self, Spares};
+use super::spares::{self, GREETING, Spares};
 use crate::mesh::dial::FIRST_DIAL;
 
 /// Open connections at most. Redis needs one; running out of descriptors would kill tailscaled.
@@ -218,8 +218,10 @@ async fn accept(listener: TcpListener, name: String, upstream: Upstream, end: Ca
 }
 
 async fn carry(mut local: TcpStream, name: &str, mut upstream: Upstream) {
-    let Some((ip, mut remote)) = connect(name, &upstream).await else { return reset(local) };
     let _ = local.set_nodelay(true);
+    let Some((ip, mut remote)) = connect(&mut local, name, &upstream).await else {
+        return reset(local);
+    };
     let left = async {
         loop {
             if upstream.peers.borrow_and_update().get(name) != Some(&ip) {
@@ -240,23 +242,52 @@ async fn carry(mut local: TcpStream, name: &str, mut upstream: Upstream) {
     }
 }
 
-/// A connection that was made ready, or a new one.
-async fn connect(name: &str, upstream: &Upstream) -> Option<(Ipv4Addr, TcpStream)> {
+/// A connection that was made ready and greeted, or a new one.
+async fn connect(
+    local: &mut TcpStream,
+    name: &str,
+    upstream: &Upstream,
+) -> Option<(Ipv4Addr, TcpStream)> {
     let (ready, another) = upstream.spares.take(name);
     if another {
         // Redis asks more than once when it is not let in at first.
         tokio::spawn(make_ready(name.to_owned(), upstream.clone()));
     }
     let now_at = upstream.peers.borrow().get(name).copied();
-    if let Some(ready) = ready.filter(|(ip, _)| now_at == Some(*ip)) {
+    let mut said = Vec::new();
+    if let Some(ready) = ready.filter(|(ip, _)| now_at == Some(*ip))
+        && greets(local, &mut said).await?
+    {
         return Some(ready);
     }
     let _permit = upstream.pending.try_acquire().ok()?;
-    dial(name, upstream).await
+    let (ip, mut remote) = dial(name, upstream).await?;
+    remote.write_all(&said).await.ok()?;
+    Some((ip, remote))
+}
+
+/// Reads what Redis says first, as far as it is the greeting; whether it is.
+async fn greets(local: &mut TcpStream, said: &mut Vec<u8>) -> Option<bool> {
+    let work = async {
+        while said.len() < GREETING.len() {
+            let mut more = local.take((GREETING.len() - said.len()) as u64);
+            if more.read_buf(said).await.ok()? == 0 {
+                return None;
+            }
+            if !GREETING.starts_with(said) {
+                return Some(false);
+            }
+        }
+        Some(true)
+    };
+    timeout(FIRST_DIAL, work).await.ok()?
 }
 
 async fn make_ready(name: String, upstream: Upstream) {
-    let dialled = dial(&name, &upstream).await;
+    let dialled = match dial(&name, &upstream).await {
+        Some((ip, mut stream)) => stream.write_all(GREETING).await.ok().map(|()| (ip, stream)),
+        None => None,
+    };
     upstream.spares.keep(&name, dialled);
     tokio::time::sleep(spares::LIFE).await;
     upstream.spares.forget_old();
@@ -290,7 +321,6 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use std::sync::atomic::{AtomicU16, Ordering};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     struct Fixed(BTreeMap<String, Ipv4Addr>);
 
@@ -402,10 +432,36 @@ mod tests {
         let _all = inner.upstream.pending.clone().acquire_many_owned(4).await.unwrap();
         for _ in 0..2 {
             let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
-            stream.write_all(b"x").await.unwrap();
-            stream.read_exact(&mut [0; 1]).await.unwrap();
+            let (first, second) = GREETING.split_at(5);
+            stream.write_all(first).await.unwrap();
+            stream.write_all(second).await.unwrap();
+            stream.write_all(b"*2").await.unwrap();
+            let mut answer = vec![0; GREETING.len() + 2];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, [GREETING, b"*2"].concat(), "it was said once");
             ready(true).await;
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_begin_with_the_greeting_gets_another_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        let spares = forwarder.upstream.spares.clone();
+        let forwarder = Egress::Forwarder(Arc::new(forwarder));
+        forwarder.expect(&["m.mesh".to_owned()]);
+        let work = async {
+            while !spares.has("m.mesh") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), work).await.expect("a spare");
+        forwarder.route("m.mesh").await.unwrap();
+        let mut stream = TcpStream::connect((alias(dir.path()), port)).await.unwrap();
+        stream.write_all(b"*1\r\n$4\r\nAUTH").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"*1\r\n$4\r\nAUTH");
     }
 
     #[tokio::test]

@@ -1,17 +1,24 @@
 //! Connections that are dialled before Redis asks for them: while a master moves, at a distance, the
-//! dial of its first replica is a round trip for which all writes wait.
+//! dial of its first replica is a round trip for which all writes wait, and the question with which
+//! Redis begins is another one.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 /// A spare that nobody asked for within this is closed: the master has moved, or does not.
 pub const LIFE: Duration = Duration::from_secs(15);
 /// Peers for which there is one at most.
 const PEERS: usize = 8;
+
+/// What Redis says first to its master. On a spare it is said when that is dialled, so that it is not
+/// to be said again.
+pub const GREETING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// A connection to a peer at this address.
 pub type Dialled = (Ipv4Addr, TcpStream);
@@ -93,9 +100,14 @@ impl Spares {
     }
 }
 
-/// Redis says nothing before it is asked: whatever there is to read says that it is over.
+/// Nothing came yet, or the answer to the greeting, which stays there to be read.
 fn is_open(stream: &TcpStream) -> bool {
-    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    let mut one = [0];
+    let mut seen = ReadBuf::new(&mut one);
+    match stream.poll_peek(&mut Context::from_waker(Waker::noop()), &mut seen) {
+        Poll::Pending => true,
+        Poll::Ready(peeked) => peeked.is_ok_and(|bytes| bytes > 0),
+    }
 }
 
 #[cfg(test)]
