@@ -11,6 +11,7 @@ use super::configure::{self, Place};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
 use super::history;
+use super::info::Info;
 use super::life::InHand;
 use super::probe::Following;
 use super::redis_control::{
@@ -300,7 +301,7 @@ impl CommandExecutor {
             // A replica takes no writes, and a pause would hold back its master's.
             Order::Fence if !leads => Ok(()),
             Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
-            Order::Unfence(quorum) => self.open(&mut session, quorum, &mut applied).await,
+            Order::Unfence(quorum) => self.unfence(&mut session, quorum, &mut applied).await,
             Order::Admit(users) => session.admit(&users, memory.highest.epoch, &mut applied).await,
             Order::Save(_)
             | Order::Discard { .. }
@@ -324,22 +325,27 @@ impl CommandExecutor {
         issued: Option<Instant>,
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
-        session.lead(users, quorum, applied).await?;
-        self.have_a_file(session).await?;
+        let led = session.lead(users, quorum, applied).await?;
+        let (asked, info) = self.have_a_file(session, led).await?;
+        let written = self.begins_at(&info, asked);
         if stand_in::is_prompt(issued) {
             let seen = Seen { states: self.node.subscribe(), looks: self.node.looks() };
-            match self.node.redis.stand_in(&session.info().await?, seen).await {
+            // Both while writes stand still.
+            let (attached, written) = tokio::join!(self.node.redis.stand_in(&info, seen), written);
+            written?;
+            match attached {
                 Ok(stand_in) => self.stands_in(Some(stand_in)),
                 // It waits for its replicas.
                 Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
             }
+        } else {
+            written.await?;
         }
-        self.open(session, quorum, applied).await
+        self.let_writes_in(session, quorum, applied, &info).await
     }
 
-    /// Where the data stands is on disk before the first write is taken: a node that forgot it
-    /// could never be told from an empty one.
-    async fn open(
+    /// Goes on as the master that it is.
+    async fn unfence(
         &self,
         session: &mut Session,
         quorum: Quorum,
@@ -347,14 +353,30 @@ impl CommandExecutor {
     ) -> Result<(), ControlError> {
         let asked = Instant::now();
         let info = session.info().await?;
-        if !self.node.stands(&info, asked, Stand::Opening) {
+        self.begins_at(&info, asked).await?;
+        self.let_writes_in(session, quorum, applied, &info).await
+    }
+
+    /// Where the data stands is on disk before the first write is taken: a node that forgot it
+    /// could never be told from an empty one.
+    async fn begins_at(&self, info: &Info, asked: Instant) -> Result<(), ControlError> {
+        if !self.node.stands(info, asked, Stand::Opening) {
             return Err(ControlError::Restarted);
         }
-        self.write_history().await?;
-        // Not after it: a master that takes writes is never shown as fenced.
+        self.write_history().await
+    }
+
+    async fn let_writes_in(
+        &self,
+        session: &mut Session,
+        quorum: Quorum,
+        applied: &mut Applied,
+        info: &Info,
+    ) -> Result<(), ControlError> {
+        // A master that takes writes is never shown as fenced.
         applied.fenced = None;
         self.node.set_applied(applied.clone(), info.run_id());
-        session.open_for_writes(quorum).await
+        session.open_for_writes(info, quorum).await
     }
 
     async fn fence(
@@ -414,22 +436,35 @@ impl CommandExecutor {
     /// The data of a new master is in a file from its first write on. Its first append-only file is
     /// written in the background, and until it is there a restart would find nothing: not that this
     /// node was master, and not the writes that it acknowledged.
-    async fn have_a_file(&self, session: &mut Session) -> Result<(), ControlError> {
-        let there = || self.instance.has_append_only_file() || self.instance.dump().exists();
+    ///
+    /// `last` is the last look at Redis, and when it was asked for; the newest of both comes back.
+    async fn have_a_file(
+        &self,
+        session: &mut Session,
+        last: (Instant, Info),
+    ) -> Result<(Instant, Info), ControlError> {
+        let there = |info: &Info| {
+            let file = self.instance.has_append_only_file();
+            file || (!info.flag("aof_enabled") && self.instance.dump().exists())
+        };
+        let mut last = last;
         if !self.node.identity.persistent {
-            return Ok(());
+            return Ok(last);
         }
         let work = async {
-            loop {
-                let logs = session.info().await?.flag("aof_enabled");
-                if if logs { self.instance.has_append_only_file() } else { there() } {
-                    return Ok(());
+            while !there(&last.1) {
+                if last.1.flag("aof_enabled") {
+                    sleep(FILE_LOOK).await;
+                } else {
+                    snapshots::write_dump(session).await?;
                 }
-                if logs { sleep(FILE_LOOK).await } else { snapshots::write_dump(session).await? }
+                last = (Instant::now(), session.info().await?);
             }
+            Ok::<_, ControlError>(())
         };
         // Of a large data set the file takes minutes: a failover does not wait for it.
-        timeout(FILE_LIMIT, work).await.unwrap_or(Ok(()))
+        timeout(FILE_LIMIT, work).await.unwrap_or(Ok(()))?;
+        Ok(last)
     }
 
     async fn configure(

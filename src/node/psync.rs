@@ -50,17 +50,20 @@ pub async fn attach(
         let mut stream = BufReader::new(UnixStream::connect(socket).await?);
         let next = next.to_string();
         let mut line = String::new();
-        // One after the other: Redis takes no replica that has an answer to come.
-        for (words, answer) in [
-            (&["AUTH", AGENT_USER, password][..], "+OK"),
-            (&["REPLCONF", "ip-address", name, "capa", "psync2"], "+OK"),
-            (&["PSYNC", replid, &next], "+CONTINUE"),
+        // Redis takes no replica that has an answer to come.
+        let login = request(&["AUTH", AGENT_USER, password]);
+        let names = request(&["REPLCONF", "ip-address", name, "capa", "psync2"]);
+        for (asked, answers) in [
+            ([login, names].concat(), &["+OK", "+OK"][..]),
+            (request(&["PSYNC", replid, &next]), &["+CONTINUE"]),
         ] {
-            stream.get_mut().write_all(&request(words)).await?;
-            line.clear();
-            stream.read_line(&mut line).await?;
-            if !line.starts_with(answer) {
-                return Err(PsyncError::Refused(line.trim_end().to_owned()));
+            stream.get_mut().write_all(&asked).await?;
+            for answer in answers {
+                line.clear();
+                stream.read_line(&mut line).await?;
+                if !line.starts_with(answer) {
+                    return Err(PsyncError::Refused(line.trim_end().to_owned()));
+                }
             }
         }
         let replid = line.split_whitespace().nth(1).unwrap_or_default().to_owned();

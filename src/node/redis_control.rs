@@ -264,40 +264,53 @@ impl Session {
     }
 
     /// Becomes master and stays under the fence; [`Session::open_for_writes`] takes it off. Users
-    /// first, because a replica may come at once.
+    /// first, because a replica may come at once. What Redis says afterwards comes back, with when it
+    /// was asked for.
     pub async fn lead(
         &mut self,
         users: &[ReplicationUser],
         quorum: Quorum,
         applied: &mut Applied,
-    ) -> Result<(), ControlError> {
+    ) -> Result<(Instant, Info), ControlError> {
         checked(quorum)?;
         self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
         self.replication_users(users, applied).await?;
         applied.admitted = 0;
-        self.run(redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
-        if self.role().await? != Role::Master {
+        let mut lead = redis::pipe();
+        lead.cmd("REPLICAOF").arg("NO").arg("ONE");
+        lead.cmd("CONFIG").arg("SET").arg("masteruser").arg("").arg("masterauth").arg("");
+        lead.exec_async(&mut self.connection).await?;
+        let (asked, info) = (Instant::now(), self.info().await?);
+        if info.role() != Role::Master {
             return Err(ControlError::Refused("redis did not become master although it accepted REPLICAOF NO ONE; it stays fenced".into()));
         }
-        self.set(&[("masteruser", String::new()), ("masterauth", String::new())]).await
+        Ok((asked, info))
     }
 
-    /// Takes the fence off. Only a master that was promoted since it started can be without a black
-    /// hole.
-    pub async fn open_for_writes(&mut self, quorum: Quorum) -> Result<(), ControlError> {
+    /// Takes the fence off a master of which `info` is a look. Only a master that was promoted since
+    /// it started can be without a black hole.
+    pub async fn open_for_writes(
+        &mut self,
+        info: &Info,
+        quorum: Quorum,
+    ) -> Result<(), ControlError> {
         let quorum = checked(quorum)?;
-        if self.role().await? != Role::Master {
+        if info.role() != Role::Master {
             return Err(ControlError::Refused(
                 "redis is not master, there is nothing to unfence; promote it instead".into(),
             ));
         }
-        self.set(&[
-            ("repl-ping-replica-period", PING_PERIOD.to_string()),
-            ("min-replicas-max-lag", quorum.max_lag_seconds.to_string()),
-            ("min-replicas-to-write", quorum.min_replicas.to_string()),
-        ])
-        .await?;
-        self.run(redis::cmd("CLIENT").arg("UNPAUSE")).await
+        let mut open = redis::pipe();
+        open.cmd("CONFIG")
+            .arg("SET")
+            .arg("repl-ping-replica-period")
+            .arg(PING_PERIOD)
+            .arg("min-replicas-max-lag")
+            .arg(quorum.max_lag_seconds)
+            .arg("min-replicas-to-write")
+            .arg(quorum.min_replicas);
+        open.cmd("CLIENT").arg("UNPAUSE");
+        Ok(open.exec_async(&mut self.connection).await?)
     }
 
     /// Lets others attach to this replica under `epoch`, before it is their master: they have what it
@@ -326,8 +339,10 @@ impl Session {
     /// The number is not raised here: Redis looks at it before it looks at the pause, so that both
     /// together refuse at once.
     pub async fn fence(&mut self) -> Result<(), ControlError> {
-        self.run(redis::cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE")).await?;
-        self.set(&[("repl-ping-replica-period", NO_PING.to_string())]).await
+        let mut fence = redis::pipe();
+        fence.cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE");
+        fence.cmd("CONFIG").arg("SET").arg("repl-ping-replica-period").arg(NO_PING);
+        Ok(fence.exec_async(&mut self.connection).await?)
     }
 
     /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing
@@ -428,6 +443,7 @@ impl Session {
         users: &[ReplicationUser],
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
+        let mut all = redis::pipe();
         for user in users {
             if user.name == AGENT_USER
                 || user.name == "default"
@@ -438,15 +454,17 @@ impl Session {
                     user.name
                 )));
             }
-            let mut set = redis::cmd("ACL");
-            set.arg("SETUSER")
+            all.cmd("ACL")
+                .arg("SETUSER")
                 .arg(&user.name)
                 .arg("reset")
                 .arg("on")
                 .arg(format!("#{}", user.password_sha256));
-            set.arg("+psync").arg("+replconf").arg("+ping");
-            applied.replication.insert(user.name.clone());
-            self.run(&set).await?;
+            all.arg("+psync").arg("+replconf").arg("+ping");
+        }
+        if !users.is_empty() {
+            applied.replication.extend(users.iter().map(|user| user.name.clone()));
+            all.exec_async(&mut self.connection).await?;
         }
         let wanted: BTreeSet<String> = users.iter().map(|u| u.name.clone()).collect();
         let gone: Vec<String> = applied.replication.difference(&wanted).cloned().collect();

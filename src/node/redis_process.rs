@@ -31,7 +31,7 @@ use crate::retry::RestartDelays;
 /// A server says its version within this.
 const VERSION: Duration = Duration::from_secs(10);
 /// Between two looks while the operator waits for what comes next: a master moves meanwhile.
-const CLOSE_LOOK: Duration = Duration::from_millis(5);
+const CLOSE_LOOK: Duration = Duration::from_millis(2);
 /// Before a master that lets nobody in yet is asked again.
 const FIRST_ASK: Duration = Duration::from_millis(20);
 
