@@ -43,6 +43,7 @@ use tokio_util::task::TaskTracker;
 use crate::chain::mint::Mints;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
+use crate::model::record::Record;
 use crate::notify::Targets;
 use crate::server::wallet::Minter;
 use crate::server::{Appraiser, StatusCache};
@@ -220,6 +221,10 @@ impl Pipeline {
         let inventory = Inventory { busy: start::deployments(&busy), ..self.observe(&stored) };
         let others = lock(&self.index).committed_by_others(name);
         let plan = reconcile::plan(&self.settings, &stored, &inventory, others, (self.ports.now)());
+        if confirms(&stored.record, &plan.record) {
+            // Nobody else is master of this epoch, whatever becomes of the write.
+            self.publisher.tell_of_master(&stored, &inventory, &plan);
+        }
         let ControlFlow::Continue(written) = self.commit(&stored, &inventory, &plan).await? else {
             return Ok(());
         };
@@ -243,4 +248,12 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// Whether `next` differs in who is master by this alone: whoever was chosen has said that it is.
+fn confirms(stored: &Record, next: &Record) -> bool {
+    let (Some(chosen), Some(confirmed)) = (&stored.master, &next.master) else { return false };
+    !chosen.confirmed
+        && confirmed.confirmed
+        && (chosen.epoch, &chosen.incarnation) == (confirmed.epoch, &confirmed.incarnation)
 }

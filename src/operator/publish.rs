@@ -102,6 +102,14 @@ impl Publisher {
         Ok(())
     }
 
+    /// Tells whoever waits for the master on this machine, before the plan is stored: only where it
+    /// confirms what the stored record chose.
+    pub fn tell_of_master(&self, stored: &Stored, inventory: &Inventory, plan: &Plan) {
+        let wanted = self.announcer.wanted(stored, inventory, plan);
+        let endpoint = endpoint(stored, plan, wanted.as_ref());
+        self.status_cache.publish_endpoint(&stored.cluster.metadata.name, endpoint);
+    }
+
     /// Writes down what has been wrong for a while, and what is no longer.
     async fn tell_problems(&self, name: &str, status: &Status) -> Result<(), StoreError> {
         let known = lock(&self.alarms).remove(name);

@@ -127,3 +127,21 @@ fn a_source_that_dies_in_the_middle_of_a_switchover_is_replaced_without_loss() {
         world.kill_operator().await;
     });
 }
+
+/// The choice is on the disk before anybody is promoted; that it was followed is told at once.
+#[test]
+fn who_waits_for_the_new_master_does_not_wait_for_the_disk() {
+    in_a_world(async {
+        let (world, _, target, _) = cluster(9700).await;
+        ask(&world, &target).await;
+        let epoch = world.stored("cache").await.record.epoch;
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+        let told = world.shown().wait_endpoint("cache", Some(epoch), deadline).await;
+        assert_eq!(told.expect("a new master").master.incarnation, target.0);
+        let record = world.stored("cache").await.record;
+        let chosen = record.master.expect("it was chosen");
+        assert_eq!((chosen.incarnation, chosen.epoch), (target, record.epoch));
+        assert!(!chosen.confirmed, "the write that confirms it is under way");
+        world.kill_operator().await;
+    });
+}
