@@ -169,6 +169,11 @@ impl Client {
         self.send(Method::POST, &format!("/{name}/restart"), Some(request)).await
     }
 
+    /// Asks for the end of an import.
+    pub async fn cutover(&self, name: &str) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/cutover"), None::<&()>).await
+    }
+
     /// Asks for a backup.
     pub async fn backup(&self, name: &str) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/backup"), None::<&()>).await

@@ -52,6 +52,15 @@ fn web_roots_and(ca: &str) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// How a server is checked by TLS: the public web's roots and those of `ca` (PEM, may be empty) are
+/// trusted.
+///
+/// # Errors
+/// One sentence: `ca` holds no certificate.
+pub fn tls_and(ca: &str) -> Result<ClientConfig, String> {
+    Ok(tls(web_roots_and(ca)?))
+}
+
 /// A client for object storage: it trusts the public web's roots and those of `ca` (PEM, may be
 /// empty), and a call lasts as long as bytes move. `silence` is the longest that none does.
 ///

@@ -255,7 +255,8 @@ impl Here {
                 };
                 let quorum = Some(wire::Quorum { min_replicas: 0, max_lag_seconds: 8 });
                 let replication_users = vec![user];
-                let promote = wire::Promote { replication_users, quorum, planned: false };
+                let promote =
+                    wire::Promote { replication_users, quorum, ..wire::Promote::default() };
                 self.command(Wire::Promote(promote)).await;
             }
             Told::Follow => {

@@ -55,6 +55,8 @@ pub enum ConditionType {
     PointInTime,
     /// Where `spec.bootstrap.fromBackup` is set: the cluster has the data of the backup.
     Restored,
+    /// Where `spec.bootstrap.fromRedis` is set: the cluster was cut over to the data of the source.
+    Imported,
     /// Only once the cluster is to be deleted: its leases are closed. It goes on as long as this is
     /// false.
     Deleting,
@@ -321,6 +323,16 @@ pub enum Reason {
     RestoreFailed,
     /// There is no backup that the cluster could begin with; nothing is bought.
     RestoreRefused,
+    // Imported.
+    /// The cluster has the data of the source and is master of them.
+    ImportCompleted,
+    /// A node replicates from the source; nobody is master before the cutover.
+    Importing,
+    /// The nodes follow the source closely: `akash-redis cutover` can be asked for.
+    ImportReady,
+    // Imported and Degraded.
+    /// The data cannot be got from the source now; it is tried again.
+    ImportFailed,
     // Deleting.
     /// The leases are closed, and devices and keys deleted.
     LeasesClosing,
@@ -375,6 +387,9 @@ impl Reason {
                 | Self::ArchivePending
                 | Self::RestoreCompleted
                 | Self::Restoring
+                | Self::ImportCompleted
+                | Self::Importing
+                | Self::ImportReady
                 | Self::LeasesClosing
                 | Self::FinalBackupPending
                 | Self::Other
@@ -640,6 +655,18 @@ pub enum EventReason {
     RestoreCompleted,
     /// A node did not get the data of the backup.
     RestoreFailed,
+    /// A node of a new cluster replicates from a running Redis.
+    ImportStarted,
+    /// The node that imported is given up; another one begins anew.
+    ImportInterrupted,
+    /// A cutover that was asked for cannot be made now.
+    CutoverRefused,
+    /// The writes of the source are to be held, and the node that imports is to become master.
+    CutoverStarted,
+    /// A cutover came to nothing: the source takes writes again, and the import goes on.
+    CutoverFailed,
+    /// The cluster has the data of the source and takes the writes.
+    CutoverCompleted,
 }
 
 /// The words of a status as a page of Markdown.

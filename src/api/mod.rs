@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod deletion;
 pub mod difference;
 pub mod endpoint;
+pub mod from_redis;
 pub mod kept_copy;
 pub mod measures;
 pub mod notifications;

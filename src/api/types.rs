@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::from_redis::FromRedis;
 use super::quantity::{Bytes, Cpu, Money, Percent, Span};
 use super::schedule::Schedule;
 use super::status::Status;
@@ -43,6 +44,10 @@ pub const RESTART: &str = "akash-redis.dev/restart";
 
 /// Annotation: a backup shall be taken; each word is done once.
 pub const BACKUP: &str = "akash-redis.dev/backup";
+
+/// Annotation: the node that imports from a running Redis shall become master; each word is done
+/// once.
+pub const CUTOVER: &str = "akash-redis.dev/cutover";
 
 /// Annotation: the cluster's name, by which a person says that its data may be deleted with it,
 /// whatever `spec.deletionPolicy` says.
@@ -280,6 +285,11 @@ pub struct Bootstrap {
     /// and can be read, and nobody is master before the first node has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<FromBackup>,
+    /// The data of a running Redis, which the first node replicates until `akash-redis cutover`
+    /// makes it master. Nodes are bought before it is known whether the source can be reached: only
+    /// they can try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_redis: Option<FromRedis>,
     /// What is done when no node is left that holds data, and there is a backup of this cluster.
     /// Without one the cluster begins empty.
     #[serde(default, skip_serializing_if = "OnTotalLoss::is_default")]

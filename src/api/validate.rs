@@ -8,6 +8,7 @@
 mod acl;
 mod backup;
 mod foreign;
+mod import;
 mod lines;
 mod redis;
 mod shape;
@@ -165,6 +166,7 @@ pub fn validate(cluster: &RedisCluster) -> Vec<Problem> {
     failover(&spec.failover, &mut problems);
     durability(spec, &mut problems);
     backup::check(cluster, &mut problems);
+    import::check(cluster, &mut problems);
     problems.0
 }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use crate::api::from_redis::FromRedis;
 use crate::api::password;
 use crate::api::types::{Backup, Metadata, Password, PasswordFrom, RedisCluster, Spec, User};
 use crate::api::validate::{self, Problem};
@@ -179,7 +180,32 @@ fn read_secrets(spec: &mut Spec, env: &dyn Fn(&str) -> Option<String>) -> Vec<Pr
     {
         wrong.push(Problem { path: "spec.backup.credentialsFrom".to_owned(), message });
     }
+    if let Some(from) = spec.bootstrap.as_mut().and_then(|b| b.from_redis.as_mut())
+        && let Err(message) = read_source_password(from, env)
+    {
+        let path = "spec.bootstrap.fromRedis.passwordFrom".to_owned();
+        wrong.push(Problem { path, message });
+    }
     wrong
+}
+
+/// Puts the password of the source in place of where it is found, as [`read_keys`] does.
+fn read_source_password(
+    from: &mut FromRedis,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), String> {
+    let Some(place) = from.password_from.take() else { return Ok(()) };
+    let user = from.user.clone().unwrap_or_else(|| "default".to_owned());
+    let bytes = match &place {
+        PasswordFrom::Env(variable) => from_env(&user, variable, env)?,
+        PasswordFrom::File(path) => from_file(&user, path)?,
+        PasswordFrom::SecretKeyRef(_) => {
+            return Err("is to come from a Secret, and the operator reads passwords of its own users alone from one; name an env or a file".to_owned());
+        }
+    };
+    let text = String::from_utf8(bytes).map_err(|_| "is no text, and cannot be sent".to_owned())?;
+    from.password = Some(text.trim_end_matches(['\r', '\n']).to_owned());
+    Ok(())
 }
 
 /// Puts the SHA-256 of each password in place of where it is found.

@@ -7,6 +7,7 @@ mod ask;
 mod backup;
 mod completion;
 mod connect;
+mod cutover;
 #[cfg(feature = "devnet")]
 pub mod demo;
 #[cfg(feature = "devnet")]
@@ -170,6 +171,8 @@ pub enum ClientCommand {
     Migrate(act::Migrate),
     /// Make a replica the master, without losing a write.
     Switchover(act::Switchover),
+    /// End an import from a running Redis: the cluster takes the writes, with all that the source had.
+    Cutover(cutover::Cutover),
     /// Go on without the data of nodes that cannot be asked, where a cluster waits for that
     /// decision.
     Failover(word::Failover),
@@ -327,6 +330,7 @@ async fn execute(
         ClientCommand::Endpoint(args) => endpoint::run(client, args, out).await,
         ClientCommand::Migrate(args) => act::migrate(client, args, out).await,
         ClientCommand::Switchover(args) => act::switchover(client, args, out).await,
+        ClientCommand::Cutover(args) => cutover::run(client, args, out).await,
         ClientCommand::Failover(args) => word::failover(client, args, out, person).await,
         ClientCommand::Scale(args) => act::scale(client, args, out).await,
         ClientCommand::Pause(args) => act::pause(client, args, out).await,

@@ -14,6 +14,7 @@ pub mod group;
 pub mod identity;
 pub mod ids;
 pub mod image;
+pub mod import;
 pub mod inventory;
 pub mod kept_copy;
 pub mod logs;

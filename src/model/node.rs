@@ -6,6 +6,7 @@ use strum::{Display, EnumString};
 
 use super::archive::ArchiveTask;
 use super::backup::{BackupTask, RestoreTask};
+use super::import::ImportTask;
 use super::mesh::BackendState;
 use super::time::UnixMs;
 
@@ -93,6 +94,9 @@ pub struct NodeState {
     /// The last restore that it was told to do; `None` from an agent that does none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTask>,
+    /// The import from a running Redis; `None` from an agent that does none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportTask>,
     /// The archiving of the log of writes; `None` from an agent that does none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveTask>,

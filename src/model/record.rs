@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::archive::ArchiveRecord;
 use super::backup::{BackupRecord, RestoreRecord};
 use super::ids::{IncarnationName, LeaseId};
+use super::import::ImportRecord;
 use super::money::{PricePerBlock, Uact};
 use super::step::Quorum;
 use super::time::UnixMs;
@@ -73,6 +74,9 @@ pub struct Record {
     /// The backup that the cluster begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreRecord>,
+    /// The import that the cluster begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub import: Option<Box<ImportRecord>>,
     /// The archiving of the log of writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<Box<ArchiveRecord>>,

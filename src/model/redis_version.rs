@@ -117,6 +117,16 @@ impl RedisVersion {
     }
 }
 
+impl RedisVersion {
+    /// It can copy the data of a server outside of the cluster, which may be older than what nodes may
+    /// run: formats only ever grew.
+    #[must_use]
+    pub fn can_import(self, source: Self) -> bool {
+        let before = source.family == Family::Redis && source.numbers.0 < SUPPORTED[0].1.0;
+        before || self.can_follow(source)
+    }
+}
+
 impl fmt::Display for RedisVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor, patch) = self.numbers;
@@ -130,6 +140,21 @@ mod tests {
 
     fn version(text: &str) -> RedisVersion {
         RedisVersion::parse(text).unwrap()
+    }
+
+    #[test]
+    fn data_of_older_servers_are_imported_and_of_newer_ones_not() {
+        for (own, source, reads) in [
+            ("7.0.15", "6.2.14", true),
+            ("7.0.15", "5.0.0", true),
+            ("7.0.15", "7.0.2", true),
+            ("7.0.15", "7.2.4", false),
+            ("8.6.0", "8.4.0", true),
+            ("7.0.15", "valkey 8.1.8", false),
+            ("valkey 8.1.8", "6.2.14", true),
+        ] {
+            assert_eq!(version(own).can_import(version(source)), reads, "{own} of {source}");
+        }
     }
 
     #[test]

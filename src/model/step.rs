@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::archive::Point;
 use super::backup::{BackupManifest, StorageSpec};
 use super::ids::{IncarnationName, LeaseId};
+use super::import::SourceRef;
 use super::money::Uact;
 use super::node::Authority;
 use super::time::UnixMs;
@@ -188,6 +189,9 @@ pub enum Command {
         /// The one before stopped for it: replicas that lack nothing are about to attach, and for a
         /// few seconds a write need not wait for them.
         planned: bool,
+        /// The import that ends with it: not before the source takes no writes and this node has
+        /// all of them. Empty where there is none.
+        import: String,
     },
     /// Replicate from the master.
     Follow {
@@ -251,6 +255,11 @@ pub enum Command {
         rdb_sha256: String,
         /// What of the log is replayed after it.
         point: Option<Point>,
+    },
+    /// Replicate from a running Redis outside of the cluster, until it is promoted.
+    Import {
+        /// That Redis; [`SourceRef::id`] is the name of the import.
+        source: SourceRef,
     },
     /// Archive the log of writes.
     Archive {

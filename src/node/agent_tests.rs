@@ -173,7 +173,7 @@ async fn the_operator_watches_commands_and_sees_the_end() {
     let promote = Command::Promote(wire::Promote {
         replication_users: vec![],
         quorum: Some(wire::Quorum { min_replicas: 0, max_lag_seconds: 8 }),
-        planned: false,
+        ..wire::Promote::default()
     });
     let authority = Some(wire::Authority { term: 1, epoch: 1 });
     let request = wire::CommandRequest { authority, nonce: running.nonce, command: Some(promote) };

@@ -22,7 +22,7 @@ use super::snapshots::{self, AUTOMATIC};
 use super::stand_in::{self, Seen, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
-use super::{archive, backup, restore};
+use super::{archive, backup, import, restore};
 use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
@@ -191,6 +191,9 @@ impl CommandExecutor {
                 return restore::start(&self.node, *object, expected, log)
                     .map_err(Status::failed_precondition);
             }
+            Order::Import(source) => {
+                return import::start(&self.node, *source).map_err(Status::failed_precondition);
+            }
             Order::Archive(object) => {
                 archive::start(&self.node, object.map(|object| *object));
                 return Ok(());
@@ -263,9 +266,23 @@ impl CommandExecutor {
                     },
                 )
             }
-            Order::Promote { users, quorum, planned } => {
+            Order::Promote { users, quorum, planned, import } => {
                 let issued = issued.filter(|_| planned && quorum.min_replicas == 1);
+                // A master has what the source had.
+                let held = if import.is_empty() || leads {
+                    None
+                } else {
+                    Some(self.take_over(&import, &mut session, memory).await?)
+                };
                 let result = self.promote(&mut session, &users, quorum, issued, &mut applied).await;
+                match (held, &result) {
+                    (Some(held), Ok(())) => held.keep(node),
+                    (Some(held), Err(_)) => held.release().await,
+                    (None, _) => {}
+                }
+                if result.is_ok() {
+                    import::stop(node);
+                }
                 node.set_following(None);
                 node.set_note("hosts", node.egress.close().await);
                 result
@@ -276,6 +293,7 @@ impl CommandExecutor {
                         "{master} is this node itself: it cannot follow itself"
                     )));
                 }
+                import::stop(node);
                 let epoch = if data_epoch > 0 { data_epoch } else { memory.highest.epoch };
                 let address = self.route_to(&master, user, password, epoch).await?;
                 if leads {
@@ -286,6 +304,7 @@ impl CommandExecutor {
                 session.follow(&address, &mut applied).await
             }
             Order::Detach { drain } => {
+                import::stop(node);
                 // One of the others is the next master.
                 node.egress.expect(&node.announced.others());
                 if !leads {
@@ -308,6 +327,7 @@ impl CommandExecutor {
             | Order::Restart
             | Order::Backup(_)
             | Order::Restore(..)
+            | Order::Import(_)
             | Order::Archive(_) => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
@@ -315,6 +335,19 @@ impl CommandExecutor {
             node.hurry(MOVING);
         }
         result
+    }
+
+    /// Nothing is written to the source of the import any more, and all of it is here.
+    async fn take_over(
+        &self,
+        import: &str,
+        session: &mut Session,
+        memory: &Memory,
+    ) -> Result<import::Held, ControlError> {
+        import::take_over(&self.node, import, session).await.map_err(|why| {
+            import::note_refusal(&self.node, import, memory.highest.epoch, &why);
+            ControlError::Refused(why)
+        })
     }
 
     async fn promote(

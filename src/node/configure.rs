@@ -112,9 +112,12 @@ impl Session {
             self.quorum(quorum, master && !fenced).await?;
         }
         self.application_users(&wanted.users, applied, &mut refused).await?;
-        // A replica lets nobody replicate: a password that is valid on two nodes could be used
-        // against the wrong one.
-        self.replication_users(if master { &wanted.replication } else { &[] }, applied).await?;
+        // A replica lets nobody replicate but those that were admitted: a password that is valid on two
+        // nodes could be used against the wrong one.
+        if master || applied.admitted == 0 {
+            let replication: &[_] = if master { &wanted.replication } else { &[] };
+            self.replication_users(replication, applied).await?;
+        }
         // Whoever comes now is known here.
         self.listen(&place.port.to_string()).await?;
         self.settings(wanted, place.container_bytes, applied, &mut refused).await?;

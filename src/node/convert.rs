@@ -6,6 +6,7 @@ use crate::backup::format::BackupKey;
 use crate::backup::stream::Expected;
 use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase};
+use crate::model::import::{ImportTask, SourceSpec};
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
     RefusedSetting, Role,
@@ -35,6 +36,8 @@ pub enum Order {
         quorum: Quorum,
         /// Writes need not wait for the replicas that are on their way.
         planned: bool,
+        /// The import that ends with it; empty where there is none.
+        import: String,
     },
     /// Follow a master.
     Follow {
@@ -75,8 +78,21 @@ pub enum Order {
     Backup(Box<BackupObject>),
     /// Get the data of a backup.
     Restore(Box<BackupObject>, Expected, Option<LogObject>),
+    /// Replicate from a running Redis.
+    Import(Box<Source>),
     /// Archive the log of writes, or no more.
     Archive(Option<Box<ArchiveObject>>),
+}
+
+/// A running Redis whose data are imported.
+#[derive(Clone)]
+pub struct Source {
+    /// Name of the import.
+    pub id: String,
+    /// Where it is.
+    pub spec: SourceSpec,
+    /// Password of the user there; empty where none is needed.
+    pub password: secrecy::SecretString,
 }
 
 /// What of an archived log is replayed.
@@ -161,6 +177,7 @@ impl Order {
                     users: replication(p.replication_users),
                     quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")?,
                     planned: p.planned,
+                    import: p.import_id,
                 },
                 Command::Follow(f) => {
                     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
@@ -206,6 +223,7 @@ impl Order {
                     Expected { bytes: r.rdb_bytes, sha256: r.rdb_sha256 },
                     r.log.map(|log| log_object(log, r.parts)).transpose()?,
                 ),
+                Command::Import(i) => Self::Import(source(i)?.into()),
                 Command::Archive(a) if a.run.is_empty() => Self::Archive(None),
                 Command::Archive(a) => Self::Archive(Some(archive_object(a)?.into())),
             },
@@ -229,6 +247,7 @@ impl Order {
             | Self::Admit(_)
             | Self::Backup(_)
             | Self::Restore(..)
+            | Self::Import(_)
             | Self::Archive(_) => Intent::Other,
         }
     }
@@ -249,6 +268,7 @@ impl Order {
             Self::Admit(_) => "admit",
             Self::Backup(_) => "backup",
             Self::Restore(..) => "restore",
+            Self::Import(_) => "import",
             Self::Archive(_) => "archive",
         }
     }
@@ -312,6 +332,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),
         archive: state.archive.map(archive_task),
+        import: state.import.map(import_task),
     }
 }
 
@@ -349,6 +370,38 @@ fn archive_task(task: ArchiveTask) -> wire::ArchiveTask {
     let ArchiveTask { run, phase: at, fresh, stored, behind_since, gap, error } = task;
     let behind_since_ms = behind_since.0;
     wire::ArchiveTask { run, phase: phase(at), fresh, stored, behind_since_ms, gap, error }
+}
+
+fn import_task(task: ImportTask) -> wire::ImportTask {
+    wire::ImportTask {
+        id: task.id,
+        phase: phase(task.phase),
+        error: task.error,
+        version: task.version,
+        answers: task.answers,
+        replid: task.replid,
+        offset: task.offset,
+        keys: task.keys,
+        lag_ms: task.lag_ms,
+        still_ms: task.still_ms,
+        can_pause: task.can_pause,
+        refused_epoch: task.refused_epoch,
+        refused: task.refused,
+    }
+}
+
+fn source(from: wire::Import) -> Result<Source, &'static str> {
+    let wire::Import { id, host, port, user, password, tls, ca, server_name } = from;
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port = port.ok_or("the source has no port that is one")?;
+    if !is_plain(&id) {
+        return Err("the import has no name that is one");
+    }
+    if host.is_empty() || host.len() > 253 {
+        return Err("the source has no host that is one");
+    }
+    let spec = SourceSpec { host, port, user, tls, ca, server_name };
+    Ok(Source { id, spec, password: password.into() })
 }
 
 /// A storage, and the keys to it where there are some.

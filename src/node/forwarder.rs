@@ -6,7 +6,7 @@
 //! once.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,15 @@ impl Egress {
         }
     }
 
+    /// Dials a host that is no node of the cluster: over the mesh where it is one of its addresses
+    /// or names, else as this machine reaches it.
+    pub async fn dial(&self, host: &str, port: u16) -> std::io::Result<TcpStream> {
+        match self {
+            Self::Forwarder(forwarder) => forwarder.upstream.dial_outside(host, port).await,
+            Self::Direct => TcpStream::connect((host, port)).await,
+        }
+    }
+
     /// Redis may be told to follow one of these within moments: the way there is made ready.
     pub fn expect(&self, names: &[String]) {
         if let Self::Forwarder(forwarder) = self {
@@ -109,6 +118,29 @@ struct Upstream {
     open: Arc<Semaphore>,
     pending: Arc<Semaphore>,
     spares: Spares,
+}
+
+impl Upstream {
+    async fn dial_outside(&self, host: &str, port: u16) -> std::io::Result<TcpStream> {
+        let ip = match host.parse::<IpAddr>() {
+            Ok(ip) => Some(ip).filter(|ip| is_tailnet(*ip)),
+            Err(_) => {
+                let name = host.trim_end_matches('.').to_ascii_lowercase();
+                self.lookup.find(&name).await.map(IpAddr::V4)
+            }
+        };
+        let Some(ip) = ip else { return TcpStream::connect((host, port)).await };
+        let stream = Socks5Stream::connect(self.socks, SocketAddr::from((ip, port))).await;
+        Ok(stream.map_err(std::io::Error::other)?.into_inner())
+    }
+}
+
+/// An address that a tailnet gives.
+fn is_tailnet(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V6(ip) => ip.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0],
+    }
 }
 
 #[derive(Default)]
@@ -391,6 +423,27 @@ mod tests {
         assert_eq!(&back, b"ping");
         peers.send(Peers::default()).unwrap();
         assert!(stream.read(&mut back).await.map_or(true, |n| n == 0), "closed by us");
+    }
+
+    #[tokio::test]
+    async fn a_host_of_the_tailnet_is_dialled_by_its_proxy_and_any_other_directly() {
+        let dir = tempfile::tempdir().unwrap();
+        let (forwarder, _peers, port) = forwarder(dir.path()).await;
+        let egress = Egress::Forwarder(Arc::new(forwarder));
+        for host in ["100.101.102.103", "m.mesh", "M.mesh."] {
+            let mut stream = egress.dial(host, port).await.unwrap();
+            stream.write_all(b"echo").await.unwrap();
+            let mut back = [0; 4];
+            stream.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, b"echo", "{host}");
+        }
+        let outside = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = outside.local_addr().unwrap();
+        let _there = egress.dial("127.0.0.1", at.port()).await.unwrap();
+        outside.accept().await.unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(is_tailnet(ip("100.64.0.1")) && is_tailnet(ip("fd7a:115c:a1e0::1")));
+        assert!(!is_tailnet(ip("100.128.0.1")) && !is_tailnet(ip("203.0.113.5")));
     }
 
     #[tokio::test]

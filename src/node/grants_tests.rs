@@ -38,7 +38,11 @@ async fn a_replication_password_of_an_earlier_epoch_neither_reads_nor_promotes()
         name: "_repl-b2".into(),
         password_sha256: hash("repl-secret-2"),
     }];
-    let next = wire::Promote { replication_users: users, quorum: Some(quorum(0)), planned: false };
+    let next = wire::Promote {
+        replication_users: users,
+        quorum: Some(quorum(0)),
+        ..wire::Promote::default()
+    };
     master.command(2, Command::Promote(next)).await.unwrap();
     redis::cmd("PING").exec_async(&mut old).await.expect_err("the open connection is cut");
     let late = take_over(&master, &replid, "repl-secret").await.unwrap_err();

@@ -19,6 +19,7 @@ pub mod forwarder;
 pub mod guard;
 pub mod history;
 pub mod hosts;
+pub mod import;
 pub mod info;
 pub mod leaving;
 pub mod life;
@@ -40,6 +41,7 @@ pub mod restore;
 pub mod service;
 pub mod settings;
 pub mod snapshots;
+pub mod source_link;
 pub mod spares;
 pub mod stand_in;
 pub mod state;
@@ -65,6 +67,8 @@ mod grants_tests;
 mod handover_tests;
 #[cfg(test)]
 mod health_tests;
+#[cfg(test)]
+mod import_tests;
 #[cfg(test)]
 mod kept_copy_tests;
 #[cfg(test)]

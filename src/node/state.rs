@@ -27,6 +27,7 @@ use crate::error_chain::error_chain;
 use crate::model::archive::ArchiveTask;
 use crate::model::backup::{BackupTask, RestoreTask};
 use crate::model::identity::NodeIdentity;
+use crate::model::import::ImportTask;
 use crate::model::mesh::BackendState;
 use crate::model::node::{
     AttachedReplica, History, NodeMesh, NodeState, Process, RedisState, ReplicaState, Role,
@@ -76,6 +77,8 @@ pub struct Node {
     pub restart: CancellationToken,
     /// The run that archives the log of writes.
     pub archiving: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// The import from a running Redis.
+    pub importing: super::import::Slot,
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
@@ -232,6 +235,7 @@ impl Node {
             backup: Some(BackupTask::default()),
             restore: Some(RestoreTask::default()),
             archive: Some(ArchiveTask::default()),
+            import: Some(ImportTask::default()),
             ..NodeState::default()
         };
         shown.send_replace(state);
@@ -254,6 +258,7 @@ impl Node {
             kill_redis: Notify::new(),
             restart: CancellationToken::new(),
             archiving: Mutex::default(),
+            importing: Mutex::default(),
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),

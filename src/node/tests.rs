@@ -257,7 +257,7 @@ pub(super) fn promote(min_replicas: u32) -> Command {
         password_sha256: hash("repl-secret"),
     }];
     let quorum = Some(quorum(min_replicas));
-    Command::Promote(wire::Promote { replication_users: users, quorum, planned: false })
+    Command::Promote(wire::Promote { replication_users: users, quorum, ..wire::Promote::default() })
 }
 
 pub(super) fn follow(save_first: bool) -> Command {

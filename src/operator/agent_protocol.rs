@@ -8,6 +8,7 @@ use crate::backup::archive::log_prefix;
 use crate::backup::data_object;
 use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase};
+use crate::model::import::{ImportTask, SourceRef, SourceSpec};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, Load, NodeMesh, NodeState, PathKind,
     PeerPath, Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
@@ -72,6 +73,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),
         archive: state.archive.map(archive_task),
+        import: state.import.map(import_task),
     }
 }
 
@@ -106,6 +108,25 @@ fn restore_task(task: wire::RestoreTask) -> RestoreTask {
     let wire::RestoreTask { id, done_bytes, total_bytes, error, run_id, .. } = task;
     let (id, error, run_id) = (name(id), clipped(error, SENTENCE), name(run_id));
     RestoreTask { id, phase: at, done_bytes, total_bytes, error, run_id }
+}
+
+fn import_task(task: wire::ImportTask) -> ImportTask {
+    let at = phase(task.phase());
+    ImportTask {
+        id: name(task.id),
+        phase: at,
+        error: clipped(task.error, SENTENCE),
+        version: name(task.version),
+        answers: task.answers,
+        replid: name(task.replid),
+        offset: task.offset,
+        keys: task.keys,
+        lag_ms: task.lag_ms,
+        still_ms: task.still_ms,
+        can_pause: task.can_pause,
+        refused_epoch: task.refused_epoch,
+        refused: clipped(task.refused, SENTENCE),
+    }
 }
 
 fn archive_task(task: wire::ArchiveTask) -> ArchiveTask {
@@ -217,10 +238,11 @@ pub fn command(
     use wire::command_request::Command as Wire;
     let command = match command {
         Command::Configure(settings) => Wire::Configure(configure(root, settings)),
-        Command::Promote { replicas, quorum: q, planned } => Wire::Promote(wire::Promote {
+        Command::Promote { replicas, quorum: q, planned, import } => Wire::Promote(wire::Promote {
             replication_users: users(root, replicas),
             quorum: Some(quorum(*q)),
             planned: *planned,
+            import_id: import.clone(),
         }),
         Command::Follow { master, master_name, grant, save_first, data_epoch } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
@@ -261,6 +283,7 @@ pub fn command(
                 parts: parts.map(|part| log_part(root, part)).collect(),
             })
         }
+        Command::Import { source } => Wire::Import(import(root, source)),
         Command::Archive { run, uid, storage, anew } => Wire::Archive(wire::Archive {
             run: run.clone(),
             storage: Some(object_storage(root, storage)),
@@ -274,6 +297,22 @@ pub fn command(
         authority: Some(wire::Authority { term: authority.term, epoch: authority.epoch }),
         nonce,
         command: Some(command),
+    }
+}
+
+/// A password that cannot be opened is left out: the source says that it needs one.
+fn import(root: &RootSecret, source: &SourceRef) -> wire::Import {
+    let password = root.unseal(&source.sealed_for, &source.sealed);
+    let SourceSpec { host, port, user, tls, ca, server_name } = source.spec.clone();
+    wire::Import {
+        id: source.id(),
+        host,
+        port: port.into(),
+        user,
+        password: password.map(|p| p.expose_secret().to_owned()).unwrap_or_default(),
+        tls,
+        ca,
+        server_name,
     }
 }
 

@@ -275,6 +275,7 @@ pub fn describe(effect: &Effect) -> String {
             Command::Admit { .. } => "let replicas attach to".to_owned(),
             Command::Backup { id, .. } => format!("take the backup {id} of"),
             Command::Restore { id, .. } => format!("restore the backup {id} on"),
+            Command::Import { .. } => "import from a running Redis on".to_owned(),
             Command::Archive { run, .. } => format!("archive the log in run {run} on"),
             Command::StopArchive => "archive the log no more on".to_owned(),
         },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
-use super::{confirmed, derived, leases, restore, roles, word};
+use super::{confirmed, derived, import, leases, restore, roles, word};
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::model::ids::IncarnationName;
@@ -26,8 +26,9 @@ pub fn without_candidates(
 ) {
     let old = promotion.incarnation.clone();
     let runs = builder.connected(&old).is_some_and(|s| derived::running(&s.redis));
-    if builder.record.data_epoch == 0 && restore::pending(builder) {
-        // It had the data of the backup, and another process of it may not.
+    let to_come = restore::pending(builder) || import::pending(builder);
+    if builder.record.data_epoch == 0 && to_come {
+        // It had the data of the backup or the source, and another process of it may not.
         start_over(builder, &old, reason);
         return;
     }
@@ -184,6 +185,7 @@ fn start_over(builder: &mut PlanBuilder<'_>, old: &IncarnationName, reason: &str
     (builder.record.data_epoch, builder.record.data_master) = (0, None);
     builder.change(old, |i| i.lower(Membership::Joined));
     restore::again(builder);
+    import::again(builder);
 }
 
 /// A cluster with data and without a master that could come back: all recorded nodes that may hold

@@ -139,7 +139,8 @@ impl<'a> Check<'a> {
                     now.incarnation, now.epoch, then.incarnation, then.epoch
                 )
             }),
-            None => self.expect(now.epoch > before.epoch, || {
+            // Who imports begins its epoch, and is the only one that is ever chosen in it.
+            None => self.expect(now.epoch > before.epoch || self.imports(&now.incarnation), || {
                 format!("{} is chosen for epoch {}, which had begun", now.incarnation, now.epoch)
             }),
         }
@@ -645,10 +646,11 @@ impl<'a> Check<'a> {
         let master = after.master.as_ref();
         let is_master = master.is_some_and(|m| &m.incarnation == name);
         match command {
-            Command::Promote { replicas, quorum, planned } => {
+            Command::Promote { replicas, quorum, planned, .. } => {
                 let ends =
                     matches!(&after.change, Some(Change::Switchover(s)) if &s.target == name);
                 let waits = self.input.cluster.spec.is_confirmed();
+                let ends = ends || self.imports(name);
                 self.expect(!planned || (ends && !waits), || {
                     format!("{name} is to take writes without replicas, and nobody stopped for it")
                 });
@@ -687,7 +689,11 @@ impl<'a> Check<'a> {
                 });
                 let chained = self.is_chained(name, followed, grant.epoch, *data_epoch);
                 let settled = confirmed && after.change.is_none();
-                self.expect((settled || chained) && !is_master, || {
+                let imported = self.imports(followed)
+                    && master.is_none()
+                    && grant.epoch == after.epoch
+                    && *data_epoch == 0;
+                self.expect((settled || chained || imported) && !is_master, || {
                     format!("{name} follows {followed}, which is not the confirmed master")
                 });
                 let member =
@@ -713,6 +719,7 @@ impl<'a> Check<'a> {
             }
             Command::Admit { replicas } => {
                 let target = matches!(&after.change, Some(Change::Switchover(s)) if s.prepares() && &s.target == name);
+                let target = target || self.imports(name);
                 self.expect(target && !is_master, || {
                     format!("others may attach to {name}, which is to be no master")
                 });
@@ -739,9 +746,22 @@ impl<'a> Check<'a> {
                     format!("{name} gets the data of backup {id}, and there may be others")
                 });
             }
+            Command::Import { .. } => {
+                let fresh = after.data_epoch == 0 && master.is_none_or(|m| !m.confirmed);
+                self.expect(fresh && self.imports(name), || {
+                    format!("{name} imports, and there may be other data")
+                });
+            }
             Command::Archive { run, .. } => self.archives(name, is_master, run),
             Command::Save { .. } | Command::StopArchive => {}
         }
+    }
+
+    /// It is the node that imports, and is to be master.
+    fn imports(&self, name: &IncarnationName) -> bool {
+        let import = self.plan.record.import.as_ref().filter(|import| import.done.is_none());
+        self.plan.record.data_epoch == 0
+            && import.is_some_and(|import| import.node.as_ref() == Some(name))
     }
 
     fn archives(&mut self, name: &IncarnationName, is_master: bool, run: &str) {

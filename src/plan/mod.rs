@@ -31,6 +31,7 @@ mod fence;
 mod give_up;
 mod handover;
 mod health;
+mod import;
 pub mod invariants;
 mod kept_copy;
 mod lag;
@@ -67,6 +68,7 @@ mod word;
 use std::time::Duration;
 
 pub use fees::GasPrice;
+pub use import::CUTOVER_FAILED;
 pub use outlook::outlook;
 
 use crate::api::conditions::{EventReason, Reason};
@@ -278,6 +280,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         backup::report(&mut builder);
         archive::report(&mut builder);
         restore::report(&mut builder);
+        import::report(&mut builder);
         update_report::report(&mut builder);
         wallet::report(&mut builder);
         deletion::report(&mut builder);

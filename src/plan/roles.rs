@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    confirmed, death, derived, elect, failover, handover, health, quarantine, restore, settings,
-    stopping, switchover, versions, word,
+    confirmed, death, derived, elect, failover, handover, health, import, quarantine, restore,
+    settings, stopping, switchover, versions, word,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
@@ -32,7 +32,10 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         first_master(builder);
         return;
     };
-    if word::keep(builder, &promotion) || death::watch(builder, &promotion) {
+    if import::undo(builder, &promotion)
+        || word::keep(builder, &promotion)
+        || death::watch(builder, &promotion)
+    {
         return;
     }
     if promotion.epoch < builder.record.epoch {
@@ -76,6 +79,10 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
         }
         return;
     }
+    if import::pending(builder) {
+        import::advance(builder);
+        return;
+    }
     let ready = builder.live().into_iter().find(|(name, _)| {
         !word::is_fenced(builder, name)
             && builder.connected(name).is_some_and(|s| {
@@ -92,6 +99,16 @@ fn first_master(builder: &mut PlanBuilder<'_>) {
 /// Chooses the first master.
 fn first(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     builder.record.epoch += 1;
+    begin_with(builder, name);
+}
+
+/// Chooses the node that imports, in the epoch in which the others attached to it: what they were let
+/// in with stays good.
+pub fn first_of_import(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+    begin_with(builder, name);
+}
+
+fn begin_with(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     choose(builder, name);
     // As long as it needs a replica and nobody may replicate from it, nobody was told that a write
     // is done.
@@ -172,6 +189,7 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
         }
         confirmed::begin(builder);
         restore::complete(builder, &promotion.incarnation);
+        import::complete(builder, &promotion.incarnation);
         builder.event(
             EventReason::MasterPromoted,
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),
@@ -185,9 +203,11 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
         .quorum
         .unwrap_or_else(|| settings::quorum_at_promotion(builder, &promotion.incarnation));
     // Where writes are confirmed they wait for replicas anyway.
-    let planned = matches!(builder.record.change, Some(Change::Switchover(_)))
-        && !builder.spec().is_confirmed();
-    let command = Command::Promote { replicas: settings::grants(builder), quorum, planned };
+    let import = import::ended_by(builder, &promotion.incarnation);
+    let follows = matches!(builder.record.change, Some(Change::Switchover(_)));
+    let planned = (follows || !import.is_empty()) && !builder.spec().is_confirmed();
+    let replicas = settings::grants(builder);
+    let command = Command::Promote { replicas, quorum, planned, import };
     builder.command(
         &promotion.incarnation,
         command,

@@ -3,8 +3,8 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    archive, at_stake, backup, deletion, evidence, health, money, moves, paths, placement, restore,
-    roles, settings, top_up, update_report, versions, wallet, word,
+    archive, at_stake, backup, deletion, evidence, health, import, money, moves, paths, placement,
+    restore, roles, settings, top_up, update_report, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
@@ -290,6 +290,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
     .chain(backup::condition(builder).map(|backup| (ConditionType::BackedUp, backup)))
     .chain(archive::condition(builder).map(|log| (ConditionType::PointInTime, log)))
     .chain(restore::condition(builder).map(|restore| (ConditionType::Restored, restore)))
+    .chain(import::condition(builder).map(|import| (ConditionType::Imported, import)))
     .chain(deletion::condition(builder).map(|deletion| (ConditionType::Deleting, deletion)))
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()

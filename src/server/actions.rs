@@ -3,12 +3,12 @@
 use axum::http::StatusCode;
 
 use super::messages::{Close, Migrate, Rejoin, Restart, Switchover};
-use crate::api::conditions::Phase;
+use crate::api::conditions::{ConditionType, Phase, Reason};
 use crate::api::deletion::{self, Deletion};
 use crate::api::difference;
 use crate::api::status::NodeStatus;
 use crate::api::types::{
-    ACCEPT_LOSS, BACKUP, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
+    ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
     YES_DELETE_DATA,
 };
 use crate::model::ids::IncarnationName;
@@ -127,7 +127,7 @@ pub(super) fn replace(
     begun(old, record, new)?;
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE, BACKUP] {
+    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE, BACKUP, CUTOVER] {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -139,6 +139,7 @@ pub(super) fn replace(
 fn begun(old: &RedisCluster, record: &Record, new: &RedisCluster) -> Result<(), Refusal> {
     let from = |c: &RedisCluster| c.spec.bootstrap.as_ref().and_then(|b| b.from_backup.clone());
     let (had, has) = (from(old), from(new));
+    imported(old, record, new)?;
     let begun = record.data_epoch > 0 || record.restore.is_some();
     if !begun || had == has || has.is_none() {
         return Ok(());
@@ -148,6 +149,27 @@ fn begun(old: &RedisCluster, record: &Record, new: &RedisCluster) -> Result<(), 
         "{name} has begun, and what it begins with (spec.bootstrap.fromBackup) cannot be changed any more, so nothing was changed; \
          leave the field as it was, or apply a second cluster under another name with it"
     )))
+}
+
+/// Where an import comes from may be corrected while it goes on; it is not left out half-way.
+fn imported(old: &RedisCluster, record: &Record, new: &RedisCluster) -> Result<(), Refusal> {
+    let from = |c: &RedisCluster| c.spec.bootstrap.as_ref().and_then(|b| b.from_redis.clone());
+    let (had, has, name) = (from(old), from(new), &old.metadata.name);
+    let goes_on = record.import.as_ref().is_some_and(|import| import.done.is_none());
+    if goes_on && has.is_none() {
+        return Err(Refusal::conflict(format!(
+            "{name} is importing, and without spec.bootstrap.fromRedis a node with half of the data would be left, so nothing was changed; \
+             `akash-redis cutover {name}` ends the import, `akash-redis delete {name}` ends the cluster"
+        )));
+    }
+    let begun = record.data_epoch > 0 || record.restore.is_some();
+    if begun && has.is_some() && had != has {
+        return Err(Refusal::conflict(format!(
+            "{name} has begun, and what it begins with (spec.bootstrap.fromRedis) cannot be changed any more, so nothing was changed; \
+             leave the field as it was or leave it out, or apply a second cluster under another name with it"
+        )));
+    }
+    Ok(())
 }
 
 /// What the manifest's image cannot read of the present master's data would be lost with it.
@@ -298,6 +320,30 @@ pub(super) fn backup(cluster: &mut RedisCluster) -> Result<String, Refusal> {
     cluster.metadata.annotations.insert(BACKUP.to_owned(), word);
     Ok(format!(
         "a backup of {name} goes to {to}, once a replica is in sync; `akash-redis backups {name}` lists it when it is complete"
+    ))
+}
+
+/// Asks for the end of an import. Returns what to tell.
+pub(super) fn cutover(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+    at_work(cluster, "a cutover")?;
+    let name = cluster.metadata.name.clone();
+    let status = cluster.status.as_ref();
+    let Some(import) = status.and_then(|s| s.condition(ConditionType::Imported)) else {
+        return Err(Refusal::conflict(format!(
+            "{name} imports from no Redis, so there is nothing to cut over; a new cluster begins with one by spec.bootstrap.fromRedis"
+        )));
+    };
+    if import.reason != Reason::ImportReady {
+        return Err(Refusal::conflict(format!(
+            "{name} cannot be cut over now, and nothing was noted: {}",
+            import.message
+        )));
+    }
+    // No two requests are made of the same version of an object.
+    let word = cluster.metadata.resource_version.clone().unwrap_or_default();
+    cluster.metadata.annotations.insert(CUTOVER.to_owned(), word);
+    Ok(format!(
+        "{name} is cut over; `akash-redis describe {name}` says when it is done. Writes to the source are held from then on for 10 min at most: point the applications at {name}, and stop the source"
     ))
 }
 

@@ -89,6 +89,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/orphans/close", post(recovery::close))
         .route("/v1alpha1/clusters/{name}/restart", post(restart))
         .route("/v1alpha1/clusters/{name}/backup", post(backup))
+        .route("/v1alpha1/clusters/{name}/cutover", post(cutover))
         .route("/v1alpha1/clusters/{name}/dump", get(super::dump::dump))
         .route("/v1alpha1/clusters/{name}/fence", post(words::fence_node))
         .route("/v1alpha1/clusters/{name}/unfence", post(words::unfence_node))
@@ -214,8 +215,16 @@ pub(super) fn admitted(
             "spec.backup.credentialsFrom is read by `akash-redis apply`; the API takes credentials, as ACCESS_KEY_ID:SECRET_ACCESS_KEY".to_owned(),
         ));
     }
+    if let Some(from) = wanted.spec.bootstrap.as_ref().and_then(|b| b.from_redis.as_ref())
+        && from.password_from.is_some()
+    {
+        return Err(bad(
+            "spec.bootstrap.fromRedis.passwordFrom is read by `akash-redis apply`; the API takes password".to_owned(),
+        ));
+    }
     check(app, wanted)?;
     seal(app, wanted)?;
+    seal_source(app, wanted)?;
     within_budget(app, wanted)?;
     if let Some(Stored { cluster: old, record, .. }) = present {
         actions::replace(old, record, wanted)?;
@@ -237,6 +246,24 @@ fn seal(app: &App, wanted: &mut RedisCluster) -> Result<(), Refusal> {
             return Err(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "spec.backup.credentialsFrom: only the operator can encrypt keys to object storage, and it was not asked; apply this at its own socket".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The password of a Redis that is imported from leaves this function encrypted.
+fn seal_source(app: &App, wanted: &mut RedisCluster) -> Result<(), Refusal> {
+    let name = wanted.metadata.name.clone();
+    let from = wanted.spec.bootstrap.as_mut().and_then(|b| b.from_redis.as_mut());
+    let Some(from) = from else { return Ok(()) };
+    if let Some(plain) = from.password.take_if(|text| !text.starts_with(SEALED)) {
+        let plain = SecretString::from(plain.trim_end_matches(['\r', '\n']));
+        from.password = app.appraiser.seal(&name, &plain);
+        if from.password.is_none() {
+            return Err(Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "spec.bootstrap.fromRedis.passwordFrom: only the operator can encrypt a password, and it was not asked; apply this at its own socket".to_owned(),
             ));
         }
     }
@@ -342,6 +369,10 @@ async fn restart(State(app): State<App>, Path(name): Path<String>, body: Bytes) 
 
 async fn backup(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
     change(&app, &name, actions::backup).await
+}
+
+async fn cutover(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
+    change(&app, &name, actions::cutover).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

@@ -16,6 +16,7 @@ mod family;
 mod front;
 mod handover;
 mod image;
+mod import;
 mod life;
 #[path = "../sim/linear.rs"]
 mod linear;

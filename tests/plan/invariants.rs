@@ -618,7 +618,12 @@ fn grant(n: u32, epoch: u64) -> ReplicationGrant {
 }
 
 fn promote(n: u32, epoch: u64) -> Command {
-    Command::Promote { replicas: vec![grant(n, epoch)], quorum: QUORUM, planned: false }
+    Command::Promote {
+        replicas: vec![grant(n, epoch)],
+        quorum: QUORUM,
+        planned: false,
+        import: String::new(),
+    }
 }
 
 #[test]
@@ -630,7 +635,8 @@ fn only_the_choice_of_the_epoch_is_promoted() {
             ("2 promotions in one plan", &|p| command(p, 2, promote(1, 2))),
             ("cache-1-aaaa is to take writes without replicas", &|p| {
                 let Command::Promote { replicas, quorum, .. } = promote(1, 2) else { return };
-                let promotion = Command::Promote { replicas, quorum, planned: true };
+                let promotion =
+                    Command::Promote { replicas, quorum, planned: true, import: String::new() };
                 p.steps.retain(|step| !matches!(step.effect, Effect::Command { .. }));
                 command(p, 1, promotion);
             }),

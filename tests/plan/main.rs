@@ -34,6 +34,7 @@ mod failover;
 mod fence;
 mod give_up;
 mod health;
+mod import;
 mod invariants;
 mod lease_life;
 mod leases;

@@ -117,6 +117,7 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         }
         Command::Backup { .. }
         | Command::Restore { .. }
+        | Command::Import { .. }
         | Command::Archive { .. }
         | Command::StopArchive => {}
         Command::Fence => redis.fenced = true,

@@ -392,7 +392,7 @@ fn command(command: &Command) -> String {
             let replicas = settings.replicas.iter().map(|g| &g.incarnation);
             format!("configure, {}, replicas [{}]", quorum(settings.quorum), list(replicas))
         }
-        Command::Promote { replicas, quorum: q, planned } => {
+        Command::Promote { replicas, quorum: q, planned, .. } => {
             let replicas = replicas.iter().map(|g| &g.incarnation);
             let planned = if *planned { ", planned" } else { "" };
             format!("promote{planned}, {}, replicas [{}]", quorum(*q), list(replicas))
@@ -409,6 +409,7 @@ fn command(command: &Command) -> String {
         Command::Restart => "restart".to_owned(),
         Command::Backup { id, .. } => format!("take backup {id}"),
         Command::Restore { id, .. } => format!("restore backup {id}"),
+        Command::Import { source } => format!("import from {}", source.spec.address()),
         Command::Archive { run, .. } => format!("archive the log in run {run}"),
         Command::StopArchive => "archive the log no more".to_owned(),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),

@@ -15,6 +15,7 @@ mod failover;
 mod faults;
 mod giving_up;
 mod handover;
+mod imports;
 mod lifecycle;
 mod linear;
 mod lives;

@@ -21,8 +21,9 @@ pub(super) fn check(cluster: &RedisCluster, problems: &mut Problems) {
         "is about backups; write spec.backup too".into()
     });
     let Some(from) = &bootstrap.from_backup else {
-        problems.add_if(!on_loss, "spec.bootstrap", || {
-            "says nothing; write fromBackup or onTotalLoss, or leave it out".into()
+        let nothing = !on_loss && bootstrap.from_redis.is_none();
+        problems.add_if(nothing, "spec.bootstrap", || {
+            "says nothing; write fromBackup, fromRedis or onTotalLoss, or leave it out".into()
         });
         return;
     };

@@ -129,6 +129,11 @@ fn spec(metadata: &Metadata, spec: &Value) -> Result<Spec, String> {
     {
         return Err("spec.backup.credentialsFrom: an operator on Kubernetes takes no keys to object storage yet; leave spec.backup out".to_owned());
     }
+    if let Some(from) = spec.bootstrap.as_ref().and_then(|b| b.from_redis.as_ref())
+        && (from.password_from.is_some() || from.password.as_ref().is_some_and(plain))
+    {
+        return Err("spec.bootstrap.fromRedis.passwordFrom: an operator on Kubernetes takes no password of a source yet; leave it out and name a source that needs none".to_owned());
+    }
     let cluster = RedisCluster {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),

@@ -9,6 +9,7 @@ use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{
     BackupManifest, BackupTask, Listing, RestoreTask, Snapshot, Survey, TaskPhase,
 };
+use akash_redis::model::import::ImportTask;
 use akash_redis::model::step::StorageRef;
 use akash_redis::model::time::UnixMs;
 use akash_redis::operator::Backups;
@@ -16,6 +17,7 @@ use akash_redis::wire::akash_redis::agent::v1 as wire;
 use async_trait::async_trait;
 
 use super::fuse::Fuse;
+use super::imports::Shared;
 use super::node::Node;
 use super::nodes::State;
 
@@ -37,6 +39,8 @@ pub struct Bucket {
     pub refuses: bool,
     /// Nodes cannot read or write there.
     pub nodes_fail: bool,
+    /// A Redis outside of the clusters.
+    pub source: Shared,
 }
 
 impl Bucket {
@@ -54,6 +58,8 @@ pub struct Tasks {
     pub backup: BackupTask,
     pub restore: RestoreTask,
     pub archive: ArchiveTask,
+    pub import: ImportTask,
+    pub(super) source: Option<Shared>,
     cluster: String,
     begun: Option<u64>,
     archived: Option<String>,

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod fuse;
 pub mod gateway;
 pub mod home;
+pub mod imports;
 pub mod many;
 pub mod memory;
 pub mod mesh;

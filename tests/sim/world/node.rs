@@ -3,6 +3,7 @@
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{BackupTask, RestoreTask};
+use akash_redis::model::import::ImportTask;
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{
@@ -124,7 +125,7 @@ pub struct Face {
     admits: u64,
     replicas: Vec<String>,
     saved: usize,
-    tasks: (BackupTask, RestoreTask, ArchiveTask),
+    tasks: (BackupTask, RestoreTask, ArchiveTask, ImportTask),
     netmap: Vec<String>,
 }
 
@@ -146,8 +147,8 @@ impl Node {
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
             tasks: {
-                let Tasks { backup, restore, archive, .. } = self.tasks.clone();
-                (backup, restore, archive)
+                let Tasks { backup, restore, archive, import, .. } = self.tasks.clone();
+                (backup, restore, archive, import)
             },
             netmap: self.netmap.clone(),
         }
@@ -337,6 +338,7 @@ impl Node {
             backup: (!self.outdated).then(|| self.tasks.backup.clone()),
             restore: (!self.outdated).then(|| self.tasks.restore.clone()),
             archive: (!self.outdated).then(|| self.tasks.archive.clone()),
+            import: (!self.outdated).then(|| self.tasks.import.clone()),
             ..NodeState::default()
         }
     }
@@ -422,6 +424,7 @@ impl Node {
                 self.kept = c.kept_copy.or(self.kept.take()).filter(|_| !self.outdated);
             }
             Command::Promote(p) => {
+                self.take_over(&p.import_id, authority.epoch)?;
                 self.users = p.replication_users.into_iter().map(|u| u.name).collect();
                 if self.role != Role::Master {
                     self.replid2 = std::mem::replace(
@@ -469,6 +472,7 @@ impl Node {
             Command::Save(s) => self.saved.push(s.label),
             Command::Backup(b) => self.back_up(&b)?,
             Command::Restore(r) => self.restore(&r)?,
+            Command::Import(i) => self.import(&i),
             Command::Archive(a) => self.archive(&a),
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
             Command::Restart(_) => {

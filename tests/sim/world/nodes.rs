@@ -105,6 +105,7 @@ impl Nodes {
             state.restart();
             state.freeze(now);
             state.replicate(now);
+            state.import_from_source();
             state.store_backups(now);
             state.confirm(now);
             state.write(now);

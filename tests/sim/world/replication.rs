@@ -29,7 +29,9 @@ impl State {
         }
         self.forget_closed_links();
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
-            if node.role == Role::Master || (node.link_up && !node.is_restored()) {
+            if node.role == Role::Master
+                || (node.link_up && !node.is_restored() && !node.is_importing())
+            {
                 node.history = Some(History {
                     replid: node.replid.clone(),
                     offset: node.offset(),
@@ -45,7 +47,7 @@ impl State {
     }
 
     fn replicate_to(&mut self, name: &IncarnationName, now: u64) {
-        if self.nodes[name].is_restored() {
+        if self.nodes[name].is_restored() || self.nodes[name].is_importing() {
             return;
         }
         let source = self.source(name);

@@ -1,0 +1,249 @@
+//! A cluster that begins with a running Redis which is written to all the time, and the cutover.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use akash_redis::api::types::RedisCluster;
+use akash_redis::cli::demo::writer::Access;
+use akash_redis::devnet::net::Net;
+use akash_redis::devnet::sandbox::Sandbox;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use sha2::{Digest as _, Sha256};
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+use crate::sandboxed::sandboxed;
+use crate::stage::{CLUSTER, PASSWORD, Stage, condition, is_ready};
+
+const LIMIT: Duration = Duration::from_mins(6);
+/// A busy machine is no fault.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the source listens: for its own applications on loopback, for others with TLS.
+const PLAIN: u16 = 6390;
+const TLS: u16 = 6391;
+/// What the guide has the source allow.
+const RULES: &str = "+psync +replconf +ping +info +client|pause +client|unpause";
+const IMPORT_PASSWORD: &str = "of-the-importer";
+
+/// A Redis with TLS that knows nothing of us, and the certificate that it has.
+async fn source(sandbox: &Sandbox) -> (Child, String) {
+    let dir = sandbox.dir.join("source");
+    std::fs::create_dir_all(&dir).unwrap();
+    let issued = rcgen::generate_simple_self_signed(vec!["old.example.org".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let cert = file("cert.pem", issued.cert.pem());
+    let key = file("key.pem", issued.signing_key.serialize_pem());
+    let users = format!(
+        "user importer on >{IMPORT_PASSWORD} {RULES}\nuser default on nopass ~* &* +@all\n"
+    );
+    let users = file("users.acl", users);
+    let child = Command::new("redis-server")
+        .args(["--port", &PLAIN.to_string(), "--tls-port", &TLS.to_string()])
+        .args(["--bind", "127.0.0.1", &Net::GATEWAY.to_string(), "--protected-mode", "no"])
+        .args(["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert])
+        .args(["--tls-auth-clients", "no", "--aclfile", &users, "--save", ""])
+        .current_dir(&dir)
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    (child, issued.cert.pem())
+}
+
+async fn connected(url: String) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    for _ in 0..600 {
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        if let Ok(connection) = connection.await {
+            return connection;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody answers");
+}
+
+async fn of_the_source() -> MultiplexedConnection {
+    connected(format!("redis://127.0.0.1:{PLAIN}/")).await
+}
+
+async fn fill(connection: &mut MultiplexedConnection) {
+    for n in 0..50 {
+        let mut pipe = redis::pipe();
+        for m in 0..100 {
+            pipe.cmd("SET").arg(format!("key:{n}:{m}")).arg("v".repeat(n * 20)).ignore();
+        }
+        pipe.cmd("ZADD").arg(format!("zset:{n}")).arg(n).arg("a").arg(0.5).arg("b").ignore();
+        pipe.cmd("HSET").arg(format!("hash:{n}")).arg("f").arg(n).ignore();
+        pipe.cmd("XADD").arg(format!("stream:{n}")).arg("1-1").arg("k").arg(n).ignore();
+        pipe.exec_async(connection).await.unwrap();
+    }
+}
+
+/// Every key with its value, as Redis serializes it.
+async fn all(connection: &mut MultiplexedConnection) -> BTreeMap<String, Vec<u8>> {
+    let (mut cursor, mut found) = (0u64, BTreeMap::new());
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("COUNT").arg(1000);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(connection).await.unwrap();
+        for key in keys {
+            let value = redis::cmd("DUMP").arg(&key).query_async(connection).await.unwrap();
+            found.insert(key, value);
+        }
+        cursor = next;
+        if cursor == 0 {
+            return found;
+        }
+    }
+}
+
+fn manifest(sandbox: &Sandbox, ca: &str, password: &str) -> String {
+    let hash = hex::encode(Sha256::digest(PASSWORD));
+    let file = sandbox.dir.join("password");
+    std::fs::write(&file, format!("{password}\n")).unwrap();
+    let ca = ca.lines().fold(String::new(), |all, line| all + "          " + line + "\n");
+    format!(
+        "apiVersion: akash-redis.dev/v1alpha1\n\
+         kind: RedisCluster\n\
+         metadata: {{ name: {CLUSTER} }}\n\
+         spec:\n  \
+           nodes: 3\n  \
+           redis: {{ users: [{{ name: app, passwordSha256: {hash} }}] }}\n  \
+           resources: {{ cpu: 500m, memory: 1Gi, data: {{ size: 4Gi, class: beta3 }} }}\n  \
+           budget: {{ maxPerMonth: 16act }}\n  \
+           bootstrap:\n    \
+             fromRedis:\n      \
+               host: {}\n      \
+               port: {TLS}\n      \
+               user: importer\n      \
+               passwordFrom: {{ file: {} }}\n      \
+               tls:\n        \
+                 serverName: old.example.org\n        \
+                 ca: |\n{ca}",
+        Net::GATEWAY,
+        file.display(),
+    )
+}
+
+async fn apply(stage: &Stage, sandbox: &Sandbox, text: &str) {
+    let file = sandbox.dir.join("cluster.yaml");
+    std::fs::write(&file, text).unwrap();
+    let said = stage.cli(&["apply", "-f", &file.display().to_string()]).await;
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    println!("{}", String::from_utf8_lossy(&said.stdout));
+}
+
+fn import(cluster: &RedisCluster) -> (String, String) {
+    let (_, reason, message) =
+        cluster.status.as_ref().map(|s| condition(s, "Imported")).unwrap_or_default();
+    (reason.to_owned(), message.to_owned())
+}
+
+/// Writes to the source until that takes no more; how many were acknowledged, and when the last was.
+async fn write(held: Arc<AtomicBool>) -> (u64, Instant) {
+    let mut connection = of_the_source().await;
+    connection.set_response_timeout(Duration::from_millis(800));
+    let (mut done, mut last) = (0, Instant::now());
+    loop {
+        let mut set = redis::cmd("SET");
+        set.arg(format!("during:{done}")).arg(done);
+        match set.exec_async(&mut connection).await {
+            Ok(()) => (done, last) = (done + 1, Instant::now()),
+            Err(_) if held.load(Ordering::SeqCst) => return (done, last),
+            Err(error) => println!("a write of the source waits: {error}"),
+        }
+    }
+}
+
+/// Asks until the cluster takes a write; when that was.
+async fn first_write(access: Access) -> Instant {
+    let Access { host, port, user, password } = access;
+    let url = format!("redis://{user}:{password}@{host}:{port}/");
+    let client = redis::Client::open(url).unwrap();
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_millis(300)));
+    loop {
+        let opened = client.get_multiplexed_async_connection_with_config(&config).await;
+        if let Ok(mut connection) = opened {
+            let mut set = redis::cmd("SET");
+            set.arg("first").arg("1");
+            if set.exec_async(&mut connection).await.is_ok() {
+                return Instant::now();
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
+    let name = "import::a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let mut stage = Stage::start(&sandbox).await;
+        let (_source, ca) = source(&sandbox).await;
+        let mut there = of_the_source().await;
+        fill(&mut there).await;
+
+        // A wrong password is said, and corrected while the leases stay.
+        apply(&stage, &sandbox, &manifest(&sandbox, &ca, "wrong")).await;
+        let failed = stage.until("the refusal", |c| import(c).0 == "ImportFailed").await;
+        println!("{}", import(&failed).1);
+        assert!(import(&failed).1.contains("refuses the user"), "{}", import(&failed).1);
+        let refused = stage.cli(&["cutover", CLUSTER]).await;
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        println!("{why}");
+        assert!(!refused.status.success() && why.contains("cannot be cut over now"), "{why}");
+        apply(&stage, &sandbox, &manifest(&sandbox, &ca, IMPORT_PASSWORD)).await;
+
+        let held = Arc::new(AtomicBool::new(false));
+        let writer = tokio::spawn(write(held.clone()));
+        let ready = stage.until("the copy", |c| import(c).0 == "ImportReady").await;
+        println!("{}", import(&ready).1);
+        assert!(!is_ready(&ready) && ready.status.as_ref().unwrap().master.is_none());
+        let shown = stage.client.get(CLUSTER).await.unwrap();
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(!text.contains(IMPORT_PASSWORD), "the password is kept encrypted");
+
+        // An operator that was started anew goes on.
+        stage.local.kill_operator().await;
+        stage.local.start_operator().await.unwrap();
+        stage.until("the import to go on", |c| import(c).0 == "ImportReady").await;
+
+        let (_proxy, access) = stage.proxy();
+        let first = tokio::spawn(first_write(access.clone()));
+        held.store(true, Ordering::SeqCst);
+        let done = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
+        let (out, error) =
+            (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        println!("{out}{error}");
+        assert!(done.status.success() && out.contains("takes the writes"));
+        let (written, last) = writer.await.unwrap();
+        let first = first.await.unwrap();
+        println!(
+            "{written} writes were acknowledged by the source meanwhile; {:?} from the last of them to the first of the cluster",
+            first.saturating_duration_since(last)
+        );
+        assert!(written > 0);
+
+        let Access { host, port, user, password } = access;
+        let mut here = connected(format!("redis://{user}:{password}@{host}:{port}/")).await;
+        let (mut kept, old) = (all(&mut here).await, all(&mut there).await);
+        assert!(kept.remove("first").is_some());
+        assert!(old.len() as u64 >= 5150 + written, "{} keys", old.len());
+        assert_eq!(kept.len(), old.len());
+        assert!(kept == old, "a value is another one");
+        stage.until_ready().await;
+        assert_eq!(import(&stage.client.get(CLUSTER).await.unwrap()).0, "ImportCompleted");
+        stage.delete().await;
+        stage.assert_nothing_left().await;
+    });
+}

@@ -1,0 +1,353 @@
+//! A cluster that begins with a running Redis, and its cutover: the rules of `plan/import.rs`.
+
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
+use akash_redis::api::types::{Bootstrap, CUTOVER};
+use akash_redis::model::backup::TaskPhase;
+use akash_redis::model::import::ImportTask;
+use akash_redis::model::node::{AttachedReplica, Link, NodeState, Process, ReplicaState, Role};
+use akash_redis::model::record::Membership;
+use akash_redis::model::step::Command;
+use akash_redis::plan::Plan;
+
+use crate::scene::{NOW, Scene, commands, has_event, name};
+
+/// A manifest that names a source.
+fn bootstrap() -> Option<Bootstrap> {
+    let from = serde_json::json!({"fromRedis": {"host": "203.0.113.5", "password": "sealed:x"}});
+    Some(serde_json::from_value(from).unwrap())
+}
+
+/// Three nodes that are there and empty, and a manifest that names a source.
+fn fresh() -> Scene {
+    let mut scene = Scene::whole();
+    scene.cluster.spec.bootstrap = bootstrap();
+    scene.record.master = None;
+    (scene.record.data_epoch, scene.record.data_master) = (0, None);
+    for n in 0..3 {
+        scene.incarnation(n).membership = Membership::Joined;
+        scene.node(n, |v| {
+            let state = &mut v.state;
+            state.import = Some(ImportTask::default());
+            state.admits = Some(0);
+            state.promoted = false;
+            (state.redis.role, state.redis.link) = (Role::Replica, Link::Down);
+            (state.redis.fenced, state.redis.keys) = (true, 0);
+            (state.redis.online_epoch, state.redis.max_lag_seconds) = (0, 8);
+            state.redis.master_host.clear();
+            state.redis.replicas.clear();
+            state.history = None;
+        });
+    }
+    scene.configure();
+    scene
+}
+
+/// The source as the node that imports tells it.
+fn told(state: &mut NodeState, edit: impl FnOnce(&mut ImportTask)) {
+    let task = state.import.get_or_insert_default();
+    (task.phase, task.answers, task.can_pause) = (TaskPhase::Running, true, true);
+    (task.replid, task.offset) = ("A".into(), state.redis.offset);
+    edit(task);
+}
+
+/// Which import it was told.
+fn import_of(plan: &Plan) -> Option<(akash_redis::model::ids::IncarnationName, String)> {
+    commands(plan).into_iter().find_map(|(node, command)| match command {
+        Command::Import { source } => Some((node, source.id())),
+        _ => None,
+    })
+}
+
+/// Node 0 has the data, and the others have them from it.
+fn followed() -> Scene {
+    let mut scene = fresh();
+    let plan = scene.plan(NOW);
+    let (node, id) = import_of(&plan).unwrap();
+    assert_eq!(node, name(0));
+    scene.record = plan.record;
+    let epoch = scene.record.epoch;
+    scene.node(0, |v| {
+        v.state.highest.epoch = epoch;
+        v.state.redis.link = Link::Up;
+        told(&mut v.state, |task| task.id = id);
+    });
+    scene.record = scene.plan(NOW).record;
+    scene.node(0, |v| v.state.admits = Some(epoch));
+    for n in 1..3 {
+        scene.node(n, |v| {
+            v.state.highest.epoch = epoch;
+            v.state.redis.link = Link::Up;
+            v.state.redis.online_epoch = epoch;
+            v.state.redis.master_host = format!("{}.mesh", name(0));
+        });
+        scene.node(0, |v| {
+            v.state.redis.replicas.push(AttachedReplica {
+                name: format!("{}.mesh", name(n)),
+                state: ReplicaState::Online,
+                offset: 100,
+                lag_seconds: 0,
+                behind_ms: 0,
+            });
+        });
+    }
+    scene
+}
+
+fn imported(plan: &Plan) -> (ConditionStatus, Reason, String) {
+    let found = plan.status.condition(ConditionType::Imported).expect("a condition");
+    (found.status, found.reason, found.message.clone())
+}
+
+fn promotions(plan: &Plan) -> Vec<(akash_redis::model::ids::IncarnationName, String, bool)> {
+    let promotion = |(node, command)| match command {
+        Command::Promote { import, planned, .. } => Some((node, import, planned)),
+        _ => None,
+    };
+    commands(plan).into_iter().filter_map(promotion).collect()
+}
+
+#[test]
+fn one_node_imports_and_the_others_get_the_data_from_it() {
+    let mut scene = fresh();
+    let plan = scene.plan(NOW);
+    let (node, id) = import_of(&plan).unwrap();
+    assert_eq!(node, name(0));
+    assert!(plan.record.epoch > scene.record.epoch && plan.record.master.is_none());
+    assert!(has_event(&plan, EventReason::ImportStarted));
+    assert_eq!(imported(&plan).1, Reason::Importing);
+    assert_ne!(plan.status.condition(ConditionType::Ready).unwrap().status, ConditionStatus::True);
+    scene.record = plan.record;
+    let epoch = scene.record.epoch;
+    scene.node(0, |v| {
+        v.state.highest.epoch = epoch;
+        v.state.redis.link = Link::Syncing;
+        told(&mut v.state, |task| task.id.clone_from(&id));
+    });
+    let plan = scene.plan(NOW);
+    assert_eq!(commands(&plan), vec![], "the others wait, and it is told once");
+    assert!(imported(&plan).2.contains("does not have the data"), "{}", imported(&plan).2);
+    scene.node(0, |v| v.state.redis.link = Link::Up);
+    let plan = scene.plan(NOW);
+    let all = commands(&plan);
+    assert!(
+        matches!(&all[..], [(node, Command::Admit { replicas })] if *node == name(0) && replicas.len() == 2),
+        "{all:?}"
+    );
+    scene.record = plan.record;
+    scene.node(0, |v| v.state.admits = Some(epoch));
+    let plan = scene.plan(NOW);
+    for n in 1..3 {
+        let follows = |(node, command): &(_, Command)| {
+            *node == name(n)
+                && matches!(command, Command::Follow { master, grant, .. } if *master == name(0) && grant.epoch == epoch)
+        };
+        assert!(commands(&plan).iter().any(follows), "{:?}", commands(&plan));
+    }
+    assert_eq!(imported(&plan).1, Reason::Importing, "a write needs a replica");
+    let scene = followed();
+    let plan = scene.plan(NOW);
+    assert_eq!((commands(&plan), imported(&plan).1), (vec![], Reason::ImportReady));
+    assert!(plan.record.master.is_none(), "nobody is master before a person says so");
+}
+
+#[test]
+fn what_keeps_the_data_from_coming_is_said_and_nobody_is_given_up_for_it() {
+    let mut scene = followed();
+    scene.node(0, |v| {
+        told(&mut v.state, |task| task.error = "203.0.113.5:6379 refuses the user".into());
+        v.state.redis.link = Link::Down;
+    });
+    let plan = scene.plan(NOW + 3_600_000);
+    let (status, reason, message) = imported(&plan);
+    assert_eq!((status, reason), (ConditionStatus::False, Reason::ImportFailed));
+    assert!(message.contains("refuses the user"), "{message}");
+    assert_eq!(plan.record.import.unwrap().node, Some(name(0)));
+}
+
+#[test]
+fn a_cutover_is_refused_while_the_cluster_is_not_near_the_source() {
+    let far: [(&str, fn(&mut Scene)); 5] = [
+        ("does not have the data", |s| s.node(0, |v| v.state.redis.link = Link::Syncing)),
+        ("behind the source", |s| {
+            s.node(0, |v| told(&mut v.state, |task| task.offset += 2 << 20));
+        }),
+        ("behind the source", |s| s.node(0, |v| told(&mut v.state, |task| task.lag_ms = 2500))),
+        ("does not say how far", |s| {
+            s.node(0, |v| told(&mut v.state, |task| task.answers = false));
+        }),
+        ("of the other nodes have the data", |s| {
+            s.node(0, |v| v.state.redis.replicas.clear());
+        }),
+    ];
+    for (why, edit) in far {
+        let mut scene = followed();
+        edit(&mut scene);
+        scene.annotate(CUTOVER, "7");
+        let plan = scene.plan(NOW);
+        assert!(has_event(&plan, EventReason::CutoverRefused), "{why}");
+        assert!(promotions(&plan).is_empty() && plan.record.master.is_none());
+        let said = plan.record.import.as_ref().unwrap().error.clone();
+        assert!(said.contains(why), "{said}");
+        scene.record = plan.record;
+        let plan = scene.plan(NOW + 1000);
+        assert!(!has_event(&plan, EventReason::CutoverRefused), "each word is answered once");
+        assert!(!has_event(&plan, EventReason::CutoverStarted));
+    }
+}
+
+#[test]
+fn a_cutover_promotes_the_node_that_imports_in_the_epoch_in_which_the_others_attached() {
+    let mut scene = followed();
+    scene.annotate(CUTOVER, "7");
+    let plan = scene.plan(NOW);
+    let id = scene.inventory.nodes[&name(0)].state.import.clone().unwrap().id;
+    assert!(has_event(&plan, EventReason::CutoverStarted));
+    assert_eq!(promotions(&plan), vec![(name(0), id, true)]);
+    let master = plan.record.master.clone().unwrap();
+    assert_eq!((master.epoch, master.confirmed), (scene.record.epoch, false));
+    assert_eq!(plan.record.data_epoch, 0);
+    scene.record = plan.record;
+    scene.node(0, |v| {
+        v.state.promoted = true;
+        v.state.import = Some(ImportTask::default());
+        (v.state.redis.role, v.state.redis.fenced, v.state.redis.link) =
+            (Role::Master, false, Link::Down);
+        (v.state.redis.replid, v.state.redis.replid2) = ("B".into(), "A".into());
+        v.state.redis.min_replicas = 1;
+    });
+    let plan = scene.plan(NOW + 300);
+    assert!(has_event(&plan, EventReason::CutoverCompleted));
+    assert_eq!(plan.record.data_epoch, master.epoch);
+    let (status, reason, _) = imported(&plan);
+    assert_eq!((status, reason), (ConditionStatus::True, Reason::ImportCompleted));
+    let told_to_follow = commands(&plan);
+    assert!(
+        !told_to_follow
+            .iter()
+            .any(|(_, c)| matches!(c, Command::Follow { .. } | Command::Import { .. })),
+        "whoever was attached stays: {told_to_follow:?}"
+    );
+    scene.record = plan.record;
+    scene.cluster.spec.bootstrap = None;
+    let plan = scene.plan(NOW + 600);
+    assert_eq!(
+        imported(&plan).1,
+        Reason::ImportCompleted,
+        "it is over, whatever the manifest says"
+    );
+}
+
+#[test]
+fn a_promotion_that_the_agent_refused_is_taken_back_under_a_new_epoch() {
+    let mut scene = followed();
+    scene.annotate(CUTOVER, "7");
+    scene.record = scene.plan(NOW).record;
+    let epoch = scene.record.epoch;
+    scene.node(0, |v| {
+        told(&mut v.state, |task| {
+            (task.refused_epoch, task.refused) = (epoch, "12 bytes did not arrive".into());
+        });
+    });
+    let plan = scene.plan(NOW + 1000);
+    assert_eq!(plan.record.epoch, epoch + 1);
+    assert!(promotions(&plan).is_empty());
+    assert!(import_of(&plan).is_some(), "its answer shows that it obeys nothing earlier");
+    assert!(plan.record.master.is_some(), "not before it has answered");
+    scene.record = plan.record;
+    scene.node(0, |v| v.state.highest.epoch = epoch + 1);
+    let plan = scene.plan(NOW + 2000);
+    assert!(plan.record.master.is_none() && has_event(&plan, EventReason::CutoverFailed));
+    let import = plan.record.import.clone().unwrap();
+    assert_eq!((import.node, import.cutover), (Some(name(0)), None));
+    assert!(imported(&plan).2.contains("12 bytes did not arrive"), "{}", imported(&plan).2);
+    scene.record = plan.record;
+    let plan = scene.plan(NOW + 3000);
+    assert!(!has_event(&plan, EventReason::CutoverStarted), "a person has to ask again");
+    assert!(
+        commands(&plan).iter().any(|(n, c)| *n == name(0) && matches!(c, Command::Admit { .. })),
+        "the others attach in the new epoch"
+    );
+}
+
+#[test]
+fn a_promotion_that_was_late_and_done_stands() {
+    let mut scene = followed();
+    scene.annotate(CUTOVER, "7");
+    scene.record = scene.plan(NOW).record;
+    let epoch = scene.record.epoch;
+    let late = NOW + 130_000;
+    scene.node(0, |v| v.heard = akash_redis::model::time::UnixMs(late));
+    let plan = scene.plan(late);
+    assert_eq!(plan.record.epoch, epoch + 1, "it took too long");
+    scene.record = plan.record;
+    scene.node(0, |v| {
+        v.state.highest.epoch = epoch + 1;
+        (v.state.redis.role, v.state.redis.fenced) = (Role::Master, false);
+    });
+    let plan = scene.plan(late + 1000);
+    let master = plan.record.master.clone().unwrap();
+    assert_eq!((master.incarnation, master.epoch), (name(0), epoch + 1));
+    assert!(!has_event(&plan, EventReason::CutoverFailed));
+}
+
+#[test]
+fn a_source_that_cannot_be_held_must_stand_still_or_the_cutover_is_given_up() {
+    let mut scene = followed();
+    scene.annotate(CUTOVER, "7");
+    scene.node(0, |v| {
+        told(&mut v.state, |task| (task.can_pause, task.still_ms) = (false, 400));
+    });
+    let plan = scene.plan(NOW);
+    assert!(promotions(&plan).is_empty() && plan.record.import.as_ref().unwrap().cutover.is_some());
+    assert!(plan.waits.iter().any(|w| w.what.contains("stop the applications")));
+    scene.record = plan.record;
+    let mut still = scene.clone();
+    still.node(0, |v| told(&mut v.state, |task| (task.can_pause, task.still_ms) = (false, 2100)));
+    assert_eq!(promotions(&still.plan(NOW + 5000)).len(), 1);
+    let plan = scene.plan(NOW + 121_000);
+    assert!(has_event(&plan, EventReason::CutoverFailed) && plan.record.master.is_none());
+    assert_eq!(plan.record.import.unwrap().cutover, None);
+}
+
+#[test]
+fn a_node_that_is_lost_while_it_imports_is_followed_by_another_that_begins_anew() {
+    let mut scene = followed();
+    let epoch = scene.record.epoch;
+    scene.silent(0, 130);
+    let plan = scene.plan(NOW);
+    assert!(has_event(&plan, EventReason::ImportInterrupted));
+    assert!(plan.record.epoch > epoch, "what it was told last is void");
+    let import = plan.record.import.clone().unwrap();
+    assert_eq!((import.node, import.failures), (None, 1));
+    scene.record = plan.record;
+    let plan = scene.plan(NOW + 15_000);
+    let (node, _) = import_of(&plan).unwrap();
+    assert_ne!(node, name(0));
+}
+
+#[test]
+fn the_chosen_node_dies_before_it_is_confirmed_and_the_source_has_everything() {
+    let mut scene = followed();
+    scene.annotate(CUTOVER, "7");
+    scene.record = scene.plan(NOW).record;
+    scene.node(0, |v| v.state.redis.process = Process::Exited);
+    let plan = scene.plan(NOW + 1000);
+    assert!(has_event(&plan, EventReason::FirstMasterLost));
+    assert!(plan.record.master.is_none() && promotions(&plan).is_empty());
+    let import = plan.record.import.clone().unwrap();
+    assert_eq!((import.node, import.cutover, import.done), (None, None, None));
+    scene.record = plan.record;
+    let plan = scene.plan(NOW + 15_000);
+    assert!(import_of(&plan).is_some_and(|(node, _)| node != name(0)));
+    assert!(promotions(&plan).is_empty(), "a person has to ask again");
+}
+
+#[test]
+fn a_manifest_without_its_source_promotes_nobody() {
+    let mut scene = followed();
+    scene.cluster.spec.bootstrap = None;
+    let plan = scene.plan(NOW);
+    assert!(plan.record.master.is_none());
+    let message = &plan.status.condition(ConditionType::Degraded).unwrap().message;
+    assert!(message.contains("fromRedis"), "{message}");
+}
