@@ -39,6 +39,9 @@ impl Node {
             let id = command.id.clone();
             self.tasks.import =
                 ImportTask { id, phase: TaskPhase::Running, ..ImportTask::default() };
+            // Whomever it followed before.
+            AGENT.clone_into(&mut self.master_host);
+            (self.link_up, self.sync, self.online_epoch) = (false, None, 0);
         }
         Ok(())
     }

@@ -472,7 +472,7 @@ impl Node {
             Command::Save(s) => self.saved.push(s.label),
             Command::Backup(b) => self.back_up(&b)?,
             Command::Restore(r) => self.restore(&r)?,
-            Command::Import(i) => self.import(&i),
+            Command::Import(i) => self.import(&i)?,
             Command::Archive(a) => self.archive(&a),
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
             Command::Restart(_) => {
