@@ -192,7 +192,11 @@ impl CommandExecutor {
                     .map_err(Status::failed_precondition);
             }
             Order::Import(source) => {
-                return import::start(&self.node, *source).map_err(Status::failed_precondition);
+                import::start(&self.node, *source).map_err(Status::failed_precondition)?;
+                // Whomever it followed before.
+                self.node.set_following(None);
+                self.node.set_note("hosts", self.node.egress.close().await);
+                return Ok(());
             }
             Order::Archive(object) => {
                 archive::start(&self.node, object.map(|object| *object));

@@ -122,12 +122,11 @@ struct Upstream {
 
 impl Upstream {
     async fn dial_outside(&self, host: &str, port: u16) -> std::io::Result<TcpStream> {
-        let ip = match host.parse::<IpAddr>() {
-            Ok(ip) => Some(ip).filter(|ip| is_tailnet(*ip)),
-            Err(_) => {
-                let name = host.trim_end_matches('.').to_ascii_lowercase();
-                self.lookup.find(&name).await.map(IpAddr::V4)
-            }
+        let ip = if let Ok(ip) = host.parse::<IpAddr>() {
+            Some(ip).filter(|ip| is_tailnet(*ip))
+        } else {
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            self.lookup.find(&name).await.map(IpAddr::V4)
         };
         let Some(ip) = ip else { return TcpStream::connect((host, port)).await };
         let stream = Socks5Stream::connect(self.socks, SocketAddr::from((ip, port))).await;

@@ -133,17 +133,14 @@ async fn keep_looking(node: &Node, source: &Source, asking: &Asking, port: u16, 
             node.book.agent(&format!("import from {}: {error}", source.spec.address()));
         }
         change(node, &source.id, |task| {
-            match looked {
-                Ok((now, _)) => {
-                    let (refused_epoch, refused) =
-                        (task.refused_epoch, std::mem::take(&mut task.refused));
-                    *task = ImportTask { refused_epoch, refused, ..now };
-                    failures = 0;
-                }
-                Err(_) => {
-                    task.answers = false;
-                    failures += 1;
-                }
+            if let Ok((now, _)) = looked {
+                let (refused_epoch, refused) =
+                    (task.refused_epoch, std::mem::take(&mut task.refused));
+                *task = ImportTask { refused_epoch, refused, ..now };
+                failures = 0;
+            } else {
+                task.answers = false;
+                failures += 1;
             }
             task.error = error;
         });

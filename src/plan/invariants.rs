@@ -641,6 +641,7 @@ impl<'a> Check<'a> {
         });
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table has as many rows as there are commands")]
     fn command(&mut self, name: &IncarnationName, own: &Incarnation, command: &Command) {
         let after = &self.plan.record;
         let master = after.master.as_ref();

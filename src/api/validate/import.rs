@@ -18,7 +18,7 @@ pub(super) fn check(cluster: &RedisCluster, problems: &mut Problems) {
         "a cluster begins with one thing; keep fromBackup or fromRedis".into()
     });
     if let Err(why) = host(&from.host) {
-        problems.add(&format!("{PATH}.host"), why);
+        problems.add(format!("{PATH}.host"), why);
     }
     problems.add_if(from.port == 0, &format!("{PATH}.port"), || {
         "0 is no port; write 1 to 65535".into()

@@ -88,7 +88,7 @@ pub(super) async fn tend(
 ) {
     while let Some(look) = looks.recv().await {
         let Some(store) = store.upgrade() else { return };
-        if let Err(error) = store.look(&look).await {
+        if let Err(error) = Box::pin(store.look(&look)).await {
             tracing::warn!("{look:?}: {error}");
             let again = again.clone();
             // One that fails on and on holds up no other.
@@ -141,19 +141,19 @@ impl KubernetesStore {
                 Ok(())
             }
             Look::At(key) => {
-                let read = self.look_at_secrets(key).await;
+                let read = Box::pin(self.look_at_secrets(key)).await;
                 self.care(key).await?;
                 read
             }
             Look::Secrets(key) => {
-                self.look_at_secrets(key).await?;
+                Box::pin(self.look_at_secrets(key)).await?;
                 self.care(key).await
             }
         }
     }
 
     async fn look_at_secrets(&self, key: &Key) -> Result<(), StoreError> {
-        if self.read_secrets(key).await? {
+        if Box::pin(self.read_secrets(key)).await? {
             self.changes.notify(key.0.clone());
         }
         Ok(())
