@@ -7,7 +7,7 @@ use super::redis_control::ANSWER;
 use super::tests::{PATIENCE, TestNode, follow, pair, promote, usual_settings};
 use crate::backup::storage::Storage;
 use crate::backup::{archive, data_object, manifest, manifest_object};
-use crate::model::archive::{ArchiveTask, Part, Point};
+use crate::model::archive::{ArchiveTask, Part, Point, route};
 use crate::model::backup::{BackupManifest, FORMAT, Listing, MasterSeen, StorageSpec, TaskPhase};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, ReplicaState};
@@ -169,6 +169,31 @@ async fn archiving(node: &TestNode, run: &str) -> ArchiveTask {
             .is_some_and(|a| a.run == run && (a.stored > 0 || a.phase == TaskPhase::Failed))
     };
     node.until(there).await.archive.unwrap()
+}
+
+impl Bucket {
+    /// What is in the storage now, whatever comes after.
+    fn as_of_now(&self) -> Self {
+        let copy = Self::new();
+        let mut command = std::process::Command::new("cp");
+        // What is being written has another name until it is whole.
+        let copied = command.arg("-r").arg(self.0.path().join(".")).arg(copy.0.path()).status();
+        assert!(copied.unwrap().success());
+        copy
+    }
+
+    /// The way from the newest backup to the end of the log, as after the loss of all nodes.
+    async fn to_the_end(&self) -> Point {
+        let Listing { backups, log, .. } = self.list().await;
+        let base = backups.last().unwrap();
+        let way = route(&log, UID, &base.snapshot.replid, base.snapshot.offset + 1);
+        // None where it does not reach the backup yet.
+        let mut parts = way.map(|way| way.parts).unwrap_or_default();
+        if let Some(last) = parts.last_mut() {
+            last.end = Part::OPEN;
+        }
+        Point { backup: base.id.clone(), uid: UID.into(), parts, at: UnixMs(u64::MAX) }
+    }
 }
 
 /// Everything that was written is stored; the moment of that.
@@ -364,4 +389,45 @@ async fn it_is_never_taken_for_a_replica_that_a_write_needs_nor_counted_by_wait(
     assert_eq!(master.write("k", "w").await.unwrap_err().code(), Some("NOREPLICAS"));
     master.until(|s| s.archive.as_ref().is_some_and(|a| a.behind_since > UnixMs(0))).await;
     master.stop().await;
+}
+
+/// What may be lost with all nodes is what no node says is stored: the word of a node that a write is
+/// stored holds if every node is lost at that very moment, whatever the storage was doing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_says_is_stored_outlives_the_loss_of_every_node_at_that_moment() {
+    let bucket = Bucket::new();
+    let (master, replica) = pair().await;
+    replica.command(1, bucket.archive("r1", false)).await.unwrap();
+    archiving(&replica, "r1").await;
+    bucket.back_up(&replica, "b1").await;
+    let mut client = master.client().await;
+    // The number of each acknowledged write, and where it ends.
+    let mut acknowledged: Vec<(i64, i64)> = Vec::new();
+    let mut lost_now: Vec<(i64, Bucket)> = Vec::new();
+    let mut said = 0;
+    while lost_now.len() < 4 {
+        let number = i64::try_from(acknowledged.len()).unwrap() + 1;
+        redis::cmd("SET").arg("number").arg(number).exec_async(&mut client).await.unwrap();
+        let info: String = redis::cmd("INFO").query_async(&mut client).await.unwrap();
+        let field = info.lines().find_map(|l| l.strip_prefix("master_repl_offset:"));
+        acknowledged.push((number, field.unwrap().parse().unwrap()));
+        let task = replica.node.peek().archive.unwrap();
+        if task.stored > said {
+            // Right after a segment was stored, while the next one is being written.
+            said = task.stored;
+            lost_now.push((said, bucket.as_of_now()));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for (said, bucket) in lost_now {
+        let last = acknowledged.iter().rfind(|(_, end)| *end < said).map_or(0, |(n, _)| *n);
+        let fresh = bucket.restored(&bucket.to_the_end().await).await;
+        let mut session = fresh.node.redis.apart(ANSWER).await.unwrap();
+        let found: Option<i64> =
+            redis::cmd("GET").arg("number").query_async(&mut session.connection).await.unwrap();
+        assert!(found.unwrap_or(0) >= last, "{found:?} of {last}, with {said} said to be stored");
+        fresh.stop().await;
+    }
+    master.stop().await;
+    replica.stop().await;
 }

@@ -27,6 +27,8 @@ const PAUSES: Backoff = Backoff { first: Duration::from_secs(5), longest: Durati
 const BEHIND: Duration = Duration::from_secs(30);
 /// Clocks of nodes and operator differ by no more.
 const SKEW: Duration = Duration::from_hours(1);
+/// A list that was read so long after a backup has the log that follows it.
+const LISTED: Duration = Duration::from_mins(2);
 /// What is of no use any more is deleted for so long at a time.
 const SWEEP: Duration = Duration::from_hours(1);
 
@@ -224,14 +226,30 @@ fn in_sync(master: &NodeState, name: &IncarnationName, state: &NodeState) -> boo
     state.redis.replid == master.redis.replid && roles::attached(master, name, state)
 }
 
-/// The log began anew, and there is no backup yet that it goes on from.
+/// The log began anew, or has a gap that nobody was told of, and there is no backup that it goes on
+/// from.
 pub fn wants_backup(builder: &PlanBuilder<'_>) -> bool {
     let record = record(builder);
     let began = builder.record.backup.as_ref().map(|b| b.began).unwrap_or_default();
-    wanted(builder).is_some()
-        && !record.fresh.is_empty()
-        && began <= record.since
-        && own(builder).last().is_none_or(|newest| newest.taken <= record.since)
+    // One that was begun in the very plan in which that was heard is the one.
+    let anew = !record.fresh.is_empty()
+        && began < record.since
+        && own(builder).last().is_none_or(|newest| newest.taken < record.since);
+    wanted(builder).is_some() && (anew || leads_nowhere(builder, &record))
+}
+
+/// From no backup the log goes on to its end, by a list that has all of the newest one and of what
+/// followed it. So it is where a node began the log anew and died before that was heard.
+fn leads_nowhere(builder: &PlanBuilder<'_>, record: &ArchiveRecord) -> bool {
+    let name = &builder.input.cluster.metadata.name;
+    let Some(reading) = builder.input.inventory.backups.get(name) else { return false };
+    let backup = builder.record.backup.clone().unwrap_or_default();
+    let newest = own(builder).last().map(|b| b.taken).unwrap_or_default();
+    record.run.is_some()
+        && backup.failures == 0
+        && reading.at > newest.max(backup.began) + LISTED
+        && !log(builder).is_empty()
+        && restorable_since(builder, record).is_none()
 }
 
 /// How far back every moment is kept; none where the log is not.
@@ -328,6 +346,6 @@ fn restorable_since(builder: &PlanBuilder<'_>, known: &ArchiveRecord) -> Option<
     // What was listed before the log began anew leads nowhere.
     let listed = own.iter().find(reaches).filter(|_| end >= known.since);
     let unlisted = !log.iter().any(|s| s.run >= known.fresh);
-    let newer = || own.iter().find(|b| unlisted && b.taken > known.since);
+    let newer = || own.iter().find(|b| unlisted && b.taken >= known.since);
     listed.or_else(newer).map(|b| b.taken)
 }

@@ -144,8 +144,6 @@ fn a_log_that_begins_anew_wants_a_backup_at_once_and_one_that_goes_on_does_not()
     let mut scene = whole();
     scene.record = scene.plan(NOW).record;
     says(&mut scene, |task| task.stored = 101);
-    let takes =
-        |plan: &Plan| commands(plan).iter().any(|(_, c)| matches!(c, Command::Backup { .. }));
     let plan = scene.plan(NOW);
     assert!(!takes(&plan) && !has_event(&plan, EventReason::ArchiveStarted));
     says(&mut scene, |task| (task.fresh, task.stored) = (true, 101));
@@ -162,6 +160,50 @@ fn a_log_that_begins_anew_wants_a_backup_at_once_and_one_that_goes_on_does_not()
     let (status, reason, why) = held(&plan);
     assert_eq!((status, reason), (ConditionStatus::True, Reason::ArchiveCurrent), "{why}");
     assert!(why.contains("every moment from"), "{why}");
+}
+
+fn takes(plan: &Plan) -> bool {
+    commands(plan).iter().any(|(_, c)| matches!(c, Command::Backup { .. }))
+}
+
+/// It is begun in the very plan in which the log begins: it is the one.
+#[test]
+fn one_backup_is_taken_of_a_log_that_begins_and_no_second() {
+    let mut scene = whole();
+    scene.record = scene.plan(NOW).record;
+    says(&mut scene, |task| (task.fresh, task.stored) = (true, 101));
+    let plan = scene.plan(NOW);
+    assert!(takes(&plan));
+    scene.record = plan.record;
+    let run = scene.record.backup.as_ref().unwrap().run.clone().unwrap();
+    assert_eq!(run.began, scene.record.archive.as_ref().unwrap().since);
+    let done = BackupManifest { taken: run.began, ..manifest(&run.id, 0, 100) };
+    lies(&mut scene, Listing { backups: vec![done], ..Listing::default() });
+    scene.record = scene.plan(NOW + 1000).record;
+    let plan = scene.plan(NOW + 2000);
+    assert!(!takes(&plan) && plan.record.backup.as_ref().unwrap().run.is_none());
+    assert_eq!(held(&plan).1, Reason::ArchiveCurrent);
+}
+
+/// A node began the log anew and died before that was heard; another one goes on there.
+#[test]
+fn a_gap_that_nobody_told_of_is_found_in_the_list_and_a_backup_is_taken() {
+    let then = |log: Vec<Segment>, minutes: u64| {
+        let mut scene = archiving();
+        says(&mut scene, |task| task.stored = 300);
+        let backups = vec![BackupManifest { taken: UnixMs(NOW), ..manifest("b1", 0, 100) }];
+        let at = UnixMs(NOW + minutes * 60_000);
+        let listing = Listing { backups, log, ..Listing::default() };
+        scene.inventory.backups.insert("cache".into(), Reading::fresh(Arc::new(listing), at));
+        takes(&scene.plan(at.0))
+    };
+    let run = archiving().record.archive.clone().unwrap().run.unwrap().id;
+    let whole = segment(&run, 101, 300, 0, 0);
+    let gap = segment(&run, 200, 300, 0, 0);
+    assert!(!then(vec![whole], 10));
+    assert!(then(vec![gap.clone()], 10));
+    assert!(!then(vec![gap], 1), "what follows the backup may not be listed yet");
+    assert!(!then(Vec::new(), 10), "nothing is listed");
 }
 
 #[test]
