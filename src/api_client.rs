@@ -20,7 +20,7 @@ use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
     AcceptLoss, Applied, Close, CloseOrphans, Closing, ClusterList, Fence, Message, Migrate,
-    Previewed, Previews, Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests,
+    Previewed, Previews, Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests, VerifyBackup,
 };
 use crate::store::Event;
 
@@ -177,6 +177,15 @@ impl Client {
     /// Asks for a backup.
     pub async fn backup(&self, name: &str) -> Result<Message, ClientError> {
         self.send(Method::POST, &format!("/{name}/backup"), None::<&()>).await
+    }
+
+    /// Asks for a backup to be restored to see that it can be.
+    pub async fn verify_backup(
+        &self,
+        name: &str,
+        request: &VerifyBackup,
+    ) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/verify-backup"), Some(request)).await
     }
 
     /// Asks for a node to join the mesh again.

@@ -50,6 +50,9 @@ pub enum ConditionType {
     VersionSkew,
     /// Where `spec.backup` is set: there is a backup, and the last one that was due was taken.
     BackedUp,
+    /// Where `spec.backup` is set and `spec.backup.verify` is not `never`: a backup was restored into a
+    /// throw-away redis-server lately, and had all that it was to have.
+    BackupVerified,
     /// Where `spec.backup.pointInTime` is set: every moment since the one that it names can be
     /// restored.
     PointInTime,
@@ -305,6 +308,14 @@ pub enum Reason {
     BackupFailed,
     /// The object storage of the backups refuses us, or does not answer.
     BackupStorageUnavailable,
+    // BackupVerified.
+    /// A backup was restored lately, and had all that it was to have.
+    BackupRestorable,
+    /// No backup was restored lately; the sentence says what that waits for.
+    BackupVerificationPending,
+    // BackupVerified and Degraded.
+    /// A backup could not be restored, or did not have what it was to have.
+    BackupVerificationFailed,
     // PointInTime.
     /// The log of writes is archived, and a backup is there that it goes on from.
     ArchiveCurrent,
@@ -383,6 +394,8 @@ impl Reason {
                 | Self::VersionsUnknown
                 | Self::BackupCurrent
                 | Self::BackupPending
+                | Self::BackupRestorable
+                | Self::BackupVerificationPending
                 | Self::ArchiveCurrent
                 | Self::ArchivePending
                 | Self::RestoreCompleted
@@ -645,6 +658,12 @@ pub enum EventReason {
     BackupTaken,
     /// A backup came to nothing.
     BackupFailed,
+    /// A backup was restored to see that it can be, and had all that it was to have.
+    BackupVerified,
+    /// A backup could not be restored, or did not have what it was to have.
+    BackupVerificationFailed,
+    /// An attempt to verify a backup found nothing out.
+    BackupVerificationInterrupted,
     /// The archived log of writes begins, or begins anew.
     ArchiveStarted,
     /// A node does not archive the log of writes any more; another one goes on.

@@ -60,6 +60,30 @@ pub struct BackupStatus {
     /// Those that cannot be used, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unusable: Vec<String>,
+    /// The last one that was restored to see that it can be, and had all that it was to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<VerifiedBackup>,
+    /// The one that is being restored for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifying: Option<String>,
+}
+
+/// A backup that was restored into a throw-away redis-server, and had all that it was to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VerifiedBackup {
+    /// Its name.
+    pub id: String,
+    /// When it was taken.
+    pub taken: String,
+    /// When it was restored.
+    pub at: String,
+    /// The node that did it.
+    pub node: String,
+    /// Keys that were restored.
+    pub keys: u64,
+    /// How long that took, seconds.
+    pub seconds: u64,
 }
 
 /// A backup that is complete.

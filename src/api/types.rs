@@ -44,6 +44,9 @@ pub const RESTART: &str = "akash-redis.dev/restart";
 
 /// Annotation: a backup shall be taken; each word is done once.
 pub const BACKUP: &str = "akash-redis.dev/backup";
+/// Annotation: a backup shall be restored into a throw-away redis-server, to see that it can be; each
+/// word is done once. The newest, or the one whose id follows after a space.
+pub const VERIFY: &str = "akash-redis.dev/verify-backup";
 
 /// Annotation: the node that imports from a running Redis shall become master; each word is done
 /// once.
@@ -225,6 +228,45 @@ pub struct Backup {
     /// says.
     #[serde(default = "Backup::default_window", skip_serializing_if = "Backup::is_default_window")]
     pub window: Span,
+    /// How often the newest backup is restored into a throw-away redis-server on a replica's node, to
+    /// see that it can be. The memory beside the data must do for that.
+    #[serde(default, skip_serializing_if = "Verify::is_default")]
+    pub verify: Verify,
+}
+
+/// How often the newest backup is restored to see that it can be. The first time right after it was
+/// taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Verify {
+    /// Each day.
+    Daily,
+    /// Each week.
+    #[default]
+    Weekly,
+    /// Every 30 days.
+    Monthly,
+    /// By command alone.
+    Never,
+}
+
+impl Verify {
+    /// Between two times; none where it is by command alone.
+    #[must_use]
+    pub fn period(self) -> Option<Duration> {
+        let days = match self {
+            Self::Daily => 1,
+            Self::Weekly => 7,
+            Self::Monthly => 30,
+            Self::Never => return None,
+        };
+        Some(Duration::from_hours(days * 24))
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Backup {

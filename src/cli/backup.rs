@@ -1,5 +1,5 @@
-//! `akash-redis backup` and `backups`: have a backup taken, list what there is, decrypt one without an
-//! operator.
+//! `akash-redis backup` and `backups`: have a backup taken or verified, list what there is, decrypt one
+//! without an operator.
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::backup::format::BackupKey;
 use crate::backup::stream;
 use crate::error_chain::error_chain;
 use crate::secrets::RootSecret;
+use crate::server::messages::VerifyBackup;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(300);
@@ -42,12 +43,31 @@ pub struct Backup {
     pub command: Option<BackupCommand>,
 }
 
-/// What can be done with a backup without an operator.
+/// What else can be done with a backup.
 #[derive(Debug, clap::Subcommand)]
 pub enum BackupCommand {
+    /// Have a backup restored into a throw-away redis-server on a replica's node, to see that it can
+    /// be.
+    Verify(Verify),
     /// Decrypt the data of a backup (its object that ends in `.rdb`) from standard input to standard
     /// output: an RDB file, which redis-server loads.
     Decrypt(Decrypt),
+}
+
+/// Flags of `backup verify`.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// Name of the cluster.
+    #[arg(value_parser = cluster_name)]
+    pub name: String,
+    /// The backup, as `akash-redis backups` lists it; the newest when absent.
+    pub id: Option<String>,
+    /// Wait until it is known whether it can be restored.
+    #[arg(long)]
+    pub wait: bool,
+    /// The longest to wait.
+    #[arg(long, default_value = "1h", requires = "wait", value_name = "TIME")]
+    pub timeout: Span,
 }
 
 /// Flags of `backup decrypt`.
@@ -84,6 +104,7 @@ pub(super) async fn run(
             let done = tokio::task::spawn_blocking(move || self::decrypt(&decrypt)).await;
             done.unwrap_or_else(|error| Err(failed(error.to_string())))
         }
+        (Some(BackupCommand::Verify(args)), _) => verify(&Client::new(socket)?, args, out).await,
         (None, Some(name)) => {
             take(&Client::new(socket)?, &name, args.wait, args.timeout, out).await
         }
@@ -130,6 +151,49 @@ async fn take(
     })
 }
 
+pub(super) async fn verify(
+    client: &Client,
+    args: Verify,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let Verify { name, id, wait, timeout } = args;
+    let verified = |status: &Status| {
+        let backup = status.backup.clone().unwrap_or_default();
+        (backup.verified.map(|good| good.at), backup.verifying)
+    };
+    let said = |status: &Status| {
+        let condition = status.condition(ConditionType::BackupVerified);
+        condition.map(|c| (c.reason, c.message.clone())).unwrap_or_default()
+    };
+    let before = client.get(&name).await?.status.unwrap_or_default();
+    writeln!(out, "{}", client.verify_backup(&name, &VerifyBackup { id }).await?.message)?;
+    if !wait {
+        return Ok(());
+    }
+    let (start, mut ran) = (Instant::now(), false);
+    let progress = Progress::of(&format!("{name}: a node is waited for"));
+    while start.elapsed() < timeout.0 {
+        tokio::time::sleep(POLL).await;
+        let status = client.get(&name).await?.status.unwrap_or_default();
+        let ((at, running), (reason, message)) = (verified(&status), said(&status));
+        progress.tell(&format!("{name}: {}", show::clean(&message)));
+        if at != verified(&before).0 {
+            return Ok(writeln!(out, "{}", show::clean(&message))?);
+        }
+        let failed_now = reason == Reason::BackupVerificationFailed && message != said(&before).1;
+        if failed_now || (ran && running.is_none()) {
+            return Err(failed(message));
+        }
+        ran |= running.is_some();
+    }
+    Err(CliError::TimedOut {
+        name: name.clone(),
+        goal: "verified".to_owned(),
+        timeout: timeout.to_string(),
+        waiting: format!("the restore (`akash-redis describe {name}` says what it waits for)"),
+    })
+}
+
 fn newest(status: &Status) -> Option<String> {
     Some(status.backup.as_ref()?.backups.first()?.id.clone())
 }
@@ -153,8 +217,10 @@ pub(super) async fn list(
         )));
     };
     out.write_all(table(backup).as_bytes())?;
-    if let Some(condition) = status.condition(ConditionType::BackedUp) {
-        writeln!(out, "\n{}", show::clean(&condition.message))?;
+    for kind in [ConditionType::BackedUp, ConditionType::BackupVerified] {
+        if let Some(condition) = status.condition(kind) {
+            writeln!(out, "\n{}", show::clean(&condition.message))?;
+        }
     }
     Ok(())
 }
@@ -165,7 +231,12 @@ fn table(backup: &BackupStatus) -> String {
         .load_preset(presets::NOTHING)
         .set_header(["ID", "TAKEN", "KEYS", "SIZE", "REDIS", "NODE", "NOTE"]);
     for b in &backup.backups {
-        let note = if b.of_this_cluster { "" } else { "of an earlier cluster of this name" };
+        let verified = backup.verified.as_ref().filter(|good| good.id == b.id);
+        let note = match verified {
+            Some(good) => format!("restored for a look at {}", show::clean(&good.at)),
+            None if b.of_this_cluster => String::new(),
+            None => "of an earlier cluster of this name".to_owned(),
+        };
         table.add_row([
             show::clean(&b.id),
             show::clean(&b.taken),
@@ -173,7 +244,7 @@ fn table(backup: &BackupStatus) -> String {
             show::size(i64::try_from(b.bytes).unwrap_or(i64::MAX)),
             show::clean(&b.redis),
             show::clean(&b.node),
-            note.to_owned(),
+            note,
         ]);
     }
     let mut text = table.lines().fold(String::new(), |all, line| all + line.trim_end() + "\n");

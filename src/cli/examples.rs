@@ -51,9 +51,23 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("restart", &["restart cache", "restart cache 1"]),
     ("fence", &["fence cache 1"]),
     ("unfence", &["unfence cache 1"]),
-    ("backup", &["backup cache --wait", "backup decrypt --root-secret root.secret"]),
+    (
+        "backup",
+        &[
+            "backup cache --wait",
+            "backup verify cache --wait",
+            "backup decrypt --root-secret root.secret",
+        ],
+    ),
     ("backups", &["backups cache"]),
     ("dump", &["dump cache"]),
+    (
+        "restore",
+        &[
+            "restore cache2 --from cache --to 2026-11-25T10:15:00Z",
+            "restore cache2 --from cache --dry-run",
+        ],
+    ),
     ("report", &["report", "report cache --out report.yaml"]),
     ("public-key", &["public-key"]),
     ("sdl", &["sdl -f cache.yaml"]),

@@ -25,6 +25,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// One that is in no file.
+    pub(super) fn of(name: &str, text: &str) -> Self {
+        Self { file: name.to_owned(), text: text.to_owned(), document: None }
+    }
+
     /// A problem with its place: `cache.yaml:6: spec.nodes: ...`.
     pub(super) fn tell(&self, problem: &Problem) -> String {
         let path = match self.document {

@@ -41,6 +41,7 @@ mod proxy;
 mod read;
 mod recover;
 mod report;
+mod restore;
 mod sdl;
 mod select;
 pub mod show;
@@ -136,7 +137,7 @@ pub enum Command {
     /// The local market by hand.
     #[cfg(feature = "devnet")]
     Devnet(devnet::Devnet),
-    /// Have a backup of a cluster taken now, or decrypt one without an operator.
+    /// Have a backup of a cluster taken or verified now, or decrypt one without an operator.
     Backup(backup::Backup),
     /// Print the manifest as a definition for Kubernetes, a `CustomResourceDefinition`.
     Crd,
@@ -219,6 +220,8 @@ pub enum ClientCommand {
     Dump(backup::Dump),
     /// List the backups of a cluster.
     Backups(backup::Backups),
+    /// Begin a new cluster with a backup of another one, or with its data as they were at a time.
+    Restore(restore::Restore),
     /// Print the public part of the key that signs the word about the master: proxies on other
     /// machines prove it with this.
     PublicKey,
@@ -350,6 +353,7 @@ async fn execute(
         ClientCommand::Report(args) => report::run(client, args, out).await,
         ClientCommand::Dump(args) => backup::dump(client, args, out).await,
         ClientCommand::Backups(args) => backup::list(client, args, out).await,
+        ClientCommand::Restore(args) => restore::run(client, args, out, person).await,
         ClientCommand::PublicKey => endpoint::public_key(client, out).await,
     }
 }

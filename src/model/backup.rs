@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::{Point, Segment};
 use super::ids::{IncarnationName, InstallationId};
+use super::memory::MIB;
 use super::redis_version::RedisVersion;
 use super::step::SettingsUser;
 use super::time::UnixMs;
@@ -119,6 +120,22 @@ pub struct Snapshot {
     pub rdb_bytes: u64,
     /// SHA-256 of the RDB file, lower-case hex.
     pub rdb_sha256: String,
+    /// Memory that Redis used then, bytes; 0 in backups of earlier versions.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// `keys` are those of this very snapshot; `false` in backups of earlier versions.
+    #[serde(default)]
+    pub exact_keys: bool,
+}
+
+impl Snapshot {
+    /// Memory that a Redis needs to hold it, bytes: an estimate, with room to spare.
+    #[must_use]
+    pub fn memory_needed(&self) -> u64 {
+        // What is compressed or packed in the file takes several times of that in memory.
+        let data = if self.memory_bytes > 0 { self.memory_bytes } else { 4 * self.rdb_bytes };
+        data + data / 8 + 16 * MIB
+    }
 }
 
 /// What the operator itself saw of the master while a snapshot was taken: a node can claim what it
@@ -246,6 +263,29 @@ pub struct RestoreTask {
     pub run_id: String,
 }
 
+/// The last restore into a throw-away redis-server that an agent was told to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyTask {
+    /// Which attempt; empty before the first.
+    pub run: String,
+    /// How far it is.
+    pub phase: TaskPhase,
+    /// Bytes of the RDB file that Redis was given so far.
+    pub done_bytes: u64,
+    /// Bytes of the RDB file.
+    pub total_bytes: u64,
+    /// Why it failed, one sentence.
+    pub error: String,
+    /// It is the backup that is no good, and not that something was missing on the node.
+    pub damaged: bool,
+    /// Keys that were restored, of all databases.
+    pub keys: u64,
+    /// Memory that they took, bytes.
+    pub memory_bytes: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+}
+
 /// What is remembered of the backups of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -262,6 +302,71 @@ pub struct BackupRecord {
     pub failed: UnixMs,
     /// Why, one sentence.
     pub error: String,
+    /// Which of them were restored to see that they can be.
+    #[serde(skip_serializing_if = "VerifyRecord::is_empty")]
+    pub verify: VerifyRecord,
+}
+
+/// What is remembered of restores into throw-away redis-servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifyRecord {
+    /// The one that runs.
+    pub run: Option<VerifyRun>,
+    /// The last request of a person that was begun.
+    pub word: String,
+    /// The last backup that was found to be good.
+    pub good: Option<Verified>,
+    /// What was found after that to be no good: the backup, and one sentence.
+    pub bad: Option<(String, String)>,
+    /// Attempts in a row that found nothing out, or found a backup to be no good.
+    pub failures: u32,
+    /// When the last of these ended.
+    pub failed: UnixMs,
+    /// Which node it was.
+    pub failed_on: Option<IncarnationName>,
+    /// Why nothing was found out, one sentence; empty where something was.
+    pub error: String,
+}
+
+impl VerifyRecord {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A backup is being restored to see that it can be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRun {
+    /// Name of the attempt.
+    pub run: String,
+    /// Which backup.
+    pub id: String,
+    /// The node that does it.
+    pub incarnation: IncarnationName,
+    /// The start of its agent: another one knows nothing of it.
+    pub boot_id: String,
+    /// When it was begun.
+    pub began: UnixMs,
+    /// Memory that it may take, bytes.
+    pub memory_bytes: u64,
+}
+
+/// A backup that was restored, and had what it was to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Which.
+    pub id: String,
+    /// When it was taken.
+    pub taken: UnixMs,
+    /// When it was found to be good.
+    pub at: UnixMs,
+    /// The node that restored it.
+    pub incarnation: IncarnationName,
+    /// Keys that were restored.
+    pub keys: u64,
+    /// How long that took, milliseconds.
+    pub took_ms: u64,
 }
 
 /// A backup that is being taken.

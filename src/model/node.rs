@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString};
 
 use super::archive::ArchiveTask;
-use super::backup::{BackupTask, RestoreTask};
+use super::backup::{BackupTask, RestoreTask, VerifyTask};
 use super::import::ImportTask;
 use super::mesh::BackendState;
 use super::time::UnixMs;
@@ -100,6 +100,10 @@ pub struct NodeState {
     /// The archiving of the log of writes; `None` from an agent that does none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveTask>,
+    /// The last backup that it was told to restore beside its own data; `None` from an agent that
+    /// does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyTask>,
 }
 
 /// A setting, or a user, that redis did not take: what was in force before stays, and everything

@@ -274,6 +274,21 @@ pub enum Command {
     },
     /// Archive it no more.
     StopArchive,
+    /// Restore a backup into a throw-away redis-server, to see that it can be.
+    Verify {
+        /// Name of the attempt.
+        run: String,
+        /// Name of the backup.
+        id: String,
+        /// Where it is.
+        storage: StorageRef,
+        /// Bytes of its RDB file.
+        rdb_bytes: u64,
+        /// SHA-256 of its RDB file, hex.
+        rdb_sha256: String,
+        /// Memory that this may take, bytes.
+        memory_bytes: u64,
+    },
 }
 
 /// The backups of a cluster in a storage, and the keys to it as the manifest has them.

@@ -39,6 +39,7 @@ use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
 use super::tailscale::{self, TailscaledInstance, VersionError};
 use super::users::system_user;
+use super::verify;
 use super::volume::{self, Volume, VolumeError};
 use crate::error_chain::error_chain;
 use crate::mesh::local::LocalError;
@@ -310,6 +311,7 @@ async fn assemble(
     // The users of Redis and tailscaled pass through this one and the kept one; what is secret lies
     // deeper.
     directory(&settings.run_dir, 0o755)?;
+    verify::end_left_over(&settings.run_dir).await;
     let (files_dir, saved_dir) = (kept.join("agent"), kept.join("saved"));
     directory(&files_dir, 0o700)?;
     directory(&saved_dir, 0o700)?;

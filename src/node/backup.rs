@@ -84,7 +84,7 @@ async fn take(node: &Arc<Node>, object: BackupObject) -> Result<Snapshot, String
     let BackupObject { id, storage, keys, object, key } = object;
     let storage = Storage::open(&storage, keys.as_ref()).map_err(|e| error_chain(&e))?;
     let saved = timeout(SAVE_LIMIT, save(node)).await;
-    let Saved { file, replid, offset, info } = saved.map_err(|_| {
+    let Saved { file, replid, offset, info, exact } = saved.map_err(|_| {
         format!("Redis did not write its snapshot within {} s", SAVE_LIMIT.as_secs())
     })??;
     let total = file.metadata().map_err(|e| format!("the snapshot cannot be read ({e})"))?.len();
@@ -117,6 +117,8 @@ async fn take(node: &Arc<Node>, object: BackupObject) -> Result<Snapshot, String
         stored_sha256: sent.stored_sha256,
         rdb_bytes: sent.plain_bytes,
         rdb_sha256: sent.plain_sha256,
+        memory_bytes: info.state().used_memory_bytes,
+        exact_keys: exact,
     })
 }
 
@@ -133,6 +135,8 @@ struct Saved {
     replid: String,
     offset: i64,
     info: Info,
+    /// `info` is of that very moment.
+    exact: bool,
 }
 
 async fn save(node: &Node) -> Result<Saved, String> {
@@ -163,6 +167,7 @@ async fn save(node: &Node) -> Result<Saved, String> {
                         file,
                         replid: replid.to_owned(),
                         offset: told.offset.unwrap_or(info.offset()),
+                        exact: told.offset == Some(info.offset()),
                         info,
                     });
                 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::tests::{TestNode, follow, pair, promote, usual_settings};
 use crate::backup::format::BackupKey;
 use crate::backup::stream::decrypt;
-use crate::model::backup::{BackupTask, RestoreTask, Snapshot, TaskPhase};
+use crate::model::backup::{BackupTask, RestoreTask, Snapshot, TaskPhase, VerifyTask};
 use crate::model::node::Role;
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
@@ -191,6 +191,170 @@ async fn data_that_are_not_those_of_the_backup_never_become_data() {
     let fresh = empty().await;
     fresh.command(1, restore(dir.path(), &snapshot)).await.unwrap();
     assert!(restored(&fresh).await.error.contains("no such bucket or object"));
+}
+
+fn verify(dir: &Path, run: &str, of: &Snapshot, memory_bytes: u64) -> Command {
+    Command::Verify(wire::Verify {
+        run: run.into(),
+        id: ID.into(),
+        storage: Some(storage(dir)),
+        object: object(),
+        key: KEY.to_vec(),
+        rdb_bytes: of.rdb_bytes,
+        rdb_sha256: of.rdb_sha256.clone(),
+        memory_bytes,
+    })
+}
+
+async fn verified(node: &TestNode, run: &str) -> VerifyTask {
+    let ended = |task: &VerifyTask| {
+        task.run == run && matches!(task.phase, TaskPhase::Done | TaskPhase::Failed)
+    };
+    node.until(|s| s.verify.as_ref().is_some_and(ended)).await.verify.unwrap()
+}
+
+/// Nobody answers on the socket of the redis-server that is thrown away.
+async fn is_gone(node: &TestNode) {
+    let socket = node.node.settings.run_dir.join("verify/redis.sock");
+    let gone = async {
+        while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::tests::PATIENCE, gone).await.expect("it is ended");
+}
+
+const ROOM: u64 = 256 << 20;
+
+/// The node's own redis goes on as it was: same process, same data, same place in the history.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_restored_beside_the_data_of_a_replica_which_notices_nothing() {
+    let (master, replica) = pair().await;
+    let dir = master.dir.clone();
+    filled(&master).await;
+    replica.until(|s| s.redis.keys == 507).await;
+    replica.command(1, back_up(dir.path())).await.unwrap();
+    let snapshot = taken(&replica).await.snapshot.unwrap();
+    assert!(snapshot.exact_keys && snapshot.memory_bytes > 0, "{snapshot:?}");
+    master.write("after", "1").await.unwrap();
+    let before = replica.until(|s| s.redis.keys == 508).await;
+
+    replica.command(1, verify(dir.path(), "v1", &snapshot, ROOM)).await.unwrap();
+    let task = verified(&replica, "v1").await;
+    assert_eq!((task.phase, task.error.as_str(), task.keys), (TaskPhase::Done, "", 507));
+    assert!(task.memory_bytes > 0 && task.took_ms > 0, "{task:?}");
+    is_gone(&replica).await;
+    replica.command(1, verify(dir.path(), "v1", &snapshot, ROOM)).await.unwrap();
+    assert_eq!(verified(&replica, "v1").await, task, "the same attempt changes nothing");
+
+    let file = dir.path().join("bucket").join(object());
+    let good = std::fs::read(&file).unwrap();
+    let mut touched = good.clone();
+    let middle = touched.len() / 2;
+    touched[middle] ^= 1;
+    let other = Snapshot { rdb_sha256: "00".repeat(32), ..snapshot.clone() };
+    for (run, bytes, of, why) in [
+        ("v2", touched, &snapshot, "cannot be decrypted"),
+        ("v3", good.clone(), &other, "not those of the manifest"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        replica.command(1, verify(dir.path(), run, of, ROOM)).await.unwrap();
+        let task = verified(&replica, run).await;
+        assert!(task.phase == TaskPhase::Failed && task.damaged, "{task:?}");
+        assert!(task.error.contains(why), "{task:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    replica.command(1, verify(dir.path(), "v4", &snapshot, ROOM)).await.unwrap();
+    let task = verified(&replica, "v4").await;
+    assert!(task.damaged && task.error.contains("no such bucket or object"), "{task:?}");
+    is_gone(&replica).await;
+    let after = replica.node.peek().redis;
+    assert!(after.is_linked() && after.run_id == before.redis.run_id);
+    assert_eq!((after.keys, &after.replid), (508, &before.redis.replid));
+}
+
+/// What takes more memory than it was given says that, and nothing against the backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_for_a_look_takes_no_more_memory_than_it_was_given() {
+    let (master, replica) = pair().await;
+    let dir = master.dir.clone();
+    let mut client = master.client().await;
+    // Takes a few bytes in the file, and 80 MB in memory.
+    let value = "v".repeat(2_000_000);
+    for n in 0..40 {
+        redis::cmd("SET").arg(format!("k{n}")).arg(&value).exec_async(&mut client).await.unwrap();
+    }
+    replica.until(|s| s.redis.keys == 40).await;
+    replica.command(1, back_up(dir.path())).await.unwrap();
+    let snapshot = taken(&replica).await.snapshot.unwrap();
+    assert!(snapshot.memory_bytes > 80_000_000 && snapshot.rdb_bytes < 20_000_000, "{snapshot:?}");
+    replica.command(1, verify(dir.path(), "v1", &snapshot, 1 << 20)).await.unwrap();
+    let task = verified(&replica, "v1").await;
+    assert!(task.phase == TaskPhase::Failed && !task.damaged, "{task:?}");
+    assert!(task.error.contains("need more memory than the 1 MiB"), "{task:?}");
+    is_gone(&replica).await;
+}
+
+/// It is ended when the node becomes master; what an agent left behind that was killed, by the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_for_a_look_ends_when_its_node_has_something_else_to_do() {
+    let (master, replica) = pair().await;
+    let dir = master.dir.clone();
+    filled(&master).await;
+    replica.until(|s| s.redis.keys == 507).await;
+    replica.command(1, back_up(dir.path())).await.unwrap();
+    let snapshot = taken(&replica).await.snapshot.unwrap();
+    // A storage that never answers: the restore waits for it.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let Command::Verify(mut never) = verify(dir.path(), "v1", &snapshot, ROOM) else { panic!() };
+    never.storage = Some(wire::ObjectStorage {
+        url: "s3://bucket/x".into(),
+        endpoint,
+        access_key_id: "a".into(),
+        secret_access_key: "b".into(),
+        ..wire::ObjectStorage::default()
+    });
+    replica.command(1, Command::Verify(never)).await.unwrap();
+    let socket = replica.node.settings.run_dir.join("verify/redis.sock");
+    let up = async {
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::tests::PATIENCE, up).await.expect("it is started");
+    replica.command(2, promote(0)).await.unwrap();
+    let task = verified(&replica, "v1").await;
+    assert!(task.phase == TaskPhase::Failed && !task.damaged, "{task:?}");
+    assert!(task.error.contains("becomes master"), "{task:?}");
+    is_gone(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_agent_left_of_a_restore_for_a_look_is_ended() {
+    let dir = super::tests::open_dir();
+    let run_dir = dir.path().join("run");
+    let place = run_dir.join("verify");
+    std::fs::create_dir_all(&place).unwrap();
+    let socket = place.join("redis.sock");
+    let config =
+        super::redis_config::throw_away(&place, &socket, 1, &std::collections::BTreeMap::new());
+    std::fs::write(place.join("redis.conf"), config).unwrap();
+    let mut left = tokio::process::Command::new("redis-server")
+        .arg(place.join("redis.conf"))
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let up = async {
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::tests::PATIENCE, up).await.expect("it is started");
+    super::verify::end_left_over(&run_dir).await;
+    let ended = tokio::time::timeout(super::tests::PATIENCE, left.wait()).await;
+    assert!(ended.expect("it is ended").is_ok() && !place.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,7 +22,7 @@ use super::snapshots::{self, AUTOMATIC};
 use super::stand_in::{self, Seen, StandIn};
 use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
-use super::{archive, backup, import, restore};
+use super::{archive, backup, import, restore, verify};
 use crate::error_chain::error_chain;
 use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
@@ -132,7 +132,8 @@ impl CommandExecutor {
         Ok(self.node.issue())
     }
 
-    /// Decides, and has the decision on disk before anything is touched.
+    /// Decides, and has the decision on disk before anything is touched; but for what ends writes, which
+    /// a volume that takes nothing does not keep from ending.
     async fn begin(
         &self,
         order: &Order,
@@ -152,10 +153,16 @@ impl CommandExecutor {
         let in_hand = self.node.life.in_hand();
         let node = self.node.clone();
         let kept = memory.clone();
-        tokio::task::spawn_blocking(move || node.remember(kept))
+        let written = tokio::task::spawn_blocking(move || node.remember(kept))
             .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::internal(error_chain(&error)))?;
+            .map_err(|error| Status::internal(error.to_string()))?;
+        match written {
+            Err(error) if stops_writes(order) => {
+                self.node.remember_unwritten(memory.clone(), &error);
+            }
+            Err(error) => return Err(Status::internal(error_chain(&error))),
+            Ok(()) => {}
+        }
         Ok((memory, in_hand))
     }
 
@@ -202,6 +209,10 @@ impl CommandExecutor {
                 archive::start(&self.node, object.map(|object| *object));
                 return Ok(());
             }
+            Order::Verify(object) => {
+                return verify::start(&self.node, self.instance.run_as, *object)
+                    .map_err(Status::unavailable);
+            }
             _ => {}
         }
         let _users = match order {
@@ -216,7 +227,7 @@ impl CommandExecutor {
             return self.discard(must_keep).await;
         }
         let redis = self.node.peek().redis;
-        let stops_writes = matches!(order, Order::Detach { .. } | Order::Fence);
+        let stops_writes = stops_writes(&order);
         if stops_writes && matches!(redis.process, Process::Exited | Process::Starting) {
             // Every start is fenced.
             return Ok(());
@@ -271,6 +282,8 @@ impl CommandExecutor {
                 )
             }
             Order::Promote { users, quorum, planned, import } => {
+                // The memory is the master's.
+                verify::end(node, "this node becomes master");
                 let issued = issued.filter(|_| planned && quorum.min_replicas == 1);
                 // A master has what the source had.
                 let held = if import.is_empty() || leads {
@@ -332,7 +345,8 @@ impl CommandExecutor {
             | Order::Backup(_)
             | Order::Restore(..)
             | Order::Import(_)
-            | Order::Archive(_) => Ok(()),
+            | Order::Archive(_)
+            | Order::Verify(_) => Ok(()),
         };
         node.set_applied(applied, &redis.run_id);
         if moves {
@@ -673,6 +687,11 @@ async fn link_ended(session: &mut Session, limit: Duration) -> Result<(), Contro
 fn serves(redis: &RedisState) -> bool {
     let idle = redis.loading || (redis.role == Role::Replica && !redis.is_linked());
     redis.process == Process::Stuck || (redis.process == Process::Running && !idle)
+}
+
+/// Nobody's writes are taken here after it.
+fn stops_writes(order: &Order) -> bool {
+    matches!(order, Order::Detach { .. } | Order::Fence)
 }
 
 /// Whether Redis is in a state in which the order makes sense.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::backup::format::BackupKey;
 use crate::backup::stream::Expected;
 use crate::model::archive::{ArchiveTask, Part};
-use crate::model::backup::{BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase};
+use crate::model::backup::{
+    BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase, VerifyTask,
+};
 use crate::model::import::{ImportTask, SourceSpec};
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
@@ -82,6 +84,8 @@ pub enum Order {
     Import(Box<Source>),
     /// Archive the log of writes, or no more.
     Archive(Option<Box<ArchiveObject>>),
+    /// Restore a backup beside the own data.
+    Verify(Box<VerifyObject>),
 }
 
 /// A running Redis whose data are imported.
@@ -142,6 +146,18 @@ pub struct BackupObject {
     pub object: String,
     /// Its own key.
     pub key: BackupKey,
+}
+
+/// An attempt to restore a backup beside the own data.
+pub struct VerifyObject {
+    /// Its name.
+    pub run: String,
+    /// The backup.
+    pub object: BackupObject,
+    /// What it must be.
+    pub expected: Expected,
+    /// Memory that it may take, bytes.
+    pub memory: u64,
 }
 
 impl Order {
@@ -226,6 +242,7 @@ impl Order {
                 Command::Import(i) => Self::Import(source(i)?.into()),
                 Command::Archive(a) if a.run.is_empty() => Self::Archive(None),
                 Command::Archive(a) => Self::Archive(Some(archive_object(a)?.into())),
+                Command::Verify(v) => Self::Verify(verify_object(v)?.into()),
             },
         )
     }
@@ -248,7 +265,8 @@ impl Order {
             | Self::Backup(_)
             | Self::Restore(..)
             | Self::Import(_)
-            | Self::Archive(_) => Intent::Other,
+            | Self::Archive(_)
+            | Self::Verify(_) => Intent::Other,
         }
     }
 
@@ -270,6 +288,7 @@ impl Order {
             Self::Restore(..) => "restore",
             Self::Import(_) => "import",
             Self::Archive(_) => "archive",
+            Self::Verify(_) => "verify",
         }
     }
 }
@@ -333,6 +352,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         restore: state.restore.map(restore_task),
         archive: state.archive.map(archive_task),
         import: state.import.map(import_task),
+        verify: state.verify.map(verify_task),
     }
 }
 
@@ -357,6 +377,8 @@ fn backup_task(task: BackupTask) -> wire::BackupTask {
         stored_sha256: s.stored_sha256,
         rdb_bytes: s.rdb_bytes,
         rdb_sha256: s.rdb_sha256,
+        memory_bytes: s.memory_bytes,
+        exact_keys: s.exact_keys,
     });
     wire::BackupTask { id, phase: phase(at), done_bytes, total_bytes, error, snapshot }
 }
@@ -364,6 +386,22 @@ fn backup_task(task: BackupTask) -> wire::BackupTask {
 fn restore_task(task: RestoreTask) -> wire::RestoreTask {
     let RestoreTask { id, phase: at, done_bytes, total_bytes, error, run_id } = task;
     wire::RestoreTask { id, phase: phase(at), done_bytes, total_bytes, error, run_id }
+}
+
+fn verify_task(task: VerifyTask) -> wire::VerifyTask {
+    let VerifyTask { run, done_bytes, total_bytes, error, damaged, keys, .. } = task;
+    let (phase, memory_bytes, took_ms) = (phase(task.phase), task.memory_bytes, task.took_ms);
+    wire::VerifyTask {
+        run,
+        phase,
+        done_bytes,
+        total_bytes,
+        error,
+        damaged,
+        keys,
+        memory_bytes,
+        took_ms,
+    }
 }
 
 fn archive_task(task: ArchiveTask) -> wire::ArchiveTask {
@@ -425,6 +463,18 @@ fn object(
     let (storage, keys) = storage(at.ok_or("the command names no storage")?);
     let key = BackupKey(key.try_into().map_err(|_| "the backup's key has not 32 bytes")?);
     Ok(BackupObject { id, storage, keys, object, key })
+}
+
+fn verify_object(from: wire::Verify) -> Result<VerifyObject, &'static str> {
+    if !is_plain(&from.run) {
+        return Err("the attempt has no name that is one");
+    }
+    Ok(VerifyObject {
+        run: from.run,
+        object: object(from.id, from.storage, from.object, &from.key)?,
+        expected: Expected { bytes: from.rdb_bytes, sha256: from.rdb_sha256 },
+        memory: from.memory_bytes,
+    })
 }
 
 fn is_plain(id: &str) -> bool {

@@ -243,6 +243,115 @@ fn a_fence_needs_no_room_on_the_volume() {
     });
 }
 
+fn remount(how: &str) {
+    let done = Program::new("mount").args(["-o", how, "/mnt"]).status().unwrap();
+    assert!(done.success(), "{how}");
+}
+
+#[test]
+fn a_volume_that_became_read_only_keeps_no_master_from_giving_way() {
+    let test = "node::health_tests::a_volume_that_became_read_only_keeps_no_master_from_giving_way";
+    if on_a_small_volume(test, 64).is_some() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = Arc::new(tempfile::tempdir_in("/mnt").unwrap());
+        let master = master_in(dir).await;
+        master.write("k", "v").await.unwrap();
+        // Nothing becomes read-only that somebody writes to.
+        master.set_config("appendonly", "no").await;
+        remount("remount,ro");
+        let mut session = master.node.redis.open(PATIENCE).await.unwrap();
+        // At once, or as the end of its child.
+        let _ = session.run(&redis::cmd("BGSAVE")).await;
+        master.until(|s| s.redis.health.unwritten.snapshot).await;
+        let words = master.refused_with("MISCONF").await;
+        assert!(words.contains("unable to persist"), "{words}");
+
+        let refused = master.command(2, promote(0)).await.unwrap_err();
+        assert!(refused.message().contains("cannot"), "{refused}");
+        assert_eq!(master.node.peek().highest.epoch, 1, "nothing leads before it is written down");
+        let fenced = master.command(2, Command::Fence(wire::Fence {})).await.unwrap();
+        assert_eq!((fenced.highest.epoch, fenced.redis.fenced), (2, true));
+        assert!(fenced.notes.iter().any(|n| n.contains("cannot be written down")), "{fenced:?}");
+        let quorum = Some(super::tests::quorum(0));
+        let again = master.command(2, Command::Unfence(wire::Unfence { quorum })).await;
+        assert!(again.is_err() && master.node.peek().redis.fenced);
+        let detached = master.command(3, Command::Detach(wire::Detach::default())).await.unwrap();
+        assert_eq!((detached.redis.role, detached.highest.epoch), (Role::Replica, 3));
+        assert_eq!(master.node.files.memory().unwrap().unwrap().highest.epoch, 1, "on disk");
+        let outranked = master.command(2, Command::Fence(wire::Fence {})).await.unwrap_err();
+        assert!(outranked.message().contains("epoch"), "{outranked}");
+
+        remount("remount,rw");
+        let back = master.command(3, usual_settings()).await.unwrap();
+        assert!(!back.notes.iter().any(|n| n.contains("written down")), "{back:?}");
+        assert_eq!(master.node.files.memory().unwrap().unwrap().highest.epoch, 3, "on disk");
+        master.stop().await;
+    });
+}
+
+/// The process that writes the snapshot, while there is one.
+fn child_of(pid: i64) -> Option<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_whose_process_was_killed_is_told_until_the_next_is_written() {
+    let master = master_in(open_dir()).await;
+    for n in 0..20 {
+        master.write(&format!("k{n}"), "v").await.unwrap();
+    }
+    // Microseconds for each key: it takes until it is killed.
+    master.set_config("rdb-key-save-delay", "10000000").await;
+    let mut session = master.node.redis.open(PATIENCE).await.unwrap();
+    let pid = session.info().await.unwrap().number("process_id");
+    session.run(&redis::cmd("BGSAVE")).await.unwrap();
+    let killed = async {
+        loop {
+            if let Some(child) = child_of(pid) {
+                return kill_process(child, Signal::KILL).unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, killed).await.expect("it has a child");
+    master.until(|s| s.redis.health.unwritten.snapshot).await;
+    let words = master.refused_with("MISCONF").await;
+    assert!(words.contains("unable to persist"), "{words}");
+    master.set_config("rdb-key-save-delay", "0").await;
+    session.run(&redis::cmd("BGSAVE")).await.unwrap();
+    master.taken().await;
+    master.until(|s| !s.redis.health.unwritten.snapshot).await;
+    master.write("k", "v").await.unwrap();
+    master.stop().await;
+}
+
+/// The end of the log, as a crash of the machine leaves it: what was whole is loaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_cut_off_in_its_last_write_is_loaded_up_to_that() {
+    let node = master_in(open_dir()).await;
+    for key in ["a", "b", "c"] {
+        node.write(key, "v").await.unwrap();
+    }
+    let log = std::fs::read_dir(node.instance.append_only_dir()).unwrap().flatten();
+    let log: PathBuf = log
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().ends_with(".incr.aof"))
+        .expect("a log");
+    let dir = node.stop().await;
+    let text = std::fs::read(&log).unwrap();
+    assert!(text.ends_with(b"v\r\n"));
+    std::fs::write(&log, &text[..text.len() - 4]).unwrap();
+    let node = TestNode::start_in(dir, 0);
+    let state = node.running().await;
+    assert_eq!((state.redis.keys, state.failed_starts), (2, 0));
+    assert_eq!(state.failed_start_line, "");
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_frozen_is_seen_to_be_behind() {
     let (master, replica) = pair().await;

@@ -50,6 +50,7 @@ pub mod status_page;
 pub mod stuck;
 pub mod tailscale;
 pub mod users;
+pub mod verify;
 pub mod volume;
 pub mod write_probe;
 

@@ -102,19 +102,48 @@ impl BootConfig {
         for line in lines {
             let _ = writeln!(text, "{line}");
         }
-        // A line end in one of them would begin directives of its own.
-        let plain = |text: &str| {
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        };
-        for (name, value) in self.startup.iter().filter(|(n, v)| plain(n) && plain(v)) {
-            let _ = writeln!(text, "{name} {value}");
-        }
+        text.push_str(&startup_lines(&self.startup));
         // What is no name would begin directives of its own.
         if let Some(name) = self.announce.as_deref().and_then(dns_name) {
             let _ = writeln!(text, "replica-announce-ip {name}");
         }
         text
     }
+}
+
+/// Directives that Redis takes when it starts, and never after.
+fn startup_lines(startup: &BTreeMap<String, String>) -> String {
+    // A line end in one of them would begin directives of its own.
+    let plain = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let lines = startup.iter().filter(|(n, v)| plain(n) && plain(v));
+    lines.fold(String::new(), |mut all, (name, value)| {
+        let _ = writeln!(all, "{name} {value}");
+        all
+    })
+}
+
+/// Content of redis.conf of a redis-server that copies a master on loopback, writes nothing, and is
+/// the first that the system ends when memory runs out.
+#[must_use]
+pub fn throw_away(
+    dir: &Path,
+    socket: &Path,
+    master: u16,
+    startup: &BTreeMap<String, String>,
+) -> String {
+    let (dir, socket) = (quoted(dir), quoted(socket));
+    format!(
+        "bind 127.0.0.1\nport 0\nunixsocket {socket}\nunixsocketperm 700\n\
+         dir {dir}\ndaemonize no\nlogfile \"\"\nalways-show-logo no\nset-proc-title no\n\
+         enable-debug-command no\nenable-module-command no\nenable-protected-configs no\n\
+         save \"\"\nappendonly no\nmaxmemory 0\n\
+         replicaof 127.0.0.1 {master}\nreplica-read-only yes\nreplica-serve-stale-data no\n\
+         repl-diskless-load on-empty-db\nrepl-timeout 60\n\
+         oom-score-adj absolute\noom-score-adj-values 1000 1000 1000\n{}",
+        startup_lines(startup)
+    )
 }
 
 /// The limit of replicas' output buffers, in Redis' words. There is none by time: under load a full

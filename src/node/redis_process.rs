@@ -20,8 +20,8 @@ use super::settings::Settings;
 use super::state::{Discard, Node, Stand};
 use super::stuck::{self, Silence};
 use super::users::{self, Owner};
-use super::volume;
 use super::write_probe::WriteProbe;
+use super::{verify, volume};
 use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
 use crate::model::redis_version::RedisVersion;
@@ -292,6 +292,7 @@ async fn run_once(
 async fn stop_cleanly(node: &Node, child: &mut Child) {
     // Redis would wait for what it takes for a replica that is behind.
     archive::end(node);
+    verify::end(node, "the agent stops");
     let last = async {
         let mut session = node.redis.open(node.settings.stuck_after).await?;
         let info = session.info().await?;

@@ -21,22 +21,22 @@ use super::redis_control::{ANSWER, ControlError};
 use super::state::Node;
 use crate::backup::scanner::Scanner;
 use crate::backup::storage::Storage;
-use crate::backup::stream::{Expected, download};
+use crate::backup::stream::{Expected, StreamError, download};
 use crate::error_chain::error_chain;
 use crate::model::backup::{RestoreTask, TaskPhase};
 use crate::model::node::Role;
 use crate::model::time::UnixMs;
 
 /// Redis asks its new master within this.
-const ATTACH: Duration = Duration::from_secs(30);
+pub(super) const ATTACH: Duration = Duration::from_secs(30);
 /// Redis takes the next bytes within this.
 const STALL: Duration = Duration::from_mins(2);
 /// Redis has loaded what it got within this.
-const LOAD: Duration = Duration::from_hours(1);
+pub(super) const LOAD: Duration = Duration::from_hours(1);
 /// Between two looks at Redis while it loads, and two pings to it.
-const BEAT: Duration = Duration::from_secs(1);
+pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Progress is told so often at most.
-const TELL: Duration = Duration::from_millis(500);
+pub(super) const TELL: Duration = Duration::from_millis(500);
 /// A request of Redis has no more words, and no longer ones.
 const WORDS: usize = 16;
 const LONGEST: usize = 512;
@@ -136,27 +136,16 @@ async fn run(
         .map_err(io("Redis did not ask for the data"))?;
     // Nobody else is to get them.
     drop(listener);
-    let (mut requests, mut to) = split(stream);
-    greet(&mut requests, &mut to, &expected).await.map_err(io("Redis did not ask for the data"))?;
-
-    let of = (id.clone(), object.key);
-    let mut blocks = download(storage.clone(), object.object, of, expected.clone());
-    let (mut done, mut told) = (0, Instant::now());
-    while let Some(block) = blocks.recv().await {
-        let block = block.map_err(|error| error_chain(&error))?;
-        let sent = timeout(STALL, to.write_all(&block)).await;
-        sent.map_err(|_| "Redis takes no more of the data; its disk may be full".to_owned())?
-            .map_err(io("Redis did not take the data; its log says why"))?;
-        done += block.len() as u64;
-        if told.elapsed() >= TELL {
+    let mut told = Instant::now();
+    let progress = |done| {
+        if done == expected.bytes || told.elapsed() >= TELL {
             told = Instant::now();
             change(node, &id, |task| task.done_bytes = done);
         }
-    }
-    if done != expected.bytes {
-        return Err("internal error: the data ended without a word".to_owned());
-    }
-    change(node, &id, |task| task.done_bytes = done);
+    };
+    let sent = send(stream, storage.clone(), object, &expected, progress).await;
+    let (mut requests, mut to) = sent.map_err(|error| error_chain(&error))?;
+    let done = expected.bytes;
     // Of the stream, after the data.
     let mut sent = 0;
     tokio::select! {
@@ -189,6 +178,50 @@ async fn run(
     // Until it is promoted, or follows somebody else.
     stay(&mut requests, &mut to, &mut 0).await;
     Ok(())
+}
+
+/// Why a redis did not get the data of a backup.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The storage, or the data.
+    #[error(transparent)]
+    Data(#[from] StreamError),
+    /// Redis asked for nothing.
+    #[error("Redis did not ask for the data")]
+    Silent(#[source] io::Error),
+    /// Redis ended the link in the middle.
+    #[error("Redis did not take the data; its log says why")]
+    Refused(#[source] io::Error),
+    /// Redis stopped reading.
+    #[error("Redis takes no more of the data; its disk may be full")]
+    Stalled,
+}
+
+/// The link to a redis whose master this agent is.
+pub(super) type Link = (BufReader<OwnedReadHalf>, OwnedWriteHalf);
+
+/// Is the master of the redis at the other end for as long as that gets all of the data. `progress`
+/// is told how many bytes it has got.
+pub(super) async fn send(
+    stream: TcpStream,
+    storage: Storage,
+    object: BackupObject,
+    expected: &Expected,
+    mut progress: impl FnMut(u64),
+) -> Result<Link, SendError> {
+    let (mut requests, mut to) = split(stream);
+    greet(&mut requests, &mut to, expected).await.map_err(SendError::Silent)?;
+    let of = (object.id, object.key);
+    let mut blocks = download(storage, object.object, of, expected.clone());
+    let mut done = 0;
+    while let Some(block) = blocks.recv().await {
+        let block = block?;
+        let sent = timeout(STALL, to.write_all(&block)).await;
+        sent.map_err(|_| SendError::Stalled)?.map_err(SendError::Refused)?;
+        done += block.len() as u64;
+        progress(done);
+    }
+    if done == expected.bytes { Ok((requests, to)) } else { Err(StreamError::Dropped.into()) }
 }
 
 /// Sends the log on to the last command that is whole and outside of a transaction; how many bytes
@@ -331,7 +364,11 @@ async fn line(from: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
 
 /// Keeps the link alive until Redis ends it. What it acknowledges is read and means nothing here.
 /// `sent` counts the bytes that become part of the stream.
-async fn stay(from: &mut BufReader<OwnedReadHalf>, to: &mut OwnedWriteHalf, sent: &mut i64) {
+pub(super) async fn stay(
+    from: &mut BufReader<OwnedReadHalf>,
+    to: &mut OwnedWriteHalf,
+    sent: &mut i64,
+) {
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
     let mut buffer = [0; 1024];
     loop {

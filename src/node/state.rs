@@ -25,7 +25,7 @@ use super::snapshots::Snapshots;
 use super::state_file::{KeptCopy, StateFile, StateFileError};
 use crate::error_chain::error_chain;
 use crate::model::archive::ArchiveTask;
-use crate::model::backup::{BackupTask, RestoreTask};
+use crate::model::backup::{BackupTask, RestoreTask, VerifyTask};
 use crate::model::identity::NodeIdentity;
 use crate::model::import::ImportTask;
 use crate::model::mesh::BackendState;
@@ -79,6 +79,8 @@ pub struct Node {
     pub archiving: Mutex<Option<AbortOnDropHandle<()>>>,
     /// The import from a running Redis.
     pub importing: super::import::Slot,
+    /// What restores a backup beside the own data.
+    pub verifying: Mutex<Option<AbortOnDropHandle<()>>>,
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
@@ -94,6 +96,8 @@ pub struct Node {
 struct Shared {
     nonces: Nonces,
     memory: Memory,
+    /// The volume did not take the memory.
+    unwritten: bool,
     copy: Option<KeptCopy>,
     following: Option<Following>,
     applied: Applied,
@@ -236,6 +240,7 @@ impl Node {
             restore: Some(RestoreTask::default()),
             archive: Some(ArchiveTask::default()),
             import: Some(ImportTask::default()),
+            verify: Some(VerifyTask::default()),
             ..NodeState::default()
         };
         shown.send_replace(state);
@@ -259,6 +264,7 @@ impl Node {
             restart: CancellationToken::new(),
             archiving: Mutex::default(),
             importing: Mutex::default(),
+            verifying: Mutex::default(),
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),
@@ -335,14 +341,29 @@ impl Node {
 
     /// Keeps the memory on disk, then in mind, then shows it.
     pub fn remember(&self, memory: Memory) -> Result<(), StateFileError> {
-        if memory != self.memory() {
+        if memory != self.memory() || self.shared().unwritten {
             self.files.keep_memory(&memory)?;
         }
-        let (highest, promoted) = (memory.highest, memory.promoted());
-        self.shared().memory = memory;
+        self.has_in_mind(memory, false);
         self.set_note("memory", None);
-        self.update(|state| (state.highest, state.promoted) = (highest, promoted));
         Ok(())
+    }
+
+    /// The same for a command by which writes end, where the volume takes nothing: it is better that
+    /// they end than that this outlives the container. Whatever leads is still written down first.
+    pub fn remember_unwritten(&self, memory: Memory, why: &StateFileError) {
+        self.has_in_mind(memory, true);
+        let why = error_chain(why);
+        self.set_note("memory", Some(format!("the highest epoch accepted cannot be written down, so that this node becomes no master before it can be ({why})")));
+    }
+
+    fn has_in_mind(&self, memory: Memory, unwritten: bool) {
+        let (highest, promoted) = (memory.highest, memory.promoted());
+        {
+            let mut shared = self.shared();
+            (shared.memory, shared.unwritten) = (memory, unwritten);
+        }
+        self.update(|state| (state.highest, state.promoted) = (highest, promoted));
     }
 
     /// What is kept for an operator that lost its store.

@@ -7,7 +7,7 @@ use super::kept_copy;
 use crate::backup::archive::log_prefix;
 use crate::backup::data_object;
 use crate::model::archive::{ArchiveTask, Part};
-use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase};
+use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase, VerifyTask};
 use crate::model::import::{ImportTask, SourceRef, SourceSpec};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, Load, NodeMesh, NodeState, PathKind,
@@ -74,6 +74,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         restore: state.restore.map(restore_task),
         archive: state.archive.map(archive_task),
         import: state.import.map(import_task),
+        verify: state.verify.map(verify_task),
     }
 }
 
@@ -98,9 +99,29 @@ fn backup_task(task: wire::BackupTask) -> BackupTask {
         stored_sha256: name(s.stored_sha256),
         rdb_bytes: s.rdb_bytes,
         rdb_sha256: name(s.rdb_sha256),
+        memory_bytes: s.memory_bytes,
+        exact_keys: s.exact_keys,
     });
     let (id, error) = (name(id), clipped(error, SENTENCE));
     BackupTask { id, phase: at, done_bytes, total_bytes, error, snapshot }
+}
+
+fn verify_task(task: wire::VerifyTask) -> VerifyTask {
+    let at = phase(task.phase());
+    let wire::VerifyTask { done_bytes, total_bytes, damaged, keys, memory_bytes, took_ms, .. } =
+        task;
+    let (run, error) = (name(task.run), clipped(task.error, SENTENCE));
+    VerifyTask {
+        run,
+        phase: at,
+        done_bytes,
+        total_bytes,
+        error,
+        damaged,
+        keys,
+        memory_bytes,
+        took_ms,
+    }
 }
 
 fn restore_task(task: wire::RestoreTask) -> RestoreTask {
@@ -292,6 +313,18 @@ pub fn command(
             anew: *anew,
         }),
         Command::StopArchive => Wire::Archive(wire::Archive::default()),
+        Command::Verify { run, id, storage, rdb_bytes, rdb_sha256, memory_bytes } => {
+            Wire::Verify(wire::Verify {
+                run: run.clone(),
+                id: id.clone(),
+                storage: Some(object_storage(root, storage)),
+                object: data_object(&root.installation_id(), &storage.cluster, id),
+                key: root.backup_key(id).to_vec(),
+                rdb_bytes: *rdb_bytes,
+                rdb_sha256: rdb_sha256.clone(),
+                memory_bytes: *memory_bytes,
+            })
+        }
     };
     wire::CommandRequest {
         authority: Some(wire::Authority { term: authority.term, epoch: authority.epoch }),

@@ -276,6 +276,7 @@ pub fn describe(effect: &Effect) -> String {
             Command::Backup { id, .. } => format!("take the backup {id} of"),
             Command::Restore { id, .. } => format!("restore the backup {id} on"),
             Command::Import { .. } => "import from a running Redis on".to_owned(),
+            Command::Verify { id, .. } => format!("verify the backup {id} on"),
             Command::Archive { run, .. } => format!("archive the log in run {run} on"),
             Command::StopArchive => "archive the log no more on".to_owned(),
         },

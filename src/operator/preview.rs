@@ -67,6 +67,11 @@ impl Appraiser for OperatorAppraiser {
         Some(self.pipeline.settings.root.seal(cluster, keys))
     }
 
+    fn seal_again(&self, from: &str, to: &str, sealed: &str) -> Option<String> {
+        let root = &self.pipeline.settings.root;
+        root.unseal(from, sealed).map(|keys| root.seal(to, &keys))
+    }
+
     async fn test_notifications(&self) -> Vec<Tested> {
         let tested = |(target, came): (String, Result<String, String>)| Tested {
             target,

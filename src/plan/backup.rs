@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::retention::surplus;
-use super::{archive, deletion, derived, roles};
+use super::{archive, deletion, derived, roles, verify};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
 use crate::api::status::{BackupStatus, StoredBackup};
 use crate::api::types::{BACKUP, Backup};
@@ -50,7 +50,7 @@ pub fn storage(builder: &PlanBuilder<'_>) -> Option<(Backup, StorageRef)> {
 }
 
 /// What is known to lie there.
-fn listing<'a>(builder: &PlanBuilder<'a>) -> Option<&'a Listing> {
+pub fn listing<'a>(builder: &PlanBuilder<'a>) -> Option<&'a Listing> {
     let name = &builder.input.cluster.metadata.name;
     builder.input.inventory.backups.get(name)?.value.as_deref()
 }
@@ -97,7 +97,8 @@ fn go_on(builder: &mut PlanBuilder<'_>, at: &StorageRef) {
         );
         let began = run.began;
         change(builder, |record| {
-            *record = BackupRecord { word: record.word.clone(), began, ..BackupRecord::default() };
+            let (word, verify) = (record.word.clone(), record.verify.clone());
+            *record = BackupRecord { word, began, verify, ..BackupRecord::default() };
         });
         builder.event(EventReason::BackupTaken, message);
         return;
@@ -369,7 +370,9 @@ fn sweep(builder: &mut PlanBuilder<'_>, backup: &Backup, at: &StorageRef) {
     // In its name; and where nobody is master, nobody knows what is still needed.
     let master = builder.record.master.as_ref().filter(|p| p.confirmed);
     let Some(master) = master.map(|p| p.incarnation.clone()) else { return };
-    let surplus = surplus(&own(builder), &backup.retention, archive::window(backup), now);
+    let mut surplus = surplus(&own(builder), &backup.retention, archive::window(backup), now);
+    let good = verify::kept(builder);
+    surplus.retain(|old| Some(&old.id) != good.as_ref());
     let mut gone: Vec<_> = surplus
         .iter()
         .map(|old| {
@@ -399,7 +402,7 @@ fn fail(builder: &mut PlanBuilder<'_>, run: &BackupRun, why: &str) {
     builder.event(EventReason::BackupFailed, message);
 }
 
-fn change(builder: &mut PlanBuilder<'_>, edit: impl FnOnce(&mut BackupRecord)) {
+pub fn change(builder: &mut PlanBuilder<'_>, edit: impl FnOnce(&mut BackupRecord)) {
     edit(builder.record.backup.get_or_insert_default());
 }
 
@@ -484,6 +487,8 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<BackupStatus> {
         count: u32::try_from(all.len()).unwrap_or(u32::MAX),
         next: due(builder, &backup).map(|due| due.to_string()),
         running: run.map(|run| run.id.clone()),
+        verified: verify::status(builder),
+        verifying: verify::running(builder),
         unusable: unusable.iter().take(LISTED).map(|(_, why)| why.clone()).collect(),
     })
 }

@@ -754,6 +754,7 @@ impl<'a> Check<'a> {
                 });
             }
             Command::Archive { run, .. } => self.archives(name, is_master, run),
+            Command::Verify { run, .. } => self.verifies(name, is_master, run),
             Command::Save { .. } | Command::StopArchive => {}
         }
     }
@@ -776,6 +777,20 @@ impl<'a> Check<'a> {
         let began = self.input.record.archive != after.archive;
         self.expect(!is_master || alone || !began, || {
             format!("the master {name} archives the log, and its writes need replicas")
+        });
+    }
+
+    fn verifies(&mut self, name: &IncarnationName, is_master: bool, run: &str) {
+        let after = &self.plan.record;
+        let known = after.backup.as_ref().and_then(|backup| backup.verify.run.as_ref());
+        let recorded = known.is_some_and(|r| r.run == run && &r.incarnation == name);
+        self.expect(recorded, || {
+            format!("{name} verifies a backup in attempt {run}, which is not recorded")
+        });
+        let alone = after.incarnations.values().filter(|i| i.condemned.is_none()).count() == 1;
+        let began = self.input.record.backup != after.backup;
+        self.expect(!is_master || alone || !began, || {
+            format!("the master {name} verifies a backup, and is not alone")
         });
     }
 

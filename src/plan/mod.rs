@@ -61,6 +61,7 @@ mod top_up;
 mod unrecorded;
 mod update;
 mod update_report;
+mod verify;
 mod versions;
 mod wallet;
 mod word;
@@ -264,6 +265,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         settings::configure(&mut builder);
         archive::plan(&mut builder);
         backup::plan(&mut builder);
+        verify::plan(&mut builder);
     } else if deletion::awaits_backup(input) {
         // It changes nothing of the cluster.
         backup::plan(&mut builder);
@@ -278,6 +280,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         health::report(&mut builder);
         versions::report(&mut builder);
         backup::report(&mut builder);
+        verify::report(&mut builder);
         archive::report(&mut builder);
         restore::report(&mut builder);
         import::report(&mut builder);

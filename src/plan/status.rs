@@ -4,7 +4,7 @@ use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
     archive, at_stake, backup, deletion, evidence, health, import, money, moves, paths, placement,
-    restore, roles, settings, top_up, update_report, versions, wallet, word,
+    restore, roles, settings, top_up, update_report, verify, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
@@ -288,6 +288,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
     ]
     .into_iter()
     .chain(backup::condition(builder).map(|backup| (ConditionType::BackedUp, backup)))
+    .chain(verify::condition(builder).map(|good| (ConditionType::BackupVerified, good)))
     .chain(archive::condition(builder).map(|log| (ConditionType::PointInTime, log)))
     .chain(restore::condition(builder).map(|restore| (ConditionType::Restored, restore)))
     .chain(import::condition(builder).map(|import| (ConditionType::Imported, import)))

@@ -2,14 +2,14 @@
 
 use axum::http::StatusCode;
 
-use super::messages::{Close, Migrate, Rejoin, Restart, Switchover};
+use super::messages::{Close, Migrate, Rejoin, Restart, Switchover, VerifyBackup};
 use crate::api::conditions::{ConditionType, Phase, Reason};
 use crate::api::deletion::{self, Deletion};
 use crate::api::difference;
 use crate::api::status::NodeStatus;
 use crate::api::types::{
     ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
-    YES_DELETE_DATA,
+    VERIFY, YES_DELETE_DATA,
 };
 use crate::model::ids::IncarnationName;
 use crate::model::image;
@@ -127,7 +127,9 @@ pub(super) fn replace(
     begun(old, record, new)?;
     // A manifest from a file knows nothing of a migration or a switchover that was asked for
     // meanwhile.
-    for key in [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE, BACKUP, CUTOVER] {
+    for key in
+        [MIGRATE, MASTER, ACCEPT_LOSS, CLOSE, REJOIN, RESTART, FENCE, BACKUP, CUTOVER, VERIFY]
+    {
         if let Some(value) = old.metadata.annotations.get(key) {
             new.metadata.annotations.entry(key.to_owned()).or_insert_with(|| value.clone());
         }
@@ -344,6 +346,38 @@ pub(super) fn cutover(cluster: &mut RedisCluster) -> Result<String, Refusal> {
     cluster.metadata.annotations.insert(CUTOVER.to_owned(), word);
     Ok(format!(
         "{name} is cut over; `akash-redis describe {name}` says when it is done. Writes to the source are held from then on for 10 min at most: point the applications at {name}, and stop the source"
+    ))
+}
+
+/// Asks for a backup to be restored to see that it can be. Returns what to tell.
+pub(super) fn verify_backup(
+    cluster: &mut RedisCluster,
+    request: &VerifyBackup,
+) -> Result<String, Refusal> {
+    at_work(cluster, "a verification")?;
+    let name = cluster.metadata.name.clone();
+    let status = cluster.status.as_ref().and_then(|status| status.backup.as_ref());
+    let all = status.map(|backup| backup.backups.as_slice()).unwrap_or_default();
+    let mut own = all.iter().filter(|backup| backup.of_this_cluster);
+    let found = match &request.id {
+        Some(id) => own.find(|backup| backup.id == *id),
+        None => own.next(),
+    };
+    let Some(found) = found else {
+        return Err(Refusal::conflict(match &request.id {
+            Some(id) => format!(
+                "there is no backup {id} of {name}; `akash-redis backups {name}` lists them"
+            ),
+            None => format!(
+                "there is no backup of {name} yet; `akash-redis backup {name} --wait` takes one"
+            ),
+        }));
+    };
+    let id = found.id.clone();
+    let version = cluster.metadata.resource_version.clone().unwrap_or_default();
+    cluster.metadata.annotations.insert(VERIFY.to_owned(), format!("{version} {id}"));
+    Ok(format!(
+        "backup {id} of {name} is restored into a throw-away redis-server on a replica's node, once one has the memory for it; the condition BackupVerified of `akash-redis describe {name}` says what came of it"
     ))
 }
 

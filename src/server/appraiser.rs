@@ -29,6 +29,10 @@ pub trait Appraiser: Send + Sync {
     /// secret is not known.
     fn seal(&self, cluster: &str, keys: &SecretString) -> Option<String>;
 
+    /// The same keys as they are encrypted for one cluster, encrypted for another; `None` where they
+    /// were not encrypted for the first.
+    fn seal_again(&self, from: &str, to: &str, sealed: &str) -> Option<String>;
+
     /// Sends a test message to everybody who is told outside, and says what came of each.
     async fn test_notifications(&self) -> Vec<Tested>;
 }
@@ -53,6 +57,10 @@ pub(crate) mod fake {
 
         fn seal(&self, cluster: &str, _: &SecretString) -> Option<String> {
             Some(format!("sealed:of-{cluster}"))
+        }
+
+        fn seal_again(&self, from: &str, to: &str, sealed: &str) -> Option<String> {
+            (sealed == format!("sealed:of-{from}")).then(|| format!("sealed:of-{to}"))
         }
 
         async fn test_notifications(&self) -> Vec<Tested> {

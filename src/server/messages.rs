@@ -53,6 +53,15 @@ pub struct Migrate {
     pub incarnation: Option<String>,
 }
 
+/// Which backup shall be restored to see that it can be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerifyBackup {
+    /// Its id; the newest when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
 /// Who shall be master.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

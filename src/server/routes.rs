@@ -22,6 +22,7 @@ use super::dump::NodeDumps;
 use super::logs::{self, NodeLogs};
 use super::messages::{
     Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Restart, Scale, Switchover,
+    VerifyBackup,
 };
 use super::preview;
 use super::status_cache::StatusCache;
@@ -90,6 +91,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/v1alpha1/clusters/{name}/restart", post(restart))
         .route("/v1alpha1/clusters/{name}/backup", post(backup))
         .route("/v1alpha1/clusters/{name}/cutover", post(cutover))
+        .route("/v1alpha1/clusters/{name}/verify-backup", post(verify_backup))
         .route("/v1alpha1/clusters/{name}/dump", get(super::dump::dump))
         .route("/v1alpha1/clusters/{name}/fence", post(words::fence_node))
         .route("/v1alpha1/clusters/{name}/unfence", post(words::unfence_node))
@@ -235,10 +237,18 @@ pub(super) fn admitted(
     Ok(())
 }
 
-/// The keys to the object storage leave this function encrypted.
+/// The keys to the object storage leave this function encrypted. Those of the cluster whose backup
+/// this one begins with become its own.
 fn seal(app: &App, wanted: &mut RedisCluster) -> Result<(), Refusal> {
     let name = wanted.metadata.name.clone();
+    let from = wanted.spec.bootstrap.as_ref().and_then(|b| b.from_backup.as_ref());
+    let of = from.and_then(|from| from.cluster.clone()).filter(|of| *of != name);
     let Some(backup) = &mut wanted.spec.backup else { return Ok(()) };
+    if let (Some(of), Some(sealed)) = (of, &backup.credentials)
+        && let Some(own) = app.appraiser.seal_again(&of, &name, sealed)
+    {
+        backup.credentials = Some(own);
+    }
     if let Some(plain) = backup.credentials.take_if(|text| !text.starts_with(SEALED)) {
         let plain = SecretString::from(plain.trim_end_matches(['\r', '\n']));
         backup.credentials = app.appraiser.seal(&name, &plain);
@@ -373,6 +383,15 @@ async fn backup(State(app): State<App>, Path(name): Path<String>) -> Answer<Mess
 
 async fn cutover(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
     change(&app, &name, actions::cutover).await
+}
+
+async fn verify_backup(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<Message> {
+    let request: VerifyBackup = parse(&body)?;
+    change(&app, &name, |cluster| actions::verify_backup(cluster, &request)).await
 }
 
 async fn scale(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {

@@ -55,6 +55,7 @@ mod switchover;
 mod top_up;
 mod unrecorded;
 mod update;
+mod verify;
 mod versions;
 mod wallet;
 mod word;

@@ -119,6 +119,7 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         | Command::Restore { .. }
         | Command::Import { .. }
         | Command::Archive { .. }
+        | Command::Verify { .. }
         | Command::StopArchive => {}
         Command::Fence => redis.fenced = true,
         Command::Unfence { quorum } => {

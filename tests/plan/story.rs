@@ -412,6 +412,7 @@ fn command(command: &Command) -> String {
         Command::Import { source } => format!("import from {}", source.spec.address()),
         Command::Archive { run, .. } => format!("archive the log in run {run}"),
         Command::StopArchive => "archive the log no more".to_owned(),
+        Command::Verify { id, .. } => format!("verify backup {id}"),
         Command::Unfence { quorum: q } => format!("unfence, {}", quorum(*q)),
         Command::Admit { replicas } => {
             format!("admit [{}]", list(replicas.iter().map(|g| &g.incarnation)))

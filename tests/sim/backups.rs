@@ -35,8 +35,7 @@ spec:
 }
 
 const BUCKET: &str = "  backup: { to: 'file:///bucket' }\n";
-const OFTEN: &str =
-    "  backup: { to: 'file:///bucket', schedule: '*/5 * * * *', retention: { keepLast: 2 } }\n";
+const OFTEN: &str = "  backup: { to: 'file:///bucket', schedule: '*/5 * * * *', retention: { keepLast: 2 }, verify: never }\n";
 
 async fn asked(world: &World, name: &str, request: &str) {
     let request = request.to_owned();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use akash_redis::backup::storage::StorageError;
 use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{
-    BackupManifest, BackupTask, Listing, RestoreTask, Snapshot, Survey, TaskPhase,
+    BackupManifest, BackupTask, Listing, RestoreTask, Snapshot, Survey, TaskPhase, VerifyTask,
 };
 use akash_redis::model::import::ImportTask;
 use akash_redis::model::step::StorageRef;
@@ -33,6 +33,8 @@ pub struct Bucket {
     pub manifests: BTreeMap<(String, String), BackupManifest>,
     /// How far the log of a cluster is archived, in writes, and the runs that began it anew.
     pub logs: BTreeMap<String, (usize, Vec<String>)>,
+    /// Ids of backups whose data were damaged since.
+    pub damaged: std::collections::BTreeSet<String>,
     /// It does not answer.
     pub away: bool,
     /// It does not take the operator's keys.
@@ -60,6 +62,8 @@ pub struct Tasks {
     pub archive: ArchiveTask,
     pub import: ImportTask,
     pub(super) source: Option<Shared>,
+    pub verify: VerifyTask,
+    verifies: Option<(String, String, u64)>,
     cluster: String,
     begun: Option<u64>,
     archived: Option<String>,
@@ -118,6 +122,24 @@ impl Node {
         }
     }
 
+    /// The command to restore a backup beside the own data.
+    pub(super) fn verify(&mut self, command: &wire::Verify) -> Result<(), String> {
+        if self.tasks.verify.run == command.run {
+            return Ok(());
+        }
+        if self.tasks.verify.phase == TaskPhase::Running {
+            return Err("another backup is still being verified here".to_owned());
+        }
+        self.tasks.verify = VerifyTask {
+            run: command.run.clone(),
+            phase: TaskPhase::Running,
+            ..VerifyTask::default()
+        };
+        let cluster = cluster_of(&command.object);
+        self.tasks.verifies = Some((cluster, command.id.clone(), 0));
+        Ok(())
+    }
+
     /// Its redis has the data of a backup, and is a replica of the agent.
     pub(super) fn is_restored(&self) -> bool {
         let task = &self.tasks.restore;
@@ -152,6 +174,41 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Restores a backup beside the own data, and counts what it has.
+    fn verifies(&mut self, bucket: &Bucket, now: u64) {
+        let Some((cluster, id, begun)) = &mut self.tasks.verifies else { return };
+        let task = &mut self.tasks.verify;
+        if task.phase != TaskPhase::Running {
+            return;
+        }
+        if *begun == 0 {
+            *begun = now;
+        }
+        if now < *begun + TAKES {
+            return;
+        }
+        if bucket.away || bucket.nodes_fail {
+            (task.phase, task.error) = (TaskPhase::Failed, "the storage is away".into());
+            return;
+        }
+        match bucket.data.get(&(cluster.clone(), id.clone())) {
+            Some(_) if bucket.damaged.contains(id) => {
+                (task.phase, task.damaged) = (TaskPhase::Failed, true);
+                task.error = "the data are not those of the manifest".into();
+            }
+            Some((log, _)) => {
+                task.phase = TaskPhase::Done;
+                (task.keys, task.took_ms) = (log.len() as u64, TAKES);
+            }
+            None => {
+                (task.phase, task.damaged) = (TaskPhase::Failed, true);
+                task.error = "there is no such object".into();
+            }
+        }
+    }
+}
+
 fn cluster_of(object: &str) -> String {
     object.split('/').nth(1).unwrap_or_default().to_owned()
 }
@@ -165,6 +222,7 @@ impl State {
         let broken = bucket.away || bucket.nodes_fail;
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
             node.archives(&mut bucket, broken);
+            node.verifies(&bucket, now);
             let begun = *node.tasks.begun.get_or_insert(now);
             if now < begun + TAKES {
                 continue;
@@ -184,6 +242,8 @@ impl State {
                     keys,
                     stored_bytes: keys,
                     rdb_bytes: keys,
+                    memory_bytes: 1 << 20,
+                    exact_keys: true,
                     ..Snapshot::default()
                 });
             }

@@ -2,7 +2,7 @@
 
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::archive::ArchiveTask;
-use akash_redis::model::backup::{BackupTask, RestoreTask};
+use akash_redis::model::backup::{BackupTask, RestoreTask, VerifyTask};
 use akash_redis::model::import::ImportTask;
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::mesh::BackendState;
@@ -125,7 +125,7 @@ pub struct Face {
     admits: u64,
     replicas: Vec<String>,
     saved: usize,
-    tasks: (BackupTask, RestoreTask, ArchiveTask, ImportTask),
+    tasks: (BackupTask, RestoreTask, ArchiveTask, ImportTask, VerifyTask),
     netmap: Vec<String>,
 }
 
@@ -147,8 +147,8 @@ impl Node {
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
             tasks: {
-                let Tasks { backup, restore, archive, import, .. } = self.tasks.clone();
-                (backup, restore, archive, import)
+                let Tasks { backup, restore, archive, import, verify, .. } = self.tasks.clone();
+                (backup, restore, archive, import, verify)
             },
             netmap: self.netmap.clone(),
         }
@@ -339,6 +339,7 @@ impl Node {
             restore: (!self.outdated).then(|| self.tasks.restore.clone()),
             archive: (!self.outdated).then(|| self.tasks.archive.clone()),
             import: (!self.outdated).then(|| self.tasks.import.clone()),
+            verify: (!self.outdated).then(|| self.tasks.verify.clone()),
             ..NodeState::default()
         }
     }
@@ -474,6 +475,7 @@ impl Node {
             Command::Restore(r) => self.restore(&r)?,
             Command::Import(i) => self.import(&i)?,
             Command::Archive(a) => self.archive(&a),
+            Command::Verify(v) => self.verify(&v)?,
             Command::Discard(_) => return Err("redis runs here with its data".to_owned()),
             Command::Restart(_) => {
                 self.boots += 1;

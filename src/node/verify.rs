@@ -1,0 +1,327 @@
+//! Restores a backup into a redis-server of its own, beside the node's, to see that it can be
+//! restored.
+//!
+//! That redis-server listens on a unix socket in a directory that only Redis' user may enter, writes
+//! nothing, and may use so much memory and no more; where the container runs out of memory all the
+//! same, it is the one that the system ends. It gets the data as a restore gives them (`restore.rs`)
+//! and is ended once it has them, at the latest when this agent ends, or by the next one.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::convert::{BackupObject, VerifyObject};
+use super::info::Info;
+use super::redis_config;
+use super::redis_control::ANSWER;
+use super::restore::{ATTACH, BEAT, LOAD, SendError, TELL, send, stay};
+use super::state::Node;
+use super::users::{self, Owner};
+use crate::backup::storage::{Storage, StorageError};
+use crate::backup::stream::{Expected, StreamError};
+use crate::error_chain::error_chain;
+use crate::model::backup::{TaskPhase, VerifyTask};
+use crate::model::memory::MIB;
+use crate::process::{Child, Output, Program};
+
+/// All of it takes no longer.
+const LIMIT: Duration = Duration::from_hours(6);
+/// What a redis-server maps without using it: its program, libraries and the stacks of its threads.
+const MAPPED: u64 = 128 * MIB;
+/// Its exit is seen within this of the end of its link.
+const EXIT: Duration = Duration::from_secs(5);
+/// Lines of its log that are kept.
+const LINES: usize = 20;
+/// Its directory, below the agent's.
+const DIR: &str = "verify";
+
+/// Begins; the state says how far it is. The same attempt again changes nothing.
+pub fn start(node: &Arc<Node>, run_as: Option<Owner>, object: VerifyObject) -> Result<(), String> {
+    let VerifyObject { run, object, expected, memory } = object;
+    let mut verifying = node.verifying.lock().unwrap_or_else(PoisonError::into_inner);
+    let task = node.peek().verify.unwrap_or_default();
+    if task.run == run {
+        return Ok(());
+    }
+    if task.phase == TaskPhase::Running {
+        return Err("another backup is still being verified here".to_owned());
+    }
+    node.update(|state| {
+        state.verify = Some(VerifyTask {
+            run: run.clone(),
+            phase: TaskPhase::Running,
+            total_bytes: expected.bytes,
+            ..VerifyTask::default()
+        });
+    });
+    let node = node.clone();
+    *verifying = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        let began = Instant::now();
+        let id = object.id.clone();
+        let work = timeout(LIMIT, restore(&node, &run, (run_as, memory), object, expected));
+        let ended = work.await.unwrap_or_else(|_| {
+            Err(Failure::here(format!("it took more than {} h", LIMIT.as_secs() / 3600)))
+        });
+        node.book.agent(&match &ended {
+            Ok(found) => format!("backup {id} was restored for a look: {} keys", found.keys),
+            Err(failure) => format!("backup {id} was not restored for a look: {}", failure.why),
+        });
+        change(&node, &run, |task| match ended {
+            Ok(found) => {
+                task.phase = TaskPhase::Done;
+                (task.keys, task.memory_bytes) = (found.keys, found.memory_bytes);
+                task.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            }
+            Err(failure) => {
+                task.phase = TaskPhase::Failed;
+                (task.error, task.damaged) = (failure.why, failure.damaged);
+            }
+        });
+    })));
+    Ok(())
+}
+
+/// Ends what runs: this node has something else to do.
+pub fn end(node: &Node, why: &str) {
+    *node.verifying.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    node.update(|state| {
+        if let Some(task) = state.verify.as_mut().filter(|t| t.phase == TaskPhase::Running) {
+            (task.phase, task.error) = (TaskPhase::Failed, why.to_owned());
+        }
+    });
+}
+
+/// Ends what an agent left behind that was killed itself.
+pub async fn end_left_over(run_dir: &Path) {
+    let dir = run_dir.join(DIR);
+    if let Ok(mut left) = connect(&dir.join(SOCKET)).await {
+        // It answers nothing to that, and is gone.
+        let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").exec_async(&mut left).await;
+    }
+    let _ = fs::remove_dir_all(dir);
+}
+
+fn change(node: &Node, run: &str, edit: impl FnOnce(&mut VerifyTask)) {
+    node.update(|state| {
+        if let Some(task) = state.verify.as_mut().filter(|task| task.run == run) {
+            edit(task);
+        }
+    });
+}
+
+/// What came of a restore.
+struct Found {
+    keys: u64,
+    memory_bytes: u64,
+}
+
+/// Why one came to nothing.
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    /// It is the backup that is no good.
+    damaged: bool,
+}
+
+impl Failure {
+    fn here(why: impl Into<String>) -> Self {
+        Self { why: why.into(), damaged: false }
+    }
+
+    fn of(error: &SendError) -> Self {
+        let damaged = match error {
+            SendError::Data(StreamError::Data(_)) | SendError::Refused(_) => true,
+            SendError::Data(StreamError::Storage(error)) => {
+                matches!(error, StorageError::Missing { .. })
+            }
+            SendError::Data(StreamError::Dropped) | SendError::Silent(_) | SendError::Stalled => {
+                false
+            }
+        };
+        Self { why: error_chain(error), damaged }
+    }
+}
+
+const SOCKET: &str = "redis.sock";
+
+/// A redis-server that is nobody's. Dropping it kills it.
+struct ThrowAway {
+    child: Child,
+    socket: PathBuf,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What it printed.
+#[derive(Default)]
+struct Said {
+    /// The last lines.
+    lines: VecDeque<String>,
+    /// That it ran out of memory; a long report follows.
+    short: bool,
+}
+
+impl ThrowAway {
+    /// Starts one that is to be a replica of a port on loopback.
+    fn start(node: &Node, run_as: Option<Owner>, port: u16, memory: u64) -> std::io::Result<Self> {
+        let dir = node.settings.run_dir.join(DIR);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        users::give(&dir, run_as)?;
+        let (file, socket) = (dir.join("redis.conf"), dir.join(SOCKET));
+        let text = redis_config::throw_away(&dir, &socket, port, &node.identity.startup);
+        fs::write(&file, text)?;
+        users::give_one(&file, run_as)?;
+        let said: Arc<Mutex<Said>> = Arc::default();
+        let kept = said.clone();
+        let output: Output = Arc::new(move |line: &str| {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.short |= line.to_ascii_lowercase().contains("out of memory");
+            if kept.lines.len() == LINES {
+                kept.lines.pop_front();
+            }
+            kept.lines.push_back(line.to_owned());
+        });
+        // A limit of memory is set by the process that it is for, or by one with a privilege that a
+        // container does not give.
+        let script = "ulimit -v \"$1\" && shift && exec nice -n 19 \"$@\"";
+        let kib = ((memory + MAPPED) / 1024).to_string();
+        let program = Program {
+            program: "/bin/sh".into(),
+            args: ["-c".into(), script.into(), "sh".into(), kib.into()]
+                .into_iter()
+                .chain([node.settings.redis_server.clone().into(), file.into()])
+                .collect(),
+            run_as,
+            ..Program::default()
+        };
+        Ok(Self { child: program.start(&output)?, socket, said })
+    }
+
+    /// Why it ended while it got the data, if it did; `None` while it runs.
+    async fn ended(&mut self, memory: u64) -> Option<Failure> {
+        let exit = timeout(EXIT, self.child.wait()).await.ok()?;
+        self.child.last_output().await;
+        let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.short || how.contains("signal: 9") {
+            return Some(Failure::here(format!(
+                "the data need more memory than the {} MiB that they may take on this node",
+                memory / MIB
+            )));
+        }
+        let last = said.lines.iter().rfind(|line| line.contains('#')).or(said.lines.back());
+        let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+        Some(Failure {
+            why: format!("Redis ended while it loaded them ({how}){last}"),
+            damaged: true,
+        })
+    }
+}
+
+async fn connect(socket: &Path) -> Result<MultiplexedConnection, redis::RedisError> {
+    let info = ConnectionAddr::Unix(socket.to_owned()).into_connection_info()?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(ANSWER))
+        .set_response_timeout(Some(ANSWER));
+    Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+async fn restore(
+    node: &Arc<Node>,
+    run: &str,
+    (run_as, memory): (Option<Owner>, u64),
+    object: BackupObject,
+    expected: Expected,
+) -> Result<Found, Failure> {
+    let here = |what: &str, error: &std::io::Error| Failure::here(format!("{what} ({error})"));
+    let storage = Storage::open(&object.storage, object.keys.as_ref())
+        .map_err(|error| Failure::here(error_chain(&error)))?;
+    end_left_over(&node.settings.run_dir).await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.map_err(|e| here("the agent cannot listen on loopback", &e))?;
+    let port =
+        listener.local_addr().map_err(|e| here("the agent cannot listen on loopback", &e))?;
+    let mut server = ThrowAway::start(node, run_as, port.port(), memory)
+        .map_err(|e| here("a redis-server beside the node's cannot be started", &e))?;
+    let mut told = Instant::now();
+    let progress = |done| {
+        if done == expected.bytes || told.elapsed() >= TELL {
+            told = Instant::now();
+            change(node, run, |task| task.done_bytes = done);
+        }
+    };
+    let got = get(&server.socket, listener, storage, object, &expected, progress).await;
+    match got {
+        Ok(found) => Ok(found),
+        // Its own words are better than what the end of its link looks like.
+        Err(failure) if failure.is_its_link => {
+            Err(server.ended(memory).await.unwrap_or(failure.failure))
+        }
+        Err(failure) => Err(failure.failure),
+    }
+}
+
+/// A failure, and whether the link to the redis-server ended.
+struct Interrupted {
+    failure: Failure,
+    is_its_link: bool,
+}
+
+/// Has the redis-server get the data, and looks at what it has then.
+async fn get(
+    socket: &Path,
+    listener: TcpListener,
+    storage: Storage,
+    object: BackupObject,
+    expected: &Expected,
+    progress: impl FnMut(u64),
+) -> Result<Found, Interrupted> {
+    let link = |why: String| Interrupted { failure: Failure::here(why), is_its_link: true };
+    let accepted = timeout(ATTACH, listener.accept()).await;
+    let (stream, _) = accepted
+        .map_err(|_| link("Redis did not ask for the data in time".to_owned()))?
+        .map_err(|error| link(format!("Redis did not ask for the data ({error})")))?;
+    // Nobody else is to get them.
+    drop(listener);
+    let sent = send(stream, storage, object, expected, progress).await;
+    let (mut requests, mut to) = sent.map_err(|error| Interrupted {
+        is_its_link: !matches!(error, SendError::Data(_)),
+        failure: Failure::of(&error),
+    })?;
+    let mut pings = 0;
+    tokio::select! {
+        found = loaded(socket) => {
+            found.map_err(|failure| Interrupted { failure, is_its_link: false })
+        }
+        () = stay(&mut requests, &mut to, &mut pings) => Err(Interrupted {
+            failure: Failure { why: "Redis refused the data".to_owned(), damaged: true },
+            is_its_link: true,
+        }),
+    }
+}
+
+/// Waits until the redis-server has all of the data.
+async fn loaded(socket: &Path) -> Result<Found, Failure> {
+    let began = Instant::now();
+    while began.elapsed() < LOAD {
+        if let Ok(mut connection) = connect(socket).await
+            && let Ok(text) = redis::cmd("INFO").query_async::<String>(&mut connection).await
+        {
+            let info = Info::parse(&text, &std::collections::HashMap::new());
+            let state = info.state();
+            if state.is_linked() && !state.loading {
+                return Ok(Found { keys: state.keys, memory_bytes: state.used_memory_bytes });
+            }
+        }
+        sleep(BEAT / 4).await;
+    }
+    Err(Failure::here(format!("Redis did not load the data within {} s", LOAD.as_secs())))
+}
