@@ -304,7 +304,7 @@ pub struct BackupRecord {
     pub error: String,
     /// Which of them were restored to see that they can be.
     #[serde(skip_serializing_if = "VerifyRecord::is_empty")]
-    pub verify: VerifyRecord,
+    pub verify: Box<VerifyRecord>,
 }
 
 /// What is remembered of restores into throw-away redis-servers.

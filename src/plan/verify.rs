@@ -31,11 +31,11 @@ const PAUSES: Backoff =
     Backoff { first: Duration::from_mins(10), longest: Duration::from_hours(24) };
 
 fn record(builder: &PlanBuilder<'_>) -> VerifyRecord {
-    builder.record.backup.as_ref().map(|backup| backup.verify.clone()).unwrap_or_default()
+    builder.record.backup.as_ref().map(|backup| (*backup.verify).clone()).unwrap_or_default()
 }
 
 fn edit(builder: &mut PlanBuilder<'_>, edit: impl FnOnce(&mut VerifyRecord)) {
-    change(builder, |record| edit(&mut record.verify));
+    change(builder, |record| edit(record.verify.as_mut()));
 }
 
 /// The backup that must stay whatever the retention says: the last one that is known to be good.
