@@ -243,6 +243,70 @@ fn a_restore_comes_to_its_end_whoever_dies_meanwhile() {
     }
 }
 
+/// The operator dies at one call after the other, and the node that does it dies: it is known in the
+/// end that the backup can be restored, and the node's own data were never touched.
+#[test]
+fn a_backup_is_verified_in_the_end_whoever_dies_meanwhile() {
+    let stride = setting("SIM_STRIDE", 4);
+    for calls in (1..16).step_by(usize::try_from(stride).unwrap()) {
+        in_world(3400 + calls, 5, async |world| {
+            let id = backed_up(&world, BUCKET).await;
+            let _restarts = world.restart_after_crashes();
+            world.fuse.set(calls);
+            let node = async || {
+                let record = world.store.get("cache").await.ok()?.record;
+                Some(record.backup?.verify.run?.incarnation)
+            };
+            world
+                .until("a node to restore it", Duration::from_mins(30), async || {
+                    node().await.is_some()
+                        || condition(&world, "cache", ConditionType::BackupVerified).await
+                            == Some((ConditionStatus::True, Reason::BackupRestorable))
+                })
+                .await;
+            if let Some(node) = node().await.filter(|_| calls % 2 == 0) {
+                world.nodes.with(&node, crate::world::node::Node::kill_redis);
+            }
+            world
+                .until("it to be known", Duration::from_hours(2), async || {
+                    condition(&world, "cache", ConditionType::BackupVerified).await
+                        == Some((ConditionStatus::True, Reason::BackupRestorable))
+                })
+                .await;
+            let good = world.stored("cache").await.record.backup.unwrap().verify.good.unwrap();
+            assert_eq!(good.id, id);
+            assert_ne!(good.incarnation, world.master("cache").await);
+            world.until_ready("cache").await;
+            world.assert_one_writer();
+        });
+    }
+}
+
+#[test]
+fn a_backup_that_was_damaged_is_told_of_until_another_one_is_found_to_be_good() {
+    in_world(3105, 5, async |world| {
+        let daily = "  backup: { to: 'file:///bucket', verify: daily }\n";
+        let id = backed_up(&world, daily).await;
+        let is = async |status, reason| {
+            condition(&world, "cache", ConditionType::BackupVerified).await
+                == Some((status, reason))
+        };
+        let good = async || is(ConditionStatus::True, Reason::BackupRestorable).await;
+        world.until("it to be good", Duration::from_mins(30), async || good().await).await;
+        world.bucket().lock().unwrap().damaged.insert(id);
+        world
+            .until("that to be seen", Duration::from_hours(30), async || {
+                is(ConditionStatus::False, Reason::BackupVerificationFailed).await
+            })
+            .await;
+        let stands = condition(&world, "cache", ConditionType::Degraded).await;
+        assert_eq!(stands.map(|(status, _)| status), Some(ConditionStatus::True));
+        asked(&world, "cache", "2").await;
+        world.until("another one to be good", Duration::from_hours(3), async || good().await).await;
+        world.until_ready("cache").await;
+    });
+}
+
 /// All leases end at one moment, and with them all volumes.
 async fn all_leases_end(world: &World) {
     let record = world.stored("cache").await.record;
@@ -345,6 +409,47 @@ fn a_cluster_is_deleted_after_a_last_backup_wherever_the_operator_dies() {
             let bucket = bucket.lock().unwrap();
             let mut complete = bucket.manifests.keys().map(|backup| &bucket.data[backup].0);
             assert!(complete.any(|log| log.len() > 10), "it has the data");
+        });
+    }
+}
+
+/// The operator dies at one call after the other, and masters and nodes that archive die: whenever the
+/// log began anew a backup was taken that it goes on from, one for each time, and no other.
+#[test]
+fn the_log_has_no_gap_without_a_new_backup_whoever_dies() {
+    const LOG: &str =
+        "  backup: { to: 'file:///bucket', schedule: '0 0 1 1 *', pointInTime: true }\n";
+    let stride = setting("SIM_STRIDE", 6);
+    for calls in (1..30).step_by(usize::try_from(stride).unwrap()) {
+        in_world(3500 + calls, 8, async |world| {
+            world.start_operator().await;
+            world.apply(&with("cache", LOG)).await;
+            let current = async || {
+                condition(&world, "cache", ConditionType::PointInTime).await
+                    == Some((ConditionStatus::True, Reason::ArchiveCurrent))
+            };
+            world
+                .until("every moment to be kept", Duration::from_mins(30), async || current().await)
+                .await;
+            assert_eq!(backups(&world, "cache").len(), 1, "one is enough");
+            let _restarts = world.restart_after_crashes();
+            for round in 0..3 {
+                world.fuse.set(calls);
+                let archiver = world.stored("cache").await.record.archive.and_then(|a| a.run);
+                let victim = match archiver.filter(|_| round % 2 == 0) {
+                    Some(run) => run.incarnation,
+                    None => world.master("cache").await,
+                };
+                world.nodes.with(&victim, crate::world::node::Node::kill_redis);
+                tokio::time::sleep(Duration::from_secs(30 + calls)).await;
+                world.until_ready("cache").await;
+                world
+                    .until("the log to go on", Duration::from_mins(30), async || current().await)
+                    .await;
+            }
+            let runs = world.bucket().lock().unwrap().logs["cache"].1.len();
+            assert_eq!(backups(&world, "cache").len(), runs, "one for each begin of the log");
+            world.assert_one_writer();
         });
     }
 }
