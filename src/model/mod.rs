@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ids;
 pub mod image;
 pub mod import;
+pub mod interval;
 pub mod inventory;
 pub mod kept_copy;
 pub mod logs;

@@ -22,7 +22,8 @@ pub struct Step {
 
 /// One change of the outside world. It is tried again as a whole, so that each call that it takes
 /// may be repeated: what it finds done already it does not do again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Effect {
     /// Create the deployment of a reserved incarnation.
     CreateDeployment {
@@ -176,7 +177,8 @@ impl Quorum {
 }
 
 /// A command to a node, before secrets are filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Command {
     /// Bring the settings to what the manifest says.
     Configure(NodeSettings),

@@ -46,6 +46,16 @@ pub enum EffectError {
 }
 
 impl EffectError {
+    /// A word for it, where sentences would be too many.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::Outdated(_) => "outdated",
+            Self::TxPending { .. } => "pending",
+        }
+    }
+
     /// First pause before the same effect is tried again.
     pub fn first_pause(&self) -> Duration {
         match self {
@@ -239,6 +249,14 @@ impl Executor {
         self.ports.gateway.put_manifest(&provider, lease, &manifest.text).await?;
         self.manifests.delivered(incarnation, manifest);
         Ok(())
+    }
+}
+
+/// The kind of an effect in a word; that of a command where it is one.
+pub fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Command { command, .. } => command.into(),
+        other => other.into(),
     }
 }
 

@@ -94,6 +94,7 @@ impl Health {
     pub fn outlook(&self, chain: &ChainView, outlook: &WalletOutlook) {
         let address = lock(&self.state).report.wallet.clone();
         self.metrics.money.outlook(chain, outlook);
+        self.metrics.chain.read(chain);
         self.status_cache.publish_wallet(wallet_report(address, chain, outlook));
     }
 

@@ -1,5 +1,8 @@
 //! What a monitoring system reads of the operator.
 
+mod chain;
+mod effects;
+mod intervals;
 mod lag;
 mod load;
 mod money;
@@ -10,7 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -42,13 +44,6 @@ struct ClusterCondition {
     condition: String,
 }
 
-/// Names a kind of effect and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EffectEnd {
-    cluster: String,
-    ok: String,
-}
-
 /// Names the path from a node to a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct PathLabels {
@@ -74,7 +69,12 @@ pub struct Metrics {
     condition: Family<ClusterCondition, Gauge>,
     epoch: Family<Cluster, Gauge<u64, AtomicU64>>,
     nodes: Family<Cluster, Gauge>,
-    effects: Family<EffectEnd, Counter>,
+    /// What is done outside.
+    pub effects: effects::Effects,
+    /// How long changes of master take.
+    pub intervals: intervals::Intervals,
+    /// Where the chain is.
+    pub chain: chain::Chain,
     reconcile: Histogram,
     paths: Paths,
     source: Family<SourceName, Gauge>,
@@ -94,7 +94,9 @@ impl Default for Metrics {
             condition,
             epoch,
             nodes,
-            effects: Family::default(),
+            effects: effects::Effects::default(),
+            intervals: intervals::Intervals::default(),
+            chain: chain::Chain::default(),
             reconcile,
             paths: Paths::default(),
             source: Family::default(),
@@ -133,11 +135,6 @@ impl Metrics {
             metrics.nodes.clone(),
         );
         ours.register(
-            "effects",
-            "Calls that change the outside world, by how they ended",
-            metrics.effects.clone(),
-        );
-        ours.register(
             "reconcile_seconds",
             "Time from a cluster's turn to the end of its plan, with what was written",
             metrics.reconcile.clone(),
@@ -147,6 +144,9 @@ impl Metrics {
             "Whether the chain, the tailnet's control API and the mesh answer the operator",
             metrics.source.clone(),
         );
+        metrics.effects.register(ours);
+        metrics.intervals.register(ours);
+        metrics.chain.register(ours);
         metrics.money.register(ours);
         metrics.lag.register(ours);
         metrics.load.register(ours);
@@ -236,19 +236,14 @@ impl Metrics {
         self.reconcile.observe(took.as_secs_f64());
     }
 
-    /// An effect ended.
-    pub fn effect(&self, cluster: &str, ok: bool) {
-        self.effects
-            .get_or_create(&EffectEnd { cluster: cluster.to_owned(), ok: ok.to_string() })
-            .inc();
-    }
-
     /// A cluster is gone.
     pub fn forget(&self, cluster: &str) {
         let labels = Cluster { cluster: cluster.to_owned() };
         self.epoch.remove(&labels);
         self.nodes.remove(&labels);
         self.paths.keep(cluster, BTreeSet::new());
+        self.effects.forget(cluster);
+        self.intervals.forget(cluster);
         self.money.forget(cluster);
         self.lag.status(cluster, &Status::default());
         self.load.show(cluster, &BTreeMap::new());

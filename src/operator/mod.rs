@@ -229,7 +229,9 @@ impl Pipeline {
             return Ok(());
         };
         self.execute(&stored, &plan, &busy);
-        if !written {
+        if written {
+            self.publisher.measured(name, &plan.measured);
+        } else {
             self.publisher.record_events(name, &plan).await?;
         }
         self.experience.take(&plan.noted).await?;

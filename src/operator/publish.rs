@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarms::{self, Seen};
 use super::announcer::Announcer;
-use super::execute::{EffectError, Invalidates, describe, invalidates};
+use super::execute::{EffectError, Invalidates, describe, invalidates, kind};
 use super::lock;
 use super::metrics::Metrics;
 use super::ports::Ports;
@@ -22,6 +22,7 @@ use crate::api::measures;
 use crate::api::report::{PlanReport, PlannedStep, StepKind};
 use crate::api::status::Status;
 use crate::model::announcement::{Announcement, Replica};
+use crate::model::interval::Interval;
 use crate::model::inventory::Inventory;
 use crate::model::step::{Effect, Step};
 use crate::plan::{self, Plan};
@@ -135,6 +136,13 @@ impl Publisher {
         self.metrics.reconciled(took);
     }
 
+    /// What came to its end with a plan whose record is written.
+    pub fn measured(&self, name: &str, measured: &[(Interval, Duration)]) {
+        for (interval, took) in measured {
+            self.metrics.intervals.observe(name, *interval, *took);
+        }
+    }
+
     /// A cluster is gone.
     pub fn forget(&self, name: &str) {
         self.status_cache.remove(name);
@@ -145,8 +153,15 @@ impl Publisher {
     }
 
     /// How a step ended.
-    pub async fn record_result(&self, cluster: &str, step: &Step, error: Option<&EffectError>) {
-        self.metrics.effect(cluster, error.is_none());
+    pub async fn record_result(
+        &self,
+        cluster: &str,
+        step: &Step,
+        error: Option<&EffectError>,
+        took: Duration,
+    ) {
+        let end = error.map_or("ok", EffectError::word);
+        self.metrics.effects.observe(cluster, kind(&step.effect), end, took);
         let (what, on) = (describe(&step.effect), step.effect.incarnation());
         let (reason, message) = match error {
             // A command says nothing that the status does not say a moment later.

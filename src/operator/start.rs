@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::execute::{EffectError, Invalidates, invalidates};
 use super::queue::Slots;
 use super::{Pipeline, lock};
@@ -129,9 +131,11 @@ impl Pipeline {
         record: &Record,
     ) -> Option<(Effect, String, std::time::Duration)> {
         for step in steps {
+            let began = Instant::now();
             let done = self.executor.execute(cluster, record, &step.effect).await;
             let name = &cluster.metadata.name;
-            self.publisher.record_result(name, step, done.as_ref().err()).await;
+            let error = done.as_ref().err();
+            self.publisher.record_result(name, step, error, began.elapsed()).await;
             if let Err(error) = done {
                 let (text, pause) = (error.to_string(), error.first_pause());
                 if let EffectError::TxPending { tx, .. } = error {

@@ -8,6 +8,7 @@ use crate::api::types::Spec;
 use crate::api::word::AcceptedLoss;
 use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
+use crate::model::interval::Interval;
 use crate::model::node::{Authority, NodeState, NodeView};
 use crate::model::record::{Condemned, Incarnation, Membership, Record};
 use crate::model::step::{Command, Effect, Step, Wait};
@@ -38,6 +39,8 @@ pub struct PlanBuilder<'a> {
     pub problems: Vec<(Reason, String)>,
     /// What was lived through with providers, by address.
     pub noted: Vec<(String, Note)>,
+    /// What came to its end, and how long it took.
+    pub measured: Vec<(Interval, Duration)>,
     used_ids: usize,
 }
 
@@ -51,6 +54,7 @@ impl<'a> PlanBuilder<'a> {
             events: Vec::new(),
             problems: Vec::new(),
             noted: Vec::new(),
+            measured: Vec::new(),
             used_ids: 0,
         }
     }

@@ -120,19 +120,20 @@ fn stuck(
     })
 }
 
+/// Since when a redis whose agent says that it answers nobody does not answer.
+pub fn unanswered(builder: &PlanBuilder<'_>, name: &IncarnationName) -> UnixMs {
+    let noticed = builder.incarnation(name).and_then(|i| i.redis_down).unwrap_or(builder.now());
+    UnixMs(noticed.0.saturating_sub(u64::try_from(NOTICED.as_millis()).unwrap_or_default()))
+}
+
 fn verdict(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> Verdict {
     let name = &promotion.incarnation;
     let view = builder.view(name);
     // The last word of an agent that is gone: its redis had exited, and a start is fenced.
     if let Some(view) = view.filter(|v| v.connected || v.state.redis.process == Process::Exited) {
         if view.state.redis.process == Process::Stuck {
-            let noticed = builder.incarnation(name).and_then(|i| i.redis_down);
-            let since = noticed
-                .unwrap_or(builder.now())
-                .0
-                .saturating_sub(u64::try_from(NOTICED.as_millis()).unwrap_or_default());
-            let busy = view.state.redis.health.busy;
-            return stuck(builder, promotion, busy, UnixMs(since), "agent");
+            let (since, busy) = (unanswered(builder, name), view.state.redis.health.busy);
+            return stuck(builder, promotion, busy, since, "agent");
         }
         let verdict = by_agent(name, &view.state, promotion);
         return match verdict {

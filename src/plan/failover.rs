@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::death::Death;
 use super::{
-    candidates, chain, confirmed, derived, elect, fence, handover, lag, repair, roles, settings,
-    word,
+    candidates, chain, confirmed, death, derived, elect, fence, handover, lag, repair, roles,
+    settings, word,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::defaults;
 use crate::api::types::WhenMinority;
 use crate::model::ids::IncarnationName;
+use crate::model::interval::Interval;
 use crate::model::node::{Process, Role};
 use crate::model::record::{
     Change, Eligible, Failover, FailoverReport, Fence, Handover, Promotion,
@@ -62,6 +63,10 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
         return;
     }
     let (now, word) = (builder.now(), builder.accepted());
+    builder.measured.push((Interval::Detection, now.since(last_well(builder, &old))));
+    if death.fenced.is_some() {
+        builder.measured.push((Interval::Fence, Duration::ZERO));
+    }
     builder.record.epoch += 1;
     let failover = Failover {
         epoch: builder.record.epoch,
@@ -91,6 +96,17 @@ pub fn start(builder: &mut PlanBuilder<'_>, promotion: &Promotion, death: Death)
     }
     builder.record.change = Some(Change::Failover(failover.clone()));
     advance(builder, &failover);
+}
+
+/// When a master that is given up was last known to be well. One that is there and does not say that
+/// its redis fails is given up for another reason, such as a lease that is gone: it is well now.
+fn last_well(builder: &PlanBuilder<'_>, old: &IncarnationName) -> UnixMs {
+    let down = builder.incarnation(old).and_then(|i| i.redis_down);
+    match builder.connected(old) {
+        Some(state) if state.redis.process == Process::Stuck => death::unanswered(builder, old),
+        Some(_) => down.unwrap_or(builder.now()),
+        None => derived::last_heard(builder, old).min(down.unwrap_or(builder.now())),
+    }
 }
 
 /// Whoever is to take over by a person's word may, also where it would not by itself.

@@ -8,6 +8,7 @@ use super::failover::names;
 use super::{evidence, quarantine};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
+use crate::model::interval::Interval;
 use crate::model::node::{Process, Role};
 use crate::model::record::{Failover, Fence};
 use crate::model::step::Command;
@@ -30,7 +31,10 @@ pub fn fence(builder: &mut PlanBuilder<'_>, failover: &mut Failover, arrived: bo
         .or_else(|| by_page(builder, failover))
         .or_else(|| by_mesh(builder, failover))
         .or_else(|| by_time(builder, failover));
-    failover.fence = proof.map(|how| Fence { how, at });
+    if let Some(how) = proof {
+        builder.measured.push((Interval::Fence, at.since(failover.started)));
+        failover.fence = Some(Fence { how, at });
+    }
 }
 
 /// The agent that was promoted speaks for its redis; another start of it may be that of a second

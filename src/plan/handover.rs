@@ -4,6 +4,7 @@
 use super::builder::PlanBuilder;
 use super::roles;
 use crate::api::conditions::EventReason;
+use crate::model::interval::Interval;
 use crate::model::node::{NodeState, ReplicaState};
 use crate::model::record::Handover;
 
@@ -36,7 +37,10 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
     if !takes {
         return;
     }
-    let took = builder.now().since(handover.since).as_millis();
+    let took = builder.now().since(handover.since);
+    let interval = if handover.planned { Interval::Switchover } else { Interval::Failover };
+    builder.measured.push((interval, took));
+    let took = took.as_millis();
     let (old, epoch) = (&handover.old, handover.epoch);
     if handover.planned {
         builder.event(

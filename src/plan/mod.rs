@@ -78,6 +78,7 @@ use crate::api::types::{RedisCluster, Runway};
 use crate::model::chain::{ChainView, ProviderView};
 use crate::model::experience::Note;
 use crate::model::image::NodeImage;
+use crate::model::interval::Interval;
 use crate::model::inventory::{Constants, Inventory};
 use crate::model::money::{PricePerBlock, Uact};
 use crate::model::record::Record;
@@ -170,6 +171,9 @@ pub struct Plan {
     pub events: Vec<(EventReason, String)>,
     /// What was lived through with providers, by address: to be counted once the record is written.
     pub noted: Vec<(String, Note)>,
+    /// What came to its end with this plan, and how long it took: to be counted once the record is
+    /// written.
+    pub measured: Vec<(Interval, Duration)>,
     /// The cluster was to be deleted and nothing of it is left.
     pub finished: bool,
 }
@@ -304,6 +308,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         status,
         events: builder.events,
         noted: builder.noted,
+        measured: builder.measured,
         finished,
     };
     bounds::bound(&mut plan);

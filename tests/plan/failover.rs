@@ -1,8 +1,11 @@
 //! From the epoch to the report: the rules of `plan/failover.rs`.
 
+use std::time::Duration;
+
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::interval::Interval;
 use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Fence, Membership, Promotion};
 use akash_redis::model::step::{Command, Quorum};
@@ -385,10 +388,12 @@ fn a_failover_ends_with_a_report() {
     let waiting = chosen().plan(NOW);
     assert_eq!((promoted(&waiting), failing_over(&waiting).is_some()), (vec![name(1)], true));
     assert_eq!(waiting.record.last_failover, None);
+    assert_eq!(waiting.measured, []);
     let mut scene = chosen();
     obeyed(&mut scene);
     let plan = scene.plan(NOW);
     assert_eq!(plan.record.change, None);
+    assert_eq!(plan.measured, [(Interval::Failover, Duration::from_secs(2))]);
     let report = plan.record.last_failover.expect("a report");
     assert_eq!((report.epoch, report.old, report.new), (2, name(0).0, name(1).0));
     assert_eq!(report.reason, "its redis no longer answers");
@@ -397,6 +402,29 @@ fn a_failover_ends_with_a_report() {
     let steps = [("detached", 500), ("fenced", 1_000), ("promoted", 2_000), ("writable", 2_000)];
     assert_eq!(report.steps_ms, steps.map(|(what, ms)| (what.to_owned(), ms)));
     assert_eq!((report.lost_bytes, report.lost_gap_ms), (None, 0));
+}
+
+#[test]
+fn how_long_a_death_was_not_known_and_the_old_master_not_fenced_is_measured() {
+    let seconds = Duration::from_secs;
+    let rows: [(&str, Edit, &[(Interval, Duration)]); 4] = [
+        ("it is silent", |s| s.silent(0, 12), &[(Interval::Detection, seconds(12))]),
+        ("it answers nobody", |s| s.hangs(0, 40), &[(Interval::Detection, seconds(42))]),
+        (
+            "its redis exited, and its agent says so",
+            |s| s.node(0, |v| v.state.redis.process = Process::Exited),
+            &[(Interval::Detection, seconds(0)), (Interval::Fence, seconds(0))],
+        ),
+        ("all is well", |_| {}, &[]),
+    ];
+    for (what, edit, measured) in rows {
+        let mut scene = Scene::whole();
+        for n in 1..3 {
+            scene.node(n, |v| v.state.redis.silent_ms = 12_000);
+        }
+        edit(&mut scene);
+        assert_eq!(scene.plan(NOW).measured, measured, "{what}");
+    }
 }
 
 #[test]

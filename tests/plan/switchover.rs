@@ -1,7 +1,10 @@
 //! A planned change of master: the rules of `plan/switchover.rs`.
 
+use std::time::Duration;
+
 use akash_redis::api::conditions::{EventReason, Reason};
 use akash_redis::api::types::MASTER;
+use akash_redis::model::interval::Interval;
 use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Change, Membership, Promotion};
 use akash_redis::model::step::{Command, Quorum};
@@ -207,6 +210,7 @@ fn a_switchover_ends_when_the_target_is_master() {
     let plan = scene.plan(NOW);
     assert!(has_event(&plan, EventReason::SwitchoverCompleted));
     assert_eq!(plan.record.handover, None, "it is told once");
+    assert_eq!(plan.measured, [(Interval::Switchover, Duration::from_secs(1))]);
     let took =
         plan.events.iter().any(|(_, m)| m.contains("took over from cache-0-aaaa in 1000 ms"));
     assert!(took, "{:?}", plan.events);

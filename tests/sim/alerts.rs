@@ -73,7 +73,10 @@ fn every_series_is_documented_and_every_documented_one_is_there() {
 fn metrics(expression: &str) -> Vec<&str> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter_map(|word| word.strip_prefix("akash_redis_"));
-    names.map(|name| name.trim_end_matches("_total").trim_end_matches("_bucket")).collect()
+    let parts = ["_total", "_bucket", "_count", "_sum"];
+    names
+        .map(|name| parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name))
+        .collect()
 }
 
 #[test]

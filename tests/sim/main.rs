@@ -21,6 +21,7 @@ mod linear;
 mod lives;
 mod many_clusters;
 mod market;
+mod measured;
 mod notices;
 mod previews;
 mod recover;

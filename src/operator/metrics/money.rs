@@ -45,6 +45,7 @@ type Number = Gauge<f64, AtomicU64>;
 pub struct Money {
     cost: Family<Cluster, Number>,
     budget: Family<Cluster, Number>,
+    spent: Family<Cluster, Number>,
     balance: Family<Node, Number>,
     runway: Family<Node, Number>,
     /// Escrows that are shown, by cluster: what is closed must not look as if it were paid.
@@ -77,6 +78,11 @@ impl Money {
             "cluster_budget_act",
             "The most that they may cost per month of 30 days, by all limits together",
             self.budget.clone(),
+        );
+        ours.register(
+            "cluster_spent_act",
+            "What providers got for a cluster so far, by all leases that it ever had",
+            self.spent.clone(),
         );
         ours.register(
             "escrow_balance_act",
@@ -189,6 +195,7 @@ impl Money {
         let amount = |text: &str| text.parse::<Amount>().map(|m| act(m.0)).unwrap_or_default();
         self.cost.get_or_create(&labels).set(amount(&cost.per_month));
         self.budget.get_or_create(&labels).set(amount(&cost.max_per_month));
+        self.spent.get_or_create(&labels).set(amount(&cost.spent));
         let Some(chain) = &inventory.chain.value else { return };
         let mut seen = BTreeSet::new();
         for (IncarnationName(node), incarnation) in &record.incarnations {
@@ -214,6 +221,7 @@ impl Money {
         let labels = Cluster { cluster: cluster.to_owned() };
         self.cost.remove(&labels);
         self.budget.remove(&labels);
+        self.spent.remove(&labels);
         self.keep(cluster, BTreeSet::new());
     }
 
@@ -284,8 +292,12 @@ mod tests {
         let mut record = Record::default();
         let incarnation = Incarnation::new(0, 7, UnixMs(0), 0, PricePerBlock(1));
         record.incarnations.insert(IncarnationName("cache-0-a".into()), incarnation);
-        let cost =
-            Cost { per_month: "9act".into(), max_per_month: "12.5act".into(), ..Cost::default() };
+        let cost = Cost {
+            per_month: "9act".into(),
+            max_per_month: "12.5act".into(),
+            spent: "0.25act".into(),
+            ..Cost::default()
+        };
         money.cluster("cache", &cost, &record, &inventory);
         let text = || {
             let mut text = String::new();
@@ -295,6 +307,7 @@ mod tests {
         for line in [
             "akash_redis_cluster_cost_act{cluster=\"cache\"} 9.0",
             "akash_redis_cluster_budget_act{cluster=\"cache\"} 12.5",
+            "akash_redis_cluster_spent_act{cluster=\"cache\"} 0.25",
             "akash_redis_escrow_balance_act{cluster=\"cache\",node=\"cache-0-a\"} 1.5",
             "akash_redis_escrow_runway_seconds{cluster=\"cache\",node=\"cache-0-a\"} 600.0",
         ] {

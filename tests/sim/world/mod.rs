@@ -41,6 +41,8 @@ use akash_redis::plan::{GasPrice, Timing};
 use akash_redis::secrets::RootSecret;
 use akash_redis::server::{Appraiser, Recovery, StatusCache};
 use akash_redis::store::{Books as _, Stored};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::watch;
@@ -122,6 +124,8 @@ pub struct World {
     operator: Mutex<Option<(tokio::task::JoinHandle<()>, CancellationToken)>>,
     /// Who answers questions about the operator that runs.
     pub appraiser: Mutex<Option<Arc<dyn Appraiser>>>,
+    /// What Prometheus reads of the operator that was started last.
+    registry: Mutex<Registry>,
     /// What the operator that was started last shows.
     status_cache: Mutex<Arc<StatusCache>>,
     starts: AtomicU64,
@@ -220,6 +224,7 @@ impl World {
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(terms.seed))),
             operator: Mutex::new(None),
             appraiser: Mutex::new(None),
+            registry: Mutex::default(),
             status_cache: Mutex::default(),
             starts: AtomicU64::new(0),
             terms,
@@ -276,7 +281,10 @@ impl World {
             tick: self.terms.tick,
         };
         let cache: Arc<StatusCache> = Arc::default();
-        let controller = Controller::new(outside, settings, Metrics::default(), cache.clone());
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        *self.registry.lock().unwrap() = registry;
+        let controller = Controller::new(outside, settings, metrics, cache.clone());
         *self.appraiser.lock().unwrap() = Some(controller.appraiser(Targets::default()));
         *self.status_cache.lock().unwrap() = cache;
         let stop = CancellationToken::new();
@@ -304,6 +312,17 @@ impl World {
             let _ = task.await;
         }
         self.nodes.forget_views();
+    }
+
+    /// The value of a series of the operator that was started last, by its name and labels less the
+    /// prefix; none where there is no such series.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock().unwrap()).unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix("akash_redis_"));
+        values
+            .filter_map(|line| line.rsplit_once(' '))
+            .find_map(|(name, value)| (name == series).then(|| value.parse().expect("a number")))
     }
 
     /// What the operator that was started last shows of itself.
