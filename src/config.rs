@@ -119,6 +119,8 @@ pub struct Config {
     pub timing: Timing,
     /// Who is told outside.
     pub notify: Vec<NotifyTarget>,
+    /// Where traces are sent, when they are.
+    pub traces: Option<Traces>,
 }
 
 /// How the chain is reached, and what fees may come to.
@@ -243,6 +245,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where traces are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// Base URL of a collector that speaks OTLP over HTTP; `/v1/traces` is added.
+    pub endpoint: String,
+    /// Of all traces this share is sent: above 0, at most 1.
+    pub sample: f64,
+}
+
 /// How provider gateways are reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Gateway {
@@ -324,6 +335,7 @@ impl Config {
         let home = wrong.keep(kubernetes::home(&fields));
         let root_secret = wrong.keep(root_secret(&fields));
         let notify = wrong.keep(notify::targets(&fields));
+        let traces = wrong.keep(traces(&fields));
         let (Some(chain), Some(wallet), Some(mesh)) = (chain, wallet, mesh) else {
             return Err(wrong.into_error());
         };
@@ -333,7 +345,9 @@ impl Config {
         let (Some(root_secret), Some(api), Some(log)) = (root_secret, api, log) else {
             return Err(wrong.into_error());
         };
-        let (Some(gateway), Some(timing), Some(notify)) = (gateway, timing, notify) else {
+        let (Some(gateway), Some(timing), Some(notify), Some(traces)) =
+            (gateway, timing, notify, traces)
+        else {
             return Err(wrong.into_error());
         };
         if wrong.are_there() {
@@ -354,6 +368,7 @@ impl Config {
             gateway,
             timing,
             notify,
+            traces,
         })
     }
 }
@@ -656,6 +671,30 @@ fn log(fields: &Fields) -> Result<Log, ConfigError> {
             format!("{e}; write it like info or info,akash_redis::plan=debug"),
         )),
     }
+}
+
+fn traces(fields: &Fields) -> Result<Option<Traces>, ConfigError> {
+    let Some(endpoint) = fields.optional("traces.endpoint") else {
+        return match fields.get("traces.sample") {
+            Some(_) => Err(invalid(
+                "traces.sample",
+                "traces.endpoint is not set, so that no traces are sent; set it, or remove this",
+            )),
+            None => Ok(None),
+        };
+    };
+    if !is_url(&endpoint) {
+        return Err(invalid(
+            "traces.endpoint",
+            format!("`{endpoint}` is not a URL; write it like http://127.0.0.1:4318"),
+        ));
+    }
+    let text = fields.or("traces.sample", "1");
+    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    let sample = share.ok_or_else(|| {
+        invalid("traces.sample", format!("`{text}` must be above 0 and at most 1, such as 0.1"))
+    })?;
+    Ok(Some(Traces { endpoint, sample }))
 }
 
 fn timing(fields: &Fields) -> Result<Timing, ConfigError> {

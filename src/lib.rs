@@ -28,5 +28,6 @@ pub mod secrets;
 pub mod sentinel;
 pub mod server;
 pub mod store;
+pub mod traces;
 pub mod web;
 pub mod wire;

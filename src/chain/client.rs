@@ -261,14 +261,17 @@ impl Chain for ChainClient {
         self.wallet.address()
     }
 
+    #[tracing::instrument(name = "chain read", skip_all)]
     async fn read(&self, known: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         self.view(Scope::All { known }).await
     }
 
+    #[tracing::instrument(name = "chain read_deployments", skip_all)]
     async fn read_deployments(&self, dseqs: &BTreeSet<u64>) -> Result<ChainView, ChainError> {
         self.view(Scope::Only(dseqs)).await
     }
 
+    #[tracing::instrument(name = "chain sign", skip_all)]
     async fn sign(&self, msg: &ChainMsg) -> Result<SignedTx, ChainError> {
         let raises = self.fees.raises(msg).map_err(|why| unsent(msg, why))?;
         let (signed, fee) = retry(crate::retry::MAX_RETRY, broadcast::is_away, || {
@@ -282,6 +285,7 @@ impl Chain for ChainClient {
         Ok(signed)
     }
 
+    #[tracing::instrument(name = "chain broadcast_and_confirm", skip_all)]
     async fn broadcast_and_confirm(&self, tx: &SignedTx) -> Result<TxOutcome, ChainError> {
         let (outcome, paid) =
             broadcast::broadcast_and_confirm(&self.nodes, &self.block_time, &self.unsent, tx)
@@ -293,6 +297,7 @@ impl Chain for ChainClient {
         Ok(outcome)
     }
 
+    #[tracing::instrument(name = "chain providers", skip_all)]
     async fn providers(&self, audited: bool) -> Result<Vec<ProviderOffer>, ChainError> {
         self.nodes.ask(|node| async move { Box::pin(offers::offers(&node, audited)).await }).await
     }

@@ -1,18 +1,34 @@
 //! Where the program's log goes.
 
-use tracing_subscriber::EnvFilter;
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, registry};
 
 use crate::config::LogFormat;
+use crate::traces::Traces;
 
 /// Sends the log to standard error. The first call in a process wins; an unreadable filter counts
 /// as `info`.
 pub fn init(format: LogFormat, level: &str) {
+    init_with(format, level, None);
+}
+
+/// The same, and spans go to a collector where there are `traces`. The log shows none of them.
+pub fn init_with(format: LogFormat, level: &str, traces: Option<&Traces>) {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let filter = filter.and(filter_fn(|metadata| metadata.is_event()));
+    // A file or another program reads what is no terminal: it gets no colours.
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(coloured);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let traces = traces.map(Traces::layer::<Registry>);
+    let started = registry().with(traces).with(lines.with_filter(filter)).try_init();
     // Tests start several servers in one process; the log they have is good enough.
     drop(started);
 }

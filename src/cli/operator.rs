@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::logging;
 use crate::config::{Config, ConfigError};
 use crate::operator;
+use crate::traces::Traces;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -43,20 +44,22 @@ pub enum Check {
 }
 
 impl Operator {
-    /// Reads the settings and starts the log as they say.
+    /// Reads the settings.
     pub fn settings(&self) -> Result<Config, ConfigError> {
-        let config = Config::load(&self.config)?;
-        logging::init(config.log.format, &config.log.level);
-        Ok(config)
+        Config::load(&self.config)
     }
 }
 
 /// Runs the operator until SIGTERM or SIGINT, or only checks its settings.
 pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let config = args.settings()?;
+    let (format, level) = (config.log.format, config.log.level.clone());
     if let Some(how) = args.check {
+        logging::init(format, &level);
         return check(&config, how == Check::Deep).await;
     }
+    let traces = config.traces.as_ref().map(Traces::start).transpose()?;
+    logging::init_with(format, &level, traces.as_ref());
     let shutdown = CancellationToken::new();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = shutdown.clone();
@@ -67,7 +70,12 @@ pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send
         }
         stop.cancel();
     });
-    Ok(operator::run(config, shutdown).await?)
+    let counts = traces.as_ref().map(Traces::counts).unwrap_or_default();
+    let ended = operator::run(config, &counts, shutdown).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    Ok(ended?)
 }
 
 async fn check(

@@ -52,6 +52,8 @@ pub(super) const FIELDS: &[&str] = &[
     "timing.joinDeadline",
     "timing.replaceAfter",
     "timing.tick",
+    "traces.endpoint",
+    "traces.sample",
     "wallet.feeGranter",
     "wallet.mnemonicEnv",
     "wallet.mnemonicFile",

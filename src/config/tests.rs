@@ -415,3 +415,24 @@ fn a_variable_that_is_no_setting_is_refused_and_what_others_set_is_not() {
         assert_eq!(unknown(name), None, "{name}");
     }
 }
+
+#[test]
+fn traces_are_sent_where_an_endpoint_is_named() {
+    let home = Home::new();
+    assert_eq!(home.parse(&home.text()).unwrap().traces, None);
+    let with = |traces: &str| format!("{}traces: {{ {traces} }}\n", home.text());
+    let endpoint = "endpoint: 'http://127.0.0.1:4318'";
+    let traces = home.parse(&with(endpoint)).unwrap().traces.unwrap();
+    assert_eq!(traces, Traces { endpoint: "http://127.0.0.1:4318".into(), sample: 1.0 });
+    let traces = home.parse(&with(&format!("{endpoint}, sample: 0.1"))).unwrap().traces.unwrap();
+    assert!((traces.sample - 0.1).abs() < 1e-9);
+    for (wrong, words) in [
+        ("endpoint: collector", "write it like http://127.0.0.1:4318"),
+        (&*format!("{endpoint}, sample: 0"), "above 0 and at most 1"),
+        (&*format!("{endpoint}, sample: 1.5"), "above 0 and at most 1"),
+        ("sample: 0.5", "traces.endpoint is not set"),
+    ] {
+        let error = home.error(&with(wrong));
+        assert!(error.contains(words), "{wrong}: {error}");
+    }
+}

@@ -270,6 +270,7 @@ struct PutError {
 
 #[async_trait]
 impl Gateway for GatewayClient {
+    #[tracing::instrument(name = "gateway put_manifest", skip_all)]
     async fn put_manifest(
         &self,
         provider: &ProviderView,
@@ -301,10 +302,12 @@ impl Gateway for GatewayClient {
             .map_err(|failed| failed.error)
     }
 
+    #[tracing::instrument(name = "gateway status_page", skip_all)]
     async fn status_page(&self, host: &str, nonce: &str) -> Result<StatusPage, StatusPageError> {
         fetch_status_page(host, nonce, self.allow_private).await
     }
 
+    #[tracing::instrument(name = "gateway lease_status", skip_all)]
     async fn lease_status(&self, provider: &ProviderView, lease: &LeaseId) -> LeaseStatus {
         let path = format!("/lease/{}/{}/{}/status", lease.dseq, lease.gseq, lease.oseq);
         let call =

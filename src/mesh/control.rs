@@ -234,6 +234,7 @@ impl ControlClient {
 
 #[async_trait]
 impl MeshControl for ControlClient {
+    #[tracing::instrument(name = "control read", skip_all)]
     async fn read(
         &self,
         installation: &InstallationId,
@@ -265,6 +266,7 @@ impl MeshControl for ControlClient {
         timeout(READ_FOR, reading).await.unwrap_or_else(|_| late())
     }
 
+    #[tracing::instrument(name = "control mint", skip_all)]
     async fn mint(
         &self,
         description: &str,
@@ -298,6 +300,7 @@ impl MeshControl for ControlClient {
         minted
     }
 
+    #[tracing::instrument(name = "control revoke", skip_all)]
     async fn revoke(&self, key: &str) -> Result<(), MeshError> {
         self.remove(
             &format!("the revocation of key {key}"),
@@ -306,6 +309,7 @@ impl MeshControl for ControlClient {
         .await
     }
 
+    #[tracing::instrument(name = "control set_tags", skip_all)]
     async fn set_tags(&self, device: &str, tags: &[String]) -> Result<(), MeshError> {
         let what = format!("the tags {} for device {device}", tags.join(", "));
         let body = json!({"tags": tags});
@@ -316,6 +320,7 @@ impl MeshControl for ControlClient {
         not_missing(what, answer).map(drop)
     }
 
+    #[tracing::instrument(name = "control delete_device", skip_all)]
     async fn delete_device(&self, device: &str) -> Result<(), MeshError> {
         self.remove(&format!("the deletion of device {device}"), &["device", device]).await
     }

@@ -208,6 +208,7 @@ impl Controller {
 
 impl Pipeline {
     /// One cluster, once. One at a time: what one plan commits is spoken for in the next.
+    #[tracing::instrument(name = "reconcile", skip_all, fields(cluster = name))]
     async fn reconcile(self: &Arc<Self>, name: &str) -> Result<(), StoreError> {
         let stored = match self.ports.store.get(name).await {
             Err(StoreError::NotFound { .. }) => {

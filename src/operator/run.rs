@@ -39,6 +39,7 @@ use crate::server::metrics_listener::{self, MetricsError};
 use crate::server::{self, Answerers, ServeError, StatusCache};
 use crate::store::StoreError;
 use crate::store::kubernetes::lease::Lost;
+use crate::traces;
 use crate::web::{self, WebError};
 
 /// Why the operator does not start, or ended.
@@ -158,7 +159,7 @@ fn problems_in_a_file(cluster: &RedisCluster) -> Vec<String> {
     problems(cluster).into_iter().chain(refused).collect()
 }
 
-/// Runs the operator until `shutdown`.
+/// Runs the operator until `shutdown`; `traces` are counted among its metrics.
 ///
 /// The chain, gateways and the tailnet may be away: it starts all the same, says so in each
 /// cluster's status, and goes on when they are back.
@@ -166,10 +167,15 @@ fn problems_in_a_file(cluster: &RedisCluster) -> Vec<String> {
 /// # Errors
 /// A setting that cannot be used, a store or socket held by somebody else, or a later operator that
 /// took over.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    traces: &traces::Counts,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let told = notify::Metrics::register(&mut registry);
+    traces.register(&mut registry);
     let registry = Arc::new(registry);
     // From the start: who waits for its turn is well too.
     let served = serve_metrics(config.api.metrics, registry.clone(), shutdown.child_token());
@@ -365,7 +371,7 @@ pub async fn check(config: &Config, deep: bool) -> Result<Vec<Finding>, RunError
     findings.push(("mesh", mesh));
     findings.extend(lock);
     findings.extend(minted);
-    findings.push(("mesh_access to the nodes", mesh_access));
+    findings.push(("way to the nodes", mesh_access));
     let endpoints = clients.chain.endpoints().await;
     findings.extend(endpoints.into_iter().map(|(uri, found)| {
         let named = |text: String| format!("{uri}: {text}");

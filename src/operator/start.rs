@@ -6,8 +6,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
-use super::execute::{EffectError, Invalidates, invalidates};
+use super::execute::{EffectError, Invalidates, invalidates, kind};
 use super::queue::Slots;
 use super::{Pipeline, lock};
 use crate::api::types::RedisCluster;
@@ -17,6 +18,7 @@ use crate::model::record::Record;
 use crate::model::step::{Effect, Step};
 use crate::plan::Plan;
 use crate::store::Stored;
+use crate::traces::Cause;
 
 /// The effects under way, and those that failed last.
 pub type Running = Slots<EffectKey, Effect>;
@@ -33,6 +35,27 @@ pub struct EffectKey {
 pub fn deployments(busy: &BTreeSet<EffectKey>) -> BTreeSet<IncarnationName> {
     let deployments = busy.iter().filter(|key| key.invalidates == Invalidates::Deployment);
     deployments.map(|key| key.incarnation.clone()).collect()
+}
+
+/// What traces show of an effect: its kind, whose it is, and the pass that decided it.
+fn span_of(cluster: &RedisCluster, effect: &Effect, cause: &Cause) -> Span {
+    let span = tracing::info_span!(
+        parent: None,
+        "effect",
+        otel.name = format!("effect {}", kind(effect)),
+        otel.status_code = tracing::field::Empty,
+        cluster = cluster.metadata.name,
+        node = effect.incarnation().0,
+        end = tracing::field::Empty,
+    );
+    cause.of(&span);
+    span
+}
+
+/// How it ended, in a word: sentences stay in the log and the events.
+fn tell_end(span: &Span, error: Option<&EffectError>) {
+    span.record("end", error.map_or("ok", EffectError::word));
+    span.record("otel.status_code", if error.is_none() { "OK" } else { "ERROR" });
 }
 
 impl Pipeline {
@@ -106,9 +129,9 @@ impl Pipeline {
         let creates = |step: &&Step| matches!(step.effect, Effect::CreateDeployment { .. });
         let new = steps.iter().filter(creates).filter_map(|step| dseq(step.effect.incarnation()));
         let announcement = self.transactions.announce(new.collect());
-        let this = self.clone();
+        let (this, cause) = (self.clone(), Cause::here());
         self.task(async move {
-            let failure = this.carry_out(&steps, &cluster, &record).await;
+            let failure = this.carry_out(&steps, &cluster, &record, &cause).await;
             // The key stays taken until its reading is new: a plan on the old one would do it all
             // again.
             let dseq = record.incarnations.get(&key.incarnation).map(|i| i.dseq);
@@ -129,10 +152,14 @@ impl Pipeline {
         steps: &[Step],
         cluster: &RedisCluster,
         record: &Record,
+        cause: &Cause,
     ) -> Option<(Effect, String, std::time::Duration)> {
         for step in steps {
             let began = Instant::now();
-            let done = self.executor.execute(cluster, record, &step.effect).await;
+            let span = span_of(cluster, &step.effect, cause);
+            let work = self.executor.execute(cluster, record, &step.effect);
+            let done = work.instrument(span.clone()).await;
+            tell_end(&span, done.as_ref().err());
             let name = &cluster.metadata.name;
             let error = done.as_ref().err();
             self.publisher.record_result(name, step, error, began.elapsed()).await;

@@ -46,6 +46,7 @@ mod soak;
 mod stage;
 mod stalls;
 mod status_page;
+mod traced;
 mod unpacked;
 mod updates;
 mod versions;

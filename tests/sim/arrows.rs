@@ -42,6 +42,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("node", outer(&["announce", "backup", "mesh", "sentinel"])),
         // It delivers what the store has.
         ("notify", outer(&["api", "store"])),
+        // It knows spans, not what they are about.
+        ("traces", vec!["config", "error_chain", "http_client"]),
         ("server", outer(&["api", "store"])),
         // A page on what the operator publishes.
         ("web", outer(&["api", "server::StatusCache", "store"])),

@@ -12,3 +12,4 @@ mod provider;
 mod provider_gateway;
 mod redis_settings;
 mod sdl;
+mod traces;

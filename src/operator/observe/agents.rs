@@ -244,6 +244,7 @@ impl Agents for MeshAgents {
         lock(&self.shared.views).get(incarnation).cloned()
     }
 
+    #[tracing::instrument(name = "agent command", skip_all)]
     async fn command(
         &self,
         incarnation: &IncarnationName,
