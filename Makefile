@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
-TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py nodejs:node npm:npm maven:mvn default-jdk-headless:javac
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap systemd:systemd-analyze python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py nodejs:node npm:npm maven:mvn default-jdk-headless:javac
 
 # Installs those of the packages $(1) that are missing, or names them.
 define install
@@ -31,8 +31,8 @@ help: ## Show this list
 
 .PHONY: demo
 demo: deps peers ## A cluster on a market and a tailnet on this machine, with a failover to watch
-	$(CARGO) build --release
-	target/release/akash-redis demo
+	$(CARGO) build --profile demo --locked
+	target/demo/akash-redis demo
 
 .PHONY: deps
 deps: ## Install the Debian packages that the local market needs
@@ -131,13 +131,18 @@ web-check: ## The operator's page in Chromium, at 1280 and 390 pixels: pictures 
 	WEB_CHECK_MODULES=$(WEB_ROOT)/node_modules $(CARGO) test --lib web::tests::the_pages_in_a_browser -- --ignored --nocapture
 
 .PHONY: alerts-check
-alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian's package prometheus
+alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian's package prometheus: their form, and what they say of series over time
 	@command -v promtool >/dev/null || { echo "promtool is missing; it is in Debian's package prometheus" >&2; exit 1; }
 	promtool check rules charts/akash-redis/rules/alerts.yaml
+	promtool test rules tests/alerts/rules.yaml
 
 .PHONY: bench-backup
 bench-backup: bench-deps ## What a backup and a restore of 1 GiB cost beside redis-cli and zstd, what the master's clients notice, and the agent's memory; a table, and target/bench/backup.json
 	$(CARGO) bench --bench backup
+
+.PHONY: bench-build
+bench-build: ## How long the build of the demo takes from nothing, in seconds and in seconds of processors, and the ten crates that take most; a table, and target/bench/build.json
+	benches/build/measure.py
 
 .PHONY: bench-kube
 bench-kube: kube-peers ## What a thousand and three thousand clusters cost the operator on Kubernetes, beside SQLite; a table, and target/bench/kube.json. Takes a quarter of an hour
@@ -168,19 +173,21 @@ lint: $(DENY) ## Format, lints, the build without the local market, documentatio
 PREFIX ?= /usr/local
 UNIT_DIR ?= /etc/systemd/system
 DIST := target/dist
+# What is packed; another one where it was built before.
+PROGRAM ?= target/release/akash-redis
 
 .PHONY: package
 package: ## Build the program, its completions and its manual pages into target/dist/akash-redis
-	$(CARGO) build --release --locked --bin akash-redis
+	[ $(PROGRAM) != target/release/akash-redis ] || $(CARGO) build --release --locked --bin akash-redis
 	rm -rf $(DIST)/akash-redis
-	install -D -m 0755 target/release/akash-redis $(DIST)/akash-redis/bin/akash-redis
+	install -D -m 0755 $(PROGRAM) $(DIST)/akash-redis/bin/akash-redis
 	install -D -m 0644 manifests/systemd/akash-redis.service $(DIST)/akash-redis/akash-redis.service
 	install -D -m 0644 LICENSE $(DIST)/akash-redis/LICENSE
 	mkdir -p $(DIST)/akash-redis/completions
 	for shell in bash zsh fish; do \
-	  target/release/akash-redis completion $$shell > $(DIST)/akash-redis/completions/akash-redis.$$shell; \
+	  $(PROGRAM) completion $$shell > $(DIST)/akash-redis/completions/akash-redis.$$shell; \
 	done
-	target/release/akash-redis man $(DIST)/akash-redis/man
+	$(PROGRAM) man $(DIST)/akash-redis/man
 
 .PHONY: install
 install: package ## Install what `package` builds below PREFIX, also as a plugin of kubectl, and the unit into UNIT_DIR; DESTDIR goes before both
@@ -194,7 +201,7 @@ install: package ## Install what `package` builds below PREFIX, also as a plugin
 
 .PHONY: dist
 dist: package ## A tarball of what `package` builds, with its checksum, in target/dist
-	version=$$(target/release/akash-redis --version | cut -d' ' -f2); \
+	version=$$($(PROGRAM) --version | cut -d' ' -f2); \
 	name=akash-redis-$$version-$$(uname -m)-linux; \
 	tar -C $(DIST) --transform "s,^akash-redis,$$name," --sort=name --owner=0 --group=0 --numeric-owner -czf $(DIST)/$$name.tar.gz akash-redis; \
 	cd $(DIST) && sha256sum $$name.tar.gz > $$name.tar.gz.sha256 && cat $$name.tar.gz.sha256

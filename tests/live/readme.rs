@@ -64,7 +64,7 @@ fn what_the_readme_prints_works_as_it_is_printed() {
     let programs = Path::new(PROGRAM).parent().unwrap().display().to_string();
     let here = |text: &str| {
         text.replace(PLACE, &dir.path().display().to_string())
-            .replace("$PWD/target/release", &programs)
+            .replace("$PWD/target/demo", &programs)
     };
     let blocks: Vec<String> = blocks().iter().map(|block| here(block)).collect();
     let [every, market, operator, first, proxy, rest] = blocks.as_slice() else {
