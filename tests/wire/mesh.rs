@@ -1,5 +1,6 @@
 //! The mesh control client against recorded answers, and against answers that fail to come.
 
+mod authority;
 mod limits;
 mod outside;
 mod policy;
