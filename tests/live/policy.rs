@@ -69,6 +69,33 @@ fn the_check_is_content_with_the_local_market_and_names_what_a_policy_opens() {
     );
 }
 
+/// For a control server that refuses tests of tags which nobody has.
+#[test]
+fn without_its_tests_the_printed_policy_allows_the_same() {
+    sandboxed(
+        "policy::without_its_tests_the_printed_policy_allows_the_same",
+        Duration::from_mins(1),
+        async |sandbox: Sandbox| {
+            let stage = Stage::without_operator(&sandbox).await;
+            let config = stage.local.config();
+            let print = async |more: &[&str]| {
+                let flags = ["mesh", "policy", "--config", config.to_str().unwrap()];
+                let printed = stage.cli(&[&flags[..], more].concat()).await;
+                assert!(printed.status.success(), "{printed:?}");
+                String::from_utf8(printed.stdout).unwrap()
+            };
+            let (whole, less) = (print(&[]).await, print(&["--no-tests"]).await);
+            assert!(whole.contains("\"tests\"") && !less.contains("\"tests\""), "{less}");
+            let rules: Vec<_> = less.lines().filter(|line| line.contains("\"src\"")).collect();
+            assert!(!rules.is_empty() && rules.iter().all(|rule| whole.contains(rule)), "{less}");
+            stage.local.tailnet.set_policy("{\"grants\": []}").await.unwrap();
+            stage.local.tailnet.set_policy(&less).await.unwrap();
+            let (said, code) = check(&stage).await;
+            assert_eq!(code, Some(0), "{said}");
+        },
+    );
+}
+
 #[test]
 fn a_cluster_lives_under_the_printed_policy() {
     sandboxed(
