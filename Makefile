@@ -180,7 +180,7 @@ PROGRAM ?= target/release/akash-redis
 package: ## Build the program, its completions and its manual pages into target/dist/akash-redis
 	[ $(PROGRAM) != target/release/akash-redis ] || $(CARGO) build --release --locked --bin akash-redis
 	rm -rf $(DIST)/akash-redis
-	install -D -m 0755 $(PROGRAM) $(DIST)/akash-redis/bin/akash-redis
+	install -D -s -m 0755 $(PROGRAM) $(DIST)/akash-redis/bin/akash-redis
 	install -D -m 0644 manifests/systemd/akash-redis.service $(DIST)/akash-redis/akash-redis.service
 	install -D -m 0644 LICENSE $(DIST)/akash-redis/LICENSE
 	mkdir -p $(DIST)/akash-redis/completions

@@ -86,6 +86,7 @@ impl Traces {
     }
 
     /// What turns the operator's own spans into traces; those of libraries are none.
+    #[must_use]
     pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
