@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 
 # Debian package and the command or file by which its presence is seen: what the local market runs, and what the tests need beside it.
 PACKAGES := redis-server:redis-server iproute2:ip nftables:nft tini:tini proxychains4:proxychains4
-TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py nodejs:node npm:npm maven:mvn default-jdk-headless:javac
+TEST_PACKAGES := faketime:faketime buildah:buildah debootstrap:debootstrap systemd:systemd-analyze python3-pip:pip3 python3-redis:/usr/lib/python3/dist-packages/redis/sentinel.py nodejs:node npm:npm maven:mvn default-jdk-headless:javac
 
 # Installs those of the packages $(1) that are missing, or names them.
 define install

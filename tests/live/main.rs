@@ -17,6 +17,7 @@ mod front;
 mod handover;
 mod image;
 mod import;
+mod installed;
 mod life;
 #[path = "../sim/linear.rs"]
 mod linear;
