@@ -212,8 +212,8 @@ fn the_page_is_typed_into_a_bare_debian_from_top_to_bottom() {
             get.output().await.unwrap().status.success()
         })
         .await;
-        let owned = machine.types("stat -c '%U %a' /var/lib/akash-redis/store.db").await;
-        assert_eq!(owned.trim(), format!("{} 600", unit["User"]), "its store is its own");
+        let store = machine.types("stat -c '%U %a' /var/lib/akash-redis/store.db").await;
+        assert_eq!(store.trim(), format!("{} 600", unit["User"]), "its store is its own");
 
         fs::create_dir(machine.path("manifests")).unwrap();
         fs::copy("manifests/quickstart.yaml", machine.path("manifests/quickstart.yaml")).unwrap();
