@@ -233,7 +233,7 @@ fn table(backup: &BackupStatus) -> String {
     for b in &backup.backups {
         let verified = backup.verified.as_ref().filter(|good| good.id == b.id);
         let note = match verified {
-            Some(good) => format!("restored for a look at {}", show::clean(&good.at)),
+            Some(good) => format!("test restore passed at {}", show::clean(&good.at)),
             None if b.of_this_cluster => String::new(),
             None => "of an earlier cluster of this name".to_owned(),
         };

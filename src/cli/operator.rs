@@ -71,7 +71,7 @@ pub async fn run(args: &Operator) -> Result<(), Box<dyn std::error::Error + Send
         stop.cancel();
     });
     let counts = traces.as_ref().map(Traces::counts).unwrap_or_default();
-    let ended = operator::run(config, &counts, shutdown).await;
+    let ended = Box::pin(operator::run(config, &counts, shutdown)).await;
     if let Some(traces) = traces {
         traces.end().await;
     }

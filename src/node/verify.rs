@@ -72,8 +72,8 @@ pub fn start(node: &Arc<Node>, run_as: Option<Owner>, object: VerifyObject) -> R
             Err(Failure::here(format!("it took more than {} h", LIMIT.as_secs() / 3600)))
         });
         node.book.agent(&match &ended {
-            Ok(found) => format!("backup {id} was restored for a look: {} keys", found.keys),
-            Err(failure) => format!("backup {id} was not restored for a look: {}", failure.why),
+            Ok(found) => format!("the test restore of backup {id} passed: {} keys", found.keys),
+            Err(failure) => format!("the test restore of backup {id} failed: {}", failure.why),
         });
         change(&node, &run, |task| match ended {
             Ok(found) => {

@@ -39,11 +39,11 @@ impl Recoverer {
 #[async_trait]
 impl Recovery for Recoverer {
     async fn look(&self, cluster: Option<&str>) -> Result<RecoverReport, String> {
-        self.pipeline()?.recover(cluster, false).await
+        Box::pin(self.pipeline()?.recover(cluster, false)).await
     }
 
     async fn confirm(&self, cluster: Option<&str>) -> Result<RecoverReport, String> {
-        self.pipeline()?.recover(cluster, true).await
+        Box::pin(self.pipeline()?.recover(cluster, true)).await
     }
 
     async fn orphans(&self) -> Result<OrphanReport, String> {

@@ -331,7 +331,7 @@ fn cut_over(builder: &mut PlanBuilder<'_>, node: &IncarnationName, state: &NodeS
         Ok(()) => None,
     };
     match obstacle {
-        None => roles::first_of_import(builder, node),
+        None => roles::begin_with(builder, node),
         Some(why) if builder.now().passed(began, LIMIT) => failed(builder, node, &why),
         Some(why) => {
             let what = format!("the cutover to {node} ({why})");

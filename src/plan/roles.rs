@@ -102,13 +102,9 @@ fn first(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     begin_with(builder, name);
 }
 
-/// Chooses the node that imports, in the epoch in which the others attached to it: what they were let
-/// in with stays good.
-pub fn first_of_import(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
-    begin_with(builder, name);
-}
-
-fn begin_with(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
+/// Chooses the first master in the present epoch: that of an import, to which the others are attached
+/// with what they were let in with.
+pub fn begin_with(builder: &mut PlanBuilder<'_>, name: &IncarnationName) {
     choose(builder, name);
     // As long as it needs a replica and nobody may replicate from it, nobody was told that a write
     // is done.

@@ -100,7 +100,7 @@ fn go_on(builder: &mut PlanBuilder<'_>, run: &VerifyRun, at: &StorageRef) {
                 0 => String::new(),
                 done => format!(" ({} of {})", size(done), size(backup.snapshot.rdb_bytes)),
             };
-            let what = format!("{node} to restore backup {id} for a look{done}");
+            let what = format!("{node} to make a test restore of backup {id}{done}");
             builder.wait(what, run.began, Some(LIMIT), then);
         }
         TaskPhase::Failed if task.damaged => bad(builder, run, &task.error),
@@ -307,7 +307,7 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
     }
 }
 
-/// Whether the newest backup that was restored for a look had all that it was to have; none where
+/// Whether the newest backup that was restored as a test had all that it was to have; none where
 /// none is wanted.
 pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
     let (backup, _) = storage(builder)?;
@@ -325,7 +325,7 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
     let newest = own(builder).into_iter().next_back().cloned();
     let late = due(builder, &backup).is_some_and(|due| builder.now() >= due);
     let why = match (&known.run, &newest) {
-        (Some(run), _) => format!("{} restores backup {} for a look", run.incarnation, run.id),
+        (Some(run), _) => format!("{} makes a test restore of backup {}", run.incarnation, run.id),
         (None, None) => "there is no backup yet".to_owned(),
         (None, Some(newest)) if late => match place(builder, newest) {
             Err(why) => why,

@@ -30,7 +30,7 @@ const RULES: &str = "+psync +replconf +ping +info +client|pause +client|unpause"
 const IMPORT_PASSWORD: &str = "of-the-importer";
 
 /// A Redis with TLS that knows nothing of us, and the certificate that it has.
-async fn source(sandbox: &Sandbox) -> (Child, String) {
+fn source(sandbox: &Sandbox) -> (Child, String) {
     let dir = sandbox.dir.join("source");
     std::fs::create_dir_all(&dir).unwrap();
     let issued = rcgen::generate_simple_self_signed(vec!["old.example.org".to_owned()]).unwrap();
@@ -189,7 +189,7 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
     let name = "import::a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write";
     sandboxed(name, LIMIT, async |sandbox: Sandbox| {
         let mut stage = Stage::start(&sandbox).await;
-        let (_source, ca) = source(&sandbox).await;
+        let (_source, ca) = source(&sandbox);
         let mut there = of_the_source().await;
         fill(&mut there).await;
 

@@ -110,11 +110,11 @@ fn a_replica_with_the_memory_for_it_restores_the_newest_and_never_the_master_of_
     let plan = begun(&mut scene);
     let (node, id, memory) = told(&plan).remove(0);
     assert_eq!((&node, id.as_str()), (&name(2), "b2"), "it has more room");
-    assert!(memory >= 50 * MIB && memory < 1024 * MIB, "{memory}");
+    assert!((50 * MIB..1024 * MIB).contains(&memory), "{memory}");
     let run = plan.record.backup.clone().unwrap().verify.run.unwrap();
     assert_eq!((&run.incarnation, run.memory_bytes), (&name(2), memory), "recorded first");
 
-    let none = |change: &dyn Fn(&mut Scene)| {
+    let pending = |change: &dyn Fn(&mut Scene)| {
         let mut scene = self::scene("weekly");
         change(&mut scene);
         let plan = scene.plan(NOW);
@@ -123,19 +123,19 @@ fn a_replica_with_the_memory_for_it_restores_the_newest_and_never_the_master_of_
         assert_eq!((status, reason), (ConditionStatus::Unknown, Reason::BackupVerificationPending));
         why
     };
-    let why = none(&|scene| {
+    let why = pending(&|scene| {
         for n in 1..3 {
             scene.node(n, |v| v.state.redis.link = Link::Down);
         }
     });
     assert!(why.contains("a replica in sync is waited for"), "{why}");
-    let why = none(&|scene| {
+    let why = pending(&|scene| {
         let mut large = manifest("b1", 600);
         large.snapshot.memory_bytes = 700 * MIB;
         lies(scene, vec![large]);
     });
     assert!(why.contains("MiB of memory beside the data") && why.contains("larger nodes"), "{why}");
-    let why = none(&|scene| lies(scene, Vec::new()));
+    let why = pending(&|scene| lies(scene, Vec::new()));
     assert!(why.contains("there is no backup yet"), "{why}");
     let plan = self::scene("never").plan(NOW);
     assert!(told(&plan).is_empty());

@@ -51,9 +51,9 @@ fn write(source: &Shared) {
     }
 }
 
-async fn asked(world: &World, word: u64) {
-    let word = word.to_string();
-    world.edit("cache", |c| drop(c.metadata.annotations.insert(CUTOVER.to_owned(), word))).await;
+async fn asked(world: &World, number: u64) {
+    let said = number.to_string();
+    world.edit("cache", |c| drop(c.metadata.annotations.insert(CUTOVER.to_owned(), said))).await;
 }
 
 /// It is cut over, and has all that the source acknowledged.

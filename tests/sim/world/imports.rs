@@ -92,7 +92,7 @@ impl Node {
         let task = &mut self.tasks.import;
         (task.answers, task.can_pause) = (!source.away, true);
         if source.away {
-            task.error = "the source cannot be reached".to_owned();
+            "the source cannot be reached".clone_into(&mut task.error);
             return;
         }
         task.error.clear();

@@ -433,8 +433,6 @@ impl Node {
                         format!("replid-{}-{}", self.name, authority.epoch),
                     );
                     self.second_offset = self.offset() + 1;
-                }
-                if self.role != Role::Master {
                     // Whoever hangs on it has to attach anew.
                     self.acks.clear();
                 }
