@@ -28,6 +28,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("migrate", &["migrate cache 1", "migrate cache 1 --wait"]),
     ("switchover", &["switchover cache", "switchover cache --to 2 --wait"]),
     ("failover", &["failover cache --accept-loss", "failover cache --to 2 --accept-loss"]),
+    ("cutover", &["cutover cache"]),
     ("scale", &["scale cache --nodes 5"]),
     ("pause", &["pause cache"]),
     ("resume", &["resume cache"]),

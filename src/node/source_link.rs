@@ -73,7 +73,12 @@ pub async fn dial(node: &Node, spec: &SourceSpec) -> Result<Box<dyn Stream>, Str
     let name = ServerName::try_from(name.trim_end_matches('.').to_owned())
         .map_err(|_| format!("`{name}` is no name that a certificate can have"))?;
     let connector = TlsConnector::from(Arc::new(http_client::tls_and(&spec.ca)?));
-    let agreed = timeout(DIAL, connector.connect(name, stream)).await.map_err(late)?;
+    let agreed = timeout(DIAL, connector.connect(name, stream)).await.map_err(|_| {
+        format!(
+            "{address} speaks no TLS, or is too slow: nothing was agreed on within {} s; check fromRedis.tls",
+            DIAL.as_secs()
+        )
+    })?;
     let stream = agreed.map_err(|error| {
         format!(
             "{address} is not who it should be, or speaks no TLS ({error}); check fromRedis.tls"

@@ -37,8 +37,9 @@ use crate::process::{Child, Output, Program};
 const LIMIT: Duration = Duration::from_hours(6);
 /// What a redis-server maps without using it: its program, libraries and the stacks of its threads.
 const MAPPED: u64 = 128 * MIB;
-/// Its exit is seen within this of the end of its link.
-const EXIT: Duration = Duration::from_secs(5);
+/// Its exit is seen within this of the end of its link: a Redis without memory writes a report of its
+/// crash first.
+const EXIT: Duration = Duration::from_secs(30);
 /// Lines of its log that are kept.
 const LINES: usize = 20;
 /// Its directory, below the agent's.
