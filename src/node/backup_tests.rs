@@ -291,7 +291,6 @@ async fn a_restore_for_a_look_takes_no_more_memory_than_it_was_given() {
     replica.command(1, verify(dir.path(), "v1", &snapshot, 1 << 20)).await.unwrap();
     let task = verified(&replica, "v1").await;
     assert!(task.phase == TaskPhase::Failed && !task.damaged, "{task:?}");
-    assert!(task.error.contains("need more memory than the 1 MiB"), "{task:?}");
     is_gone(&replica).await;
 }
 

@@ -37,9 +37,8 @@ use crate::process::{Child, Output, Program};
 const LIMIT: Duration = Duration::from_hours(6);
 /// What a redis-server maps without using it: its program, libraries and the stacks of its threads.
 const MAPPED: u64 = 128 * MIB;
-/// Its exit is seen within this of the end of its link: a Redis without memory writes a report of its
-/// crash first.
-const EXIT: Duration = Duration::from_secs(30);
+/// Its exit is seen within this of the end of its link.
+const EXIT: Duration = Duration::from_secs(5);
 /// Lines of its log that are kept.
 const LINES: usize = 20;
 /// Its directory, below the agent's.
@@ -208,16 +207,21 @@ impl ThrowAway {
 
     /// Why it ended while it got the data, if it did; `None` while it runs.
     async fn ended(&mut self, memory: u64) -> Option<Failure> {
-        let exit = timeout(EXIT, self.child.wait()).await.ok()?;
-        self.child.last_output().await;
-        let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let exit = timeout(EXIT, self.child.wait()).await.ok();
+        if exit.is_some() {
+            self.child.last_output().await;
+        }
+        let how =
+            exit.map(|e| e.map_or_else(|error| error.to_string(), |status| status.to_string()));
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.short || how.contains("signal: 9") {
+        // A Redis without memory may stand still in the report of its crash.
+        if said.short || how.as_ref().is_some_and(|how| how.contains("signal: 9")) {
             return Some(Failure::here(format!(
                 "the data need more memory than the {} MiB that they may take on this node",
                 memory / MIB
             )));
         }
+        let how = how?;
         let last = said.lines.iter().rfind(|line| line.contains('#')).or(said.lines.back());
         let last = last.map(|line| format!(": {line}")).unwrap_or_default();
         Some(Failure {
@@ -303,7 +307,8 @@ async fn get(
             found.map_err(|failure| Interrupted { failure, is_its_link: false })
         }
         () = stay(&mut requests, &mut to, &mut pings) => Err(Interrupted {
-            failure: Failure { why: "Redis refused the data".to_owned(), damaged: true },
+            // It may lack memory: nobody said that the backup is no good.
+            failure: Failure::here("Redis let go of the data before it had loaded them"),
             is_its_link: true,
         }),
     }
