@@ -7,7 +7,7 @@ use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, 
 use akash_redis::api::types::{Bootstrap, FromBackup, OnTotalLoss};
 use akash_redis::model::archive::{ArchiveTask, Part, Point, Segment};
 use akash_redis::model::backup::{
-    BackupManifest, BackupTask, FORMAT, Listing, MasterSeen, Snapshot, Survey, TaskPhase,
+    BackupManifest, BackupTask, Listing, Snapshot, Survey, TaskPhase,
 };
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::inventory::{IdPool, Reading};
@@ -16,7 +16,8 @@ use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
-use crate::scene::{NOW, Scene, THREE, ago, commands, has_event, installation, name};
+use crate::backup::{self, lies};
+use crate::scene::{NOW, Scene, THREE, ago, commands, has_event, name};
 
 /// Seconds.
 const DAY: u64 = 24 * 3600;
@@ -33,19 +34,7 @@ fn spec(scene: &mut Scene) {
 fn manifest(id: &str, seconds: u64, offset: i64) -> BackupManifest {
     let snapshot =
         Snapshot { redis: "7.0.15".into(), replid: "A".into(), offset, ..Snapshot::default() };
-    BackupManifest {
-        format: FORMAT,
-        id: id.into(),
-        installation: installation(),
-        cluster: "cache".into(),
-        uid: String::new(),
-        incarnation: name(1),
-        taken: ago(seconds),
-        epoch: 1,
-        snapshot,
-        master: MasterSeen::default(),
-        users: Vec::new(),
-    }
+    BackupManifest { snapshot, ..backup::manifest(id, seconds) }
 }
 
 fn segment(run: &str, first: i64, end: i64, from: u64, until: u64) -> Segment {
@@ -60,11 +49,6 @@ fn segment(run: &str, first: i64, end: i64, from: u64, until: u64) -> Segment {
         replid: "A".into(),
         common: end,
     }
-}
-
-fn lies(scene: &mut Scene, listing: Listing) {
-    let reading = Reading::fresh(Arc::new(listing), UnixMs(NOW));
-    scene.inventory.backups.insert("cache".into(), reading);
 }
 
 /// A whole cluster whose log is to be archived.

@@ -23,7 +23,7 @@ fn backup() -> Backup {
         .unwrap()
 }
 
-fn manifest(id: &str, seconds: u64) -> BackupManifest {
+pub(crate) fn manifest(id: &str, seconds: u64) -> BackupManifest {
     BackupManifest {
         format: FORMAT,
         id: id.into(),
@@ -39,7 +39,7 @@ fn manifest(id: &str, seconds: u64) -> BackupManifest {
     }
 }
 
-fn lies(scene: &mut Scene, listing: Listing) {
+pub(crate) fn lies(scene: &mut Scene, listing: Listing) {
     let reading = Reading::fresh(Arc::new(listing), UnixMs(NOW));
     scene.inventory.backups.insert("cache".into(), reading);
 }

@@ -1,22 +1,20 @@
 //! When a backup is restored to see that it can be, by whom, and what follows from what is found: the
 //! rules of `plan/verify.rs`.
 
-use std::sync::Arc;
-
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
 use akash_redis::api::types::{Backup, VERIFY};
 use akash_redis::model::backup::{
-    BackupManifest, BackupRecord, FORMAT, Listing, MasterSeen, Snapshot, TaskPhase, Verified,
-    VerifyTask,
+    BackupManifest, BackupRecord, Listing, Snapshot, TaskPhase, Verified, VerifyTask,
 };
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::inventory::{IdPool, Reading};
+use akash_redis::model::inventory::IdPool;
 use akash_redis::model::node::Link;
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
-use crate::scene::{NOW, Scene, ago, commands, has_event, installation, name};
+use crate::backup;
+use crate::scene::{NOW, Scene, ago, commands, has_event, name};
 
 const MIB: u64 = 1 << 20;
 const DAY: u64 = 24 * 3_600_000;
@@ -29,25 +27,11 @@ fn manifest(id: &str, seconds: u64) -> BackupManifest {
         memory_bytes: 50 * MIB,
         ..Snapshot::default()
     };
-    BackupManifest {
-        format: FORMAT,
-        id: id.into(),
-        installation: installation(),
-        cluster: "cache".into(),
-        uid: String::new(),
-        incarnation: name(1),
-        taken: ago(seconds),
-        epoch: 1,
-        snapshot,
-        master: MasterSeen::default(),
-        users: Vec::new(),
-    }
+    BackupManifest { snapshot, ..backup::manifest(id, seconds) }
 }
 
 fn lies(scene: &mut Scene, backups: Vec<BackupManifest>) {
-    let listing = Listing { backups, ..Listing::default() };
-    let reading = Reading::fresh(Arc::new(listing), UnixMs(NOW));
-    scene.inventory.backups.insert("cache".into(), reading);
+    backup::lies(scene, Listing { backups, ..Listing::default() });
 }
 
 /// A whole cluster with a backup, whose agents verify some.
