@@ -262,6 +262,13 @@ impl RootSecret {
             password: SecretString::from(hex::encode(password)),
         }
     }
+
+    /// What a master says in the stream of replication when it hands over to `target`, which becomes
+    /// master of `epoch` by it. Known to these two alone, until it is said.
+    #[must_use]
+    pub fn handover_word(&self, target: &IncarnationName, epoch: u64) -> String {
+        hex::encode(self.derive("handover", &[&target.0, &epoch.to_string()]))
+    }
 }
 
 /// A key that signs the same bytes always the same way (RFC 6979). The certificate library's own

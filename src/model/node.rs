@@ -85,6 +85,10 @@ pub struct NodeState {
     /// none; `None` from an agent that lets nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admits: Option<u64>,
+    /// Epoch in which it becomes master as soon as its master hands over to it, 0 in none; `None` from
+    /// an agent that does not know how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<u64>,
     /// What its container was started with (`api::template`); empty from an agent that does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,

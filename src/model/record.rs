@@ -649,6 +649,25 @@ pub struct Switchover {
     /// When the source took no writes, the target had all of them, and was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<UnixMs>,
+    /// The target may become master by itself, since it was told to; none before, and once it has
+    /// acknowledged a higher epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegated: Option<Delegated>,
+}
+
+/// A choice that takes effect when the source hands over to the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// The epoch of which the target becomes master.
+    pub epoch: u64,
+    /// When it was written.
+    pub at: UnixMs,
+    /// The redis process that was chosen.
+    pub run_id: String,
+    /// The start of its agent.
+    pub boot_id: String,
+    /// In force from its first write on.
+    pub quorum: Quorum,
 }
 
 impl Switchover {

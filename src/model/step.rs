@@ -238,6 +238,20 @@ pub enum Command {
         /// Who may.
         replicas: Vec<ReplicationGrant>,
     },
+    /// A replica becomes master by itself, as soon as its master hands over to it.
+    AwaitHandover {
+        /// Who may replicate.
+        replicas: Vec<ReplicationGrant>,
+        /// From the first write on.
+        quorum: Quorum,
+        /// As in [`Command::Promote`].
+        planned: bool,
+    },
+    /// Stop taking writes, and tell the replica that awaits it, behind the last write.
+    HandOver {
+        /// Who awaits it.
+        to: IncarnationName,
+    },
     /// Take a snapshot and store it.
     Backup {
         /// Name of the backup.

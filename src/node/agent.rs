@@ -216,7 +216,7 @@ async fn work(
     ));
     let service = AgentService::new(
         node.clone(),
-        CommandExecutor::new(node.clone(), instances.redis),
+        Arc::new(CommandExecutor::new(node.clone(), instances.redis)),
         stop_service.clone(),
     );
     let mut service = tokio::spawn(service.serve(listeners.service));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
@@ -10,6 +11,7 @@ use super::commands::{self, Memory};
 use super::configure::{self, Place};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
+use super::handover::{Awaited, channel};
 use super::history;
 use super::info::Info;
 use super::life::InHand;
@@ -24,7 +26,7 @@ use super::state::{Node, Stand};
 use super::state_file::{KeptCopy, StateFileError};
 use super::{archive, backup, import, restore, verify};
 use crate::error_chain::error_chain;
-use crate::model::node::{NodeState, Process, RedisState, RefusedSetting, Role};
+use crate::model::node::{Authority, NodeState, Process, RedisState, RefusedSetting, Role};
 use crate::model::step::Quorum;
 use crate::wire::akash_redis::agent::v1 as wire;
 
@@ -56,6 +58,8 @@ pub struct CommandExecutor {
     users: tokio::sync::Mutex<()>,
     /// Counts as the replica that a new master needs, until that is back.
     stand_in: Mutex<Option<StandIn>>,
+    /// Becomes master by itself when its master hands over to it.
+    awaited: Mutex<Option<Awaited>>,
 }
 
 impl CommandExecutor {
@@ -68,14 +72,30 @@ impl CommandExecutor {
             saving: tokio::sync::Mutex::default(),
             users: tokio::sync::Mutex::default(),
             stand_in: Mutex::default(),
+            awaited: Mutex::default(),
         }
     }
 
     /// Decides on a command and carries it out. `FAILED_PRECONDITION` is a refusal: nothing was
     /// changed.
-    pub async fn execute(&self, request: wire::CommandRequest) -> Result<NodeState, Status> {
-        let mut order = Order::read(request.command).map_err(Status::invalid_argument)?;
+    pub async fn execute(
+        self: &Arc<Self>,
+        request: wire::CommandRequest,
+    ) -> Result<NodeState, Status> {
+        let order = Order::read(request.command).map_err(Status::invalid_argument)?;
         let authority = convert::authority(request.authority);
+        self.obey(order, authority, &request.nonce, true).await?;
+        Ok(self.node.issue())
+    }
+
+    /// `told` by the operator now, or carried out by itself as it was told before.
+    async fn obey(
+        self: &Arc<Self>,
+        mut order: Order,
+        authority: Authority,
+        nonce: &str,
+        told: bool,
+    ) -> Result<(), Status> {
         let label = match &order {
             Order::Save(label) => Some(label.clone()),
             Order::Follow { save_first: true, .. } => {
@@ -86,7 +106,7 @@ impl CommandExecutor {
         let mut turn = self.turn().await?;
         let began = Instant::now();
         // In hand to the end of this function, however it is left.
-        let (memory, _in_hand) = self.begin(&order, authority, &request.nonce).await?;
+        let (memory, _in_hand) = self.begin(&order, authority, nonce).await?;
         if let Order::Configure { copy, .. } = &mut order
             && let Some(copy) = copy.take().and_then(KeptCopy::from_wire)
         {
@@ -110,12 +130,20 @@ impl CommandExecutor {
         }
         let name = order.name();
         // A fence says where the data stands by itself.
-        let looks = !matches!(order, Order::Fence);
+        let looks = !matches!(order, Order::Fence | Order::HandOver(_));
         if begins_anew(&order) {
             self.stands_in(None);
+            if told {
+                self.awaits(0, None);
+            }
         }
-        let issued = self.node.nonce_issued(&request.nonce);
-        let result = self.carry_out(order, &memory, issued).await;
+        let issued = self.node.nonce_issued(nonce);
+        let result = match order {
+            Order::AwaitHandover(promote, word) => {
+                self.await_handover(*promote, &word, authority, nonce, issued).await
+            }
+            order => self.carry_out(order, &memory, issued).await,
+        };
         let outcome = result.as_ref().map_or_else(
             |status| status.message().to_owned(),
             |()| format!("done in {} ms", began.elapsed().as_millis()),
@@ -129,7 +157,58 @@ impl CommandExecutor {
         if looks {
             self.look_again().await;
         }
-        Ok(self.node.issue())
+        Ok(())
+    }
+
+    /// Listens for the word of this node's master, and becomes master itself when it is said.
+    async fn await_handover(
+        self: &Arc<Self>,
+        promote: Order,
+        word: &str,
+        authority: Authority,
+        nonce: &str,
+        issued: Option<Instant>,
+    ) -> Result<(), Status> {
+        let Some(issued) = issued.filter(|issued| stand_in::is_prompt(Some(*issued))) else {
+            return Err(Status::failed_precondition(
+                "a handover is awaited on a state of the last 2 s alone; take the newest state and send it again",
+            ));
+        };
+        let run_id = self.node.peek().redis.run_id;
+        let words = self.node.redis.listen_for(&channel(word)).await.map_err(|e| status(&e))?;
+        let then = self.clone().take_over_as(promote, authority, nonce.to_owned(), run_id);
+        let node = self.node.clone();
+        let end = move || node.update(|state| state.awaits = Some(0));
+        self.awaits(authority.epoch, Some(Awaited::new(words, issued, then, end)));
+        self.node.hurry(MOVING);
+        Ok(())
+    }
+
+    /// Promotes what still is the redis process `run_id`.
+    fn take_over_as(
+        self: Arc<Self>,
+        promote: Order,
+        authority: Authority,
+        nonce: String,
+        run_id: String,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if self.node.peek().redis.run_id != run_id {
+                return;
+            }
+            if let Err(error) = self.obey(promote, authority, &nonce, false).await {
+                self.node.book.agent(&format!("no takeover: {}", error.message()));
+            }
+        })
+    }
+
+    /// This one in place of the one before.
+    fn awaits(&self, epoch: u64, awaited: Option<Awaited>) {
+        let mut held = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one before is gone before it could end what begins now.
+        drop(held.take());
+        self.node.update(|state| state.awaits = Some(epoch));
+        *held = awaited;
     }
 
     /// Decides, and has the decision on disk before anything is touched; but for what ends writes, which
@@ -137,7 +216,7 @@ impl CommandExecutor {
     async fn begin(
         &self,
         order: &Order,
-        authority: crate::model::node::Authority,
+        authority: Authority,
         nonce: &str,
     ) -> Result<(Memory, InHand<'_>), Status> {
         let freshness = self.node.check_nonce(nonce);
@@ -335,11 +414,15 @@ impl CommandExecutor {
                 result
             }
             // A replica takes no writes, and a pause would hold back its master's.
-            Order::Fence if !leads => Ok(()),
-            Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id).await,
+            Order::Fence | Order::HandOver(_) if !leads => Ok(()),
+            Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id, None).await,
+            Order::HandOver(word) => {
+                self.fence(&mut session, &mut applied, &redis.run_id, Some(&word)).await
+            }
             Order::Unfence(quorum) => self.unfence(&mut session, quorum, &mut applied).await,
             Order::Admit(users) => session.admit(&users, memory.highest.epoch, &mut applied).await,
             Order::Save(_)
+            | Order::AwaitHandover(..)
             | Order::Discard { .. }
             | Order::Restart
             | Order::Backup(_)
@@ -435,8 +518,12 @@ impl CommandExecutor {
         session: &mut Session,
         applied: &mut Applied,
         run_id: &str,
+        word: Option<&str>,
     ) -> Result<(), ControlError> {
-        session.fence().await?;
+        match word {
+            Some(word) if applied.fenced.is_none() => session.hand_over(&channel(word)).await?,
+            _ => session.fence().await?,
+        }
         applied.fenced = applied.fenced.or(Some(Instant::now()));
         // Before it is read where the data stands: a later look must not take this for a master
         // that takes writes.
@@ -666,7 +753,7 @@ impl CommandExecutor {
 
 /// Whoever stood in for replicas does not any more.
 fn begins_anew(order: &Order) -> bool {
-    let ends = matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart);
+    let ends = stops_writes(order) || matches!(order, Order::Restart);
     ends || matches!(order, Order::Promote { .. } | Order::Follow { .. })
 }
 
@@ -691,13 +778,12 @@ fn serves(redis: &RedisState) -> bool {
 
 /// Nobody's writes are taken here after it.
 fn stops_writes(order: &Order) -> bool {
-    matches!(order, Order::Detach { .. } | Order::Fence)
+    matches!(order, Order::Detach { .. } | Order::Fence | Order::HandOver(_))
 }
 
 /// Whether Redis is in a state in which the order makes sense.
 fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
-    if matches!(order, Order::Detach { .. } | Order::Fence | Order::Restart | Order::Archive(None))
-    {
+    if stops_writes(order) || matches!(order, Order::Restart | Order::Archive(None)) {
         return Ok(());
     }
     if matches!(order, Order::Discard { .. }) {
@@ -715,6 +801,9 @@ fn ready_for(order: &Order, redis: &RedisState) -> Result<(), &'static str> {
     }
     if matches!(order, Order::Admit(_)) && !redis.is_linked() {
         return Err("redis is no replica in sync, so nobody may attach to it");
+    }
+    if matches!(order, Order::AwaitHandover(..)) && !redis.is_linked() {
+        return Err("redis is no replica in sync, so that it would not hear of the handover");
     }
     if matches!(order, Order::Promote { .. }) && redis.is_syncing() {
         return Err(

@@ -76,6 +76,10 @@ pub enum Order {
     Restart,
     /// A replica lets others attach to it.
     Admit(Vec<ReplicationUser>),
+    /// The promotion is carried out when its master says this word.
+    AwaitHandover(Box<Order>, String),
+    /// Stop taking writes, and say this word.
+    HandOver(String),
     /// Take a snapshot and store it.
     Backup(Box<BackupObject>),
     /// Get the data of a backup.
@@ -189,12 +193,13 @@ impl Order {
                     generation: c.generation,
                     copy: c.kept_copy,
                 },
-                Command::Promote(p) => Self::Promote {
-                    users: replication(p.replication_users),
-                    quorum: p.quorum.map(quorum).ok_or("a promotion needs a quorum")?,
-                    planned: p.planned,
-                    import: p.import_id,
-                },
+                Command::Promote(p) => promotion(p)?,
+                Command::AwaitHandover(a) => {
+                    let promote =
+                        a.promote.ok_or("a handover needs the promotion that it ends in")?;
+                    Self::AwaitHandover(promotion(promote)?.into(), handover_word(a.word)?)
+                }
+                Command::HandOver(h) => Self::HandOver(handover_word(h.word)?),
                 Command::Follow(f) => {
                     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
                     if f.master_name.is_empty()
@@ -262,6 +267,8 @@ impl Order {
             | Self::Restart
             | Self::Save(_)
             | Self::Admit(_)
+            | Self::AwaitHandover(..)
+            | Self::HandOver(_)
             | Self::Backup(_)
             | Self::Restore(..)
             | Self::Import(_)
@@ -284,6 +291,8 @@ impl Order {
             Self::Save(_) => "save",
             Self::Restart => "restart",
             Self::Admit(_) => "admit",
+            Self::AwaitHandover(..) => "await handover",
+            Self::HandOver(_) => "hand over",
             Self::Backup(_) => "backup",
             Self::Restore(..) => "restore",
             Self::Import(_) => "import",
@@ -291,6 +300,21 @@ impl Order {
             Self::Verify(_) => "verify",
         }
     }
+}
+
+fn promotion(promote: wire::Promote) -> Result<Order, &'static str> {
+    Ok(Order::Promote {
+        users: replication(promote.replication_users),
+        quorum: promote.quorum.map(quorum).ok_or("a promotion needs a quorum")?,
+        planned: promote.planned,
+        import: promote.import_id,
+    })
+}
+
+/// Whoever does not know it cannot guess it.
+fn handover_word(word: String) -> Result<String, &'static str> {
+    let fits = word.len() == 64 && word.bytes().all(|c| c.is_ascii_hexdigit());
+    if fits { Ok(word) } else { Err("the word of a handover is 64 hexadecimal digits") }
 }
 
 fn quorum(quorum: wire::Quorum) -> Quorum {
@@ -347,6 +371,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         kept_copy: state.kept_copy,
         stopping: state.stopping,
         admits: state.admits,
+        awaits: state.awaits,
         revision: state.revision,
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),

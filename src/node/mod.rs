@@ -17,6 +17,7 @@ pub mod convert;
 pub mod exchange;
 pub mod forwarder;
 pub mod guard;
+pub mod handover;
 pub mod history;
 pub mod hosts;
 pub mod import;
@@ -58,6 +59,8 @@ pub mod write_probe;
 mod agent_tests;
 #[cfg(test)]
 mod archive_tests;
+#[cfg(test)]
+mod await_handover_tests;
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]

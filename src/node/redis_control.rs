@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
 };
@@ -201,6 +201,17 @@ impl RedisControl {
         Ok(Session { connection: connection.await? })
     }
 
+    /// What is said on a channel from now on.
+    pub async fn listen_for(&self, channel: &str) -> Result<PubSub, ControlError> {
+        let listen = async {
+            let mut words = self.client.get_async_pubsub().await?;
+            words.subscribe(channel).await?;
+            Ok::<_, redis::RedisError>(words)
+        };
+        let late = |_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        Ok(timeout(ANSWER, listen).await.map_err(late)??)
+    }
+
     /// A replica of the agent's own at the master that runs now, of which `info` is a look.
     pub async fn stand_in(&self, info: &Info, seen: Seen) -> Result<StandIn, PsyncError> {
         let place = (info.text("master_replid"), info.offset());
@@ -339,10 +350,22 @@ impl Session {
     /// The number is not raised here: Redis looks at it before it looks at the pause, so that both
     /// together refuse at once.
     pub async fn fence(&mut self) -> Result<(), ControlError> {
-        let mut fence = redis::pipe();
-        fence.cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE");
-        fence.cmd("CONFIG").arg("SET").arg("repl-ping-replica-period").arg(NO_PING);
-        Ok(fence.exec_async(&mut self.connection).await?)
+        let mut calls = redis::pipe();
+        fence(&mut calls);
+        Ok(calls.exec_async(&mut self.connection).await?)
+    }
+
+    /// A fence, and a message to those who listen on a channel of this node's replicas, which hear it
+    /// when they have all that was written. Redis carries it out as one: nothing is written in
+    /// between. A fence that is there holds back messages too, and nothing is said again.
+    pub async fn hand_over(&mut self, channel: &str) -> Result<(), ControlError> {
+        if self.in_force("repl-ping-replica-period").await? == Some(NO_PING.to_string()) {
+            return self.fence().await;
+        }
+        let mut over = redis::pipe();
+        over.atomic().cmd("PUBLISH").arg(channel).arg("");
+        fence(&mut over);
+        Ok(over.exec_async(&mut self.connection).await?)
     }
 
     /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing
@@ -594,6 +617,11 @@ impl Session {
             _ => Role::Unknown,
         })
     }
+}
+
+fn fence(calls: &mut redis::Pipeline) {
+    calls.cmd("CLIENT").arg("PAUSE").arg(PAUSE_MS).arg("WRITE");
+    calls.cmd("CONFIG").arg("SET").arg("repl-ping-replica-period").arg(NO_PING);
 }
 
 /// A replica without a link: it saves nothing while it refuses stale reads.

@@ -42,7 +42,7 @@ const LARGEST: usize = 1024 * 1024;
 /// The gRPC service that the operator speaks to.
 pub struct AgentService {
     node: Arc<Node>,
-    executor: CommandExecutor,
+    executor: Arc<CommandExecutor>,
     streams: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
@@ -61,7 +61,7 @@ impl Drop for Slot {
 impl AgentService {
     /// Streams end at `stop`, after the last state.
     #[must_use]
-    pub fn new(node: Arc<Node>, executor: CommandExecutor, stop: CancellationToken) -> Self {
+    pub fn new(node: Arc<Node>, executor: Arc<CommandExecutor>, stop: CancellationToken) -> Self {
         Self { node, executor, streams: Arc::default(), stop }
     }
 

@@ -235,6 +235,7 @@ impl Node {
             saved: snapshots.labels(),
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             admits: Some(left.as_ref().map_or(0, |left| left.life.applied().admitted)),
+            awaits: Some(0),
             revision: settings.revision.clone(),
             backup: Some(BackupTask::default()),
             restore: Some(RestoreTask::default()),

@@ -37,7 +37,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct TestNode {
     pub node: Arc<Node>,
     pub instance: RedisInstance,
-    executor: CommandExecutor,
+    executor: Arc<CommandExecutor>,
     stop: CancellationToken,
     pub supervisor: Option<JoinHandle<()>>,
     pub dir: Arc<tempfile::TempDir>,
@@ -157,7 +157,7 @@ impl TestNode {
         let stop = CancellationToken::new();
         let supervisor =
             tokio::spawn(keep_running(node.clone(), instance.clone(), child, stop.clone()));
-        let executor = CommandExecutor::new(node.clone(), instance.clone());
+        let executor = Arc::new(CommandExecutor::new(node.clone(), instance.clone()));
         Self { node, instance, executor, stop, supervisor: Some(supervisor), dir }
     }
 
@@ -182,7 +182,12 @@ impl TestNode {
         self.send(nonce, epoch, command).await
     }
 
-    async fn send(&self, nonce: String, epoch: u64, command: Command) -> Result<NodeState, Status> {
+    pub(super) async fn send(
+        &self,
+        nonce: String,
+        epoch: u64,
+        command: Command,
+    ) -> Result<NodeState, Status> {
         let authority = Some(wire::Authority { term: 1, epoch });
         self.executor
             .execute(wire::CommandRequest { authority, nonce, command: Some(command) })

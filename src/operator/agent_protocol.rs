@@ -8,6 +8,7 @@ use crate::backup::archive::log_prefix;
 use crate::backup::data_object;
 use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase, VerifyTask};
+use crate::model::ids::IncarnationName;
 use crate::model::import::{ImportTask, SourceRef, SourceSpec};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, Load, NodeMesh, NodeState, PathKind,
@@ -69,6 +70,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         kept_copy: state.kept_copy.map(name),
         stopping: state.stopping,
         admits: state.admits,
+        awaits: state.awaits,
         revision: name(state.revision),
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),
@@ -252,6 +254,7 @@ fn redis(redis: wire::Redis) -> RedisState {
 /// A command with its secrets filled in.
 pub fn command(
     root: &RootSecret,
+    incarnation: &IncarnationName,
     authority: Authority,
     nonce: String,
     command: &Command,
@@ -265,6 +268,20 @@ pub fn command(
             planned: *planned,
             import_id: import.clone(),
         }),
+        Command::AwaitHandover { replicas, quorum: q, planned } => {
+            Wire::AwaitHandover(wire::AwaitHandover {
+                promote: Some(wire::Promote {
+                    replication_users: users(root, replicas),
+                    quorum: Some(quorum(*q)),
+                    planned: *planned,
+                    import_id: String::new(),
+                }),
+                word: root.handover_word(incarnation, authority.epoch),
+            })
+        }
+        Command::HandOver { to } => {
+            Wire::HandOver(wire::HandOver { word: root.handover_word(to, authority.epoch) })
+        }
         Command::Follow { master, master_name, grant, save_first, data_epoch } => {
             let credentials = root.replication_credentials(&grant.incarnation, grant.epoch);
             Wire::Follow(wire::Follow {

@@ -223,8 +223,13 @@ impl Executor {
             Effect::Command { incarnation, authority, command } => {
                 let view = self.ports.agents.view(incarnation);
                 let nonce = view.map(|view| view.state.nonce).unwrap_or_default();
-                let request =
-                    agent_protocol::command(&self.settings.root, *authority, nonce, command);
+                let request = agent_protocol::command(
+                    &self.settings.root,
+                    incarnation,
+                    *authority,
+                    nonce,
+                    command,
+                );
                 Ok(self.ports.agents.command(incarnation, request).await?)
             }
         }
@@ -291,6 +296,8 @@ pub fn describe(effect: &Effect) -> String {
             Command::Unfence { .. } => "unfence".to_owned(),
             Command::Restart => "restart".to_owned(),
             Command::Admit { .. } => "let replicas attach to".to_owned(),
+            Command::AwaitHandover { .. } => "announce the handover to".to_owned(),
+            Command::HandOver { to } => format!("hand over to {to} from"),
             Command::Backup { id, .. } => format!("take the backup {id} of"),
             Command::Restore { id, .. } => format!("restore the backup {id} on"),
             Command::Import { .. } => "import from a running Redis on".to_owned(),

@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 use crate::chain::mint::Mints;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
-use crate::model::record::Record;
+use crate::model::record::{Change, Record};
 use crate::notify::Targets;
 use crate::server::wallet::Minter;
 use crate::server::{Appraiser, StatusCache};
@@ -255,8 +255,14 @@ impl Pipeline {
 
 /// Whether `next` differs in who is master by this alone: whoever was chosen has said that it is.
 fn confirms(stored: &Record, next: &Record) -> bool {
-    let (Some(chosen), Some(confirmed)) = (&stored.master, &next.master) else { return false };
-    !chosen.confirmed
-        && confirmed.confirmed
-        && (chosen.epoch, &chosen.incarnation) == (confirmed.epoch, &confirmed.incarnation)
+    let Some(confirmed) = next.master.as_ref().filter(|master| master.confirmed) else {
+        return false;
+    };
+    let delegated = match &stored.change {
+        Some(Change::Switchover(s)) => s.delegated.as_ref().map(|d| (d.epoch, &s.target)),
+        _ => None,
+    };
+    let chosen = stored.master.as_ref().filter(|master| !master.confirmed);
+    let chosen = chosen.map(|master| (master.epoch, &master.incarnation)).or(delegated);
+    chosen == Some((confirmed.epoch, &confirmed.incarnation))
 }

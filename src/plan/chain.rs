@@ -174,7 +174,7 @@ fn is_attached(state: &NodeState, target: &str, epoch: u64) -> bool {
 }
 
 /// Everybody who may replicate from the target once it is master.
-fn grants(builder: &PlanBuilder<'_>, switchover: &Switchover) -> Vec<ReplicationGrant> {
+pub fn grants(builder: &PlanBuilder<'_>, switchover: &Switchover) -> Vec<ReplicationGrant> {
     let members = builder.live().into_iter().filter(|(_, i)| i.is_member());
     let mut grants: Vec<_> = members
         .filter(|(n, _)| n != &switchover.target)

@@ -48,6 +48,9 @@ pub fn take_over(builder: &mut PlanBuilder<'_>) {
             let limit = switchover.deadline.since(switchover.started);
             switchover.started = now;
             switchover.deadline = now + limit;
+            if let Some(delegated) = &mut switchover.delegated {
+                delegated.at = now;
+            }
         }
         None => {}
     }

@@ -16,7 +16,7 @@ use crate::model::mesh::Device;
 use crate::model::money::Uact;
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{
-    Change, Failover, Incarnation, Promotion, Quarantine, Record, Switchover,
+    Change, Delegated, Failover, Incarnation, Promotion, Quarantine, Record, Switchover,
 };
 use crate::model::step::{Command, Effect, Quorum, ReplicationGrant};
 
@@ -37,6 +37,13 @@ pub fn violations(input: &Input<'_>, plan: &Plan) -> Vec<String> {
 /// Epoch of the leave to replicate from the master of this choice.
 fn granted(record: &Record, master: &Promotion) -> u64 {
     if record.granted == 0 { master.epoch } else { record.granted }
+}
+
+fn switching(record: &Record) -> Option<&Switchover> {
+    match &record.change {
+        Some(Change::Switchover(switchover)) => Some(switchover),
+        _ => None,
+    }
 }
 
 /// Ends the program when a plan breaks a rule: a fault of the planner that no test may pass over.
@@ -152,7 +159,14 @@ impl<'a> Check<'a> {
             format!("{} is chosen anew, and old leave to replicate stays in use", now.incarnation)
         });
         let state = self.connected(&now.incarnation);
-        self.expect(state.is_some_and(|s| s.redis.run_id == now.run_id), || {
+        // Whoever was told to take over by itself was chosen then.
+        let delegated = switching(before).is_some_and(|s| {
+            s.target == now.incarnation
+                && s.delegated
+                    .as_ref()
+                    .is_some_and(|d| (d.epoch, &d.run_id) == (now.epoch, &now.run_id))
+        });
+        self.expect(delegated || state.is_some_and(|s| s.redis.run_id == now.run_id), || {
             format!("{} is chosen, and its redis {} is not there", now.incarnation, now.run_id)
         });
         match &after.change {
@@ -234,7 +248,11 @@ impl<'a> Check<'a> {
         let caught_up = fenced.zip(self.connected(target)).is_some_and(|(source, target)| {
             target.redis.replid == source.redis.replid && target.redis.offset >= source.redis.offset
         });
-        self.expect(caught_up, || {
+        let took_over = switching(self.input.record)
+            .filter(|s| s.delegated.is_some() && s.epoch <= switchover.epoch)
+            .zip(self.connected(target))
+            .is_some_and(|(_, target)| target.redis.role == Role::Master);
+        self.expect(caught_up || took_over, || {
             format!("{target} is chosen before {source} is fenced and all that it wrote is there")
         });
     }
@@ -261,6 +279,7 @@ impl<'a> Check<'a> {
                 "the word that a loss is accepted is taken back".to_owned()
             });
         }
+        self.delegation();
         if let Some(Change::Failover(f)) = &after.change {
             self.expect(before.change.is_some() || f.epoch > before.epoch, || {
                 format!("a failover begins in epoch {}, which had begun", f.epoch)
@@ -279,6 +298,32 @@ impl<'a> Check<'a> {
                 format!("a switchover begins, or is undone, in epoch {}, which had begun", s.epoch)
             });
         }
+    }
+
+    /// Who may take over by itself counts as the master until it has acknowledged a higher epoch.
+    fn delegation(&mut self) {
+        let then = switching(self.input.record).and_then(|s| s.delegated.as_ref().map(|d| (s, d)));
+        let Some((switchover, delegated)) = then else { return };
+        let after = &self.plan.record;
+        let stays = self.delegated().is_some_and(|(_, now)| {
+            (now.epoch, &now.run_id) == (delegated.epoch, &delegated.run_id)
+        });
+        let target = &switchover.target;
+        let master = after
+            .master
+            .as_ref()
+            .is_some_and(|m| &m.incarnation == target && m.epoch >= delegated.epoch);
+        let ended = self
+            .connected(target)
+            .is_some_and(|t| t.highest.epoch > delegated.epoch && t.redis.role == Role::Replica);
+        self.expect(stays || master || ended, || {
+            format!("{target} may have taken over in epoch {}, which is forgotten", delegated.epoch)
+        });
+    }
+
+    fn delegated(&self) -> Option<(&'a Switchover, &'a Delegated)> {
+        let switchover = switching(&self.plan.record)?;
+        switchover.delegated.as_ref().map(|delegated| (switchover, delegated))
     }
 
     /// What happened to each incarnation that was recorded.
@@ -666,7 +711,7 @@ impl<'a> Check<'a> {
                 self.no_weaker(name, *quorum);
             }
             Command::Unfence { quorum } => {
-                let undone = matches!(&after.change, Some(Change::Switchover(s)) if s.undo && &s.source == name);
+                let undone = matches!(&after.change, Some(Change::Switchover(s)) if s.undo && s.delegated.is_none() && &s.source == name);
                 self.expect(undone && is_master, || {
                     format!("{name} takes writes again, and no switchover from it is undone")
                 });
@@ -725,6 +770,30 @@ impl<'a> Check<'a> {
                     format!("others may attach to {name}, which is to be no master")
                 });
                 self.members(name, replicas, Some(after.epoch));
+            }
+            Command::AwaitHandover { replicas, quorum, planned } => {
+                let told = self.delegated().filter(|(s, d)| {
+                    &s.target == name && !s.undo && s.prepares() && d.epoch == after.epoch
+                });
+                self.expect(told.is_some() && !is_master, || {
+                    format!("{name} is to take over by itself, and that is not recorded")
+                });
+                self.expect(!planned || !self.input.cluster.spec.is_confirmed(), || {
+                    format!("{name} is to take writes without replicas, and they are confirmed")
+                });
+                self.expect(told.is_none_or(|(_, d)| d.quorum == *quorum), || {
+                    format!("{name} is told another quorum than is recorded")
+                });
+                self.members(name, replicas, Some(after.epoch));
+            }
+            Command::HandOver { to } => {
+                let awaited = self.delegated().is_some_and(|(s, d)| {
+                    (&s.source, &s.target) == (name, to)
+                        && !s.undo
+                        && !s.prepares()
+                        && self.connected(to).is_some_and(|t| t.awaits == Some(d.epoch))
+                });
+                self.expect(awaited, || format!("{name} hands over to {to}, which awaits nothing"));
             }
             Command::Backup { id, .. } => {
                 let run = after.backup.as_ref().and_then(|b| b.run.as_ref());

@@ -18,6 +18,7 @@ mod clock;
 mod confirmed;
 mod control;
 mod death;
+mod delegation;
 mod deletion;
 mod deposits;
 mod derived;

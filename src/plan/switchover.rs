@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{chain, derived, handover, health, roles, settings, stopping, versions, word};
+use super::{
+    chain, delegation, derived, handover, health, roles, settings, stopping, versions, word,
+};
 use crate::api::conditions::{EventReason, Reason};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{Process, Role};
@@ -64,6 +66,7 @@ pub fn start(builder: &mut PlanBuilder<'_>, target: &IncarnationName, reason: &s
         fenced: (!admits).then_some(builder.now()),
         chosen: None,
         chained,
+        delegated: None,
     };
     builder.event(
         EventReason::SwitchoverStarted,
@@ -85,9 +88,17 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
         finish(builder, switchover);
         return;
     }
+    if delegation::took_over(builder, switchover) {
+        take(builder, switchover);
+        return;
+    }
     let source = builder.connected(&switchover.source);
     if source.is_some_and(|s| s.redis.process != Process::Running || s.redis.role == Role::Replica)
     {
+        if switchover.delegated.is_some() {
+            give_up(builder, switchover);
+            return;
+        }
         builder.event(
             EventReason::SwitchoverAborted,
             format!("{} failed during the switchover; a failover follows", switchover.source),
@@ -100,7 +111,7 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
         return;
     }
     if switchover.undo {
-        undo(builder, switchover);
+        give_up(builder, switchover);
         return;
     }
     if stopping::stops(builder, &switchover.target) {
@@ -128,11 +139,16 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     );
     let Some(source) = source else { return };
     if !(source.redis.fenced && source.highest.epoch >= switchover.epoch) {
-        builder.command(
-            &switchover.source,
-            Command::Fence,
-            format!("{} takes over", switchover.target),
-        );
+        let command = if delegation::is_awaited(builder, switchover) {
+            Command::HandOver { to: switchover.target.clone() }
+        } else {
+            Command::Fence
+        };
+        let why = format!("{} takes over", switchover.target);
+        builder.command(&switchover.source, command, why);
+        return;
+    }
+    if delegation::is_awaited(builder, switchover) {
         return;
     }
     let caught_up = builder.connected(&switchover.target).is_some_and(|t| {
@@ -141,18 +157,31 @@ pub fn advance(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
             && t.redis.offset >= source.redis.offset
     });
     if caught_up {
-        let chosen = Switchover { chosen: Some(builder.now()), ..switchover.clone() };
-        builder.record.change = Some(Change::Switchover(chosen));
-        roles::choose(builder, &switchover.target);
-        builder.event(
-            EventReason::MasterElected,
-            format!(
-                "{} has everything and is chosen for epoch {}",
-                switchover.target, switchover.epoch
-            ),
-        );
+        choose(builder, switchover);
         roles::promote(builder);
     }
+}
+
+fn choose(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> Switchover {
+    let chosen = Switchover { chosen: Some(builder.now()), delegated: None, ..switchover.clone() };
+    builder.record.change = Some(Change::Switchover(chosen.clone()));
+    roles::choose(builder, &switchover.target);
+    let (target, epoch) = (&switchover.target, switchover.epoch);
+    builder.event(
+        EventReason::MasterElected,
+        format!("{target} has everything and is chosen for epoch {epoch}"),
+    );
+    chosen
+}
+
+/// The source handed over to the target, which is master.
+fn take(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
+    let told = switchover.delegated.as_ref().map(|delegated| delegated.quorum);
+    let chosen = choose(builder, switchover);
+    if let Some(master) = &mut builder.record.master {
+        master.quorum = told;
+    }
+    finish(builder, &chosen);
 }
 
 /// The other replicas are on their way to the target; the source takes writes.
@@ -172,6 +201,9 @@ fn prepare(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
             "it takes over without them",
         ),
         chain::Progress::Under | chain::Progress::Done => {
+            if delegation::is_under_way(builder, switchover) {
+                return;
+            }
             let now = builder.now();
             let fencing =
                 Switchover { fenced: Some(now), deadline: now + LIMIT, ..switchover.clone() };
@@ -190,7 +222,34 @@ fn roll_back(builder: &mut PlanBuilder<'_>, switchover: &Switchover, why: &str) 
     );
     let undone = Switchover { undo: true, epoch: builder.record.epoch, ..switchover.clone() };
     builder.record.change = Some(Change::Switchover(undone.clone()));
-    undo(builder, &undone);
+    give_up(builder, &undone);
+}
+
+/// The target is not to take over any more: what it may do by itself is ended first.
+fn give_up(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
+    if !switchover.undo {
+        // A new epoch ends it.
+        roll_back(builder, switchover, "is not to take over any more");
+        return;
+    }
+    let Some(delegated) = &switchover.delegated else {
+        undo(builder, switchover);
+        return;
+    };
+    match delegation::end(builder, switchover, delegated) {
+        delegation::End::Waits => {}
+        delegation::End::TookOver => {
+            let forth = Switchover { undo: false, ..switchover.clone() };
+            choose(builder, &forth);
+            roles::promote(builder);
+        }
+        delegation::End::Unknown => builder.record.change = None,
+        delegation::End::Ended => {
+            let undone = Switchover { delegated: None, ..switchover.clone() };
+            builder.record.change = Some(Change::Switchover(undone.clone()));
+            advance(builder, &undone);
+        }
+    }
 }
 
 fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
@@ -226,7 +285,7 @@ fn finish(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     }
 }
 
-/// No choice was written, so nobody was promoted: the source takes writes again, under a new epoch.
+/// No choice is in force, so nobody was promoted: the source takes writes again, under a new epoch.
 fn undo(builder: &mut PlanBuilder<'_>, switchover: &Switchover) {
     let Some(source) = builder.connected(&switchover.source) else {
         let silent = builder

@@ -26,6 +26,7 @@ mod clock;
 mod confirmed;
 mod control;
 mod death;
+mod delegation;
 mod deletion;
 mod devices;
 mod elect;

@@ -121,7 +121,8 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         | Command::Archive { .. }
         | Command::Verify { .. }
         | Command::StopArchive => {}
-        Command::Fence => redis.fenced = true,
+        Command::Fence | Command::HandOver { .. } => redis.fenced = true,
+        Command::AwaitHandover { .. } => state.awaits = Some(authority.epoch),
         Command::Unfence { quorum } => {
             redis.fenced = false;
             redis.min_replicas = quorum.min_replicas;

@@ -505,6 +505,7 @@ impl Scene {
             chained: vec![],
             fenced: Some(ago(seconds)),
             chosen: None,
+            delegated: None,
         }));
     }
 

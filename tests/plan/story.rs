@@ -406,6 +406,8 @@ fn command(command: &Command) -> String {
         }
         Command::Detach { drain_ms } => format!("detach, drain for {drain_ms} ms at most"),
         Command::Fence => "fence".to_owned(),
+        Command::AwaitHandover { .. } => "await the handover".to_owned(),
+        Command::HandOver { to } => format!("hand over to {to}"),
         Command::Restart => "restart".to_owned(),
         Command::Backup { id, .. } => format!("take backup {id}"),
         Command::Restore { id, .. } => format!("restore backup {id}"),

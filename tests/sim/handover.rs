@@ -139,9 +139,11 @@ fn who_waits_for_the_new_master_does_not_wait_for_the_disk() {
         let told = world.shown().wait_endpoint("cache", Some(epoch), deadline).await;
         assert_eq!(told.expect("a new master").master.incarnation, target.0);
         let record = world.stored("cache").await.record;
-        let chosen = record.master.expect("it was chosen");
-        assert_eq!((chosen.incarnation, chosen.epoch), (target, record.epoch));
-        assert!(!chosen.confirmed, "the write that confirms it is under way");
+        let Some(Change::Switchover(change)) = record.change else {
+            panic!("the write that confirms it is under way");
+        };
+        let delegated = change.delegated.expect("it was chosen");
+        assert_eq!((change.target, delegated.epoch), (target, record.epoch));
         world.kill_operator().await;
     });
 }

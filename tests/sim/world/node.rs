@@ -22,6 +22,8 @@ const FENCED: u32 = u32::MAX;
 /// A setting that redis knows and does not take, as in builds without jemalloc.
 pub const REFUSED: &str = "activedefrag";
 /// After a planned change no replica is needed for a write for so long, milliseconds.
+/// A handover is awaited for so long, milliseconds.
+const AWAITED: u64 = 2_000;
 const STAND_IN: u64 = 3_000;
 
 /// A full sync under way.
@@ -76,6 +78,10 @@ pub struct Node {
     pub users: Vec<String>,
     /// Epoch of those that may attach before it is master.
     pub admits: u64,
+    /// The promotion that it carries out by itself when its master hands over to it.
+    awaits: Option<Awaited>,
+    /// Of a fenced master: the word that it said behind its last write.
+    said: Option<String>,
     /// Epoch of the master's data that it was told to follow.
     pub following: u64,
     pub min_replicas: u32,
@@ -108,6 +114,16 @@ pub struct Node {
     pub tasks: Tasks,
 }
 
+/// A handover that a replica waits for.
+#[derive(Clone, Debug)]
+struct Awaited {
+    promote: wire::Promote,
+    authority: Authority,
+    word: String,
+    /// Virtual milliseconds.
+    until: u64,
+}
+
 /// What of a node is news: all but counters that move by themselves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Face {
@@ -123,6 +139,7 @@ pub struct Face {
     sync: Option<Sync>,
     online_epoch: u64,
     admits: u64,
+    awaits: Option<u64>,
     replicas: Vec<String>,
     saved: usize,
     tasks: (BackupTask, RestoreTask, ArchiveTask, ImportTask, VerifyTask),
@@ -144,6 +161,7 @@ impl Node {
             sync: self.sync.clone(),
             online_epoch: self.online_epoch,
             admits: self.admits,
+            awaits: self.awaits.as_ref().map(|a| a.authority.epoch),
             replicas: self.acks.iter().map(|(name, _)| name.clone()).collect(),
             saved: self.saved.len(),
             tasks: {
@@ -184,6 +202,8 @@ impl Node {
             announced: None,
             users: Vec::new(),
             admits: 0,
+            awaits: None,
+            said: None,
             following: 0,
             min_replicas: FENCED,
             max_lag_s: 8,
@@ -219,6 +239,7 @@ impl Node {
         self.configured = String::new();
         self.users.clear();
         self.admits = 0;
+        (self.awaits, self.said) = (None, None);
         self.min_replicas = FENCED;
         "127.0.0.1".clone_into(&mut self.master_host);
         (self.link_up, self.sync) = (false, None);
@@ -334,6 +355,7 @@ impl Node {
             kept_copy: (!self.outdated)
                 .then(|| self.kept.as_ref().map(|k| hash(&k.content)).unwrap_or_default()),
             admits: (!self.outdated).then_some(self.admits),
+            awaits: (!self.outdated).then(|| self.awaits.as_ref().map_or(0, |a| a.authority.epoch)),
             revision: self.revision.clone(),
             backup: (!self.outdated).then(|| self.tasks.backup.clone()),
             restore: (!self.outdated).then(|| self.tasks.restore.clone()),
@@ -403,6 +425,21 @@ impl Node {
         if !matches!(command, Command::Configure(_) | Command::Save(_)) {
             self.stands_in_until = 0;
         }
+        let moves = matches!(
+            command,
+            Command::Promote(_)
+                | Command::Follow(_)
+                | Command::Detach(_)
+                | Command::Fence(_)
+                | Command::HandOver(_)
+                | Command::Restart(_)
+        );
+        if moves {
+            self.awaits = None;
+        }
+        if !matches!(command, Command::Configure(_) | Command::Save(_) | Command::HandOver(_)) {
+            self.said = None;
+        }
         match command {
             Command::Configure(c) => {
                 let refused = c.redis_config.get(REFUSED).map(|value| RefusedSetting {
@@ -426,23 +463,21 @@ impl Node {
             }
             Command::Promote(p) => {
                 self.take_over(&p.import_id, authority.epoch)?;
-                self.users = p.replication_users.into_iter().map(|u| u.name).collect();
-                if self.role != Role::Master {
-                    self.replid2 = std::mem::replace(
-                        &mut self.replid,
-                        format!("replid-{}-{}", self.name, authority.epoch),
-                    );
-                    self.second_offset = self.offset() + 1;
-                    // Whoever hangs on it has to attach anew.
-                    self.acks.clear();
+                self.promote(p, authority.epoch, now);
+            }
+            Command::AwaitHandover(a) => {
+                if self.role != Role::Replica || !self.link_up {
+                    return Err("redis is no replica in sync".to_owned());
                 }
-                self.role = Role::Master;
-                self.admits = 0;
-                (self.link_up, self.sync) = (false, None);
-                self.set_quorum(p.quorum);
-                if p.planned && self.min_replicas == 1 {
-                    self.stands_in_until = now + STAND_IN;
+                let (promote, word) = (a.promote.unwrap_or_default(), a.word);
+                let until = now + AWAITED;
+                self.awaits = Some(Awaited { promote, authority, word, until });
+            }
+            Command::HandOver(h) => {
+                if self.role == Role::Master && self.min_replicas != FENCED {
+                    self.said = Some(h.word);
                 }
+                self.min_replicas = FENCED;
             }
             Command::Follow(f) => {
                 if f.save_first {
@@ -481,6 +516,47 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn promote(&mut self, promote: wire::Promote, epoch: u64, now: u64) {
+        self.users = promote.replication_users.into_iter().map(|u| u.name).collect();
+        if self.role != Role::Master {
+            self.replid2 =
+                std::mem::replace(&mut self.replid, format!("replid-{}-{epoch}", self.name));
+            self.second_offset = self.offset() + 1;
+            // Whoever hangs on it has to attach anew.
+            self.acks.clear();
+        }
+        self.role = Role::Master;
+        self.admits = 0;
+        (self.link_up, self.sync) = (false, None);
+        self.set_quorum(promote.quorum);
+        if promote.planned && self.min_replicas == 1 {
+            self.stands_in_until = now + STAND_IN;
+        }
+    }
+
+    /// What it heard behind the last write of its master; whether it becomes master by it.
+    pub fn hears(&mut self, said: Option<&str>, now: u64) -> bool {
+        if self.awaits.as_ref().is_some_and(|awaited| now >= awaited.until) {
+            self.awaits = None;
+        }
+        let Some(awaited) = self.awaits.take_if(|awaited| said == Some(&awaited.word)) else {
+            return false;
+        };
+        let Ok(memory) =
+            decide(&self.memory, self.floor, Freshness::Fresh, awaited.authority, Intent::Lead)
+        else {
+            return false;
+        };
+        self.memory = memory;
+        self.promote(awaited.promote, awaited.authority.epoch, now);
+        true
+    }
+
+    /// The word that it said behind its last write.
+    pub fn says(&self) -> Option<String> {
+        self.said.clone()
     }
 
     fn set_quorum(&mut self, quorum: Option<wire::Quorum>) {

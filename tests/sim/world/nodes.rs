@@ -255,8 +255,14 @@ impl Agents for SimAgents {
         let promotion = matches!(request.command, Some(Command::Promote(_)))
             .then_some(request.authority)
             .flatten();
-        let stored =
-            if promotion.is_some() { self.0.witness.stored(incarnation).await } else { None };
+        let awaited = matches!(request.command, Some(Command::AwaitHandover(_)))
+            .then_some(request.authority)
+            .flatten();
+        let stored = if promotion.or(awaited).is_some() {
+            self.0.witness.stored(incarnation).await
+        } else {
+            None
+        };
         let (now, heard) = (self.0.clock.now().0, self.0.operator_clock.now());
         let result = {
             let mut state = self.0.state.lock().unwrap();
@@ -281,7 +287,7 @@ impl Agents for SimAgents {
                 }
             }
         };
-        if let (Some(authority), Ok(())) = (promotion, &result) {
+        if let (Some(authority), Ok(())) = (promotion.or(awaited), &result) {
             self.0.witness.promoted(incarnation, authority.epoch, stored.as_ref());
         }
         self.0.fuse.after(&call, &result).await;

@@ -7,6 +7,7 @@ use akash_redis::model::node::{History, Process, Role};
 
 use super::node::{Node, Sync};
 use super::nodes::State;
+use super::writes::Cause;
 
 /// Nothing came over a link for so long: it is closed (`repl-timeout`), milliseconds.
 const REPL_TIMEOUT: u64 = 20_000;
@@ -83,8 +84,14 @@ impl State {
         node.replid = master.replid;
         let mut log = std::mem::take(&mut node.log);
         catch_up(&mut log, &self.nodes[&source].log);
-        self.nodes.get_mut(name).unwrap().log = log;
+        let said = self.nodes[&source].says();
+        let node = self.nodes.get_mut(name).unwrap();
+        node.log = log;
+        let takes_over = node.hears(said.as_deref(), now);
         self.acknowledge(name, &source, now);
+        if takes_over {
+            self.became_master(name, Cause::Planned, now);
+        }
     }
 
     /// The master that a replica was pointed at, if both sides allow the link.

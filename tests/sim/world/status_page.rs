@@ -134,7 +134,14 @@ impl Witness {
         let chosen = stored.and_then(|s| s.record.master.as_ref());
         let durable =
             chosen.is_some_and(|p| (&p.incarnation == name && p.epoch == epoch) || p.epoch > epoch);
-        self.expect(durable, || {
+        let delegated = match stored.and_then(|s| s.record.change.as_ref()) {
+            Some(Change::Switchover(s)) => {
+                &s.target == name && s.delegated.as_ref().is_some_and(|d| d.epoch == epoch)
+                    || s.epoch > epoch
+            }
+            _ => false,
+        };
+        self.expect(durable || delegated, || {
             format!("{name} was promoted in epoch {epoch}, the record says {chosen:?}")
         });
         let first = self

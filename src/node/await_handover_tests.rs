@@ -1,0 +1,112 @@
+//! A replica that becomes master as soon as its master hands over to it, between real redis-servers.
+
+use redis::AsyncCommands as _;
+
+use super::tests::{TestNode, pair, promote};
+use crate::model::node::Role;
+use crate::wire::akash_redis::agent::v1 as wire;
+use wire::command_request::Command;
+
+const WORD: &str = "5e1f00d5e1f00d5e1f00d5e1f00d5e1f00d5e1f00d5e1f00d5e1f00d5e1f00d5";
+
+fn wait_for(word: &str) -> Command {
+    let Command::Promote(promote) = promote(1) else { unreachable!() };
+    let promote = Some(wire::Promote { planned: true, ..promote });
+    Command::AwaitHandover(wire::AwaitHandover { promote, word: word.to_owned() })
+}
+
+fn hand_over(word: &str) -> Command {
+    Command::HandOver(wire::HandOver { word: word.to_owned() })
+}
+
+async fn is_replica(node: &TestNode) {
+    let state = node.until(|s| s.awaits == Some(0)).await;
+    assert_eq!((state.redis.role, state.promoted), (Role::Replica, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_has_every_write_that_was_acknowledged_and_takes_the_next_one() {
+    let (source, target) = pair().await;
+    let told = target.command(2, wait_for(WORD)).await.unwrap();
+    assert_eq!((told.awaits, told.redis.role, told.promoted), (Some(2), Role::Replica, false));
+    let mut writers = Vec::new();
+    for writer in 0..8 {
+        let mut client = source.client().await;
+        writers.push(tokio::spawn(async move {
+            let mut done = 0;
+            while client.set::<_, _, ()>(format!("w{writer}-{done}"), done).await.is_ok() {
+                done += 1;
+            }
+            done
+        }));
+    }
+    source.until(|s| s.redis.keys > 200).await;
+    let fenced = source.command(2, hand_over(WORD)).await.unwrap();
+    assert!(fenced.redis.fenced && fenced.redis.role == Role::Master);
+    let state = target.until(|s| s.redis.role == Role::Master && s.awaits == Some(0)).await;
+    assert!(state.promoted && !state.redis.fenced);
+    assert_eq!((state.highest.epoch, state.redis.replid2), (2, fenced.redis.replid));
+    target.write("next", "1").await.unwrap();
+    let again = source.command(2, hand_over(WORD)).await.unwrap();
+    assert_eq!(
+        again.redis.offset, fenced.redis.offset,
+        "a fence is there, and nothing is said again"
+    );
+
+    source.stop().await;
+    let mut acknowledged = 0;
+    for writer in writers {
+        acknowledged += writer.await.unwrap();
+    }
+    let keys: usize = redis::cmd("DBSIZE").query_async(&mut target.client().await).await.unwrap();
+    assert_eq!(keys, acknowledged + 1);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_stays_a_replica_when_nobody_hands_over_to_it() {
+    let (source, target) = pair().await;
+    let other = WORD.replace('5', "6");
+    target.command(2, wait_for(WORD)).await.unwrap();
+    source.command(2, hand_over(&other)).await.unwrap();
+    is_replica(&target).await;
+    let late = source.command(2, hand_over(WORD)).await;
+    assert!(late.is_ok(), "it is fenced, and answers: {late:?}");
+    let promoted = target.command(2, promote(0)).await.unwrap();
+    assert_eq!(promoted.redis.role, Role::Master, "it is promoted by command then");
+    source.stop().await;
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_higher_epoch_ends_it() {
+    for end in [Command::Fence(wire::Fence {}), Command::Detach(wire::Detach { drain_ms: 0 })] {
+        let (source, target) = pair().await;
+        target.command(2, wait_for(WORD)).await.unwrap();
+        let ended = target.command(3, end).await.unwrap();
+        assert_eq!((ended.awaits, ended.redis.role), (Some(0), Role::Replica));
+        source.command(2, hand_over(WORD)).await.unwrap();
+        target.until(|s| !s.redis.is_linked() || s.redis.offset > 0).await;
+        is_replica(&target).await;
+        let early = target.command(2, wait_for(WORD)).await.unwrap_err();
+        assert_eq!(early.code(), tonic::Code::FailedPrecondition, "of the epoch before: {early:?}");
+        source.stop().await;
+        target.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_awaited_on_an_old_word_of_the_agent_or_without_a_link() {
+    let (source, target) = pair().await;
+    let old = target.node.issue().nonce;
+    let alone = source.command(2, wait_for(WORD)).await.unwrap_err();
+    assert_eq!(alone.code(), tonic::Code::FailedPrecondition, "a master: {alone:?}");
+    let short = target.command(2, wait_for("5e1f")).await.unwrap_err();
+    assert_eq!(short.code(), tonic::Code::InvalidArgument, "a word that can be guessed: {short:?}");
+    tokio::time::sleep(super::stand_in::PROMPT).await;
+    let late = target.send(old, 2, wait_for(WORD)).await.unwrap_err();
+    assert_eq!(late.code(), tonic::Code::FailedPrecondition, "{late:?}");
+    assert_eq!(target.node.peek().awaits, Some(0));
+    source.stop().await;
+    target.stop().await;
+}
