@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{chain, death, derived, settings};
+use crate::api::conditions::Reason;
 use crate::model::node::{NodeState, Process, Role};
 use crate::model::record::{Change, Delegated, Promotion, Switchover};
 use crate::model::step::Command;
@@ -97,34 +98,65 @@ pub fn took_over(builder: &PlanBuilder<'_>, switchover: &Switchover) -> bool {
 
 /// Ends it under the epoch of the undoing.
 pub fn end(builder: &mut PlanBuilder<'_>, switchover: &Switchover, delegated: &Delegated) -> End {
-    let (name, undone) = (&switchover.target, switchover.epoch);
-    let promotion = Promotion {
+    if switchover.prepares() {
+        // The source was never told to hand over, and it is the only one who knows the word.
+        return End::Ended;
+    }
+    let (target, undone) = (&switchover.target, switchover.epoch);
+    let chosen = Promotion {
         epoch: delegated.epoch,
-        incarnation: name.clone(),
+        incarnation: target.clone(),
         run_id: delegated.run_id.clone(),
         boot_id: delegated.boot_id.clone(),
         confirmed: false,
         since: UnixMs::default(),
         quorum: Some(delegated.quorum),
     };
-    let exited = builder.view(name).is_some_and(|v| v.state.redis.process == Process::Exited);
-    let another = builder.connected(name).is_some_and(|s| death::another_process(s, &promotion));
-    let silent = builder.connected(name).is_none()
-        && builder
-            .now()
-            .passed(derived::last_heard(builder, name), builder.spec().failover.down_after.0);
-    if exited || another || silent {
-        builder.record.master = Some(promotion);
-        builder.record.granted = 0;
-        return End::Unknown;
+    let exited = builder.view(target).is_some_and(|v| v.state.redis.process == Process::Exited);
+    let own = builder.connected(target).filter(|s| !exited && !death::another_process(s, &chosen));
+    if let Some(own) = own {
+        if own.highest.epoch < undone {
+            let why = format!("{} is not to hand over to it any more", switchover.source);
+            builder.command(target, Command::Fence, why);
+            return End::Waits;
+        }
+        return if own.redis.role == Role::Master { End::TookOver } else { End::Ended };
     }
-    let Some(target) = builder.connected(name) else { return End::Waits };
-    if target.highest.epoch < undone {
-        let why = format!("{} is not to hand over to it any more", switchover.source);
-        builder.command(name, Command::Fence, why);
+    let last = derived::last_heard(builder, target);
+    let limit = builder.spec().failover.down_after.0;
+    if builder.connected(target).is_none() && !exited && !builder.now().passed(last, limit) {
         return End::Waits;
     }
-    if target.redis.role == Role::Master { End::TookOver } else { End::Ended }
+    // It may have taken over before it was lost, and a source that takes writes did not hand over.
+    let source = builder.connected(&switchover.source);
+    let Some(source) = source else {
+        return lost_both(builder, switchover);
+    };
+    let stands = source.redis.process != Process::Running
+        || source.redis.role == Role::Replica
+        || source.redis.fenced;
+    if !stands {
+        let why = format!("it may have handed over to {target}, which is lost");
+        builder.command(&switchover.source, Command::Fence, why);
+        return End::Waits;
+    }
+    builder.record.master = Some(chosen);
+    builder.record.granted = 0;
+    End::Unknown
+}
+
+/// Who is master is known by nobody who answers.
+fn lost_both(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> End {
+    if builder.loss_accepted() {
+        return End::Unknown;
+    }
+    let Switchover { source, target, .. } = switchover;
+    let command = builder.accept_loss_command();
+    let message = format!(
+        "{source} and {target} fell silent while one handed over to the other, and nobody else knows which of them is master: the first one that answers says it; `{command}` gives both up"
+    );
+    builder.problem(Reason::SwitchoverWaiting, message);
+    End::Waits
 }
 
 /// It gets what the source writes from the source itself.

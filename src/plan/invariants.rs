@@ -14,7 +14,7 @@ use crate::model::chain::{DeploymentView, LeaseState};
 use crate::model::ids::IncarnationName;
 use crate::model::mesh::Device;
 use crate::model::money::Uact;
-use crate::model::node::{NodeState, Role};
+use crate::model::node::{NodeState, Process, Role};
 use crate::model::record::{
     Change, Delegated, Failover, Incarnation, Promotion, Quarantine, Record, Switchover,
 };
@@ -166,8 +166,16 @@ impl<'a> Check<'a> {
                     .as_ref()
                     .is_some_and(|d| (d.epoch, &d.run_id) == (now.epoch, &now.run_id))
         });
-        self.expect(delegated || state.is_some_and(|s| s.redis.run_id == now.run_id), || {
+        let is_there = state.is_some_and(|s| s.redis.run_id == now.run_id);
+        self.expect(delegated || is_there, || {
             format!("{} is chosen, and its redis {} is not there", now.incarnation, now.run_id)
+        });
+        let source = switching(before).and_then(|s| self.connected(&s.source));
+        let stands = source.is_some_and(|s| {
+            s.redis.process != Process::Running || s.redis.role == Role::Replica || s.redis.fenced
+        });
+        self.expect(is_there || stands, || {
+            format!("{} counts as master, and its source may take writes", now.incarnation)
         });
         match &after.change {
             Some(Change::Failover(f)) if f.epoch == now.epoch => self.failover_choice(f, now),
@@ -316,7 +324,9 @@ impl<'a> Check<'a> {
         let ended = self
             .connected(target)
             .is_some_and(|t| t.highest.epoch > delegated.epoch && t.redis.role == Role::Replica);
-        self.expect(stays || master || ended, || {
+        // The source says the word when it is fenced, and was not told before.
+        let never = switchover.prepares();
+        self.expect(stays || master || ended || never, || {
             format!("{target} may have taken over in epoch {}, which is forgotten", delegated.epoch)
         });
     }

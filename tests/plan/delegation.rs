@@ -198,3 +198,43 @@ fn a_target_that_is_lost_before_it_said_so_counts_as_the_master() {
         );
     }
 }
+
+/// It is the only one who knows the word.
+#[test]
+fn a_source_that_was_not_told_to_hand_over_goes_on_at_once() {
+    let mut scene = awaited();
+    scene.silent(1, 1);
+    let plan = scene.plan(NOW + 10_000);
+    let told = commands(&plan);
+    assert_eq!(told, [(name(0), Command::Unfence { quorum: QUORUM })]);
+    assert_eq!(switching(&plan).delegated, None);
+}
+
+#[test]
+fn a_source_that_may_take_writes_is_fenced_before_a_lost_target_counts_as_the_master() {
+    let mut scene = handing_over();
+    scene.silent(1, 12);
+    let plan = scene.plan(NOW + 10_000);
+    assert_eq!(commands(&plan), [(name(0), Command::Fence)]);
+    assert_eq!(plan.record.master.as_ref().map(|m| &m.incarnation), Some(&name(0)));
+    scene.record = plan.record;
+    scene.node(0, |v| (v.state.redis.fenced, v.state.highest.epoch) = (true, 3));
+    let plan = scene.plan(NOW + 10_100);
+    assert_eq!(plan.record.master.as_ref().map(|m| &m.incarnation), Some(&name(1)));
+}
+
+#[test]
+fn where_both_fell_silent_nobody_guesses() {
+    let mut scene = handing_over();
+    scene.silent(0, 12);
+    scene.silent(1, 12);
+    let plan = scene.plan(NOW + 10_000);
+    scene.record = plan.record;
+    for later in [10_000, 600_000] {
+        let plan = scene.plan(NOW + later);
+        assert_eq!(commands(&plan), []);
+        assert!(switching(&plan).delegated.is_some());
+        let said = format!("{:?}", plan.status.conditions);
+        assert!(said.contains("nobody else knows which of them is master"), "{said}");
+    }
+}
