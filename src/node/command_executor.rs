@@ -230,6 +230,9 @@ impl CommandExecutor {
         .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         ready_for(order, &self.node.peek().redis).map_err(Status::failed_precondition)?;
         let in_hand = self.node.life.in_hand();
+        if self.node.has_written(&memory) {
+            return Ok((memory, in_hand));
+        }
         let node = self.node.clone();
         let kept = memory.clone();
         let written = tokio::task::spawn_blocking(move || node.remember(kept))
@@ -337,8 +340,8 @@ impl CommandExecutor {
         issued: Option<Instant>,
     ) -> Result<(), ControlError> {
         let node = &self.node;
-        let mut session = node.redis.open(ANSWER).await?;
-        let leads = session.expect_process(&redis.run_id).await?.role() == Role::Master;
+        let (mut session, info) = node.redis.open_to(&redis.run_id, ANSWER).await?;
+        let leads = info.role() == Role::Master;
         let mut applied = node.applied();
         let moves = matches!(order, Order::Promote { .. } | Order::Follow { .. } | Order::Admit(_));
         let result = match order {
@@ -415,9 +418,9 @@ impl CommandExecutor {
             }
             // A replica takes no writes, and a pause would hold back its master's.
             Order::Fence | Order::HandOver(_) if !leads => Ok(()),
-            Order::Fence => self.fence(&mut session, &mut applied, &redis.run_id, None).await,
+            Order::Fence => self.fence(&mut session, &mut applied, &info, None).await,
             Order::HandOver(word) => {
-                self.fence(&mut session, &mut applied, &redis.run_id, Some(&word)).await
+                self.fence(&mut session, &mut applied, &info, Some(&word)).await
             }
             Order::Unfence(quorum) => self.unfence(&mut session, quorum, &mut applied).await,
             Order::Admit(users) => session.admit(&users, memory.highest.epoch, &mut applied).await,
@@ -459,21 +462,24 @@ impl CommandExecutor {
         issued: Option<Instant>,
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
-        let led = session.lead(users, quorum, applied).await?;
-        let (asked, info) = self.have_a_file(session, led).await?;
-        let written = self.begins_at(&info, asked);
-        if stand_in::is_prompt(issued) {
-            let seen = Seen { states: self.node.subscribe(), looks: self.node.looks() };
-            // Both while writes stand still.
-            let (attached, written) = tokio::join!(self.node.redis.stand_in(&info, seen), written);
-            written?;
-            match attached {
-                Ok(stand_in) => self.stands_in(Some(stand_in)),
-                // It waits for its replicas.
-                Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
-            }
-        } else {
-            written.await?;
+        if !stand_in::is_prompt(issued) {
+            let led = session.lead(users, quorum, applied).await?;
+            let (asked, info) = self.have_a_file(session, led).await?;
+            self.begins_at(&info, asked).await?;
+            return self.let_writes_in(session, quorum, applied, &info).await;
+        }
+        // What can be done at once is: writes stand still.
+        let (led, introduced) =
+            tokio::join!(session.lead(users, quorum, applied), self.node.redis.stand_in());
+        let (asked, info) = self.have_a_file(session, led?).await?;
+        let seen = Seen { states: self.node.subscribe(), looks: self.node.looks() };
+        let attached = async { StandIn::attach(introduced?, &info, seen).await };
+        let (attached, written) = tokio::join!(attached, self.begins_at(&info, asked));
+        written?;
+        match attached {
+            Ok(stand_in) => self.stands_in(Some(stand_in)),
+            // It waits for its replicas.
+            Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
         }
         self.let_writes_in(session, quorum, applied, &info).await
     }
@@ -517,17 +523,17 @@ impl CommandExecutor {
         &self,
         session: &mut Session,
         applied: &mut Applied,
-        run_id: &str,
+        info: &Info,
         word: Option<&str>,
     ) -> Result<(), ControlError> {
         match word {
-            Some(word) if applied.fenced.is_none() => session.hand_over(&channel(word)).await?,
-            _ => session.fence().await?,
+            Some(word) => session.hand_over(&channel(word), info).await?,
+            None => session.fence().await?,
         }
         applied.fenced = applied.fenced.or(Some(Instant::now()));
         // Before it is read where the data stands: a later look must not take this for a master
         // that takes writes.
-        self.node.set_applied(applied.clone(), run_id);
+        self.node.set_applied(applied.clone(), info.run_id());
         let asked = Instant::now();
         let info = session.info().await?;
         self.node.stands(&info, asked, Stand::Closed);

@@ -256,7 +256,7 @@ impl Order {
     #[must_use]
     pub fn intent(&self) -> Intent<'_> {
         match self {
-            Self::Promote { .. } | Self::Unfence(_) => Intent::Lead,
+            Self::Promote { .. } | Self::AwaitHandover(..) | Self::Unfence(_) => Intent::Lead,
             Self::Follow { incarnation, master, .. } => {
                 Intent::Follow { incarnation, name: master }
             }
@@ -267,7 +267,6 @@ impl Order {
             | Self::Restart
             | Self::Save(_)
             | Self::Admit(_)
-            | Self::AwaitHandover(..)
             | Self::HandOver(_)
             | Self::Backup(_)
             | Self::Restore(..)

@@ -15,6 +15,8 @@ pub struct Info {
     pub min_replicas: u32,
     /// min-replicas-max-lag in force, seconds.
     pub max_lag: u32,
+    /// repl-ping-replica-period in force, seconds.
+    pub ping_period: u32,
 }
 
 impl Info {
@@ -31,6 +33,7 @@ impl Info {
             fields,
             min_replicas: number("min-replicas-to-write"),
             max_lag: number("min-replicas-max-lag"),
+            ping_period: number("repl-ping-replica-period"),
         }
     }
 

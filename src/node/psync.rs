@@ -35,41 +35,60 @@ pub struct Attached {
     pub replid: String,
 }
 
-/// Attaches as the replica `name` that has everything before the offset `next` of the history
-/// `replid`. Redis must go on from there: one that would begin a full copy is let go.
+/// A connection that Redis knows as a replica's, and that is attached to nothing yet.
+pub struct Introduced {
+    stream: BufReader<UnixStream>,
+}
+
+/// Connects to `socket` as the replica `name`; Redis need not be master.
 ///
 /// # Errors
 /// [`PsyncError`]
-pub async fn attach(
+pub async fn introduce(
     socket: &Path,
     password: &str,
     name: &str,
-    (replid, next): (&str, i64),
-) -> Result<Attached, PsyncError> {
+) -> Result<Introduced, PsyncError> {
     let work = async {
         let mut stream = BufReader::new(UnixStream::connect(socket).await?);
-        let next = next.to_string();
-        let mut line = String::new();
-        // Redis takes no replica that has an answer to come.
         let login = request(&["AUTH", AGENT_USER, password]);
         let names = request(&["REPLCONF", "ip-address", name, "capa", "psync2"]);
-        for (asked, answers) in [
-            ([login, names].concat(), &["+OK", "+OK"][..]),
-            (request(&["PSYNC", replid, &next]), &["+CONTINUE"]),
-        ] {
-            stream.get_mut().write_all(&asked).await?;
-            for answer in answers {
-                line.clear();
-                stream.read_line(&mut line).await?;
-                if !line.starts_with(answer) {
-                    return Err(PsyncError::Refused(line.trim_end().to_owned()));
-                }
-            }
+        stream.get_mut().write_all(&[login, names].concat()).await?;
+        for _ in 0..2 {
+            answer(&mut stream, "+OK").await?;
         }
-        let replid = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        Ok(Attached { stream, replid })
+        Ok(Introduced { stream })
     };
     timeout(ANSWER, work).await.map_err(|_| PsyncError::Late)?
+}
+
+impl Introduced {
+    /// Attaches as one that has everything before the offset `next` of the history `replid`. Redis
+    /// must go on from there: one that would begin a full copy is let go.
+    ///
+    /// # Errors
+    /// [`PsyncError`]
+    pub async fn attach(mut self, replid: &str, next: i64) -> Result<Attached, PsyncError> {
+        let work = async {
+            // Redis takes no replica that has an answer to come.
+            let asked = request(&["PSYNC", replid, &next.to_string()]);
+            self.stream.get_mut().write_all(&asked).await?;
+            let line = answer(&mut self.stream, "+CONTINUE").await?;
+            let replid = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+            Ok(Attached { stream: self.stream, replid })
+        };
+        timeout(ANSWER, work).await.map_err(|_| PsyncError::Late)?
+    }
+}
+
+async fn answer(stream: &mut BufReader<UnixStream>, expected: &str) -> Result<String, PsyncError> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    if line.starts_with(expected) {
+        Ok(line)
+    } else {
+        Err(PsyncError::Refused(line.trim_end().to_owned()))
+    }
 }
 
 /// A request as Redis reads it.

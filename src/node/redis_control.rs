@@ -18,10 +18,10 @@ use tokio::time::timeout;
 
 use super::acl::UserRefusal;
 use super::info::Info;
-use super::psync::{Attached, PsyncError, attach};
+use super::psync::{Attached, Introduced, PsyncError, introduce};
 use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
 use super::snapshots;
-use super::stand_in::{Seen, StandIn};
+use super::stand_in;
 use super::state_file::StateFileError;
 use crate::model::node::Role;
 use crate::model::step::{Quorum, SettingsUser};
@@ -191,6 +191,25 @@ impl RedisControl {
         Ok(session)
     }
 
+    /// The way to the very process `run_id`, and a look at it: in one exchange, where the way is known.
+    pub async fn open_to(
+        &self,
+        run_id: &str,
+        limit: Duration,
+    ) -> Result<(Session, Info), ControlError> {
+        let kept = self.kept().clone();
+        if let Some(mut session) = kept {
+            session.connection.set_response_timeout(limit);
+            if let Ok(info) = session.info().await {
+                let same = info.run_id() == run_id;
+                return if same { Ok((session, info)) } else { Err(ControlError::Restarted) };
+            }
+        }
+        let mut session = self.open(limit).await?;
+        let info = session.expect_process(run_id).await?;
+        Ok((session, info))
+    }
+
     /// A connection of its own, for what may wait: nothing behind it waits too. There is none while
     /// clients fill `maxclients`.
     pub async fn apart(&self, limit: Duration) -> Result<Session, ControlError> {
@@ -212,10 +231,9 @@ impl RedisControl {
         Ok(timeout(ANSWER, listen).await.map_err(late)??)
     }
 
-    /// A replica of the agent's own at the master that runs now, of which `info` is a look.
-    pub async fn stand_in(&self, info: &Info, seen: Seen) -> Result<StandIn, PsyncError> {
-        let place = (info.text("master_replid"), info.offset());
-        StandIn::attach(&self.socket, self.password.expose_secret(), place, seen).await
+    /// The beginning of a replica of the agent's own; it may be made before there is a master.
+    pub async fn stand_in(&self) -> Result<Introduced, PsyncError> {
+        introduce(&self.socket, self.password.expose_secret(), stand_in::NAME).await
     }
 
     /// A link to the process that runs now, on which the stream of replication comes from an offset
@@ -225,7 +243,10 @@ impl RedisControl {
         name: &str,
         (replid, next): (&str, i64),
     ) -> Result<Attached, PsyncError> {
-        attach(&self.socket, self.password.expose_secret(), name, (replid, next)).await
+        introduce(&self.socket, self.password.expose_secret(), name)
+            .await?
+            .attach(replid, next)
+            .await
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Session>> {
@@ -262,7 +283,7 @@ impl Session {
     /// Looks at everything.
     pub async fn info(&mut self) -> Result<Info, ControlError> {
         let mut ask = redis::pipe();
-        ask.cmd("INFO").cmd("CONFIG").arg("GET").arg("min-replicas-*");
+        look(&mut ask);
         let (text, config): (String, HashMap<String, String>) =
             ask.query_async(&mut self.connection).await?;
         Ok(Info::parse(&text, &config))
@@ -284,14 +305,25 @@ impl Session {
         applied: &mut Applied,
     ) -> Result<(Instant, Info), ControlError> {
         checked(quorum)?;
-        self.set(&[("min-replicas-to-write", FENCE.to_string())]).await?;
-        self.replication_users(users, applied).await?;
+        let admitted = applied.admitted > 0
+            && applied
+                .replication
+                .iter()
+                .eq(users.iter().map(|u| &u.name).collect::<BTreeSet<_>>());
+        if !admitted {
+            self.replication_users(users, applied).await?;
+        }
         applied.admitted = 0;
         let mut lead = redis::pipe();
-        lead.cmd("REPLICAOF").arg("NO").arg("ONE");
-        lead.cmd("CONFIG").arg("SET").arg("masteruser").arg("").arg("masterauth").arg("");
-        lead.exec_async(&mut self.connection).await?;
-        let (asked, info) = (Instant::now(), self.info().await?);
+        let nobody = ["masteruser", "", "masterauth", ""];
+        lead.cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(FENCE).ignore();
+        lead.cmd("REPLICAOF").arg("NO").arg("ONE").ignore();
+        lead.cmd("CONFIG").arg("SET").arg(&nobody).ignore();
+        look(&mut lead);
+        let (text, config): (String, HashMap<String, String>) =
+            lead.query_async(&mut self.connection).await?;
+        // A look that was asked for before this may show the replica.
+        let (asked, info) = (Instant::now(), Info::parse(&text, &config));
         if info.role() != Role::Master {
             return Err(ControlError::Refused("redis did not become master although it accepted REPLICAOF NO ONE; it stays fenced".into()));
         }
@@ -358,8 +390,9 @@ impl Session {
     /// A fence, and a message to those who listen on a channel of this node's replicas, which hear it
     /// when they have all that was written. Redis carries it out as one: nothing is written in
     /// between. A fence that is there holds back messages too, and nothing is said again.
-    pub async fn hand_over(&mut self, channel: &str) -> Result<(), ControlError> {
-        if self.in_force("repl-ping-replica-period").await? == Some(NO_PING.to_string()) {
+    /// `info` is a look at it of just now.
+    pub async fn hand_over(&mut self, channel: &str, info: &Info) -> Result<(), ControlError> {
+        if info.ping_period == NO_PING {
             return self.fence().await;
         }
         let mut over = redis::pipe();
@@ -617,6 +650,12 @@ impl Session {
             _ => Role::Unknown,
         })
     }
+}
+
+/// What [`Info`] is read from.
+fn look(calls: &mut redis::Pipeline) {
+    calls.cmd("INFO");
+    calls.cmd("CONFIG").arg("GET").arg("min-replicas-*").arg("repl-ping-replica-period");
 }
 
 fn fence(calls: &mut redis::Pipeline) {

@@ -348,7 +348,10 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
         if let Ok(Ok(Some(info))) = result {
             silence.ended(&info);
             let mut redis = tracker.look(&info, node.following().as_ref(), Instant::now());
-            redis.health.refusal = writes.ask(&node, &redis).await;
+            // The operator waits for the look itself.
+            if !node.hurries() {
+                redis.health.refusal = writes.ask(&node, &redis).await;
+            }
             node.looked_at(redis, asked);
             refuse_what_is_held(&node, session.as_mut()).await;
             if node.hurries() {

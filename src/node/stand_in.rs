@@ -5,7 +5,6 @@
 //! replica that is not heard for min-replicas-max-lag counts for nothing, whatever became of this
 //! agent.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::io::BufReader;
@@ -14,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::psync::{self, PsyncError};
+use super::info::Info;
+use super::psync::{Introduced, PsyncError};
 use crate::model::node::{AttachedReplica, NodeState, ReplicaState};
 
 /// What Redis calls it among its replicas.
@@ -32,17 +32,16 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Attaches to the master at `socket`, which is at `offset` of the history `replid`. It leaves
-    /// when `seen` shows a replica of another name online.
+    /// Attaches to the master that `info` is a look at. It leaves when `seen` shows a replica of
+    /// another name online.
     pub async fn attach(
-        socket: &Path,
-        password: &str,
-        (replid, offset): (&str, i64),
+        introduced: Introduced,
+        info: &Info,
         seen: Seen,
     ) -> Result<Self, PsyncError> {
-        let stream = attach(socket, password, replid, offset).await?;
+        let attached = introduced.attach(info.text("master_replid"), info.offset() + 1).await?;
         let since = Instant::now();
-        Ok(Self { _task: AbortOnDropHandle::new(tokio::spawn(stay(stream, seen, since))) })
+        Ok(Self { _task: AbortOnDropHandle::new(tokio::spawn(stay(attached.stream, seen, since))) })
     }
 }
 
@@ -66,16 +65,6 @@ impl Seen {
             std::future::pending::<()>().await;
         }
     }
-}
-
-pub(super) async fn attach(
-    socket: &Path,
-    password: &str,
-    replid: &str,
-    offset: i64,
-) -> Result<BufReader<UnixStream>, PsyncError> {
-    let attached = psync::attach(socket, password, NAME, (replid, offset + 1)).await?;
-    Ok(attached.stream)
 }
 
 async fn stay(mut stream: BufReader<UnixStream>, mut seen: Seen, since: Instant) {

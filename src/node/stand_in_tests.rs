@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::psync::introduce;
 use super::redis_config::BootConfig;
-use super::stand_in::{self, PROMPT, attach};
+use super::stand_in::{self, PROMPT};
 use rustix::process::{Signal, kill_process};
 
 use super::tests::{TestNode, follow, hash, instance, pair, promote, quorum, usual_settings};
@@ -139,7 +140,8 @@ async fn redis_itself_does_not_count_one_for_longer_than_max_lag() {
     let instance = instance(&node.node.settings);
     let socket = instance.run_dir.join(BootConfig::SOCKET);
     let replid = info.text("master_replid");
-    let held = attach(&socket, &instance.password, replid, info.offset()).await.unwrap();
+    let held = introduce(&socket, &instance.password, stand_in::NAME).await.unwrap();
+    let held = held.attach(replid, info.offset() + 1).await.unwrap();
     node.write("k", "v").await.unwrap();
     assert_eq!(refused(&node).await, "NOREPLICAS");
     drop(held);

@@ -340,9 +340,16 @@ impl Node {
         self.shared().memory.clone()
     }
 
+    /// This is what is remembered, and is on disk.
+    #[must_use]
+    pub fn has_written(&self, memory: &Memory) -> bool {
+        let shared = self.shared();
+        shared.memory == *memory && !shared.unwritten
+    }
+
     /// Keeps the memory on disk, then in mind, then shows it.
     pub fn remember(&self, memory: Memory) -> Result<(), StateFileError> {
-        if memory != self.memory() || self.shared().unwritten {
+        if !self.has_written(&memory) {
             self.files.keep_memory(&memory)?;
         }
         self.has_in_mind(memory, false);

@@ -122,7 +122,9 @@ fn command_node(state: &mut NodeState, authority: Authority, command: &Command) 
         | Command::Verify { .. }
         | Command::StopArchive => {}
         Command::Fence | Command::HandOver { .. } => redis.fenced = true,
-        Command::AwaitHandover { .. } => state.awaits = Some(authority.epoch),
+        Command::AwaitHandover { .. } => {
+            (state.awaits, state.promoted) = (Some(authority.epoch), true);
+        }
         Command::Unfence { quorum } => {
             redis.fenced = false;
             redis.min_replicas = quorum.min_replicas;

@@ -406,7 +406,7 @@ impl Node {
         let authority = Authority { term: authority.term, epoch: authority.epoch };
         let command = request.command.ok_or("no command")?;
         let intent = match &command {
-            Command::Promote(_) | Command::Unfence(_) => Intent::Lead,
+            Command::Promote(_) | Command::AwaitHandover(_) | Command::Unfence(_) => Intent::Lead,
             Command::Follow(f) => {
                 Intent::Follow { incarnation: &f.master_incarnation, name: &f.master_name }
             }
