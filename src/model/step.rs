@@ -188,8 +188,8 @@ pub enum Command {
         replicas: Vec<ReplicationGrant>,
         /// From the first write on.
         quorum: Quorum,
-        /// The one before stopped for it: replicas that lack nothing are about to attach, and for a
-        /// few seconds a write need not wait for them.
+        /// The one before takes no writes by its own agent's word: replicas that lack nothing are
+        /// about to attach, and for a few seconds a write need not wait for them.
         planned: bool,
         /// The import that ends with it: not before the source takes no writes and this node has
         /// all of them. Empty where there is none.

@@ -130,7 +130,7 @@ pub fn end(builder: &mut PlanBuilder<'_>, switchover: &Switchover, delegated: &D
     // It may have taken over before it was lost, and a source that takes writes did not hand over.
     let source = builder.connected(&switchover.source);
     let Some(source) = source else {
-        return lost_both(builder, switchover);
+        return lost_both(builder, switchover, chosen);
     };
     let stands = source.redis.process != Process::Running
         || source.redis.role == Role::Replica
@@ -146,8 +146,10 @@ pub fn end(builder: &mut PlanBuilder<'_>, switchover: &Switchover, delegated: &D
 }
 
 /// Who is master is known by nobody who answers.
-fn lost_both(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> End {
+fn lost_both(builder: &mut PlanBuilder<'_>, switchover: &Switchover, chosen: Promotion) -> End {
     if builder.loss_accepted() {
+        builder.record.master = Some(chosen);
+        builder.record.granted = 0;
         return End::Unknown;
     }
     let Switchover { source, target, .. } = switchover;
@@ -155,7 +157,7 @@ fn lost_both(builder: &mut PlanBuilder<'_>, switchover: &Switchover) -> End {
     let message = format!(
         "{source} and {target} fell silent while one handed over to the other, and nobody else knows which of them is master: the first one that answers says it; `{command}` gives both up"
     );
-    builder.problem(Reason::SwitchoverWaiting, message);
+    builder.problem(Reason::FailoverBlocked, message);
     End::Waits
 }
 

@@ -41,20 +41,29 @@ pub fn fence(builder: &mut PlanBuilder<'_>, failover: &mut Failover, arrived: bo
 /// container.
 fn by_agent(builder: &mut PlanBuilder<'_>, failover: &Failover, arrived: bool) -> Option<String> {
     let old = &failover.old;
-    let view = builder.view(old)?;
-    let its_own = failover.boot_id.is_empty() || view.state.boot_id == failover.boot_id;
-    // Its last word is as good as a present one: every start is fenced.
-    if view.state.redis.process == Process::Exited && its_own {
-        return Some(format!("{old}'s agent confirms that its redis exited"));
+    if let Some(what) = agents_word(builder, failover) {
+        return Some(format!("{old}'s agent confirms that its redis {what}"));
     }
     let state = builder.connected(old)?;
-    if state.highest.epoch >= failover.epoch && its_own && state.redis.role == Role::Replica {
-        return Some(format!("{old}'s agent confirms that its redis was demoted"));
-    }
     if arrived && (state.highest.epoch < failover.epoch || state.redis.role != Role::Replica) {
         builder.command(old, Command::Detach { drain_ms: 0 }, "it must not take writes any more");
     }
     None
+}
+
+/// What the agent that was promoted says of its redis, where that takes no writes by it.
+pub fn agents_word(builder: &PlanBuilder<'_>, failover: &Failover) -> Option<&'static str> {
+    let view = builder.view(&failover.old)?;
+    if !(failover.boot_id.is_empty() || view.state.boot_id == failover.boot_id) {
+        return None;
+    }
+    // Its last word is as good as a present one: every start is fenced.
+    if view.state.redis.process == Process::Exited {
+        return Some("exited");
+    }
+    let state = builder.connected(&failover.old)?;
+    let demoted = state.highest.epoch >= failover.epoch && state.redis.role == Role::Replica;
+    demoted.then_some("was demoted")
 }
 
 /// Only a command takes a fence off, and none is sent to it while this change lasts: what its page

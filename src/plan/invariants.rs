@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::{Input, Plan, deletion, money, roles};
 use crate::api::conditions::EventReason;
+use crate::api::types::ACCEPT_LOSS;
 use crate::model::backup::BackupManifest;
 use crate::model::chain::{DeploymentView, LeaseState};
 use crate::model::ids::IncarnationName;
@@ -174,7 +175,8 @@ impl<'a> Check<'a> {
         let stands = source.is_some_and(|s| {
             s.redis.process != Process::Running || s.redis.role == Role::Replica || s.redis.fenced
         });
-        self.expect(is_there || stands, || {
+        let accepted = self.input.cluster.metadata.annotations.contains_key(ACCEPT_LOSS);
+        self.expect(is_there || stands || accepted, || {
             format!("{} counts as master, and its source may take writes", now.incarnation)
         });
         match &after.change {
@@ -329,6 +331,18 @@ impl<'a> Check<'a> {
         self.expect(stays || master || ended || never, || {
             format!("{target} may have taken over in epoch {}, which is forgotten", delegated.epoch)
         });
+    }
+
+    /// The master that is given up takes no writes by its own agent's word.
+    fn stopped(&self) -> bool {
+        let Some(Change::Failover(f)) = &self.plan.record.change else { return false };
+        self.input.inventory.nodes.get(&f.old).is_some_and(|view| {
+            let its_own = f.boot_id.is_empty() || view.state.boot_id == f.boot_id;
+            let demoted = view.connected
+                && view.state.redis.role == Role::Replica
+                && view.state.highest.epoch >= f.epoch;
+            its_own && (view.state.redis.process == Process::Exited || demoted)
+        })
     }
 
     fn delegated(&self) -> Option<(&'a Switchover, &'a Delegated)> {
@@ -706,7 +720,7 @@ impl<'a> Check<'a> {
                 let ends =
                     matches!(&after.change, Some(Change::Switchover(s)) if &s.target == name);
                 let waits = self.input.cluster.spec.is_confirmed();
-                let ends = ends || self.imports(name);
+                let ends = ends || self.imports(name) || self.stopped();
                 self.expect(!planned || (ends && !waits), || {
                     format!("{name} is to take writes without replicas, and nobody stopped for it")
                 });

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    confirmed, death, derived, elect, failover, handover, health, import, quarantine, restore,
-    settings, stopping, switchover, versions, word,
+    confirmed, death, derived, elect, failover, fence, handover, health, import, quarantine,
+    restore, settings, stopping, switchover, versions, word,
 };
 use crate::api::conditions::{EventReason, Reason};
 use crate::api::types::MASTER;
@@ -200,8 +200,12 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
         .unwrap_or_else(|| settings::quorum_at_promotion(builder, &promotion.incarnation));
     // Where writes are confirmed they wait for replicas anyway.
     let import = import::ended_by(builder, &promotion.incarnation);
-    let follows = matches!(builder.record.change, Some(Change::Switchover(_)));
-    let planned = (follows || !import.is_empty()) && !builder.spec().is_confirmed();
+    let stopped = match &builder.record.change {
+        Some(Change::Switchover(_)) => true,
+        Some(Change::Failover(failover)) => fence::agents_word(builder, failover).is_some(),
+        None => !import.is_empty(),
+    };
+    let planned = stopped && !builder.spec().is_confirmed();
     let replicas = settings::grants(builder);
     let command = Command::Promote { replicas, quorum, planned, import };
     builder.command(

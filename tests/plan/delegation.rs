@@ -2,6 +2,7 @@
 //! may have happened is found out.
 
 use akash_redis::api::conditions::EventReason;
+use akash_redis::api::types::ACCEPT_LOSS;
 use akash_redis::model::node::{Link, Process, Role};
 use akash_redis::model::record::{Change, Switchover};
 use akash_redis::model::step::{Command, Quorum};
@@ -237,4 +238,8 @@ fn where_both_fell_silent_nobody_guesses() {
         let said = format!("{:?}", plan.status.conditions);
         assert!(said.contains("nobody else knows which of them is master"), "{said}");
     }
+    scene.annotate(ACCEPT_LOSS, "3");
+    let plan = scene.plan(NOW + 600_000);
+    assert_eq!(plan.record.master.as_ref().map(|m| &m.incarnation), Some(&name(1)));
+    assert!(!matches!(plan.record.change, Some(Change::Switchover(_))), "a person said so");
 }

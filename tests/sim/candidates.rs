@@ -7,6 +7,7 @@ use std::time::Duration;
 use akash_redis::api::conditions::{ConditionType, EventReason};
 use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::record::Change;
 use akash_redis::store::Events as _;
 
 use crate::lifecycle::THREE;
@@ -128,8 +129,8 @@ async fn a_switchover_whose_target_restarted_empty_loses_nothing() {
     let to = target.0.clone();
     world.edit("cache", |c| drop(c.metadata.annotations.insert(MASTER.to_owned(), to))).await;
     let chosen = async || {
-        let master = world.stored("cache").await.record.master;
-        master.is_some_and(|p| p.incarnation == target && !p.confirmed)
+        let change = world.stored("cache").await.record.change;
+        matches!(change, Some(Change::Switchover(s)) if s.delegated.is_some() && !s.prepares())
     };
     let deadline = world.clock.now() + Duration::from_secs(30);
     while !chosen().await {
