@@ -395,10 +395,7 @@ impl Session {
         if info.ping_period == NO_PING {
             return self.fence().await;
         }
-        let mut over = redis::pipe();
-        over.atomic().cmd("PUBLISH").arg(channel).arg("");
-        fence(&mut over);
-        Ok(over.exec_async(&mut self.connection).await?)
+        Ok(handover(channel).exec_async(&mut self.connection).await?)
     }
 
     /// Refuses the writes that a fence holds, and all later ones. The number comes first: nothing
@@ -656,6 +653,15 @@ impl Session {
 fn look(calls: &mut redis::Pipeline) {
     calls.cmd("INFO");
     calls.cmd("CONFIG").arg("GET").arg("min-replicas-*").arg("repl-ping-replica-period");
+}
+
+/// A message on `channel` and a fence, which Redis carries out as one.
+#[must_use]
+pub fn handover(channel: &str) -> redis::Pipeline {
+    let mut calls = redis::pipe();
+    calls.atomic().cmd("PUBLISH").arg(channel).arg("");
+    fence(&mut calls);
+    calls
 }
 
 fn fence(calls: &mut redis::Pipeline) {

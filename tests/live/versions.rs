@@ -8,14 +8,19 @@ use std::time::Duration;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::model::redis_version::RedisVersion;
 use akash_redis::node::info::Info;
+use akash_redis::node::redis_control::handover;
+use futures::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::sandboxed::sandboxed;
 use crate::stage::until;
 
 /// Eleven servers are 121 pairs.
 const LIMIT: Duration = Duration::from_mins(10);
+/// Where the word is said.
+const CHANNEL: &str = "the-word";
 /// What a replica says that cannot read what it was sent.
 const UNREADABLE: &str = "Can't handle RDB format version";
 
@@ -86,6 +91,44 @@ impl Server {
     }
 }
 
+/// The word of a handover comes when everything is there, and nothing comes after it.
+async fn hands_over(lead: &mut Server, own: &mut Server) {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", own.port)).unwrap();
+    let mut words = client.get_async_pubsub().await.unwrap();
+    words.subscribe(CHANNEL).await.unwrap();
+    let mut heard = words.into_on_message();
+    let mut writer = lead.client.clone();
+    let writer = tokio::spawn(async move {
+        let mut number = 0_u32;
+        loop {
+            number += 1;
+            let written: redis::RedisResult<()> =
+                redis::cmd("SET").arg("n").arg(number).query_async(&mut writer).await;
+            if written.is_err() {
+                break;
+            }
+        }
+    });
+    let mut own_connection = own.client.clone();
+    until("writes to arrive", async || {
+        let there: Option<u32> =
+            redis::cmd("GET").arg("n").query_async(&mut own_connection).await.unwrap();
+        there.is_some_and(|n| n > 20)
+    })
+    .await;
+    // The writer's connection is held by the fence, and this one waits for nobody.
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", lead.port)).unwrap();
+    lead.client = client.get_multiplexed_async_connection().await.unwrap();
+    handover(CHANNEL).exec_async(&mut lead.client).await.unwrap();
+    let told = timeout(Duration::from_secs(10), heard.next()).await.expect("the word");
+    assert!(told.is_some());
+    let (end, has) = (lead.info().await, own.info().await);
+    assert_eq!(has.number("slave_repl_offset"), end.number("master_repl_offset"));
+    let last: u32 = own.run(&["GET", "n"]).await.parse().unwrap();
+    assert_eq!(lead.run(&["GET", "n"]).await, last.to_string(), "the last write is there");
+    writer.abort();
+}
+
 async fn version(program: &Path) -> RedisVersion {
     let said = Command::new(program).arg("--version").output().await.unwrap();
     RedisVersion::of_program(&String::from_utf8_lossy(&said.stdout)).unwrap()
@@ -120,6 +163,9 @@ fn real_servers_copy_each_others_data_as_the_table_says() {
                     .await;
                     println!("{this} follows {its}: {copied}");
                     assert_eq!(copied, this.can_follow(its), "{this} follows {its}");
+                    if copied {
+                        hands_over(&mut lead, &mut own).await;
+                    }
                 }
             }
         },

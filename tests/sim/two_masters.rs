@@ -6,6 +6,7 @@ use std::time::Duration;
 use akash_redis::api::types::{MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Authority;
+use akash_redis::model::record::Change;
 use akash_redis::model::time::UnixMs;
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
@@ -89,12 +90,11 @@ async fn switchover_cut_at(call: u64) -> bool {
         return false;
     }
     world.kill_operator().await;
-    let unconfirmed = world
-        .stored("cache")
-        .await
-        .record
-        .master
-        .is_some_and(|p| p.incarnation == target && !p.confirmed);
+    let record = world.stored("cache").await.record;
+    let unconfirmed = match record.change {
+        Some(Change::Switchover(s)) => s.delegated.is_some(),
+        _ => record.master.is_some_and(|p| p.incarnation == target && !p.confirmed),
+    };
     if !(unconfirmed && world.nodes.with(&target, |n| n.unfenced_master())) {
         return false;
     }
