@@ -184,7 +184,7 @@ pub async fn serve(arguments: &[String]) {
     let stop = CancellationToken::new();
     let running = keep_running(node.clone(), instance.clone(), None, stop.clone());
     let running = tokio::spawn(running);
-    let executor = CommandExecutor::new(node.clone(), instance);
+    let executor = Arc::new(CommandExecutor::new(node.clone(), instance));
     let here = Here { node, executor };
     here.until(|s| s.redis.process == Process::Running && !s.redis.loading).await;
     here.command(Wire::Configure(wire::Configure {
@@ -222,7 +222,7 @@ fn say(done: &Result<Snapshot, String>) {
 
 struct Here {
     node: Arc<Node>,
-    executor: CommandExecutor,
+    executor: Arc<CommandExecutor>,
 }
 
 impl Here {

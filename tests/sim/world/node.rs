@@ -441,26 +441,7 @@ impl Node {
             self.said = None;
         }
         match command {
-            Command::Configure(c) => {
-                let refused = c.redis_config.get(REFUSED).map(|value| RefusedSetting {
-                    name: format!("config.{REFUSED}"),
-                    value: value.clone(),
-                    reason: "this build has no jemalloc".to_owned(),
-                });
-                if self.outdated && refused.is_some() {
-                    return Err(format!("it does not know {REFUSED}"));
-                }
-                self.refused = refused.into_iter().collect();
-                // A replica lets in nobody but those that were admitted.
-                if self.role == Role::Master || self.admits == 0 {
-                    self.users = c.replication_users.into_iter().map(|u| u.name).collect();
-                }
-                if self.role == Role::Master && self.min_replicas != FENCED {
-                    self.set_quorum(c.quorum);
-                }
-                self.configured = c.generation;
-                self.kept = c.kept_copy.or(self.kept.take()).filter(|_| !self.outdated);
-            }
+            Command::Configure(c) => self.configure(c)?,
             Command::Promote(p) => {
                 self.take_over(&p.import_id, authority.epoch)?;
                 self.promote(p, authority.epoch, now);
@@ -515,6 +496,28 @@ impl Node {
                 self.boot_redis();
             }
         }
+        Ok(())
+    }
+
+    fn configure(&mut self, c: wire::Configure) -> Result<(), String> {
+        let refused = c.redis_config.get(REFUSED).map(|value| RefusedSetting {
+            name: format!("config.{REFUSED}"),
+            value: value.clone(),
+            reason: "this build has no jemalloc".to_owned(),
+        });
+        if self.outdated && refused.is_some() {
+            return Err(format!("it does not know {REFUSED}"));
+        }
+        self.refused = refused.into_iter().collect();
+        // A replica lets in nobody but those that were admitted.
+        if self.role == Role::Master || self.admits == 0 {
+            self.users = c.replication_users.into_iter().map(|u| u.name).collect();
+        }
+        if self.role == Role::Master && self.min_replicas != FENCED {
+            self.set_quorum(c.quorum);
+        }
+        self.configured = c.generation;
+        self.kept = c.kept_copy.or(self.kept.take()).filter(|_| !self.outdated);
         Ok(())
     }
 
