@@ -11,6 +11,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log"
@@ -47,6 +48,24 @@ const keepAlive = 50 * time.Second
 
 // derpRegion is the one relay region there is.
 const derpRegion = 900
+
+// listener's connections end when the other end is gone without a word: its device is offline soon after.
+var listener = net.ListenConfig{
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: gone / 2, Interval: gone / 4, Count: 2},
+	Control: func(_, _ string, c syscall.RawConn) (err error) {
+		failed := c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(gone.Milliseconds()))
+		})
+		return errors.Join(failed, err)
+	},
+}
+
+const (
+	// gone is how long nothing is heard of the other end of a connection, which ends then.
+	gone = 12 * time.Second
+	// tcpUserTimeout is TCP_USER_TIMEOUT of linux/tcp.h.
+	tcpUserTimeout = 18
+)
 
 func main() {
 	flag.Parse()
@@ -91,7 +110,7 @@ func main() {
 	s.derp = &tailcfg.DERPMap{OmitDefaultRegions: true, Regions: map[int]*tailcfg.DERPRegion{derpRegion: {
 		RegionID: derpRegion, RegionCode: "test", RegionName: "test", Nodes: []*tailcfg.DERPNode{{
 			Name: "900a", RegionID: derpRegion, HostName: host, IPv4: host, IPv6: "none", STUNPort: sport, DERPPort: dp}}}}}
-	ln, err := net.Listen("tcp", *listen)
+	ln, err := listener.Listen(context.Background(), "tcp", *listen)
 	if err != nil {
 		log.Fatal(err)
 	}
