@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::confirm::Confirm;
 use super::flight::{End, Flight, Step, no_master};
+use super::spares::Spares;
 use super::{Socks5, Target, Word};
 use crate::mesh::dial::dial;
 
@@ -74,12 +75,19 @@ pub(super) struct Way {
     pub dials: Arc<Semaphore>,
     /// The last dial that led somewhere.
     pub reached: Arc<Mutex<Option<Instant>>>,
+    /// Connections to nodes that may be master next.
+    pub spares: Arc<Spares>,
 }
 
 impl Way {
     /// Of a program that carries many connections.
     pub fn new(socks5: Socks5) -> Self {
-        Self { socks5, dials: Arc::new(Semaphore::new(DIALS)), reached: Arc::default() }
+        Self {
+            socks5,
+            dials: Arc::new(Semaphore::new(DIALS)),
+            reached: Arc::default(),
+            spares: Arc::default(),
+        }
     }
 
     pub fn reaches(&self) {
@@ -294,6 +302,9 @@ async fn reach(
                 () = another(&mut word, ahead, Some(&target)), if before.is_some() => continue,
                 else => {}
             }
+        }
+        if let Some(server) = way.spares.take(target.ip, target.port) {
+            return (server, target);
         }
         let turn = async {
             let _turn = way.dials.acquire().await;

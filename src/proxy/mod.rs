@@ -15,6 +15,7 @@ mod nodes;
 mod read;
 mod refuse;
 mod resp;
+mod spares;
 mod told;
 
 use std::fmt;
@@ -307,6 +308,9 @@ impl Proxy {
             }
         };
         let way = carry::Way::new(socks5.clone());
+        let (spares, dials, replicas) =
+            (way.spares.clone(), way.dials.clone(), ears.readers.clone());
+        let sparing = spares.keep(socks5.clone(), &dials, replicas);
         let writes = Writes {
             word: ears.word.clone(),
             way,
@@ -328,7 +332,14 @@ impl Proxy {
                     serve(reads, Arc::new(reader), most, &stop).await;
                 }
             };
-            tokio::join!(serve(listener, Arc::new(writes), most, &stop), reading);
+            let writing = serve(listener, Arc::new(writes), most, &stop);
+            tokio::select! {
+                _ = async { tokio::join!(writing, reading) } => {}
+                () = async {
+                    sparing.await;
+                    std::future::pending::<()>().await;
+                } => {}
+            }
         };
         tokio::select! {
             error = follower => Err(error),

@@ -1,0 +1,187 @@
+//! Connections to the nodes that may be master next, made before anybody needs them: a dial takes a
+//! round trip, and who waits for a new master has waited long enough.
+//!
+//! Nothing is said on them. They are few: applications with more connections dial the rest.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use super::Socks5;
+use super::told::Reader;
+use crate::mesh::dial::dial;
+
+/// So many to each node.
+const EACH: usize = 4;
+/// One that is older is made anew: nobody notices when a path forgets a connection that is not used.
+const OLD: Duration = Duration::from_mins(1);
+/// Between two looks at them.
+const LOOK: Duration = Duration::from_secs(5);
+/// A node that cannot be dialled within this is left for the next look.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What is kept for each node.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    kept: Mutex<HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>>,
+}
+
+impl Spares {
+    /// One that leads there, if there is one that the other end has not closed.
+    pub fn take(&self, ip: IpAddr, port: u16) -> Option<TcpStream> {
+        let mut kept = self.kept();
+        let own = kept.get_mut(&(ip, port))?;
+        while let Some((made, stream)) = own.pop_front() {
+            if is_good(made, &stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps some to each replica that is in sync, until nobody tells of them any more.
+    pub async fn keep(
+        &self,
+        socks5: Socks5,
+        dials: &Semaphore,
+        mut readers: watch::Receiver<Vec<Reader>>,
+    ) {
+        loop {
+            let wanted: Vec<_> = readers
+                .borrow_and_update()
+                .iter()
+                .filter(|reader| reader.in_sync)
+                .map(|reader| (reader.target.ip, reader.target.port))
+                .collect();
+            self.kept().retain(|place, own| {
+                own.retain(|(made, stream)| is_good(*made, stream));
+                wanted.contains(place)
+            });
+            for (ip, port) in wanted {
+                let there = self.kept().get(&(ip, port)).map_or(0, VecDeque::len);
+                for _ in there..EACH {
+                    let Ok(turn) = dials.acquire().await else { return };
+                    let dialled = dial(socks5.get(), ip, port, LIMIT).await;
+                    drop(turn);
+                    let Ok(stream) = dialled else { break };
+                    let own = (Instant::now(), stream);
+                    self.kept().entry((ip, port)).or_default().push_back(own);
+                }
+            }
+            if let Ok(Err(_)) = timeout(LOOK, readers.changed()).await {
+                return;
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nothing came over it: Redis says nothing of its own accord, unless it is about to close.
+fn is_good(made: Instant, stream: &TcpStream) -> bool {
+    let waits = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    made.elapsed() < OLD && stream.try_read(&mut [0; 1]).is_err_and(waits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::super::Target;
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Kept {
+        spares: Arc<Spares>,
+        readers: watch::Sender<Vec<Reader>>,
+        node: TcpListener,
+        _task: AbortOnDropHandle<()>,
+    }
+
+    impl Kept {
+        async fn start(in_sync: bool) -> Self {
+            let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let place = node.local_addr().unwrap();
+            let target = Target {
+                epoch: 1,
+                incarnation: "cache-1-aaaa".into(),
+                ip: place.ip(),
+                port: place.port(),
+            };
+            let readers = watch::Sender::new(vec![Reader { target, in_sync, lag_bytes: Some(0) }]);
+            let (spares, heard) = (Arc::<Spares>::default(), readers.subscribe());
+            let keeper = spares.clone();
+            let task = tokio::spawn(async move {
+                keeper.keep(Socks5::new(None), &Semaphore::new(1), heard).await;
+            });
+            Self { spares, readers, node, _task: AbortOnDropHandle::new(task) }
+        }
+
+        fn take(&self) -> Option<TcpStream> {
+            let place = self.node.local_addr().unwrap();
+            self.spares.take(place.ip(), place.port())
+        }
+    }
+
+    #[tokio::test]
+    async fn one_is_there_before_it_is_needed_and_another_one_after() {
+        let kept = Kept::start(true).await;
+        let mut made = Vec::new();
+        for _ in 0..EACH {
+            made.push(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
+        }
+        // The last one is put away a moment after it was accepted.
+        let taken = timeout(LIMIT, async {
+            loop {
+                if let Some(taken) = kept.take() {
+                    return taken;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let own = taken.await.unwrap().local_addr().unwrap();
+        assert!(made.iter().any(|(_, from)| *from == own), "nothing was dialled for it");
+        kept.readers.send_modify(|_| {});
+        timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_was_closed_is_not_given() {
+        let kept = Kept::start(true).await;
+        for _ in 0..EACH {
+            drop(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
+        }
+        let closed = timeout(LIMIT, async {
+            while kept.spares.kept().values().map(VecDeque::len).sum::<usize>() < EACH {
+                tokio::task::yield_now().await;
+            }
+        });
+        closed.await.unwrap();
+        let place = kept.node.local_addr().unwrap();
+        let own = kept.spares.kept().remove(&(place.ip(), place.port())).unwrap();
+        for (made, stream) in own {
+            stream.readable().await.unwrap();
+            let mut all = kept.spares.kept();
+            all.entry((place.ip(), place.port())).or_default().push_back((made, stream));
+        }
+        assert!(kept.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_is_not_in_sync_gets_none() {
+        let kept = Kept::start(false).await;
+        tokio::time::sleep(LOOK * 3).await;
+        assert!(kept.take().is_none());
+    }
+}
