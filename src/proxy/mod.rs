@@ -34,6 +34,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api_client::{Client, ClientError};
 pub use confirm::Confirm;
@@ -308,9 +309,12 @@ impl Proxy {
             }
         };
         let way = carry::Way::new(socks5.clone());
-        let (spares, dials, replicas) =
-            (way.spares.clone(), way.dials.clone(), ears.readers.clone());
-        let sparing = spares.keep(socks5.clone(), &dials, replicas);
+        let (way_there, replicas) = (way.clone(), ears.readers.clone());
+        let sparing = async move {
+            let carry::Way { socks5, dials, spares, .. } = way_there;
+            spares.keep(socks5, &dials, replicas).await;
+        };
+        let _sparing = AbortOnDropHandle::new(tokio::spawn(sparing));
         let writes = Writes {
             word: ears.word.clone(),
             way,
@@ -332,14 +336,7 @@ impl Proxy {
                     serve(reads, Arc::new(reader), most, &stop).await;
                 }
             };
-            let writing = serve(listener, Arc::new(writes), most, &stop);
-            tokio::select! {
-                _ = async { tokio::join!(writing, reading) } => {}
-                () = async {
-                    sparing.await;
-                    std::future::pending::<()>().await;
-                } => {}
-            }
+            tokio::join!(serve(listener, Arc::new(writes), most, &stop), reading);
         };
         tokio::select! {
             error = follower => Err(error),

@@ -25,10 +25,13 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A node that cannot be dialled within this is left for the next look.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What is kept for each node.
+/// What is kept for each node, with when it was made.
+type ByNode = HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>;
+
+/// Connections that wait to be used.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    kept: Mutex<HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>>,
+    kept: Mutex<ByNode>,
 }
 
 impl Spares {
@@ -79,7 +82,7 @@ impl Spares {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>> {
+    fn kept(&self) -> MutexGuard<'_, ByNode> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
