@@ -19,8 +19,9 @@ use crate::api::wallet::{MintAnswer, MintReport, MintRequest, WalletReport};
 use crate::error_chain::causes;
 use crate::http_client;
 use crate::server::messages::{
-    AcceptLoss, Applied, Close, CloseOrphans, Closing, ClusterList, Fence, Message, Migrate,
-    Previewed, Previews, Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests, VerifyBackup,
+    AcceptLoss, Applied, Close, CloseOrphans, Closing, ClusterList, Cutover, Fence, Message,
+    Migrate, Previewed, Previews, Recover, Rejoin, Restart, Scale, Switchover, Tested, Tests,
+    VerifyBackup,
 };
 use crate::store::Event;
 
@@ -170,8 +171,8 @@ impl Client {
     }
 
     /// Asks for the end of an import.
-    pub async fn cutover(&self, name: &str) -> Result<Message, ClientError> {
-        self.send(Method::POST, &format!("/{name}/cutover"), None::<&()>).await
+    pub async fn cutover(&self, name: &str, request: Cutover) -> Result<Message, ClientError> {
+        self.send(Method::POST, &format!("/{name}/cutover"), Some(&request)).await
     }
 
     /// Asks for a backup.

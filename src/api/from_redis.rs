@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::types::{PasswordFrom, RedisCluster};
 use crate::model::import::{SourceRef, SourceSpec};
 
-/// A running Redis outside of the cluster. The first node replicates from it until
+/// A running Redis outside of the cluster. The first node has its data, and follows it until
 /// `akash-redis cutover`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -16,8 +16,12 @@ pub struct FromRedis {
     /// Port.
     #[serde(default = "FromRedis::default_port")]
     pub port: u16,
-    /// The user that replicates; `default` when absent. It needs `+psync +replconf +ping +info`,
-    /// and `+client|pause +client|unpause` for a cutover that holds the source's writes.
+    /// How its data are got.
+    #[serde(default, skip_serializing_if = "Method::is_default")]
+    pub method: Method,
+    /// The user that replicates; `default` when absent. It needs `+psync +replconf +ping +info`, or
+    /// `~* +@read +select +ping +info` where it copies, and `+client|pause +client|unpause` for a
+    /// cutover that holds the source's writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Where the command line finds the password. The operator keeps it encrypted.
@@ -30,6 +34,25 @@ pub struct FromRedis {
     /// and the data are readable on the way, unless that is the tailnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<FromRedisTls>,
+}
+
+/// How the data of a running Redis are got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Method {
+    /// As a replica gets them: the cutover holds the source's writes for a moment.
+    #[default]
+    Replicate,
+    /// Key by key, from a source that lets nobody replicate. The cutover compares all keys once
+    /// more, and the source takes no writes for as long as that takes.
+    Copy,
+}
+
+impl Method {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the certificate of the source is checked.
@@ -66,6 +89,7 @@ impl FromRedis {
             spec,
             sealed: from.password.clone().unwrap_or_default(),
             sealed_for: cluster.metadata.name.clone(),
+            copy: from.method == Method::Copy,
         })
     }
 }

@@ -51,6 +51,11 @@ pub const VERIFY: &str = "akash-redis.dev/verify-backup";
 /// Annotation: the node that imports from a running Redis shall become master; each word is done
 /// once.
 pub const CUTOVER: &str = "akash-redis.dev/cutover";
+/// In the word of [`CUTOVER`]: the applications of the source are stopped, for one that does not let
+/// its writes be held.
+pub const WRITES_STOPPED: &str = "writes-stopped";
+/// In the word of [`CUTOVER`]: it is made though some keys could not be copied.
+pub const ACCEPT_DIFFERENCE: &str = "accept-difference";
 
 /// Annotation: the cluster's name, by which a person says that its data may be deleted with it,
 /// whatever `spec.deletionPolicy` says.

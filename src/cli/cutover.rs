@@ -11,6 +11,7 @@ use crate::api::quantity::Span;
 use crate::api::types::RedisCluster;
 use crate::api_client::Client;
 use crate::plan::CUTOVER_FAILED;
+use crate::server::messages;
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(100);
@@ -21,6 +22,13 @@ pub struct Cutover {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
+    /// The applications of the source are stopped: for one that is copied key by key and does not
+    /// let its writes be held.
+    #[arg(long)]
+    pub writes_stopped: bool,
+    /// Make the cluster take the writes though some keys could not be copied; they are named.
+    #[arg(long)]
+    pub accept_difference: bool,
     /// Wait until the cluster takes the writes, or the cutover is given up.
     #[arg(long)]
     pub wait: bool,
@@ -35,7 +43,9 @@ pub(super) async fn run(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let name = &args.name;
-    writeln!(out, "{}", client.cutover(name).await?.message)?;
+    let (writes_stopped, accept_difference) = (args.writes_stopped, args.accept_difference);
+    let request = messages::Cutover { writes_stopped, accept_difference };
+    writeln!(out, "{}", client.cutover(name, request).await?.message)?;
     if !args.wait {
         return Ok(());
     }
@@ -46,7 +56,8 @@ pub(super) async fn run(
     while began.elapsed() < args.timeout.0 {
         let (reason, message) = import(&client.get(name).await?);
         if reason == Some(Reason::ImportCompleted) {
-            return Ok(writeln!(out, "rediscluster/{name} takes the writes")?);
+            let message = show::clean(&message);
+            return Ok(writeln!(out, "rediscluster/{name} takes the writes: {message}")?);
         }
         let failed = message.contains(CUTOVER_FAILED);
         if failed && fresh {

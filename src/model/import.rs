@@ -46,6 +46,8 @@ pub struct SourceRef {
     pub sealed: String,
     /// The cluster whose manifest the password stands in.
     pub sealed_for: String,
+    /// Its keys are copied one by one, for it lets nobody replicate.
+    pub copy: bool,
 }
 
 impl SourceRef {
@@ -55,7 +57,8 @@ impl SourceRef {
         let SourceSpec { host, port, user, tls, ca, server_name } = &self.spec;
         let (port, tls) = (port.to_string(), tls.to_string());
         let all = [host, &port, user, &tls, ca, server_name, &self.sealed].map(String::as_str);
-        hex::encode(&Sha256::digest(all.join("\n"))[..8])
+        let way = if self.copy { "\ncopy" } else { "" };
+        hex::encode(&Sha256::digest(all.join("\n") + way)[..8])
     }
 }
 
@@ -88,6 +91,69 @@ pub struct ImportTask {
     pub refused_epoch: u64,
     /// See `refused_epoch`.
     pub refused: String,
+    /// Where the keys are copied one by one: `replid` and `offset` are then what Redis was sent.
+    pub copy: Option<CopyTask>,
+}
+
+/// A copy of the keys of a source one by one, as it goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyTask {
+    /// All that was there when it began is copied.
+    pub copied: bool,
+    /// Name of the last pass; empty while none is asked for.
+    pub pass: String,
+    /// That one is over, and `difference` is the whole of it. The source takes no writes, as far as
+    /// that can be had.
+    pub done: bool,
+    /// Why it came to nothing, one sentence: the source takes writes.
+    pub failed: String,
+    /// Keys that the present pass has looked at.
+    pub looked_at: u64,
+    /// So many in a second, on average of the pass.
+    pub keys_per_second: u64,
+    /// Bytes of values in a second, likewise.
+    pub bytes_per_second: u64,
+    /// What it found.
+    pub difference: Difference,
+}
+
+/// How the source differed from what had been copied, and what still differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Difference {
+    /// Keys with another value, or another time to live, which were copied again.
+    pub changed: u64,
+    /// Keys that were new.
+    pub added: u64,
+    /// Keys that the source has no more.
+    pub gone: u64,
+    /// Keys that are not here as they are there.
+    pub left: u64,
+    /// The first of these, each with the reason.
+    pub names: Vec<String>,
+}
+
+impl Difference {
+    /// Names that are told.
+    pub const NAMES: usize = 10;
+
+    /// How many of them there are.
+    #[must_use]
+    pub fn counts(&self) -> String {
+        format!("{} changed, {} added, {} gone", self.changed, self.added, self.gone)
+    }
+
+    /// Which keys still differ; empty where none does.
+    #[must_use]
+    pub fn rest(&self) -> String {
+        if self.left == 0 {
+            return String::new();
+        }
+        let more = self.left.saturating_sub(self.names.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let (names, keys) = (self.names.join(", "), if self.left == 1 { "key" } else { "keys" });
+        format!("{} {keys} not copied: {names}{more}", self.left)
+    }
 }
 
 /// The import that a new cluster begins with, and how far that is.
@@ -108,6 +174,12 @@ pub struct ImportRecord {
     pub word: String,
     /// The cutover in progress: since when.
     pub cutover: Option<UnixMs>,
+    /// The last pass of a copy that belongs to it; empty where there is none.
+    pub pass: String,
+    /// It is made though keys differ.
+    pub accepts_difference: bool,
+    /// What that pass found.
+    pub difference: Option<Difference>,
     /// When the node was confirmed as master: it is over.
     pub done: Option<UnixMs>,
 }

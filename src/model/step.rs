@@ -276,6 +276,8 @@ pub enum Command {
     Import {
         /// That Redis; [`SourceRef::id`] is the name of the import.
         source: SourceRef,
+        /// Name of the last pass of a copy; empty where none is wanted.
+        last_pass: String,
     },
     /// Archive the log of writes.
     Archive {

@@ -280,8 +280,9 @@ impl CommandExecutor {
                 return restore::start(&self.node, *object, expected, log)
                     .map_err(Status::failed_precondition);
             }
-            Order::Import(source) => {
-                import::start(&self.node, *source).map_err(Status::failed_precondition)?;
+            Order::Import(source, last_pass) => {
+                import::start(&self.node, *source, &last_pass)
+                    .map_err(Status::failed_precondition)?;
                 // Whomever it followed before.
                 self.node.set_following(None);
                 self.node.set_note("hosts", self.node.egress.close().await);
@@ -430,7 +431,7 @@ impl CommandExecutor {
             | Order::Restart
             | Order::Backup(_)
             | Order::Restore(..)
-            | Order::Import(_)
+            | Order::Import(..)
             | Order::Archive(_)
             | Order::Verify(_) => Ok(()),
         };

@@ -8,7 +8,7 @@ use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{
     BackupTask, RestoreTask, StorageKeys, StorageSpec, TaskPhase, VerifyTask,
 };
-use crate::model::import::{ImportTask, SourceSpec};
+use crate::model::import::{CopyTask, Difference, ImportTask, SourceSpec};
 use crate::model::node::{
     Authority, History, NodeMesh, NodeState, PathKind, PeerPath, Process, RedisState, Refusal,
     RefusedSetting, Role,
@@ -84,8 +84,9 @@ pub enum Order {
     Backup(Box<BackupObject>),
     /// Get the data of a backup.
     Restore(Box<BackupObject>, Expected, Option<LogObject>),
-    /// Replicate from a running Redis.
-    Import(Box<Source>),
+    /// Replicate from a running Redis, or copy it key by key; with the name of the last pass of a
+    /// copy, where that is wanted.
+    Import(Box<Source>, String),
     /// Archive the log of writes, or no more.
     Archive(Option<Box<ArchiveObject>>),
     /// Restore a backup beside the own data.
@@ -101,6 +102,8 @@ pub struct Source {
     pub spec: SourceSpec,
     /// Password of the user there; empty where none is needed.
     pub password: secrecy::SecretString,
+    /// It lets nobody replicate: its keys are copied one by one.
+    pub copy: bool,
 }
 
 /// What of an archived log is replayed.
@@ -244,7 +247,13 @@ impl Order {
                     Expected { bytes: r.rdb_bytes, sha256: r.rdb_sha256 },
                     r.log.map(|log| log_object(log, r.parts)).transpose()?,
                 ),
-                Command::Import(i) => Self::Import(source(i)?.into()),
+                Command::Import(mut i) => {
+                    let last_pass = std::mem::take(&mut i.last_pass);
+                    if !last_pass.is_empty() && !is_plain(&last_pass) {
+                        return Err("the last pass has no name that is one");
+                    }
+                    Self::Import(source(i)?.into(), last_pass)
+                }
                 Command::Archive(a) if a.run.is_empty() => Self::Archive(None),
                 Command::Archive(a) => Self::Archive(Some(archive_object(a)?.into())),
                 Command::Verify(v) => Self::Verify(verify_object(v)?.into()),
@@ -270,7 +279,7 @@ impl Order {
             | Self::HandOver(_)
             | Self::Backup(_)
             | Self::Restore(..)
-            | Self::Import(_)
+            | Self::Import(..)
             | Self::Archive(_)
             | Self::Verify(_) => Intent::Other,
         }
@@ -294,7 +303,7 @@ impl Order {
             Self::HandOver(_) => "hand over",
             Self::Backup(_) => "backup",
             Self::Restore(..) => "restore",
-            Self::Import(_) => "import",
+            Self::Import(..) => "import",
             Self::Archive(_) => "archive",
             Self::Verify(_) => "verify",
         }
@@ -449,11 +458,30 @@ fn import_task(task: ImportTask) -> wire::ImportTask {
         can_pause: task.can_pause,
         refused_epoch: task.refused_epoch,
         refused: task.refused,
+        copy: task.copy.map(copy_task),
+    }
+}
+
+fn copy_task(task: CopyTask) -> wire::CopyTask {
+    let Difference { changed, added, gone, left, names } = task.difference;
+    wire::CopyTask {
+        copied: task.copied,
+        pass: task.pass,
+        done: task.done,
+        failed: task.failed,
+        looked_at: task.looked_at,
+        keys_per_second: task.keys_per_second,
+        bytes_per_second: task.bytes_per_second,
+        changed,
+        added,
+        gone,
+        left,
+        names,
     }
 }
 
 fn source(from: wire::Import) -> Result<Source, &'static str> {
-    let wire::Import { id, host, port, user, password, tls, ca, server_name } = from;
+    let wire::Import { id, host, port, user, password, tls, ca, server_name, copy, .. } = from;
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.ok_or("the source has no port that is one")?;
     if !is_plain(&id) {
@@ -463,7 +491,7 @@ fn source(from: wire::Import) -> Result<Source, &'static str> {
         return Err("the source has no host that is one");
     }
     let spec = SourceSpec { host, port, user, tls, ca, server_name };
-    Ok(Source { id, spec, password: password.into() })
+    Ok(Source { id, spec, password: password.into(), copy })
 }
 
 /// A storage, and the keys to it where there are some.

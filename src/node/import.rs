@@ -6,40 +6,28 @@
 //! A second connection to the source says how far that is, and holds its writes for the promotion
 //! that ends the import.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::Source;
-use super::info::Info;
+use super::copy::{self, Copying};
 use super::redis_control::{ANSWER, ControlError, Session};
+pub use super::source_asking::Held;
+use super::source_asking::{
+    Asking, BEAT, HOLD_MS, PAUSES, connection, fits, hold, info, not_answered,
+};
 use super::source_link::{self, Refused};
 use super::state::Node;
 use crate::error_chain::error_chain;
 use crate::model::backup::TaskPhase;
-use crate::model::import::ImportTask;
+use crate::model::import::{CopyTask, ImportTask};
 use crate::model::node::Role;
-use crate::model::redis_version::RedisVersion;
-use crate::model::time::Backoff;
 
-/// Between two looks at the source.
-const BEAT: Duration = Duration::from_millis(500);
-/// The same while it cannot be reached.
-const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(15) };
-/// The source answers within this.
-const SOURCE_ANSWER: Duration = Duration::from_secs(5);
-/// Writes of the source are held for so long for a promotion, milliseconds: longer than any command
-/// is carried out.
-const HOLD_MS: u64 = 25_000;
-/// The same once the node is master: until the applications come here.
-const KEEP_MS: u64 = 600_000;
 /// What the source wrote before has arrived within this.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Between two looks meanwhile.
@@ -51,28 +39,41 @@ const STILL_MS: u64 = 2000;
 pub struct Importing {
     source: Arc<Source>,
     asking: Asking,
+    /// Key by key, where it is not by replication.
+    copying: Option<Arc<Copying>>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// The connection on which the source is asked.
-type Asking = Arc<tokio::sync::Mutex<Option<MultiplexedConnection>>>;
-
-/// Begins; the state says how far it is. The same import again changes nothing.
-pub fn start(node: &Arc<Node>, source: Source) -> Result<(), String> {
+/// Begins; the state says how far it is. The same import again changes nothing but the last pass of
+/// a copy, which begins when it gets a name, and lets go of the source when it has none.
+pub fn start(node: &Arc<Node>, source: Source, last_pass: &str) -> Result<(), String> {
     if node.peek().redis.role == Role::Master {
         return Err("redis is master here: what it has is not overwritten".to_owned());
     }
     let mut importing = node.importing.lock().unwrap_or_else(PoisonError::into_inner);
-    if importing.as_ref().is_some_and(|importing| importing.source.id == source.id) {
+    if let Some(same) = importing.as_ref().filter(|importing| importing.source.id == source.id) {
+        if let Some(copying) = &same.copying {
+            copying.last_pass(last_pass);
+        }
         return Ok(());
     }
     let (id, source, asking) = (source.id.clone(), Arc::new(source), Asking::default());
+    let copying = source.copy.then(|| Arc::new(Copying::new(last_pass)));
+    let copy = source.copy.then(CopyTask::default);
     node.update(|state| {
-        state.import = Some(ImportTask { id, phase: TaskPhase::Running, ..ImportTask::default() });
+        state.import =
+            Some(ImportTask { id, phase: TaskPhase::Running, copy, ..ImportTask::default() });
     });
-    let run = run(node.clone(), source.clone(), asking.clone());
-    let task = AbortOnDropHandle::new(tokio::spawn(run));
-    *importing = Some(Importing { source, asking, _task: task });
+    let (node, own, asked, copies) =
+        (node.clone(), source.clone(), asking.clone(), copying.clone());
+    let task = tokio::spawn(async move {
+        match copies {
+            Some(copying) => copy::run(&node, &own, &asked, &copying).await,
+            None => run(node, own, asked).await,
+        }
+    });
+    let _task = AbortOnDropHandle::new(task);
+    *importing = Some(Importing { source, asking, copying, _task });
     Ok(())
 }
 
@@ -84,7 +85,7 @@ pub fn stop(node: &Node) {
     }
 }
 
-fn change(node: &Node, id: &str, edit: impl FnOnce(&mut ImportTask)) {
+pub(super) fn change(node: &Node, id: &str, edit: impl FnOnce(&mut ImportTask)) {
     node.update(|state| {
         if let Some(task) = state.import.as_mut().filter(|task| task.id == id) {
             edit(task);
@@ -207,114 +208,12 @@ async fn look(
     Ok((task, here.link_up()))
 }
 
-async fn connection(
-    node: &Node,
-    source: &Source,
-    asking: &Asking,
-) -> Result<MultiplexedConnection, String> {
-    let mut kept = asking.lock().await;
-    if let Some(connection) = kept.as_ref() {
-        return Ok(connection.clone());
-    }
-    let stream = source_link::dial(node, &source.spec).await?;
-    let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
-    if !source.spec.user.is_empty() {
-        login = login.set_username(&source.spec.user);
-    }
-    let password = source.password.expose_secret();
-    if !password.is_empty() {
-        login = login.set_password(password);
-    }
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(SOURCE_ANSWER));
-    let work = MultiplexedConnection::new_with_config(&login, stream, config);
-    let (connection, driver) = timeout(SOURCE_ANSWER, work)
-        .await
-        .map_err(|_| format!("{} does not answer as a Redis does", source.spec.address()))?
-        .map_err(|error| not_answered(source, &error))?;
-    // It ends with the connection.
-    tokio::spawn(driver);
-    *kept = Some(connection.clone());
-    Ok(connection)
-}
-
-fn not_answered(source: &Source, error: &redis::RedisError) -> String {
-    let (address, user) = (source.spec.address(), &source.spec.user);
-    let user = if user.is_empty() { "default" } else { user };
-    if error.kind() == redis::ErrorKind::AuthenticationFailed {
-        return format!(
-            "{address} refuses the user {user}: name or password is wrong; correct user and passwordFrom, and apply the manifest again"
-        );
-    }
-    match error.code() {
-        Some("NOPERM") => format!(
-            "{address} does not let the user {user} ask how far it is ({error}); it needs +psync +replconf +ping +info there"
-        ),
-        Some(_) => format!(
-            "{address} refuses the user {user} ({error}); check user and passwordFrom, and apply the manifest again"
-        ),
-        None => format!("{address} does not answer ({error}); it is tried again"),
-    }
-}
-
-async fn info(connection: &mut MultiplexedConnection) -> redis::RedisResult<Info> {
-    let text: String = redis::cmd("INFO").query_async(connection).await?;
-    Ok(Info::parse(&text, &HashMap::new()))
-}
-
-/// Holds the writes of the source.
-async fn hold(connection: &mut MultiplexedConnection, ms: u64) -> redis::RedisResult<()> {
-    redis::cmd("CLIENT").arg("PAUSE").arg(ms).arg("WRITE").exec_async(connection).await
-}
-
-/// Whether what the source has can be read and kept here. A replica that cannot read it empties
-/// itself before it notices.
-fn fits(node: &Node, source: &Source, there: &Info) -> Result<(), String> {
-    let (address, redis) = (source.spec.address(), node.peek().redis);
-    if there.role() != Role::Master {
-        let (host, port) = (there.text("master_host"), there.text("master_port"));
-        return Err(format!(
-            "{address} is a replica of {host}:{port}, and its writes cannot be held: name its master in fromRedis"
-        ));
-    }
-    if there.flag("cluster_enabled") {
-        return Err(format!(
-            "{address} is a part of a Redis Cluster, and has some of its keys alone; this cannot be imported"
-        ));
-    }
-    let (own, its) = (RedisVersion::parse(&redis.version), RedisVersion::parse(&there.version()));
-    let reads = own.zip(its).is_none_or(|(own, its)| own.can_import(its));
-    if !reads {
-        return Err(format!(
-            "{address} runs {}, whose data {} cannot read; use an image with that version or a later one (spec.image)",
-            there.version(),
-            redis.version
-        ));
-    }
-    let (used, most) = (there.number("used_memory"), redis.health.maxmemory_bytes);
-    if most > 0 && u64::try_from(used).is_ok_and(|used| used > most) {
-        return Err(format!(
-            "{address} has {} MiB of data, and redis here may have {} MiB (maxmemory); give the nodes more memory in another cluster",
-            used >> 20,
-            most >> 20
-        ));
-    }
-    Ok(())
-}
-
 /// Points Redis at the agent.
 async fn attach(session: &mut Session, source: &Source, port: u16) -> Result<(), ControlError> {
     let password = source.password.expose_secret().to_owned();
     let login = [("masteruser", source.spec.user.clone()), ("masterauth", password)];
     session.set(&login).await?;
     session.run(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port)).await
-}
-
-/// The source takes no writes, and this node has all of them.
-pub struct Held {
-    connection: MultiplexedConnection,
-    /// By us, so that they can be let go again.
-    paused: bool,
-    address: String,
 }
 
 /// Holds the writes of the source of the import `id`, and waits until this node has all of them.
@@ -324,11 +223,16 @@ pub struct Held {
 pub async fn take_over(node: &Node, id: &str, session: &mut Session) -> Result<Held, String> {
     let known = {
         let importing = node.importing.lock().unwrap_or_else(PoisonError::into_inner);
-        importing.as_ref().map(|importing| (importing.source.clone(), importing.asking.clone()))
+        importing.as_ref().map(|importing| {
+            (importing.source.clone(), importing.asking.clone(), importing.copying.clone())
+        })
     };
-    let Some((source, asking)) = known.filter(|(source, _)| source.id == id) else {
+    let Some((source, asking, copying)) = known.filter(|(source, ..)| source.id == id) else {
         return Err("this agent does not import, and cannot know what the source has".to_owned());
     };
+    if let Some(copying) = copying {
+        return copy::take_over(node, &source, &asking, &copying).await;
+    }
     let mut connection = connection(node, &source, &asking).await?;
     let paused = match hold(&mut connection, HOLD_MS).await {
         Ok(()) => true,
@@ -383,41 +287,6 @@ async fn catch_up(held: &mut Held, session: &mut Session) -> Result<(), String> 
         return Err(format!("somebody wrote to {address} just now; stop the applications first"));
     }
     Ok(())
-}
-
-impl Held {
-    /// The source takes writes again.
-    pub async fn release(mut self) {
-        if self.paused {
-            let unpause =
-                redis::cmd("CLIENT").arg("UNPAUSE").exec_async(&mut self.connection).await;
-            // It ends by itself soon.
-            drop(unpause);
-        }
-    }
-
-    /// The source takes none until its applications are here: what it took would be lost.
-    pub fn keep(mut self, node: &Arc<Node>) {
-        let node = node.clone();
-        tokio::spawn(async move {
-            if !self.paused {
-                return;
-            }
-            let said = match hold(&mut self.connection, KEEP_MS).await {
-                Ok(()) => format!(
-                    "{} takes no writes for {} s more: what it took then would be lost",
-                    self.address,
-                    KEEP_MS / 1000
-                ),
-                Err(error) => format!(
-                    "{} takes writes again in {} s ({error}): stop it, what it takes is lost",
-                    self.address,
-                    HOLD_MS / 1000
-                ),
-            };
-            node.book.agent(&said);
-        });
-    }
 }
 
 /// Notes why a promotion came to nothing.

@@ -17,17 +17,21 @@ use wire::command_request::Command;
 const FULL: &str = "+psync +replconf +ping +info +client|pause +client|unpause";
 
 /// A redis-server of somebody else.
-struct Source {
+pub(super) struct Source {
     _child: Child,
-    port: u16,
+    pub(super) port: u16,
     dir: tempfile::TempDir,
 }
 
 impl Source {
     /// With the user `importer`, who may do this.
-    async fn start(rules: &str, more: &[&str]) -> Self {
+    pub(super) async fn start(rules: &str, more: &[&str]) -> Self {
+        Self::start_at(free_port(), rules, more).await
+    }
+
+    /// At a port where one was before.
+    pub(super) async fn start_at(port: u16, rules: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
         let child = Process::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--dir", dir.path().to_str().unwrap()])
@@ -50,7 +54,7 @@ impl Source {
         source
     }
 
-    async fn client(&self) -> MultiplexedConnection {
+    pub(super) async fn client(&self) -> MultiplexedConnection {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         let work = async {
@@ -64,7 +68,7 @@ impl Source {
         timeout(PATIENCE, work).await.expect("the source to answer")
     }
 
-    fn import(&self) -> wire::Import {
+    pub(super) fn import(&self) -> wire::Import {
         wire::Import {
             id: "import-1".into(),
             host: "127.0.0.1".into(),
@@ -76,18 +80,18 @@ impl Source {
     }
 }
 
-async fn set(client: &mut MultiplexedConnection, key: &str, value: &str) {
+pub(super) async fn set(client: &mut MultiplexedConnection, key: &str, value: &str) {
     redis::cmd("SET").arg(key).arg(value).exec_async(client).await.unwrap();
 }
 
-async fn empty() -> TestNode {
+pub(super) async fn empty() -> TestNode {
     let node = TestNode::start(0);
     node.running().await;
     node.command(1, usual_settings()).await.unwrap();
     node
 }
 
-fn task(state: &NodeState) -> ImportTask {
+pub(super) fn task(state: &NodeState) -> ImportTask {
     state.import.clone().unwrap()
 }
 
@@ -98,12 +102,12 @@ fn caught_up(state: &NodeState) -> bool {
 }
 
 /// The promotion that ends the import.
-fn cut_over() -> Command {
+pub(super) fn cut_over() -> Command {
     let Command::Promote(told) = promote(0) else { unreachable!() };
     Command::Promote(wire::Promote { import_id: "import-1".into(), ..told })
 }
 
-async fn refusal(node: &TestNode, what: &str) -> String {
+pub(super) async fn refusal(node: &TestNode, what: &str) -> String {
     node.until(|s| task(s).error.contains(what)).await.import.unwrap().error
 }
 

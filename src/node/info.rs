@@ -175,6 +175,15 @@ impl Info {
         self.fields.iter().filter(|(name, _)| is_db(name)).filter_map(|(_, line)| of_db(line)).sum()
     }
 
+    /// Numbers of the databases that have keys, in order.
+    #[must_use]
+    pub fn databases(&self) -> Vec<u32> {
+        let number = |name: &String| name.strip_prefix("db").and_then(|n| n.parse().ok());
+        let mut all: Vec<u32> = self.fields.keys().filter_map(number).collect();
+        all.sort_unstable();
+        all
+    }
+
     fn replicas(&self) -> Vec<AttachedReplica> {
         let count = usize::try_from(self.number("connected_slaves")).unwrap_or(0);
         (0..count)
@@ -217,6 +226,7 @@ mod tests {
             (state.role, state.offset, state.keys, state.fenced),
             (Role::Master, 42, 5, false)
         );
+        assert_eq!(Info::parse(text, &config).databases(), [0, 7]);
         assert_eq!(
             state.replicas,
             [AttachedReplica {

@@ -14,7 +14,11 @@ pub mod command_executor;
 pub mod commands;
 pub mod configure;
 pub mod convert;
+pub mod copy;
+mod copy_digest;
+mod copy_pass;
 pub mod exchange;
+mod feed;
 pub mod forwarder;
 pub mod guard;
 pub mod handover;
@@ -42,6 +46,7 @@ pub mod restore;
 pub mod service;
 pub mod settings;
 pub mod snapshots;
+pub mod source_asking;
 pub mod source_link;
 pub mod spares;
 pub mod stand_in;
@@ -65,6 +70,8 @@ mod await_handover_tests;
 mod backup_tests;
 #[cfg(test)]
 mod configure_tests;
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod grants_tests;
 #[cfg(test)]

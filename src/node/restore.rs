@@ -30,7 +30,7 @@ use crate::model::time::UnixMs;
 /// Redis asks its new master within this.
 pub(super) const ATTACH: Duration = Duration::from_secs(30);
 /// Redis takes the next bytes within this.
-const STALL: Duration = Duration::from_mins(2);
+pub(super) const STALL: Duration = Duration::from_mins(2);
 /// Redis has loaded what it got within this.
 pub(super) const LOAD: Duration = Duration::from_hours(1);
 /// Between two looks at Redis while it loads, and two pings to it.
@@ -43,7 +43,7 @@ const LONGEST: usize = 512;
 /// A command, or a transaction, in the log has no more bytes.
 const LONGEST_COMMAND: usize = 1 << 30;
 /// Where the history of the restored data begins.
-const OFFSET: i64 = 1;
+pub(super) const OFFSET: i64 = 1;
 
 /// Begins; the state says how far it is. The same restore again changes nothing while it runs, and
 /// while the redis that has the data lives.
@@ -210,7 +210,7 @@ pub(super) async fn send(
     mut progress: impl FnMut(u64),
 ) -> Result<Link, SendError> {
     let (mut requests, mut to) = split(stream);
-    greet(&mut requests, &mut to, expected).await.map_err(SendError::Silent)?;
+    greet(&mut requests, &mut to, expected.bytes).await.map_err(SendError::Silent)?;
     let of = (object.id, object.key);
     let mut blocks = download(storage, object.object, of, expected.clone());
     let mut done = 0;
@@ -281,7 +281,7 @@ async fn applied(node: &Node, run_id: &str, offset: i64) -> Result<(), String> {
 }
 
 /// Points Redis at the agent.
-async fn attach(node: &Node, port: u16) -> Result<String, String> {
+pub(super) async fn attach(node: &Node, port: u16) -> Result<String, String> {
     let said = |error: ControlError| error_chain(&error);
     let mut session = node.redis.open(ANSWER).await.map_err(said)?;
     let info = session.info().await.map_err(said)?;
@@ -294,19 +294,21 @@ async fn attach(node: &Node, port: u16) -> Result<String, String> {
     Ok(info.run_id().to_owned())
 }
 
-fn split(stream: TcpStream) -> (BufReader<OwnedReadHalf>, OwnedWriteHalf) {
+/// Both ways of a link.
+pub(super) fn split(stream: TcpStream) -> (BufReader<OwnedReadHalf>, OwnedWriteHalf) {
     let _ = stream.set_nodelay(true);
     let (from, to) = stream.into_split();
     (BufReader::new(from), to)
 }
 
 /// A master's part of the beginning of a replication: every request is granted, and the last one is
-/// answered with the announcement of the whole data set.
-async fn greet(
+/// answered with the announcement of the whole data set, of so many bytes. Returns the name of the
+/// history, which begins at [`OFFSET`].
+pub(super) async fn greet(
     from: &mut BufReader<OwnedReadHalf>,
     to: &mut OwnedWriteHalf,
-    expected: &Expected,
-) -> io::Result<()> {
+    bytes: u64,
+) -> io::Result<String> {
     let work = async {
         loop {
             let request = request(from).await?;
@@ -315,10 +317,9 @@ async fn greet(
                 Some("PSYNC" | "SYNC") => {
                     // 40 characters, as every history's name.
                     let history: String = (random_hex() + &random_hex()).chars().take(40).collect();
-                    let start =
-                        format!("+FULLRESYNC {history} {OFFSET}\r\n${}\r\n", expected.bytes);
+                    let start = format!("+FULLRESYNC {history} {OFFSET}\r\n${bytes}\r\n");
                     to.write_all(start.as_bytes()).await?;
-                    return Ok(());
+                    return Ok(history);
                 }
                 _ => "+OK\r\n".to_owned(),
             };
@@ -329,7 +330,7 @@ async fn greet(
 }
 
 /// One request of Redis: an array of texts, or a line.
-async fn request(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<String>> {
+pub(super) async fn request(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<String>> {
     let first = line(from).await?;
     let Some(count) = first.strip_prefix('*') else {
         return Ok(first.split_whitespace().map(str::to_owned).collect());
@@ -389,7 +390,7 @@ pub(super) async fn stay(
 }
 
 /// Waits until Redis has loaded everything and counts as in sync.
-async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
+pub(super) async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
     let began = Instant::now();
     while began.elapsed() < LOAD {
         // While it loads it answers nothing else.

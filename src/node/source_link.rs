@@ -45,7 +45,7 @@ impl Refused {
         let words = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (!words.is_empty()).then(|| {
             format!(
-                "the source lets nobody replicate ({words}); the user needs +psync +replconf +ping there, and a service that forbids these to everybody cannot be imported from"
+                "the source lets nobody replicate ({words}): give the user +psync +replconf +ping there, or write `method: copy` in fromRedis where the service forbids these to everybody"
             )
         })
     }

@@ -9,7 +9,7 @@ use crate::backup::data_object;
 use crate::model::archive::{ArchiveTask, Part};
 use crate::model::backup::{BackupTask, RestoreTask, Snapshot, StorageKeys, TaskPhase, VerifyTask};
 use crate::model::ids::IncarnationName;
-use crate::model::import::{ImportTask, SourceRef, SourceSpec};
+use crate::model::import::{CopyTask, Difference, ImportTask, SourceRef, SourceSpec};
 use crate::model::node::{
     AttachedReplica, Authority, Health, History, Link, Load, NodeMesh, NodeState, PathKind,
     PeerPath, Process, RedisState, Refusal, RefusedSetting, Role, Space, Unwritten,
@@ -149,6 +149,22 @@ fn import_task(task: wire::ImportTask) -> ImportTask {
         can_pause: task.can_pause,
         refused_epoch: task.refused_epoch,
         refused: clipped(task.refused, SENTENCE),
+        copy: task.copy.map(copy_task),
+    }
+}
+
+fn copy_task(task: wire::CopyTask) -> CopyTask {
+    let names = few(task.names, Difference::NAMES, NAME);
+    let (changed, added, gone, left) = (task.changed, task.added, task.gone, task.left);
+    CopyTask {
+        copied: task.copied,
+        pass: name(task.pass),
+        done: task.done,
+        failed: clipped(task.failed, SENTENCE),
+        looked_at: task.looked_at,
+        keys_per_second: task.keys_per_second,
+        bytes_per_second: task.bytes_per_second,
+        difference: Difference { changed, added, gone, left, names },
     }
 }
 
@@ -321,7 +337,7 @@ pub fn command(
                 parts: parts.map(|part| log_part(root, part)).collect(),
             })
         }
-        Command::Import { source } => Wire::Import(import(root, source)),
+        Command::Import { source, last_pass } => Wire::Import(import(root, source, last_pass)),
         Command::Archive { run, uid, storage, anew } => Wire::Archive(wire::Archive {
             run: run.clone(),
             storage: Some(object_storage(root, storage)),
@@ -351,7 +367,7 @@ pub fn command(
 }
 
 /// A password that cannot be opened is left out: the source says that it needs one.
-fn import(root: &RootSecret, source: &SourceRef) -> wire::Import {
+fn import(root: &RootSecret, source: &SourceRef, last_pass: &str) -> wire::Import {
     let password = root.unseal(&source.sealed_for, &source.sealed);
     let SourceSpec { host, port, user, tls, ca, server_name } = source.spec.clone();
     wire::Import {
@@ -363,6 +379,8 @@ fn import(root: &RootSecret, source: &SourceRef) -> wire::Import {
         tls,
         ca,
         server_name,
+        copy: source.copy,
+        last_pass: last_pass.to_owned(),
     }
 }
 

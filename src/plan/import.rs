@@ -4,7 +4,8 @@
 //!
 //! Nobody is master before. The promotion that ends the import is carried out by the node's agent
 //! only once the source takes no writes and the node has all of them
-//! (docs/decisions/0083-a-cutover.md).
+//! (docs/decisions/0083-a-cutover.md). A source that lets nobody replicate is copied key by key, and
+//! compared once more while it takes no writes (docs/decisions/0084-copy-key-by-key.md).
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use super::builder::PlanBuilder;
 use super::{derived, quarantine, roles, settings, versions, word};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
 use crate::api::from_redis::FromRedis;
-use crate::api::types::CUTOVER;
+use crate::api::types::{ACCEPT_DIFFERENCE, CUTOVER, WRITES_STOPPED};
 use crate::model::backup::TaskPhase;
 use crate::model::ids::IncarnationName;
-use crate::model::import::{ImportRecord, ImportTask, SourceRef};
+use crate::model::import::{CopyTask, ImportRecord, ImportTask, SourceRef};
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{Admitted, Membership, Promotion};
 use crate::model::step::{Command, ReplicationGrant};
@@ -33,6 +34,9 @@ const NEAR_BYTES: i64 = 1 << 20;
 const NEAR_MS: u64 = 2000;
 /// A source whose writes cannot be held has stood still for so long.
 const STILL_MS: u64 = 2000;
+
+/// The keys of a source are compared within this: the agent gives up before.
+const COMPARE: Duration = Duration::from_mins(35);
 
 /// With this the condition begins to say why a cutover came to nothing.
 pub const CUTOVER_FAILED: &str = "the last cutover was not made";
@@ -71,6 +75,7 @@ pub fn again(builder: &mut PlanBuilder<'_>) {
         return;
     };
     (import.node, import.cutover) = (None, None);
+    import.pass.clear();
     import.failures += 1;
     import.failed = now;
 }
@@ -96,11 +101,18 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
         return;
     };
     let task = state.import.clone().unwrap_or_default();
-    if task.id != source.id() || task.phase != TaskPhase::Running {
-        let why = "the cluster begins with the data of a running Redis";
-        builder.command(&node, Command::Import { source: source.clone() }, why);
+    let last_pass = builder.record.import.as_ref().map(|i| i.pass.clone()).unwrap_or_default();
+    let other_pass = task.copy.as_ref().is_some_and(|copy| copy.pass != last_pass);
+    if task.id != source.id() || task.phase != TaskPhase::Running || other_pass {
+        let why = if last_pass.is_empty() {
+            "the cluster begins with the data of a running Redis"
+        } else {
+            "its keys are compared with the source once more"
+        };
+        builder.command(&node, Command::Import { source: source.clone(), last_pass }, why);
     }
-    if state.redis.is_linked() && !state.redis.is_syncing() {
+    let copied = task.copy.as_ref().is_none_or(|copy| copy.copied);
+    if state.redis.is_linked() && !state.redis.is_syncing() && copied {
         chain(builder, &node, state);
     }
     let began = builder.record.import.as_ref().map_or(builder.now(), |import| import.began);
@@ -108,7 +120,11 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
     let command = format!("akash-redis cutover {}", builder.input.cluster.metadata.name);
     builder.wait(what, began, None, format!("manual action required: `{command}`"));
     hear(builder, &node);
-    cut_over(builder, &node, state);
+    if source.copy {
+        compare(builder, &node, state);
+    } else {
+        cut_over(builder, &node, state);
+    }
 }
 
 /// Chooses a node.
@@ -136,10 +152,13 @@ fn begin(builder: &mut PlanBuilder<'_>, source: &SourceRef) {
     import.node = Some(node.clone());
     import.began = now;
     import.cutover = None;
-    let address = source.spec.address();
-    builder.event(EventReason::ImportStarted, format!("{node} replicates from {address}"));
+    import.pass.clear();
+    let (address, does) =
+        (source.spec.address(), if source.copy { "copies" } else { "replicates from" });
+    builder.event(EventReason::ImportStarted, format!("{node} {does} {address}"));
     let why = "the cluster begins with the data of a running Redis";
-    builder.command(&node, Command::Import { source: source.clone() }, why);
+    let (source, last_pass) = (source.clone(), String::new());
+    builder.command(&node, Command::Import { source, last_pass }, why);
 }
 
 fn is_ready(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {
@@ -241,6 +260,17 @@ fn ready(
     if !task.error.is_empty() {
         return Err(task.error);
     }
+    if source(builder).is_some_and(|source| source.copy) {
+        match &task.copy {
+            None => {
+                return Err(format!(
+                    "the agent of {node} copies no keys: its image is older than the operator (spec.image)"
+                ));
+            }
+            Some(copy) if !copy.copied => return Err(looked_at("copied", &task, copy)),
+            Some(_) => {}
+        }
+    }
     if !state.redis.is_linked() || state.redis.is_syncing() {
         return Err(format!("{node} does not have the data of the source yet{}", synced(state)));
     }
@@ -286,6 +316,13 @@ fn lag_in_words(task: &ImportTask, state: &NodeState) -> String {
     format!("{} and {}.{} s", size(bytes), task.lag_ms / 1000, task.lag_ms % 1000 / 100)
 }
 
+/// How far a pass over the keys is.
+fn looked_at(verb: &str, task: &ImportTask, copy: &CopyTask) -> String {
+    let (done, rate, bytes) = (copy.looked_at, copy.keys_per_second, copy.bytes_per_second);
+    let total = task.keys.max(done);
+    format!("{verb} {done} of about {total} keys ({rate} keys/s, {}/s)", size(bytes))
+}
+
 /// A person asked for the cutover: each word is answered once.
 fn hear(builder: &mut PlanBuilder<'_>, node: &IncarnationName) {
     let Some(word) = builder.input.cluster.metadata.annotations.get(CUTOVER).cloned() else {
@@ -295,7 +332,16 @@ fn hear(builder: &mut PlanBuilder<'_>, node: &IncarnationName) {
         return;
     }
     let Some(state) = builder.connected(node) else { return };
-    let (now, ready) = (builder.now(), ready(builder, node, state));
+    let asks_for = |what: &str| word.split_whitespace().any(|word| word == what);
+    let (stopped, accepts) = (asks_for(WRITES_STOPPED), asks_for(ACCEPT_DIFFERENCE));
+    let copies = source(builder).is_some_and(|source| source.copy);
+    let can_pause = state.import.as_ref().is_some_and(|task| task.can_pause);
+    let (now, mut ready) = (builder.now(), ready(builder, node, state));
+    if ready.is_ok() && copies && !can_pause && !stopped {
+        ready = Err(format!(
+            "the source does not let this user hold its writes (CLIENT PAUSE): stop its applications, and say so with --{WRITES_STOPPED}"
+        ));
+    }
     let import = record(builder);
     import.word = word;
     if import.cutover.is_some() {
@@ -305,6 +351,10 @@ fn hear(builder: &mut PlanBuilder<'_>, node: &IncarnationName) {
         Ok(()) => {
             import.cutover = Some(now);
             import.error.clear();
+            (import.accepts_difference, import.difference) = (accepts, None);
+            if copies {
+                import.pass = now.0.to_string();
+            }
             let message = format!("{node} is to become master once the source takes no writes");
             builder.event(EventReason::CutoverStarted, message);
         }
@@ -340,9 +390,52 @@ fn cut_over(builder: &mut PlanBuilder<'_>, node: &IncarnationName, state: &NodeS
     }
 }
 
+/// Chooses the node that copies, once the keys were compared.
+fn compare(builder: &mut PlanBuilder<'_>, node: &IncarnationName, state: &NodeState) {
+    let import = record(builder).clone();
+    let Some(began) = import.cutover else { return };
+    let task = state.import.clone().unwrap_or_default();
+    let copy = task.copy.clone().unwrap_or_default();
+    if !copy.copied {
+        return failed(builder, node, "the copy began anew");
+    }
+    let (now, is_asked) = (builder.now(), copy.pass == import.pass);
+    if is_asked && !copy.failed.is_empty() {
+        return failed(builder, node, &copy.failed);
+    }
+    if !is_asked || !copy.done {
+        if now.passed(began, COMPARE) {
+            return failed(builder, node, "the keys were not compared in time");
+        }
+        let what = format!("{node} to compare its keys: {}", looked_at("looked at", &task, &copy));
+        return builder.wait(what, began, Some(COMPARE), "the cutover is given up");
+    }
+    let rest = copy.difference.rest();
+    let counts = copy.difference.counts();
+    record(builder).difference = Some(copy.difference);
+    if !rest.is_empty() && !import.accepts_difference {
+        let why = format!(
+            "{rest} ({counts}); copy them yourself afterwards or do without them, and ask again with --{ACCEPT_DIFFERENCE}"
+        );
+        return failed(builder, node, &why);
+    }
+    match ready(builder, node, state) {
+        Ok(()) => {
+            // Its promotion has the time that every one has.
+            record(builder).cutover = Some(now);
+            roles::begin_with(builder, node);
+        }
+        Err(why) => {
+            let what = format!("the cutover to {node} ({why})");
+            builder.wait(what, began, Some(COMPARE), "it is given up, and the import goes on");
+        }
+    }
+}
+
 fn failed(builder: &mut PlanBuilder<'_>, node: &IncarnationName, why: &str) {
     let import = record(builder);
     import.cutover = None;
+    import.pass.clear();
     import.error = format!("{CUTOVER_FAILED}: {why}");
     let message = format!("{node} did not become master, and the import goes on: {why}");
     builder.event(EventReason::CutoverFailed, message);
@@ -380,7 +473,8 @@ pub fn undo(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> bool {
     if state.highest.epoch < builder.record.epoch {
         // From its answer on no promotion of an earlier epoch is obeyed.
         if let Some(source) = source(builder) {
-            builder.command(node, Command::Import { source }, "its promotion came to nothing");
+            let command = Command::Import { source, last_pass: String::new() };
+            builder.command(node, command, "its promotion came to nothing");
         }
         return true;
     }
@@ -403,12 +497,22 @@ pub fn complete(builder: &mut PlanBuilder<'_>, master: &IncarnationName) {
     let import = record(builder);
     import.done = Some(now);
     import.error.clear();
+    import.pass.clear();
+    let found = found(import);
     let address = source(builder).map(|s| s.spec.address()).unwrap_or_default();
     let name = &builder.input.cluster.metadata.name;
     let message = format!(
-        "{master} has all that {address} had and takes the writes: point the applications at {name}, and stop {address}"
+        "{master} has what {address} had and takes the writes: point the applications at {name}, and stop {address}{found}"
     );
     builder.event(EventReason::CutoverCompleted, message);
+}
+
+/// What the last pass of a copy found.
+fn found(import: &ImportRecord) -> String {
+    let Some(difference) = &import.difference else { return String::new() };
+    let (counts, rest) = (difference.counts(), difference.rest());
+    let rest = if rest.is_empty() { "no key differs now".to_owned() } else { rest };
+    format!("; since the first copy: {counts}; {rest}")
 }
 
 /// Says what is wrong with the import.
@@ -422,8 +526,9 @@ pub fn report(builder: &mut PlanBuilder<'_>) {
 pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
     let no = |reason, message| Some((ConditionStatus::False, reason, message));
     let import = builder.record.import.as_deref();
-    if let Some(at) = import.and_then(|import| import.done) {
-        let message = format!("the cluster has had the data of the source since {at}");
+    if let Some((import, at)) = import.and_then(|import| Some((import, import.done?))) {
+        let found = found(import);
+        let message = format!("the cluster has had the data of the source since {at}{found}");
         return Some((ConditionStatus::True, Reason::ImportCompleted, message));
     }
     let source = source(builder).filter(|_| pending(builder))?;
@@ -447,7 +552,15 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
         return no(Reason::ImportFailed, format!("{}{copied}{last}", task.error));
     }
     if builder.record.import.as_ref().is_some_and(|import| import.cutover.is_some()) {
-        return no(Reason::Importing, format!("{node} is to take over from {address}"));
+        let compares = task.copy.as_ref().filter(|copy| !copy.pass.is_empty()).map(|copy| {
+            let at = looked_at("compared", &task, copy);
+            format!("; {at}: {} so far", copy.difference.counts())
+        });
+        let compares = compares.unwrap_or_default();
+        return no(Reason::Importing, format!("{node} is to take over from {address}{compares}"));
+    }
+    if let Some(copy) = task.copy.as_ref().filter(|_| source.copy) {
+        return Some(copies(builder, &node, (&task, copy), (&address, &last), state));
     }
     let link = if state.redis.is_linked() { "up" } else { "down" };
     let lag = lag_in_words(&task, state);
@@ -470,4 +583,33 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
             no(Reason::Importing, message)
         }
     }
+}
+
+/// How far a copy key by key is.
+fn copies(
+    builder: &PlanBuilder<'_>,
+    node: &IncarnationName,
+    (task, copy): (&ImportTask, &CopyTask),
+    (address, last): (&str, &str),
+    state: &NodeState,
+) -> (ConditionStatus, Reason, String) {
+    let rest = copy.difference.rest();
+    let rest = if rest.is_empty() { rest } else { format!("; {rest}") };
+    let (reason, message) = match ready(builder, node, state) {
+        Ok(()) => {
+            let cluster = &builder.input.cluster.metadata.name;
+            let held = if task.can_pause {
+                "and holds the writes of the source meanwhile".to_owned()
+            } else {
+                format!("stop its applications before, and say so with --{WRITES_STOPPED}")
+            };
+            let message = format!(
+                "{node} has copied {address}, of {} keys now; `akash-redis cutover {cluster}` compares them once more and ends the import ({held})",
+                task.keys
+            );
+            (Reason::ImportReady, message)
+        }
+        Err(why) => (Reason::Importing, format!("{node} copies {address}: {why}")),
+    };
+    (ConditionStatus::False, reason, format!("{message}{rest}{last}"))
 }

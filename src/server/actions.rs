@@ -2,14 +2,14 @@
 
 use axum::http::StatusCode;
 
-use super::messages::{Close, Migrate, Rejoin, Restart, Switchover, VerifyBackup};
+use super::messages::{Close, Cutover, Migrate, Rejoin, Restart, Switchover, VerifyBackup};
 use crate::api::conditions::{ConditionType, Phase, Reason};
 use crate::api::deletion::{self, Deletion};
 use crate::api::difference;
 use crate::api::status::NodeStatus;
 use crate::api::types::{
-    ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN, RESTART, RedisCluster,
-    VERIFY, YES_DELETE_DATA,
+    ACCEPT_DIFFERENCE, ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN,
+    RESTART, RedisCluster, VERIFY, WRITES_STOPPED, YES_DELETE_DATA,
 };
 use crate::model::ids::IncarnationName;
 use crate::model::image;
@@ -326,7 +326,7 @@ pub(super) fn backup(cluster: &mut RedisCluster) -> Result<String, Refusal> {
 }
 
 /// Asks for the end of an import. Returns what to tell.
-pub(super) fn cutover(cluster: &mut RedisCluster) -> Result<String, Refusal> {
+pub(super) fn cutover(cluster: &mut RedisCluster, request: Cutover) -> Result<String, Refusal> {
     at_work(cluster, "a cutover")?;
     let name = cluster.metadata.name.clone();
     let status = cluster.status.as_ref();
@@ -342,7 +342,12 @@ pub(super) fn cutover(cluster: &mut RedisCluster) -> Result<String, Refusal> {
         )));
     }
     // No two requests are made of the same version of an object.
-    let word = cluster.metadata.resource_version.clone().unwrap_or_default();
+    let mut word = cluster.metadata.resource_version.clone().unwrap_or_default();
+    let says =
+        [(request.writes_stopped, WRITES_STOPPED), (request.accept_difference, ACCEPT_DIFFERENCE)];
+    for (_, said) in says.into_iter().filter(|(is_said, _)| *is_said) {
+        word = format!("{word} {said}");
+    }
     cluster.metadata.annotations.insert(CUTOVER.to_owned(), word);
     Ok(format!(
         "{name} is cut over; `akash-redis describe {name}` says when it is done. Writes to the source are held from then on for 10 min at most: point the applications at {name}, and stop the source"

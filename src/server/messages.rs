@@ -62,6 +62,16 @@ pub struct VerifyBackup {
     pub id: Option<String>,
 }
 
+/// The end of an import.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Cutover {
+    /// The applications of the source are stopped: for one that does not let its writes be held.
+    pub writes_stopped: bool,
+    /// It is made though some keys could not be copied.
+    pub accept_difference: bool,
+}
+
 /// Who shall be master.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

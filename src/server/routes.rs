@@ -21,8 +21,8 @@ use super::appraiser::Appraiser;
 use super::dump::NodeDumps;
 use super::logs::{self, NodeLogs};
 use super::messages::{
-    Applied, Close, ClusterList, Message, Migrate, Outcome, Rejoin, Restart, Scale, Switchover,
-    VerifyBackup,
+    Applied, Close, ClusterList, Cutover, Message, Migrate, Outcome, Rejoin, Restart, Scale,
+    Switchover, VerifyBackup,
 };
 use super::preview;
 use super::status_cache::StatusCache;
@@ -381,8 +381,9 @@ async fn backup(State(app): State<App>, Path(name): Path<String>) -> Answer<Mess
     change(&app, &name, actions::backup).await
 }
 
-async fn cutover(State(app): State<App>, Path(name): Path<String>) -> Answer<Message> {
-    change(&app, &name, actions::cutover).await
+async fn cutover(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer<Message> {
+    let request: Cutover = if body.is_empty() { Cutover::default() } else { parse(&body)? };
+    change(&app, &name, |cluster| actions::cutover(cluster, request)).await
 }
 
 async fn verify_backup(

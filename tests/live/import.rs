@@ -27,10 +27,12 @@ const PLAIN: u16 = 6390;
 const TLS: u16 = 6391;
 /// What the guide has the source allow.
 const RULES: &str = "+psync +replconf +ping +info +client|pause +client|unpause";
+/// The same of one that lets nobody replicate.
+const COPY_RULES: &str = "~* +@read +select +ping +info +client|pause +client|unpause";
 const IMPORT_PASSWORD: &str = "of-the-importer";
 
 /// A Redis with TLS that knows nothing of us, and the certificate that it has.
-fn source(sandbox: &Sandbox) -> (Child, String) {
+fn source(sandbox: &Sandbox, rules: &str) -> (Child, String) {
     let dir = sandbox.dir.join("source");
     std::fs::create_dir_all(&dir).unwrap();
     let issued = rcgen::generate_simple_self_signed(vec!["old.example.org".to_owned()]).unwrap();
@@ -42,7 +44,7 @@ fn source(sandbox: &Sandbox) -> (Child, String) {
     let cert = file("cert.pem", issued.cert.pem());
     let key = file("key.pem", issued.signing_key.serialize_pem());
     let users = format!(
-        "user importer on >{IMPORT_PASSWORD} {RULES}\nuser default on nopass ~* &* +@all\n"
+        "user importer on >{IMPORT_PASSWORD} {rules}\nuser default on nopass ~* &* +@all\n"
     );
     let users = file("users.acl", users);
     let child = Command::new("redis-server")
@@ -189,7 +191,7 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
     let name = "import::a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write";
     sandboxed(name, LIMIT, async |sandbox: Sandbox| {
         let mut stage = Stage::start(&sandbox).await;
-        let (_source, ca) = source(&sandbox);
+        let (_source, ca) = source(&sandbox, RULES);
         let mut there = of_the_source().await;
         fill(&mut there).await;
 
@@ -243,6 +245,64 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
         assert!(kept == old, "a value is another one");
         stage.until_ready().await;
         assert_eq!(import(&stage.client.get(CLUSTER).await.unwrap()).0, "ImportCompleted");
+        stage.delete().await;
+        stage.assert_nothing_left().await;
+    });
+}
+
+#[test]
+fn a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told() {
+    let name = "import::a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let mut stage = Stage::start(&sandbox).await;
+        let (_source, ca) = source(&sandbox, COPY_RULES);
+        let mut there = of_the_source().await;
+        fill(&mut there).await;
+        let text = manifest(&sandbox, &ca, IMPORT_PASSWORD);
+        apply(&stage, &sandbox, &text).await;
+        let failed = stage.until("the refusal", |c| import(c).0 == "ImportFailed").await;
+        println!("{}", import(&failed).1);
+        assert!(import(&failed).1.contains("method: copy"), "{}", import(&failed).1);
+        let held = Arc::new(AtomicBool::new(false));
+        let writer = tokio::spawn(write(held.clone()));
+        let text = text.replace("user: importer", "user: importer\n      method: copy");
+        apply(&stage, &sandbox, &text).await;
+        let ready = stage.until("the copy", |c| import(c).0 == "ImportReady").await;
+        println!("{}", import(&ready).1);
+        assert!(!is_ready(&ready) && ready.status.as_ref().unwrap().master.is_none());
+        redis::cmd("DEL").arg("key:1:1").exec_async(&mut there).await.unwrap();
+
+        // A key that cannot be copied keeps the cluster from taking over, by its name.
+        redis::cmd("SETRANGE")
+            .arg(&["huge", "90000000", "x"])
+            .exec_async(&mut there)
+            .await
+            .unwrap();
+        let refused = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        println!("{why}");
+        assert!(!refused.status.success() && why.contains("\"huge\" of database 0"), "{why}");
+        stage.until("the import to go on", |c| import(c).0 == "ImportReady").await;
+        redis::cmd("DEL").arg("huge").exec_async(&mut there).await.unwrap();
+
+        held.store(true, Ordering::SeqCst);
+        let done = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
+        let (out, error) =
+            (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        println!("{out}{error}");
+        assert!(done.status.success() && out.contains("takes the writes"));
+        assert!(out.contains(" added, ") && out.contains("no key differs now"), "{out}");
+        let (written, _) = writer.await.unwrap();
+        println!("{written} writes were acknowledged by the source meanwhile");
+        assert!(written > 0);
+        let (_proxy, access) = stage.proxy();
+        let Access { host, port, user, password } = access;
+        stage.until_ready().await;
+        let mut here = connected(format!("redis://{user}:{password}@{host}:{port}/")).await;
+        let (kept, old) = (all(&mut here).await, all(&mut there).await);
+        assert!(!kept.contains_key("key:1:1") && old.len() as u64 >= 5149 + written);
+        assert_eq!(kept.len(), old.len());
+        assert!(kept == old, "a value is another one");
         stage.delete().await;
         stage.assert_nothing_left().await;
     });

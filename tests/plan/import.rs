@@ -3,7 +3,7 @@
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
 use akash_redis::api::types::{Bootstrap, CUTOVER};
 use akash_redis::model::backup::TaskPhase;
-use akash_redis::model::import::ImportTask;
+use akash_redis::model::import::{CopyTask, Difference, ImportTask};
 use akash_redis::model::node::{AttachedReplica, Link, NodeState, Process, ReplicaState, Role};
 use akash_redis::model::record::Membership;
 use akash_redis::model::step::Command;
@@ -53,7 +53,7 @@ fn told(state: &mut NodeState, edit: impl FnOnce(&mut ImportTask)) {
 /// Which import it was told.
 fn import_of(plan: &Plan) -> Option<(akash_redis::model::ids::IncarnationName, String)> {
     commands(plan).into_iter().find_map(|(node, command)| match command {
-        Command::Import { source } => Some((node, source.id())),
+        Command::Import { source, .. } => Some((node, source.id())),
         _ => None,
     })
 }
@@ -350,4 +350,159 @@ fn a_manifest_without_its_source_promotes_nobody() {
     assert!(plan.record.master.is_none());
     let message = &plan.status.condition(ConditionType::Degraded).unwrap().message;
     assert!(message.contains("fromRedis"), "{message}");
+}
+
+/// The same, with a source whose keys are copied one by one: the first pass is over.
+fn copied() -> Scene {
+    let mut scene = fresh();
+    let from = serde_json::json!({"fromRedis": {"host": "203.0.113.5", "method": "copy"}});
+    scene.cluster.spec.bootstrap = Some(serde_json::from_value(from).unwrap());
+    let plan = scene.plan(NOW);
+    let id = import_of(&plan).unwrap().1;
+    let mut scene = followed();
+    scene.cluster.spec.bootstrap = Some(
+        serde_json::from_value(
+            serde_json::json!({"fromRedis": {"host": "203.0.113.5", "method": "copy"}}),
+        )
+        .unwrap(),
+    );
+    scene.node(0, |v| {
+        told(&mut v.state, |task| {
+            task.id.clone_from(&id);
+            task.copy = Some(CopyTask { copied: true, looked_at: 3, ..CopyTask::default() });
+        });
+    });
+    scene
+}
+
+fn copy(scene: &mut Scene, edit: impl FnOnce(&mut CopyTask)) {
+    scene.node(0, |v| edit(v.state.import.as_mut().unwrap().copy.as_mut().unwrap()));
+}
+
+/// The last pass that the plan asks for.
+fn last_pass(plan: &Plan) -> Option<String> {
+    commands(plan).into_iter().find_map(|(_, command)| match command {
+        Command::Import { last_pass, .. } => Some(last_pass),
+        _ => None,
+    })
+}
+
+/// The keys are being compared.
+fn compared() -> Scene {
+    let mut scene = copied();
+    scene.annotate(CUTOVER, "7");
+    let plan = scene.plan(NOW);
+    let pass = last_pass(&plan).expect("a last pass");
+    assert!(!pass.is_empty() && promotions(&plan).is_empty() && plan.record.master.is_none());
+    scene.record = plan.record;
+    copy(&mut scene, |copy| copy.pass = pass);
+    scene
+}
+
+#[test]
+fn a_copy_says_how_far_it_is_and_the_others_wait_for_it() {
+    let mut scene = copied();
+    scene.node(0, |v| told(&mut v.state, |task| task.keys = 4000));
+    scene.node(1, |v| v.state.redis.master_host.clear());
+    copy(&mut scene, |copy| {
+        (copy.copied, copy.looked_at, copy.keys_per_second) = (false, 1000, 250);
+    });
+    let plan = scene.plan(NOW);
+    let (_, reason, message) = imported(&plan);
+    assert_eq!((reason, commands(&plan)), (Reason::Importing, vec![]));
+    assert!(message.contains("copied 1000 of about 4000 keys (250 keys/s"), "{message}");
+    scene.annotate(CUTOVER, "7");
+    assert!(has_event(&scene.plan(NOW), EventReason::CutoverRefused));
+    let mut older = copied();
+    older.node(0, |v| v.state.import.as_mut().unwrap().copy = None);
+    let message = imported(&older.plan(NOW)).2;
+    assert!(message.contains("image is older"), "{message}");
+}
+
+#[test]
+fn a_copy_is_cut_over_once_its_keys_were_compared_and_are_the_same() {
+    let mut scene = compared();
+    let plan = scene.plan(NOW + 1000);
+    assert_eq!((commands(&plan), plan.record.master), (vec![], None), "they are being compared");
+    copy(&mut scene, |copy| {
+        copy.done = true;
+        copy.difference = Difference { changed: 3, added: 2, gone: 1, ..Difference::default() };
+    });
+    let plan = scene.plan(NOW + 2000);
+    assert_eq!(promotions(&plan).len(), 1);
+    scene.record = plan.record;
+    scene.node(0, |v| {
+        v.state.promoted = true;
+        v.state.import = Some(ImportTask::default());
+        (v.state.redis.role, v.state.redis.fenced, v.state.redis.link) =
+            (Role::Master, false, Link::Down);
+        v.state.redis.min_replicas = 1;
+    });
+    let plan = scene.plan(NOW + 3000);
+    let (_, reason, message) = imported(&plan);
+    assert_eq!(reason, Reason::ImportCompleted);
+    assert!(message.contains("3 changed, 2 added, 1 gone; no key differs now"), "{message}");
+}
+
+#[test]
+fn keys_that_differ_keep_a_copy_from_being_cut_over_until_a_person_accepts_it() {
+    let differs = |copy: &mut CopyTask| {
+        copy.done = true;
+        copy.difference.left = 2;
+        copy.difference.names = vec!["\"big\" of database 0 (96 MiB are more than 80 MiB)".into()];
+    };
+    let mut scene = compared();
+    copy(&mut scene, differs);
+    let plan = scene.plan(NOW + 2000);
+    assert!(promotions(&plan).is_empty() && has_event(&plan, EventReason::CutoverFailed));
+    let said = plan.record.import.clone().unwrap().error;
+    assert!(said.contains("2 keys not copied: \"big\"") && said.contains("and 1 more"), "{said}");
+    assert!(said.contains("--accept-difference"), "{said}");
+    scene.record = plan.record;
+    assert_eq!(last_pass(&scene.plan(NOW + 3000)), Some(String::new()), "the source is let go of");
+    let mut scene = copied();
+    scene.annotate(CUTOVER, "8 accept-difference");
+    let plan = scene.plan(NOW);
+    let pass = last_pass(&plan).unwrap();
+    scene.record = plan.record;
+    copy(&mut scene, |copy| copy.pass = pass);
+    copy(&mut scene, differs);
+    assert_eq!(promotions(&scene.plan(NOW + 2000)).len(), 1);
+}
+
+#[test]
+fn a_copy_of_a_source_that_cannot_be_held_needs_the_word_that_its_writes_are_stopped() {
+    let mut scene = copied();
+    scene.node(0, |v| v.state.import.as_mut().unwrap().can_pause = false);
+    scene.annotate(CUTOVER, "7");
+    let plan = scene.plan(NOW);
+    assert!(has_event(&plan, EventReason::CutoverRefused) && last_pass(&plan).is_none());
+    let said = plan.record.import.clone().unwrap().error;
+    assert!(said.contains("--writes-stopped"), "{said}");
+    scene.annotate(CUTOVER, "8 writes-stopped");
+    assert!(has_event(&scene.plan(NOW), EventReason::CutoverStarted));
+}
+
+#[test]
+fn a_last_pass_that_comes_to_nothing_ends_the_cutover_and_not_the_import() {
+    let ends: [(&str, u64, fn(&mut CopyTask)); 3] = [
+        ("somebody wrote", 1000, |copy| copy.failed = "somebody wrote to it".into()),
+        ("began anew", 1000, |copy| *copy = CopyTask::default()),
+        ("not compared in time", 36 * 60_000, |_| {}),
+    ];
+    for (why, later, edit) in ends {
+        let mut scene = compared();
+        copy(&mut scene, edit);
+        let at = NOW + later;
+        scene.node(0, |v| v.heard = akash_redis::model::time::UnixMs(at));
+        let plan = scene.plan(at);
+        assert!(has_event(&plan, EventReason::CutoverFailed), "{why}");
+        let import = plan.record.import.clone().unwrap();
+        assert_eq!(
+            (import.node, import.cutover, import.pass),
+            (Some(name(0)), None, String::new())
+        );
+        assert!(import.error.contains(why), "{}", import.error);
+        assert!(promotions(&plan).is_empty() && plan.record.master.is_none());
+    }
 }

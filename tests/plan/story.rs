@@ -411,7 +411,7 @@ fn command(command: &Command) -> String {
         Command::Restart => "restart".to_owned(),
         Command::Backup { id, .. } => format!("take backup {id}"),
         Command::Restore { id, .. } => format!("restore backup {id}"),
-        Command::Import { source } => format!("import from {}", source.spec.address()),
+        Command::Import { source, .. } => format!("import from {}", source.spec.address()),
         Command::Archive { run, .. } => format!("archive the log in run {run}"),
         Command::StopArchive => "archive the log no more".to_owned(),
         Command::Verify { id, .. } => format!("verify backup {id}"),

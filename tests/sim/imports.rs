@@ -32,6 +32,11 @@ spec:
   bootstrap: { fromRedis: { host: 203.0.113.5 } }
 ";
 
+/// The same, and its keys are copied one by one.
+fn copied() -> String {
+    MANIFEST.replace("203.0.113.5", "203.0.113.5, method: copy")
+}
+
 async fn reason(world: &World) -> Option<Reason> {
     let status = world.store.get("cache").await.ok()?.cluster.status?;
     status.condition(ConditionType::Imported).map(|c| c.reason)
@@ -67,13 +72,22 @@ async fn has_all(world: &World, source: &Shared) {
 
 #[test]
 fn a_cutover_loses_nothing_whoever_dies_meanwhile() {
+    cutovers(5300, MANIFEST);
+}
+
+#[test]
+fn a_cutover_of_a_copy_loses_nothing_whoever_dies_meanwhile() {
+    cutovers(5500, &copied());
+}
+
+fn cutovers(seed: u64, manifest: &str) {
     let stride = setting("SIM_STRIDE", 4);
     for calls in (1..24).step_by(usize::try_from(stride).unwrap()) {
-        in_world(5300 + calls, 8, async |world| {
+        in_world(seed + calls, 8, async |world| {
             let source = world.bucket().lock().unwrap().source.clone();
             (0..100).for_each(|_| write(&source));
             world.start_operator().await;
-            world.apply(MANIFEST).await;
+            world.apply(manifest).await;
             let _restarts = world.restart_after_crashes();
             until_reason(&world, Reason::ImportReady).await;
             assert_eq!(world.stored("cache").await.record.data_epoch, 0, "nobody is master");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use akash_redis::model::backup::TaskPhase;
-use akash_redis::model::import::ImportTask;
+use akash_redis::model::import::{CopyTask, ImportTask};
 use akash_redis::model::node::{Process, Role};
 use akash_redis::wire::akash_redis::agent::v1 as wire;
 
@@ -42,6 +42,14 @@ impl Node {
             // Whomever it followed before.
             AGENT.clone_into(&mut self.master_host);
             (self.link_up, self.sync, self.online_epoch) = (false, None, 0);
+            self.tasks.import.copy = command.copy.then(CopyTask::default);
+        }
+        if let Some(copy) = self.tasks.import.copy.as_mut().filter(|c| c.pass != command.last_pass)
+        {
+            (copy.pass, copy.done) = (command.last_pass.clone(), false);
+            if let Some(source) = self.tasks.source.as_ref().filter(|_| copy.pass.is_empty()) {
+                source.lock().unwrap().held = false;
+            }
         }
         Ok(())
     }
@@ -68,6 +76,13 @@ impl Node {
             (task.refused_epoch, task.refused) = (epoch, "the source is away".to_owned());
             return Err(task.refused.clone());
         }
+        if let Some(copy) = &self.tasks.import.copy {
+            if !copy.done || !source.held || self.log != source.log {
+                let task = &mut self.tasks.import;
+                (task.refused_epoch, task.refused) = (epoch, "it was not compared".to_owned());
+                return Err(task.refused.clone());
+            }
+        }
         source.held = true;
         self.log.clone_from(&source.log);
         self.tasks.import = ImportTask::default();
@@ -87,8 +102,8 @@ impl Node {
             self.tasks.import = ImportTask::default();
             return;
         }
-        let source = source.lock().unwrap();
-        self.link_up = !source.away;
+        let mut source = source.lock().unwrap();
+        self.link_up = !source.away || self.tasks.import.copy.is_some();
         let task = &mut self.tasks.import;
         (task.answers, task.can_pause) = (!source.away, true);
         if source.away {
@@ -96,7 +111,18 @@ impl Node {
             return;
         }
         task.error.clear();
-        self.log.clone_from(&source.log);
+        match &mut task.copy {
+            // What is written after its first pass is found by its last one.
+            Some(copy) if copy.copied && (copy.pass.is_empty() || copy.done) => {}
+            Some(copy) => {
+                if copy.copied && !copy.pass.is_empty() {
+                    (source.held, copy.done) = (true, true);
+                }
+                copy.copied = true;
+                self.log.clone_from(&source.log);
+            }
+            None => self.log.clone_from(&source.log),
+        }
         REPLID.clone_into(&mut self.replid);
         self.tasks.import.offset = self.offset();
         REPLID.clone_into(&mut self.tasks.import.replid);
