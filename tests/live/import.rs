@@ -254,7 +254,7 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
 fn a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told() {
     let name = "import::a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told";
     sandboxed(name, LIMIT, async |sandbox: Sandbox| {
-        let mut stage = Stage::start(&sandbox).await;
+        let stage = Stage::start(&sandbox).await;
         let (_source, ca) = source(&sandbox, COPY_RULES);
         let mut there = of_the_source().await;
         fill(&mut there).await;

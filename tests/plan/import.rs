@@ -391,6 +391,8 @@ fn last_pass(plan: &Plan) -> Option<String> {
 fn compared() -> Scene {
     let mut scene = copied();
     scene.annotate(CUTOVER, "7");
+    // It is in the record before the agent is told.
+    scene.record = scene.plan(NOW).record;
     let plan = scene.plan(NOW);
     let pass = last_pass(&plan).expect("a last pass");
     assert!(!pass.is_empty() && promotions(&plan).is_empty() && plan.record.master.is_none());
@@ -462,9 +464,8 @@ fn keys_that_differ_keep_a_copy_from_being_cut_over_until_a_person_accepts_it() 
     assert_eq!(last_pass(&scene.plan(NOW + 3000)), Some(String::new()), "the source is let go of");
     let mut scene = copied();
     scene.annotate(CUTOVER, "8 accept-difference");
-    let plan = scene.plan(NOW);
-    let pass = last_pass(&plan).unwrap();
-    scene.record = plan.record;
+    scene.record = scene.plan(NOW).record;
+    let pass = last_pass(&scene.plan(NOW)).unwrap();
     copy(&mut scene, |copy| copy.pass = pass);
     copy(&mut scene, differs);
     assert_eq!(promotions(&scene.plan(NOW + 2000)).len(), 1);
