@@ -61,7 +61,7 @@ fn length(bytes: &[u8]) -> Option<u64> {
     Some(match bytes.first()? {
         0x81 => u64::from_be_bytes(rest(8)?.try_into().ok()?),
         0x80 => u32::from_be_bytes(rest(4)?.try_into().ok()?).into(),
-        first if first >> 6 == 1 => u64::from(first & 63) << 8 | u64::from(*bytes.get(1)?),
+        first if first >> 6 == 1 => (u64::from(first & 63) << 8) | u64::from(*bytes.get(1)?),
         first if first >> 6 == 0 => u64::from(first & 63),
         _ => return None,
     })
@@ -179,10 +179,10 @@ mod tests {
     fn a_type_of_a_module_is_known_by_its_name() {
         const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let number = b"ReJSON-RL".iter().fold(0u64, |number, letter| {
-            number << 6 | LETTERS.iter().position(|l| l == letter).unwrap() as u64
+            (number << 6) | LETTERS.iter().position(|l| l == letter).unwrap() as u64
         });
         let mut dump = vec![7, 0x81];
-        dump.extend((number << 10 | 3).to_be_bytes());
+        dump.extend(((number << 10) | 3).to_be_bytes());
         assert_eq!(Kind::of(&dump), Kind::Module("ReJSON-RL".into()));
         assert_eq!(Kind::of(&[7]), Kind::Module("unknown".into()));
         assert_eq!(Kind::of(&[]), Kind::Unknown);

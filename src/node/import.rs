@@ -72,8 +72,8 @@ pub fn start(node: &Arc<Node>, source: Source, last_pass: &str) -> Result<(), St
             None => run(node, own, asked).await,
         }
     });
-    let _task = AbortOnDropHandle::new(task);
-    *importing = Some(Importing { source, asking, copying, _task });
+    let task = AbortOnDropHandle::new(task);
+    *importing = Some(Importing { source, asking, copying, _task: task });
     Ok(())
 }
 
