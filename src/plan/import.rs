@@ -512,7 +512,7 @@ fn found(import: &ImportRecord) -> String {
     let Some(difference) = &import.difference else { return String::new() };
     let (counts, rest) = (difference.counts(), difference.rest());
     let rest = if rest.is_empty() { "no key differs now".to_owned() } else { rest };
-    format!("; since the first copy: {counts}; {rest}")
+    format!("; the last pass found {counts}; {rest}")
 }
 
 /// Says what is wrong with the import.
@@ -599,7 +599,7 @@ fn copies(
         Ok(()) => {
             let cluster = &builder.input.cluster.metadata.name;
             let held = if task.can_pause {
-                "and holds the writes of the source meanwhile".to_owned()
+                "it holds the writes of the source meanwhile".to_owned()
             } else {
                 format!("stop its applications before, and say so with --{WRITES_STOPPED}")
             };
