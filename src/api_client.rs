@@ -35,14 +35,14 @@ const LOOKS: Duration = Duration::from_mins(3);
 pub enum ClientError {
     /// Nobody answers on the socket.
     #[error(
-        "no operator answers on {}; start one with `akash-redis operator --config FILE`, or name its socket with --socket",
+        "no operator answers on {} ({why}); start one with `akash-redis operator --config FILE`, or name its socket with --socket",
         socket.display()
     )]
     NotRunning {
         /// The socket.
         socket: PathBuf,
         /// What the system said.
-        source: reqwest::Error,
+        why: String,
     },
     /// No client can be made for it.
     #[error("the socket {} cannot be used", socket.display())]
@@ -53,12 +53,13 @@ pub enum ClientError {
         source: reqwest::Error,
     },
     /// The socket is somebody else's.
-    #[error("permission denied on {}; run the command as the user that the operator runs as", socket.display())]
+    #[error(
+        "permission denied on {}: only the user that the operator runs as and root may ask it; run the command as one of them, e.g. with sudo",
+        socket.display()
+    )]
     Forbidden {
         /// The socket.
         socket: PathBuf,
-        /// What the system said.
-        source: reqwest::Error,
     },
     /// The operator was reached and its answer was lost or not understood.
     #[error("the connection to the operator was lost; check with `akash-redis get` what was done")]
@@ -434,14 +435,16 @@ impl Client {
         if !source.is_connect() {
             return ClientError::Lost { source };
         }
-        let forbidden = causes(&source).any(|cause| {
-            cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
-        });
-        if forbidden {
-            return ClientError::Forbidden { socket, source };
+        let system = causes(&source).find_map(|cause| cause.downcast_ref::<std::io::Error>());
+        match system.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::PermissionDenied) => ClientError::Forbidden { socket },
+            Some(std::io::ErrorKind::NotFound) => {
+                ClientError::NotRunning { socket, why: "there is no such socket".to_owned() }
+            }
+            _ => {
+                let why = system.map_or_else(|| source.to_string(), ToString::to_string);
+                ClientError::NotRunning { socket, why }
+            }
         }
-        ClientError::NotRunning { socket, source }
     }
 }

@@ -90,7 +90,7 @@ quantity!(
 );
 quantity!(
     /// Money: `12act`, `0.5act`.
-    Money(Uact), "amount of money", "12act or 0.5act", r"^[0-9]+(\.[0-9]{1,6})?act$"
+    Money(Uact), "sum of money", "12act or 0.5act", r"^[0-9]+(\.[0-9]{1,6})?act$"
 );
 quantity!(
     /// A span of time: `500ms`, `10s`, `5m`, `1h`, `14d`.

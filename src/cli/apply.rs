@@ -14,7 +14,7 @@ use crate::server::messages::Outcome;
 /// Flags of `apply`.
 #[derive(Debug, clap::Args)]
 pub struct Apply {
-    /// File with one or more manifests; `-` is standard input. May be given several times.
+    /// File or directory with manifests; `-` is standard input. May be given several times.
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     pub file: Vec<String>,
     /// Show what would be done, what it costs and who could run it; change nothing.

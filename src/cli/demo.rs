@@ -1,5 +1,6 @@
 //! `akash-redis demo`: a cluster on a local market, and what happens to it.
 
+pub mod patience;
 pub mod writer;
 
 use std::collections::BTreeMap;
@@ -27,14 +28,13 @@ use crate::devnet::distance::Distance;
 use crate::devnet::sandbox::{self, Sandbox, SandboxError};
 use crate::devnet::tailnet::{self, TailnetError};
 use crate::server::messages::Migrate;
+use patience::{Patience, steps};
 use writer::{Access, Writer};
 
 /// The manifest that the demo applies.
 const QUICKSTART: &str = include_str!("../../manifests/quickstart.yaml");
 /// Where the demo's application finds its proxy, inside the sandbox.
 const PROXY: (&str, u16) = ("127.0.0.1", 6380);
-/// Every step of the demo is over in this time, or it fails.
-const STEP_LIMIT: Duration = Duration::from_mins(1);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 /// Acknowledged writes that show that the application works.
@@ -81,11 +81,16 @@ pub enum DemoError {
         /// Why.
         source: std::io::Error,
     },
-    /// A step took too long.
-    #[error("{what} did not happen within {} s; the operator's log says why: {log}", STEP_LIMIT.as_secs())]
-    TooSlow {
+    /// A step does not end.
+    #[error(
+        "{what} did not happen in {} s, and nothing moves towards it any more; the operator's log says why: {log}",
+        waited.as_secs()
+    )]
+    Stuck {
         /// What was waited for.
         what: String,
+        /// For how long.
+        waited: Duration,
         /// The end of the operator's log.
         log: String,
     },
@@ -204,18 +209,17 @@ impl Scenario {
         what: &str,
         wanted: impl Fn(&RedisCluster) -> bool,
     ) -> Result<RedisCluster, DemoError> {
-        let begin = Instant::now();
+        let (mut patience, mut seen) = (Patience::begin(Instant::now()), Vec::new());
         loop {
-            // The operator may be busy for a moment; the deadline decides.
+            // The operator may be busy for a moment; the wait's end decides.
             if let Ok(cluster) = self.client.get("cache").await {
                 self.print_phases(&cluster);
                 if wanted(&cluster) {
                     return Ok(cluster);
                 }
+                seen = steps(&cluster);
             }
-            if begin.elapsed() > STEP_LIMIT {
-                return Err(self.too_slow(what));
-            }
+            self.goes_on(&mut patience, seen.clone(), what)?;
             tokio::time::sleep(POLL).await;
         }
     }
@@ -239,11 +243,26 @@ impl Scenario {
         }
     }
 
-    fn too_slow(&self, what: &str) -> DemoError {
+    /// An error when nothing moves towards it any more.
+    fn goes_on<T: PartialEq>(
+        &self,
+        patience: &mut Patience<T>,
+        seen: T,
+        what: &str,
+    ) -> Result<(), DemoError> {
+        let now = Instant::now();
+        if patience.goes_on(seen, now) {
+            Ok(())
+        } else {
+            Err(self.stuck(what, patience.waited(now)))
+        }
+    }
+
+    fn stuck(&self, what: &str, waited: Duration) -> DemoError {
         let log = std::fs::read_to_string(self.local.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-        DemoError::TooSlow { what: what.to_owned(), log: format!("\n{tail}") }
+        DemoError::Stuck { what: what.to_owned(), waited, log: format!("\n{tail}") }
     }
 
     fn proxy(&self, listen: &str) -> Result<Child, DemoError> {
@@ -256,11 +275,9 @@ impl Scenario {
 
     /// Waits until the application has some more writes acknowledged.
     async fn writes(&self, writer: &Writer, what: &str) -> Result<(), DemoError> {
-        let (begin, before) = (Instant::now(), writer.acknowledged());
+        let (mut patience, before) = (Patience::begin(Instant::now()), writer.acknowledged());
         while writer.acknowledged() < before + SOME_WRITES {
-            if begin.elapsed() > STEP_LIMIT {
-                return Err(self.too_slow(what));
-            }
+            self.goes_on(&mut patience, writer.acknowledged(), what)?;
             tokio::time::sleep(POLL).await;
         }
         Ok(())
@@ -350,11 +367,14 @@ impl Scenario {
     async fn delete(&self, wealth: u128) -> Result<(), DemoError> {
         say(self.begin, "deleting the cluster");
         self.client.delete("cache", true).await?;
-        let begin = Instant::now();
-        while !matches!(self.client.get("cache").await, Err(ClientError::NotFound(_))) {
-            if begin.elapsed() > STEP_LIMIT {
-                return Err(self.too_slow("the deletion"));
+        let (mut patience, mut seen) = (Patience::begin(Instant::now()), Vec::new());
+        loop {
+            match self.client.get("cache").await {
+                Err(ClientError::NotFound(_)) => break,
+                Ok(cluster) => seen = steps(&cluster),
+                Err(_) => {}
             }
+            self.goes_on(&mut patience, seen.clone(), "the deletion")?;
             tokio::time::sleep(POLL).await;
         }
         let (balance, escrow, active) = self.local.market.tenant_books();

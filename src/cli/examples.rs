@@ -28,7 +28,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("migrate", &["migrate cache 1", "migrate cache 1 --wait"]),
     ("switchover", &["switchover cache", "switchover cache --to 2 --wait"]),
     ("failover", &["failover cache --accept-loss", "failover cache --to 2 --accept-loss"]),
-    ("cutover", &["cutover cache"]),
+    ("cutover", &["cutover cache --wait"]),
     ("scale", &["scale cache --nodes 5"]),
     ("pause", &["pause cache"]),
     ("resume", &["resume cache"]),
@@ -57,11 +57,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "backup cache --wait",
             "backup verify cache --wait",
-            "backup decrypt --root-secret root.secret",
+            "backup decrypt --root-secret root.secret < backup.rdb > dump.rdb",
         ],
     ),
     ("backups", &["backups cache"]),
-    ("dump", &["dump cache"]),
+    ("dump", &["dump cache > dump.rdb"]),
     (
         "restore",
         &[
@@ -71,12 +71,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("report", &["report", "report cache --out report.yaml"]),
     ("public-key", &["public-key"]),
-    ("sdl", &["sdl -f cache.yaml"]),
+    ("sdl", &["sdl -f cache.yaml", "sdl -f cache.yaml -o hash"]),
     ("validate", &["validate -f cache.yaml", "validate -f clusters/"]),
     ("explain", &["explain spec.redis.users", "explain spec.failover"]),
-    ("schema", &["schema"]),
-    ("crd", &["crd"]),
-    ("completion", &["completion bash", "completion zsh"]),
+    ("schema", &["schema > rediscluster.schema.json"]),
+    ("crd", &["crd | kubectl apply -f -"]),
+    ("completion", &["completion bash > /etc/bash_completion.d/akash-redis"]),
     ("man", &["man /usr/local/share/man/man1"]),
     ("mesh", &["mesh policy", "mesh check"]),
     ("wallet", &["wallet", "wallet new --out mnemonic", "wallet mint 20act --max-akt 45akt"]),
@@ -133,6 +133,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_command_shows_its_own_flags_before_those_of_every_command() {
+        for name in ["apply", "logs", "switchover"] {
+            let mut command = command();
+            command.build();
+            let help = command.find_subcommand_mut(name).unwrap().render_help().to_string();
+            let (own, every) = help.split_once(super::super::EVERYWHERE).unwrap();
+            assert!(!own.contains("--socket") && !own.contains("--kubeconfig"), "{help}");
+            assert!(every.contains("--socket") && every.contains("--namespace"), "{help}");
+        }
+    }
+
+    #[test]
     fn every_command_has_examples_that_can_be_typed() {
         let command = command();
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
@@ -148,7 +160,9 @@ mod tests {
         {
             for line in *lines {
                 assert!(line.starts_with(name), "{line}");
-                let words = std::iter::once("akash-redis").chain(line.split(' '));
+                // What the shell does with it is not ours.
+                let own = line.split(['>', '<', '|']).next().unwrap_or(line).trim_end();
+                let words = std::iter::once("akash-redis").chain(own.split(' '));
                 let parsed = command.clone().try_get_matches_from(words);
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
             }

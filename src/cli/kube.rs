@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::place::Place;
-use super::{ClientCommand, Command, ask, connect, execute, failed, manifests, output, proxy};
+use super::{
+    ClientCommand, Command, EVERYWHERE, ask, connect, execute, failed, manifests, output, proxy,
+};
 use crate::api::endpoint::EndpointReport;
 use crate::api::types::RedisCluster;
 use crate::api::validate;
@@ -46,18 +48,20 @@ const SHORT: &str = "-n";
 /// Flags that name an apiserver.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Kube {
-    /// Ask Kubernetes, by this file; as `kubectl` where only another flag of these is given: by
-    /// `KUBECONFIG`, or by `~/.kube/config`.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "socket")]
+    /// Ask Kubernetes in place of a socket, with this kubeconfig. With `--context` or `--namespace`
+    /// alone it is that of `KUBECONFIG`, or `~/.kube/config`, as for `kubectl`.
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE", conflicts_with = "socket")]
     pub kubeconfig: Option<PathBuf>,
-    /// Ask Kubernetes, in this context of the kubeconfig.
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "socket")]
+    /// Ask Kubernetes in place of a socket, in this context of the kubeconfig.
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME", conflicts_with = "socket")]
     pub context: Option<String>,
-    /// Ask Kubernetes, for clusters of this namespace; that of the context when absent.
-    #[arg(short, long, global = true, value_name = "NAME", conflicts_with = "socket")]
+    /// Ask Kubernetes in place of a socket, for clusters of this namespace; that of the context when
+    /// absent.
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, value_name = "NAME", conflicts_with = "socket")]
     pub namespace: Option<String>,
-    /// The namespace in which the operator itself runs; that of the clusters when absent.
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "socket")]
+    /// With Kubernetes: the namespace in which the operator itself runs; that of the clusters when
+    /// absent.
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME", conflicts_with = "socket")]
     pub operator_namespace: Option<String>,
 }
 

@@ -4,13 +4,14 @@
 use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rand::RngCore as _;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::demo::patience::Patience;
 use crate::api_client::{Client, ClientError};
 use crate::devnet::control;
 use crate::devnet::distance::Distance;
@@ -21,14 +22,14 @@ use crate::devnet::tailnet::{self, Tailnet, TailnetError};
 
 /// The local market's one image; its digest is of nothing, and nothing is ever pulled.
 pub const IMAGE: &str = "devnet.test/akash-redis@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-/// The operator answers within this, or it does not start.
-const START_LIMIT: Duration = Duration::from_secs(15);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 /// A real chain makes a block about every 6 s.
 const BLOCK_EVERY: Duration = Duration::from_millis(500);
 /// Blocks that come this fast let nobody wait.
 const FAST: Duration = Duration::from_secs(1);
+/// The operator's API.
+const SOCKET: &str = "operator.sock";
 /// Everything secret follows from this file.
 const ROOT_SECRET: &str = "root.secret";
 
@@ -58,8 +59,21 @@ pub enum LocalError {
         source: std::io::Error,
     },
     /// The operator does not answer.
-    #[error("the operator does not answer on its socket after {} s; its log is {}", START_LIMIT.as_secs(), log.display())]
+    #[error(
+        "the operator runs and does not answer on its socket after {} s; its log says what it does: {}",
+        waited.as_secs(), log.display()
+    )]
     Silent {
+        /// For how long.
+        waited: Duration,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The operator ended.
+    #[error("the operator ended ({status}) before it answered; its log says why: {}", log.display())]
+    Ended {
+        /// How.
+        status: ExitStatus,
         /// Its log.
         log: PathBuf,
     },
@@ -158,7 +172,7 @@ impl Local {
     /// The operator's API.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("operator.sock")
+        self.dir.join(SOCKET)
     }
 
     /// The operator's log.
@@ -178,7 +192,7 @@ impl Local {
     /// Starts an operator process and waits until its API answers.
     ///
     /// # Errors
-    /// It does not start, or does not answer in time.
+    /// It does not start, ends, or neither answers nor logs anything for a minute.
     pub async fn start_operator(&mut self) -> Result<(), LocalError> {
         let log = self.log();
         let failed = |source| LocalError::Io { what: "starting the operator".to_owned(), source };
@@ -198,14 +212,21 @@ impl Local {
             .stdout(file.try_clone().map_err(failed)?)
             .stderr(file)
             .kill_on_drop(true);
-        self.operator = Some(command.spawn().map_err(failed)?);
-        let client = self.client()?;
-        let answers = async {
-            while client.list().await.is_err() {
-                tokio::time::sleep(POLL).await;
+        let operator = self.operator.insert(command.spawn().map_err(failed)?);
+        let client = Client::new(&self.dir.join(SOCKET))?;
+        let mut patience = Patience::begin(Instant::now());
+        while client.list().await.is_err() {
+            if let Some(status) = operator.try_wait().map_err(failed)? {
+                return Err(LocalError::Ended { status, log });
             }
-        };
-        tokio::time::timeout(START_LIMIT, answers).await.map_err(|_| LocalError::Silent { log })
+            let (logged, now) =
+                (std::fs::metadata(&log).map_or(0, |file| file.len()), Instant::now());
+            if !patience.goes_on(logged, now) {
+                return Err(LocalError::Silent { waited: patience.waited(now), log });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// The operator dies at once, as by SIGKILL.

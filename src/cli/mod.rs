@@ -67,14 +67,18 @@ use crate::config::LogFormat;
 use crate::error_chain::error_chain;
 use error::CliError;
 
+/// The heading of what every command takes, below a command's own flags.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Highly available Redis on the Akash Network.
 #[derive(Debug, Parser)]
 #[command(name = "akash-redis", version, propagate_version = true)]
 pub struct Cli {
-    /// Unix socket of the operator.
+    /// Unix socket at which the operator answers.
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "AKASH_REDIS_SOCKET",
         default_value = "/run/akash-redis/operator.sock",
         value_name = "PATH"
@@ -87,6 +91,7 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "AKASH_REDIS_LOG_LEVEL",
         default_value = "warn",
         value_name = "FILTER"
@@ -103,6 +108,8 @@ pub enum Command {
     /// Those that ask a running operator.
     #[command(flatten)]
     Client(ClientCommand),
+    /// Have a backup of a cluster taken or verified now, or decrypt one without an operator.
+    Backup(backup::Backup),
     /// Render one node of a manifest for the Akash market.
     Sdl(sdl::SdlArgs),
     /// Check manifests on this machine, without an operator.
@@ -111,6 +118,8 @@ pub enum Command {
     Explain(explain::Explain),
     /// Print the JSON schema of the manifest.
     Schema,
+    /// Print the manifest as a definition for Kubernetes, a `CustomResourceDefinition`.
+    Crd,
     /// Print what completes commands in a shell.
     Completion(completion::Completion),
     /// Write the manual pages.
@@ -137,10 +146,6 @@ pub enum Command {
     /// The local market by hand.
     #[cfg(feature = "devnet")]
     Devnet(devnet::Devnet),
-    /// Have a backup of a cluster taken or verified now, or decrypt one without an operator.
-    Backup(backup::Backup),
-    /// Print the manifest as a definition for Kubernetes, a `CustomResourceDefinition`.
-    Crd,
 }
 
 /// Commands that ask a running operator.
@@ -216,15 +221,15 @@ pub enum ClientCommand {
     Unfence(word::Fence),
     /// Write what the operator knows, without secrets, for whoever helps.
     Report(report::Report),
+    /// Print the public part of the key that signs the word about the master: proxies on other
+    /// machines prove it with this.
+    PublicKey,
     /// Write the data of a cluster to standard output as an RDB file, of now.
     Dump(backup::Dump),
     /// List the backups of a cluster.
     Backups(backup::Backups),
     /// Begin a new cluster with a backup of another one, or with its data as they were at a time.
     Restore(restore::Restore),
-    /// Print the public part of the key that signs the word about the master: proxies on other
-    /// machines prove it with this.
-    PublicKey,
 }
 
 /// Runs a command: 0 when it did what was asked, 1 when not (with one sentence on standard error).

@@ -67,13 +67,14 @@ pub struct Name {
 
 /// Flags of `plan`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["name", "file"])))]
 pub struct Plan {
     /// A cluster: what the operator does next.
-    #[arg(value_parser = cluster_name, required_unless_present = "file")]
+    #[arg(value_parser = cluster_name)]
     pub name: Option<String>,
-    /// File with one or more manifests: what an apply would do; `-` is standard input. May be given
+    /// File or directory with manifests: what an apply would do; `-` is standard input. May be given
     /// several times.
-    #[arg(short, long = "filename", value_name = "FILE", conflicts_with = "name")]
+    #[arg(short, long = "filename", value_name = "FILE")]
     pub file: Vec<String>,
     /// How the plan of a cluster is written; text when absent.
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "file")]

@@ -86,16 +86,26 @@ fn changed(change: &PreviewChange) -> String {
     format!("{} ({follows})", clean(&change.to_string()))
 }
 
+/// Nodes with higher numbers get more, so that not all escrows end together.
+fn each(bill: &Bill) -> &'static str {
+    let same = |one: Money, all: Money| one.0.0.saturating_mul(bill.new_nodes.into()) == all.0.0;
+    match (bill.deposit, bill.deposits) {
+        (Some(one), Some(all)) if !same(one, all) => "or up to a half more each",
+        _ => "each",
+    }
+}
+
 fn money(bill: &Bill) -> String {
     let amount = |money: Option<Money>| money.map_or("unknown".to_owned(), |m| m.to_string());
     let mut text = String::new();
     if bill.new_nodes > 0 {
         let _ = writeln!(
             text,
-            "  deposits:   {} now, for {} nodes with {} each, of {} in the wallet; what is not used comes back",
+            "  deposits:   {} now, for {} nodes with {} {}, of {} in the wallet; what is not used comes back",
             amount(bill.deposits),
             bill.new_nodes,
             amount(bill.deposit),
+            each(bill),
             amount(bill.balance),
         );
     } else {
@@ -154,6 +164,18 @@ mod tests {
 
     fn money(act: u64) -> Money {
         Money(Uact(act * 1_000_000))
+    }
+
+    #[test]
+    fn deposits_that_are_not_the_same_are_not_said_to_be() {
+        let of = |all| Bill {
+            new_nodes: 3,
+            deposit: Some(money(2)),
+            deposits: Some(money(all)),
+            ..Bill::default()
+        };
+        assert_eq!(each(&of(6)), "each");
+        assert_eq!(each(&of(7)), "or up to a half more each");
     }
 
     #[test]

@@ -845,7 +845,9 @@ async fn an_operator_that_is_not_there_is_named_by_its_socket() {
     let client = Client::new(std::path::Path::new("/nonexistent/operator.sock")).unwrap();
     let sentence = client.list().await.unwrap_err().to_string();
     assert!(
-        sentence.starts_with("no operator answers on /nonexistent/operator.sock; start one with"),
+        sentence.starts_with(
+            "no operator answers on /nonexistent/operator.sock (there is no such socket); start one with"
+        ),
         "{sentence}"
     );
 }

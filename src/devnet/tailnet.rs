@@ -39,9 +39,9 @@ const API_KEY: &str = "tskey-api-devnet";
 const CONTROL_PORT: u16 = 8080;
 const SOCKS5_PORT: u16 = 1055;
 const PROGRAMS: [&str; 3] = ["control", "tailscaled", "tailscale"];
-const HEALTHY: Duration = Duration::from_secs(20);
+const HEALTHY: Duration = Duration::from_mins(1);
 const CALL_TIME_OUT: Duration = Duration::from_secs(5);
-const JOIN: Duration = Duration::from_secs(40);
+const JOIN: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why there is no tailnet.

@@ -351,7 +351,8 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<VerifiedBackup> {
     Some(VerifiedBackup {
         id: good.id,
         taken: good.taken.to_string(),
-        at: good.at.to_string(),
+        // With milliseconds, so that two that end within a second are told apart.
+        at: good.at.to_string().replace('Z', &format!(".{:03}Z", good.at.0 % 1000)),
         node: good.incarnation.0,
         keys: good.keys,
         seconds: good.took_ms.div_ceil(1000),

@@ -139,7 +139,12 @@ fn unfence(cluster: &mut RedisCluster, request: &Fence) -> Result<String, Refusa
         ));
     }
     cluster.metadata.annotations.insert(FENCE.to_owned(), Fenced::together(&kept));
-    Ok(format!("{} of {name} is not fenced any more", Fenced::together(&gone)))
+    let named = |fenced: &Fenced| match fenced.node.parse::<u32>() {
+        Ok(ordinal) => format!("node {ordinal}"),
+        Err(_) => fenced.node.clone(),
+    };
+    let gone: Vec<_> = gone.iter().map(named).collect();
+    Ok(format!("{} of {name} is not fenced any more", gone.join(", ")))
 }
 
 #[cfg(test)]

@@ -77,9 +77,11 @@ fn fences_add_up_and_are_taken_back_by_any_name() {
     fence(&mut cluster, &node("cache-2-a")).unwrap();
     assert!(fence(&mut cluster, &node("1")).unwrap().contains("already"));
     assert_eq!(cluster.metadata.annotations[FENCE], "1 by=ann@laptop,cache-2-a by=ann@laptop");
-    unfence(&mut cluster, &node("2")).unwrap();
+    let told = unfence(&mut cluster, &node("2")).unwrap();
+    assert_eq!(told, "cache-2-a of cache is not fenced any more");
     assert_eq!(cluster.metadata.annotations[FENCE], "1 by=ann@laptop");
-    unfence(&mut cluster, &node("cache-1-a")).unwrap();
+    let told = unfence(&mut cluster, &node("cache-1-a")).unwrap();
+    assert_eq!(told, "node 1 of cache is not fenced any more");
     assert_eq!(cluster.metadata.annotations[FENCE], "");
     assert!(unfence(&mut cluster, &node("1")).unwrap_err().message.contains("is not fenced"));
     assert_eq!(fence(&mut cluster, &node("7")).unwrap_err().status, StatusCode::NOT_FOUND);

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::family::Family;
+use crate::pages::shape::missing;
 use crate::sandboxed::slot;
 use crate::stage::{PROGRAM, until};
 
@@ -110,11 +111,19 @@ fn it_shows_failovers_a_move_and_the_refund_and_leaves_nothing() {
         let measured: Vec<&String> =
             demo.seen.iter().filter(|line| line.ends_with("of them lost")).collect();
         assert_eq!(measured.len(), 3, "{said}");
+        let lacks = missing(&readme(), &said);
+        assert!(lacks.is_empty(), "the README shows {lacks:#?}, and the demo says:\n{said}");
         assert!(
             measured[2].contains("node 1 moved") && measured[2].ends_with(", 0 of them lost"),
             "a move loses nothing:\n{said}"
         );
     });
+}
+
+/// What the README shows of a demo.
+fn readme() -> Vec<String> {
+    let block = include_str!("../../README.md").split("```text\n").nth(1).unwrap();
+    block.split("```").next().unwrap().lines().map(str::to_owned).collect()
 }
 
 fn killed_at(words: &'static str) {

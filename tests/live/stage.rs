@@ -9,6 +9,7 @@ use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::api::types::RedisCluster;
 use akash_redis::api::validate;
 use akash_redis::api_client::{Client, ClientError};
+use akash_redis::cli::demo::patience::{Patience, steps};
 use akash_redis::cli::demo::writer::Access;
 use akash_redis::cli::local::{Local, LocalOptions};
 use akash_redis::devnet::sandbox::Sandbox;
@@ -101,9 +102,9 @@ impl Stage {
         stage
     }
 
-    /// Polls the cluster until it is as wanted.
+    /// Polls the cluster until it is as wanted, for as long as something is done for it.
     pub async fn until(&self, what: &str, wanted: impl Fn(&RedisCluster) -> bool) -> RedisCluster {
-        let begun = Instant::now();
+        let mut patience = Patience::begin(Instant::now());
         loop {
             let seen = self.client.get(CLUSTER).await;
             if let Ok(cluster) = &seen
@@ -111,7 +112,8 @@ impl Stage {
             {
                 return seen.unwrap();
             }
-            assert!(begun.elapsed() < STEP, "waited in vain for {what}; last seen: {seen:#?}");
+            let goes_on = patience.goes_on(seen.as_ref().ok().map(steps), Instant::now());
+            assert!(goes_on, "waited in vain for {what}; last seen: {seen:#?}");
             sleep(POLL).await;
         }
     }
