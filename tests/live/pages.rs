@@ -333,8 +333,11 @@ const TOUR: &[Stop] = &[
     ),
     Section(at("money.md", "ACT for AKT").puts(&[("--max-akt 45", "--max-akt 45 --yes")])),
     Section(
-        at("day-2.md", "Connecting applications")
-            .puts(&[("akash-redis proxy", "akash-redis devnet exec akash-redis proxy")]),
+        // The proxy of another page is at the usual port.
+        at("day-2.md", "Connecting applications").puts(&[(
+            "akash-redis proxy",
+            "akash-redis devnet exec akash-redis proxy --listen 127.0.0.1:6390",
+        )]),
     ),
     Section(at("day-2.md", "Reading `get` and `describe`")),
     Section(at("day-2.md", "Edit")),
