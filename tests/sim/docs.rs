@@ -255,7 +255,7 @@ fn typed<'a>(text: &'a str, languages: &[&str]) -> Vec<&'a str> {
 /// The arguments of the program in a line, with a call inside of `devnet exec` by itself; nothing
 /// when it is another program's line.
 fn arguments(line: &str) -> Vec<Vec<&str>> {
-    let end = [" #", " |", " >", " &"].iter().filter_map(|end| line.find(end)).min();
+    let end = [" #", " |", " >", " <", " &"].iter().filter_map(|end| line.find(end)).min();
     let mut words = line[..end.unwrap_or(line.len())].split_whitespace().peekable();
     while words.peek().is_some_and(|word| word.contains('=') && !word.starts_with('-')) {
         words.next();
