@@ -66,6 +66,19 @@ pub struct BackupStatus {
     /// The one that is being restored for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifying: Option<String>,
+    /// The last attempt at that, if it came to nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_verification: Option<FailedVerification>,
+}
+
+/// A backup was restored to see that it can be, and could not be, or nothing was found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailedVerification {
+    /// When it ended.
+    pub at: String,
+    /// Which backup, where, and why: one sentence.
+    pub why: String,
 }
 
 /// A backup that was restored into a throw-away redis-server, and had all that it was to have.

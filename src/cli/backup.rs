@@ -163,7 +163,10 @@ pub(super) async fn verify(
     };
     let said = |status: &Status| {
         let condition = status.condition(ConditionType::BackupVerified);
-        condition.map(|c| (c.reason, c.message.clone())).unwrap_or_default()
+        condition.map(|c| c.message.clone()).unwrap_or_default()
+    };
+    let failed_at_last = |status: &Status| {
+        status.backup.as_ref().and_then(|backup| backup.failed_verification.clone())
     };
     let before = client.get(&name).await?.status.unwrap_or_default();
     writeln!(out, "{}", client.verify_backup(&name, &VerifyBackup { id }).await?.message)?;
@@ -175,13 +178,18 @@ pub(super) async fn verify(
     while start.elapsed() < timeout.0 {
         tokio::time::sleep(POLL).await;
         let status = client.get(&name).await?.status.unwrap_or_default();
-        let ((at, running), (reason, message)) = (verified(&status), said(&status));
+        let ((at, running), message) = (verified(&status), said(&status));
         progress.tell(&format!("{name}: {}", show::clean(&message)));
-        if at != verified(&before).0 {
+        if at.is_some() && at != verified(&before).0 {
             return Ok(writeln!(out, "{}", show::clean(&message))?);
         }
-        let failed_now = reason == Reason::BackupVerificationFailed && message != said(&before).1;
-        if failed_now || (ran && running.is_none()) {
+        // It may have begun and ended between two looks.
+        let ended =
+            failed_at_last(&status).filter(|it| Some(it) != failed_at_last(&before).as_ref());
+        if let Some(ended) = ended {
+            return Err(failed(ended.why));
+        }
+        if ran && running.is_none() {
             return Err(failed(message));
         }
         ran |= running.is_some();

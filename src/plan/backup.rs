@@ -489,6 +489,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<BackupStatus> {
         running: run.map(|run| run.id.clone()),
         verified: verify::status(builder),
         verifying: verify::running(builder),
+        failed_verification: verify::failed_at_last(builder),
         unusable: unusable.iter().take(LISTED).map(|(_, why)| why.clone()).collect(),
     })
 }

@@ -10,7 +10,7 @@ use super::backup::{change, listing, own, size, storage};
 use super::builder::PlanBuilder;
 use super::{derived, roles};
 use crate::api::conditions::{ConditionStatus, EventReason, Reason};
-use crate::api::status::VerifiedBackup;
+use crate::api::status::{FailedVerification, VerifiedBackup};
 use crate::api::types::{Backup, VERIFY, Verify};
 use crate::model::backup::{
     BackupManifest, TaskPhase, Verified, VerifyRecord, VerifyRun, VerifyTask,
@@ -65,7 +65,10 @@ fn go_on(builder: &mut PlanBuilder<'_>, run: &VerifyRun, at: &StorageRef) {
         return builder.wait(what, run.began, Some(LIMIT), "it is given up");
     }
     let Some(backup) = own(builder).into_iter().find(|b| b.id == *id).cloned() else {
-        return interrupted(builder, run, "the backup is not in the storage any more");
+        return match unusable(builder, id) {
+            Some(why) => bad(builder, run, &why),
+            None => interrupted(builder, run, "the backup is not in the storage any more"),
+        };
     };
     if builder.now().passed(run.began, LIMIT) {
         let why = format!("it took more than {} h", LIMIT.as_secs() / 3600);
@@ -200,6 +203,29 @@ fn request(builder: &PlanBuilder<'_>) -> Option<(String, Option<String>)> {
     (!word.is_empty() && *word != record(builder).word).then(|| (word.clone(), id))
 }
 
+/// Why a backup that was complete cannot be used any more, by the list of the storage.
+fn unusable(builder: &PlanBuilder<'_>, id: &str) -> Option<String> {
+    let all = &listing(builder)?.unusable;
+    all.iter().find(|(of, _)| of == id).map(|(_, why)| why.clone())
+}
+
+/// The last backup that was found to be good, unless the storage does not have it any more.
+fn good(builder: &PlanBuilder<'_>) -> Option<Verified> {
+    let good = record(builder).good?;
+    let gone = listing(builder).is_some() && !own(builder).iter().any(|b| b.id == good.id);
+    (!gone).then_some(good)
+}
+
+/// Why the list of the storage alone says that a backup is no good on which one would count: the one
+/// that was verified, or one that is newer than all that can be used.
+fn spoiled(builder: &PlanBuilder<'_>) -> Option<String> {
+    let known = record(builder).good.map(|good| good.id);
+    let newest = own(builder).last().map(|backup| backup.id.clone()).or(known.clone())?;
+    let mut all = listing(builder)?.unusable.iter().rev();
+    let found = all.find(|(id, _)| *id > newest || known.as_ref() == Some(id));
+    found.map(|(id, why)| format!("backup {id} cannot be restored: {why}"))
+}
+
 /// When the next one is due; none where none is wanted.
 fn due(builder: &PlanBuilder<'_>, backup: &Backup) -> Option<UnixMs> {
     let period = backup.verify.period()?;
@@ -208,7 +234,7 @@ fn due(builder: &PlanBuilder<'_>, backup: &Backup) -> Option<UnixMs> {
         return Some(known.failed + PAUSES.delay(known.failures - 1));
     }
     // The first one at once.
-    Some(known.good.map_or(UnixMs::default(), |good| good.at + period))
+    Some(good(builder).map_or(UnixMs::default(), |good| good.at + period))
 }
 
 fn begin(builder: &mut PlanBuilder<'_>, backup: &Backup, at: &StorageRef) {
@@ -315,9 +341,16 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
     if backup.verify == Verify::Never && known == VerifyRecord::default() {
         return None;
     }
-    if let Some((_, why)) = &known.bad {
-        let good = known.good.as_ref().map_or("none was ever restored".to_owned(), |good| {
-            format!("the last one that could be is {} of {}", good.id, good.taken)
+    let usable = good(builder);
+    if let Some(why) = known.bad.map(|(_, why)| why).or_else(|| spoiled(builder)) {
+        let good = usable.as_ref().map_or("no other one was restored".to_owned(), |good| {
+            // Those sentences begin with the name of the backup.
+            let same = why.starts_with(&format!("backup {} ", good.id));
+            let which =
+                if same { "it could be restored at" } else { "the last one that could be is" };
+            let what =
+                if same { good.at.to_string() } else { format!("{} of {}", good.id, good.taken) };
+            format!("{which} {what}")
         });
         let message = format!("{why}; {good}");
         return Some((ConditionStatus::False, Reason::BackupVerificationFailed, message));
@@ -336,7 +369,7 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
     // What is due may wait for a replica; for no longer than that again.
     let period = backup.verify.period();
     let fresh = |at: UnixMs| period.is_none_or(|period| !builder.now().passed(at, 2 * period));
-    if let Some(good) = known.good.filter(|good| fresh(good.at)) {
+    if let Some(good) = usable.filter(|good| fresh(good.at)) {
         let why = if why.is_empty() { why } else { format!("; {why}") };
         let message = format!("{}{why}", sentence(&good));
         return Some((ConditionStatus::True, Reason::BackupRestorable, message));
@@ -347,7 +380,7 @@ pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, 
 
 /// What is published of the last backup that was found to be good.
 pub fn status(builder: &PlanBuilder<'_>) -> Option<VerifiedBackup> {
-    let good = record(builder).good?;
+    let good = good(builder)?;
     Some(VerifiedBackup {
         id: good.id,
         taken: good.taken.to_string(),
@@ -357,6 +390,14 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<VerifiedBackup> {
         keys: good.keys,
         seconds: good.took_ms.div_ceil(1000),
     })
+}
+
+/// What is published of the last attempt, if it came to nothing.
+pub fn failed_at_last(builder: &PlanBuilder<'_>) -> Option<FailedVerification> {
+    let known = record(builder);
+    let bad = known.bad.map(|(_, why)| why).unwrap_or_default();
+    let why = if known.error.is_empty() { bad } else { known.error };
+    (known.failures > 0).then(|| FailedVerification { at: known.failed.to_string(), why })
 }
 
 /// The backup that is being verified.

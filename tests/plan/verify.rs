@@ -185,6 +185,9 @@ fn a_backup_that_is_no_good_is_a_problem_and_another_node_tries_later() {
         assert!(message.contains(what) && message.contains("b1"), "{message}");
         assert!(plan.status.problems().any(|r| r == Reason::BackupVerificationFailed));
         assert!(has_event(&plan, EventReason::BackupVerificationFailed));
+        let published = |plan: &Plan| plan.status.backup.clone().unwrap().failed_verification;
+        let ended = published(&plan).unwrap();
+        assert!(ended.at == UnixMs(NOW + 60_000).to_string() && ended.why.contains(what));
         assert!(told(&scene.plan(NOW + 120_000)).is_empty(), "not at once");
         let later = NOW + 60_000 + 600_000;
         for n in 0..3 {
@@ -198,6 +201,7 @@ fn a_backup_that_is_no_good_is_a_problem_and_another_node_tries_later() {
             (task.phase, task.keys) = (TaskPhase::Done, 5);
         });
         assert_eq!(verified(&plan).0, ConditionStatus::True);
+        assert_eq!(published(&plan), None);
     };
     fails(
         &|task| {
@@ -219,6 +223,8 @@ fn an_attempt_that_found_nothing_out_says_nothing_against_the_backup() {
     let (status, reason, message) = verified(&plan);
     assert_eq!((status, reason), (ConditionStatus::Unknown, Reason::BackupVerificationPending));
     assert!(message.contains("this node becomes master"), "{message}");
+    let ended = plan.status.backup.clone().unwrap().failed_verification.unwrap();
+    assert!(ended.why.contains("this node becomes master"), "{ended:?}");
     assert!(!plan.status.problems().any(|r| r == Reason::BackupVerificationFailed));
     assert!(has_event(&plan, EventReason::BackupVerificationInterrupted));
     // The same of a node whose container was started anew, and of one that is not heard.
@@ -232,6 +238,64 @@ fn an_attempt_that_found_nothing_out_says_nothing_against_the_backup() {
     scene.inventory.backups.clear();
     let plan = scene.plan(NOW + 1000);
     assert!(!has_event(&plan, EventReason::BackupVerificationInterrupted), "not read yet");
+}
+
+/// The list of the storage says it before anybody downloads anything.
+#[test]
+fn a_backup_that_was_touched_in_the_storage_is_no_good_whoever_finds_out_first() {
+    let spoils = |scene: &mut Scene, id: &str, backups: Vec<BackupManifest>| {
+        let unusable = vec![(id.into(), format!("the data of backup {id} are gone"))];
+        backup::lies(scene, Listing { backups, unusable, ..Listing::default() });
+    };
+    let is_said = |plan: &Plan, id: &str| {
+        let (status, reason, why) = verified(plan);
+        assert_eq!((status, reason), (ConditionStatus::False, Reason::BackupVerificationFailed));
+        assert!(why.contains(&format!("the data of backup {id} are gone")), "{why}");
+        assert!(plan.status.problems().any(|r| r == Reason::BackupVerificationFailed));
+    };
+    // While it is verified.
+    let mut scene = scene("weekly");
+    begun(&mut scene);
+    spoils(&mut scene, "b1", Vec::new());
+    let plan = scene.plan(NOW + 1000);
+    assert!(has_event(&plan, EventReason::BackupVerificationFailed));
+    is_said(&plan, "b1");
+
+    // After it was: another one is verified at once, and is the good one then.
+    let mut scene = self::scene("weekly");
+    begun(&mut scene);
+    let done = |task: &mut VerifyTask| (task.phase, task.keys) = (TaskPhase::Done, 5);
+    let plan = then(&mut scene, NOW + 60_000, done);
+    assert_eq!(verified(&plan).0, ConditionStatus::True);
+    spoils(&mut scene, "b1", vec![manifest("b2", 60)]);
+    let plan = scene.plan(NOW + 60_000);
+    is_said(&plan, "b1");
+    assert!(plan.status.backup.as_ref().unwrap().verified.is_none(), "nobody counts on it");
+    assert_eq!(told(&plan).remove(0).1, "b2");
+    scene.record = plan.record;
+    assert_eq!(verified(&then(&mut scene, NOW + 120_000, done)).0, ConditionStatus::True);
+
+    // The newest one, before anybody restored it; an older one is as good as before.
+    for (id, good) in [("b3", false), ("b0", true)] {
+        let mut scene = self::scene("weekly");
+        begun(&mut scene);
+        then(&mut scene, NOW + 60_000, done);
+        spoils(&mut scene, id, vec![manifest("b1", 600)]);
+        let plan = scene.plan(NOW + 60_000);
+        match good {
+            true => assert_eq!(verified(&plan).0, ConditionStatus::True),
+            false => is_said(&plan, id),
+        }
+    }
+
+    // One that was deleted as a whole is no backup, and nobody's word that it is good counts.
+    let mut scene = self::scene("weekly");
+    begun(&mut scene);
+    then(&mut scene, NOW + 60_000, done);
+    lies(&mut scene, Vec::new());
+    let plan = scene.plan(NOW + 60_000);
+    assert_eq!(verified(&plan).0, ConditionStatus::Unknown);
+    assert!(plan.status.backup.unwrap().verified.is_none());
 }
 
 #[test]
