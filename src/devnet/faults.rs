@@ -235,6 +235,11 @@ pub enum Fault {
         /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
         dseq: u64,
     },
+    /// Lease: its container is killed, and starts again on volumes that are read-only.
+    DiskReadOnly {
+        /// The deployment's sequence number, see `akash-redis get NAME -o yaml`.
+        dseq: u64,
+    },
 }
 
 impl Fault {
@@ -270,7 +275,9 @@ pub enum FaultError {
     #[error("no container of deployment {0} runs here that could be switched off")]
     NoNode(u64),
     /// No volume of it is mounted.
-    #[error("no node of deployment {0} with a volume of its own runs here, so no disk can be full")]
+    #[error(
+        "no node of deployment {0} with a volume of its own runs here, so nothing can be wrong with one"
+    )]
     NoVolume(u64),
     /// No node of it is on the network.
     #[error("no node of deployment {0} runs here whose network could be changed")]
@@ -382,13 +389,8 @@ impl MarketFaults {
                     Err(FaultError::NoNode(*dseq))
                 }
             }
-            F::DiskFull { dseq } => {
-                if self.nodes(*dseq).any(|(runner, lease)| runner.set_full(&lease, true)) {
-                    Ok(format!("the volumes of deployment {dseq} have no room left"))
-                } else {
-                    Err(FaultError::NoVolume(*dseq))
-                }
-            }
+            F::DiskFull { dseq } => self.disk_full(*dseq),
+            F::DiskReadOnly { dseq } => self.disk_read_only(*dseq).await,
             _ => self.of_chain(fault),
         }
     }
@@ -501,12 +503,7 @@ impl MarketFaults {
             off.map(|lease| format!("node-off {}: its container is dead", lease.dseq))
                 .collect::<Vec<_>>()
         });
-        let full = self.providers.iter().filter_map(|p| p.runner.as_ref()).flat_map(|runner| {
-            let full = runner.leases().into_iter().filter(|lease| runner.is_full(lease));
-            full.map(|lease| format!("disk-full {}: its volumes have no room left", lease.dseq))
-                .collect::<Vec<_>>()
-        });
-        chain.chain(providers).chain(off).chain(full).collect()
+        chain.chain(providers).chain(off).chain(self.disks()).collect()
     }
 
     fn chain_list(&self, chain: &ChainControl) -> Vec<String> {
@@ -560,12 +557,8 @@ impl MarketFaults {
                     runner.power_on(&lease);
                 }
             }
-            if let Some(runner) = provider.runner.as_ref().filter(|_| hit("disk-full")) {
-                for lease in runner.leases() {
-                    runner.set_full(&lease, false);
-                }
-            }
         }
+        self.clear_disks(&hit);
         Ok(if ended.is_empty() {
             "nothing was wrong".to_owned()
         } else {
@@ -679,6 +672,8 @@ fn words(fault: ProviderFault) -> String {
         ProviderFault::GatewaySilent => "its gateway answers nothing".to_owned(),
     }
 }
+
+mod disks;
 
 #[cfg(test)]
 mod tests;

@@ -166,6 +166,20 @@ impl Runner {
         dir.is_some_and(|dir| volumes::is_full(&dir))
     }
 
+    /// Has the volumes of a node take no more writes, or take them again; nothing becomes read-only that
+    /// somebody writes to. `false` where it was not done.
+    pub fn set_read_only(&self, lease: &LeaseKey, read_only: bool) -> bool {
+        let dir = self.lock().get(lease).map(|workload| workload.dir.join("data"));
+        dir.is_some_and(|dir| volumes::set_read_only(&dir, read_only))
+    }
+
+    /// Whether the volumes of a node take no writes.
+    #[must_use]
+    pub fn is_read_only(&self, lease: &LeaseKey) -> bool {
+        let dir = self.lock().get(lease).map(|workload| workload.dir.join("data"));
+        dir.is_some_and(|dir| volumes::is_read_only(&dir))
+    }
+
     fn change(&self, lease: &LeaseKey, to: impl Fn(&Want) -> Option<Want>) -> bool {
         let workloads = self.lock();
         let Some(workload) = workloads.get(lease) else { return false };

@@ -1,11 +1,11 @@
 //! Volumes of a workload: each a file system in memory, as large as its manifest says, that can run
-//! full.
+//! full or become read-only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::statvfs;
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::logs::Log;
 use crate::devnet::tool;
@@ -76,6 +76,26 @@ pub fn is_full(dir: &Path) -> bool {
     volumes(dir).iter().any(|at| kept(dir, at).is_file())
 }
 
+/// Has volumes take no more writes, or take them again; whether there are some, and all of them do.
+/// Nothing becomes read-only that somebody writes to.
+pub fn set_read_only(dir: &Path, read_only: bool) -> bool {
+    let (all, how) = (volumes(dir), if read_only { "ro" } else { "rw" });
+    !all.is_empty() && all.iter().all(|at| remount(at, how))
+}
+
+/// Whether one of them takes no writes.
+pub fn is_read_only(dir: &Path) -> bool {
+    let flags = |at: &PathBuf| statvfs(at).map(|found| found.f_flag);
+    volumes(dir).iter().any(|at| flags(at).is_ok_and(|f| f.contains(StatVfsMountFlags::RDONLY)))
+}
+
+/// Whether it was done.
+fn remount(at: &Path, how: &str) -> bool {
+    let mut command = Command::new("mount");
+    command.args(["-o", &format!("remount,{how}")]).arg(at).stdin(Stdio::null());
+    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 /// Where the usual size of a volume is kept while it is full.
 fn kept(dir: &Path, at: &Path) -> PathBuf {
     dir.with_file_name(SIZES).join(at.file_name().unwrap_or_default())
@@ -95,9 +115,7 @@ fn resize(dir: &Path, at: &Path, full: bool) -> Option<()> {
         fs::remove_file(&kept).ok()?;
         usual
     };
-    let mut command = Command::new("mount");
-    command.args(["-o", &format!("remount,size={size}")]).arg(at).stdin(Stdio::null());
-    let done = command.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let done = remount(at, &format!("size={size}"));
     if full && !done {
         // The next attempt finds it as it is.
         let _ = fs::remove_file(&kept);
