@@ -1,6 +1,5 @@
 //! Backups in a real S3 server, and clusters that begin with one.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
@@ -13,29 +12,19 @@ use akash_redis::api::validate;
 use akash_redis::backup::format::BackupKey;
 use akash_redis::backup::storage::{Storage, StorageError};
 use akash_redis::backup::stream::{Expected, download, upload};
-use akash_redis::cli::demo::writer::Access;
-use akash_redis::devnet::net::Net;
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::model::archive::Segment;
 use akash_redis::model::backup::{StorageKeys, StorageSpec};
 use akash_redis::model::time::UnixMs;
-use redis::AsyncConnectionConfig;
-use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use crate::s3::{BUCKET, Fault, KEYS, S3, faulty};
+use crate::backed::{Backed, has, message, touch};
+use crate::data::{FILLED, PATIENCE, all, bytes, connected, fill, url};
+use crate::s3::{Fault, KEYS, S3, faulty};
 use crate::sandboxed::sandboxed;
-use crate::stage::{CLUSTER, PASSWORD, Stage, condition, program, until};
+use crate::stage::{CLUSTER, Stage, program, until};
 
 const LIMIT: Duration = Duration::from_mins(6);
-/// Repetition in these tests.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn bytes(length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    rand::Rng::fill(&mut rand::thread_rng(), &mut bytes[..]);
-    bytes
-}
 
 /// Uploads and downloads again; what came back.
 async fn there_and_back(spec: &StorageSpec, plain: &[u8]) -> Result<Vec<u8>, String> {
@@ -114,97 +103,6 @@ fn a_real_s3_server_with_its_faults_takes_a_backup_or_says_why_not() {
     });
 }
 
-/// The tests' cluster with backups in that server, and more of a spec.
-fn manifest(s3: &S3, keys: &Path, more: &str) -> String {
-    let hash = hex::encode(Sha256::digest(PASSWORD));
-    let ca = s3.ca.lines().fold(String::new(), |all, line| all + "      " + line + "\n");
-    format!(
-        "apiVersion: akash-redis.dev/v1alpha1\n\
-         kind: RedisCluster\n\
-         metadata: {{ name: {CLUSTER} }}\n\
-         spec:\n  \
-           nodes: 3\n  \
-           redis: {{ users: [{{ name: app, passwordSha256: {hash} }}] }}\n  \
-           resources: {{ cpu: 500m, memory: 1Gi, data: {{ size: 4Gi, class: beta3 }} }}\n  \
-           budget: {{ maxPerMonth: 16act }}\n  \
-           backup:\n    \
-             to: s3://{BUCKET}/some/prefix\n    \
-             endpoint: https://{}\n    \
-             credentialsFrom: {{ file: {} }}\n    \
-             ca: |\n{ca}{more}",
-        s3.address,
-        keys.display(),
-    )
-}
-
-/// What a command printed; it did what was asked.
-async fn said(stage: &Stage, arguments: &[&str]) -> String {
-    let said = stage.cli(arguments).await;
-    let (out, error) =
-        (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success(), "{arguments:?}: {out}{error}");
-    println!("$ akash-redis {}\n{out}", arguments.join(" "));
-    out.into_owned()
-}
-
-async fn connected(access: &Access) -> redis::aio::MultiplexedConnection {
-    let Access { host, port, user, password } = access;
-    let url = format!("redis://{user}:{password}@{host}:{port}/");
-    let client = redis::Client::open(url).unwrap();
-    // A busy machine is no fault.
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    for _ in 0..600 {
-        let connection = client.get_multiplexed_async_connection_with_config(&config);
-        if let Ok(connection) = connection.await {
-            return connection;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the proxy lets nobody in");
-}
-
-/// Every key with its value, as Redis serializes it.
-async fn all(access: &Access) -> BTreeMap<String, Vec<u8>> {
-    let mut connection = connected(access).await;
-    let (mut cursor, mut found) = (0u64, BTreeMap::new());
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("COUNT").arg(1000);
-        let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await.unwrap();
-        for key in keys {
-            let value = redis::cmd("DUMP").arg(&key).query_async(&mut connection).await.unwrap();
-            found.insert(key, value);
-        }
-        cursor = next;
-        if cursor == 0 {
-            return found;
-        }
-    }
-}
-
-async fn fill(access: &Access) {
-    let mut connection = connected(access).await;
-    for n in 0..50 {
-        let mut pipe = redis::pipe();
-        for m in 0..100 {
-            pipe.cmd("SET").arg(format!("key:{n}:{m}")).arg(bytes(n * 20)).ignore();
-        }
-        pipe.cmd("ZADD").arg(format!("zset:{n}")).arg(n).arg("a").arg(0.5).arg("b").ignore();
-        pipe.cmd("HSET").arg(format!("hash:{n}")).arg("f").arg(n).ignore();
-        pipe.exec_async(&mut connection).await.unwrap();
-    }
-}
-
-async fn apply(stage: &Stage, dir: &Path, text: &str) {
-    let file = dir.join("cluster.yaml");
-    std::fs::write(&file, text).unwrap();
-    said(stage, &["apply", "-f", &file.display().to_string()]).await;
-}
-
-fn held(cluster: &RedisCluster, kind: &str, reason: &str) -> bool {
-    cluster.status.as_ref().is_some_and(|s| condition(s, kind).1 == reason)
-}
-
 /// An RDB file with so many keys.
 async fn is_whole(file: &Path, keys: usize) {
     let checked = Command::new("redis-check-rdb").arg(file).output().await.unwrap();
@@ -223,7 +121,7 @@ async fn reads_as(stage: &Stage, dir: &Path, object: &Path) {
         .status()
         .await;
     assert!(decrypted.unwrap().success());
-    is_whole(&dump, 5100).await;
+    is_whole(&dump, FILLED).await;
     let now = dir.join("now.rdb");
     let dumped = Command::new(program())
         .arg("--socket")
@@ -233,72 +131,65 @@ async fn reads_as(stage: &Stage, dir: &Path, object: &Path) {
         .status()
         .await;
     assert!(dumped.unwrap().success());
-    is_whole(&now, 5100).await;
+    is_whole(&now, FILLED).await;
 }
 
 #[test]
 fn a_cluster_comes_back_from_its_backup_on_new_providers_key_by_key() {
     let name = "backup::a_cluster_comes_back_from_its_backup_on_new_providers_key_by_key";
     sandboxed(name, LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::start(&sandbox).await;
-        let address = SocketAddr::from((Net::GATEWAY, 9000));
-        let s3 = S3::start(&sandbox.dir.join("s3"), address, true).await;
-        let keys = sandbox.dir.join("keys");
-        std::fs::write(&keys, format!("{KEYS}\n")).unwrap();
-        let begins = manifest(&s3, &keys, "");
-        assert!(validate::parse(&begins).is_ok());
-        apply(&stage, &sandbox.dir, &begins).await;
+        let backed = Backed::start(&sandbox).await;
+        let stage = &backed.stage;
+        assert!(validate::parse(&backed.manifest("")).is_ok());
+        backed.apply("").await;
         let before = stage.until_ready().await;
         let (_proxy, access) = stage.proxy();
-        fill(&access).await;
-        let there = all(&access).await;
-        assert_eq!(there.len(), 5100);
+        let mut connection = connected(&url(&access)).await;
+        fill(&mut connection).await;
+        let there = all(&mut connection).await;
+        assert_eq!(there.len(), FILLED);
 
-        let taken = stage.cli(&["backup", CLUSTER, "--wait", "--timeout", "1m"]).await;
-        let taken = String::from_utf8_lossy(&taken.stdout).into_owned();
-        assert!(taken.contains("is complete"), "{taken}");
-        let listed = said(&stage, &["backups", CLUSTER]).await;
+        let id = backed.back_up().await;
+        let listed = stage.says(&["backups", CLUSTER]).await;
         let master = stage.master().await.incarnation;
         let row = listed.lines().nth(1).unwrap();
-        assert!(row.contains(" 5100 ") && !row.contains(&master), "{listed}, master {master}");
-        let id = row.split_whitespace().next().unwrap().to_owned();
-        let described = said(&stage, &["describe", CLUSTER]).await;
+        assert!(
+            row.contains(&format!(" {FILLED} ")) && !row.contains(&master),
+            "{listed}, master {master}"
+        );
+        assert!(row.contains(&id), "{listed}");
+        let described = stage.says(&["describe", CLUSTER]).await;
         assert!(described.contains("BackedUp"), "{described}");
 
         // Nobody sees the keys.
         let secret = KEYS.split(':').nth(1).unwrap();
-        let shown = said(&stage, &["get", CLUSTER, "-o", "yaml"]).await;
+        let shown = stage.says(&["get", CLUSTER, "-o", "yaml"]).await;
         assert!(shown.contains("sealed:") && !shown.contains(secret));
         let log = std::fs::read_to_string(sandbox.dir.join("operator.log")).unwrap_or_default();
         assert!(!log.contains(secret), "the log has the keys");
 
         // The root secret alone is enough.
-        let installation = s3.dir.join("some/prefix");
-        let installation = std::fs::read_dir(installation).unwrap().next().unwrap().unwrap().path();
-        let (object, made) = (
-            installation.join(CLUSTER).join(format!("{id}.rdb")),
-            installation.join(CLUSTER).join(format!("{id}.manifest")),
-        );
-        reads_as(&stage, &sandbox.dir, &object).await;
+        let (object, made) = (backed.object(&id, "rdb"), backed.object(&id, "manifest"));
+        reads_as(stage, &sandbox.dir, &object).await;
 
         // An apply of the same again changes nothing.
         let file = sandbox.dir.join("cluster.yaml").display().to_string();
-        assert!(said(&stage, &["apply", "-f", &file]).await.contains("unchanged"));
+        assert!(stage.says(&["apply", "-f", &file]).await.contains("unchanged"));
 
         stage.delete().await;
         stage.assert_nothing_left().await;
         let from = "  bootstrap: { fromBackup: {} }\n";
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, from)).await;
+        backed.apply(from).await;
         let after = stage.until_ready().await;
-        assert!(held(&stage.client.get(CLUSTER).await.unwrap(), "Restored", "RestoreCompleted"));
+        assert!(has(&stage.client.get(CLUSTER).await.unwrap(), "Restored", "RestoreCompleted"));
         let dseqs = |s: &akash_redis::api::status::Status| {
             s.nodes.iter().map(|n| n.dseq).collect::<Vec<_>>()
         };
         assert!(dseqs(&after).iter().all(|dseq| !dseqs(&before).contains(dseq)));
-        let back = all(&access).await;
+        let mut connection = connected(&url(&access)).await;
+        let back = all(&mut connection).await;
         assert_eq!(back.len(), there.len());
         assert!(back == there, "a value is another one");
-        let mut connection = connected(&access).await;
         let set = redis::cmd("SET").arg("after").arg("1").exec_async(&mut connection).await;
         set.unwrap();
         stage.delete().await;
@@ -306,25 +197,20 @@ fn a_cluster_comes_back_from_its_backup_on_new_providers_key_by_key() {
 
         // What was touched is refused before anything is bought.
         let good = std::fs::read_to_string(&made).unwrap();
-        std::fs::write(&made, good.replace("\"keys\":5100", "\"keys\":5101")).unwrap();
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, from)).await;
-        let refused = stage.until("the refusal", |c| held(c, "Restored", "RestoreRefused")).await;
-        let why = condition(refused.status.as_ref().unwrap(), "Restored").2.to_owned();
-        println!("{why}");
+        std::fs::write(&made, good.replace(&format!("\"keys\":{FILLED}"), "\"keys\":1")).unwrap();
+        backed.apply(from).await;
+        let refused = stage.until("the refusal", |c| has(c, "Restored", "RestoreRefused")).await;
+        let why = message(&refused, "Restored");
         assert!(why.contains("changed or damaged"), "{why}");
         assert_eq!(stage.left().await.deployments, 0, "nothing was bought");
         stage.delete().await;
 
         // What is touched in the data never becomes data, and is told.
         std::fs::write(&made, good).unwrap();
-        let mut touched = std::fs::read(&object).unwrap();
-        let middle = touched.len() / 2;
-        touched[middle] ^= 1;
-        std::fs::write(&object, touched).unwrap();
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, from)).await;
-        let failed = stage.until("the failure", |c| held(c, "Restored", "RestoreFailed")).await;
-        let why = condition(failed.status.as_ref().unwrap(), "Restored").2.to_owned();
-        println!("{why}");
+        touch(&object);
+        backed.apply(from).await;
+        let failed = stage.until("the failure", |c| has(c, "Restored", "RestoreFailed")).await;
+        let why = message(&failed, "Restored");
         assert!(why.contains("cannot be decrypted"), "{why}");
         assert_eq!(failed.status.unwrap().master, None, "nobody is master without the data");
         stage.delete().await;
@@ -354,19 +240,16 @@ fn exact(at: UnixMs) -> String {
 fn the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key() {
     let name = "backup::the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key";
     sandboxed(name, LIMIT, async |sandbox: Sandbox| {
-        let stage = Stage::start(&sandbox).await;
-        let address = SocketAddr::from((Net::GATEWAY, 9000));
-        let s3 = S3::start(&sandbox.dir.join("s3"), address, true).await;
-        let keys = sandbox.dir.join("keys");
-        std::fs::write(&keys, format!("{KEYS}\n")).unwrap();
+        let backed = Backed::start(&sandbox).await;
+        let stage = &backed.stage;
         let log = "    schedule: '0 3 * * *'\n    pointInTime: true\n";
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, log)).await;
+        backed.apply(log).await;
         stage.until_ready().await;
-        let current = |c: &RedisCluster| held(c, "PointInTime", "ArchiveCurrent");
+        let current = |c: &RedisCluster| has(c, "PointInTime", "ArchiveCurrent");
         let cluster = stage.until("the log to be archived", current).await;
-        println!("{}", condition(cluster.status.as_ref().unwrap(), "PointInTime").2);
+        message(&cluster, "PointInTime");
         let (_proxy, access) = stage.proxy();
-        fill(&access).await;
+        fill(&mut connected(&url(&access)).await).await;
 
         let old = stage.master().await;
         stage.kill_redis(&old);
@@ -378,28 +261,28 @@ fn the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key() {
             })
             .await;
         stage.until_ready().await;
-        let mut connection = connected(&access).await;
+        let mut connection = connected(&url(&access)).await;
         for n in 0..200 {
             let mut pipe = redis::pipe();
             pipe.atomic().cmd("INCR").arg("count").cmd("SET").arg(format!("late:{n}")).arg(n);
             pipe.exec_async(&mut connection).await.unwrap();
         }
-        let there = all(&access).await;
-        assert_eq!(there.len(), 5301);
-        let has: i64 =
+        let there = all(&mut connection).await;
+        assert_eq!(there.len(), FILLED + 201);
+        let reached: i64 =
             redis::cmd("WAIT").arg(2).arg(10_000).query_async(&mut connection).await.unwrap();
-        assert_eq!(has, 2, "whoever archives has it");
+        assert_eq!(reached, 2, "whoever archives has it");
         let to = UnixMs::now();
         until("the next second", async || UnixMs::now().0 >= to.0 + 1000).await;
         for key in there.keys() {
             redis::cmd("DEL").arg(key).exec_async(&mut connection).await.unwrap();
         }
         redis::cmd("SET").arg("after").arg("1").exec_async(&mut connection).await.unwrap();
-        assert_eq!(all(&access).await.len(), 1);
+        assert_eq!(all(&mut connection).await.len(), 1);
         let gone = UnixMs::now();
         until("all of it to be stored", async || {
             let mut stored = Vec::new();
-            segments(&s3.dir, &mut stored);
+            segments(&backed.s3.dir, &mut stored);
             stored.iter().any(|s| s.until > gone)
         })
         .await;
@@ -413,19 +296,18 @@ fn the_moment_before_a_mistake_comes_back_on_new_providers_key_by_key() {
             format!("{log}  bootstrap: {{ fromBackup: {{ at: '{at}' }} }}\n")
         };
         let late = UnixMs(UnixMs::now().0 + 600_000);
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, &from(late))).await;
-        let refused = stage.until("the refusal", |c| held(c, "Restored", "RestoreRefused")).await;
-        let why = condition(refused.status.as_ref().unwrap(), "Restored").2.to_owned();
-        println!("{why}");
+        backed.apply(&from(late)).await;
+        let refused = stage.until("the refusal", |c| has(c, "Restored", "RestoreRefused")).await;
+        let why = message(&refused, "Restored");
         assert!(why.contains("write a time until"), "{why}");
         assert_eq!(stage.left().await.deployments, 0, "nothing was bought");
 
         // The corrected manifest.
-        apply(&stage, &sandbox.dir, &manifest(&s3, &keys, &from(to))).await;
+        backed.apply(&from(to)).await;
         stage.until_ready().await;
         let cluster = stage.client.get(CLUSTER).await.unwrap();
-        assert!(held(&cluster, "Restored", "RestoreCompleted"));
-        let back = all(&access).await;
+        assert!(has(&cluster, "Restored", "RestoreCompleted"));
+        let back = all(&mut connected(&url(&access)).await).await;
         assert_eq!(back.len(), there.len());
         assert!(back == there, "a value is another one");
         stage.until("its own log to be archived", current).await;

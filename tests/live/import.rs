@@ -1,6 +1,5 @@
 //! A cluster that begins with a running Redis which is written to all the time, and the cutover.
 
-use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +15,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
+use crate::data::{FILLED, all, connected, fill, url};
 use crate::sandboxed::sandboxed;
 use crate::stage::{CLUSTER, PASSWORD, Stage, condition, is_ready};
 
 const LIMIT: Duration = Duration::from_mins(6);
-/// A busy machine is no fault.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the source listens: for its own applications on loopback, for others with TLS.
 const PLAIN: u16 = 6390;
 const TLS: u16 = 6391;
@@ -60,52 +58,8 @@ fn source(sandbox: &Sandbox, rules: &str) -> (Child, String) {
     (child, issued.cert.pem())
 }
 
-async fn connected(url: String) -> MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-    for _ in 0..600 {
-        let connection = client.get_multiplexed_async_connection_with_config(&config);
-        if let Ok(connection) = connection.await {
-            return connection;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    panic!("nobody answers");
-}
-
 async fn of_the_source() -> MultiplexedConnection {
-    connected(format!("redis://127.0.0.1:{PLAIN}/")).await
-}
-
-async fn fill(connection: &mut MultiplexedConnection) {
-    for n in 0..50 {
-        let mut pipe = redis::pipe();
-        for m in 0..100 {
-            pipe.cmd("SET").arg(format!("key:{n}:{m}")).arg("v".repeat(n * 20)).ignore();
-        }
-        pipe.cmd("ZADD").arg(format!("zset:{n}")).arg(n).arg("a").arg(0.5).arg("b").ignore();
-        pipe.cmd("HSET").arg(format!("hash:{n}")).arg("f").arg(n).ignore();
-        pipe.cmd("XADD").arg(format!("stream:{n}")).arg("1-1").arg("k").arg(n).ignore();
-        pipe.exec_async(connection).await.unwrap();
-    }
-}
-
-/// Every key with its value, as Redis serializes it.
-async fn all(connection: &mut MultiplexedConnection) -> BTreeMap<String, Vec<u8>> {
-    let (mut cursor, mut found) = (0u64, BTreeMap::new());
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("COUNT").arg(1000);
-        let (next, keys): (u64, Vec<String>) = scan.query_async(connection).await.unwrap();
-        for key in keys {
-            let value = redis::cmd("DUMP").arg(&key).query_async(connection).await.unwrap();
-            found.insert(key, value);
-        }
-        cursor = next;
-        if cursor == 0 {
-            return found;
-        }
-    }
+    connected(&format!("redis://127.0.0.1:{PLAIN}/")).await
 }
 
 fn manifest(sandbox: &Sandbox, ca: &str, password: &str) -> String {
@@ -168,9 +122,7 @@ async fn write(held: Arc<AtomicBool>) -> (u64, Instant) {
 
 /// Asks until the cluster takes a write; when that was.
 async fn first_write(access: Access) -> Instant {
-    let Access { host, port, user, password } = access;
-    let url = format!("redis://{user}:{password}@{host}:{port}/");
-    let client = redis::Client::open(url).unwrap();
+    let client = redis::Client::open(url(&access)).unwrap();
     let config =
         AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_millis(300)));
     loop {
@@ -236,11 +188,10 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
         );
         assert!(written > 0);
 
-        let Access { host, port, user, password } = access;
-        let mut here = connected(format!("redis://{user}:{password}@{host}:{port}/")).await;
+        let mut here = connected(&url(&access)).await;
         let (mut kept, old) = (all(&mut here).await, all(&mut there).await);
         assert!(kept.remove("first").is_some());
-        assert!(old.len() as u64 >= 5150 + written, "{} keys", old.len());
+        assert!(old.len() as u64 >= FILLED as u64 + written, "{} keys", old.len());
         assert_eq!(kept.len(), old.len());
         assert!(kept == old, "a value is another one");
         stage.until_ready().await;

@@ -2,6 +2,7 @@
 
 mod application;
 mod article;
+mod backed;
 mod backup;
 mod carried;
 mod client_table;
@@ -9,7 +10,9 @@ mod clients;
 mod confirmed;
 mod control_away;
 mod control_faults;
+mod data;
 mod demo;
+mod disk_faults;
 mod distance;
 mod ends;
 mod family;
@@ -38,6 +41,7 @@ mod policy;
 mod reach;
 mod recover;
 mod refusals;
+mod rehearsal;
 mod s3;
 mod sandboxed;
 mod sentinel;

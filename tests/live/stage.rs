@@ -211,6 +211,16 @@ impl Stage {
         command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap()
     }
 
+    /// What a command printed; it did what was asked.
+    pub async fn says(&self, arguments: &[&str]) -> String {
+        let said = self.cli(arguments).await;
+        let (out, error) =
+            (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert!(said.status.success(), "{arguments:?}: {out}{error}");
+        println!("$ akash-redis {}\n{out}", arguments.join(" "));
+        out.into_owned()
+    }
+
     /// A proxy for an application, and how the application gets in.
     pub fn proxy(&self) -> (Child, Access) {
         self.proxy_that(&[])

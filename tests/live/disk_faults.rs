@@ -1,0 +1,202 @@
+//! What goes wrong with a volume or with the files on it: it is told, a replica is given its data anew
+//! or replaced, a master gives way, and nothing that was acknowledged is lost.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use akash_redis::api::conditions::Phase;
+use akash_redis::api::quantity::Span;
+use akash_redis::api::status::{NodeStatus, Status};
+use akash_redis::cli::demo::writer::Writer;
+use akash_redis::devnet::faults::Fault;
+use akash_redis::devnet::sandbox::Sandbox;
+
+use crate::sandboxed::sandboxed;
+use crate::stage::{Stage, cluster, condition, is_ready, until};
+use crate::writing::{nothing_lost, writes_go_on};
+
+const LIMIT: Duration = Duration::from_mins(5);
+const NODES: u32 = 3;
+
+/// A stage with a whole cluster, whose master is given up as soon as may be.
+async fn whole(stage: &Stage) -> Status {
+    let mut cluster = cluster(NODES);
+    cluster.spec.failover.down_after = Span(Duration::from_secs(5));
+    stage.client.apply(&cluster).await.unwrap();
+    whole_again(stage).await
+}
+
+async fn whole_again(stage: &Stage) -> Status {
+    let serve = |s: &Status| {
+        s.nodes.len() == NODES as usize && s.nodes.iter().all(|node| node.phase.is_serving())
+    };
+    let whole = |c: &_| is_ready(c) && c.status.as_ref().is_some_and(serve);
+    stage.until("all nodes in their places", whole).await.status.unwrap()
+}
+
+fn names(status: &Status) -> BTreeSet<String> {
+    status.nodes.iter().map(|node| node.incarnation.clone()).collect()
+}
+
+fn replica(status: &Status) -> NodeStatus {
+    status.nodes.iter().find(|node| node.phase == Phase::Replica).unwrap().clone()
+}
+
+async fn another_master(stage: &Stage, old: &NodeStatus) {
+    let other = |n: &NodeStatus| n.phase == Phase::Master && n.incarnation != old.incarnation;
+    stage.until_status("another master", |s| s.nodes.iter().any(other)).await;
+}
+
+/// The last lines that a node printed.
+fn logs(stage: &Stage, node: &NodeStatus) -> String {
+    let Some((provider, lease)) = stage.local.market.find(node.dseq) else { return String::new() };
+    stage.local.market.providers[provider].runner.logs(&lease, 500).join("\n")
+}
+
+/// An event with this reason that has these words.
+async fn told(stage: &Stage, reason: &str, words: &[&str]) {
+    until(&format!("the event {reason} with {words:?}"), async || {
+        let events = stage.client.events("cache").await.unwrap_or_default();
+        let found = events
+            .iter()
+            .find(|e| e.reason == reason && words.iter().all(|w| e.message.contains(w)));
+        if let Some(event) = found {
+            println!("{reason}: {}", event.message);
+        }
+        found.is_some()
+    })
+    .await;
+}
+
+/// A node is replaced after its volume became read-only, and its log says why.
+async fn replaced_for_its_volume(stage: &Stage, node: &NodeStatus) {
+    let fault = Fault::DiskReadOnly { dseq: node.dseq };
+    println!("{}", stage.local.market.faults().inject(&fault).await.unwrap());
+    until("the agent to say what is wrong", async || {
+        logs(stage, node).contains("the volume is not mounted, read-only, full")
+    })
+    .await;
+    stage.until_status("the node to be replaced", |s| !names(s).contains(&node.incarnation)).await;
+    whole_again(stage).await;
+}
+
+#[test]
+fn a_volume_that_is_full_or_read_only_is_told_and_costs_no_acknowledged_write() {
+    let name =
+        "disk_faults::a_volume_that_is_full_or_read_only_is_told_and_costs_no_acknowledged_write";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::start(&sandbox).await;
+        whole(&stage).await;
+        let (_proxy, access) = stage.proxy();
+        let writer = Writer::start(access);
+        writes_go_on(&writer).await;
+
+        let old = stage.master().await;
+        let faults = stage.local.market.faults();
+        println!("{}", faults.inject(&Fault::DiskFull { dseq: old.dseq }).await.unwrap());
+        let full = stage
+            .until_status("it to be told", |s| {
+                let (_, reason, message) = condition(s, "Degraded");
+                reason == "VolumeFull" && message.contains(&old.incarnation)
+            })
+            .await;
+        println!("{}", condition(&full, "Degraded").2);
+        told(&stage, "MasterRelieved", &[&old.incarnation, "MISCONF", "takes over"]).await;
+        another_master(&stage, &old).await;
+        println!("{}", faults.clear(Some("disk-full")).unwrap());
+        let status = whole_again(&stage).await;
+        nothing_lost(&writer, "the volume of the master full").await;
+
+        replaced_for_its_volume(&stage, &replica(&status)).await;
+        nothing_lost(&writer, "the volume of a replica read-only").await;
+
+        let old = stage.master().await;
+        replaced_for_its_volume(&stage, &old).await;
+        nothing_lost(&writer, "the volume of the master read-only").await;
+        stage.delete().await;
+    });
+}
+
+/// The part of the append-only file that a node's redis writes to.
+fn append_only_file(stage: &Stage, sandbox: &Sandbox, node: &NodeStatus) -> PathBuf {
+    fn below(dir: &Path, all: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                below(&path, all);
+            } else if path.to_string_lossy().ends_with(".incr.aof") {
+                all.push(path);
+            }
+        }
+    }
+    let (_, lease) = stage.local.market.find(node.dseq).unwrap();
+    let mut all = Vec::new();
+    for provider in fs::read_dir(sandbox.dir.join("market")).unwrap().flatten() {
+        below(&provider.path().join(lease.label()).join("data"), &mut all);
+    }
+    all.retain(|path| !path.to_string_lossy().contains("/broken/"));
+    all.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    all.pop().expect("an append-only file")
+}
+
+/// Writes over what is in the middle of a file.
+fn break_the_middle(file: &Path) {
+    let length = fs::metadata(file).unwrap().len();
+    assert!(length > 1000, "{} has {length} bytes", file.display());
+    let mut opened = fs::File::options().write(true).open(file).unwrap();
+    std::io::Seek::seek(&mut opened, std::io::SeekFrom::Start(length / 2)).unwrap();
+    opened.write_all(&[b'x'; 100]).unwrap();
+}
+
+#[test]
+fn a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded() {
+    let name =
+        "disk_faults::a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::patient(&sandbox).await;
+        let status = whole(&stage).await;
+        let (_proxy, access) = stage.proxy();
+        let writer = Writer::start(access);
+        writes_go_on(&writer).await;
+
+        // As a crash of the machine leaves it: in the middle of the last write.
+        let cut = replica(&status);
+        let (provider, lease) = stage.local.market.find(cut.dseq).unwrap();
+        let runner = &stage.local.market.providers[provider].runner;
+        assert!(runner.power_off(&lease));
+        let missed = |s: &Status| {
+            s.nodes.iter().any(|n| n.incarnation == cut.incarnation && !n.phase.is_serving())
+        };
+        stage.until_status("it to be missed", missed).await;
+        let file = append_only_file(&stage, &sandbox, &cut);
+        let whole = fs::metadata(&file).unwrap().len();
+        fs::File::options().write(true).open(&file).unwrap().set_len(whole - 4).unwrap();
+        assert!(runner.power_on(&lease));
+        assert_eq!(names(&whole_again(&stage).await), names(&status), "it is the same node");
+        assert!(logs(&stage, &cut).contains("aof-load-truncated"), "{}", logs(&stage, &cut));
+        nothing_lost(&writer, "the end of a replica's append-only file cut off").await;
+        let events = stage.client.events("cache").await.unwrap();
+        assert!(!events.iter().any(|e| e.reason == "ReplicaRebuilt"), "that is no fault");
+
+        // In the middle: no redis starts with that.
+        let broken = replica(&stage.until_ready().await);
+        break_the_middle(&append_only_file(&stage, &sandbox, &broken));
+        stage.kill_redis(&broken);
+        told(&stage, "ReplicaRebuilt", &[&broken.incarnation, "Bad file format"]).await;
+        assert_eq!(names(&whole_again(&stage).await), names(&status), "it got its data anew");
+        nothing_lost(&writer, "the append-only file of a replica broken").await;
+
+        let old = stage.master().await;
+        let file = append_only_file(&stage, &sandbox, &old);
+        break_the_middle(&file);
+        stage.kill_redis(&old);
+        another_master(&stage, &old).await;
+        told(&stage, "ReplicaRebuilt", &[&old.incarnation, "Bad file format"]).await;
+        assert_eq!(names(&whole_again(&stage).await), names(&status), "it got its data anew");
+        nothing_lost(&writer, "the append-only file of the master broken").await;
+        stage.delete().await;
+    });
+}
