@@ -1,5 +1,6 @@
 //! What a monitoring system reads of the operator.
 
+mod backup;
 mod chain;
 mod effects;
 mod intervals;
@@ -80,6 +81,7 @@ pub struct Metrics {
     source: Family<SourceName, Gauge>,
     /// What it costs, and what may be spent.
     pub money: money::Money,
+    backups: backup::Backups,
     lag: lag::Lag,
     load: load::Loads,
     works: Gauge,
@@ -101,6 +103,7 @@ impl Default for Metrics {
             paths: Paths::default(),
             source: Family::default(),
             money: money::Money::default(),
+            backups: backup::Backups::default(),
             lag: lag::Lag::default(),
             load: load::Loads::default(),
             works: Gauge::default(),
@@ -148,6 +151,7 @@ impl Metrics {
         metrics.intervals.register(ours);
         metrics.chain.register(ours);
         metrics.money.register(ours);
+        metrics.backups.register(ours);
         metrics.lag.register(ours);
         metrics.load.register(ours);
         let paths = &metrics.paths;
@@ -197,6 +201,7 @@ impl Metrics {
         self.epoch.get_or_create(&labels).set(status.epoch);
         let serving = status.nodes.iter().filter(|n| n.phase.is_serving()).count();
         self.nodes.get_or_create(&labels).set(i64::try_from(serving).unwrap_or(i64::MAX));
+        self.backups.status(cluster, status);
         self.lag.status(cluster, status);
     }
 
@@ -245,6 +250,7 @@ impl Metrics {
         self.effects.forget(cluster);
         self.intervals.forget(cluster);
         self.money.forget(cluster);
+        self.backups.status(cluster, &Status::default());
         self.lag.status(cluster, &Status::default());
         self.load.show(cluster, &BTreeMap::new());
         for condition in ConditionType::iter() {
