@@ -10,12 +10,14 @@ use std::collections::VecDeque;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -37,8 +39,10 @@ use crate::process::{Child, Output, Program};
 const LIMIT: Duration = Duration::from_hours(6);
 /// What a redis-server maps without using it: its program, libraries and the stacks of its threads.
 const MAPPED: u64 = 128 * MIB;
-/// Its exit is seen within this of the end of its link.
+/// Its exit, or its last words, are seen within this of the end of its link.
 const EXIT: Duration = Duration::from_secs(5);
+/// It answers every now and then while it loads; a single value may take long.
+const SILENT: Duration = Duration::from_mins(5);
 /// Lines of its log that are kept.
 const LINES: usize = 20;
 /// Its directory, below the agent's.
@@ -157,16 +161,42 @@ const SOCKET: &str = "redis.sock";
 struct ThrowAway {
     child: Child,
     socket: PathBuf,
-    said: Arc<Mutex<Said>>,
+    said: Arc<Said>,
+    /// MiB that the data may take.
+    memory: u64,
 }
 
-/// What it printed.
+/// What it said: its output, and to its master.
 #[derive(Default)]
 struct Said {
+    /// It asked for the data.
+    asked: AtomicBool,
     /// The last lines.
-    lines: VecDeque<String>,
-    /// That it ran out of memory; a long report follows.
-    short: bool,
+    lines: Mutex<VecDeque<String>>,
+    /// It lacks memory.
+    short: Notify,
+}
+
+impl Said {
+    fn hear(&self, line: &str) {
+        let words = line.to_ascii_lowercase();
+        let short = ["out of memory", "failed allocating", "cannot allocate memory"];
+        if short.iter().any(|short| words.contains(short)) {
+            self.short.notify_one();
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+
+    /// Its last warning, or else its last line, after a colon.
+    fn last(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lines.iter().rfind(|line| line.contains('#')).or(lines.back());
+        last.map(|line| format!(": {line}")).unwrap_or_default()
+    }
 }
 
 impl ThrowAway {
@@ -179,16 +209,9 @@ impl ThrowAway {
         let text = redis_config::throw_away(&dir, &socket, port, &node.identity.startup);
         fs::write(&file, text)?;
         users::give_one(&file, run_as)?;
-        let said: Arc<Mutex<Said>> = Arc::default();
-        let kept = said.clone();
-        let output: Output = Arc::new(move |line: &str| {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.short |= line.to_ascii_lowercase().contains("out of memory");
-            if kept.lines.len() == LINES {
-                kept.lines.pop_front();
-            }
-            kept.lines.push_back(line.to_owned());
-        });
+        let said: Arc<Said> = Arc::default();
+        let heard = said.clone();
+        let output: Output = Arc::new(move |line: &str| heard.hear(line));
         // A limit of memory is set by the process that it is for, or by one with a privilege that a
         // container does not give.
         let script = "ulimit -v \"$1\" && shift && exec nice -n 19 \"$@\"";
@@ -202,32 +225,37 @@ impl ThrowAway {
             run_as,
             ..Program::default()
         };
-        Ok(Self { child: program.start(&output)?, socket, said })
+        Ok(Self { child: program.start(&output)?, socket, said, memory: memory / MIB })
     }
 
-    /// Why it ended while it got the data, if it did; `None` while it runs.
-    async fn ended(&mut self, memory: u64) -> Option<Failure> {
-        let exit = timeout(EXIT, self.child.wait()).await.ok();
-        if exit.is_some() {
-            self.child.last_output().await;
+    /// Waits until it lacks memory, or has ended, and says why. A Redis that lacks memory may let go of
+    /// the data, exit, or stand still in the report of its crash: its word is enough.
+    async fn failed(&mut self) -> Failure {
+        let short = format!(
+            "the data need more memory than the {} MiB that they may take on this node",
+            self.memory
+        );
+        let exit = tokio::select! {
+            () = self.said.short.notified() => return Failure::here(short),
+            exit = self.child.wait() => exit,
+        };
+        self.child.last_output().await;
+        let how = exit.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let said = timeout(Duration::ZERO, self.said.short.notified()).await;
+        // Whatever the system kills first when memory runs out.
+        if said.is_ok() || how.contains("signal: 9") {
+            return Failure::here(short);
         }
-        let how =
-            exit.map(|e| e.map_or_else(|error| error.to_string(), |status| status.to_string()));
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        // A Redis without memory may stand still in the report of its crash.
-        if said.short || how.as_ref().is_some_and(|how| how.contains("signal: 9")) {
-            return Some(Failure::here(format!(
-                "the data need more memory than the {} MiB that they may take on this node",
-                memory / MIB
-            )));
+        let last = self.said.last();
+        if !self.said.asked.load(Ordering::Relaxed) {
+            return Failure::here(format!(
+                "Redis ended before it asked for the data ({how}){last}"
+            ));
         }
-        let how = how?;
-        let last = said.lines.iter().rfind(|line| line.contains('#')).or(said.lines.back());
-        let last = last.map(|line| format!(": {line}")).unwrap_or_default();
-        Some(Failure {
-            why: format!("Redis ended while it loaded them ({how}){last}"),
+        Failure {
+            why: format!("Redis ended while it loaded the data ({how}){last}"),
             damaged: true,
-        })
+        }
     }
 }
 
@@ -263,12 +291,17 @@ async fn restore(
             change(node, run, |task| task.done_bytes = done);
         }
     };
-    let got = get(&server.socket, listener, storage, object, &expected, progress).await;
+    let (socket, said) = (server.socket.clone(), server.said.clone());
+    let got = tokio::select! {
+        got = get((&socket, &said), listener, storage, object, &expected, progress) => got,
+        failure = server.failed() => return Err(failure),
+    };
     match got {
         Ok(found) => Ok(found),
         // Its own words are better than what the end of its link looks like.
         Err(failure) if failure.is_its_link => {
-            Err(server.ended(memory).await.unwrap_or(failure.failure))
+            let words = timeout(EXIT, server.failed()).await;
+            Err(words.unwrap_or(failure.failure))
         }
         Err(failure) => Err(failure.failure),
     }
@@ -282,7 +315,7 @@ struct Interrupted {
 
 /// Has the redis-server get the data, and looks at what it has then.
 async fn get(
-    socket: &Path,
+    (socket, said): (&Path, &Said),
     listener: TcpListener,
     storage: Storage,
     object: BackupObject,
@@ -294,6 +327,7 @@ async fn get(
     let (stream, _) = accepted
         .map_err(|_| link("Redis did not ask for the data in time".to_owned()))?
         .map_err(|error| link(format!("Redis did not ask for the data ({error})")))?;
+    said.asked.store(true, Ordering::Relaxed);
     // Nobody else is to get them.
     drop(listener);
     let sent = send(stream, storage, object, expected, progress).await;
@@ -308,7 +342,10 @@ async fn get(
         }
         () = stay(&mut requests, &mut to, &mut pings) => Err(Interrupted {
             // It may lack memory: nobody said that the backup is no good.
-            failure: Failure::here("Redis let go of the data before it had loaded them"),
+            failure: Failure::here(format!(
+                "Redis let go of the data before it had loaded them{}",
+                said.last()
+            )),
             is_its_link: true,
         }),
     }
@@ -316,16 +353,23 @@ async fn get(
 
 /// Waits until the redis-server has all of the data.
 async fn loaded(socket: &Path) -> Result<Found, Failure> {
-    let began = Instant::now();
+    let (began, mut answered) = (Instant::now(), Instant::now());
     while began.elapsed() < LOAD {
         if let Ok(mut connection) = connect(socket).await
             && let Ok(text) = redis::cmd("INFO").query_async::<String>(&mut connection).await
         {
+            answered = Instant::now();
             let info = Info::parse(&text, &std::collections::HashMap::new());
             let state = info.state();
             if state.is_linked() && !state.loading {
                 return Ok(Found { keys: state.keys, memory_bytes: state.used_memory_bytes });
             }
+        }
+        if answered.elapsed() >= SILENT {
+            let silent = SILENT.as_secs();
+            return Err(Failure::here(format!(
+                "Redis answered nothing for {silent} s while it loaded the data"
+            )));
         }
         sleep(BEAT / 4).await;
     }
