@@ -173,6 +173,12 @@ impl Storage {
         Ok(Self { store, url })
     }
 
+    /// Another store in its place.
+    #[cfg(test)]
+    pub(crate) fn over(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, url: "memory://".to_owned() }
+    }
+
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }

@@ -8,21 +8,22 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::ArchiveObject;
 use super::info::Info;
 use super::psync::{Attached, request};
 use super::redis_control::ANSWER;
+use super::segments::{Came, Cut, Cutter, History};
 use super::state::Node;
 use crate::backup::archive::log_object;
-use crate::backup::segment::{Mark, Opened, sealed};
+use crate::backup::segment::sealed;
 use crate::backup::storage::Storage;
 use crate::error_chain::error_chain;
 use crate::model::archive::{ArchiveTask, Segment};
@@ -32,19 +33,10 @@ use crate::model::time::UnixMs;
 
 /// What Redis calls it among its replicas.
 pub const NAME: &str = "archive";
-/// A segment is cut so long after its first write: with the time that a storage takes, no write is
-/// older than 5 s before it is stored.
-const CUT_AFTER: Duration = Duration::from_secs(2);
-/// One without a write, so that the time up to which there is none is known.
-const CUT_IDLE_AFTER: Duration = Duration::from_mins(1);
-/// And when it has so many bytes.
-const CUT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that are read at a time.
 const BLOCK: usize = 64 * 1024;
 /// Segments that wait for the storage, KiB.
 const ROOM: usize = 24 * 1024;
-/// Times are noted so far apart at least, milliseconds.
-const MARKS: u64 = 100;
 /// Between two signs of life to Redis.
 const BEAT: Duration = Duration::from_millis(500);
 /// Between two looks at a Redis to which it is not attached.
@@ -57,8 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LAST: Duration = Duration::from_secs(10);
 /// Between two attempts after that.
 const AGAIN: Duration = Duration::from_secs(2);
-/// What a master sends each second.
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Begins a run in place of the one before; without an object there is none any more. The same run
 /// again changes nothing while it runs.
@@ -127,19 +117,18 @@ async fn run_until_it_ends(node: &Arc<Node>, object: ArchiveObject) -> Ended {
         Err(error) => return Ended::failed(error_chain(&error)),
     };
     let (to, from) = mpsc::unbounded_channel();
-    let progress = Arc::new(Progress {
-        node: node.clone(),
-        run: object.run.clone(),
-        pending: Mutex::default(),
-    });
+    let (of, run) = (node.clone(), object.run.clone());
+    let progress = Arc::new(Progress::new(move |told: &Told| {
+        change(&of, &run, |task| {
+            (task.fresh, task.stored) = (told.fresh, told.stored);
+            (task.behind_since, task.error) = (told.behind_since, told.error.clone());
+        });
+    }));
+    let place = last.map(|last| (last.replid, last.end));
     let mut archiver = Archiver {
         node: node.clone(),
-        place: last.map(|last| (last.replid, last.end)),
-        last: UnixMs::default(),
-        history: None,
-        open: None,
+        cutter: Cutter::new(&object.uid, &object.run, place),
         held: None,
-        begun: false,
         room: Arc::new(Semaphore::new(ROOM)),
         progress: progress.clone(),
         object,
@@ -147,7 +136,7 @@ async fn run_until_it_ends(node: &Arc<Node>, object: ArchiveObject) -> Ended {
     };
     tokio::select! {
         ended = archiver.read() => ended,
-        () = store(&storage, from, &progress) => Ended::failed("internal error: nothing is stored any more"),
+        () = store_all(&storage, from, &progress) => Ended::failed("internal error: nothing is stored any more"),
     }
 }
 
@@ -157,7 +146,7 @@ struct Waiting {
     object: String,
     content: Bytes,
     /// Its first write.
-    writes: Option<UnixMs>,
+    writes: Option<Came>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -168,7 +157,11 @@ impl Waiting {
 }
 
 /// Stores one after the other, each until it is stored.
-async fn store(storage: &Storage, mut from: mpsc::UnboundedReceiver<Waiting>, progress: &Progress) {
+async fn store_all(
+    storage: &Storage,
+    mut from: mpsc::UnboundedReceiver<Waiting>,
+    progress: &Progress,
+) {
     while let Some(waiting) = from.recv().await {
         while let Err(error) = storage.put(&waiting.object, waiting.content.clone()).await {
             progress.note(|pending| pending.error = error_chain(&error));
@@ -182,11 +175,20 @@ async fn store(storage: &Storage, mut from: mpsc::UnboundedReceiver<Waiting>, pr
     }
 }
 
-/// What is not stored yet, and what is told of it.
+/// What is not stored yet, and who is told of it.
 struct Progress {
-    node: Arc<Node>,
-    run: String,
+    tell: Box<dyn Fn(&Told) + Send + Sync>,
     pending: Mutex<Pending>,
+}
+
+/// How far it is.
+struct Told {
+    fresh: bool,
+    /// Everything before this offset is stored.
+    stored: i64,
+    /// Since when what is written is not stored; 0 while it is in time.
+    behind_since: UnixMs,
+    error: String,
 }
 
 #[derive(Default)]
@@ -194,68 +196,48 @@ struct Pending {
     fresh: bool,
     stored: i64,
     /// The first write of each segment that waits.
-    queue: VecDeque<Option<UnixMs>>,
+    queue: VecDeque<Option<Came>>,
     /// The first write of the one that is not cut yet.
-    open: Option<UnixMs>,
+    open: Option<Came>,
     /// Since when nothing is read.
-    cut_off: Option<UnixMs>,
+    cut_off: Option<Came>,
     error: String,
 }
 
 impl Progress {
+    fn new(tell: impl Fn(&Told) + Send + Sync + 'static) -> Self {
+        Self { tell: Box::new(tell), pending: Mutex::default() }
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is known, and tells it.
     fn note(&self, edit: impl FnOnce(&mut Pending)) {
-        let (fresh, stored, behind, error) = {
+        let told = {
             let mut pending = self.pending();
             edit(&mut pending);
             let waiting = pending.queue.iter().flatten().chain(&pending.open);
-            let oldest = waiting.chain(&pending.cut_off).min().copied().unwrap_or_default();
-            let late = oldest > UnixMs::default() && UnixMs::now().passed(oldest, BEHIND);
-            let behind = if late { oldest } else { UnixMs::default() };
-            (pending.fresh, pending.stored, behind, pending.error.clone())
+            let oldest = waiting.chain(&pending.cut_off).min_by_key(|came| came.since);
+            let late = oldest.filter(|came| came.since.elapsed() >= BEHIND);
+            Told {
+                fresh: pending.fresh,
+                stored: pending.stored,
+                behind_since: late.map(|came| came.at).unwrap_or_default(),
+                error: pending.error.clone(),
+            }
         };
-        change(&self.node, &self.run, |task| {
-            (task.fresh, task.stored, task.behind_since) = (fresh, stored, behind);
-            task.error = error;
-        });
+        (self.tell)(&told);
     }
-}
-
-/// In which history the stream goes on.
-struct History {
-    asked: String,
-    replid: String,
-    common: i64,
-}
-
-/// A segment that is being filled.
-struct Open {
-    segment: Segment,
-    marks: Vec<Mark>,
-    /// When the last of them was begun.
-    marked: u64,
-    bytes: Vec<u8>,
-    began: Instant,
-    writes: Option<(UnixMs, Instant)>,
 }
 
 struct Archiver {
     node: Arc<Node>,
     object: ArchiveObject,
-    /// Everything before this offset of this history is stored or held; none at the beginning.
-    place: Option<(String, i64)>,
-    /// When something was received last.
-    last: UnixMs,
-    history: Option<History>,
-    open: Option<Open>,
+    cutter: Cutter,
     /// A segment for which there is no room.
     held: Option<Waiting>,
-    /// A segment was cut.
-    begun: bool,
     room: Arc<Semaphore>,
     progress: Arc<Progress>,
     to: mpsc::UnboundedSender<Waiting>,
@@ -305,8 +287,7 @@ impl Archiver {
     }
 
     fn cut_off(&self) {
-        let now = UnixMs::now();
-        self.progress.note(|pending| pending.cut_off = pending.cut_off.or(Some(now)));
+        self.progress.note(|pending| pending.cut_off = pending.cut_off.or(Some(Came::now())));
     }
 
     /// A link on which the stream goes on right where it ended; none while Redis cannot give one.
@@ -327,19 +308,20 @@ impl Archiver {
         let history = match self.goes_on(&info) {
             Ok(Some(history)) => history,
             Ok(None) => return Ok(None),
-            Err(why) if self.object.anew && !self.begun => {
+            Err(why) if self.object.anew && !self.cutter.begun => {
                 self.node.book.agent(&format!("the log of writes begins anew: {why}"));
-                self.place = None;
+                self.cutter.place = None;
                 return Ok(None);
             }
             Err(why) => return Err(Ended { gap: true, why }),
         };
-        if self.open.as_ref().is_some_and(|open| open.segment.replid != history.replid) {
+        if self.cutter.is_of_another(&history.replid) {
             self.cut().await?;
             return Ok(None);
         }
-        let fresh = self.place.is_none();
-        let next = self.place.as_ref().map_or(info.number("master_repl_offset") + 1, |p| p.1);
+        let place = self.cutter.place.as_ref();
+        let fresh = place.is_none();
+        let next = place.map_or(info.number("master_repl_offset") + 1, |place| place.1);
         let link = match self.node.redis.replicate(NAME, (&history.asked, next)).await {
             // It was promoted, or follows another master, since it was looked at.
             Ok(link) if link.replid != info.replid() => return Ok(None),
@@ -347,10 +329,10 @@ impl Archiver {
             Err(_) => return Ok(None),
         };
         if fresh {
-            self.place = Some((history.asked.clone(), next));
+            self.cutter.place = Some((history.asked.clone(), next));
         }
-        if self.last == UnixMs::default() {
-            self.last = UnixMs::now();
+        if self.cutter.last == UnixMs::default() {
+            self.cutter.last = UnixMs::now();
             self.progress.note(|pending| {
                 pending.fresh = fresh;
                 pending.stored = if fresh { 0 } else { next };
@@ -358,7 +340,7 @@ impl Archiver {
             let how = if fresh { "begins" } else { "goes on" };
             self.node.book.agent(&format!("the log of writes {how} at offset {next}"));
         }
-        self.history = Some(history);
+        self.cutter.history = Some(history);
         Ok(Some(link))
     }
 
@@ -366,7 +348,7 @@ impl Archiver {
     /// behind what another node archived of the same history.
     fn goes_on(&self, info: &Info) -> Result<Option<History>, String> {
         let replid = info.replid().to_owned();
-        let Some((asked, next)) = self.place.clone() else {
+        let Some((asked, next)) = self.cutter.place.clone() else {
             return Ok(Some(History { asked: replid.clone(), replid, common: i64::MAX }));
         };
         let second = info.number("second_repl_offset");
@@ -398,11 +380,13 @@ impl Archiver {
         let mut block = vec![0; BLOCK];
         let alive = request(&["REPLCONF", "ACK", "0"]);
         loop {
+            let due = self.cutter.due();
             tokio::select! {
                 read = stream.read(&mut block) => match read {
                     Ok(0) | Err(_) => return Ok(()),
                     Ok(read) => self.take(&block[..read]),
                 },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 _ = beat.tick() => {
                     let redis = self.node.peek().redis;
                     let needed = redis.role == Role::Master && redis.min_replicas > 0;
@@ -422,69 +406,27 @@ impl Archiver {
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        let now = UnixMs::now().max(self.last);
-        let Some((place, next)) = &mut self.place else { return };
-        let Some(history) = &mut self.history else { return };
-        let open = self.open.get_or_insert_with(|| Open {
-            segment: Segment {
-                uid: self.object.uid.clone(),
-                run: self.object.run.clone(),
-                from: self.last,
-                until: self.last,
-                first: *next,
-                end: *next,
-                asked: std::mem::replace(&mut history.asked, history.replid.clone()),
-                replid: history.replid.clone(),
-                common: std::mem::replace(&mut history.common, i64::MAX),
-            },
-            marks: Vec::new(),
-            marked: 0,
-            bytes: Vec::new(),
-            began: Instant::now(),
-            writes: None,
-        });
-        place.clone_from(&history.replid);
-        if open.writes.is_none() && !is_pings(open.bytes.len(), bytes) {
-            open.writes = Some((now, Instant::now()));
-            self.progress.note(|pending| pending.open = Some(now));
-        }
-        open.bytes.extend_from_slice(bytes);
-        *next += i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        (open.segment.end, open.segment.until, self.last) = (*next, now, now);
-        let mark = (now.0, *next);
-        if let Some(last) = open.marks.last_mut().filter(|_| now.0 < open.marked + MARKS) {
-            *last = mark;
-        } else {
-            open.marked = now.0;
-            open.marks.push(mark);
+        let came = Came::now();
+        if self.cutter.take(bytes, came) {
+            self.progress.note(|pending| pending.open = Some(came));
         }
     }
 
     fn is_due(&self) -> bool {
-        let Some(open) = &self.open else { return false };
-        let age = open.began.elapsed();
-        // The first one says where the log begins.
-        let idle = if self.begun { CUT_IDLE_AFTER } else { CUT_AFTER };
-        open.bytes.len() >= CUT_BYTES
-            || age >= idle
-            || open.writes.is_some_and(|(_, since)| since.elapsed() >= CUT_AFTER)
+        self.cutter.due().is_some_and(|due| due <= Instant::now())
     }
 
     /// Ends the segment, and sends it on its way; it is held where there is no room.
     async fn cut(&mut self) -> Result<(), Ended> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let Open { segment, marks, bytes, writes, .. } = open;
+        let Some(Cut { segment, opened, writes }) = self.cutter.cut() else { return Ok(()) };
         let object = log_object(&self.object.log, &segment);
         let (cluster, key) = (self.object.cluster.clone(), self.object.key.clone());
         let of = segment.clone();
-        let opened = Opened { marks, bytes: bytes.into() };
         let content =
             tokio::task::spawn_blocking(move || sealed(&of, &cluster, &key, &opened)).await;
         let content = content
             .map_err(|error| Ended::failed(error.to_string()))?
             .map_err(|error| Ended::failed(error.to_string()))?;
-        let writes = writes.map(|(at, _)| at);
-        self.begun = true;
         let waiting = Waiting { segment, object, content, writes, _room: None };
         match self.room.clone().try_acquire_many_owned(waiting.kib()) {
             Ok(room) => self.send(Waiting { _room: Some(room), ..waiting }),
@@ -494,13 +436,18 @@ impl Archiver {
     }
 
     fn send(&self, waiting: Waiting) {
-        self.progress.note(|pending| {
-            pending.queue.push_back(waiting.writes);
-            pending.open = None;
-        });
-        // Whoever stores them ends with this one.
-        let _ = self.to.send(waiting);
+        send(&self.to, &self.progress, waiting);
     }
+}
+
+/// On its way to the storage.
+fn send(to: &mpsc::UnboundedSender<Waiting>, progress: &Progress, waiting: Waiting) {
+    progress.note(|pending| {
+        pending.queue.push_back(waiting.writes);
+        pending.open = None;
+    });
+    // Whoever stores them ends with this one.
+    let _ = to.send(waiting);
 }
 
 /// Whether the stream of this Redis is the cluster's, and nobody takes an attached archive for a
@@ -516,21 +463,122 @@ fn serves(info: &Info) -> bool {
         }
 }
 
-/// Whether `bytes` go on with pings, and nothing else, after so many bytes of them.
-fn is_pings(after: usize, bytes: &[u8]) -> bool {
-    bytes.iter().zip(after..).all(|(byte, at)| *byte == PING[at % PING.len()])
-}
-
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    use rand::{Rng as _, SeedableRng as _};
+    use tokio::time::advance;
+
     use super::*;
 
-    #[test]
-    fn pings_are_no_writes_wherever_they_are_cut() {
-        let twice = PING.repeat(2);
-        assert!(is_pings(0, &twice));
-        assert!(is_pings(5, &twice[5..]));
-        assert!(!is_pings(0, &twice[5..]));
-        assert!(!is_pings(0, b"*1\r\n$4\r\nEXEC\r\n"));
+    /// A storage that takes so long for each object, and what was told of it.
+    struct Slow {
+        store: Arc<ThrottledStore<InMemory>>,
+        to: mpsc::UnboundedSender<Waiting>,
+        progress: Arc<Progress>,
+        told: Arc<Mutex<Vec<(Instant, i64, UnixMs)>>>,
+        cutter: Cutter,
+    }
+
+    impl Slow {
+        fn new(each: Duration) -> Self {
+            let config = ThrottleConfig { wait_put_per_call: each, ..ThrottleConfig::default() };
+            let store = Arc::new(ThrottledStore::new(InMemory::new(), config));
+            let told: Arc<Mutex<Vec<_>>> = Arc::default();
+            let hears = told.clone();
+            let progress = Arc::new(Progress::new(move |told: &Told| {
+                hears.lock().unwrap().push((Instant::now(), told.stored, told.behind_since));
+            }));
+            let (to, from) = mpsc::unbounded_channel();
+            let (storage, tells) = (Storage::over(store.clone()), progress.clone());
+            tokio::spawn(async move { store_all(&storage, from, &tells).await });
+            let mut cutter = Cutter::new("u", "r", Some(("h".into(), 1)));
+            let (asked, replid) = ("h".to_owned(), "h".to_owned());
+            cutter.history = Some(History { asked, replid, common: i64::MAX });
+            Self { store, to, progress, told, cutter }
+        }
+
+        /// Cuts what is due until then, as [`Archiver::follow`] does.
+        async fn until(&mut self, then: Instant) {
+            while let Some(due) = self.cutter.due().filter(|due| *due <= then) {
+                sleep_until(due).await;
+                let Cut { segment, opened, writes } = self.cutter.cut().unwrap();
+                let object = format!("log/{}", segment.name());
+                let waiting =
+                    Waiting { segment, object, content: opened.bytes, writes, _room: None };
+                send(&self.to, &self.progress, waiting);
+            }
+            sleep_until(then).await;
+        }
+
+        /// A write comes; where it ends.
+        fn write(&mut self, bytes: usize) -> i64 {
+            let came = Came::now();
+            if self.cutter.take(&vec![b'w'; bytes], came) {
+                self.progress.note(|pending| pending.open = Some(came));
+            }
+            self.cutter.place.as_ref().unwrap().1
+        }
+
+        /// When everything before this offset was first said to be stored.
+        fn stored(&self, end: i64) -> Option<Instant> {
+            let told = self.told.lock().unwrap();
+            told.iter().find(|(_, stored, _)| *stored >= end).map(|(at, ..)| *at)
+        }
+
+        /// Since when it is behind, by what was told last.
+        fn behind(&self) -> UnixMs {
+            // As each beat does.
+            self.progress.note(|_| {});
+            self.told.lock().unwrap().last().unwrap().2
+        }
+    }
+
+    /// In virtual time: 2 s until a segment is cut, and twice as long as the storage takes for one.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_stored_within_five_seconds_where_the_storage_takes_one_and_a_half() {
+        for seed in 0..5 {
+            let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+            let mut slow = Slow::new(Duration::from_millis(1500));
+            let mut writes = Vec::new();
+            for _ in 0..300 {
+                let next = Duration::from_millis(random.gen_range(0..900));
+                slow.until(Instant::now() + next).await;
+                writes.push((Instant::now(), slow.write(random.gen_range(1..2000))));
+                assert_eq!(slow.behind(), UnixMs::default(), "seed {seed}");
+            }
+            slow.until(Instant::now() + Duration::from_secs(10)).await;
+            for (came, end) in writes {
+                let stored = slow.stored(end).expect("it is stored");
+                assert!(stored - came <= BEHIND, "seed {seed}: {:?}", stored - came);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_storage_stands_still_it_is_said_since_when_and_all_of_it_is_stored_after_that()
+     {
+        let mut slow = Slow::new(Duration::from_millis(100));
+        slow.write(10);
+        slow.until(Instant::now() + Duration::from_secs(4)).await;
+        assert_eq!(slow.behind(), UnixMs::default());
+        slow.store.config_mut(|config| config.wait_put_per_call = Duration::from_mins(1));
+        let before = UnixMs::now();
+        let mut end = 0;
+        for _ in 0..20 {
+            end = slow.write(10);
+            slow.until(Instant::now() + Duration::from_secs(1)).await;
+        }
+        let since = slow.behind();
+        assert!(
+            since >= before && since <= UnixMs::now(),
+            "{since} is when the first of them came"
+        );
+        assert!(slow.stored(end).is_none());
+        slow.store.config_mut(|config| config.wait_put_per_call = Duration::from_millis(100));
+        advance(Duration::from_mins(1)).await;
+        slow.until(Instant::now() + Duration::from_secs(10)).await;
+        assert!(slow.stored(end).is_some() && slow.behind() == UnixMs::default());
     }
 }

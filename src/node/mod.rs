@@ -43,6 +43,7 @@ pub mod redis_config;
 pub mod redis_control;
 pub mod redis_process;
 pub mod restore;
+mod segments;
 pub mod service;
 pub mod settings;
 pub mod snapshots;

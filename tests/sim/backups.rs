@@ -454,6 +454,45 @@ fn the_log_has_no_gap_without_a_new_backup_whoever_dies() {
     }
 }
 
+/// Nodes do not reach the storage for ten minutes, while the operator does: what is written then is
+/// said to be behind, and since when; nothing begins anew, and in the end all of it is stored.
+#[test]
+fn a_log_that_is_behind_says_since_when_and_catches_up_without_a_gap() {
+    const LOG: &str =
+        "  backup: { to: 'file:///bucket', schedule: '0 0 1 1 *', pointInTime: true }\n";
+    in_world(3601, 8, async |world| {
+        world.start_operator().await;
+        world.apply(&with("cache", LOG)).await;
+        let is = async |status, reason| {
+            condition(&world, "cache", ConditionType::PointInTime).await == Some((status, reason))
+        };
+        let limit = Duration::from_mins(30);
+        let current = async || is(ConditionStatus::True, Reason::ArchiveCurrent).await;
+        world.until("every moment to be kept", limit, async || current().await).await;
+        let away = world.clock.now();
+        world.bucket().lock().unwrap().nodes_fail = true;
+        let behind = async || is(ConditionStatus::False, Reason::ArchiveBehind).await;
+        world.until("it to be told", Duration::from_mins(2), async || behind().await).await;
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert!(behind().await, "for as long as it is so");
+        let status = world.stored("cache").await.cluster.status.unwrap();
+        let said = status.condition(ConditionType::PointInTime).unwrap().message.clone();
+        let since = said.split_whitespace().find_map(akash_redis::model::time::UnixMs::parse);
+        let since = since.unwrap_or_else(|| panic!("no time in: {said}"));
+        assert!(since.0 / 1000 >= away.0 / 1000 && since.0 < away.0 + 60_000, "{away}: {said}");
+        assert!(said.contains("the storage is away"), "{said}");
+        assert!(world.ready("cache").await, "applications notice nothing");
+        let written = world.bucket().lock().unwrap().logs["cache"].0;
+        world.bucket().lock().unwrap().nodes_fail = false;
+        world.until("it to be in time again", limit, async || current().await).await;
+        let bucket = world.bucket();
+        let bucket = bucket.lock().unwrap();
+        let (end, runs) = &bucket.logs["cache"];
+        assert!(*end > written && runs.len() == 1, "{written} before, {end} now: {runs:?}");
+        assert_eq!(bucket.backups("cache").len(), 1, "no gap, so no other backup");
+    });
+}
+
 #[test]
 fn nothing_is_closed_while_the_last_backup_cannot_be_taken_or_nobody_names_the_cluster() {
     in_world(3107, 5, async |world| {

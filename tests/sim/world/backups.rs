@@ -152,13 +152,21 @@ impl Node {
 
 impl Node {
     /// Archives what its redis has; a redis of another history, with less, has a gap.
-    fn archives(&mut self, bucket: &mut Bucket, broken: bool) {
+    fn archives(&mut self, bucket: &mut Bucket, broken: bool, now: u64) {
         let Some(cluster) = self.tasks.archived.clone() else { return };
         let task = &mut self.tasks.archive;
         let serves = self.role == akash_redis::model::node::Role::Master || self.link_up;
-        if task.phase != TaskPhase::Running || broken || !serves {
+        if task.phase != TaskPhase::Running || !serves {
             return;
         }
+        if broken {
+            let waits = i64::try_from(self.log.len()).unwrap() + 1 > task.stored;
+            if waits && task.behind_since == UnixMs::default() {
+                (task.behind_since, task.error) = (UnixMs(now), "the storage is away".into());
+            }
+            return;
+        }
+        (task.behind_since, task.error) = (UnixMs::default(), String::new());
         let known = bucket.logs.get(&cluster).map(|(end, _)| *end);
         let first = task.stored == 0;
         if first && known.is_none_or(|end| end > self.log.len()) {
@@ -221,7 +229,7 @@ impl State {
         let mut bucket = bucket.lock().unwrap();
         let broken = bucket.away || bucket.nodes_fail;
         for node in self.nodes.values_mut().filter(|n| n.powered && n.process == Process::Running) {
-            node.archives(&mut bucket, broken);
+            node.archives(&mut bucket, broken, now);
             node.verifies(&bucket, now);
             let begun = *node.tasks.begun.get_or_insert(now);
             if now < begun + TAKES {
