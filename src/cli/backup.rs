@@ -43,6 +43,13 @@ pub struct Backup {
     pub command: Option<BackupCommand>,
 }
 
+impl Backup {
+    /// It asks an operator, or Kubernetes.
+    pub(super) fn asks(&self) -> bool {
+        !matches!(self.command, Some(BackupCommand::Decrypt(_)))
+    }
+}
+
 /// What else can be done with a backup.
 #[derive(Debug, clap::Subcommand)]
 pub enum BackupCommand {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::CliError;
 use super::place::Place;
 use super::{
-    ClientCommand, Command, EVERYWHERE, ask, connect, execute, failed, manifests, output, proxy,
+    ClientCommand, Command, EVERYWHERE, ask, backup, connect, execute, failed, manifests, output, proxy,
 };
 use crate::api::endpoint::EndpointReport;
 use crate::api::types::RedisCluster;
@@ -97,10 +97,13 @@ impl Kube {
             || [&self.context, &self.namespace, &self.operator_namespace]
                 .iter()
                 .any(|flag| flag.is_some());
-        let asks = matches!(
-            command,
-            Command::Client(_) | Command::Wallet(_) | Command::Proxy(_) | Command::Connect(_)
-        );
+        let asks = match command {
+            Command::Client(_) | Command::Wallet(_) | Command::Proxy(_) | Command::Connect(_) => {
+                true
+            }
+            Command::Backup(backup) => backup.asks(),
+            _ => false,
+        };
         given
             || (asks && std::env::args_os().next().is_some_and(|name| is_plugin(Path::new(&name))))
     }
@@ -179,6 +182,11 @@ pub(super) async fn run(kube: &Kube, command: Command) -> Result<ExitCode, CliEr
             })
             .await
         }
+        Command::Backup(args) if args.asks() => {
+            let store = DirectStore::new(client, &namespace);
+            over_objects(store, None, async |socket| backup::run(args, socket, out).await).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Client(_) | Command::Wallet(_) => {
             let files = match &command {
                 Command::Client(ClientCommand::Plan(plan)) => plan.file.clone(),
@@ -199,7 +207,9 @@ pub(super) async fn run(kube: &Kube, command: Command) -> Result<ExitCode, CliEr
 fn is_of_objects(command: &ClientCommand) -> bool {
     match command {
         ClientCommand::Apply(apply) => !apply.dry_run,
-        ClientCommand::Edit(_)
+        ClientCommand::Backups(_)
+        | ClientCommand::Cutover(_)
+        | ClientCommand::Edit(_)
         | ClientCommand::Get(_)
         | ClientCommand::Describe(_)
         | ClientCommand::Endpoint(_)
@@ -211,6 +221,7 @@ fn is_of_objects(command: &ClientCommand) -> bool {
         | ClientCommand::Pause(_)
         | ClientCommand::Resume(_)
         | ClientCommand::Rejoin(_)
+        | ClientCommand::Restore(_)
         | ClientCommand::Close(_)
         | ClientCommand::Delete(_)
         | ClientCommand::Wait(_)
@@ -226,6 +237,7 @@ fn without_questions(mut command: ClientCommand) -> ClientCommand {
     match &mut command {
         ClientCommand::Apply(apply) => apply.yes = true,
         ClientCommand::Edit(edit) => edit.yes = true,
+        ClientCommand::Restore(restore) => restore.yes = true,
         _ => {}
     }
     command

@@ -1,6 +1,7 @@
 //! The Kubernetes home, on a real kube-apiserver and etcd. Each test has a sandbox with its own.
 
 mod apiserver;
+mod backups;
 mod chart;
 mod contract;
 mod crashes;

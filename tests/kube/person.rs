@@ -32,7 +32,7 @@ const ROLE: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
     "subjects": [{"kind": "ServiceAccount", "name": "person", "namespace": "default"}]}]}"#;
 
 /// A kubeconfig with two contexts, of which the second one works and is not the present one.
-async fn kubeconfig(kube: &Cluster, dir: &Path) -> PathBuf {
+pub async fn kubeconfig(kube: &Cluster, dir: &Path) -> PathBuf {
     let role = dir.join("role.json");
     std::fs::write(&role, ROLE).unwrap();
     kube.says(&["apply", "-f", &role.display().to_string()]).await;
@@ -50,14 +50,14 @@ async fn kubeconfig(kube: &Cluster, dir: &Path) -> PathBuf {
 }
 
 /// A person at a shell, with the plugin and `kubectl` in the path.
-struct Person {
+pub struct Person {
     path: String,
     kubeconfig: PathBuf,
     home: PathBuf,
 }
 
 impl Person {
-    fn new(dir: &Path, kubeconfig: PathBuf) -> Self {
+    pub fn new(dir: &Path, kubeconfig: PathBuf) -> Self {
         let plugins = dir.join("plugins");
         std::fs::create_dir_all(&plugins).unwrap();
         symlink(PROGRAM, plugins.join("kubectl-akash_redis")).unwrap();
@@ -78,7 +78,7 @@ impl Person {
     }
 
     /// The program with the flags of Kubernetes.
-    async fn asks(&self, arguments: &[&str]) -> Result<String, String> {
+    pub async fn asks(&self, arguments: &[&str]) -> Result<String, String> {
         let file = self.kubeconfig.display().to_string();
         let flags = ["--kubeconfig", &file, "--context", "test", "--namespace", "default"];
         self.types(PROGRAM, &[&flags[..], arguments].concat()).await
@@ -94,7 +94,7 @@ impl Person {
     }
 
     /// As a plugin.
-    async fn plugs(&self, arguments: &[&str]) -> Result<String, String> {
+    pub async fn plugs(&self, arguments: &[&str]) -> Result<String, String> {
         self.types("kubectl", &[&["akash-redis", "--context", "test"], arguments].concat()).await
     }
 }
