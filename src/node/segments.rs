@@ -180,7 +180,7 @@ mod tests {
     /// for more than 2 s after its first write.
     #[test]
     fn a_segment_is_due_two_seconds_after_its_first_write_and_none_has_a_gap() {
-        for seed in 0..50 {
+        for seed in 0..20 {
             let mut random = rand::rngs::StdRng::seed_from_u64(seed);
             let (mut cutter, start) = (stream(), Instant::now());
             let (mut passed, mut sent) = (Duration::ZERO, Vec::new());
@@ -217,8 +217,8 @@ mod tests {
                 assert!(from <= until && cut.opened.marks.last() == Some(&(until.0, *end)));
                 next = *end;
             }
-            let all: Vec<u8> = cuts.iter().flat_map(|cut| cut.opened.bytes.to_vec()).collect();
-            assert!(all == sent, "seed {seed}");
+            let all: Vec<&[u8]> = cuts.iter().map(|cut| &cut.opened.bytes[..]).collect();
+            assert!(all.concat() == sent, "seed {seed}");
         }
     }
 
