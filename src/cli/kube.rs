@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::error::CliError;
 use super::place::Place;
 use super::{
-    ClientCommand, Command, EVERYWHERE, ask, backup, connect, execute, failed, manifests, output, proxy,
+    ClientCommand, Command, EVERYWHERE, ask, backup, connect, execute, failed, manifests, output,
+    proxy,
 };
 use crate::api::endpoint::EndpointReport;
 use crate::api::types::RedisCluster;

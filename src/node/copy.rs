@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::convert::Source;
-use super::copy_pass::{At, Failed, Pass};
+use super::copy_pass::{Failed, Pass, Reached};
 use super::feed::{Ended, Feed};
 use super::import::change;
 use super::info::Info;
@@ -134,7 +134,7 @@ async fn passes(
     feed: &Feed,
 ) -> Ended {
     copying.trouble("");
-    let (mut at, mut failures) = (At::default(), 0);
+    let (mut at, mut failures) = (Reached::default(), 0);
     loop {
         let before = at.clone();
         match Pass::first(node, source, feed).run(&mut at).await {
@@ -198,7 +198,7 @@ async fn last(
         let held = hold(&mut connection, HOLD_MS).await.is_ok();
         let before = written(source, &mut connection).await?;
         *copying.written.lock().unwrap_or_else(PoisonError::into_inner) = before;
-        let mut at = At::default();
+        let mut at = Reached::default();
         let pass = Pass::last(node, source, feed).run(&mut at);
         let late = || {
             let limit = LAST_PASS.as_secs() / 60;

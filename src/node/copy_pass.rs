@@ -56,7 +56,7 @@ impl From<Ended> for Failed {
 
 /// How far a pass is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct At {
+pub(super) struct Reached {
     /// The process whose keys they are.
     run_id: String,
     /// Databases that are still to come, the present one first.
@@ -126,7 +126,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Goes on from `at` to the last key.
-    pub async fn run(mut self, at: &mut At) -> Result<Difference, Failed> {
+    pub async fn run(mut self, at: &mut Reached) -> Result<Difference, Failed> {
         let mut there = self.connect().await?;
         let seen = info(&mut there).await.map_err(|error| self.not_answered(&error))?;
         let mut here = self.node.redis.apart(ANSWER).await.map_err(|e| here(&e))?;
@@ -135,7 +135,7 @@ impl<'a> Pass<'a> {
                 self.node.book.agent("the source was started anew: its keys are copied again");
             }
             let (run_id, databases) = (seen.run_id().to_owned(), seen.databases());
-            *at = At { run_id, databases, ..At::default() };
+            *at = Reached { run_id, databases, ..Reached::default() };
         }
         let most = here.in_force("databases").await.map_err(|e| self::here(&e))?;
         let most = most.and_then(|n| n.parse().ok()).unwrap_or(16);
@@ -195,7 +195,7 @@ impl<'a> Pass<'a> {
         &mut self,
         both: &mut Both,
         keys: Vec<Vec<u8>>,
-        at: &mut At,
+        at: &mut Reached,
     ) -> Result<(), Failed> {
         let redis = self.node.peek().redis;
         let (used, most) = (redis.used_memory_bytes, redis.health.maxmemory_bytes);
@@ -237,7 +237,7 @@ impl<'a> Pass<'a> {
         &mut self,
         both: &mut Both,
         keys: Vec<Vec<u8>>,
-        at: &mut At,
+        at: &mut Reached,
     ) -> Result<(), Failed> {
         if keys.is_empty() {
             return Ok(());
@@ -309,7 +309,7 @@ impl<'a> Pass<'a> {
         &mut self,
         there: MultiplexedConnection,
         here: MultiplexedConnection,
-        at: &mut At,
+        at: &mut Reached,
     ) -> Result<(), Failed> {
         let mut session = self.node.redis.open(ANSWER).await.map_err(|e| self::here(&e))?;
         let databases = session.info().await.map_err(|e| self::here(&e))?.databases();
@@ -350,7 +350,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Says how far it is.
-    fn tell(&mut self, at: &At, (keys, bytes): (u64, u64), now: bool) {
+    fn tell(&mut self, at: &Reached, (keys, bytes): (u64, u64), now: bool) {
         if !now && self.told.elapsed() < TELL {
             return;
         }
@@ -372,7 +372,7 @@ fn here(error: &(dyn std::error::Error + 'static)) -> Failed {
 }
 
 /// A key that is not copied.
-fn left(at: &mut At, database: u32, key: &[u8], why: &str) {
+fn left(at: &mut Reached, database: u32, key: &[u8], why: &str) {
     at.difference.left += 1;
     if at.difference.names.len() < Difference::NAMES {
         let name: String = String::from_utf8_lossy(key).chars().take(NAME).collect();

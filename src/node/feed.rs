@@ -86,9 +86,9 @@ impl Feed {
 
     /// Waits until Redis has carried out all that it was sent.
     pub async fn applied(&self) -> Result<(), Ended> {
-        let (answer, asked) = oneshot::channel();
+        let (answer, sent) = oneshot::channel();
         self.to.send(Said::Ask(answer)).await.map_err(|_| over())?;
-        let target = asked.await.map_err(|_| over())?;
+        let target = sent.await.map_err(|_| over())?;
         let mut acked = self.acked.clone();
         let reached = timeout(APPLY, acked.wait_for(|acked| *acked >= target)).await;
         let late = || Ended(format!("redis did not carry out a write in {} s", APPLY.as_secs()));

@@ -249,7 +249,7 @@ fn a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told() {
         let (_proxy, access) = stage.proxy();
         let Access { host, port, user, password } = access;
         stage.until_ready().await;
-        let mut here = connected(format!("redis://{user}:{password}@{host}:{port}/")).await;
+        let mut here = connected(&format!("redis://{user}:{password}@{host}:{port}/")).await;
         let (kept, old) = (all(&mut here).await, all(&mut there).await);
         assert!(!kept.contains_key("key:1:1") && old.len() as u64 >= 5149 + written);
         assert_eq!(kept.len(), old.len());

@@ -282,9 +282,10 @@ fn a_backup_that_was_touched_in_the_storage_is_no_good_whoever_finds_out_first()
         then(&mut scene, NOW + 60_000, done);
         spoils(&mut scene, id, vec![manifest("b1", 600)]);
         let plan = scene.plan(NOW + 60_000);
-        match good {
-            true => assert_eq!(verified(&plan).0, ConditionStatus::True),
-            false => is_said(&plan, id),
+        if good {
+            assert_eq!(verified(&plan).0, ConditionStatus::True);
+        } else {
+            is_said(&plan, id);
         }
     }
 

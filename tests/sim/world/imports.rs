@@ -76,12 +76,11 @@ impl Node {
             (task.refused_epoch, task.refused) = (epoch, "the source is away".to_owned());
             return Err(task.refused.clone());
         }
-        if let Some(copy) = &self.tasks.import.copy {
-            if !copy.done || !source.held || self.log != source.log {
-                let task = &mut self.tasks.import;
-                (task.refused_epoch, task.refused) = (epoch, "it was not compared".to_owned());
-                return Err(task.refused.clone());
-            }
+        let compares = self.tasks.import.copy.as_ref();
+        if compares.is_some_and(|copy| !copy.done || !source.held || self.log != source.log) {
+            let task = &mut self.tasks.import;
+            (task.refused_epoch, task.refused) = (epoch, "it was not compared".to_owned());
+            return Err(task.refused.clone());
         }
         source.held = true;
         self.log.clone_from(&source.log);
