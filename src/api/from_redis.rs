@@ -24,7 +24,7 @@ pub struct FromRedis {
     /// cutover that holds the source's writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Where the command line finds the password. The operator keeps it encrypted.
+    /// Where the password is. The operator keeps it encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_from: Option<PasswordFrom>,
     /// The password as the operator keeps it, encrypted; written by the operator.
@@ -72,6 +72,12 @@ impl FromRedis {
         6379
     }
 
+    /// The password, encrypted, wherever it is from; none where none is needed, or known.
+    fn sealed(&self) -> Option<String> {
+        let entry = self.password_from.as_ref().and_then(PasswordFrom::secret);
+        self.password.clone().or_else(|| entry?.sealed.clone())
+    }
+
     /// The source that a cluster's manifest names; none where it names none.
     #[must_use]
     pub fn source(cluster: &RedisCluster) -> Option<SourceRef> {
@@ -87,7 +93,7 @@ impl FromRedis {
         };
         Some(SourceRef {
             spec,
-            sealed: from.password.clone().unwrap_or_default(),
+            sealed: from.sealed().unwrap_or_default(),
             sealed_for: cluster.metadata.name.clone(),
             copy: from.method == Method::Copy,
         })

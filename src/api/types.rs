@@ -210,7 +210,7 @@ pub struct Backup {
     /// one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
-    /// Where the command line finds the keys to the bucket, as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`.
+    /// Where the keys to the bucket are, as `ACCESS_KEY_ID:SECRET_ACCESS_KEY`.
     /// They may read, write, list and delete below the prefix, and nothing else is needed. The
     /// operator keeps them encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,6 +275,13 @@ impl Verify {
 }
 
 impl Backup {
+    /// The keys to the bucket, encrypted, wherever they are from; none where none are known.
+    #[must_use]
+    pub fn sealed(&self) -> Option<String> {
+        let entry = self.credentials_from.as_ref().and_then(PasswordFrom::secret);
+        self.credentials.clone().or_else(|| entry?.sealed.clone())
+    }
+
     fn default_window() -> Span {
         Span(Duration::from_hours(7 * 24))
     }
@@ -549,6 +556,30 @@ pub struct SecretKeyRef {
     #[serde(skip)]
     #[schemars(skip)]
     pub sha256: Option<String>,
+    /// What was found there, encrypted for the cluster, where the operator itself has to use it: keys
+    /// to a bucket, the password of a source. It is in no manifest either.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub sealed: Option<String>,
+}
+
+impl PasswordFrom {
+    /// The entry of a Secret, where it is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&SecretKeyRef> {
+        match self {
+            Self::SecretKeyRef(entry) => Some(entry),
+            Self::Env(_) | Self::File(_) => None,
+        }
+    }
+
+    /// The same, to be completed by what is found there.
+    pub fn secret_mut(&mut self) -> Option<&mut SecretKeyRef> {
+        match self {
+            Self::SecretKeyRef(entry) => Some(entry),
+            Self::Env(_) | Self::File(_) => None,
+        }
+    }
 }
 
 /// What each node gets. A lease keeps it: where nodes run, other `cpu`, another `data.class` and a

@@ -199,14 +199,14 @@ fn read_source_password(
     from: &mut FromRedis,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), String> {
-    let Some(place) = from.password_from.take() else { return Ok(()) };
+    let Some(place) = from.password_from.take_if(|place| place.secret().is_none()) else {
+        return Ok(());
+    };
     let user = from.user.clone().unwrap_or_else(|| "default".to_owned());
     let bytes = match &place {
         PasswordFrom::Env(variable) => from_env(&user, variable, env)?,
         PasswordFrom::File(path) => from_file(&user, path)?,
-        PasswordFrom::SecretKeyRef(_) => {
-            return Err("is to come from a Secret, and the operator reads passwords of its own users alone from one; name an env or a file".to_owned());
-        }
+        PasswordFrom::SecretKeyRef(_) => return Ok(()),
     };
     let text = String::from_utf8(bytes).map_err(|_| "is no text, and cannot be sent".to_owned())?;
     from.password = Some(text.trim_end_matches(['\r', '\n']).to_owned());
@@ -241,15 +241,16 @@ fn hash_passwords(user: &mut User, env: &dyn Fn(&str) -> Option<String>) -> Resu
 /// Puts the keys to the object storage in place of where they are found: the operator's socket is
 /// for its owner alone, and the operator encrypts them.
 fn read_keys(backup: &mut Backup, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
-    let Some(from) = backup.credentials_from.take() else { return Ok(()) };
+    // The operator reads a Secret.
+    let Some(from) = backup.credentials_from.take_if(|from| from.secret().is_none()) else {
+        return Ok(());
+    };
     let (bytes, place) = match &from {
         PasswordFrom::Env(variable) => {
             (env(variable).map(String::into_bytes), format!("${variable}"))
         }
         PasswordFrom::File(path) => (File::open(path).and_then(bounded).ok(), path.clone()),
-        PasswordFrom::SecretKeyRef(_) => {
-            return Err("are to come from a Secret, and only passwords are read from one; name an env or a file".to_owned());
-        }
+        PasswordFrom::SecretKeyRef(_) => return Ok(()),
     };
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(|| format!("are to come from {place}, which cannot be read"))?;

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::model::ids::InstallationId;
+use crate::secrets::RootSecret;
 use crate::store::kubernetes::lease::{Candidate, Lost, Pace};
 use crate::store::kubernetes::{self, KubernetesStore};
 use crate::store::sqlite::SqliteStore;
@@ -30,9 +30,10 @@ impl Home {
     /// where `shutdown` came before.
     pub async fn open(
         config: &Config,
-        installation: &InstallationId,
+        root: &RootSecret,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, StoreError> {
+        let installation = &root.installation_id();
         let Some(home) = &config.store.kubernetes else {
             let store = SqliteStore::open(&config.store.sqlite)?;
             store.belong_to(installation).await?;
@@ -52,6 +53,7 @@ impl Home {
         let opened = async {
             let store = KubernetesStore::open(client, home.clone()).await?;
             store.belong_to(installation).await?;
+            store.seal_with(root.clone());
             Ok(store)
         };
         match opened.await {

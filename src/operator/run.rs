@@ -156,7 +156,24 @@ fn problems_in_a_file(cluster: &RedisCluster) -> Vec<String> {
             user.name
         )
     });
+    let refused = refused.chain(others_by_secret(cluster).map(|path| {
+        format!(
+            "{path}: secretKeyRef names a Secret of Kubernetes, and this operator keeps its clusters in a file (store.sqlite) and reads no Secret; write an env or a file for `akash-redis apply`"
+        )
+    }));
     problems(cluster).into_iter().chain(refused).collect()
+}
+
+/// Fields that name an entry of a Secret, beside those of users.
+fn others_by_secret(cluster: &RedisCluster) -> impl Iterator<Item = &'static str> {
+    let spec = &cluster.spec;
+    let keys = spec.backup.as_ref().and_then(|backup| backup.credentials_from.as_ref());
+    let source = spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.from_redis.as_ref());
+    let password = source.and_then(|from| from.password_from.as_ref());
+    [("spec.backup.credentialsFrom", keys), ("spec.bootstrap.fromRedis.passwordFrom", password)]
+        .into_iter()
+        .filter(|(_, from)| from.is_some_and(|from| from.secret().is_some()))
+        .map(|(path, _)| path)
 }
 
 /// Runs the operator until `shutdown`; `traces` are counted among its metrics.
@@ -199,8 +216,9 @@ async fn run_in_turn(
     shown: Shown,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let installation = RootSecret::new(config.root_secret.clone())?.installation_id();
-    let Some(mut home) = Home::open(config, &installation, &shutdown).await? else {
+    let root = RootSecret::new(config.root_secret.clone())?;
+    let installation = root.installation_id();
+    let Some(mut home) = Home::open(config, &root, &shutdown).await? else {
         return Ok(());
     };
     shown.metrics.works();
@@ -408,6 +426,11 @@ mod tests {
         assert_eq!(refused.len(), 1);
         assert!(refused[0].starts_with("spec.redis.users[app]: secretKeyRef names a Secret"));
         assert!(refused[0].contains("write passwordSha256"), "{refused:?}");
+        let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: cache }\nspec:\n  nodes: 3\n  backup: { to: s3://b, credentialsFrom: { secretKeyRef: { name: keys, key: s3 } } }\n  bootstrap: { fromRedis: { host: old.example.org, passwordFrom: { secretKeyRef: { name: old, key: p } } } }\n";
+        let refused = problems_in_a_file(&validate::parse(text).unwrap().remove(0));
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(refused[0].starts_with("spec.backup.credentialsFrom: secretKeyRef"));
+        assert!(refused[1].starts_with("spec.bootstrap.fromRedis.passwordFrom: secretKeyRef"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ const LISTED: usize = 100;
 /// The storage of the cluster's own backups, when the manifest names one.
 pub fn storage(builder: &PlanBuilder<'_>) -> Option<(Backup, StorageRef)> {
     let (backup, name) = (builder.spec().backup.clone()?, &builder.input.cluster.metadata.name);
-    let at = StorageRef::of(backup.storage(), backup.credentials.clone(), name, name);
+    let at = StorageRef::of(backup.storage(), backup.sealed(), name, name);
     Some((backup, at))
 }
 

@@ -358,7 +358,7 @@ fn tell(builder: &mut PlanBuilder<'_>, node: &IncarnationName, manifest: &Backup
     let own = &builder.input.cluster.metadata.name;
     let command = Command::Restore {
         id: manifest.id.clone(),
-        storage: StorageRef::of(backup.storage(), backup.credentials, own, &manifest.cluster),
+        storage: StorageRef::of(backup.storage(), backup.sealed(), own, &manifest.cluster),
         rdb_bytes: manifest.snapshot.rdb_bytes,
         rdb_sha256: manifest.snapshot.rdb_sha256.clone(),
         point: builder.record.restore.as_ref().and_then(|restore| restore.point.clone()),

@@ -211,14 +211,14 @@ pub(super) fn admitted(
         )));
     }
     if let Some(backup) = &wanted.spec.backup
-        && backup.credentials_from.is_some()
+        && backup.credentials_from.as_ref().is_some_and(|from| from.secret().is_none())
     {
         return Err(bad(
             "spec.backup.credentialsFrom is read by `akash-redis apply`; the API takes credentials, as ACCESS_KEY_ID:SECRET_ACCESS_KEY".to_owned(),
         ));
     }
     if let Some(from) = wanted.spec.bootstrap.as_ref().and_then(|b| b.from_redis.as_ref())
-        && from.password_from.is_some()
+        && from.password_from.as_ref().is_some_and(|from| from.secret().is_none())
     {
         return Err(bad(
             "spec.bootstrap.fromRedis.passwordFrom is read by `akash-redis apply`; the API takes password".to_owned(),

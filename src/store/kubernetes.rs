@@ -24,7 +24,7 @@ mod watching;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -43,6 +43,7 @@ use crate::changes::Notifier;
 use crate::config::KubernetesHome;
 use crate::model::ids::InstallationId;
 use crate::model::time::UnixMs;
+use crate::secrets::RootSecret;
 use cache::Cache;
 use calls::{call, failed, is_conflict, is_missing};
 use memories::Memories;
@@ -81,6 +82,8 @@ pub struct KubernetesStore {
     changes: Notifier<String>,
     queued: Notifier<String>,
     rule: Mutex<Option<TellRule>>,
+    /// What the operator has to use of Secrets is kept encrypted by it.
+    root: OnceLock<RootSecret>,
     /// The highest number of a notice.
     numbers: AtomicU64,
     /// Term of this process; 0 until it took over.
@@ -157,6 +160,7 @@ impl KubernetesStore {
             changes: Notifier::default(),
             queued: Notifier::default(),
             rule: Mutex::default(),
+            root: OnceLock::new(),
             numbers: AtomicU64::new(0),
             term: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -187,6 +191,12 @@ impl KubernetesStore {
             }
         })
         .await
+    }
+
+    /// Keys and passwords that are found in Secrets, and that the operator itself has to use, are kept
+    /// encrypted by this from now on; before, none is read.
+    pub fn seal_with(&self, root: RootSecret) {
+        let _ = self.root.set(root);
     }
 
     /// Fails when a later operator took over. What is written after this may still be written after

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use akash_redis::api::conditions::ConditionType;
+use akash_redis::api::from_redis::FromRedis;
 use akash_redis::api::status::{Condition, Status};
 use akash_redis::cli::demo::writer::{Access, Writer};
 use akash_redis::config::KubernetesHome;
 use akash_redis::model::record::Record;
+use akash_redis::secrets::RootSecret;
 use akash_redis::store::kubernetes::KubernetesStore;
 use akash_redis::store::{Events as _, Leadership as _, Objects as _, Records as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -159,6 +162,93 @@ fn a_password_is_what_its_secret_says_and_stays_when_that_is_gone() {
             accepted(&kube, "a", "cache").await.is_none().then_some(())
         })
         .await;
+    });
+}
+
+/// What the operator has to use itself of the Secret `app`.
+async fn used(store: &KubernetesStore, root: &RootSecret) -> Option<(String, String)> {
+    let cluster = store.get("cache").await.ok()?.cluster;
+    let sealed = cluster.spec.backup.as_ref()?.sealed()?;
+    let source = FromRedis::source(&cluster)?.sealed;
+    let plain = |sealed: &str| Some(root.unseal("cache", sealed)?.expose_secret().to_owned());
+    Some((plain(&sealed)?, plain(&source)?))
+}
+
+async fn until_used(store: &KubernetesStore, root: &RootSecret, keys: &str, password: &str) {
+    let wanted = Some((keys.to_owned(), password.to_owned()));
+    until("keys and password", async || (used(store, root).await == wanted).then_some(())).await;
+}
+
+#[test]
+fn keys_of_a_bucket_and_the_password_of_a_source_are_what_their_secret_says_to_the_end() {
+    const TEST: &str = "passwords::keys_of_a_bucket_and_the_password_of_a_source_are_what_their_secret_says_to_the_end";
+    sandboxed(TEST, LIMIT, async |sandbox| {
+        let kube = Cluster::start(&sandbox.dir).await;
+        for name in ["a", "operator"] {
+            kube.namespace(name).await;
+        }
+        let root = RootSecret::new(vec![7; 32].into()).unwrap();
+        let at_work = async || {
+            let home: KubernetesHome = kube.home("operator");
+            let store = kube.store_at(home).await;
+            store.seal_with(root.clone());
+            store.take_over().await.unwrap();
+            store
+        };
+        let store = at_work().await;
+        let entry = |key: &str| json!({"secretKeyRef": {"name": "app", "key": key}});
+        let object = json!({
+            "apiVersion": "akash-redis.dev/v1alpha1", "kind": "RedisCluster",
+            "metadata": {"name": "cache"},
+            "spec": {
+                "nodes": 3, "deletionPolicy": "Backup",
+                "backup": {"to": "s3://backups", "credentialsFrom": entry("keys")},
+                "bootstrap": {"fromRedis": {
+                    "host": "old.example.org", "user": "importer", "passwordFrom": entry("old"),
+                }},
+            },
+        });
+        keep(&kube, "a", &[("keys", "no keys"), ("old", "secret\n")]).await;
+        kube.create("a", &object).await.unwrap();
+        told(&kube, "a", "cache", "whose entry keys is no ACCESS_KEY_ID:SECRET_ACCESS_KEY").await;
+        assert!(store.get("cache").await.is_err(), "it is not run");
+        keep(&kube, "a", &[("keys", "ID:KEY\n"), ("old", "secret\n")]).await;
+        until_used(&store, &root, "ID:KEY", "secret").await;
+        store.set_record("cache", 0, &Record { epoch: 3, ..Record::default() }).await.unwrap();
+        store.set_status("cache", &Status { epoch: 3, ..Status::default() }).await.unwrap();
+        // Whoever writes the object back writes where they are.
+        let mut edited = store.get("cache").await.unwrap().cluster;
+        edited.spec.nodes = 5;
+        edited.metadata.resource_version = None;
+        store.apply(edited).await.unwrap();
+        let written = kube.objects("a").get("cache").await.unwrap().data.to_string();
+        assert!(!written.contains("sealed:") && written.contains("secretKeyRef"), "{written}");
+
+        // It goes: the next operator has them too, and says that it is gone.
+        drop_it(&kube, "a").await;
+        nudge(&kube, "a", "cache", "1").await;
+        told(&kube, "a", "cache", "it goes on as it was: the keys of spec.backup").await;
+        let next = at_work().await;
+        until_used(&next, &root, "ID:KEY", "secret").await;
+
+        // Its end is held up by a last backup: keys that are rotated meanwhile are noticed.
+        keep(&kube, "a", &[("keys", "ID:OTHER"), ("old", "another")]).await;
+        until_used(&next, &root, "ID:OTHER", "another").await;
+        kube.objects("a").delete("cache", &DeleteParams::default()).await.unwrap();
+        until("the end to be held up", async || {
+            let cluster = next.get("cache").await.unwrap().cluster;
+            cluster.metadata.deletion_timestamp.map(drop)
+        })
+        .await;
+        keep(&kube, "a", &[("keys", "ID:ROTATED"), ("old", "another")]).await;
+        until_used(&next, &root, "ID:ROTATED", "another").await;
+        let events = next.events("cache").await.unwrap();
+        let told = format!("{events:?}");
+        assert!(
+            told.contains("the keys of spec.backup.credentialsFrom are other than before"),
+            "{told}"
+        );
+        assert!(!told.contains("ROTATED") && !told.contains("sealed:"));
     });
 }
 

@@ -1,7 +1,9 @@
 //! What a backup needs, and what a new cluster may begin with.
 
-use super::{Problems, is_name};
-use crate::api::types::{Backup, DeletionPolicy, FromBackup, OnTotalLoss, RedisCluster};
+use super::{Problems, is_name, redis};
+use crate::api::types::{
+    Backup, DeletionPolicy, FromBackup, OnTotalLoss, PasswordFrom, RedisCluster,
+};
 use crate::model::backup::{StorageKeys, location};
 use crate::model::time::UnixMs;
 
@@ -34,6 +36,9 @@ pub(super) fn check(cluster: &RedisCluster, problems: &mut Problems) {
 }
 
 fn target(backup: &Backup, problems: &mut Problems) {
+    if let Some(entry) = backup.credentials_from.as_ref().and_then(PasswordFrom::secret) {
+        redis::secret("spec.backup.credentialsFrom.secretKeyRef", entry, problems);
+    }
     let keys = backup.credentials_from.is_some() || backup.credentials.is_some();
     match location(&backup.to) {
         Err(why) => problems.add("spec.backup.to", why),

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::Problems;
+use super::{Problems, redis};
 use crate::api::from_redis::FromRedis;
-use crate::api::types::RedisCluster;
+use crate::api::types::{PasswordFrom, RedisCluster};
 
 const PATH: &str = "spec.bootstrap.fromRedis";
 /// No password, and no user's name, is longer, bytes.
@@ -24,6 +24,9 @@ pub(super) fn check(cluster: &RedisCluster, problems: &mut Problems) {
         "0 is no port; write 1 to 65535".into()
     });
     login(from, problems);
+    if let Some(entry) = from.password_from.as_ref().and_then(PasswordFrom::secret) {
+        redis::secret(&format!("{PATH}.passwordFrom.secretKeyRef"), entry, problems);
+    }
     let Some(tls) = &from.tls else { return };
     let pem = tls.ca.as_ref().is_none_or(|ca| ca.contains("-----BEGIN CERTIFICATE-----"));
     problems.add_if(!pem, &format!("{PATH}.tls.ca"), || {
@@ -45,7 +48,7 @@ fn login(from: &FromRedis, problems: &mut Problems) {
             "is no name of a user; write it as in AUTH".into()
         });
         problems.add_if(!has_password, &format!("{PATH}.passwordFrom"), || {
-            "is needed for a user; name a variable or a file with the password".into()
+            "is needed for a user; name a variable, a file or the entry of a Secret with the password".into()
         });
     }
     problems.add_if(

@@ -205,7 +205,7 @@ fn passwords(path: &str, user: &User, problems: &mut Problems) {
 }
 
 /// Names as Kubernetes takes them.
-fn secret(path: &str, entry: &SecretKeyRef, problems: &mut Problems) {
+pub(super) fn secret(path: &str, entry: &SecretKeyRef, problems: &mut Problems) {
     let name = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
     let good = (1..=253).contains(&entry.name.len()) && entry.name.chars().all(name);
     problems.add_if(!good, &format!("{path}.name"), || {

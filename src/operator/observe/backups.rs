@@ -56,7 +56,7 @@ fn wanted(cluster: &RedisCluster, record: &Record) -> Vec<StorageRef> {
         return Vec::new();
     }
     let own = &cluster.metadata.name;
-    let of = |name: &str| StorageRef::of(backup.storage(), backup.credentials.clone(), own, name);
+    let of = |name: &str| StorageRef::of(backup.storage(), backup.sealed(), own, name);
     let mut all = vec![of(own)];
     let from = cluster.spec.bootstrap.as_ref().and_then(|b| b.from_backup.as_ref());
     let from = from.and_then(|from| from.cluster.as_ref());

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::memory::Owner;
-use super::object::{Seen, secrets};
+use super::object::Seen;
 use super::objects::not_as_written;
-use super::passwords::{Entry, Found, entry, resolved};
+use super::passwords::{Entry, Found, What, entry, resolved, secrets};
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::types::{SecretKeyRef, Spec};
 
@@ -129,11 +129,12 @@ impl Cache {
         self.state().seen.get(key)?.spec.clone().ok()
     }
 
-    /// Those that have passwords in Secrets and are not on their way out.
+    /// Those that have something in Secrets, as long as it may be needed: a last backup of one that is
+    /// deleted needs the keys to its bucket.
     pub(super) fn with_secrets(&self) -> Vec<Key> {
         let state = self.state();
-        let has = |seen: &Seen| seen.spec.as_ref().is_ok_and(|spec| secrets(spec).next().is_some());
-        let all = state.seen.iter().filter(|(_, seen)| has(seen) && !seen.is_deleting());
+        let has = |seen: &Seen| seen.spec.as_ref().is_ok_and(|spec| !secrets(spec).is_empty());
+        let all = state.seen.iter().filter(|(_, seen)| has(seen) && seen.is_of_use());
         all.map(|(key, _)| key.clone()).collect()
     }
 
@@ -205,7 +206,10 @@ impl State {
         let known =
             known.filter(|known| known.owner.as_ref().is_some_and(|owner| owner.uid == seen.uid()));
         let remembered = known.map(|known| &known.passwords);
-        let found = |at: &SecretKeyRef| self.secrets.get(&entry(&seen.namespace, at));
+        let name = &seen.metadata.name;
+        let found = |what: &What, at: &SecretKeyRef| {
+            self.secrets.get(&entry(&seen.namespace, name, what, at))
+        };
         let (spec, warning) = resolved(spec, &seen.namespace, found, remembered);
         Seen { spec, warning, ..seen.clone() }
     }

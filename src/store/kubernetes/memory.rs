@@ -33,8 +33,9 @@ pub(super) struct Memory {
     pub spec: Option<Spec>,
     pub record: Record,
     pub record_version: u64,
-    /// Hashes of passwords that were found in Secrets, by `SECRET/KEY`: a Secret that is deleted takes
-    /// nobody's password away.
+    /// What was found in Secrets, by `SECRET/KEY`: hashes of passwords, and what the operator has to
+    /// use itself, encrypted, by `SECRET/KEY/sealed`. A Secret that is deleted takes nobody's password
+    /// away.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub passwords: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::conditions::Reason;
 use crate::api::status::Status;
-use crate::api::types::{API_VERSION, KIND, Metadata, RedisCluster, SecretKeyRef, Spec};
+use crate::api::types::{API_VERSION, KIND, Metadata, PasswordFrom, RedisCluster, Spec};
 use crate::api::validate::validate;
 use crate::secrets::SEALED;
 
@@ -45,12 +45,6 @@ impl Refused {
     }
 }
 
-/// The passwords that a spec has in Secrets, with the user of each.
-pub(super) fn secrets(spec: &Spec) -> impl Iterator<Item = (&str, &SecretKeyRef)> {
-    let users = spec.redis.users.iter();
-    users.flat_map(|user| user.secrets().map(|entry| (user.name.as_str(), entry)))
-}
-
 impl Seen {
     /// None when it has no name, uid or version: nobody but an apiserver makes those.
     pub fn read(object: DynamicObject) -> Option<Self> {
@@ -84,6 +78,11 @@ impl Seen {
 
     pub fn is_deleting(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// It is there, or its end is held up.
+    pub fn is_of_use(&self) -> bool {
+        self.is_held() || !self.is_deleting()
     }
 
     pub fn is_held(&self) -> bool {
@@ -124,15 +123,18 @@ fn spec(metadata: &Metadata, spec: &Value) -> Result<Spec, String> {
         ));
     }
     let plain = |text: &String| !text.starts_with(SEALED);
+    let by_apply = |from: &PasswordFrom| from.secret().is_none();
     if let Some(backup) = &spec.backup
-        && (backup.credentials_from.is_some() || backup.credentials.as_ref().is_some_and(plain))
+        && (backup.credentials_from.as_ref().is_some_and(by_apply)
+            || backup.credentials.as_ref().is_some_and(plain))
     {
-        return Err("spec.backup.credentialsFrom: an operator on Kubernetes takes no keys to object storage yet; leave spec.backup out".to_owned());
+        return Err("spec.backup.credentialsFrom: an object of Kubernetes takes the keys to a bucket from a Secret alone; write a secretKeyRef".to_owned());
     }
     if let Some(from) = spec.bootstrap.as_ref().and_then(|b| b.from_redis.as_ref())
-        && (from.password_from.is_some() || from.password.as_ref().is_some_and(plain))
+        && (from.password_from.as_ref().is_some_and(by_apply)
+            || from.password.as_ref().is_some_and(plain))
     {
-        return Err("spec.bootstrap.fromRedis.passwordFrom: an operator on Kubernetes takes no password of a source yet; leave it out and name a source that needs none".to_owned());
+        return Err("spec.bootstrap.fromRedis.passwordFrom: an object of Kubernetes takes the password of a source from a Secret alone; write a secretKeyRef".to_owned());
     }
     let cluster = RedisCluster {
         api_version: API_VERSION.to_owned(),
@@ -202,6 +204,14 @@ mod tests {
             (
                 json!({"nodes": 3, "redis": {"config": {"bind": "0.0.0.0"}}}),
                 "spec.redis.config.bind: ",
+            ),
+            (
+                json!({"nodes": 3, "backup": {"to": "s3://b", "credentialsFrom": {"env": "X"}}}),
+                "spec.backup.credentialsFrom: an object of Kubernetes takes the keys",
+            ),
+            (
+                json!({"nodes": 3, "bootstrap": {"fromRedis": {"host": "old.example.org", "password": "plain"}}}),
+                "spec.bootstrap.fromRedis.passwordFrom: an object of Kubernetes takes the password",
             ),
         ] {
             let sentence = seen(&spec).spec.unwrap_err().sentence;
