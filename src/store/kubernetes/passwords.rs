@@ -306,6 +306,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::types::User;
 
     fn spec() -> Spec {
         let from = |key: &str| json!({"secretKeyRef": {"name": "app", "key": key}});
