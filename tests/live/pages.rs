@@ -132,12 +132,20 @@ const PAGES: &[(&str, &[(&str, By)])] = &[
     ),
     (
         "import.md",
-        &[(
-            "Cut over",
-            Nobody(
-                "it needs a Redis to import from on Kubernetes; the annotation is read by the same code as the command's word",
+        &[
+            (
+                "Cut over",
+                Test(
+                    "live::import::a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write",
+                ),
             ),
-        )],
+            (
+                "On Kubernetes",
+                Nobody(
+                    "it needs a Redis to import from on Kubernetes; the annotation is read by the same code as the command's word",
+                ),
+            ),
+        ],
     ),
     (
         "install.md",
