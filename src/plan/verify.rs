@@ -384,8 +384,7 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<VerifiedBackup> {
     Some(VerifiedBackup {
         id: good.id,
         taken: good.taken.to_string(),
-        // With milliseconds, so that two that end within a second are told apart.
-        at: good.at.to_string().replace('Z', &format!(".{:03}Z", good.at.0 % 1000)),
+        at: precise(good.at),
         node: good.incarnation.0,
         keys: good.keys,
         seconds: good.took_ms.div_ceil(1000),
@@ -397,7 +396,12 @@ pub fn failed_at_last(builder: &PlanBuilder<'_>) -> Option<FailedVerification> {
     let known = record(builder);
     let bad = known.bad.map(|(_, why)| why).unwrap_or_default();
     let why = if known.error.is_empty() { bad } else { known.error };
-    (known.failures > 0).then(|| FailedVerification { at: known.failed.to_string(), why })
+    (known.failures > 0).then(|| FailedVerification { at: precise(known.failed), why })
+}
+
+/// With milliseconds, so that two that end within a second are told apart.
+fn precise(at: UnixMs) -> String {
+    at.to_string().replace('Z', &format!(".{:03}Z", at.0 % 1000))
 }
 
 /// The backup that is being verified.
