@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
 use super::import_tests::{Source, cut_over, empty, refusal, set, task};
-use super::tests::TestNode;
+use super::tests::{TestNode, usual_settings};
 use crate::model::import::{CopyTask, ImportTask};
 use crate::model::node::{NodeState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -27,7 +27,10 @@ fn copy(state: &NodeState) -> CopyTask {
 
 /// The first pass is over, and the link to redis is up.
 fn copied(state: &NodeState) -> bool {
-    copy(state).copied && state.redis.is_linked() && task(state).error.is_empty()
+    let told = task(state);
+    // What stands there is told with the next look.
+    let looked = told.error.is_empty() && !told.replid.is_empty();
+    copy(state).copied && state.redis.is_linked() && looked
 }
 
 async fn run(client: &mut MultiplexedConnection, words: &[&str]) {
@@ -201,6 +204,9 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     node.kill_redis();
     node.until(|s| s.redis.process == crate::model::node::Process::Exited).await;
     node.until(|s| !copy(s).copied).await;
+    // The new process has no users yet.
+    node.until(|s| s.redis.process == crate::model::node::Process::Running).await;
+    node.command(1, usual_settings()).await.unwrap();
     node.until(|s| copied(s) && s.redis.keys == 60_000).await;
     // Another source at the same address is compared as any.
     let port = source.port;
@@ -212,7 +218,9 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     node.command(1, copies(&source, "1")).await.unwrap();
     let state = node.until(|s| copy(s).done).await;
     let found = copy(&state).difference;
-    assert_eq!((found.changed, found.gone, found.left), (1, 59_999, 0));
+    assert_eq!((found.changed, found.left), (1, 0));
+    // SCAN may name a key twice while others go.
+    assert!((59_999..61_000).contains(&found.gone), "{found:?}");
     node.command(1, cut_over()).await.unwrap();
     assert_eq!(node.read("key-1").await.as_deref(), Some("other"));
     assert_eq!(node.read("key-2").await, None);

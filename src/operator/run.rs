@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(refused.len(), 1);
         assert!(refused[0].starts_with("spec.redis.users[app]: secretKeyRef names a Secret"));
         assert!(refused[0].contains("write passwordSha256"), "{refused:?}");
-        let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: cache }\nspec:\n  nodes: 3\n  backup: { to: s3://b, credentialsFrom: { secretKeyRef: { name: keys, key: s3 } } }\n  bootstrap: { fromRedis: { host: old.example.org, passwordFrom: { secretKeyRef: { name: old, key: p } } } }\n";
+        let text = "apiVersion: akash-redis.dev/v1alpha1\nkind: RedisCluster\nmetadata: { name: cache }\nspec:\n  nodes: 3\n  backup: { to: s3://bucket/cache, credentialsFrom: { secretKeyRef: { name: keys, key: s3 } } }\n  bootstrap: { fromRedis: { host: old.example.org, passwordFrom: { secretKeyRef: { name: old, key: p } } } }\n";
         let refused = problems_in_a_file(&validate::parse(text).unwrap().remove(0));
         assert_eq!(refused.len(), 2, "{refused:?}");
         assert!(refused[0].starts_with("spec.backup.credentialsFrom: secretKeyRef"));
