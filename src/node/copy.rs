@@ -1,7 +1,7 @@
 //! Copies a running Redis that lets nobody replicate, key by key (docs/decisions/0084): once while it
 //! is written to, and once more, comparing, while it takes no writes.
 //!
-//! What comes is sent to Redis as its master would ([`Feed`]), so that nobody can write here before
+//! What comes is sent to Redis as its master would (`Feed`), so that nobody can write here before
 //! the promotion. A source that cannot be reached is gone on with at the same place of its keys; one
 //! that was started anew, at its first key; a Redis here that was, with nothing.
 
