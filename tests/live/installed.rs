@@ -120,9 +120,13 @@ fn unit(machine: &Machine) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// What `make` does on the page, with the program under test in place of a release of it.
+/// What `make` does on the page, with the program under test in place of a release of it. A person
+/// types it at a prompt, so it is told nothing of a `make` that these tests run under.
 async fn make(what: &str, dir: &Path, machine: &Machine) -> String {
     let mut make = Command::new("make");
+    for of_another_make in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"] {
+        make.env_remove(of_another_make);
+    }
     make.current_dir(env!("CARGO_MANIFEST_DIR")).arg(what).arg(format!("PROGRAM={}", program()));
     make.arg(format!("DIST={}", dir.join("dist").display()));
     run(make.arg(format!("DESTDIR={}", machine.root.display()))).await
