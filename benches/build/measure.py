@@ -2,7 +2,8 @@
 """How long it takes from a clone to the end of the demo: the peers (Go), the program (Rust) and the demo
 itself, each in seconds by the clock and in seconds of processors, and the ten crates that take most by
 cargo's own timings. A clone of the present commit is built with caches of its own, all of which is removed
-again. What is downloaded is downloaded before the clock starts.
+again. What is downloaded is downloaded before the clock starts. The result has one entry for each of cargo's
+profiles that was measured.
 
 What other programs do at the time counts in the seconds by the clock, not in those of processors; the load of the
 machine, before and after, is in the result."""
@@ -88,7 +89,6 @@ def main():
         shutil.rmtree(PLACE)
     result = {
         "commit": told("git", "rev-parse", "--short", "HEAD"),
-        "profile": wanted.profile,
         "rustc": told("rustc", "--version").split()[1],
         "processors": len(os.sched_getaffinity(0)),
         "load": {"before": round(load, 2), "after": round(os.getloadavg()[0], 2)},
@@ -96,7 +96,9 @@ def main():
         "crates": crates,
         "longest": ten,
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    by_profile = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    by_profile[wanted.profile] = result
+    RESULT.write_text(json.dumps(by_profile, indent=2) + "\n")
     print(f"profile {wanted.profile}, {result['processors']} processors, load {load:.1f} to {os.getloadavg()[0]:.1f}")
     for name, one in took.items():
         print(f"  {name:8} {one['seconds']:7.1f} s, {one['cpu_seconds']:7.1f} s of processors")

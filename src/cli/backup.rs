@@ -1,4 +1,4 @@
-//! `akash-redis backup` and `backups`: have a backup taken or verified, list what there is, decrypt one
+//! `akash-redis backup` and `backups`: take or verify a backup, list what there is, decrypt one
 //! without an operator.
 
 use std::io::{IsTerminal as _, Write};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{Table, presets};
 
 use super::error::CliError;
+use super::output::Structured;
 use super::progress::Progress;
 use super::{cluster_name, show};
 use crate::api::conditions::{ConditionType, Reason};
@@ -53,8 +54,7 @@ impl Backup {
 /// What else can be done with a backup.
 #[derive(Debug, clap::Subcommand)]
 pub enum BackupCommand {
-    /// Have a backup restored into a throw-away redis-server on a replica's node, to see that it can
-    /// be.
+    /// Verify a backup: restore it into a temporary redis-server beside a replica, and compare.
     Verify(Verify),
     /// Decrypt the data of a backup (its object that ends in `.rdb`) from standard input to standard
     /// output: an RDB file, which redis-server loads.
@@ -91,6 +91,9 @@ pub struct Backups {
     /// Name of the cluster.
     #[arg(value_parser = cluster_name)]
     pub name: String,
+    /// How they are written; a table when absent.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Structured>,
 }
 
 /// Flags of `dump`.
@@ -231,6 +234,9 @@ pub(super) async fn list(
             args.name
         )));
     };
+    if let Some(output) = args.output {
+        return Ok(out.write_all(output.render(backup).as_bytes())?);
+    }
     out.write_all(table(backup).as_bytes())?;
     for kind in [ConditionType::BackedUp, ConditionType::BackupVerified] {
         if let Some(condition) = status.condition(kind) {

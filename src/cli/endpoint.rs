@@ -32,7 +32,7 @@ pub struct Endpoint {
     #[arg(value_parser = cluster_name)]
     pub name: String,
     /// How it is written; `host:port` when absent.
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<EndpointOutput>,
     /// User in URLs; the manifest's first one when absent.
     #[arg(long, value_name = "USER")]

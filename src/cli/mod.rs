@@ -108,7 +108,7 @@ pub enum Command {
     /// Those that ask a running operator.
     #[command(flatten)]
     Client(ClientCommand),
-    /// Have a backup of a cluster taken or verified now, or decrypt one without an operator.
+    /// Take or verify a backup of a cluster now, or decrypt one without an operator.
     Backup(backup::Backup),
     /// Render one node of a manifest for the Akash market.
     Sdl(sdl::SdlArgs),
@@ -139,8 +139,7 @@ pub enum Command {
     Connect(connect::Connect),
     /// Run redis-cli at one node.
     Exec(exec::Exec),
-    /// Show all of it on this machine: a market, a tailnet, a cluster, and what happens when things
-    /// die.
+    /// Show it on this machine: a market, a tailnet, a cluster, and what happens when a node dies.
     #[cfg(feature = "devnet")]
     Demo(demo::Demo),
     /// The local market by hand.
@@ -163,15 +162,15 @@ pub enum ClientCommand {
     /// Show what the operator does next and why, what it waits for, and what it costs; with `-f` what
     /// an apply of a file would do.
     Plan(read::Plan),
-    /// Show what each node has to do: role, lag, commands per second, memory, clients, runway.
+    /// Show the load of each node: role, lag, commands per second, memory, clients, runway.
     Top(top::Top),
     /// Show what happened to a cluster.
     Events(read::Shown),
     /// Show what the processes of a node print: agent, tailscaled, redis.
     Logs(logs::Logs),
-    /// Show how the operator itself stands: chain, tailnet, mesh, wallet, budget.
+    /// Show the state of the operator itself: chain, tailnet, mesh, wallet, budget.
     Status(read::OperatorStatus),
-    /// Show where the present master is, and its replicas.
+    /// Show the addresses of the present master and of its replicas.
     Endpoint(endpoint::Endpoint),
     /// Move a node to another provider.
     Migrate(act::Migrate),
@@ -184,7 +183,7 @@ pub enum ClientCommand {
     Failover(word::Failover),
     /// Change the number of nodes.
     Scale(act::Scale),
-    /// Have the operator watch a cluster and change nothing, also when its master dies.
+    /// Pause a cluster: the operator watches it and changes nothing, also when its master dies.
     Pause(read::Name),
     /// End a pause.
     Resume(read::Name),
@@ -198,7 +197,7 @@ pub enum ClientCommand {
     Delete(act::Delete),
     /// Wait until a condition of a cluster is true, or it is gone.
     Wait(wait::Wait),
-    /// Test whether those who are to be told outside are told.
+    /// Test notifications.
     #[command(subcommand)]
     Notify(notify::Notify),
     /// Show what was paid, to whom and for what, to the last unit.
@@ -211,24 +210,24 @@ pub enum ClientCommand {
     /// List deployments, devices and keys of this installation that stand in no record, and close
     /// them with --close.
     Orphans(recover::Orphans),
-    /// Start the containers of all nodes anew, or of one: one at a time, the master last and by a
-    /// switchover.
+    /// Restart the containers of a cluster one at a time, the master last and by a switchover; or that
+    /// of one node.
     Restart(act::Restart),
-    /// Have a node take no writes and become no master until `unfence`, whatever happens; the master
-    /// as well.
+    /// Keep a node, the master as well, from writes and from promotion until `unfence`, whatever
+    /// happens.
     Fence(word::Fence),
-    /// Take a fence back.
+    /// Let a fenced node take writes and be promoted again.
     Unfence(word::Fence),
-    /// Write what the operator knows, without secrets, for whoever helps.
+    /// Write a bundle for support, without secrets: objects, plans, events and where each master is.
     Report(report::Report),
-    /// Print the public part of the key that signs the word about the master: proxies on other
-    /// machines prove it with this.
+    /// Print the installation's public key, by which a proxy on another machine verifies what nodes
+    /// say of the master.
     PublicKey,
-    /// Write the data of a cluster to standard output as an RDB file, of now.
+    /// Write the present data of a cluster to standard output, as an RDB file.
     Dump(backup::Dump),
     /// List the backups of a cluster.
     Backups(backup::Backups),
-    /// Begin a new cluster with a backup of another one, or with its data as they were at a time.
+    /// Create a cluster from a backup of another one, or from its data as they were at a time.
     Restore(restore::Restore),
 }
 

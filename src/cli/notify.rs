@@ -9,8 +9,8 @@ use crate::api_client::Client;
 /// What to do about notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Notify {
-    /// Have the operator send a test message to everybody that its `notify` names, and tell what
-    /// came of each.
+    /// Send a test message from the operator to every target of its `notify`, and show the result
+    /// of each.
     Test,
 }
 

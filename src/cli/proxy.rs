@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "REPLICAS", num_args = 0..=1, require_equals = true, default_missing_value = "0", value_parser = clap::value_parser!(u32).range(0..=8))]
     pub confirm: Option<u32>,
     /// How long `--confirm` waits for replicas, e.g. 500ms.
-    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "confirm")]
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "confirm")]
     pub confirm_timeout: Span,
     /// Program to start once the master is known, or after --master-wait; the proxy ends with it and
     /// as it does.

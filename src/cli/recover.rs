@@ -45,7 +45,7 @@ pub struct Orphans {
     #[arg(long)]
     pub close: bool,
     /// Do not ask.
-    #[arg(long, requires = "close")]
+    #[arg(short, long, requires = "close")]
     pub yes: bool,
     /// The longest to wait until all of it is closed.
     #[arg(long, default_value = "5m", requires = "close", value_name = "TIME")]

@@ -32,13 +32,13 @@ const SHOWN_PRICE: Uact = Uact(4_000_000);
 #[derive(Debug, Args)]
 pub struct SdlArgs {
     /// The manifest.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long = "filename", alias = "file", value_name = "FILE")]
     pub file: PathBuf,
-    /// Which node, from 0.
+    /// The node, by number, from 0.
     #[arg(long, default_value_t = 0)]
     pub node: u32,
     /// What to print: the SDL, the manifest as it is hashed, or its hash.
-    #[arg(short, long, value_enum, default_value_t = Output::Sdl)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Sdl)]
     pub output: Output,
     /// Image of the node, by digest.
     #[arg(long, default_value = PLACEHOLDER_IMAGE)]

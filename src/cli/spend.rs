@@ -33,7 +33,7 @@ pub struct Spend {
     #[arg(long, value_name = "MONTH")]
     pub month: Option<Month>,
     /// How it is written.
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
 }
 

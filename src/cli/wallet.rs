@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_mins(15);
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Wallet {
     /// How it is written; text when absent.
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Structured>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -66,7 +66,7 @@ pub struct Mint {
     #[arg(short, long)]
     yes: bool,
     /// Burn nothing: wait for the end of the newest burn.
-    #[arg(long, conflicts_with_all = ["act", "max_akt", "yes"])]
+    #[arg(short, long, conflicts_with_all = ["act", "max_akt", "yes"])]
     follow: bool,
 }
 
