@@ -61,9 +61,11 @@ impl Spares {
                 .filter(|reader| reader.in_sync)
                 .map(|reader| (reader.target.ip, reader.target.port))
                 .collect();
-            self.kept().retain(|place, own| {
+            // Those to a node that is not in sync any more stay until they are old: when a master
+            // dies nobody is in sync with it, and one of these nodes is the next.
+            self.kept().retain(|_, own| {
                 own.retain(|(made, stream)| is_good(*made, stream));
-                wanted.contains(place)
+                !own.is_empty()
             });
             for (ip, port) in wanted {
                 let there = self.kept().get(&(ip, port)).map_or(0, VecDeque::len);
@@ -157,6 +159,28 @@ mod tests {
         assert!(made.iter().any(|(_, from)| *from == own), "nothing was dialled for it");
         kept.readers.send_modify(|_| {});
         timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_outlives_the_sync_of_its_node() {
+        let kept = Kept::start(true).await;
+        let mut made = Vec::new();
+        for _ in 0..EACH {
+            made.push(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
+        }
+        let all = || kept.spares.kept().values().map(VecDeque::len).sum::<usize>();
+        let put_away = timeout(LIMIT, async {
+            while all() < EACH {
+                tokio::task::yield_now().await;
+            }
+        });
+        put_away.await.unwrap();
+        kept.readers.send_modify(|readers| readers.iter_mut().for_each(|r| r.in_sync = false));
+        // The keeper is the only other task.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(kept.take().is_some(), "the master died, and this is the next");
     }
 
     #[tokio::test]
