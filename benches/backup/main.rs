@@ -90,7 +90,10 @@ async fn measure(mib: u64) -> serde_json::Value {
     let pid = fresh.pid();
     let (restore_peak, _) = highest(pid, fresh.tell(&told)).await;
     let restore = began.elapsed();
+    fresh.end().await;
     let plain_restore = load(&at("plain.zst"), &at("plain")).await;
+    replica.end().await;
+    master.end().await;
 
     let rate = |took: Duration| megabytes(snapshot.rdb_bytes) / took.as_secs_f64();
     let above = |peak: u64, idle: u64| peak.saturating_sub(idle) / 1024;

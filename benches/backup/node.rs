@@ -58,11 +58,11 @@ pub struct Remote {
     pid: u32,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    child: Child,
 }
 
 impl Remote {
-    /// Starts one.
+    /// Starts one. It ends its redis-server and then itself when nobody is left to tell it anything.
     pub async fn start(dir: &Path, port: u16, master: u16, maxmemory: u64) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .arg("node")
@@ -70,13 +70,12 @@ impl Remote {
             .args([port.to_string(), master.to_string(), maxmemory.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .expect("a node");
         let pid = child.id().expect("it runs");
         let stdin = child.stdin.take().expect("piped");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut remote = Self { port, pid, stdin, lines, _child: child };
+        let mut remote = Self { port, pid, stdin, lines, child };
         remote.answer().await;
         remote
     }
@@ -97,6 +96,12 @@ impl Remote {
         let line = serde_json::to_string(told).expect("JSON") + "\n";
         self.stdin.write_all(line.as_bytes()).await.expect("a pipe");
         self.answer().await
+    }
+
+    /// Ends it.
+    pub async fn end(mut self) {
+        drop(self.stdin);
+        self.child.wait().await.expect("it ends");
     }
 
     /// Resident memory of the agent's process, KiB.
