@@ -93,6 +93,8 @@ pub struct LocalOptions {
     /// Further images, and a directory whose programs come before this machine's own in the nodes of
     /// each.
     pub images: Vec<(String, PathBuf)>,
+    /// Further images that are unpacked, of applications for one.
+    pub roots: Vec<(String, ImageRoot)>,
 }
 
 /// Everything, running.
@@ -280,6 +282,7 @@ pub(super) fn market_settings(
             .iter()
             .map(|(name, programs)| (name.clone(), before(programs, &path)))
             .collect(),
+        roots: options.roots.iter().cloned().collect(),
         path,
         node_env: node_env.into_iter().chain(options.node_env.clone()).collect(),
         block_every,

@@ -95,6 +95,8 @@ pub struct MarketSettings {
     pub image: String,
     /// Others, and where the nodes of each find redis-server, tailscaled and the rest.
     pub images: BTreeMap<String, OsString>,
+    /// Others that are unpacked, of applications for one.
+    pub roots: BTreeMap<String, ImageRoot>,
     /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
     /// `path`.
     pub root: Option<ImageRoot>,
@@ -313,6 +315,7 @@ async fn provider(
     let runner_settings = RunnerSettings {
         root: settings.root.clone(),
         images: settings.images.clone(),
+        roots: settings.roots.clone(),
         program: settings.program.clone(),
         path: settings.path.clone(),
         env: settings.node_env.clone(),

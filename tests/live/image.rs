@@ -160,7 +160,7 @@ async fn a_write_arrives_at_the_replicas(stage: &Stage, nodes: &[NodeStatus]) {
 }
 
 /// The image's own `redis-cli` in a node.
-async fn redis(stage: &Stage, node: &NodeStatus, words: &[&str]) -> String {
+pub async fn redis(stage: &Stage, node: &NodeStatus, words: &[&str]) -> String {
     let (provider, lease) = stage.local.market.find(node.dseq).unwrap();
     let [agent] =
         stage.local.market.providers[provider].runner.processes(&lease, "akash-redis")[..]

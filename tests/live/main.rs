@@ -1,5 +1,7 @@
 //! Real programs in a sandbox.
 
+#[path = "../wire/akash_sdl.rs"]
+mod akash_sdl;
 mod application;
 mod article;
 mod backed;
@@ -21,6 +23,7 @@ mod handover;
 mod image;
 mod import;
 mod installed;
+mod leased_application;
 mod life;
 #[path = "../sim/linear.rs"]
 mod linear;
@@ -51,6 +54,7 @@ mod soak;
 mod stage;
 mod stalls;
 mod status_page;
+mod tenant;
 mod traced;
 mod unpacked;
 mod updates;

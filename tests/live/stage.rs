@@ -93,7 +93,12 @@ impl Stage {
     /// All of it, with an operator that does not replace a node within the time in which it comes
     /// back by itself.
     pub async fn patient(sandbox: &Sandbox) -> Self {
-        let mut stage = Self::without_operator(sandbox).await;
+        Self::patient_on(sandbox, &LocalOptions::default()).await
+    }
+
+    /// The same, on a market or tailnet that is not the usual one.
+    pub async fn patient_on(sandbox: &Sandbox, options: &LocalOptions) -> Self {
+        let mut stage = Self::without_operator_on(sandbox, options).await;
         let (file, replace) = (stage.local.config(), "replaceAfter: 12s");
         let settings = std::fs::read_to_string(&file).unwrap();
         assert!(settings.contains(replace), "{settings}");

@@ -17,12 +17,15 @@ use crate::stage::PROGRAM;
 const DIR: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/image");
 /// What is left of a build for the inside of the sandbox.
 const FOUND: &str = "unpacked.json";
+const FOUND_APPLICATION: &str = "unpacked-application.json";
 /// Names of the images, and of the containers that unpack them.
 const NAME: &str = "akash-redis-node-under-test";
 const OPERATOR: &str = "akash-redis-under-test";
+const APPLICATION: &str = "application-under-test";
 /// The git revision that the image is told to be of.
 pub const REVISION: &str = "4711";
 const CONTAINERFILE: &str = include_str!("../../image/Containerfile");
+const GUIDE: &str = include_str!("../../docs/guide/clients.md");
 
 /// The image, unpacked.
 #[derive(Deserialize, Serialize)]
@@ -59,9 +62,31 @@ pub fn build() -> Built {
     }
     let context = format!("programs=container-image://localhost/{programs}");
     said(buildah.script(&base_name, NAME).args(["--build-context", &context]));
-    let unpacked = buildah.unpack(NAME);
-    fs::write(Path::new(DIR).join(FOUND), serde_json::to_vec(&unpacked).unwrap()).unwrap();
+    remember(&buildah.unpack(NAME), FOUND);
     built
+}
+
+/// Builds the image of an application too, on top of the nodes' and as the guide for applications in
+/// other leases says; `program` is its `main.py`. Both are unpacked.
+pub fn build_application(program: &str) -> Built {
+    let built = build();
+    let context = Path::new(DIR).join("application");
+    fs::create_dir_all(context.join("app")).unwrap();
+    fs::write(context.join("app/main.py"), program).unwrap();
+    let (_, file) = GUIDE.split_once("```dockerfile\n").unwrap();
+    let (from, file) = file.split_once("```").unwrap().0.split_once('\n').unwrap();
+    assert!(from.starts_with("FROM ") && from.contains("/akash-redis-node@sha256:"), "{from}");
+    let containerfile = context.join("Containerfile");
+    fs::write(&containerfile, format!("FROM localhost/{NAME}\n{file}")).unwrap();
+    let mut build = built.buildah.command();
+    build.args(["build", "--tag", APPLICATION, "--file"]).arg(&containerfile).arg(&context);
+    said(&mut build);
+    remember(&built.buildah.unpack(APPLICATION), FOUND_APPLICATION);
+    built
+}
+
+fn remember(unpacked: &Unpacked, name: &str) {
+    fs::write(Path::new(DIR).join(name), serde_json::to_vec(unpacked).unwrap()).unwrap();
 }
 
 /// Builds and unpacks the operator's image.
@@ -97,7 +122,16 @@ fn prepared() -> (Built, String) {
 
 /// What was built; works inside of the sandbox too.
 pub fn found() -> Unpacked {
-    serde_json::from_slice(&fs::read(Path::new(DIR).join(FOUND)).unwrap()).unwrap()
+    read(FOUND)
+}
+
+/// The application's image; works inside of the sandbox too.
+pub fn found_application() -> Unpacked {
+    read(FOUND_APPLICATION)
+}
+
+fn read(name: &str) -> Unpacked {
+    serde_json::from_slice(&fs::read(Path::new(DIR).join(name)).unwrap()).unwrap()
 }
 
 impl Unpacked {
@@ -178,9 +212,12 @@ impl Buildah {
 
     /// An earlier run may have been killed.
     fn forget(&self) {
-        for arguments in [["rm", NAME], ["rmi", NAME], ["rm", OPERATOR], ["rmi", OPERATOR]] {
-            // There may be none.
-            let _ = self.command().args(arguments).output();
+        // What is built upon another one goes first.
+        for name in [APPLICATION, NAME, OPERATOR] {
+            for what in ["rm", "rmi"] {
+                // There may be none.
+                let _ = self.command().args([what, name]).output();
+            }
         }
     }
 }

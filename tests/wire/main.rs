@@ -1,5 +1,6 @@
 //! Clients and the local market's servers against recorded answers of the real software.
 
+mod akash_sdl;
 mod application_users;
 mod chain;
 mod faults;

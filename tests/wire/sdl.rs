@@ -20,6 +20,8 @@ use akash_redis::wire::cosmos::base::v1beta1::DecCoin;
 use prost::Message;
 use serde_json::{Value, json};
 
+use crate::akash_sdl;
+
 /// Auditors of the vectors.
 const AUDITORS: [&str; 2] = [
     "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",
@@ -391,6 +393,31 @@ fn the_application_beside_a_proxy_is_a_deployment_that_akashs_tools_take() {
             "{name} is no variable of the script"
         );
     }
+}
+
+/// The reading of such a deployment with which a live test leases it.
+#[test]
+fn the_deployment_that_the_live_test_leases_is_read_as_the_akash_tools_read_it() {
+    let mut read = Vec::new();
+    for (name, vector) in vectors().iter().filter(|(_, vector)| vector["ok"] == true) {
+        let Ok(deployment) = akash_sdl::read(text(vector, "sdl")) else { continue };
+        let manifest = deployment.manifest.canonical_text();
+        assert_eq!(manifest, text(vector, "manifest"), "{name}");
+        let group = hex::encode(wire(&deployment.group).encode_to_vec());
+        assert_eq!(json!([group]), vector["groups_hex"], "{name}");
+        read.push(name.clone());
+    }
+    println!("{} recorded deployments are read: {read:?}", read.len());
+    // Each part that it has is in one of these.
+    for needed in ["basic-v2.0", "args-command-flow", "env-plain", "placement-no-attrs"] {
+        assert!(read.iter().any(|name| name == needed), "{needed} is not read");
+    }
+
+    let own = akash_sdl::read(include_str!("../../manifests/app-with-proxy.yaml")).unwrap();
+    let service = &own.manifest.0[0].services.as_ref().unwrap()[0];
+    let command: Vec<_> = service.command.iter().chain(&service.args).flatten().collect();
+    assert_eq!(command.last().unwrap().as_str(), "/app/main.py");
+    assert_eq!(own.group.resources.endpoints, [Endpoint::SharedHttp]);
 }
 
 /// What the quick start's first node is on the market. A change here is a change of every

@@ -231,9 +231,11 @@ fn group_fits(group: &Group, spec: &GroupSpec) -> Result<(), Refusal> {
     }
 }
 
-fn is_http(expose: &Expose) -> bool {
+/// Whether the ingress serves this port: it is public, and port 80 outside.
+#[must_use]
+pub fn is_http(expose: &Expose) -> bool {
     let external = if expose.external_port == 0 { expose.port } else { expose.external_port };
-    expose.proto == "TCP" && external == 80
+    expose.global && expose.proto == "TCP" && external == 80
 }
 
 /// What of a resource unit is not used up yet.

@@ -19,6 +19,7 @@ use super::container::{self, Container, ImageRoot};
 use super::host::{LeaseKey, ProviderName, Workloads};
 use super::ingress::Ingress;
 use super::logs::Log;
+use super::manifest;
 use super::volumes;
 use crate::devnet::net::Net;
 use crate::sdl::canonical::Service;
@@ -37,6 +38,8 @@ pub struct RunnerSettings {
     pub image: String,
     /// Others, and where the nodes of each find redis-server, tailscaled and the rest.
     pub images: BTreeMap<String, OsString>,
+    /// Others that are unpacked, of applications for one.
+    pub roots: BTreeMap<String, ImageRoot>,
     /// The unpacked image. Without one the nodes see this machine's files, and run `program` with
     /// `path`.
     pub root: Option<ImageRoot>,
@@ -60,6 +63,7 @@ impl RunnerSettings {
             dir,
             image,
             images: BTreeMap::new(),
+            roots: BTreeMap::new(),
             root: None,
             program,
             path,
@@ -241,7 +245,7 @@ impl Runner {
             .expose
             .iter()
             .flatten()
-            .find(|expose| expose.global)
+            .find(|expose| manifest::is_http(expose))
             .and_then(|expose| u16::try_from(expose.port).ok())
         {
             self.ingress.publish(host, SocketAddr::from((node, port)));
@@ -415,6 +419,7 @@ impl Supervisor {
     ) -> Result<Container, Box<dyn std::error::Error + Send + Sync>> {
         if service.image != self.settings.image
             && !self.settings.images.contains_key(&service.image)
+            && !self.settings.roots.contains_key(&service.image)
         {
             return Err(format!(
                 "the image {} cannot be pulled: this market has {} and what it was started with",
@@ -428,7 +433,7 @@ impl Supervisor {
         )?;
         let plan = container::Plan {
             dir: &self.dir,
-            image: self.settings.root.as_ref().map(|root| root.dir.as_path()),
+            image: self.root(service).map(|root| root.dir.as_path()),
             volumes: volumes::list(service)?,
             node: self.node,
             command: self.command(service),
@@ -438,11 +443,16 @@ impl Supervisor {
         Ok(container)
     }
 
+    /// The files of the service's image, where it is unpacked.
+    fn root(&self, service: &Service) -> Option<&ImageRoot> {
+        self.settings.roots.get(&service.image).or(self.settings.root.as_ref())
+    }
+
     /// The image's entry point, unless the manifest has another.
     fn command(&self, service: &Service) -> Vec<OsString> {
         let mut command: Vec<OsString> = match &service.command {
             Some(command) if !command.is_empty() => command.iter().map(OsString::from).collect(),
-            _ => match &self.settings.root {
+            _ => match self.root(service) {
                 Some(root) => root.entry_point.clone(),
                 None => vec![self.settings.program.clone().into_os_string(), "node".into()],
             },
@@ -460,7 +470,7 @@ impl Supervisor {
             .iter()
             .chain(&self.env)
             .map(|(key, value)| (key.as_str(), value.as_str()));
-        let mut all = if let Some(root) = &self.settings.root {
+        let mut all = if let Some(root) = self.root(service) {
             [vec![("HOME".into(), "/root".into())], root.env.clone()].concat()
         } else {
             let path = self.settings.images.get(&service.image).unwrap_or(&self.settings.path);
