@@ -104,3 +104,19 @@ async fn a_successor_that_became_master_otherwise_is_not_said_to_have_everything
     // The connection wrote before, and after: what it wrote before may be lost.
     assert_eq!(client.ask(&["WAIT", "1", "1000"]).await, ":0\r\n");
 }
+
+#[tokio::test]
+async fn a_connection_that_the_next_master_has_no_room_for_yet_is_made_again() {
+    let (mut servers, mut client) = started().await;
+    let mut admin = Client::new(servers.nodes[1].dial().await.expect("it is there"));
+    for words in [&["CONFIG", "SET", "maxclients", "1"][..], &["REPLICAOF", "NO", "ONE"]] {
+        assert_eq!(admin.ask(words).await, "+OK\r\n");
+    }
+    (servers.master, servers.epoch) = (1, servers.epoch + 1);
+    servers.tell(None);
+    let turned_away =
+        async { while admin.ask(&["INFO", "stats"]).await.contains("rejected_connections:0") {} };
+    timeout(LIMIT, turned_away).await.expect("there is no room");
+    assert_eq!(admin.ask(&["CONFIG", "SET", "maxclients", "100"]).await, "+OK\r\n");
+    assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n", "the client sees nothing of it");
+}

@@ -55,6 +55,7 @@ pub(super) async fn carry<S>(
         at: None,
         planned: None,
         refused: None,
+        turned_away: None,
     };
     let end = carrier.run(&mut client).await;
     tracing::debug!(%end, "a connection ends");
@@ -117,6 +118,8 @@ struct Carrier {
     planned: Option<u64>,
     /// The successor of this epoch did not take the connection as the master had.
     refused: Option<u64>,
+    /// Since when masters have no room for the connection.
+    turned_away: Option<Instant>,
 }
 
 /// Why a server is left.
@@ -151,9 +154,18 @@ impl Carrier {
                 Err(end) => return end,
             };
             aim = match self.with(client, &mut server).await {
-                Ok(aim) => aim,
-                Err(End::Restored) if self.flight.is_ahead() => {
+                Ok(aim) => {
+                    self.turned_away = None;
+                    aim
+                }
+                Err(End::Restored | End::TurnedAway) if self.flight.is_ahead() => {
                     self.refused = self.at.as_ref().map(|at| at.epoch);
+                    match self.flight.depart() {
+                        Ok(_) => Leaves::ForMaster,
+                        Err(end) => return end,
+                    }
+                }
+                Err(End::TurnedAway) if self.waits_for_room(Instant::now()) => {
                     match self.flight.depart() {
                         Ok(_) => Leaves::ForMaster,
                         Err(end) => return end,
@@ -166,6 +178,12 @@ impl Carrier {
             let news = if self.flight.is_listening() { self.wait.min(NEWS) } else { SOON };
             self.flight.rests_until((dialled + PAUSE).max(Instant::now() + news));
         }
+    }
+
+    /// Whether a master that had no room for the connection is asked again: for as long as one is
+    /// waited for.
+    fn waits_for_room(&mut self, now: Instant) -> bool {
+        now < *self.turned_away.get_or_insert(now) + self.wait
     }
 
     /// A connection to the master, once there is one, or to its successor. The client is listened to
@@ -273,7 +291,7 @@ impl Carrier {
                 at.epoch = at.epoch.max(target.epoch);
                 self.flight.stay();
             } else if !is_to_be {
-                self.flight.leave(now);
+                self.flight.leave(now, self.planned == Some(target.epoch));
             }
         }
         self.planned = word.changing.or(self.planned);

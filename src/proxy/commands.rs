@@ -321,6 +321,12 @@ pub(super) fn refusal(error: &[u8], kind: Kind) -> Option<Refusal> {
     }
 }
 
+/// Whether an error to a connection that is new says nothing against it: later the same is taken.
+pub(super) fn turns_away(error: &[u8]) -> bool {
+    error.starts_with(b"-ERR max number of clients reached")
+        || refusal(error, Kind::Write) == Some(Refusal::NotYet)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,8 @@ const ROOM: usize = 2 << 10;
 /// Before a request that was refused is sent again, and the longest such pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// The old master answers what it has within this after there is another one.
+/// The old master answers what it has within this after there is another one; after a planned change it
+/// is waited for as long as for a master, since it handed over itself.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Why a client's connection ends. It is no fault of anybody's.
@@ -43,6 +44,9 @@ pub(super) enum End {
     /// The master does not take it as the old one did.
     #[error("the new master refused what the old one had allowed")]
     Restored,
+    /// It has no room for the connection, or is not ready for it; later it may.
+    #[error("the new master had no room for the connection")]
+    TurnedAway,
     /// What came is not of the protocol.
     #[error(transparent)]
     Malformed(#[from] resp::Malformed),

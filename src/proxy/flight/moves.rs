@@ -19,9 +19,10 @@ enum Fate {
 const FORGET_ALL: &[u8] = b">2\r\n$10\r\ninvalidate\r\n_\r\n";
 
 impl Flight {
-    /// The master is another one from now on.
-    pub fn leave(&mut self, now: Instant) {
-        self.leaving.get_or_insert(now + LAST_ANSWERS);
+    /// The master is another one from now on, by a planned change or not.
+    pub fn leave(&mut self, now: Instant, planned: bool) {
+        let limit = if planned { self.patience.max(LAST_ANSWERS) } else { LAST_ANSWERS };
+        self.leaving.get_or_insert(now + limit);
         self.passing = false;
     }
 

@@ -84,7 +84,13 @@ impl Flight {
         if self.restoring > 0 {
             let goes_on = error.is_empty()
                 || self.connection.is_label(self.restores.saturating_sub(self.restoring));
-            return if goes_on { Ok(Some(Sink::Restore)) } else { Err(End::Restored) };
+            return if goes_on {
+                Ok(Some(Sink::Restore))
+            } else if commands::turns_away(error) {
+                Err(End::TurnedAway)
+            } else {
+                Err(End::Restored)
+            };
         }
         let (next, retained) = (self.next, self.retained);
         let pending = next > retained;

@@ -48,7 +48,7 @@ fn told(flight: &mut Flight) -> String {
 /// The master is another one; what it is sent.
 fn moves(flight: &mut Flight) -> Result<String, End> {
     let now = Instant::now();
-    flight.leave(now);
+    flight.leave(now, false);
     if flight.step(now)? == Step::Go {
         assert_eq!(flight.step(now + LAST_ANSWERS)?, Step::Dial);
     }
@@ -231,6 +231,42 @@ fn who_is_not_let_in_by_the_next_master_says_nothing_there() {
     assert_eq!(moves(&mut flight).unwrap(), sent("AUTH app secret"));
     let end = flight.server_bytes(b"-WRONGPASS invalid username-password pair\r\n");
     assert_eq!(end, Err(End::Restored));
+}
+
+#[test]
+fn who_is_turned_away_for_now_is_told_from_who_is_not_let_in() {
+    for (error, end) in [
+        ("-ERR max number of clients reached\r\n", End::TurnedAway),
+        ("-LOADING Redis is loading the dataset in memory\r\n", End::TurnedAway),
+        ("-WRONGPASS invalid username-password pair or user is disabled.\r\n", End::Restored),
+    ] {
+        let mut flight = flight();
+        says(&mut flight, &["AUTH app secret"]);
+        hears(&mut flight, "+OK\r\n");
+        assert_eq!(moves(&mut flight), Ok(sent("AUTH app secret")));
+        assert_eq!(flight.server_bytes(error.as_bytes()), Err(end), "{error}");
+    }
+}
+
+#[test]
+fn the_last_answers_are_waited_for_longer_after_a_planned_change() {
+    let now = Instant::now();
+    for (planned, ends) in [(true, PATIENCE), (false, LAST_ANSWERS)] {
+        let mut flight = flight();
+        says(&mut flight, &["SET k v"]);
+        flight.leave(now, planned);
+        assert_eq!(flight.step(now + ends - Duration::from_millis(1)), Ok(Step::Go));
+        assert_eq!(flight.wakes_at(), Some(now + ends));
+        assert_eq!(flight.step(now + ends), Err(End::Unknown));
+    }
+    let mut flight = flight();
+    says(&mut flight, &["SET k v"]);
+    flight.leave(now, true);
+    assert_eq!(flight.step(now + LAST_ANSWERS), Ok(Step::Go));
+    assert_eq!(hears(&mut flight, READONLY), "");
+    assert_eq!(flight.step(now + LAST_ANSWERS), Ok(Step::Dial));
+    flight.connected(true, true).unwrap();
+    assert_eq!(out(&mut flight), sent("SET k v"), "nothing was done at the old master");
 }
 
 #[test]
