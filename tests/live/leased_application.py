@@ -4,6 +4,7 @@ back, tries nothing twice, and tells on its port what it saw. What is asked for 
 import http.server
 import json
 import os
+import socketserver
 import threading
 import time
 import uuid
@@ -40,11 +41,14 @@ class Page(http.server.BaseHTTPRequestHandler):
         pass
 
 
-page = http.server.ThreadingHTTPServer(("", 8000), Page)
+# The one of http.server looks its own name up first, and waits where nobody answers.
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+page = socketserver.ThreadingTCPServer(("", 8000), Page)
 threading.Thread(target=page.serve_forever, daemon=True).start()
 
 # WAIT counts for the connection that wrote.
-client = redis.Redis.from_url(os.environ["REDIS_URL"], single_connection_client=True)
+pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"])
+client = redis.Redis(connection_pool=pool, single_connection_client=True)
 n, acknowledged = 0, time.monotonic()
 while True:
     n += 1

@@ -3,15 +3,19 @@
 //! its proxy while the master moves, dies and is replaced, and while the operator is away.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::api::types::Durability;
 use akash_redis::cli::local::LocalOptions;
+use akash_redis::devnet::provider::host::LeaseKey;
+use akash_redis::devnet::provider::runner::Runner;
 use akash_redis::devnet::sandbox::{Sandbox, Users, inside};
 use akash_redis::devnet::tailnet::{APPLICATION_TAG, Tailnet, login_server};
 use akash_redis::model::chain::LeaseState;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use crate::akash_sdl;
 use crate::clients::moved;
@@ -29,6 +33,9 @@ const PROGRAM: &str = include_str!("leased_application.py");
 const IMAGE: &str = "registry.devnet.test/app-with-proxy@sha256:1111111111111111111111111111111111111111111111111111111111111111";
 /// Of the deployment; the operator chooses others.
 const DSEQ: u64 = 4711;
+/// The application serves its page within this after its container started.
+const STARTED: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(50);
 /// Acknowledged writes that show that it goes on.
 const SOME: u64 = 100;
 
@@ -46,17 +53,24 @@ impl Page {
 
     /// What it saw; nothing while it does not answer.
     async fn ask(&self, path: &str) -> Option<Value> {
-        let answer = self.http.get(format!("{}{path}", self.url)).send().await.ok()?;
-        answer.error_for_status().ok()?.json().await.ok()
+        self.try_to_ask(path).await.ok()
+    }
+
+    async fn try_to_ask(&self, path: &str) -> reqwest::Result<Value> {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
+        answer.error_for_status()?.json().await
     }
 
     async fn says(&self) -> Value {
-        let mut said = None;
-        until("the application's page", async || {
-            said = self.ask("").await;
-            said.is_some()
-        })
-        .await;
+        let mut said = Err(String::new());
+        let answers = async {
+            while said.is_err() {
+                said = self.try_to_ask("").await.map_err(|error| format!("{error:?}"));
+                sleep(POLL).await;
+            }
+        };
+        let answers = timeout(STARTED, answers).await;
+        assert!(answers.is_ok(), "the application's page does not come: {said:?}");
         said.unwrap()
     }
 
@@ -87,6 +101,20 @@ impl Page {
         let saw = self.goes_on(phase).await;
         assert_eq!((&saw["errors"], &saw["unconfirmed"]), (&json!([]), &json!(0)), "{phase}");
         saw
+    }
+}
+
+/// What the container of the application said.
+struct ShownOnFailure(Arc<Runner>, LeaseKey);
+
+impl Drop for ShownOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.0.logs(&self.1, 1000);
+            // tailscaled says much more, each line with its date.
+            let own: Vec<_> = lines.iter().filter(|line| !line.starts_with("20")).collect();
+            eprintln!("of the application: {own:#?}");
+        }
     }
 }
 
@@ -132,9 +160,9 @@ async fn nothing_is_lost(stage: &Stage, saw: &Value) {
     let members: HashSet<u64> =
         members.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let failed = numbers(&saw["not_acknowledged"]);
-    let last = saw["last"].as_u64().unwrap();
+    let tried = saw["last"].as_u64().unwrap();
     let lost: Vec<u64> =
-        (1..=last).filter(|n| !failed.contains(n) && !members.contains(n)).collect();
+        (1..=tried).filter(|n| !failed.contains(n) && !members.contains(n)).collect();
     println!("{run}: {} acknowledged, {} lost", acknowledged(saw), lost.len());
     assert!(lost.is_empty(), "{lost:?} were acknowledged and are lost");
 }
@@ -161,6 +189,9 @@ fn an_application_in_a_lease_of_its_own_rides_through_all_that_moves_a_master() 
         let tenant = Tenant::of(&stage.local.market);
         let leased = tenant.lease(DSEQ, &deployment).await;
         let page = Page::at(&tenant.address_of(&leased).await);
+        let (provider, lease) = stage.local.market.find(DSEQ).unwrap();
+        let container = stage.local.market.providers[provider].runner.clone();
+        let _shown = ShownOnFailure(container.clone(), lease.clone());
         let begun = page.goes_on("start").await;
         assert_eq!(begun["knows_the_key"], false, "the key is the container's alone");
 
@@ -170,12 +201,12 @@ fn an_application_in_a_lease_of_its_own_rides_through_all_that_moves_a_master() 
         stage.until_ready().await;
         page.sees_no_error("a switchover").await;
 
-        let (provider, lease) = stage.local.market.find(second.dseq).unwrap();
+        let (provider, node) = stage.local.market.find(second.dseq).unwrap();
         let runner = stage.local.market.providers[provider].runner.clone();
-        assert!(runner.power_off(&lease));
+        assert!(runner.power_off(&node));
         let third = moved(&stage, &second).await;
         page.goes_on("a failover").await;
-        assert!(runner.power_on(&lease));
+        assert!(runner.power_on(&node));
         stage.until_ready().await;
         page.sees_no_error("the return of the old master").await;
 
@@ -190,8 +221,7 @@ fn an_application_in_a_lease_of_its_own_rides_through_all_that_moves_a_master() 
         nothing_is_lost(&stage, &before).await;
 
         stage.local.kill_operator().await;
-        let (provider, lease) = stage.local.market.find(DSEQ).unwrap();
-        assert!(stage.local.market.providers[provider].runner.restart(&lease));
+        assert!(container.restart(&lease));
         until("the application's next run", async || {
             page.ask("").await.is_some_and(|saw| saw["run"] != before["run"])
         })

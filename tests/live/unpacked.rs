@@ -78,9 +78,9 @@ pub fn build_application(program: &str) -> Built {
     assert!(from.starts_with("FROM ") && from.contains("/akash-redis-node@sha256:"), "{from}");
     let containerfile = context.join("Containerfile");
     fs::write(&containerfile, format!("FROM localhost/{NAME}\n{file}")).unwrap();
-    let mut build = built.buildah.command();
-    build.args(["build", "--tag", APPLICATION, "--file"]).arg(&containerfile).arg(&context);
-    said(&mut build);
+    let mut command = built.buildah.command();
+    command.args(["build", "--tag", APPLICATION, "--file"]).arg(&containerfile).arg(&context);
+    said(&mut command);
     remember(&built.buildah.unpack(APPLICATION), FOUND_APPLICATION);
     built
 }
