@@ -6,9 +6,13 @@ mod chart;
 mod contract;
 mod crashes;
 mod crd;
+#[path = "../live/data.rs"]
+#[allow(dead_code, reason = "the live tests use all of it")]
+mod data;
 mod election;
 mod faults;
 mod frozen;
+mod imports;
 mod kubelet;
 mod life;
 #[path = "../sim/linear.rs"]
@@ -22,6 +26,9 @@ mod person;
 #[path = "../live/sandboxed.rs"]
 mod sandboxed;
 mod shards;
+#[path = "../live/source.rs"]
+#[allow(dead_code, reason = "the live tests use all of it")]
+mod source;
 #[path = "../live/stage.rs"]
 #[allow(dead_code, reason = "the live tests use all of it")]
 mod stage;

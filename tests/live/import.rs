@@ -1,6 +1,5 @@
 //! A cluster that begins with a running Redis which is written to all the time, and the cutover.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,57 +9,15 @@ use akash_redis::cli::demo::writer::Access;
 use akash_redis::devnet::net::Net;
 use akash_redis::devnet::sandbox::Sandbox;
 use redis::AsyncConnectionConfig;
-use redis::aio::MultiplexedConnection;
 use sha2::{Digest as _, Sha256};
-use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use crate::data::{FILLED, all, connected, fill, url};
 use crate::sandboxed::sandboxed;
+use crate::source::{COPY_RULES, IMPORT_PASSWORD, RULES, TLS, of_the_source, source};
 use crate::stage::{CLUSTER, PASSWORD, Stage, condition, is_ready};
 
 const LIMIT: Duration = Duration::from_mins(6);
-/// Where the source listens: for its own applications on loopback, for others with TLS.
-const PLAIN: u16 = 6390;
-const TLS: u16 = 6391;
-/// What the guide has the source allow.
-const RULES: &str = "+psync +replconf +ping +info +client|pause +client|unpause";
-/// The same of one that lets nobody replicate.
-const COPY_RULES: &str = "~* +@read +select +ping +info +client|pause +client|unpause";
-const IMPORT_PASSWORD: &str = "of-the-importer";
-
-/// A Redis with TLS that knows nothing of us, and the certificate that it has.
-fn source(sandbox: &Sandbox, rules: &str) -> (Child, String) {
-    let dir = sandbox.dir.join("source");
-    std::fs::create_dir_all(&dir).unwrap();
-    let issued = rcgen::generate_simple_self_signed(vec!["old.example.org".to_owned()]).unwrap();
-    let file = |name: &str, text: String| {
-        let path = dir.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let cert = file("cert.pem", issued.cert.pem());
-    let key = file("key.pem", issued.signing_key.serialize_pem());
-    let users = format!(
-        "user importer on >{IMPORT_PASSWORD} {rules}\nuser default on nopass ~* &* +@all\n"
-    );
-    let users = file("users.acl", users);
-    let child = Command::new("redis-server")
-        .args(["--port", &PLAIN.to_string(), "--tls-port", &TLS.to_string()])
-        .args(["--bind", "127.0.0.1", &Net::GATEWAY.to_string(), "--protected-mode", "no"])
-        .args(["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert])
-        .args(["--tls-auth-clients", "no", "--aclfile", &users, "--save", ""])
-        .current_dir(&dir)
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    (child, issued.cert.pem())
-}
-
-async fn of_the_source() -> MultiplexedConnection {
-    connected(&format!("redis://127.0.0.1:{PLAIN}/")).await
-}
 
 fn manifest(sandbox: &Sandbox, ca: &str, password: &str) -> String {
     let hash = hex::encode(Sha256::digest(PASSWORD));
@@ -138,6 +95,28 @@ async fn first_write(access: Access) -> Instant {
     }
 }
 
+/// What the command says that ends the import.
+async fn cut_over(stage: &Stage) -> String {
+    let out = stage.says(&["cutover", CLUSTER, "--wait"]).await;
+    assert!(out.contains("takes the writes"), "{out}");
+    out
+}
+
+/// A command is refused with these words.
+async fn refused(stage: &Stage, command: &[&str], words: &str) {
+    let said = stage.cli(command).await;
+    let why = String::from_utf8_lossy(&said.stderr).into_owned();
+    println!("{why}");
+    assert!(!said.status.success() && why.contains(words), "{why}");
+}
+
+/// The condition `Imported` has this reason; what it says.
+async fn until_import(stage: &Stage, what: &str, reason: &str) -> RedisCluster {
+    let found = stage.until(what, |c| import(c).0 == reason).await;
+    println!("{}", import(&found).1);
+    found
+}
+
 #[test]
 fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
     let name = "import::a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write";
@@ -149,19 +128,14 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
 
         // A wrong password is said, and corrected while the leases stay.
         apply(&stage, &sandbox, &manifest(&sandbox, &ca, "wrong")).await;
-        let failed = stage.until("the refusal", |c| import(c).0 == "ImportFailed").await;
-        println!("{}", import(&failed).1);
+        let failed = until_import(&stage, "the refusal", "ImportFailed").await;
         assert!(import(&failed).1.contains("refuses the user"), "{}", import(&failed).1);
-        let refused = stage.cli(&["cutover", CLUSTER]).await;
-        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-        println!("{why}");
-        assert!(!refused.status.success() && why.contains("cannot be cut over now"), "{why}");
+        refused(&stage, &["cutover", CLUSTER], "cannot be cut over now").await;
         apply(&stage, &sandbox, &manifest(&sandbox, &ca, IMPORT_PASSWORD)).await;
 
         let held = Arc::new(AtomicBool::new(false));
         let writer = tokio::spawn(write(held.clone()));
-        let ready = stage.until("the copy", |c| import(c).0 == "ImportReady").await;
-        println!("{}", import(&ready).1);
+        let ready = until_import(&stage, "the copy", "ImportReady").await;
         assert!(!is_ready(&ready) && ready.status.as_ref().unwrap().master.is_none());
         let shown = stage.client.get(CLUSTER).await.unwrap();
         let text = serde_json::to_string(&shown).unwrap();
@@ -170,16 +144,12 @@ fn a_cluster_takes_over_from_a_redis_that_is_written_to_and_has_every_write() {
         // An operator that was started anew goes on.
         stage.local.kill_operator().await;
         stage.local.start_operator().await.unwrap();
-        stage.until("the import to go on", |c| import(c).0 == "ImportReady").await;
+        until_import(&stage, "the import to go on", "ImportReady").await;
 
         let (_proxy, access) = stage.proxy();
         let first = tokio::spawn(first_write(access.clone()));
         held.store(true, Ordering::SeqCst);
-        let done = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
-        let (out, error) =
-            (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        println!("{out}{error}");
-        assert!(done.status.success() && out.contains("takes the writes"));
+        cut_over(&stage).await;
         let (written, last) = writer.await.unwrap();
         let first = first.await.unwrap();
         println!(
@@ -211,15 +181,13 @@ fn a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told() {
         fill(&mut there).await;
         let text = manifest(&sandbox, &ca, IMPORT_PASSWORD);
         apply(&stage, &sandbox, &text).await;
-        let failed = stage.until("the refusal", |c| import(c).0 == "ImportFailed").await;
-        println!("{}", import(&failed).1);
+        let failed = until_import(&stage, "the refusal", "ImportFailed").await;
         assert!(import(&failed).1.contains("method: copy"), "{}", import(&failed).1);
         let held = Arc::new(AtomicBool::new(false));
         let writer = tokio::spawn(write(held.clone()));
         let text = text.replace("user: importer", "user: importer\n      method: copy");
         apply(&stage, &sandbox, &text).await;
-        let ready = stage.until("the copy", |c| import(c).0 == "ImportReady").await;
-        println!("{}", import(&ready).1);
+        let ready = until_import(&stage, "the copy", "ImportReady").await;
         assert!(!is_ready(&ready) && ready.status.as_ref().unwrap().master.is_none());
         redis::cmd("DEL").arg("key:1:1").exec_async(&mut there).await.unwrap();
 
@@ -229,27 +197,19 @@ fn a_redis_that_lets_nobody_replicate_is_copied_and_the_difference_is_told() {
             .exec_async(&mut there)
             .await
             .unwrap();
-        let refused = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
-        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-        println!("{why}");
-        assert!(!refused.status.success() && why.contains("\"huge\" of database 0"), "{why}");
-        stage.until("the import to go on", |c| import(c).0 == "ImportReady").await;
+        refused(&stage, &["cutover", CLUSTER, "--wait"], "\"huge\" of database 0").await;
+        until_import(&stage, "the import to go on", "ImportReady").await;
         redis::cmd("DEL").arg("huge").exec_async(&mut there).await.unwrap();
 
         held.store(true, Ordering::SeqCst);
-        let done = stage.cli(&["cutover", CLUSTER, "--wait"]).await;
-        let (out, error) =
-            (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        println!("{out}{error}");
-        assert!(done.status.success() && out.contains("takes the writes"));
+        let out = cut_over(&stage).await;
         assert!(out.contains(" added, ") && out.contains("no key differs now"), "{out}");
         let (written, _) = writer.await.unwrap();
         println!("{written} writes were acknowledged by the source meanwhile");
         assert!(written > 0);
         let (_proxy, access) = stage.proxy();
-        let Access { host, port, user, password } = access;
         stage.until_ready().await;
-        let mut here = connected(&format!("redis://{user}:{password}@{host}:{port}/")).await;
+        let mut here = connected(&url(&access)).await;
         let (kept, old) = (all(&mut here).await, all(&mut there).await);
         assert!(!kept.contains_key("key:1:1") && old.len() as u64 >= 5149 + written);
         assert_eq!(kept.len(), old.len());

@@ -51,6 +51,7 @@ mod sentinel;
 mod service;
 mod sigkill;
 mod soak;
+mod source;
 mod stage;
 mod stalls;
 mod status_page;
