@@ -425,6 +425,12 @@ pub struct RestoreRun {
     pub incarnation: IncarnationName,
     /// Since when.
     pub began: UnixMs,
+    /// Bytes of it that had come when it was looked at last; that is noted some minutes apart.
+    #[serde(default)]
+    pub bytes: u64,
+    /// When more of them had come since the look before; 0 before any had.
+    #[serde(default)]
+    pub moved: UnixMs,
 }
 
 /// What lies in the storage for one cluster's name and this installation.

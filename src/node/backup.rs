@@ -205,7 +205,7 @@ async fn ended(session: &mut Session, node: &Node, number: i64) -> Result<Option
         if !info.flag("rdb_bgsave_in_progress") {
             if info.text("rdb_last_bgsave_status") != "ok" {
                 return Err(
-                    "Redis could not write its snapshot; the disk may be full, see its log"
+                    "Redis could not write its snapshot: the process that wrote it was killed, as it is where memory runs out, or the volume is full; its log says which"
                         .to_owned(),
                 );
             }

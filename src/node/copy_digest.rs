@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// What a command says of itself, by name.
 type Fields = HashMap<String, Value>;
 
+/// Of a value that has an order, so many elements are read at once, and so many bytes of a text.
+const ELEMENTS: usize = 1 << 14;
+const TEXT: usize = 8 << 20;
 /// Behind the value itself: a version of two bytes, and a checksum of eight.
 const FOOTER: usize = 10;
 
@@ -67,58 +70,127 @@ fn length(bytes: &[u8]) -> Option<u64> {
     })
 }
 
-/// Two answers of `DUMP` are the same value, byte by byte.
-pub(super) fn same_bytes(one: &[u8], other: &[u8]) -> bool {
-    let body = |dump: &[u8]| dump.len().saturating_sub(FOOTER);
-    one.len() > FOOTER && one[..body(one)] == other[..body(other)]
+/// A value as `DUMP` answers, or the digest of that.
+pub(super) enum Body {
+    Whole(Vec<u8>),
+    Digest { len: u64, sha256: [u8; 32] },
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(dump: Vec<u8>) -> Self {
+        Self::Whole(dump)
+    }
+}
+
+impl Body {
+    /// Bytes of the answer.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Whole(dump) => dump.len() as u64,
+            Self::Digest { len, .. } => *len,
+        }
+    }
+
+    /// Keeps the digest alone.
+    pub fn shorten(&mut self) {
+        *self = Self::Digest { len: self.len(), sha256: self.sha256() };
+    }
+
+    /// The same value, byte by byte.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let whole = self.len() == other.len() && self.len() > FOOTER as u64;
+        whole
+            && match (self, other) {
+                (Self::Whole(one), Self::Whole(other)) => body(one) == body(other),
+                _ => self.sha256() == other.sha256(),
+            }
+    }
+
+    fn sha256(&self) -> [u8; 32] {
+        match self {
+            Self::Whole(dump) => Sha256::digest(body(dump)).into(),
+            Self::Digest { sha256, .. } => *sha256,
+        }
+    }
+}
+
+/// The value, without what is behind it.
+fn body(dump: &[u8]) -> &[u8] {
+    &dump[..dump.len().saturating_sub(FOOTER)]
 }
 
 /// A digest of a value that two servers agree on; none where it is of a type that is not known here.
-/// The whole value is read.
+/// The whole value is read, a window at a time where its type has an order.
 pub(super) async fn digest(
     connection: &mut MultiplexedConnection,
     key: &[u8],
     kind: &Kind,
 ) -> RedisResult<Option<[u8; 32]>> {
-    let mut ask = async |words: &[&str]| -> RedisResult<Value> {
-        let mut command = redis::cmd(words[0]);
-        command.arg(key).arg(&words[1..]);
-        command.query_async(connection).await
-    };
-    let parts: Vec<Vec<u8>> = match kind {
-        Kind::String => texts(ask(&["GET"]).await?)?,
-        Kind::List => texts(ask(&["LRANGE", "0", "-1"]).await?)?,
+    let mut sum = Sum::default();
+    match kind {
+        Kind::String => windows(connection, key, "GETRANGE", &mut sum).await?,
+        Kind::List => windows(connection, key, "LRANGE", &mut sum).await?,
+        Kind::SortedSet => windows(connection, key, "ZRANGE", &mut sum).await?,
         Kind::Set => {
-            let mut all = texts(ask(&["SMEMBERS"]).await?)?;
-            all.sort();
-            all
-        }
-        Kind::SortedSet => {
-            let mut all = texts(ask(&["ZRANGE", "0", "-1", "WITHSCORES"]).await?)?;
-            // How a number is written differs between versions.
-            for score in all.iter_mut().skip(1).step_by(2) {
-                let number = String::from_utf8_lossy(score).parse::<f64>();
-                *score = number.map_or(score.clone(), |n| n.to_bits().to_be_bytes().to_vec());
+            let mut ask = redis::cmd("SMEMBERS");
+            let mut all: Vec<Vec<u8>> = ask.arg(key).query_async(connection).await?;
+            all.sort_unstable();
+            for member in &all {
+                sum.add(member);
             }
-            all
         }
-        Kind::Hash { expires } => hash(connection, key, *expires).await?,
-        Kind::Stream => stream(connection, key).await?,
+        Kind::Hash { expires } => hash(connection, key, *expires, &mut sum).await?,
+        Kind::Stream => stream(connection, key, &mut sum).await?,
         Kind::Module(_) | Kind::Unknown => return Ok(None),
-    };
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(&part);
     }
-    Ok(Some(digest.finalize().into()))
+    Ok(Some(sum.0.finalize().into()))
 }
 
-fn texts(value: Value) -> RedisResult<Vec<Vec<u8>>> {
-    match value {
-        Value::Nil => Ok(Vec::new()),
-        Value::BulkString(bytes) => Ok(vec![bytes]),
-        all => Ok(redis::from_redis_value(all)?),
+/// What a value consists of, in order.
+#[derive(Default)]
+struct Sum(Sha256);
+
+impl Sum {
+    fn add(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
+}
+
+/// A value that has an order, by the command that reads a part of it.
+async fn windows(
+    connection: &mut MultiplexedConnection,
+    key: &[u8],
+    verb: &str,
+    sum: &mut Sum,
+) -> RedisResult<()> {
+    let (is_text, has_scores) = (verb == "GETRANGE", verb == "ZRANGE");
+    let step = if is_text { TEXT } else { ELEMENTS };
+    let mut first = 0;
+    loop {
+        let mut ask = redis::cmd(verb);
+        ask.arg(key).arg(first).arg(first + step - 1);
+        if has_scores {
+            ask.arg("WITHSCORES");
+        }
+        let mut all: Vec<Vec<u8>> = if is_text {
+            vec![ask.query_async(connection).await?]
+        } else {
+            ask.query_async(connection).await?
+        };
+        for score in all.iter_mut().skip(1).step_by(2).filter(|_| has_scores) {
+            // How a number is written differs between versions.
+            let number = String::from_utf8_lossy(score).parse::<f64>();
+            *score = number.map_or(score.clone(), |n| n.to_bits().to_be_bytes().to_vec());
+        }
+        for part in &all {
+            sum.add(part);
+        }
+        let got = if is_text { all[0].len() } else { all.len() / if has_scores { 2 } else { 1 } };
+        if got < step {
+            return Ok(());
+        }
+        first += step;
     }
 }
 
@@ -126,7 +198,8 @@ async fn hash(
     connection: &mut MultiplexedConnection,
     key: &[u8],
     expires: bool,
-) -> RedisResult<Vec<Vec<u8>>> {
+    sum: &mut Sum,
+) -> RedisResult<()> {
     let all: Vec<(Vec<u8>, Vec<u8>)> =
         redis::cmd("HGETALL").arg(key).query_async(connection).await?;
     let mut times = vec![0i64; all.len()];
@@ -139,36 +212,72 @@ async fn hash(
         times = ask.query_async(connection).await?;
     }
     let mut all: Vec<_> = all.into_iter().zip(times).collect();
-    all.sort();
-    let parts = all.into_iter();
-    Ok(parts.flat_map(|((field, value), at)| [field, value, at.to_be_bytes().to_vec()]).collect())
+    all.sort_unstable();
+    for ((field, value), at) in &all {
+        sum.add(field);
+        sum.add(value);
+        sum.add(&at.to_be_bytes());
+    }
+    Ok(())
 }
 
 /// Entries, and the groups with what they have not acknowledged. Since when that is, is left out.
-async fn stream(connection: &mut MultiplexedConnection, key: &[u8]) -> RedisResult<Vec<Vec<u8>>> {
+async fn stream(
+    connection: &mut MultiplexedConnection,
+    key: &[u8],
+    sum: &mut Sum,
+) -> RedisResult<()> {
     let said = |value: &Value| format!("{value:?}").into_bytes();
-    let entries: Value =
-        redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(connection).await?;
+    let mut from = "-".to_owned();
+    loop {
+        let mut ask = redis::cmd("XRANGE");
+        ask.arg(key).arg(&from).arg("+").arg("COUNT").arg(ELEMENTS);
+        let entries: Vec<(String, Value)> = ask.query_async(connection).await?;
+        for (id, entry) in &entries {
+            sum.add(id.as_bytes());
+            sum.add(&said(entry));
+        }
+        match entries.last().and_then(|(id, _)| after(id)) {
+            Some(next) if entries.len() == ELEMENTS => from = next,
+            _ => break,
+        }
+    }
     let info: Fields = redis::cmd("XINFO").arg("STREAM").arg(key).query_async(connection).await?;
     let groups: Vec<Fields> =
         redis::cmd("XINFO").arg("GROUPS").arg(key).query_async(connection).await?;
     let of = |fields: &Fields, name: &str| fields.get(name).map(said).unwrap_or_default();
-    let mut parts = vec![said(&entries), of(&info, "last-generated-id")];
+    sum.add(&of(&info, "last-generated-id"));
     for group in groups {
-        let names = ["name", "consumers", "pending", "last-delivered-id"];
-        parts.extend(names.map(|name| of(&group, name)));
+        for name in ["name", "consumers", "pending", "last-delivered-id"] {
+            sum.add(&of(&group, name));
+        }
         let Some(Value::BulkString(name)) = group.get("name") else { continue };
-        let Some(Value::Int(count)) = group.get("pending").filter(|n| **n != Value::Int(0)) else {
-            continue;
-        };
-        let mut ask = redis::cmd("XPENDING");
-        ask.arg(key).arg(name).arg("-").arg("+").arg(*count);
-        let pending: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = ask.query_async(connection).await?;
-        for (id, consumer, _, deliveries) in pending {
-            parts.extend([id, consumer, deliveries.to_be_bytes().to_vec()]);
+        let mut from = "-".to_owned();
+        loop {
+            let mut ask = redis::cmd("XPENDING");
+            ask.arg(key).arg(name).arg(&from).arg("+").arg(ELEMENTS);
+            let pending: Vec<(String, Vec<u8>, i64, i64)> = ask.query_async(connection).await?;
+            for (id, consumer, _, deliveries) in &pending {
+                sum.add(id.as_bytes());
+                sum.add(consumer);
+                sum.add(&deliveries.to_be_bytes());
+            }
+            match pending.last().and_then(|(id, ..)| after(id)) {
+                Some(next) if pending.len() == ELEMENTS => from = next,
+                _ => break,
+            }
         }
     }
-    Ok(parts)
+    Ok(())
+}
+
+/// The first id of a stream after this one.
+fn after(id: &str) -> Option<String> {
+    let (ms, sequence) = id.split_once('-')?;
+    match sequence.parse::<u64>().ok()?.checked_add(1) {
+        Some(next) => Some(format!("{ms}-{next}")),
+        None => Some(format!("{}-0", ms.parse::<u64>().ok()?.checked_add(1)?)),
+    }
 }
 
 #[cfg(test)]
@@ -189,11 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_an_id_of_a_stream() {
+        assert_eq!(after("7-1").as_deref(), Some("7-2"));
+        assert_eq!(after("7-18446744073709551615").as_deref(), Some("8-0"));
+        assert_eq!(after("18446744073709551615-18446744073709551615"), None);
+    }
+
+    #[test]
     fn the_version_behind_a_value_is_no_part_of_it() {
         let dump =
             |value: &str, version: u8| [value.as_bytes(), &[version, 0], &[version; 8]].concat();
-        assert!(same_bytes(&dump("0abc", 9), &dump("0abc", 11)));
-        assert!(!same_bytes(&dump("0abc", 9), &dump("0abd", 9)));
-        assert!(!same_bytes(&[], &[]));
+        for shortened in [false, true] {
+            let same = |one: Vec<u8>, other: Vec<u8>| {
+                let (mut one, other) = (Body::from(one), Body::from(other));
+                if shortened {
+                    one.shorten();
+                }
+                one.is_same(&other)
+            };
+            assert!(same(dump("0abc", 9), dump("0abc", 11)));
+            assert!(!same(dump("0abc", 9), dump("0abd", 9)));
+            assert!(!same(Vec::new(), Vec::new()));
+        }
     }
 }

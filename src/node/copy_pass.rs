@@ -1,6 +1,9 @@
 //! One pass over all keys of a running Redis: each batch of them is read there, compared with what is
-//! here where it is the last pass, and sent to Redis. Memory is bounded: what is in flight is, and the
-//! largest value.
+//! here where it is the last pass, and sent to Redis.
+//!
+//! Memory is bounded: values of 8 MiB together are held at once, or one that is larger, three times
+//! over while it is read. A larger one is read on a connection of its own, whose buffer ends with it,
+//! and what is here is kept as a digest. A value that grows after its size was asked is not foreseen.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +13,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult};
 
 use super::convert::Source;
-use super::copy_digest::{Kind, digest, same_bytes};
+use super::copy_digest::{Body, Kind, digest};
+use super::copy_found::Found;
 use super::feed::{Ended, Feed};
 use super::import::change;
 use super::source_asking::{connect, info, not_answered};
@@ -36,8 +40,6 @@ const TTL_DIFFERS: i64 = 2000;
 const ANSWER: Duration = Duration::from_mins(1);
 /// Progress is told so often at most.
 const TELL: Duration = Duration::from_millis(500);
-/// Characters of the name of a key that are told.
-const NAME: usize = 48;
 
 /// Why a pass came to an end before its last key.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ pub(super) struct Reached {
     cursor: u64,
     looked_at: u64,
     bytes: u64,
-    difference: Difference,
+    found: Found,
 }
 
 /// One pass.
@@ -85,32 +87,43 @@ struct Both {
     here: MultiplexedConnection,
 }
 
-/// A key of the source with its value.
-struct Item {
-    key: Vec<u8>,
+/// A value, and for how long it lives.
+struct Held {
     /// Milliseconds from `read` on; -1 for ever.
     ttl: i64,
-    dump: Vec<u8>,
     read: Instant,
+    kind: Kind,
+    body: Body,
 }
 
-impl Item {
+impl Held {
     /// What is left of its time.
     fn ttl(&self) -> i64 {
         let since = i64::try_from(self.read.elapsed().as_millis()).unwrap_or(i64::MAX);
         if self.ttl < 0 { -1 } else { (self.ttl - since).max(0) }
     }
 
-    /// Whether a key here lives as long.
-    fn lives_as_long(&self, ttl: i64) -> bool {
-        let own = self.ttl();
-        (own < 0) == (ttl < 0) && (own - ttl).abs() <= TTL_DIFFERS
+    fn lives_as_long(&self, other: &Self) -> bool {
+        (self.ttl < 0) == (other.ttl < 0) && (self.ttl() - other.ttl()).abs() <= TTL_DIFFERS
     }
 
     /// It may have ended meanwhile.
     fn ends(&self) -> bool {
         self.ttl >= 0 && self.ttl() <= TTL_DIFFERS
     }
+}
+
+/// A key of the source with its value.
+struct Item {
+    key: Vec<u8>,
+    value: Held,
+}
+
+/// Which of the two is asked.
+#[derive(Clone, Copy)]
+enum Side {
+    There,
+    Here,
 }
 
 impl<'a> Pass<'a> {
@@ -168,7 +181,7 @@ impl<'a> Pass<'a> {
         if self.last {
             self.delete(there, here, at).await?;
         }
-        Ok(at.difference.clone())
+        Ok(at.found.difference.clone())
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, Failed> {
@@ -194,7 +207,7 @@ impl<'a> Pass<'a> {
     async fn copy(
         &mut self,
         both: &mut Both,
-        keys: Vec<Vec<u8>>,
+        mut keys: Vec<Vec<u8>>,
         at: &mut Reached,
     ) -> Result<(), Failed> {
         let redis = self.node.peek().redis;
@@ -206,59 +219,102 @@ impl<'a> Pass<'a> {
                 most >> 20
             )));
         }
+        once(&mut keys);
+        keys.retain(|key| !at.found.is_left(both.number, key));
         if keys.is_empty() {
             return Ok(());
         }
-        let mut ask = redis::pipe();
-        for key in &keys {
-            ask.cmd("MEMORY").arg("USAGE").arg(key);
-        }
-        let sizes: Vec<Option<u64>> = self.there(ask.query_async(&mut both.there).await)?;
+        let sizes = self.sizes(both, &keys).await?;
         let (mut together, mut size) = (Vec::new(), 0);
         for (key, bytes) in keys.into_iter().zip(sizes) {
             // It is gone by now.
             let Some(bytes) = bytes else { continue };
             if bytes > LARGEST {
                 let (mib, most) = (bytes >> 20, LARGEST >> 20);
-                left(at, both.number, &key, &format!("{mib} MiB are more than {most} MiB"));
+                at.found.left(both.number, &key, &format!("{mib} MiB are more than {most} MiB"));
                 continue;
             }
             if size + bytes > TOGETHER && !together.is_empty() {
-                self.copy_together(both, std::mem::take(&mut together), at).await?;
+                self.copy_together(both, std::mem::take(&mut together), size, at).await?;
                 size = 0;
             }
             size += bytes;
             together.push(key);
         }
-        self.copy_together(both, together, at).await
+        self.copy_together(both, together, size, at).await
     }
 
+    /// What each key takes in the memory of the source, bytes; none where it is gone. First by a
+    /// sample of its elements, which costs nothing however many there are, and then exactly: one large
+    /// element among small ones is in no sample.
+    async fn sizes(&self, both: &Both, keys: &[Vec<u8>]) -> Result<Vec<Option<u64>>, Failed> {
+        let mut there = both.there.clone();
+        let mut ask = redis::pipe();
+        for key in keys {
+            ask.cmd("TYPE").arg(key).cmd("MEMORY").arg("USAGE").arg(key);
+        }
+        let answers: Vec<redis::Value> = self.there(ask.query_async(&mut there).await)?;
+        let (mut sizes, mut sampled, mut ask) = (Vec::new(), Vec::new(), redis::pipe());
+        let mut answers = answers.into_iter();
+        for (n, key) in keys.iter().enumerate() {
+            let (Some(kind), Some(size)) = (answers.next(), answers.next()) else { break };
+            let kind: String = self.there(redis::from_redis_value(kind).map_err(Into::into))?;
+            let size: Option<u64> =
+                self.there(redis::from_redis_value(size).map_err(Into::into))?;
+            if kind != "string" && size.is_some_and(|size| size <= LARGEST) {
+                sampled.push(n);
+                ask.cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+            }
+            sizes.push(size);
+        }
+        if !sampled.is_empty() {
+            let exact: Vec<Option<u64>> = self.there(ask.query_async(&mut there).await)?;
+            for (n, size) in sampled.into_iter().zip(exact) {
+                sizes[n] = size;
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Copies keys whose values take so many bytes in the memory of the source.
     async fn copy_together(
         &mut self,
         both: &mut Both,
         keys: Vec<Vec<u8>>,
+        size: u64,
         at: &mut Reached,
     ) -> Result<(), Failed> {
         if keys.is_empty() {
             return Ok(());
         }
-        let values = self.there(values(&mut both.there, keys.iter()).await)?;
-        let (mut items, read) = (Vec::with_capacity(keys.len()), Instant::now());
-        for (key, (ttl, dump)) in keys.into_iter().zip(values) {
-            let Some(dump) = dump else { continue };
-            at.bytes += dump.len() as u64;
-            if let Kind::Module(name) = Kind::of(&dump) {
-                left(at, both.number, &key, &format!("a type of the module {name}"));
+        let is_large = size > TOGETHER;
+        let names: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        // Of a large value only the digest is kept, before that of the source is read.
+        let own = if self.last {
+            self.read(both, Side::Here, &names, is_large).await?
+        } else {
+            Vec::new()
+        };
+        let values = self.read(both, Side::There, &names, is_large).await?;
+        let (mut items, mut owned) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut own = own.into_iter();
+        for (key, value) in keys.into_iter().zip(values) {
+            let own = own.next().flatten();
+            let Some(value) = value else { continue };
+            at.bytes += value.body.len();
+            if let Kind::Module(name) = &value.kind {
+                at.found.left(both.number, &key, &format!("a type of the module {name}"));
                 continue;
             }
-            items.push(Item { key, ttl, dump, read });
+            items.push(Item { key, value });
+            owned.push(own);
         }
         if self.last {
-            let differing = self.differing(both, items).await?;
+            let differing = self.differing(both, items, owned).await?;
             items = Vec::with_capacity(differing.len());
             for (item, was_there) in differing {
-                let count =
-                    if was_there { &mut at.difference.changed } else { &mut at.difference.added };
+                let found = &mut at.found.difference;
+                let count = if was_there { &mut found.changed } else { &mut found.added };
                 *count += 1;
                 items.push(item);
             }
@@ -266,34 +322,80 @@ impl<'a> Pass<'a> {
         if items.is_empty() {
             return Ok(());
         }
-        self.feed.send(restores(both.number, &items)).await?;
+        let commands = restores(both.number, &items);
+        if self.last {
+            for item in &mut items {
+                item.value.body.shorten();
+            }
+        } else {
+            items.clear();
+        }
+        self.feed.send(commands).await?;
         self.feed.applied().await?;
         if self.last {
-            for (item, _) in self.differing(both, items).await? {
-                left(at, both.number, &item.key, "redis here does not take it as it is");
+            let names: Vec<&[u8]> = items.iter().map(|item| item.key.as_slice()).collect();
+            let own = self.read(both, Side::Here, &names, is_large).await?;
+            for (item, _) in self.differing(both, items, own).await? {
+                let why = "redis here does not take it as it is";
+                at.found.left(both.number, &item.key, why);
             }
         }
         Ok(())
     }
 
-    /// Those that are not the same here, and whether there is such a key.
-    async fn differing(&self, both: &Both, items: Vec<Item>) -> Result<Vec<(Item, bool)>, Failed> {
-        let mut own = both.here.clone();
-        let values = values(&mut own, items.iter().map(|item| &item.key)).await;
-        let values = values.map_err(|error| here(&error))?;
+    /// What these keys are on one side; a large value on a connection of its own, and of one that is
+    /// here the digest.
+    async fn read(
+        &self,
+        both: &Both,
+        side: Side,
+        keys: &[&[u8]],
+        is_large: bool,
+    ) -> Result<Vec<Option<Held>>, Failed> {
+        let mut connection = match (side, is_large) {
+            (Side::There, false) => both.there.clone(),
+            (Side::Here, false) => both.here.clone(),
+            (Side::There, true) => self.connect().await?,
+            (Side::Here, true) => {
+                self.node.redis.apart(ANSWER).await.map_err(|e| here(&e))?.connection
+            }
+        };
+        let work = async {
+            if is_large {
+                redis::cmd("SELECT").arg(both.number).exec_async(&mut connection).await?;
+            }
+            values(&mut connection, keys).await
+        };
+        let mut values = match side {
+            Side::There => self.there(work.await)?,
+            Side::Here => work.await.map_err(|error| here(&error))?,
+        };
+        if is_large && matches!(side, Side::Here) {
+            values.iter_mut().flatten().for_each(|value| value.body.shorten());
+        }
+        Ok(values)
+    }
+
+    /// Those that are not the same as what is here, and whether there is such a key.
+    async fn differing(
+        &self,
+        both: &Both,
+        items: Vec<Item>,
+        own: Vec<Option<Held>>,
+    ) -> Result<Vec<(Item, bool)>, Failed> {
         let (mut differing, mut doubtful) = (Vec::new(), Vec::new());
-        for (item, (ttl, dump)) in items.into_iter().zip(values) {
-            match dump {
-                None if item.ends() => {}
+        for (item, own) in items.into_iter().zip(own) {
+            match own {
+                None if item.value.ends() => {}
                 None => differing.push((item, false)),
-                Some(_) if !item.lives_as_long(ttl) => differing.push((item, true)),
-                Some(dump) if same_bytes(&item.dump, &dump) => {}
-                Some(dump) if Kind::of(&item.dump) == Kind::of(&dump) => doubtful.push(item),
+                Some(own) if !item.value.lives_as_long(&own) => differing.push((item, true)),
+                Some(own) if item.value.body.is_same(&own.body) => {}
+                Some(own) if item.value.kind == own.kind => doubtful.push(item),
                 Some(_) => differing.push((item, true)),
             }
         }
         let looked = futures::stream::iter(doubtful).map(async |item| {
-            let kind = Kind::of(&item.dump);
+            let kind = item.value.kind.clone();
             let (mut there, mut own) = (both.there.clone(), both.here.clone());
             let there = self.there(digest(&mut there, &item.key, &kind).await)?;
             let own = digest(&mut own, &item.key, &kind).await.map_err(|error| here(&error))?;
@@ -320,8 +422,9 @@ impl<'a> Pass<'a> {
             loop {
                 let mut scan = redis::cmd("SCAN");
                 scan.arg(cursor).arg("COUNT").arg(KEYS);
-                let (next, keys): (u64, Vec<Vec<u8>>) =
+                let (next, mut keys): (u64, Vec<Vec<u8>>) =
                     scan.query_async(&mut both.here).await.map_err(|error| self::here(&error))?;
+                once(&mut keys);
                 let mut ask = redis::pipe();
                 for key in &keys {
                     ask.cmd("EXISTS").arg(key);
@@ -336,9 +439,12 @@ impl<'a> Pass<'a> {
                 let gone: Vec<_> =
                     keys.iter().zip(exist).filter(|(_, exists)| !exists).map(|(k, _)| k).collect();
                 if !gone.is_empty() {
-                    at.difference.gone += gone.len() as u64;
+                    at.found.difference.gone += gone.len() as u64;
                     delete.cmd("DEL").arg(&gone);
                     self.feed.send(delete.get_packed_pipeline()).await?;
+                    // The table shrinks meanwhile, and SCAN names keys again then: not those that
+                    // are deleted by now.
+                    self.feed.applied().await?;
                 }
                 cursor = next;
                 if cursor == 0 {
@@ -346,7 +452,7 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        Ok(self.feed.applied().await?)
+        Ok(())
     }
 
     /// Says how far it is.
@@ -361,7 +467,7 @@ impl<'a> Pass<'a> {
             copy.looked_at = at.looked_at;
             copy.keys_per_second = (at.looked_at - keys) * 1000 / ms;
             copy.bytes_per_second = (at.bytes - bytes) * 1000 / ms;
-            copy.difference = at.difference.clone();
+            copy.difference = at.found.difference.clone();
         });
     }
 }
@@ -371,20 +477,17 @@ fn here(error: &(dyn std::error::Error + 'static)) -> Failed {
     Failed::Here(Ended(error_chain(error)))
 }
 
-/// A key that is not copied.
-fn left(at: &mut Reached, database: u32, key: &[u8], why: &str) {
-    at.difference.left += 1;
-    if at.difference.names.len() < Difference::NAMES {
-        let name: String = String::from_utf8_lossy(key).chars().take(NAME).collect();
-        at.difference.names.push(format!("{name:?} of database {database} ({why})"));
-    }
+/// Each key once: `SCAN` may name one more often.
+fn once(keys: &mut Vec<Vec<u8>>) {
+    keys.sort_unstable();
+    keys.dedup();
 }
 
-/// Time to live and value of each key.
+/// What each key is now; none for one that is not there.
 async fn values(
     connection: &mut MultiplexedConnection,
-    keys: impl Iterator<Item = &Vec<u8>>,
-) -> RedisResult<Vec<(i64, Option<Vec<u8>>)>> {
+    keys: &[&[u8]],
+) -> RedisResult<Vec<Option<Held>>> {
     let mut ask = redis::pipe();
     for key in keys {
         ask.cmd("PTTL").arg(key).cmd("DUMP").arg(key);
@@ -392,11 +495,15 @@ async fn values(
     if ask.is_empty() {
         return Ok(Vec::new());
     }
+    // Times to live are told when it is asked; the answer may be on its way for long after that.
+    let read = Instant::now();
     let answers: Vec<redis::Value> = ask.query_async(connection).await?;
-    let mut answers = answers.into_iter();
-    let mut all = Vec::new();
+    let (mut answers, mut all) = (answers.into_iter(), Vec::new());
     while let (Some(ttl), Some(dump)) = (answers.next(), answers.next()) {
-        all.push((redis::from_redis_value(ttl)?, redis::from_redis_value(dump)?));
+        let ttl = redis::from_redis_value(ttl)?;
+        let dump: Option<Vec<u8>> = redis::from_redis_value(dump)?;
+        let held = |dump: Vec<u8>| Held { ttl, read, kind: Kind::of(&dump), body: dump.into() };
+        all.push(dump.map(held));
     }
     Ok(all)
 }
@@ -407,8 +514,9 @@ fn restores(database: u32, items: &[Item]) -> Vec<u8> {
     all.cmd("SELECT").arg(database);
     let now = i64::try_from(UnixMs::now().0).unwrap_or(i64::MAX);
     for item in items {
-        let until = if item.ttl < 0 { 0 } else { now + item.ttl().max(1) };
-        all.cmd("RESTORE").arg(&item.key).arg(until).arg(&item.dump).arg("REPLACE");
+        let Body::Whole(dump) = &item.value.body else { continue };
+        let until = if item.value.ttl < 0 { 0 } else { now + item.value.ttl().max(1) };
+        all.cmd("RESTORE").arg(&item.key).arg(until).arg(dump).arg("REPLACE");
         if until > 0 {
             all.arg("ABSTTL");
         }

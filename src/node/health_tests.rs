@@ -298,17 +298,9 @@ fn child_of(pid: i64) -> Option<Pid> {
     Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_whose_process_was_killed_is_told_until_the_next_is_written() {
-    let master = master_in(open_dir()).await;
-    for n in 0..20 {
-        master.write(&format!("k{n}"), "v").await.unwrap();
-    }
-    // Microseconds for each key: it takes until it is killed.
-    master.set_config("rdb-key-save-delay", "10000000").await;
-    let mut session = master.node.redis.open(PATIENCE).await.unwrap();
-    let pid = session.info().await.unwrap().number("process_id");
-    session.run(&redis::cmd("BGSAVE")).await.unwrap();
+/// Kills the process that writes for this redis, once there is one, as the system does that runs out
+/// of memory.
+async fn kill_child(pid: i64) {
     let killed = async {
         loop {
             if let Some(child) = child_of(pid) {
@@ -318,13 +310,49 @@ async fn a_snapshot_whose_process_was_killed_is_told_until_the_next_is_written()
         }
     };
     timeout(PATIENCE, killed).await.expect("it has a child");
+}
+
+/// A master with 20 keys whose processes take until they are killed; and its own process.
+async fn slow_to_save() -> (TestNode, super::redis_control::Session, i64) {
+    let master = master_in(open_dir()).await;
+    for n in 0..20 {
+        master.write(&format!("k{n}"), "v").await.unwrap();
+    }
+    // Microseconds for each key.
+    master.set_config("rdb-key-save-delay", "10000000").await;
+    let mut session = master.node.redis.open(PATIENCE).await.unwrap();
+    let pid = session.info().await.unwrap().number("process_id");
+    (master, session, pid)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_whose_process_was_killed_is_told_and_written_again_by_itself() {
+    let (master, mut session, pid) = slow_to_save().await;
+    session.run(&redis::cmd("BGSAVE")).await.unwrap();
+    kill_child(pid).await;
     master.until(|s| s.redis.health.unwritten.snapshot).await;
     let words = master.refused_with("MISCONF").await;
     assert!(words.contains("unable to persist"), "{words}");
+    // The next attempt is killed as well, and the one after that is not.
+    kill_child(pid).await;
     master.set_config("rdb-key-save-delay", "0").await;
-    session.run(&redis::cmd("BGSAVE")).await.unwrap();
     master.taken().await;
     master.until(|s| !s.redis.health.unwritten.snapshot).await;
+    master.write("k", "v").await.unwrap();
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rewrite_of_the_log_whose_process_was_killed_is_told_and_made_again_by_itself() {
+    let (master, mut session, pid) = slow_to_save().await;
+    session.run(&redis::cmd("BGREWRITEAOF")).await.unwrap();
+    kill_child(pid).await;
+    master.until(|s| s.redis.health.unwritten.rewrite).await;
+    master.taken().await;
+    master.set_config("rdb-key-save-delay", "0").await;
+    // One that was begun before still takes its time.
+    kill_child(pid).await;
+    master.until(|s| s.redis.health.unwritten == crate::model::node::Unwritten::default()).await;
     master.write("k", "v").await.unwrap();
     master.stop().await;
 }

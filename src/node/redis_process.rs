@@ -16,6 +16,7 @@ use super::probe::{Following, Tracker};
 use super::proxychains;
 use super::redis_config::{BootConfig, FENCE, acl_text, boot_maxmemory};
 use super::redis_control::{Applied, ControlError, Session};
+use super::save_again::SaveAgain;
 use super::settings::Settings;
 use super::state::{Discard, Node, Stand};
 use super::stuck::{self, Silence};
@@ -325,6 +326,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
     let mut session: Option<Session> = None;
     let mut silence = Silence::default();
     let mut asks = Asks::default();
+    let mut again = SaveAgain::default();
     loop {
         tokio::select! {
             () = alive.cancelled() => return,
@@ -351,6 +353,9 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             // The operator waits for the look itself.
             if !node.hurries() {
                 redis.health.refusal = writes.ask(&node, &redis).await;
+                if let Some(open) = session.as_mut() {
+                    again.look(&node, &info, &redis, open).await;
+                }
             }
             node.looked_at(redis, asked);
             refuse_what_is_held(&node, session.as_mut()).await;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::convert::{BackupObject, LogObject};
 use super::nonces::random_hex;
+use super::progress::{Progress, STILL};
 use super::redis_config::BLACK_HOLE;
 use super::redis_control::{ANSWER, ControlError};
 use super::state::Node;
@@ -31,8 +32,6 @@ use crate::model::time::UnixMs;
 pub(super) const ATTACH: Duration = Duration::from_secs(30);
 /// Redis takes the next bytes within this.
 pub(super) const STALL: Duration = Duration::from_mins(2);
-/// Redis has loaded what it got within this.
-pub(super) const LOAD: Duration = Duration::from_hours(1);
 /// Between two looks at Redis while it loads, and two pings to it.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Progress is told so often at most.
@@ -193,7 +192,9 @@ pub(super) enum SendError {
     #[error("Redis did not take the data; its log says why")]
     Refused(#[source] io::Error),
     /// Redis stopped reading.
-    #[error("Redis takes no more of the data; its disk may be full")]
+    #[error(
+        "Redis takes no more of the data since 2 min; its volume may be full or hang, its log says why"
+    )]
     Stalled,
 }
 
@@ -261,10 +262,11 @@ async fn read_on(from: &mut BufReader<OwnedReadHalf>) {
     while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Waits until Redis has applied the stream up to an offset.
+/// Waits until Redis has applied the stream up to an offset, for as long as it goes on.
 async fn applied(node: &Node, run_id: &str, offset: i64) -> Result<(), String> {
-    let began = Instant::now();
-    while began.elapsed() < LOAD {
+    let mut progress = Progress::begin();
+    loop {
+        let mut at = None;
         if let Ok(mut session) = node.redis.open(ANSWER).await
             && let Ok(info) = session.info().await
         {
@@ -274,10 +276,16 @@ async fn applied(node: &Node, run_id: &str, offset: i64) -> Result<(), String> {
             if info.offset() >= offset {
                 return Ok(());
             }
+            at = Some(info.offset());
+        }
+        if progress.stands_still(at) {
+            return Err(format!(
+                "Redis has applied nothing more of the log of writes for {} s: it or its volume hangs; its own log says more",
+                STILL.as_secs()
+            ));
         }
         sleep(BEAT / 4).await;
     }
-    Err(format!("Redis did not apply the log within {} s", LOAD.as_secs()))
 }
 
 /// Points Redis at the agent.
@@ -389,10 +397,11 @@ pub(super) async fn stay(
     }
 }
 
-/// Waits until Redis has loaded everything and counts as in sync.
+/// Waits until Redis has loaded everything and counts as in sync, for as long as it goes on.
 pub(super) async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
-    let began = Instant::now();
-    while began.elapsed() < LOAD {
+    let mut progress = Progress::begin();
+    loop {
+        let mut at = None;
         // While it loads it answers nothing else.
         if let Ok(mut session) = node.redis.open(ANSWER).await
             && let Ok(info) = session.info().await
@@ -403,8 +412,91 @@ pub(super) async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
             if info.link_up() && !info.flag("loading") && !info.flag("master_sync_in_progress") {
                 return Ok(());
             }
+            at = Some(info.number("loading_loaded_bytes"));
+        }
+        if progress.stands_still(at) {
+            return Err(format!(
+                "Redis has loaded nothing more of the data for {} s: it or its volume hangs; its own log says more",
+                STILL.as_secs()
+            ));
         }
         sleep(BEAT / 4).await;
     }
-    Err(format!("Redis did not load the data within {} s", LOAD.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::format::BackupKey;
+    use crate::backup::stream::upload;
+    use crate::model::backup::StorageSpec;
+
+    const MIB: usize = 1 << 20;
+
+    /// How a restore of 16 MiB ends whose redis takes a MiB each `pace`, until it has `most` of them;
+    /// and how long that took by a clock that goes on as fast as everybody waits.
+    async fn fed(pace: Duration, most: usize) -> (Result<(), String>, Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        let storage = Storage::open(&StorageSpec { url, ..StorageSpec::default() }, None).unwrap();
+        let mut plain = vec![0; 16 * MIB];
+        rand::RngCore::fill_bytes(&mut rand::thread_rng(), &mut plain);
+        let key = || BackupKey([1; 32]);
+        let from = std::io::Cursor::new(plain.clone());
+        let up = upload(&storage, "b", ("b", &key()), from, plain.len() as u64, |_| {}).await;
+        let up = up.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut redis = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let object = BackupObject {
+            id: "b".into(),
+            storage: StorageSpec::default(),
+            keys: None,
+            object: "b".into(),
+            key: key(),
+        };
+        let expected = Expected { bytes: up.plain_bytes, sha256: up.plain_sha256 };
+        tokio::time::pause();
+        let began = Instant::now();
+        let sends = tokio::spawn(async move {
+            let sent = send(stream, storage, object, &expected, |_| {}).await;
+            sent.map_err(|error| error_chain(&error))
+        });
+        redis.write_all(b"PSYNC ? -1\r\n").await.unwrap();
+        let takes = tokio::spawn(async move {
+            let mut taken = vec![0; MIB];
+            for _ in 0..most {
+                sleep(pace).await;
+                if redis.read_exact(&mut taken).await.is_err() {
+                    break;
+                }
+            }
+            redis
+        });
+        // The thread that reads the backup keeps the clock from going on by itself.
+        while !sends.is_finished() {
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        drop(takes);
+        (sends.await.unwrap().map(drop), began.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_takes_the_data_slowly_gets_all_of_them() {
+        let (ended, took) = fed(Duration::from_secs(20), 16).await;
+        assert_eq!(ended, Ok(()));
+        assert!(took > 2 * STALL, "{took:?}: longer than any wait of it");
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_takes_no_more_of_the_data_ends_the_restore_with_a_sentence() {
+        let (ended, took) = fed(Duration::from_secs(1), 2).await;
+        let why = ended.unwrap_err();
+        assert!(why.contains("takes no more of the data"), "{why}");
+        assert!(took >= STALL && took < 4 * STALL, "{took:?}");
+    }
 }

@@ -25,7 +25,7 @@ use super::convert::{BackupObject, VerifyObject};
 use super::info::Info;
 use super::redis_config;
 use super::redis_control::ANSWER;
-use super::restore::{ATTACH, BEAT, LOAD, SendError, TELL, send, stay};
+use super::restore::{ATTACH, BEAT, SendError, TELL, send, stay};
 use super::state::Node;
 use super::users::{self, Owner};
 use crate::backup::storage::{Storage, StorageError};
@@ -35,6 +35,8 @@ use crate::model::backup::{TaskPhase, VerifyTask};
 use crate::model::memory::MIB;
 use crate::process::{Child, Output, Program};
 
+/// Redis has loaded what it got within this.
+const LOAD: Duration = Duration::from_hours(1);
 /// All of it takes no longer.
 const LIMIT: Duration = Duration::from_hours(6);
 /// What a redis-server maps without using it: its program, libraries and the stacks of its threads.

@@ -16,8 +16,11 @@ use crate::model::redis_version::RedisVersion;
 use crate::model::step::{Command, SettingsUser, StorageRef};
 use crate::model::time::{Backoff, UnixMs};
 
-/// Getting the data takes no longer; then another node gets them. At 10 MB/s that is 200 GB.
+/// A node of whose data nothing more came for so long gives way to another one. Its agent ends what
+/// stands still within minutes; this holds against an agent that does not, and leaves time to load.
 const LIMIT: Duration = Duration::from_hours(6);
+/// Between two notes of how much came.
+const NOTED: Duration = Duration::from_mins(10);
 /// A node that gets them may be silent for so long.
 const SILENCE: Duration = Duration::from_mins(2);
 /// Between two attempts.
@@ -277,12 +280,14 @@ pub fn advance(builder: &mut PlanBuilder<'_>) -> Option<IncarnationName> {
         }
         return None;
     };
-    if builder.now().passed(run.began, LIMIT) {
-        fail(builder, node, &format!("it took more than {} h", LIMIT.as_secs() / 3600));
-        return None;
-    }
     let task = state.restore.clone().unwrap_or_default();
     let same = task.id == *id && task.phase != TaskPhase::None;
+    let since = note(builder, if same { task.done_bytes } else { run.bytes }, run);
+    if builder.now().passed(since, LIMIT) {
+        let hours = LIMIT.as_secs() / 3600;
+        fail(builder, node, &format!("nothing more of it came for {hours} h"));
+        return None;
+    }
     let lost = task.phase == TaskPhase::Done && task.run_id != state.redis.run_id;
     if !same || lost {
         tell(builder, node, manifest);
@@ -304,8 +309,20 @@ pub fn advance(builder: &mut PlanBuilder<'_>) -> Option<IncarnationName> {
         _ => {}
     }
     let what = format!("backup {id} on {node}{progress}");
-    builder.wait(what, run.began, Some(LIMIT), "another node gets it");
+    builder.wait(what, since, Some(LIMIT), "another node gets it");
     None
+}
+
+/// Notes how much came, and says since when nothing more did.
+fn note(builder: &mut PlanBuilder<'_>, bytes: u64, run: &RestoreRun) -> UnixMs {
+    let (now, since) = (builder.now(), run.began.max(run.moved));
+    if bytes == run.bytes || !now.passed(since, NOTED) {
+        return since;
+    }
+    if let Some(run) = builder.record.restore.as_mut().and_then(|restore| restore.run.as_mut()) {
+        (run.bytes, run.moved) = (bytes, now);
+    }
+    now
 }
 
 /// Chooses a node.
@@ -335,7 +352,12 @@ fn begin(builder: &mut PlanBuilder<'_>, restore: &RestoreRecord) {
     if let Some(why) = version.and_then(|redis| manifest.unreadable_by(redis)) {
         return fail(builder, &node, &why);
     }
-    let run = RestoreRun { incarnation: node.clone(), began: builder.now() };
+    let run = RestoreRun {
+        incarnation: node.clone(),
+        began: builder.now(),
+        bytes: 0,
+        moved: UnixMs::default(),
+    };
     if let Some(restore) = &mut builder.record.restore {
         restore.run = Some(run);
     }

@@ -232,8 +232,8 @@ fn a_backup_that_the_image_cannot_read_is_refused_before_anything_is_bought() {
     assert!(plan.record.incarnations.is_empty());
 }
 
-#[test]
-fn nobody_is_master_before_a_node_has_the_data() {
+/// A backup is chosen, and nobody has its data yet.
+fn begun() -> Scene {
     let mut scene = Scene::whole();
     let chosen = {
         let mut scene = begins(FromBackup::default());
@@ -256,6 +256,12 @@ fn nobody_is_master_before_a_node_has_the_data() {
         });
     }
     scene.configure();
+    scene
+}
+
+#[test]
+fn nobody_is_master_before_a_node_has_the_data() {
+    let scene = &mut begun();
     let plan = scene.plan(NOW);
     let told: Vec<_> = commands(&plan);
     let gets = |c: &Command| matches!(c, Command::Restore { id, .. } if id == "b");
@@ -284,6 +290,44 @@ fn nobody_is_master_before_a_node_has_the_data() {
     scene.node(0, |v| v.state.restore = Some(task(TaskPhase::Failed, "")));
     let plan = scene.plan(NOW + 3000);
     assert!(plan.record.master.is_none() && has_event(&plan, EventReason::RestoreFailed));
+}
+
+/// One that is slow has as long as it takes; one of which nothing more comes is begun anew.
+#[test]
+fn a_restore_that_stands_still_is_given_up_and_a_slow_one_is_not() {
+    let mut scene = begun();
+    scene.record = scene.plan(NOW).record;
+    // An hour later each time: what was noted lies an hour further back.
+    let mut an_hour_later = |bytes: u64| {
+        let run = scene.record.restore.as_mut().unwrap().run.as_mut().unwrap();
+        for time in [&mut run.began, &mut run.moved] {
+            time.0 = time.0.saturating_sub(3_600_000);
+        }
+        scene.node(0, |v| {
+            v.state.restore = Some(RestoreTask {
+                id: "b".into(),
+                phase: TaskPhase::Running,
+                done_bytes: bytes,
+                ..RestoreTask::default()
+            });
+        });
+        let plan = scene.plan(NOW);
+        scene.record = plan.record.clone();
+        plan
+    };
+    for hour in 1..48 {
+        let plan = an_hour_later(hour * 100);
+        assert!(!has_event(&plan, EventReason::RestoreFailed), "after {hour} h");
+    }
+    for hour in 1..6 {
+        let plan = an_hour_later(4700);
+        assert!(!has_event(&plan, EventReason::RestoreFailed), "after {hour} h of nothing");
+    }
+    let plan = an_hour_later(4700);
+    assert!(has_event(&plan, EventReason::RestoreFailed));
+    let (reason, why) = restored(&plan);
+    assert_eq!(reason, Reason::RestoreFailed);
+    assert!(why.contains("nothing more of it came for 6 h"), "{why}");
 }
 
 /// `users: keep` lets in who could log in before; of one name the manifest's comes first.
