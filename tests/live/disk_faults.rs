@@ -13,9 +13,12 @@ use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::cli::demo::writer::Writer;
 use akash_redis::devnet::faults::Fault;
 use akash_redis::devnet::sandbox::Sandbox;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{sleep, timeout};
 
+use crate::data::{bytes, connected, url};
 use crate::sandboxed::sandboxed;
-use crate::stage::{Stage, cluster, condition, is_ready, until};
+use crate::stage::{CLUSTER, Stage, cluster, condition, is_ready, until};
 use crate::writing::{nothing_lost, writes_go_on};
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -197,6 +200,109 @@ fn a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded() {
         told(&stage, "ReplicaRebuilt", &[&old.incarnation, "Bad file format"]).await;
         assert_eq!(names(&whole_again(&stage).await), names(&status), "it got its data anew");
         nothing_lost(&writer, "the append-only file of the master broken").await;
+        stage.delete().await;
+    });
+}
+
+/// The process that writes a snapshot for the redis of a node, while there is one.
+fn saves(stage: &Stage, node: &NodeStatus) -> Option<Pid> {
+    let (provider, lease) = stage.local.market.find(node.dseq)?;
+    let all = stage.local.market.providers[provider].runner.processes(&lease, "redis-server");
+    let is_child = |pid: &&u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let is_over = of("State:").is_none_or(|state| state.trim_start().starts_with('Z'));
+        let parent = of("PPid:").filter(|_| !is_over);
+        parent.and_then(|parent| parent.trim().parse().ok()).is_some_and(|p| all.contains(&p))
+    };
+    Pid::from_raw(i32::try_from(*all.iter().find(is_child)?).ok()?)
+}
+
+/// Sends a signal to the next process that writes a snapshot for one of these nodes; which node, and
+/// which process.
+async fn next_save(stage: &Stage, nodes: &[NodeStatus], signal: Signal) -> (NodeStatus, Pid) {
+    let found = async {
+        loop {
+            for node in nodes {
+                if let Some(pid) = saves(stage, node)
+                    && kill_process(pid, signal).is_ok()
+                {
+                    return (node.clone(), pid);
+                }
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), found).await.expect("a snapshot to be written")
+}
+
+/// The condition that says that this node could not write its snapshot, and its end.
+async fn told_and_over(stage: &Stage, node: &NodeStatus, frozen: Pid) {
+    let status = stage
+        .until_status("it to be told", |s| {
+            let (_, reason, message) = condition(s, "Degraded");
+            reason == "PersistenceFailing"
+                && message.contains(&format!(
+                    "redis of {} could not write the snapshot",
+                    node.incarnation
+                ))
+        })
+        .await;
+    println!("{}", condition(&status, "Degraded").2);
+    kill_process(frozen, Signal::CONT).unwrap();
+    let over = |s: &Status| !condition(s, "Degraded").2.contains("could not write");
+    stage.until_status("the next one to succeed", over).await;
+}
+
+#[test]
+fn a_snapshot_whose_process_is_killed_is_told_and_moves_no_master() {
+    let name = "disk_faults::a_snapshot_whose_process_is_killed_is_told_and_moves_no_master";
+    sandboxed(name, LIMIT, async |sandbox: Sandbox| {
+        let stage = Stage::start(&sandbox).await;
+        let mut wanted = cluster(NODES);
+        let to = format!("file://{}", sandbox.dir.join("bucket").display());
+        let backup = serde_json::json!({"to": to, "verify": "never"});
+        wanted.spec.backup = Some(serde_json::from_value(backup).unwrap());
+        // It is frozen for as long as a status takes: that is no reason to give the master up.
+        wanted.spec.failover.down_after = Span(Duration::from_mins(1));
+        // No other process of Redis' own than those of snapshots.
+        wanted.spec.redis.config.insert("auto-aof-rewrite-percentage".into(), "0".into());
+        stage.client.apply(&wanted).await.unwrap();
+        let before = whole_again(&stage).await;
+        let (_proxy, access) = stage.proxy();
+        let mut client = connected(&url(&access)).await;
+        for n in 0..64 {
+            let mut set = redis::cmd("SET");
+            set.arg(format!("large:{n}")).arg(bytes(1 << 20));
+            set.exec_async(&mut client).await.unwrap();
+        }
+        let writer = Writer::start(access);
+        writes_go_on(&writer).await;
+
+        // Of a replica, while a backup is taken of it.
+        let serve = before.nodes.iter().filter(|node| node.phase == Phase::Replica);
+        let replicas: Vec<_> = serve.cloned().collect();
+        stage.says(&["backup", CLUSTER]).await;
+        let (replica, _) = next_save(&stage, &replicas, Signal::KILL).await;
+        let (_, frozen) = next_save(&stage, &[replica.clone()], Signal::STOP).await;
+        told_and_over(&stage, &replica, frozen).await;
+        told(&stage, "BackupFailed", &[&replica.incarnation, "could not write its snapshot"]).await;
+        let said = stage.says(&["backup", CLUSTER, "--wait", "--timeout", "1m"]).await;
+        assert!(said.contains("is complete"), "{said}");
+        nothing_lost(&writer, "the snapshot process of a replica killed").await;
+
+        // Of the master: it takes no writes until the next one is written.
+        let master = stage.master().await;
+        wanted.spec.redis.config.insert("save".into(), "2 1".into());
+        stage.client.apply(&wanted).await.unwrap();
+        next_save(&stage, &[master.clone()], Signal::KILL).await;
+        let (_, frozen) = next_save(&stage, &[master.clone()], Signal::STOP).await;
+        told_and_over(&stage, &master, frozen).await;
+        writes_go_on(&writer).await;
+        nothing_lost(&writer, "the snapshot process of the master killed").await;
+        let after = whole_again(&stage).await;
+        assert_eq!((after.epoch, names(&after)), (before.epoch, names(&before)), "nobody moved");
+        assert_eq!(stage.master().await.incarnation, master.incarnation);
         stage.delete().await;
     });
 }
