@@ -489,7 +489,7 @@ mod tests {
     async fn a_redis_that_takes_the_data_slowly_gets_all_of_them() {
         let (ended, took) = fed(Duration::from_secs(20), 16).await;
         assert_eq!(ended, Ok(()));
-        assert!(took > 2 * STALL, "{took:?}: longer than any wait of it");
+        assert!(took > STALL, "{took:?}: longer than any wait of it");
     }
 
     #[tokio::test]
