@@ -1,8 +1,8 @@
 //! One pass over all keys of a running Redis: each batch of them is read there, compared with what is
 //! here where it is the last pass, and sent to Redis.
 //!
-//! Memory is bounded: values of 8 MiB together are held at once, or one that is larger, three times
-//! over while it is read. A larger one is read on a connection of its own, whose buffer ends with it,
+//! Memory is bounded: values of 8 MiB together are held at once, or one that is larger, five times
+//! over while it is read and handed on. A larger one is read on a connection of its own, whose buffer ends with it,
 //! and what is here is kept as a digest. A value that grows after its size was asked is not foreseen.
 
 use std::sync::Arc;
