@@ -193,7 +193,7 @@ pub(super) enum SendError {
     Refused(#[source] io::Error),
     /// Redis stopped reading.
     #[error(
-        "Redis takes no more of the data since 2 min; its volume may be full or hang, its log says why"
+        "Redis has taken no more of the data for 2 min; its volume may be full or hang, its log says why"
     )]
     Stalled,
 }
@@ -496,7 +496,7 @@ mod tests {
     async fn a_redis_that_takes_no_more_of_the_data_ends_the_restore_with_a_sentence() {
         let (ended, took) = fed(Duration::from_secs(1), 2).await;
         let why = ended.unwrap_err();
-        assert!(why.contains("takes no more of the data"), "{why}");
+        assert!(why.contains("no more of the data for 2 min"), "{why}");
         assert!(took >= STALL && took < 4 * STALL, "{took:?}");
     }
 }

@@ -284,7 +284,7 @@ fn a_snapshot_whose_process_is_killed_is_told_and_moves_no_master() {
         let replicas: Vec<_> = serve.cloned().collect();
         stage.says(&["backup", CLUSTER]).await;
         let (replica, _) = next_save(&stage, &replicas, Signal::KILL).await;
-        let (_, frozen) = next_save(&stage, &[replica.clone()], Signal::STOP).await;
+        let (_, frozen) = next_save(&stage, std::slice::from_ref(&replica), Signal::STOP).await;
         told_and_over(&stage, &replica, frozen).await;
         told(&stage, "BackupFailed", &[&replica.incarnation, "could not write its snapshot"]).await;
         let said = stage.says(&["backup", CLUSTER, "--wait", "--timeout", "1m"]).await;
@@ -295,8 +295,8 @@ fn a_snapshot_whose_process_is_killed_is_told_and_moves_no_master() {
         let master = stage.master().await;
         wanted.spec.redis.config.insert("save".into(), "2 1".into());
         stage.client.apply(&wanted).await.unwrap();
-        next_save(&stage, &[master.clone()], Signal::KILL).await;
-        let (_, frozen) = next_save(&stage, &[master.clone()], Signal::STOP).await;
+        next_save(&stage, std::slice::from_ref(&master), Signal::KILL).await;
+        let (_, frozen) = next_save(&stage, std::slice::from_ref(&master), Signal::STOP).await;
         told_and_over(&stage, &master, frozen).await;
         writes_go_on(&writer).await;
         nothing_lost(&writer, "the snapshot process of the master killed").await;
