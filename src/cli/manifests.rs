@@ -59,11 +59,10 @@ pub(super) fn load(
     each(files, &|spec| read_secrets(spec, env))
 }
 
-/// The names of the clusters in all files, or every problem of all of them. No password and no key
-/// is looked for.
-pub(super) fn check(files: &[String]) -> Result<Vec<String>, CliError> {
+/// The same, as they are: no password and no key is looked for.
+pub(super) fn check(files: &[String]) -> Result<Vec<RedisCluster>, CliError> {
     let found = each(files, &|_| Vec::new())?;
-    Ok(found.into_iter().map(|(cluster, _)| cluster.metadata.name).collect())
+    Ok(found.into_iter().map(|(cluster, _)| cluster).collect())
 }
 
 fn each(
@@ -419,7 +418,9 @@ mod tests {
             );
             std::fs::write(dir.path().join(file), text).unwrap();
         }
-        assert_eq!(check(std::slice::from_ref(&path)).unwrap(), ["a", "b"], "without passwords");
+        let checked = check(std::slice::from_ref(&path)).unwrap();
+        let names: Vec<_> = checked.into_iter().map(|cluster| cluster.metadata.name).collect();
+        assert_eq!(names, ["a", "b"], "without passwords");
         let error = load(&[path], &env).unwrap_err().to_string();
         assert!(error.contains("a.yaml:7: ") && error.contains("$NONE"), "{error}");
     }

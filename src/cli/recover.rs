@@ -23,8 +23,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// Flags of `recover`.
 #[derive(Debug, clap::Args)]
 pub struct Recover {
-    /// This cluster alone.
-    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    /// This cluster alone; all when absent.
+    #[arg(value_name = "NAME", value_parser = cluster_name)]
     pub cluster: Option<String>,
     /// Write objects and records of the clusters that can be taken over; without it nothing is
     /// changed.
@@ -39,7 +39,7 @@ pub struct Recover {
 #[derive(Debug, clap::Args)]
 pub struct Orphans {
     /// Those of this cluster alone; a cluster that no record knows is given up by its name only.
-    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(value_name = "NAME", value_parser = cluster_name)]
     pub cluster: Option<String>,
     /// Close exactly what is listed: deployments with their data, devices, keys.
     #[arg(long)]

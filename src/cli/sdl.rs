@@ -1,12 +1,11 @@
 //! `akash-redis sdl`: what one node of a manifest looks like on the market, without touching
 //! anything.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
+use super::error::CliError;
+use super::manifests;
 use crate::api::types::{RedisCluster, Spec};
-use crate::api::validate::{self, Problem};
 use crate::model::identity::NODE_VARIABLE;
 use crate::model::ids::{IncarnationName, InstallationId};
 use crate::model::money::{PricePerBlock, Uact};
@@ -31,9 +30,9 @@ const SHOWN_PRICE: Uact = Uact(4_000_000);
 /// that the operator makes for it alone, in the variable `AKASH_REDIS_NODE`.
 #[derive(Debug, Args)]
 pub struct SdlArgs {
-    /// The manifest.
-    #[arg(short, long = "filename", alias = "file", value_name = "FILE")]
-    pub file: PathBuf,
+    /// File with the manifest of one cluster; `-` is standard input.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub file: String,
     /// The node, by number, from 0.
     #[arg(long, default_value_t = 0)]
     pub node: u32,
@@ -59,17 +58,9 @@ pub enum Output {
 /// Why nothing could be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum SdlError {
-    /// The file cannot be read.
-    #[error("{} cannot be read; give the path of a manifest with --file", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The manifest is wrong.
-    #[error("the manifest is refused, correct it and try again:{}", listed(.0))]
-    Manifest(Vec<Problem>),
+    /// The file cannot be read, or the manifest is wrong.
+    #[error(transparent)]
+    Manifest(Box<CliError>),
     /// One cluster can be shown at a time.
     #[error(
         "the manifest holds {0} clusters and one can be shown at a time; put it into a file of its own"
@@ -87,17 +78,11 @@ pub enum SdlError {
     },
 }
 
-/// One problem a line.
-fn listed(problems: &[Problem]) -> String {
-    problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
-}
-
 /// What `akash-redis sdl` prints. Behind the manifest there is no line end: what comes out is what
 /// is hashed.
 pub fn run(args: &SdlArgs) -> Result<String, SdlError> {
-    let text = std::fs::read_to_string(&args.file)
-        .map_err(|source| SdlError::File { path: args.file.clone(), source })?;
-    let mut clusters = validate::parse(&text).map_err(SdlError::Manifest)?;
+    let found = manifests::check(std::slice::from_ref(&args.file));
+    let mut clusters = found.map_err(|error| SdlError::Manifest(Box::new(error)))?;
     match (clusters.pop(), clusters.len()) {
         (Some(cluster), 0) => render(&cluster, args),
         (_, others) => Err(SdlError::Several(others + 1)),

@@ -16,9 +16,8 @@ pub struct Validate {
 /// Everything that is wrong with any of them is told, each with its line. Passwords are not looked
 /// for.
 pub(super) fn run(args: &Validate, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
-    let names = manifests::check(&args.file)?;
-    for name in names {
-        writeln!(out, "rediscluster/{name} is valid")?;
+    for cluster in manifests::check(&args.file)? {
+        writeln!(out, "rediscluster/{} is valid", cluster.metadata.name)?;
     }
     Ok(())
 }

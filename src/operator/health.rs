@@ -116,7 +116,7 @@ impl Health {
             let clusters: Vec<_> = lost.iter().map(told).collect();
             state.report.store_lost = Some(format!(
                 "it knows nothing of what the wallet pays for, as when it was lost: {}; read-only: nothing of these is bought, closed or deleted and no new cluster is begun. \
-                 Bring a good copy of the store back, or look with `akash-redis recover` and take over with `akash-redis recover --confirm`, or give a cluster up with its data by `akash-redis orphans --close --cluster NAME`",
+                 Bring a good copy of the store back, or look with `akash-redis recover` and take over with `akash-redis recover --confirm`, or give a cluster up with its data by `akash-redis orphans NAME --close`",
                 clusters.join("; ")
             ));
         }

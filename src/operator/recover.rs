@@ -159,7 +159,7 @@ impl Pipeline {
         let (mut report, recovered) = plan::recover::recover(&found);
         if stored.is_some_and(|s| s.cluster.metadata.deletion_timestamp.is_some()) {
             report.refused = Some(format!(
-                "{cluster} is being deleted; `akash-redis orphans --close --cluster {cluster}` gives up what is left of it"
+                "{cluster} is being deleted; `akash-redis orphans {cluster} --close` gives up what is left of it"
             ));
             return Ok((report, None));
         }

@@ -65,7 +65,7 @@ pub fn hold(builder: &mut PlanBuilder<'_>) -> bool {
     let told =
         |(cluster, dseqs): (&&str, &Vec<u64>)| format!("{} of {cluster}", list(dseqs.iter()));
     let dseqs = by_cluster.iter().map(told).collect::<Vec<_>>().join("; ");
-    let close = |cluster: &&str| format!("`akash-redis orphans --close --cluster {cluster}`");
+    let close = |cluster: &&str| format!("`akash-redis orphans {cluster} --close`");
     let closes = by_cluster.keys().map(close).collect::<Vec<_>>().join(", ");
     builder.problem(
         Reason::OrphanedDeployment,

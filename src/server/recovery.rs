@@ -124,7 +124,7 @@ fn still(asked: &Orphan, now: &OrphanReport, named: &[String]) -> Result<Orphan,
     if found.recoverable && !named.contains(&found.cluster) {
         let cluster = &found.cluster;
         return Err(format!(
-            "it belongs to {cluster}, which no record knows and which may hold data: `akash-redis recover --cluster {cluster}` takes it over; to give it up with its data, name it: `akash-redis orphans --close --cluster {cluster}`"
+            "it belongs to {cluster}, which no record knows and which may hold data: `akash-redis recover {cluster}` takes it over; to give it up with its data, name it: `akash-redis orphans {cluster} --close`"
         ));
     }
     Ok(found.clone())
@@ -220,7 +220,7 @@ mod tests {
         let less = Orphan { devices: vec![], ..one.clone() };
         assert!(still(&one, &now(vec![less]), &[]).is_ok(), "its device went by itself");
         let lost = now(vec![Orphan { recoverable: true, ..one.clone() }]);
-        assert!(refused(&lost, &["other".into()]).contains("akash-redis recover --cluster cache"));
+        assert!(refused(&lost, &["other".into()]).contains("akash-redis recover cache"));
         assert!(still(&one, &lost, &["cache".into()]).is_ok(), "a person named it");
     }
 

@@ -218,13 +218,26 @@ fn saves(stage: &Stage, node: &NodeStatus) -> Option<Pid> {
     Pid::from_raw(i32::try_from(*all.iter().find(is_child)?).ok()?)
 }
 
-/// Sends a signal to the next process that writes a snapshot for one of these nodes; which node, and
-/// which process.
-async fn next_save(stage: &Stage, nodes: &[NodeStatus], signal: Signal) -> (NodeStatus, Pid) {
+/// Kills the next process that writes a snapshot for one of these nodes, and stops the one after that;
+/// which node, and which process is stopped.
+async fn kill_one_and_stop_one(stage: &Stage, nodes: &[NodeStatus]) -> (NodeStatus, Pid) {
+    let (node, killed) = next_save(stage, nodes, None, Signal::KILL).await;
+    next_save(stage, &[node], Some(killed), Signal::STOP).await
+}
+
+/// Sends a signal to the next process that writes a snapshot for one of these nodes, and is not this
+/// one, which may take a moment to end; which node, and which process.
+async fn next_save(
+    stage: &Stage,
+    nodes: &[NodeStatus],
+    other_than: Option<Pid>,
+    signal: Signal,
+) -> (NodeStatus, Pid) {
     let found = async {
         loop {
             for node in nodes {
                 if let Some(pid) = saves(stage, node)
+                    && Some(pid) != other_than
                     && kill_process(pid, signal).is_ok()
                 {
                     return (node.clone(), pid);
@@ -283,8 +296,7 @@ fn a_snapshot_whose_process_is_killed_is_told_and_moves_no_master() {
         let serve = before.nodes.iter().filter(|node| node.phase == Phase::Replica);
         let replicas: Vec<_> = serve.cloned().collect();
         stage.says(&["backup", CLUSTER]).await;
-        let (replica, _) = next_save(&stage, &replicas, Signal::KILL).await;
-        let (_, frozen) = next_save(&stage, std::slice::from_ref(&replica), Signal::STOP).await;
+        let (replica, frozen) = kill_one_and_stop_one(&stage, &replicas).await;
         told_and_over(&stage, &replica, frozen).await;
         told(&stage, "BackupFailed", &[&replica.incarnation, "could not write its snapshot"]).await;
         let said = stage.says(&["backup", CLUSTER, "--wait", "--timeout", "1m"]).await;
@@ -295,8 +307,7 @@ fn a_snapshot_whose_process_is_killed_is_told_and_moves_no_master() {
         let master = stage.master().await;
         wanted.spec.redis.config.insert("save".into(), "2 1".into());
         stage.client.apply(&wanted).await.unwrap();
-        next_save(&stage, std::slice::from_ref(&master), Signal::KILL).await;
-        let (_, frozen) = next_save(&stage, std::slice::from_ref(&master), Signal::STOP).await;
+        let (_, frozen) = kill_one_and_stop_one(&stage, std::slice::from_ref(&master)).await;
         told_and_over(&stage, &master, frozen).await;
         writes_go_on(&writer).await;
         nothing_lost(&writer, "the snapshot process of the master killed").await;

@@ -57,7 +57,7 @@ fn cluster(text: &mut String, found: &FoundCluster, confirmed: bool) {
         (Some(why), _) => format!("{name} cannot be taken over now: {}", clean(why)),
         (None, _) if confirmed => format!("{name} was not taken over"),
         (None, _) => format!(
-            "Nothing was written. `akash-redis recover --cluster {name} --confirm` takes it over{}",
+            "Nothing was written. `akash-redis recover {name} --confirm` takes it over{}",
             if found.master.is_some() {
                 ": the master stays the master".to_owned()
             } else {
@@ -103,7 +103,7 @@ pub fn orphans(report: &OrphanReport) -> String {
     if !lost.is_empty() {
         let _ = writeln!(
             text,
-            "No record knows anything of {}: `akash-redis recover` may take it over. It is closed only with --cluster NAME.",
+            "No record knows anything of {}: `akash-redis recover` may take it over. It is closed only when it is named.",
             lost.join(", ")
         );
     }
@@ -164,9 +164,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(
-            text.contains(
-                "`akash-redis recover --cluster cache --confirm` takes it over: the master stays"
-            ),
+            text.contains("`akash-redis recover cache --confirm` takes it over: the master stays"),
             "{text}"
         );
         let nobody = said(FoundCluster { master: None, ..found() }, false);
@@ -211,7 +209,7 @@ mod tests {
             "n1",
             "k1",
             "tailnet: silence: there may be more",
-            "only with --cluster NAME",
+            "only when it is named",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
