@@ -251,19 +251,15 @@ async fn next_save(
 
 /// The condition that says that this node could not write its snapshot, and its end.
 async fn told_and_over(stage: &Stage, node: &NodeStatus, frozen: Pid) {
-    let status = stage
-        .until_status("it to be told", |s| {
-            let (_, reason, message) = condition(s, "Degraded");
-            reason == "PersistenceFailing"
-                && message.contains(&format!(
-                    "redis of {} could not write the snapshot",
-                    node.incarnation
-                ))
-        })
-        .await;
+    let sentence = format!("redis of {} could not write the snapshot", node.incarnation);
+    let is_told = |s: &Status| {
+        let (_, reason, message) = condition(s, "Degraded");
+        reason == "PersistenceFailing" && message.contains(&sentence)
+    };
+    let status = stage.until_status("it to be told", is_told).await;
     println!("{}", condition(&status, "Degraded").2);
     kill_process(frozen, Signal::CONT).unwrap();
-    let over = |s: &Status| !condition(s, "Degraded").2.contains("could not write");
+    let over = |s: &Status| !condition(s, "Degraded").2.contains(&sentence);
     stage.until_status("the next one to succeed", over).await;
 }
 
