@@ -97,6 +97,7 @@ fn is_good(made: Instant, stream: &TcpStream) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::sync::Arc;
 
     use tokio::net::TcpListener;
@@ -133,6 +134,25 @@ mod tests {
             Self { spares, readers, node, _task: AbortOnDropHandle::new(task) }
         }
 
+        /// The connections that are made to the node.
+        async fn accepts(&self) -> Vec<(TcpStream, SocketAddr)> {
+            let mut made = Vec::new();
+            for _ in 0..EACH {
+                made.push(timeout(LIMIT, self.node.accept()).await.unwrap().unwrap());
+            }
+            made
+        }
+
+        /// They are put away a moment after they were accepted.
+        async fn all_are_put_away(&self) {
+            let put_away = async {
+                while self.spares.kept().values().map(VecDeque::len).sum::<usize>() < EACH {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LIMIT, put_away).await.unwrap();
+        }
+
         fn take(&self) -> Option<TcpStream> {
             let place = self.node.local_addr().unwrap();
             self.spares.take(place.ip(), place.port())
@@ -142,10 +162,7 @@ mod tests {
     #[tokio::test]
     async fn one_is_there_before_it_is_needed_and_another_one_after() {
         let kept = Kept::start(true).await;
-        let mut made = Vec::new();
-        for _ in 0..EACH {
-            made.push(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
-        }
+        let made = kept.accepts().await;
         // The last one is put away a moment after it was accepted.
         let taken = timeout(LIMIT, async {
             loop {
@@ -164,17 +181,8 @@ mod tests {
     #[tokio::test]
     async fn one_outlives_the_sync_of_its_node() {
         let kept = Kept::start(true).await;
-        let mut made = Vec::new();
-        for _ in 0..EACH {
-            made.push(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
-        }
-        let all = || kept.spares.kept().values().map(VecDeque::len).sum::<usize>();
-        let put_away = timeout(LIMIT, async {
-            while all() < EACH {
-                tokio::task::yield_now().await;
-            }
-        });
-        put_away.await.unwrap();
+        let _made = kept.accepts().await;
+        kept.all_are_put_away().await;
         kept.readers.send_modify(|readers| readers.iter_mut().for_each(|r| r.in_sync = false));
         // The keeper is the only other task.
         for _ in 0..10 {
@@ -186,15 +194,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_was_closed_is_not_given() {
         let kept = Kept::start(true).await;
-        for _ in 0..EACH {
-            drop(timeout(LIMIT, kept.node.accept()).await.unwrap().unwrap());
-        }
-        let closed = timeout(LIMIT, async {
-            while kept.spares.kept().values().map(VecDeque::len).sum::<usize>() < EACH {
-                tokio::task::yield_now().await;
-            }
-        });
-        closed.await.unwrap();
+        drop(kept.accepts().await);
+        kept.all_are_put_away().await;
         let place = kept.node.local_addr().unwrap();
         let own = kept.spares.kept().remove(&(place.ip(), place.port())).unwrap();
         for (made, stream) in own {
