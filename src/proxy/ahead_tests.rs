@@ -4,7 +4,8 @@ use tokio::time::timeout;
 
 use super::servers::{Client, LIMIT, Servers, ask, stand_aside};
 
-/// Two servers with a user of applications, and a client logged in that wrote something.
+/// Two servers with a user of applications, and a client logged in that wrote something which both
+/// have.
 async fn started() -> (Servers, Client) {
     let servers = Servers::start().await;
     for node in &servers.nodes {
@@ -13,6 +14,7 @@ async fn started() -> (Servers, Client) {
     let mut client = servers.connect(None).await;
     assert_eq!(client.ask(&["AUTH", "app", "secret"]).await, "+OK\r\n");
     assert_eq!(client.ask(&["SET", "k", "0"]).await, "+OK\r\n");
+    servers.nodes[1].says("EXISTS k\r\n", ":1\r\n").await;
     (servers, client)
 }
 
