@@ -249,15 +249,17 @@ impl Carrier {
             let wakes = self.flight.wakes_at();
             let step = tokio::select! {
                 biased;
+                // First, so that nothing is sent to a master that is known to give way: it closes
+                // connections, and a command without a reply may have been carried out.
+                () = changed(&mut self.word) => {
+                    self.hear(Instant::now());
+                    self.flight.step(Instant::now())?
+                }
                 moved = pump(client, Some(server), &mut self.flight) => match moved {
                     Moved::Step => self.flight.step(Instant::now())?,
                     Moved::ServerEnded => self.flight.ended()?,
                     Moved::End(end) => return Err(end),
                 },
-                () = changed(&mut self.word) => {
-                    self.hear(Instant::now());
-                    self.flight.step(Instant::now())?
-                }
                 () = until(wakes) => self.flight.step(Instant::now())?,
             };
             if step == Step::Dial {

@@ -275,6 +275,16 @@ impl Kind {
         self.repeats() && !matches!(self, Self::Multi) || matches!(self, Self::Quit)
     }
 
+    /// No transaction is open behind it.
+    pub fn ends_transaction(self) -> bool {
+        matches!(self, Self::Exec | Self::Discard | Self::Reset)
+    }
+
+    /// The connection is another one after it, and the next master is to know that.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::State(_) | Self::Subscribe | Self::Unsubscribe(_))
+    }
+
     /// What was written before is asked for before it is sent: its reply is not to wait for that.
     pub fn is_apart(self) -> bool {
         !self.writes() && !matches!(self, Self::Act | Self::OwnWait)

@@ -59,7 +59,7 @@ pub(super) enum End {
 }
 
 /// What whoever carries the bytes does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Goes on.
     Go,
@@ -89,6 +89,8 @@ struct Entry {
     mark_failed: bool,
     /// `DISCARD` was sent in its place.
     replaced: bool,
+    /// Its answer is that of an earlier try, and stands: it is not sent again.
+    kept: bool,
     length: u32,
     /// Replies that it has, that it had, and that were passed on by an earlier master.
     wants: u32,
@@ -102,12 +104,7 @@ impl Entry {
     fn stands(&mut self, confirms: bool) {
         self.answer = match self.answer.take() {
             Some(Answer::Refused(bytes, _)) => Some(Answer::Held(bytes)),
-            Some(Answer::Held(bytes))
-                if confirms
-                    && self.kind.writes()
-                    && bytes.first() != Some(&b'-')
-                    && bytes != b"+QUEUED\r\n" =>
-            {
+            Some(Answer::Held(bytes)) if confirms && self.kind.writes() && is_done(&bytes) => {
                 Some(Answer::Waits(bytes))
             }
             other => other,
@@ -371,6 +368,11 @@ impl Flight {
     }
 }
 
+/// Whether this reply to a write says that it was carried out.
+fn is_done(reply: &[u8]) -> bool {
+    reply.first() != Some(&b'-') && reply != b"+QUEUED\r\n"
+}
+
 /// Nobody is known to have it.
 fn nobody(kind: Kind) -> &'static [u8] {
     if kind == Kind::WaitAof { b"*2\r\n:0\r\n:0\r\n" } else { b":0\r\n" }
@@ -382,5 +384,7 @@ mod requests;
 
 pub(super) use moves::no_master;
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;

@@ -224,6 +224,7 @@ impl Flight {
     /// connection.
     fn settle(&mut self) -> Result<bool, End> {
         let fates = self.fates()?;
+        self.close_ended(&fates);
         let mut elsewhere = self.connection.multi;
         let (passed, confirms) = (self.phase == Phase::Open, self.confirm.is_some());
         for (entry, fate) in self.entries.range_mut(self.retained..).zip(fates) {
@@ -238,13 +239,27 @@ impl Flight {
                     None if passed => entry.had = entry.had.max(entry.got),
                     _ => {}
                 }
-                (entry.got, entry.marked, entry.mark_failed, entry.replaced) =
-                    (0, false, false, false);
+                entry.got = 0;
+                (entry.marked, entry.mark_failed) = (false, false);
+                entry.replaced = false;
             } else {
                 entry.stands(confirms);
+                entry.kept = entry.answer.is_some();
             }
         }
         Ok(elsewhere)
+    }
+
+    /// The open transaction ended at this server, though the reply to that waits: it is not begun
+    /// again.
+    fn close_ended(&mut self, fates: &[Fate]) {
+        let mut sent = self.entries.range(self.retained..).zip(fates);
+        let end = sent.find(|(entry, _)| entry.kind.ends_transaction());
+        let ended = end.is_some_and(|(end, fate)| end.answer.is_some() && *fate == Fate::Keep);
+        if ended && self.connection.multi {
+            self.connection.close_transaction();
+            self.forget(self.retained);
+        }
     }
 
     fn fates(&self) -> Result<Vec<Fate>, End> {
@@ -260,8 +275,9 @@ impl Flight {
             self.entries.range(self.retained..self.sent.max(self.retained)).enumerate()
         {
             let kind = entry.kind;
-            let queued = multi && !matches!(kind, Kind::Exec | Kind::Discard | Kind::Reset);
-            let fate = match &entry.answer {
+            let queued = multi && !kind.ends_transaction();
+            let mut fate = match &entry.answer {
+                Some(_) if entry.kept => Fate::Keep,
                 Some(Answer::Refused(_, why)) => {
                     first = first.or(Some(*why));
                     unread |= *why == Refusal::Unblocked;
@@ -289,14 +305,25 @@ impl Flight {
                 }
             };
             match kind {
-                Kind::Multi => (multi, pure, begins) = (true, true, Some(at)),
+                Kind::Multi if !multi => (multi, pure, begins) = (true, true, Some(at)),
                 Kind::Exec if fate == Fate::Keep => {
                     // It was carried out as a whole.
                     let from = begins.unwrap_or(0);
                     fates[from..].fill(Fate::Keep);
+                    let from = begins.map_or(0, |at| self.retained + at);
+                    if self.entries.range(from..self.retained + at).any(|e| e.kind.is_kept()) {
+                        return Err(End::Bound);
+                    }
                     (multi, begins) = (false, None);
                 }
-                Kind::Exec | Kind::Discard | Kind::Reset => (multi, begins) = (false, None),
+                _ if kind.ends_transaction() => {
+                    let whole = &mut fates[begins.unwrap_or(0)..];
+                    if multi && (fate == Fate::Again || whole.contains(&Fate::Again)) {
+                        whole.fill(Fate::Again);
+                        fate = Fate::Again;
+                    }
+                    (multi, begins) = (false, None);
+                }
                 _ => pure &= !queued || kind == Kind::Read,
             }
             fates.push(fate);
@@ -304,12 +331,23 @@ impl Flight {
                 last_write = Some(at);
             }
         }
+        if multi {
+            fates[begins.unwrap_or(0)..].fill(Fate::Again);
+        }
         // A replica writes nothing: what it carried out were reads. Any other server did what came
         // later, and what came earlier cannot be done after that.
         if let (Some(Refusal::NotYet), Some(last)) = (first, last_write) {
-            fates[..last].fill(Fate::Keep);
+            for (entry, fate) in self.entries.range(self.retained..).zip(&mut fates[..last]) {
+                let asks = matches!(entry.kind, Kind::Wait | Kind::WaitAof | Kind::OwnWait);
+                *fate = if asks { *fate } else { Fate::Keep };
+            }
         }
         fates.resize(self.entries.len() - self.retained, Fate::Keep);
+        let mut all = self.entries.range(self.retained..).zip(&fates);
+        if all.any(|(entry, fate)| entry.large && *fate == Fate::Again) {
+            // A part of a transaction that is begun again.
+            return Err(End::Bound);
+        }
         Ok(fates)
     }
 

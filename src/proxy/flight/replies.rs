@@ -4,7 +4,7 @@ use super::super::commands::{self, Kind, List, State};
 use super::super::confirm;
 use super::super::connection::confirmation;
 use super::super::resp;
-use super::{Answer, End, Flight, MOST_HELD, MOST_KEPT, Phase, Sink, nobody};
+use super::{Answer, End, Flight, MOST_HELD, MOST_KEPT, Phase, Sink, is_done, nobody};
 
 impl Flight {
     /// What the server sent.
@@ -219,7 +219,7 @@ impl Flight {
             }
             None if !multi && is_unknown_label(&bytes, entry.kind) => Answer::Held(OK.to_vec()),
             None if entry.mark_failed => Answer::Held(nobody(entry.kind).to_vec()),
-            None if confirms && writes && !failed && open => Answer::Waits(bytes),
+            None if confirms && writes && open && is_done(&bytes) => Answer::Waits(bytes),
             None => Answer::Held(bytes),
         });
         let tried = entry.kind.writes();
@@ -297,8 +297,7 @@ impl Flight {
     /// The client has the reply to the first request that is not retained.
     fn answered(&mut self, which: usize, done: bool) {
         let kind = self.entries[which].kind;
-        let queued = self.connection.multi
-            && !matches!(kind, Kind::Exec | Kind::Discard | Kind::Reset | Kind::Quit);
+        let queued = self.connection.multi && !kind.ends_transaction() && kind != Kind::Quit;
         let mut stays = self.connection.multi;
         if queued {
             self.connection.multi_failed |= !done;
@@ -330,6 +329,8 @@ impl Flight {
                 let bytes = self.bytes_of(which).to_vec();
                 self.connection.keep(state, &bytes);
             }
+            // It ended where it began.
+            Kind::Multi if self.entries[which].kept => {}
             Kind::Multi if done => {
                 self.connection.multi = true;
                 return true;

@@ -124,6 +124,7 @@ impl Flight {
             marked: false,
             mark_failed: false,
             replaced: false,
+            kept: false,
             length,
             wants,
             got: 0,
@@ -227,8 +228,9 @@ impl Flight {
         }
         self.flush(from, self.sent_bytes);
         self.stream();
+        // What was answered before, by an earlier master or here, has no reply to come.
+        self.advance();
         if own {
-            self.advance();
             self.release();
         }
     }
@@ -261,9 +263,14 @@ impl Flight {
     /// A transaction whose watched keys were at another master is given up in place of carried out.
     fn replace(&mut self) -> bool {
         let connection = &self.connection;
-        let entry = &mut self.entries[self.sent];
-        entry.replaced = entry.kind == Kind::Exec
-            && (connection.watch_lost || (connection.multi_failed && self.retained > 0));
-        entry.replaced
+        let lost = connection.watch_lost || (connection.multi_failed && self.retained > 0);
+        // The one behind it knows nothing of that.
+        let is_first = || {
+            let mut before = self.entries.range(self.retained..self.sent);
+            !before.any(|entry| entry.kind.ends_transaction())
+        };
+        let replaced = lost && self.entries[self.sent].kind == Kind::Exec && is_first();
+        self.entries[self.sent].replaced = replaced;
+        replaced
     }
 }

@@ -367,3 +367,96 @@ fn a_client_says_who_it_is_to_whatever_server_there_is() {
     let replies = ["+OK\r\n".repeat(3), "-NOPERM x\r\n".to_owned()].concat();
     assert_eq!(flight.server_bytes(replies.as_bytes()), Err(End::Restored));
 }
+
+const NOT_HERE: &str = "-ERR WAIT cannot be used with replica instances.\r\n";
+
+/// Of a proxy that confirms writes, and the question that it asks.
+fn confirming() -> (Flight, String) {
+    let mut flight = Flight::new(Some(Confirm { replicas: 1, timeout: PATIENCE }), PATIENCE);
+    flight.connected(true, false).unwrap();
+    (flight, sent(&format!("WAIT 1 {}", PATIENCE.as_millis())))
+}
+
+/// A write that an earlier master carried out stands first, and only the question after it is asked
+/// again.
+#[test]
+fn a_reply_is_that_of_what_was_sent_again_and_not_of_what_was_answered() {
+    for elsewhere in [true, false] {
+        let (mut flight, wait) = confirming();
+        assert_eq!(says(&mut flight, &["RPUSH l a"]), sent("RPUSH l a") + &wait);
+        assert_eq!(hears(&mut flight, ":7\r\n"), "", "replicas are asked first");
+        let (again, replies) = if elsewhere {
+            (moves(&mut flight).unwrap(), ":0\r\n:1\r\n")
+        } else {
+            assert_eq!(hears(&mut flight, NOT_HERE), "");
+            flight.step(Instant::now()).unwrap();
+            flight.step(flight.wakes_at().unwrap()).unwrap();
+            (out(&mut flight), ":1\r\n")
+        };
+        assert!(again.ends_with(&wait) && !again.contains("RPUSH"), "{again}");
+        assert_eq!(says(&mut flight, &["MULTI"]), sent("MULTI"));
+        let told = hears(&mut flight, &[replies, "+OK\r\n"].concat());
+        assert_eq!(told, ":7\r\n+OK\r\n");
+    }
+}
+
+/// Its reply waits for replicas when the master changes.
+#[test]
+fn a_transaction_that_was_carried_out_is_not_begun_again() {
+    let (mut flight, wait) = confirming();
+    says(&mut flight, &["MULTI", "INCR n", "EXEC"]);
+    let replies = "+OK\r\n+QUEUED\r\n*1\r\n:1\r\n";
+    assert_eq!(hears(&mut flight, replies), "+OK\r\n+QUEUED\r\n");
+    let again = moves(&mut flight).unwrap();
+    assert!(again.ends_with(&wait) && !again.contains("MULTI"), "{again}");
+    assert_eq!(hears(&mut flight, ":0\r\n:1\r\n"), "*1\r\n:1\r\n");
+    assert_eq!(says(&mut flight, &["INCR n"]), sent("INCR n") + &wait);
+    assert_eq!(hears(&mut flight, ":2\r\n:1\r\n"), ":2\r\n", "no transaction is open");
+}
+
+/// A message in a transaction is sent by a replica too, and the client knows of nothing yet.
+#[test]
+fn what_was_carried_out_is_not_again_after_a_second_change() {
+    let (mut flight, _) = confirming();
+    says(&mut flight, &["INCR a", "MULTI", "PUBLISH c m", "EXEC"]);
+    let refused = [READONLY, NOT_HERE].concat();
+    let replies = [&refused, "+OK\r\n+QUEUED\r\n*1\r\n:0\r\n"].concat();
+    assert_eq!(hears(&mut flight, &replies), "");
+    let now = Instant::now();
+    for keeps_writes in [false, true] {
+        flight.ended().unwrap();
+        flight.connected(keeps_writes, true).unwrap();
+        assert!(!out(&mut flight).contains("MULTI"));
+        assert_eq!(hears(&mut flight, &refused), "");
+        flight.step(now).unwrap();
+    }
+}
+
+#[test]
+fn the_question_of_the_proxy_is_never_answered_to_the_client() {
+    let (mut flight, wait) = confirming();
+    says(&mut flight, &["INCR a"]);
+    says(&mut flight, &["INCR b"]);
+    assert_eq!(hears(&mut flight, &[NOREPLICAS, NOT_HERE, ":5\r\n"].concat()), "");
+    // What came later was carried out, so that the first is not tried again.
+    let again = moves(&mut flight).unwrap();
+    assert!(again.ends_with(&wait) && !again.contains("INCR"), "{again}");
+    let told = hears(&mut flight, ":0\r\n:1\r\n:1\r\n");
+    assert_eq!(told, [NOREPLICAS, ":5\r\n"].concat());
+    assert_eq!(says(&mut flight, &["GET b"]), sent("GET b"));
+    assert_eq!(hears(&mut flight, "$1\r\n5\r\n"), "$1\r\n5\r\n");
+}
+
+#[test]
+fn one_transaction_is_given_up_for_keys_that_were_watched_elsewhere() {
+    let mut flight = flight();
+    says(&mut flight, &["WATCH k"]);
+    hears(&mut flight, "+OK\r\n");
+    moves(&mut flight).unwrap();
+    let begins = ["MULTI", "GET k"].map(sent).concat();
+    let all = says(&mut flight, &["MULTI", "GET k", "EXEC", "MULTI", "GET k", "EXEC"]);
+    assert_eq!(all, [begins.clone(), sent("DISCARD"), begins, sent("EXEC")].concat());
+    let begun = "+OK\r\n+QUEUED\r\n";
+    let told = hears(&mut flight, &[begun, "+OK\r\n", begun, "*1\r\n$1\r\nv\r\n"].concat());
+    assert_eq!(told, [begun, "*-1\r\n", begun, "*1\r\n$1\r\nv\r\n"].concat());
+}
