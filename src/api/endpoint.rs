@@ -15,6 +15,10 @@ pub struct EndpointReport {
     /// The master that takes writes.
     #[serde(flatten)]
     pub master: Endpoint,
+    /// It was chosen after a failure and takes none yet: who waits for it may connect. Only those who
+    /// ask for news are told.
+    #[serde(skip_serializing_if = "is_not")]
+    pub elected: bool,
     /// Name of the cluster.
     pub cluster: String,
     /// Tells the cluster from others that had its name; empty by an older operator.
@@ -29,6 +33,11 @@ pub struct EndpointReport {
     /// Another answer has another tag, unless nothing but lags differ.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub tag: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
+fn is_not(it: &bool) -> bool {
+    !it
 }
 
 /// A node that is not master.

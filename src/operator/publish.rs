@@ -250,12 +250,17 @@ fn endpoint(stored: &Stored, plan: &Plan, said: Option<&Announcement>) -> Option
         in_sync: replica.in_sync,
         lag_bytes: replica.lag_bytes,
     };
+    let (master, elected) = match (&plan.status.master, &plan.elected) {
+        (Some(master), _) => (master, false),
+        (None, chosen) => (chosen.as_ref()?, true),
+    };
     Some(EndpointReport {
+        elected,
         cluster: metadata.name.clone(),
         uid: metadata.uid.clone().unwrap_or_default(),
         users: users.iter().map(|user| user.name.clone()).collect(),
         replicas: said.map(|said| said.replicas.iter().map(replica).collect()).unwrap_or_default(),
-        ..plan.status.master.clone()?.into()
+        ..master.clone().into()
     })
 }
 

@@ -74,7 +74,7 @@ pub use import::CUTOVER_FAILED;
 pub use outlook::outlook;
 
 use crate::api::conditions::{EventReason, Reason};
-use crate::api::status::Status;
+use crate::api::status::{Endpoint, Status};
 use crate::api::types::{RedisCluster, Runway};
 use crate::model::chain::{ChainView, ProviderView};
 use crate::model::experience::Note;
@@ -168,6 +168,8 @@ pub struct Plan {
     pub waits: Vec<Wait>,
     /// To be published.
     pub status: Status,
+    /// Who takes over after a failure: chosen, and not known to take writes yet.
+    pub elected: Option<Endpoint>,
     /// What was decided, for people: one word and one sentence each.
     pub events: Vec<(EventReason, String)>,
     /// What was lived through with providers, by address: to be counted once the record is written.
@@ -301,12 +303,13 @@ pub fn plan(input: &Input<'_>) -> Plan {
     paths::report(&mut builder);
     let finished =
         deleting && builder.record.incarnations.is_empty() && !unrecorded::left(&mut builder);
-    let status = status::status(&builder);
+    let (status, elected) = (status::status(&builder), status::elected(&builder));
     let mut plan = Plan {
         record: builder.record,
         steps: builder.steps,
         waits: builder.waits,
         status,
+        elected,
         events: builder.events,
         noted: builder.noted,
         measured: builder.measured,

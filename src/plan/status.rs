@@ -11,7 +11,7 @@ use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, 
 use crate::model::chain::DeploymentView;
 use crate::model::ids::IncarnationName;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{Change, FailoverReport, Incarnation, Switchover};
+use crate::model::record::{Change, FailoverReport, Incarnation, Promotion, Switchover};
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -48,17 +48,29 @@ pub fn status(builder: &PlanBuilder<'_>) -> Status {
 /// and nobody else was chosen.
 fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
     let promotion = builder.record.master.as_ref().filter(|p| p.confirmed)?;
-    let view = builder.view(&promotion.incarnation)?;
-    let mesh = &view.state.mesh;
     let change = changing(builder);
+    Some(Endpoint {
+        changing: change.map(|change| change.epoch),
+        successor: change.map(|change| change.target.0.clone()),
+        ..place(builder, promotion)?
+    })
+}
+
+/// Who was chosen after a failure and does not take writes yet, as far as anybody knows.
+pub fn elected(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
+    let chosen = builder.record.master.as_ref().filter(|chosen| !chosen.confirmed)?;
+    matches!(builder.record.change, Some(Change::Failover(_))).then(|| place(builder, chosen))?
+}
+
+fn place(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Option<Endpoint> {
+    let mesh = &builder.view(&promotion.incarnation)?.state.mesh;
     Some(Endpoint {
         epoch: promotion.epoch,
         incarnation: promotion.incarnation.0.clone(),
         name: mesh.dns_name.clone(),
         ip: mesh.ip.clone(),
         port: crate::model::ports::REDIS_PORT,
-        changing: change.map(|change| change.epoch),
-        successor: change.map(|change| change.target.0.clone()),
+        ..Endpoint::default()
     })
 }
 

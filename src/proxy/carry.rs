@@ -194,14 +194,8 @@ impl Carrier {
     {
         let not_before = self.flight.not_before();
         // On the heap only as long as it lasts.
-        let mut reached = Box::pin(reach(
-            self.word.clone(),
-            self.way.clone(),
-            self.wait,
-            ahead,
-            self.at.clone(),
-            not_before,
-        ));
+        let aim = Aim { ahead, refused: self.refused, left: self.at.clone(), not_before };
+        let mut reached = Box::pin(reach(self.word.clone(), self.way.clone(), self.wait, aim));
         loop {
             let gives_up = self.flight.gives_up_at(Instant::now());
             tokio::select! {
@@ -301,25 +295,51 @@ impl Carrier {
     }
 }
 
-/// A connection to whoever is the master when it stands, or is to be where it goes `ahead`. To the
-/// one that was `left` none is made `before` this time.
+/// Whom a connection is made to.
+struct Aim {
+    /// The successor, if there is one.
+    ahead: bool,
+    /// The successor of this epoch did not take it.
+    refused: Option<u64>,
+    /// The one that was left is not dialled before this.
+    left: Option<Target>,
+    not_before: Option<Instant>,
+}
+
+impl Aim {
+    /// At whom, as the word stands; and whether that one is no master yet.
+    fn at(&self, word: &Word) -> Option<(Target, bool)> {
+        let target = word.aim(self.ahead, self.refused)?;
+        Some((target.clone(), word.successor.as_ref() == Some(target)))
+    }
+
+    /// Returns when another than `known` is to be dialled. Without a sender nobody is.
+    async fn another(&self, word: &mut watch::Receiver<Word>, known: Option<&Target>) {
+        let is_other = |now: &Word| now.aim(self.ahead, self.refused) != known;
+        if word.wait_for(is_other).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A connection to whoever is the master when it stands, or is to be.
 async fn reach(
     mut word: watch::Receiver<Word>,
     way: Way,
     wait: Duration,
-    ahead: bool,
-    left: Option<Target>,
-    before: Option<Instant>,
+    aim: Aim,
 ) -> (TcpStream, Target) {
     loop {
-        let Some(target) = word.borrow_and_update().aim(ahead).cloned() else {
-            another(&mut word, ahead, None).await;
+        let now = aim.at(&word.borrow_and_update());
+        let Some((target, is_to_be)) = now else {
+            aim.another(&mut word, None).await;
             continue;
         };
-        if left.as_ref() == Some(&target) {
+        if aim.left.as_ref() == Some(&target) {
+            let waits = aim.not_before.is_some();
             tokio::select! {
-                () = until(before), if before.is_some() => {}
-                () = another(&mut word, ahead, Some(&target)), if before.is_some() => continue,
+                () = until(aim.not_before), if waits => {}
+                () = aim.another(&mut word, Some(&target)), if waits => continue,
                 else => {}
             }
         }
@@ -333,28 +353,23 @@ async fn reach(
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {
             dialled = turn => dialled,
-            () = another(&mut word, ahead, Some(&target)) => continue,
+            () = aim.another(&mut word, Some(&target)) => continue,
         };
         match dialled {
             Ok(server) => {
-                way.reaches();
+                if !is_to_be {
+                    way.reaches();
+                }
                 return (server, target);
             }
             Err(error) => {
                 tracing::debug!(%error, "the master is not reached");
                 tokio::select! {
                     () = sleep(PAUSE) => {}
-                    () = another(&mut word, ahead, Some(&target)) => {}
+                    () = aim.another(&mut word, Some(&target)) => {}
                 }
             }
         }
-    }
-}
-
-/// Returns when another than `known` is to be dialled. Without a sender nobody is.
-async fn another(word: &mut watch::Receiver<Word>, ahead: bool, known: Option<&Target>) {
-    if word.wait_for(|now| now.aim(ahead) != known).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

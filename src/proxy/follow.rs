@@ -55,7 +55,11 @@ pub(super) async fn follow(
                         sleep(AT_LEAST).await;
                         continue;
                     }
-                    told.hear(heard);
+                    if answer.elected {
+                        told.hear_elected(&heard.uid, heard.target);
+                    } else {
+                        told.hear(heard);
+                    }
                     known = Some(answer);
                     continue;
                 }

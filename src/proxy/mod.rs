@@ -175,14 +175,19 @@ struct Word {
     /// master of just this epoch after that has every write that it acknowledged. None where nobody
     /// says so: then any change may be a failover.
     changing: Option<u64>,
-    /// Who is to be that master.
+    /// Who is to be that master, or, after a failure, was chosen to be the next one: then its epoch
+    /// is not that of `changing`.
     successor: Option<Target>,
 }
 
 impl Word {
-    /// Whom a connection is made to: the successor while it is one, where that is asked for.
-    fn aim(&self, ahead: bool) -> Option<&Target> {
-        self.successor.as_ref().filter(|_| ahead).or(self.target.as_ref())
+    /// Whom a connection is made to: the successor while it is one, where that is asked for or the
+    /// master failed, unless it is the one of the epoch that was `refused`.
+    fn aim(&self, ahead: bool, refused: Option<u64>) -> Option<&Target> {
+        let goes = |next: &&Target| {
+            (ahead || self.changing != Some(next.epoch)) && refused != Some(next.epoch)
+        };
+        self.successor.as_ref().filter(goes).or(self.target.as_ref())
     }
 }
 

@@ -113,17 +113,26 @@ impl Servers {
     }
 
     pub fn tell(&self, changing: Option<u64>) {
-        let target = |node: usize, epoch| Target {
+        self.word.send_replace(Word {
+            target: Some(self.target(self.master, self.epoch)),
+            changing,
+            successor: changing.map(|epoch| self.target(1 - self.master, epoch)),
+        });
+    }
+
+    fn target(&self, node: usize, epoch: u64) -> Target {
+        Target {
             epoch,
             incarnation: format!("node-{node}"),
             ip: "127.0.0.1".parse().unwrap(),
             port: self.nodes[node].port,
-        };
-        self.word.send_replace(Word {
-            target: Some(target(self.master, self.epoch)),
-            changing,
-            successor: changing.map(|epoch| target(1 - self.master, epoch)),
-        });
+        }
+    }
+
+    /// The other one was chosen after a failure of the master.
+    pub fn elect(&self) {
+        let target = self.target(1 - self.master, self.epoch + 1);
+        self.word.send_modify(|word| word.successor = Some(target));
     }
 
     pub fn master(&self) -> &Redis {

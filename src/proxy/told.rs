@@ -111,6 +111,18 @@ impl Told {
         });
     }
 
+    /// This one was chosen to be the next master, after a failure, and takes no writes yet.
+    pub fn hear_elected(&self, uid: &str, mut chosen: Target) {
+        let mut lineage = self.lineage.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.epoch = chosen.epoch.saturating_add(lineage.of(uid, chosen.epoch));
+        drop(lineage);
+        self.word.send_if_modified(|word| {
+            let is_news = word.successor.as_ref() != Some(&chosen);
+            word.successor = Some(chosen);
+            is_news
+        });
+    }
+
     /// Nothing is heard, and why; true when the master is known all the same.
     pub fn miss(&self, why: String) -> bool {
         self.trouble.send_replace(why);

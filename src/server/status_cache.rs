@@ -51,8 +51,8 @@ struct Published {
 }
 
 impl StatusCache {
-    /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, if there is
-    /// one.
+    /// Replaces what is known of a cluster; `endpoint` is the master that takes writes, or who was
+    /// chosen to, if there is one.
     pub fn publish(&self, name: &str, plan: PlanReport, endpoint: Option<EndpointReport>) {
         let new = Published { plan: Some(plan), endpoint };
         self.entries().entry(name.to_owned()).or_default().send_if_modified(|old| {
@@ -187,11 +187,13 @@ impl StatusCache {
         after_epoch: Option<u64>,
         deadline: Instant,
     ) -> Option<EndpointReport> {
-        let is_new = |e: &EndpointReport| after_epoch.is_none_or(|after| e.master.epoch > after);
+        let is_new = |e: &EndpointReport| {
+            !e.elected && after_epoch.is_none_or(|after| e.master.epoch > after)
+        };
         self.wait(name, is_new, deadline).await
     }
 
-    /// The same for an endpoint that has another tag than `known`.
+    /// The same for an endpoint that has another tag than `known`, also of who was chosen only.
     pub async fn wait_news(
         &self,
         name: &str,
@@ -265,6 +267,19 @@ mod tests {
         status_cache.publish("cache", PlanReport::default(), None);
         status_cache.publish("cache", PlanReport::default(), Some(endpoint(5)));
         assert_eq!(waiter.await.unwrap(), Some(endpoint(5)));
+    }
+
+    #[tokio::test]
+    async fn who_is_chosen_is_told_to_those_who_ask_for_news_alone() {
+        let cache = StatusCache::default();
+        let elected = EndpointReport { elected: true, ..endpoint(5) }.tagged();
+        cache.publish("cache", PlanReport::default(), Some(elected.clone()));
+        assert_eq!(cache.wait_endpoint("cache", None, Instant::now()).await, None);
+        assert_eq!(cache.wait_endpoint("cache", Some(4), Instant::now()).await, None);
+        let known = endpoint(4).tag;
+        assert_eq!(cache.wait_news("cache", &known, later()).await, Some(elected.clone()));
+        cache.publish("cache", PlanReport::default(), Some(endpoint(5)));
+        assert_eq!(cache.wait_news("cache", &elected.tag, later()).await, Some(endpoint(5)));
     }
 
     #[tokio::test]

@@ -388,11 +388,15 @@ fn a_failover_ends_with_a_report() {
     let waiting = chosen().plan(NOW);
     assert_eq!((promoted(&waiting), failing_over(&waiting).is_some()), (vec![name(1)], true));
     assert_eq!(waiting.record.last_failover, None);
+    let elected = waiting.elected.expect("who waits may connect meanwhile");
+    assert_eq!((elected.epoch, elected.incarnation), (2, name(1).0));
+    assert_eq!(waiting.status.master, None, "nobody takes writes");
     assert_eq!(waiting.measured, []);
     let mut scene = chosen();
     obeyed(&mut scene);
     let plan = scene.plan(NOW);
     assert_eq!(plan.record.change, None);
+    assert_eq!(plan.elected, None);
     assert_eq!(plan.measured, [(Interval::Failover, Duration::from_secs(2))]);
     let report = plan.record.last_failover.expect("a report");
     assert_eq!((report.epoch, report.old, report.new), (2, name(0).0, name(1).0));

@@ -113,12 +113,18 @@ impl Flight {
             && (self.raw || self.entries.len() <= self.retained)
     }
 
+    /// Something is asked of a server that was chosen after a failure, and is not master yet.
+    fn waits_ahead(&self) -> bool {
+        self.ahead && !self.gated && self.entries.len() > self.retained
+    }
+
     /// Whether there is something to decide.
     pub fn wants_step(&self) -> bool {
         self.phase == Phase::Refused
             || self.leaving.is_some()
             || self.client_done
             || (self.gated && self.gated_since.is_none())
+            || (self.waits_ahead() && self.stalled.is_none())
             || self.connection.quits
     }
 
@@ -129,7 +135,8 @@ impl Flight {
             _ => None,
         };
         let gated = self.gated_since.filter(|_| !self.impatient).map(|since| since + self.patience);
-        [rests, gated, self.leaving].into_iter().flatten().min()
+        let ahead = self.stalled.filter(|_| self.waits_ahead()).map(|since| since + self.patience);
+        [rests, gated, ahead, self.leaving].into_iter().flatten().min()
     }
 
     /// What follows from what came, and from the time.
@@ -149,6 +156,9 @@ impl Flight {
                 }
                 self.send();
             }
+        }
+        if self.waits_ahead() && now >= *self.stalled.get_or_insert(now) + self.patience {
+            return self.depart();
         }
         if self.phase == Phase::Refused && self.is_answered() {
             let since = *self.stalled.get_or_insert(now);

@@ -320,6 +320,11 @@ impl Run {
     /// A planned change goes a step further.
     fn changes(&mut self) -> Result<(), End> {
         match self.change {
+            // The one that was chosen after a failure is master.
+            None if self.ahead => {
+                (self.server.role, self.ahead) = (Role::Master, false);
+                self.flight.stay();
+            }
             None if !self.behind => {
                 self.changes += 1;
                 self.change = Some(self.changes);
@@ -362,6 +367,12 @@ impl Run {
         }
         (self.behind, self.planned) = (true, false);
         let step = self.flight.ended()?;
+        if step == Step::Dial && self.random.gen_bool(0.5) {
+            // It was chosen, and is not master yet.
+            self.flight.goes_ahead();
+            (self.server, self.ahead, self.behind) = (Server::new(Role::Replica), true, false);
+            return self.flight.connected(false, true);
+        }
         self.follows(step)
     }
 
@@ -382,7 +393,7 @@ impl Run {
 
     /// All comes to its end, and each request has a reply.
     fn ends(&mut self) -> Result<(), End> {
-        while self.change.is_some() {
+        while self.change.is_some() || self.ahead {
             self.changes()?;
         }
         for _ in 0..1000 {
