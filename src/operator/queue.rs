@@ -1,10 +1,10 @@
 //! What is to be done next: keys that wait for their turn, each once, and work that runs one at a
 //! time for each key and pauses after failures.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::Mutex;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,20 +20,40 @@ pub struct WorkQueue<K>(Mutex<Waiting<K>>);
 
 #[derive(Debug)]
 struct Waiting<K> {
+    /// Due at once: a timer is late by a millisecond or two, for which a change of master would stand
+    /// still each time.
+    ready: VecDeque<K>,
     queue: DelayQueue<K>,
-    due: BTreeMap<K, (Instant, delay_queue::Key)>,
+    /// `None` for those that are ready.
+    due: BTreeMap<K, Option<(Instant, delay_queue::Key)>>,
+    /// Whoever waits for the next.
+    waker: Option<Waker>,
 }
 
 impl<K: Ord + Clone> WorkQueue<K> {
     /// Nothing waits.
     #[must_use]
     pub fn new() -> Self {
-        Self(Mutex::new(Waiting { queue: DelayQueue::new(), due: BTreeMap::new() }))
+        Self(Mutex::new(Waiting {
+            ready: VecDeque::new(),
+            queue: DelayQueue::new(),
+            due: BTreeMap::new(),
+            waker: None,
+        }))
     }
 
     /// It is due now.
     pub fn add(&self, key: K) {
-        self.add_after(key, Duration::ZERO);
+        let mut waiting = lock(&self.0);
+        match waiting.due.insert(key.clone(), None) {
+            Some(None) => return,
+            Some(Some((_, queued))) => drop(waiting.queue.remove(&queued)),
+            None => {}
+        }
+        waiting.ready.push_back(key);
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
     }
 
     /// It is due after `delay`, or earlier when it is already.
@@ -41,19 +61,22 @@ impl<K: Ord + Clone> WorkQueue<K> {
         let at = Instant::now() + delay;
         let mut waiting = lock(&self.0);
         match waiting.due.get(&key).copied() {
-            Some((due, _)) if due <= at => return,
-            Some((_, queued)) => drop(waiting.queue.remove(&queued)),
+            Some(None) => return,
+            Some(Some((due, _))) if due <= at => return,
+            Some(Some((_, queued))) => drop(waiting.queue.remove(&queued)),
             None => {}
         }
         let queued = waiting.queue.insert_at(key.clone(), at);
-        waiting.due.insert(key, (at, queued));
+        waiting.due.insert(key, Some((at, queued)));
     }
 
     /// It is gone: it waits no more.
     pub fn forget(&self, key: &K) {
         let mut waiting = lock(&self.0);
-        if let Some((_, queued)) = waiting.due.remove(key) {
-            waiting.queue.remove(&queued);
+        match waiting.due.remove(key) {
+            Some(Some((_, queued))) => drop(waiting.queue.remove(&queued)),
+            Some(None) => waiting.ready.retain(|ready| ready != key),
+            None => {}
         }
     }
 
@@ -61,15 +84,18 @@ impl<K: Ord + Clone> WorkQueue<K> {
     pub async fn next(&self) -> K {
         poll_fn(|context| {
             let mut waiting = lock(&self.0);
-            match waiting.queue.poll_expired(context) {
-                Poll::Ready(Some(expired)) => {
-                    let key = expired.into_inner();
-                    waiting.due.remove(&key);
-                    Poll::Ready(key)
-                }
+            // Whoever waited for its time is not kept waiting by those that are added all the time.
+            let next = match waiting.queue.poll_expired(context) {
+                Poll::Ready(Some(expired)) => Some(expired.into_inner()),
                 // An empty queue wakes us with the first key that is added.
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => waiting.ready.pop_front(),
+            };
+            if let Some(key) = next {
+                waiting.due.remove(&key);
+                return Poll::Ready(key);
             }
+            waiting.waker = Some(context.waker().clone());
+            Poll::Pending
         })
         .await
     }
@@ -182,6 +208,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_due_now_waits_for_no_timer_and_what_was_due_before_comes_first() {
+        let queue = WorkQueue::new();
+        let started = Instant::now();
+        queue.add_after("moved", 9 * SECOND);
+        queue.add("moved");
+        queue.add("now");
+        queue.add_after("now", SECOND);
+        assert_eq!((queue.next().await, queue.next().await), ("moved", "now"));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        queue.add_after("late", SECOND);
+        tokio::time::sleep(2 * SECOND).await;
+        queue.add("again");
+        assert_eq!((queue.next().await, queue.next().await), ("late", "again"));
+        let waiter = async { queue.next().await };
+        let adds = async { queue.add("added") };
+        assert_eq!(tokio::join!(waiter, adds).0, "added");
+        assert_eq!(started.elapsed(), 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_an_empty_queue_hears_of_the_first_key() {
         let queue = std::sync::Arc::new(WorkQueue::new());
         let waiter = tokio::spawn({
@@ -199,6 +245,8 @@ mod tests {
         queue.add_after("gone", SECOND);
         queue.add_after("here", 2 * SECOND);
         queue.forget(&"gone");
+        queue.add("gone too");
+        queue.forget(&"gone too");
         assert_eq!(queue.next().await, "here");
     }
 
