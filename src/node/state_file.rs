@@ -264,7 +264,9 @@ fn overwritten(path: &Path, text: &[u8]) -> Result<bool, StateFileError> {
     if file.metadata().map_err(io("read", path))?.len() != text.len() as u64 {
         return Ok(false);
     }
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(io("write", path))?;
+    // The same bytes of the disk as before: when they were written need not be on it, and clients
+    // wait for this while a master moves.
+    file.write_all(text).and_then(|()| file.sync_data()).map_err(io("write", path))?;
     Ok(true)
 }
 
