@@ -1,8 +1,12 @@
 //! A replica that becomes master as soon as its master hands over to it, between real redis-servers.
 
+use std::time::Instant;
+
 use redis::AsyncCommands as _;
 
-use super::tests::{TestNode, pair, promote};
+use super::handover::channel;
+use super::stand_in;
+use super::tests::{PATIENCE, TestNode, pair, promote};
 use crate::model::node::Role;
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
@@ -63,13 +67,49 @@ async fn it_has_every_write_that_was_acknowledged_and_takes_the_next_one() {
     target.stop().await;
 }
 
+/// Whoever hears of a master sends it writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_shown_as_master_once_it_takes_writes_and_no_earlier_look_takes_that_back() {
+    let (source, target) = pair().await;
+    target.command(2, wait_for(WORD)).await.unwrap();
+    let mut states = target.node.subscribe();
+    let (asked, before) = (Instant::now(), target.node.peek().redis);
+    source.command(2, hand_over(WORD)).await.unwrap();
+    let shown = states.wait_for(|s| s.redis.role == Role::Master).await.unwrap().clone();
+    assert!(!shown.redis.fenced && shown.promoted, "{:?}", shown.redis);
+    assert_eq!((shown.redis.min_replicas, shown.highest.epoch), (1, 2));
+    assert_eq!(shown.redis.replicas, [stand_in::attached()], "it has what a write needs");
+    target.write("at once", "1").await.unwrap();
+    target.node.looked_at(before, asked);
+    let now = target.node.peek().redis;
+    assert_eq!((now.role, now.fenced), (Role::Master, false));
+    source.stop().await;
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_the_redis_that_was_told_that_takes_over_and_not_the_next_one() {
+    let (source, target) = pair().await;
+    target.command(2, wait_for(WORD)).await.unwrap();
+    let told = target.node.peek().redis.run_id;
+    target.kill_redis();
+    target.until(|s| s.redis.run_id != told && !s.redis.run_id.is_empty()).await;
+    let mut next = target.node.redis.open(PATIENCE).await.unwrap();
+    next.run(redis::cmd("PUBLISH").arg(channel(WORD)).arg("")).await.unwrap();
+    is_replica(&target).await;
+    source.stop().await;
+    target.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stays_a_replica_when_nobody_hands_over_to_it() {
     let (source, target) = pair().await;
     let other = WORD.replace('5', "6");
     target.command(2, wait_for(WORD)).await.unwrap();
+    assert!(!target.node.hurries(), "it hears of it, and is not looked at for it");
     source.command(2, hand_over(&other)).await.unwrap();
     is_replica(&target).await;
+    assert!(target.node.hurries(), "how far it is is what counts now");
     let late = source.command(2, hand_over(WORD)).await;
     assert!(late.is_ok(), "it is fenced, and answers: {late:?}");
     let promoted = target.command(2, promote(0)).await.unwrap();

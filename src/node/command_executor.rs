@@ -11,11 +11,12 @@ use super::commands::{self, Memory};
 use super::configure::{self, Place};
 use super::convert::{self, Order};
 use super::forwarder::Dialled;
-use super::handover::{Awaited, channel};
+use super::handover::{Awaited, Ready, channel};
 use super::history;
 use super::info::Info;
 use super::life::InHand;
 use super::probe::Following;
+use super::psync::Introduced;
 use super::redis_control::{
     ANSWER, Applied, ControlError, MasterAddress, ReplicationUser, Session, needs_stale_reads,
 };
@@ -36,6 +37,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const QUEUE: Duration = Duration::from_secs(25);
 /// A promotion waits for the first file of the data for so long.
 const FILE_LIMIT: Duration = Duration::from_secs(2);
+/// A look that is taken before it is needed is not waited for any longer than this.
+const AHEAD: Duration = Duration::from_millis(500);
 /// Time between two looks at a link that is about to end.
 const LINK_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks for it.
@@ -84,18 +87,20 @@ impl CommandExecutor {
     ) -> Result<NodeState, Status> {
         let order = Order::read(request.command).map_err(Status::invalid_argument)?;
         let authority = convert::authority(request.authority);
-        self.obey(order, authority, &request.nonce, true).await?;
+        self.obey(order, authority, &request.nonce, None).await?;
         Ok(self.node.issue())
     }
 
-    /// `told` by the operator now, or carried out by itself as it was told before.
+    /// Told by the operator now, or, where it is `ready` for it, carried out by itself as it was told
+    /// before.
     async fn obey(
         self: &Arc<Self>,
         mut order: Order,
         authority: Authority,
         nonce: &str,
-        told: bool,
+        ready: Option<Ready>,
     ) -> Result<(), Status> {
+        let told = ready.is_none();
         let label = match &order {
             Order::Save(label) => Some(label.clone()),
             Order::Follow { save_first: true, .. } => {
@@ -106,7 +111,9 @@ impl CommandExecutor {
         let mut turn = self.turn().await?;
         let began = Instant::now();
         // In hand to the end of this function, however it is left.
-        let (memory, _in_hand) = self.begin(&order, authority, nonce).await?;
+        let (decided, ready) =
+            tokio::join!(self.begin(&order, authority, nonce), self.look_for(&order, ready));
+        let (memory, _in_hand) = decided?;
         if let Order::Configure { copy, .. } = &mut order
             && let Some(copy) = copy.take().and_then(KeptCopy::from_wire)
         {
@@ -142,7 +149,7 @@ impl CommandExecutor {
             Order::AwaitHandover(promote, word) => {
                 self.await_handover(*promote, &word, authority, nonce, issued).await
             }
-            order => self.carry_out(order, &memory, issued).await,
+            order => self.carry_out(order, &memory, issued, ready).await,
         };
         let outcome = result.as_ref().map_or_else(
             |status| status.message().to_owned(),
@@ -160,6 +167,17 @@ impl CommandExecutor {
         Ok(())
     }
 
+    /// What a handover has to know of Redis, while its decision is being written down: clients may be
+    /// held for it already, and a look changes nothing.
+    async fn look_for(&self, order: &Order, ready: Option<Ready>) -> Option<Ready> {
+        if !matches!(order, Order::HandOver(_)) {
+            return ready;
+        }
+        let run_id = self.node.peek().redis.run_id;
+        // What went wrong is said by the look that is taken instead.
+        timeout(AHEAD, Ready::to(&self.node.redis, &run_id)).await.ok()?.ok()
+    }
+
     /// Listens for the word of this node's master, and becomes master itself when it is said.
     async fn await_handover(
         self: &Arc<Self>,
@@ -175,28 +193,45 @@ impl CommandExecutor {
             ));
         };
         let run_id = self.node.peek().redis.run_id;
-        let words = self.node.redis.listen_for(&channel(word)).await.map_err(|e| status(&e))?;
-        let then = self.clone().take_over_as(promote, authority, nonce.to_owned(), run_id);
+        let redis = &self.node.redis;
+        let ready = Ready::to(redis, &run_id).await.map_err(|e| status(&e))?;
+        let words = redis.listen_for(&channel(word)).await.map_err(|e| status(&e))?;
+        let stand_in = if stands_in_for(&promote) { self.introduced().await } else { None };
+        let ready = Ready { stand_in, ..ready };
+        let then = self.clone().take_over_as(promote, authority, nonce.to_owned(), ready);
         let node = self.node.clone();
-        let end = move || node.update(|state| state.awaits = Some(0));
+        let end = move || {
+            if node.peek().redis.role == Role::Replica {
+                // How far it is matters again: it is promoted by command.
+                node.hurry(MOVING);
+            }
+            node.update(|state| state.awaits = Some(0));
+        };
+        // It hears when it has everything. Looks would only keep Redis from the takeover.
+        self.node.hurry_no_more();
         self.awaits(authority.epoch, Some(Awaited::new(words, issued, then, end)));
-        self.node.hurry(MOVING);
         Ok(())
     }
 
-    /// Promotes what still is the redis process `run_id`.
+    /// Becomes the replica that counts until another one is back; `None` where Redis does not take it.
+    async fn introduced(&self) -> Option<Introduced> {
+        let introduced = self.node.redis.stand_in().await;
+        introduced.inspect_err(|e| self.node.book.agent(&format!("no stand-in yet: {e}"))).ok()
+    }
+
+    /// Promotes what still is the redis process that is `ready`.
     fn take_over_as(
         self: Arc<Self>,
         promote: Order,
         authority: Authority,
         nonce: String,
-        run_id: String,
+        ready: Ready,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            if self.node.peek().redis.run_id != run_id {
+            if self.node.peek().redis.run_id != ready.info.run_id() {
                 return;
             }
-            if let Err(error) = self.obey(promote, authority, &nonce, false).await {
+            if let Err(error) = self.obey(promote, authority, &nonce, Some(ready)).await {
                 self.node.book.agent(&format!("no takeover: {}", error.message()));
             }
         })
@@ -266,6 +301,7 @@ impl CommandExecutor {
         order: Order,
         memory: &Memory,
         issued: Option<Instant>,
+        ready: Option<Ready>,
     ) -> Result<(), Status> {
         match order {
             Order::Save(_) => return Ok(()),
@@ -315,7 +351,7 @@ impl CommandExecutor {
             // Every start is fenced.
             return Ok(());
         }
-        let done = timeout(LIMIT, self.act(order, &redis, memory, issued)).await;
+        let done = timeout(LIMIT, self.act(order, &redis, memory, issued, ready)).await;
         match done {
             Ok(Ok(())) => Ok(()),
             // A process that does not answer cannot be asked to stop writing. It loses what it did
@@ -339,9 +375,11 @@ impl CommandExecutor {
         redis: &RedisState,
         memory: &Memory,
         issued: Option<Instant>,
+        ready: Option<Ready>,
     ) -> Result<(), ControlError> {
         let node = &self.node;
-        let (mut session, info) = node.redis.open_to(&redis.run_id, ANSWER).await?;
+        let ready = Ready::or_now(ready, &node.redis, &redis.run_id).await?;
+        let Ready { mut session, info, stand_in } = ready;
         let leads = info.role() == Role::Master;
         let mut applied = node.applied();
         let moves = matches!(order, Order::Promote { .. } | Order::Follow { .. } | Order::Admit(_));
@@ -367,14 +405,15 @@ impl CommandExecutor {
             Order::Promote { users, quorum, planned, import } => {
                 // The memory is the master's.
                 verify::end(node, "this node becomes master");
-                let issued = issued.filter(|_| planned && quorum.min_replicas == 1);
+                let issued = issued.filter(|_| has_stand_in(planned, quorum));
                 // A master has what the source had.
                 let held = if import.is_empty() || leads {
                     None
                 } else {
                     Some(self.take_over(&import, &mut session, memory).await?)
                 };
-                let result = self.promote(&mut session, &users, quorum, issued, &mut applied).await;
+                let own = (stand_in::is_prompt(issued), stand_in);
+                let result = self.promote(&mut session, &users, quorum, own, &mut applied).await;
                 match (held, &result) {
                     (Some(held), Ok(())) => held.keep(node),
                     (Some(held), Err(_)) => held.release().await,
@@ -455,34 +494,50 @@ impl CommandExecutor {
         })
     }
 
+    /// A `prompt` promotion has a stand-in, which may be introduced already.
     async fn promote(
         &self,
         session: &mut Session,
         users: &[ReplicationUser],
         quorum: Quorum,
-        issued: Option<Instant>,
+        (prompt, stand_in): (bool, Option<Introduced>),
         applied: &mut Applied,
     ) -> Result<(), ControlError> {
-        if !stand_in::is_prompt(issued) {
+        if !prompt {
             let led = session.lead(users, quorum, applied).await?;
             let (asked, info) = self.have_a_file(session, led).await?;
             self.begins_at(&info, asked).await?;
             return self.let_writes_in(session, quorum, applied, &info).await;
         }
         // What can be done at once is: writes stand still.
-        let (led, introduced) =
-            tokio::join!(session.lead(users, quorum, applied), self.node.redis.stand_in());
+        let introduced = async {
+            if let Some(introduced) = stand_in {
+                return Ok(introduced);
+            }
+            self.node.redis.stand_in().await
+        };
+        let (led, introduced) = tokio::join!(session.lead(users, quorum, applied), introduced);
         let (asked, info) = self.have_a_file(session, led?).await?;
         let seen = Seen { states: self.node.subscribe(), looks: self.node.looks() };
         let attached = async { StandIn::attach(introduced?, &info, seen).await };
-        let (attached, written) = tokio::join!(attached, self.begins_at(&info, asked));
-        written?;
+        // Until it is attached Redis itself refuses writes.
+        let opened = async {
+            self.begins_at(&info, asked).await?;
+            self.let_writes_in(session, quorum, applied, &info).await
+        };
+        let (attached, opened) = tokio::join!(attached, opened);
+        opened?;
         match attached {
-            Ok(stand_in) => self.stands_in(Some(stand_in)),
+            Ok(stand_in) => {
+                self.stands_in(Some(stand_in));
+                // Clients wait for somebody to be told: before anything else, and before the next
+                // look.
+                self.node.opens(&info, quorum, stand_in::attached());
+            }
             // It waits for its replicas.
             Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
         }
-        self.let_writes_in(session, quorum, applied, &info).await
+        Ok(())
     }
 
     /// Goes on as the master that it is.
@@ -756,6 +811,16 @@ impl CommandExecutor {
         let after = looks.wait_for(|asked| *asked >= ended);
         let _ = timeout(self.node.settings.stuck_after, after).await;
     }
+}
+
+/// Whether a connection of the agent's own counts as the replica that a master needs at first.
+fn has_stand_in(planned: bool, quorum: Quorum) -> bool {
+    planned && quorum.min_replicas == 1
+}
+
+/// The same of an order.
+fn stands_in_for(order: &Order) -> bool {
+    matches!(order, Order::Promote { planned, quorum, .. } if has_stand_in(*planned, *quorum))
 }
 
 /// Whoever stood in for replicas does not any more.

@@ -8,7 +8,38 @@ use redis::aio::PubSub;
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::info::Info;
+use super::psync::Introduced;
+use super::redis_control::{ANSWER, ControlError, RedisControl, Session};
 use super::stand_in::PROMPT;
+
+/// What a change of role needs of Redis. Where it is known that one comes it is made before, while
+/// nobody waits: a session never reaches another process than the one that was looked at.
+pub struct Ready {
+    /// The way to the process.
+    pub session: Session,
+    /// A look at it.
+    pub info: Info,
+    /// Counts as the first replica of the master that it may become.
+    pub stand_in: Option<Introduced>,
+}
+
+impl Ready {
+    /// The one that was made before, or one that is made now.
+    pub async fn or_now(
+        made: Option<Self>,
+        redis: &RedisControl,
+        run_id: &str,
+    ) -> Result<Self, ControlError> {
+        if let Some(made) = made { Ok(made) } else { Self::to(redis, run_id).await }
+    }
+
+    /// To do something to the very process `run_id`.
+    pub async fn to(redis: &RedisControl, run_id: &str) -> Result<Self, ControlError> {
+        let (session, info) = redis.open_to(run_id, ANSWER).await?;
+        Ok(Self { session, info, stand_in: None })
+    }
+}
 
 /// A handover that is awaited; it is not any more once this is dropped.
 #[derive(Debug)]

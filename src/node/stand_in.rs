@@ -76,6 +76,18 @@ async fn stay(mut stream: BufReader<UnixStream>, mut seen: Seen, since: Instant)
     }
 }
 
+/// One that has just attached, as a look shows it.
+#[must_use]
+pub fn attached() -> AttachedReplica {
+    AttachedReplica {
+        name: NAME.to_owned(),
+        state: ReplicaState::Online,
+        offset: 0,
+        lag_seconds: 0,
+        behind_ms: 0,
+    }
+}
+
 /// Whether what was asked for on the agent's word of `issued` comes in time.
 #[must_use]
 pub fn is_prompt(issued: Option<Instant>) -> bool {

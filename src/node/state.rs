@@ -32,6 +32,7 @@ use crate::model::mesh::BackendState;
 use crate::model::node::{
     AttachedReplica, History, NodeMesh, NodeState, Process, RedisState, ReplicaState, Role,
 };
+use crate::model::step::Quorum;
 use crate::model::text::clipped;
 use crate::model::time::UnixMs;
 
@@ -421,7 +422,9 @@ impl Node {
             let admits = Some(applied.admitted);
             self.life.change(|life| life.set_applied(&applied));
             self.shared().applied = applied;
-            std::mem::replace(&mut state.admits, admits) != admits
+            let news = std::mem::replace(&mut state.admits, admits) != admits;
+            // A master that is about to open is none, whoever it had let in before.
+            news && !(state.redis.role == Role::Master && state.redis.fenced)
         });
     }
 
@@ -437,9 +440,10 @@ impl Node {
         self.state.send_if_modified(|state| {
             let before = state.clone();
             let mut shared = self.shared();
-            // It was asked before writes were held, and answered after: where it stood then is not
-            // where it stands.
-            if shared.applied.fenced.is_some_and(|since| asked < since) {
+            // It was asked before Redis became something else, or before writes were held, and
+            // answered after: where it stood then is not where it stands.
+            let overtaken = shared.known.as_ref().is_some_and(|known| asked < known.asked);
+            if overtaken || shared.applied.fenced.is_some_and(|since| asked < since) {
                 return false;
             }
             state.redis = redis;
@@ -467,7 +471,8 @@ impl Node {
 
     /// Notes where the data of this very process stands, by an answer that was asked for at `asked`
     /// while it took no writes; `stand` says what it is about to be. `false` when that process is
-    /// not the one that is shown: then nothing is known of it.
+    /// not the one that is shown: then nothing is known of it. A master that is about to open is no
+    /// news: that it is open is.
     pub fn stands(&self, info: &Info, asked: Instant, stand: Stand) -> bool {
         let mut same = false;
         self.state.send_if_modified(|state| {
@@ -496,9 +501,33 @@ impl Node {
                 open: stand == Stand::Opening,
             });
             state.history = Some(history);
-            true
+            stand != Stand::Opening
         });
         same
+    }
+
+    /// The master of which `info` is a look, and `quorum` what it needs for a write, takes writes from
+    /// now on, since it has this replica: it need not be looked at to be shown as that.
+    pub fn opens(&self, info: &Info, quorum: Quorum, replica: AttachedReplica) {
+        self.update(|state| {
+            if state.redis.run_id != info.run_id() {
+                return;
+            }
+            // A look that was asked for before this shows the fence.
+            if let Some(known) = &mut self.shared().known {
+                known.asked = Instant::now();
+            }
+            let before = std::mem::take(&mut state.redis);
+            state.redis = RedisState {
+                fenced: false,
+                min_replicas: quorum.min_replicas,
+                max_lag_seconds: quorum.max_lag_seconds,
+                online_epoch: before.online_epoch,
+                health: before.health,
+                ..info.state()
+            };
+            state.redis.replicas.push(replica);
+        });
     }
 
     /// The redis process is gone: commands formed before are void, and nothing that was set is true
@@ -655,6 +684,11 @@ impl Node {
         let since = Instant::now();
         self.shared().hurry = Some(Hurry { since, until: since + limit });
         self.look_now();
+    }
+
+    /// What comes next is not seen by looking.
+    pub fn hurry_no_more(&self) {
+        self.shared().hurry = None;
     }
 
     /// Somebody waits for what comes next.
