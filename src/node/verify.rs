@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::{BackupObject, VerifyObject};
 use super::info::Info;
+use super::progress::{Progress, STILL};
 use super::redis_config;
 use super::redis_control::ANSWER;
 use super::restore::{ATTACH, BEAT, SendError, TELL, send, stay};
@@ -35,16 +36,12 @@ use crate::model::backup::{TaskPhase, VerifyTask};
 use crate::model::memory::MIB;
 use crate::process::{Child, Output, Program};
 
-/// Redis has loaded what it got within this.
-const LOAD: Duration = Duration::from_hours(1);
 /// All of it takes no longer.
 const LIMIT: Duration = Duration::from_hours(6);
 /// What a redis-server maps without using it: its program, libraries and the stacks of its threads.
 const MAPPED: u64 = 128 * MIB;
 /// Its exit, or its last words, are seen within this of the end of its link.
 const EXIT: Duration = Duration::from_secs(5);
-/// It answers every now and then while it loads; a single value may take long.
-const SILENT: Duration = Duration::from_mins(5);
 /// Lines of its log that are kept.
 const LINES: usize = 20;
 /// Its directory, below the agent's.
@@ -339,7 +336,7 @@ async fn get(
     })?;
     let mut pings = 0;
     tokio::select! {
-        found = loaded(socket) => {
+        found = loaded(|| ask(socket)) => {
             found.map_err(|failure| Interrupted { failure, is_its_link: false })
         }
         () = stay(&mut requests, &mut to, &mut pings) => Err(Interrupted {
@@ -353,27 +350,80 @@ async fn get(
     }
 }
 
-/// Waits until the redis-server has all of the data.
-async fn loaded(socket: &Path) -> Result<Found, Failure> {
-    let (began, mut answered) = (Instant::now(), Instant::now());
-    while began.elapsed() < LOAD {
-        if let Ok(mut connection) = connect(socket).await
-            && let Ok(text) = redis::cmd("INFO").query_async::<String>(&mut connection).await
-        {
-            answered = Instant::now();
-            let info = Info::parse(&text, &std::collections::HashMap::new());
+/// What the redis-server says; none where it does not answer.
+async fn ask(socket: &Path) -> Option<Info> {
+    let mut connection = connect(socket).await.ok()?;
+    let text = redis::cmd("INFO").query_async::<String>(&mut connection).await.ok()?;
+    Some(Info::parse(&text, &std::collections::HashMap::new()))
+}
+
+/// Waits until the redis-server has all of the data, for as long as it goes on.
+async fn loaded<F>(ask: impl Fn() -> F) -> Result<Found, Failure>
+where
+    F: Future<Output = Option<Info>>,
+{
+    let mut progress = Progress::begin();
+    loop {
+        let mut at = None;
+        if let Some(info) = ask().await {
             let state = info.state();
             if state.is_linked() && !state.loading {
                 return Ok(Found { keys: state.keys, memory_bytes: state.used_memory_bytes });
             }
+            at = Some(info.number("loading_loaded_bytes"));
         }
-        if answered.elapsed() >= SILENT {
-            let silent = SILENT.as_secs();
+        if progress.stands_still(at) {
             return Err(Failure::here(format!(
-                "Redis answered nothing for {silent} s while it loaded the data"
+                "Redis has loaded nothing more of the data for {} s: it or its node hangs",
+                STILL.as_secs()
             )));
         }
         sleep(BEAT / 4).await;
     }
-    Err(Failure::here(format!("Redis did not load the data within {} s", LOAD.as_secs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a redis-server that begins now says at each look: how much of it is loaded by then, none
+    /// where it does not answer; all of it after so long. And how long that was looked at.
+    async fn seen(
+        at: impl Fn(Duration) -> Option<u64>,
+        all: Duration,
+    ) -> (Result<u64, String>, Duration) {
+        let began = Instant::now();
+        let ended = loaded(|| async {
+            let text = if began.elapsed() >= all {
+                "role:slave\r\nmaster_link_status:up\r\nloading:0\r\ndb0:keys=7,expires=0\r\n"
+                    .to_owned()
+            } else {
+                let bytes = at(began.elapsed())?;
+                format!(
+                    "role:slave\r\nmaster_link_status:down\r\nloading:1\r\nloading_loaded_bytes:{bytes}\r\n"
+                )
+            };
+            Some(Info::parse(&text, &std::collections::HashMap::new()))
+        });
+        let ended = ended.await;
+        (ended.map(|found| found.keys).map_err(|failure| failure.why), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_that_is_slow_has_as_long_as_it_takes() {
+        let all = Duration::from_hours(5);
+        let (ended, took) = seen(|since| Some(since.as_secs() / 240), all).await;
+        assert_eq!(ended, Ok(7));
+        assert!(took >= all, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_that_stands_still_or_is_silent_is_given_up_within_minutes() {
+        let never = Duration::MAX;
+        for at in [|_| Some(9), |_| None] as [fn(Duration) -> Option<u64>; 2] {
+            let (ended, took) = seen(at, never).await;
+            assert!(ended.unwrap_err().contains("nothing more of the data"));
+            assert!(took >= STILL && took < 2 * STILL, "{took:?}");
+        }
+    }
 }
