@@ -196,15 +196,14 @@ impl<R: Read> Decryptor<R> {
             return Err(FormatError::Truncated.into());
         }
         let mut chunk = std::mem::replace(&mut self.ahead, following);
-        let sealed = chunk.clone();
+        let sealed = last.then(|| chunk.clone());
         let opened = cipher.open_in_place(nonce(self.number, last), Aad::empty(), &mut chunk);
         let Ok(plain) = opened else {
             // What was cut off at the end of a chunk is a good chunk that is not the last.
-            let mut again = sealed;
-            let cut = last
-                && cipher
-                    .open_in_place(nonce(self.number, false), Aad::empty(), &mut again)
-                    .is_ok();
+            let cut = sealed.is_some_and(|mut again| {
+                let nonce = nonce(self.number, false);
+                cipher.open_in_place(nonce, Aad::empty(), &mut again).is_ok()
+            });
             let error = if cut { FormatError::Truncated } else { FormatError::Forged };
             return Err(error.into());
         };

@@ -8,8 +8,9 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, WriteMultipart};
+use object_store::{GetResultPayload, ObjectStoreExt as _, WriteMultipart};
 use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc;
 
@@ -105,8 +106,9 @@ impl Write for Parts {
 }
 
 /// Uploads what `from` gives as the object `object` of the backup `id`. `total` is about how much
-/// that is, bytes; `progress` is told how much was read so far. Nothing is left at the storage when
-/// it fails, as far as that can be asked to forget it.
+/// that is at most, bytes; `progress` is told how much was read so far. Nothing is left at the storage
+/// when it fails, as far as that can be asked to forget it; `from` is read no further then, once the
+/// read ends that it is in.
 ///
 /// # Errors
 /// One sentence.
@@ -139,15 +141,17 @@ pub async fn upload(
         upload.put(part);
     }
     drop(parts);
-    let packed = work.await.map_err(|_| StreamError::Dropped)?;
-    let failure = match (failed, packed) {
-        (Some(error), _) => error.into(),
-        (None, Err(error)) => StreamError::Data(format!("the snapshot cannot be read ({error})")),
-        (None, Ok((plain_bytes, plain_sha256))) => {
-            upload.finish().await.map_err(|error| storage.error("write", &error))?;
-            let (stored_bytes, stored_sha256) = stored.end();
-            return Ok(Uploaded { stored_bytes, stored_sha256, plain_bytes, plain_sha256 });
-        }
+    let failure = match failed {
+        // What it reads may not go on for long: it is not waited for, and ends with its next part.
+        Some(error) => error.into(),
+        None => match work.await.map_err(|_| StreamError::Dropped)? {
+            Err(error) => StreamError::Data(format!("the snapshot cannot be read ({error})")),
+            Ok((plain_bytes, plain_sha256)) => {
+                upload.finish().await.map_err(|error| storage.error("write", &error))?;
+                let (stored_bytes, stored_sha256) = stored.end();
+                return Ok(Uploaded { stored_bytes, stored_sha256, plain_bytes, plain_sha256 });
+            }
+        },
     };
     // What cannot be taken back now is swept up with the next look at the storage.
     let _ = upload.abort().await;
@@ -217,39 +221,48 @@ pub fn download(
     (id, key): (String, BackupKey),
     expected: Expected,
 ) -> mpsc::Receiver<Result<Bytes, StreamError>> {
-    let (blocks_to, from) = mpsc::channel(4);
     let (plain_to, plain) = mpsc::channel(2);
     tokio::spawn(async move {
         let found = storage.store().get(&Path::from(object)).await;
-        let mut body = match found {
-            Ok(found) => found.into_stream(),
+        let body = match found {
+            Ok(found) => found.payload,
             Err(error) => {
                 let _ = plain_to.send(Err(storage.error("read", &error).into())).await;
                 return;
             }
         };
+        let from: Box<dyn Read + Send> = match body {
+            // A directory's is read where it is: the other way takes 8 KiB of it at a time.
+            GetResultPayload::File(file, _) => Box::new(file),
+            GetResultPayload::Stream(body) => {
+                let (blocks_to, from) = mpsc::channel(4);
+                tokio::spawn(hand_on(storage, body, blocks_to));
+                Box::new(Blocks { from, block: Bytes::new() })
+            }
+        };
         let (end, work) = (plain_to.clone(), plain_to);
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let blocks = Blocks { from, block: Bytes::new() };
-            unpack(blocks, &id, &key, &expected, &work)
-        });
-        while let Some(block) = body.next().await {
-            let failed = block.as_ref().err().map(|error| storage.error("read", error));
-            if let Some(error) = failed {
-                let _ = blocks_to.send(Err(io::Error::other(error.to_string()))).await;
-                break;
-            }
-            let Ok(block) = block else { break };
-            if blocks_to.send(Ok(block)).await.is_err() {
-                break;
-            }
-        }
-        drop(blocks_to);
+        let unpacking =
+            tokio::task::spawn_blocking(move || unpack(from, &id, &key, &expected, &work));
         if let Ok(Err(error)) = unpacking.await {
             let _ = end.send(Err(StreamError::Data(error.to_string()))).await;
         }
     });
     plain
+}
+
+/// Hands on what a storage sends, until it or whoever reads it ends.
+async fn hand_on(
+    storage: Storage,
+    mut body: BoxStream<'static, object_store::Result<Bytes>>,
+    to: mpsc::Sender<io::Result<Bytes>>,
+) {
+    while let Some(block) = body.next().await {
+        let block = block.map_err(|e| io::Error::other(storage.error("read", &e).to_string()));
+        let failed = block.is_err();
+        if to.send(block).await.is_err() || failed {
+            return;
+        }
+    }
 }
 
 fn unpack(
@@ -272,12 +285,10 @@ fn unpack(
     let mut held: Option<Bytes> = None;
     let mut unpacker = unpacker(opened)?;
     loop {
-        let mut block = vec![0; BLOCK];
-        let read = unpacker.read(&mut block)?;
-        if read == 0 {
+        let mut block = Vec::with_capacity(BLOCK);
+        if unpacker.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
             break;
         }
-        block.truncate(read);
         digest.update(&block);
         if digest.bytes > expected.bytes {
             return Err(io::Error::other("the data are longer than their manifest says"));

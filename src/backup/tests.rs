@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
 use super::format::BackupKey;
 use super::storage::{Storage, StorageError};
 use super::stream::{Expected, StreamError, Uploaded, decrypt, download, upload};
 use super::{data_object, manifest, manifest_object};
-use crate::model::backup::{BackupManifest, FORMAT, MasterSeen, Snapshot, StorageSpec};
+use crate::model::backup::{
+    BackupManifest, FORMAT, MasterSeen, Snapshot, StorageKeys, StorageSpec,
+};
 use crate::model::ids::IncarnationName;
 use crate::model::time::UnixMs;
 use crate::secrets::RootSecret;
@@ -186,6 +189,72 @@ async fn an_upload_that_fails_says_why_and_leaves_nothing() {
     assert!(failed.unwrap_err().to_string().contains("the disk is gone"));
     assert!(seen.load(Ordering::Relaxed) > 1_000_000, "progress was told");
     assert_eq!(storage.size("i/cache/b.rdb").await.unwrap(), None);
+}
+
+/// An S3 server on this machine.
+fn s3(endpoint: String) -> Storage {
+    let spec = StorageSpec { url: "s3://bucket/x".into(), endpoint, ..StorageSpec::default() };
+    let keys = StorageKeys { id: "a".into(), secret: "b".to_owned().into() };
+    Storage::open(&spec, Some(&keys)).unwrap()
+}
+
+/// What is read may be a file that another process still writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_storage_refuses_does_not_wait_for_what_it_reads() {
+    struct GoesOn(u64, std::sync::mpsc::Receiver<()>);
+    impl std::io::Read for GoesOn {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                let _ = self.1.recv();
+                return Ok(0);
+            }
+            self.0 -= 1;
+            rand::RngCore::fill_bytes(&mut rand::thread_rng(), into);
+            Ok(into.len())
+        }
+    }
+    let server = MockServer::start().await;
+    let began = "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+    let answer = |method: &str, answer| Mock::given(matchers::method(method)).respond_with(answer);
+    answer("POST", ResponseTemplate::new(200).set_body_string(began)).mount(&server).await;
+    answer("PUT", ResponseTemplate::new(403)).expect(1..).mount(&server).await;
+    answer("DELETE", ResponseTemplate::new(204)).expect(1).mount(&server).await;
+    let (over, goes_on) = std::sync::mpsc::channel();
+    // Five parts at least.
+    let from = GoesOn(100, goes_on);
+    let key = BackupKey([1; 32]);
+    let storage = s3(server.uri());
+    let failed = upload(&storage, "i/cache/b.rdb", ("b", &key), from, 0, |_| {}).await;
+    assert!(matches!(failed, Err(StreamError::Storage(_))), "{failed:?}");
+    server.verify().await;
+    drop(over);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_sends_comes_back_byte_by_byte_or_not_at_all() {
+    let (_dir, storage) = directory();
+    let plain = bytes(3_000_000);
+    let up = store(&storage, "b1", &plain).await;
+    let object = data_object(&root(1).installation_id(), "cache", "b1");
+    let stored = storage.get(&object, usize::MAX).await.unwrap();
+    let mut touched = stored.to_vec();
+    touched[1_000_000] ^= 1;
+    for (sent, good) in [(stored.to_vec(), true), (touched, false)] {
+        let server = MockServer::start().await;
+        let answer = ResponseTemplate::new(200).set_body_bytes(sent);
+        let answer = answer.insert_header("ETag", "\"1\"");
+        let answer = answer.insert_header("Last-Modified", "Thu, 26 Nov 2026 03:00:00 GMT");
+        Mock::given(matchers::method("GET")).respond_with(answer).mount(&server).await;
+        let key = BackupKey(root(1).backup_key("b1"));
+        let got = fetch(&s3(server.uri()), "b1", key, &up).await;
+        match got {
+            Ok(all) => assert!(good && all == plain),
+            Err((given, error)) => {
+                assert!(!good && given < plain.len(), "{error}");
+                assert!(error.to_string().contains("cannot be decrypted"), "{error}");
+            }
+        }
+    }
 }
 
 #[test]
