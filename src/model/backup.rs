@@ -238,7 +238,7 @@ pub struct BackupTask {
     pub phase: TaskPhase,
     /// Bytes of the RDB file that were read so far.
     pub done_bytes: u64,
-    /// Bytes of the RDB file; 0 while Redis still writes it.
+    /// Bytes of the RDB file; 0 while Redis still writes it, also while it is read already.
     pub total_bytes: u64,
     /// Why it failed, one sentence.
     pub error: String,

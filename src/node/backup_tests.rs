@@ -11,7 +11,7 @@ use crate::model::node::Role;
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
-const KEY: [u8; 32] = [7; 32];
+pub(super) const KEY: [u8; 32] = [7; 32];
 const ID: &str = "20261126T030000Z-x7k2";
 
 /// Where operator and nodes of a local market put backups: one directory that all may use.
@@ -24,7 +24,12 @@ fn object() -> String {
     format!("abc234/cache/{ID}.rdb")
 }
 
-fn back_up(dir: &Path) -> Command {
+/// The object that has the data, where the bucket is below this directory.
+pub(super) fn stored(dir: &Path) -> PathBuf {
+    dir.join("bucket").join(object())
+}
+
+pub(super) fn back_up(dir: &Path) -> Command {
     Command::Backup(wire::Backup {
         id: ID.into(),
         storage: Some(storage(dir)),
@@ -45,7 +50,7 @@ fn restore(dir: &Path, of: &Snapshot) -> Command {
     })
 }
 
-async fn taken(node: &TestNode) -> BackupTask {
+pub(super) async fn taken(node: &TestNode) -> BackupTask {
     let ended = |task: &BackupTask| matches!(task.phase, TaskPhase::Done | TaskPhase::Failed);
     node.until(|s| s.backup.as_ref().is_some_and(ended)).await.backup.unwrap()
 }
@@ -125,7 +130,7 @@ impl BackedUp {
 
     /// The object that has the data.
     fn object(&self) -> PathBuf {
-        self.dir().join("bucket").join(object())
+        stored(self.dir())
     }
 
     /// Has the replica restore it within so much memory; what came of that.
@@ -142,7 +147,7 @@ fn touched(good: &[u8]) -> Vec<u8> {
     touched
 }
 
-async fn empty() -> TestNode {
+pub(super) async fn empty() -> TestNode {
     let node = TestNode::start(0);
     node.running().await;
     node.command(1, usual_settings()).await.unwrap();
@@ -166,7 +171,7 @@ async fn what_a_replica_stores_comes_back_on_another_node_byte_by_byte() {
     let again = replica.command(1, back_up(dir.path())).await.unwrap().backup.unwrap();
     assert_eq!(again.snapshot.as_ref(), Some(&snapshot), "the same command changes nothing");
 
-    let stored = std::fs::read(dir.path().join("bucket").join(object())).unwrap();
+    let stored = std::fs::read(stored(dir.path())).unwrap();
     assert_eq!(stored.len() as u64, snapshot.stored_bytes);
     assert!(!stored.windows(6).any(|w| w == b"vvvvvv"), "nothing of it can be read");
     let mut rdb = Vec::new();

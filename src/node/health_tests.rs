@@ -24,7 +24,7 @@ async fn master_in(dir: Arc<tempfile::TempDir>) -> TestNode {
 }
 
 impl TestNode {
-    async fn set_config(&self, name: &str, value: &str) {
+    pub(super) async fn set_config(&self, name: &str, value: &str) {
         let mut session = self.node.redis.open(PATIENCE).await.unwrap();
         session.run(redis::cmd("CONFIG").arg("SET").arg(name).arg(value)).await.unwrap();
     }
@@ -293,7 +293,7 @@ fn a_volume_that_became_read_only_keeps_no_master_from_giving_way() {
 }
 
 /// The process that writes the snapshot, while there is one.
-fn child_of(pid: i64) -> Option<Pid> {
+pub(super) fn child_of(pid: i64) -> Option<Pid> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
 }

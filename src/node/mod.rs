@@ -21,6 +21,7 @@ mod copy_pass;
 pub mod exchange;
 mod feed;
 pub mod forwarder;
+mod growing;
 pub mod guard;
 pub mod handover;
 pub mod history;
@@ -46,6 +47,7 @@ pub mod redis_control;
 pub mod redis_process;
 pub mod restore;
 mod save_again;
+mod saving;
 mod segments;
 pub mod service;
 pub mod settings;
@@ -90,6 +92,8 @@ mod kept_copy_tests;
 mod life_tests;
 #[cfg(test)]
 mod master_tests;
+#[cfg(test)]
+mod saving_tests;
 #[cfg(test)]
 mod stand_in_tests;
 #[cfg(test)]

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-use super::backup;
 use super::command_executor::CommandExecutor;
 use super::convert;
 use super::logs::Line;
+use super::saving;
 use super::state::Node;
 use crate::announce::Signed;
 use crate::model::node::{Process, Role};
@@ -131,7 +131,7 @@ async fn send_dump(
         }
     };
     let file = tokio::select! {
-        file = backup::snapshot(node) => file?,
+        file = saving::whole(node) => file?,
         () = waits => return Ok(()),
     };
     let mut file = tokio::fs::File::from_std(file);

@@ -1,6 +1,7 @@
 //! Snapshots that are kept by name: hard links to what Redis wrote, so that they cost nothing until
 //! the data has changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +40,24 @@ impl Snapshots {
     #[must_use]
     pub fn dump(&self) -> &Path {
         &self.dump
+    }
+
+    /// What Redis is writing beside it, or was when it was killed.
+    #[must_use]
+    pub fn unfinished(&self) -> BTreeSet<PathBuf> {
+        let Some(Ok(entries)) = self.dump.parent().map(fs::read_dir) else {
+            return BTreeSet::new();
+        };
+        // `temp-PID.rdb`; what comes from a master has one number more.
+        let is_one = |name: &str| {
+            let pid = name.strip_prefix("temp-").and_then(|rest| rest.strip_suffix(".rdb"));
+            pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+        };
+        entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_str().is_some_and(is_one))
+            .map(|entry| entry.path())
+            .collect()
     }
 
     /// Labels of the snapshots there are, sorted.
@@ -136,6 +155,17 @@ pub async fn write_dump(session: &mut Session) -> Result<(), ControlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_redis_is_writing_is_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = ["dump.rdb", "temp-1700000000.123.rdb", "temp-rewriteaof-7.aof", "temp-.rdb"];
+        for name in others.iter().chain(&["temp-4321.rdb"]) {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        let snapshots = Snapshots::new(dir.path().join("saved"), dir.path().join("dump.rdb"));
+        assert_eq!(snapshots.unfinished(), BTreeSet::from([dir.path().join("temp-4321.rdb")]));
+    }
 
     #[test]
     fn the_oldest_automatic_snapshots_make_room_and_others_stay() {

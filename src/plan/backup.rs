@@ -408,7 +408,8 @@ pub fn change(builder: &mut PlanBuilder<'_>, edit: impl FnOnce(&mut BackupRecord
 
 fn progress(task: &BackupTask) -> String {
     match (task.done_bytes, task.total_bytes) {
-        (_, 0) => " (Redis writes its snapshot)".to_owned(),
+        (0, 0) => " (Redis writes its snapshot)".to_owned(),
+        (done, 0) => format!(" ({} of what Redis still writes)", size(done)),
         (done, total) => format!(" ({} of {})", size(done), size(total)),
     }
 }
