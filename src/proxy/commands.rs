@@ -285,6 +285,11 @@ impl Kind {
         matches!(self, Self::State(_) | Self::Subscribe | Self::Unsubscribe(_))
     }
 
+    /// It only says who the client is.
+    pub fn introduces(self) -> bool {
+        matches!(self, Self::State(state) if !matches!(state, State::Tracking | State::Caching))
+    }
+
     /// What was written before is asked for before it is sent: its reply is not to wait for that.
     pub fn is_apart(self) -> bool {
         !self.writes() && !matches!(self, Self::Act | Self::OwnWait)

@@ -91,6 +91,8 @@ struct Entry {
     replaced: bool,
     /// Its answer is that of an earlier try, and stands: it is not sent again.
     kept: bool,
+    /// It was sent to a server that was not master yet.
+    early: bool,
     length: u32,
     /// Replies that it has, that it had, and that were passed on by an earlier master.
     wants: u32,
@@ -195,7 +197,8 @@ pub(super) struct Flight {
     notices: Vec<u8>,
 
     connected: bool,
-    /// The server is to be master, and is not yet: nothing is asked of it.
+    /// The server is to be master, and is not yet: it is told who the client is, and nothing else is
+    /// asked of it.
     ahead: bool,
     client_done: bool,
     phase: Phase,

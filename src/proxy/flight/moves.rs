@@ -31,6 +31,7 @@ impl Flight {
         self.leaving = None;
         self.passing = false;
         self.ahead = false;
+        self.release();
         self.send();
     }
 
@@ -52,8 +53,8 @@ impl Flight {
             && !(self.raw || self.raw_waits || self.client_done || self.leaving.is_some())
     }
 
-    /// The next server is to be master, and is not yet: it is told of the connection, and nothing is
-    /// asked of it before it is.
+    /// The next server is to be master, and is not yet: it is told of the connection and who the client
+    /// is, and nothing else is asked of it before it is.
     pub fn goes_ahead(&mut self) {
         // Who waited too long is told what the present master says.
         self.ahead = !self.impatient;
@@ -219,6 +220,10 @@ impl Flight {
         self.collected.clear();
         self.out.clear();
         (self.sent, self.sent_bytes, self.next, self.restoring) = (0, 0, 0, 0);
+        for entry in self.entries.range_mut(self.retained..).filter(|entry| entry.early) {
+            // The client has not heard of it, and the connection does not know it.
+            (entry.early, entry.answer, entry.got) = (false, None, 0);
+        }
         self.phase = Phase::Open;
         (self.leaving, self.replay_refused) = (None, None);
         self.release();
@@ -251,7 +256,7 @@ impl Flight {
                 }
                 entry.got = 0;
                 (entry.marked, entry.mark_failed) = (false, false);
-                entry.replaced = false;
+                (entry.replaced, entry.early) = (false, false);
             } else {
                 entry.stands(confirms);
                 entry.kept = entry.answer.is_some();

@@ -31,11 +31,19 @@ struct Server {
     replies: Vec<u8>,
     queued: Option<Vec<Vec<Vec<u8>>>>,
     aborted: bool,
+    /// It knows no user before it is master.
+    knows_nobody: bool,
 }
 
 impl Server {
     fn new(role: Role) -> Self {
-        Self { role, bytes: Vec::new(), replies: Vec::new(), queued: None, aborted: false }
+        let (bytes, replies) = (Vec::new(), Vec::new());
+        Self { role, bytes, replies, queued: None, aborted: false, knows_nobody: false }
+    }
+
+    /// One that is to be master, and may not know its users yet.
+    fn to_be(random: &mut StdRng) -> Self {
+        Self { knows_nobody: random.gen_bool(0.3), ..Self::new(Role::Replica) }
     }
 
     /// Carries out what it can.
@@ -69,6 +77,9 @@ impl Server {
         let name = request[0].clone();
         let ok = "+OK\r\n".to_owned();
         match &*name {
+            b"AUTH" if self.knows_nobody && self.role == Role::Replica => {
+                "-WRONGPASS invalid username-password pair or user is disabled.\r\n".to_owned()
+            }
             b"MULTI" if self.queued.is_some() => {
                 "-ERR MULTI calls can not be nested\r\n".to_owned()
             }
@@ -338,7 +349,7 @@ impl Run {
                 }
                 self.flight.depart()?;
                 self.flight.goes_ahead();
-                (self.server, self.ahead) = (Server::new(Role::Replica), true);
+                (self.server, self.ahead) = (Server::to_be(&mut self.random), true);
                 self.flight.connected(true, true)?;
             }
             Some(_) => {
@@ -370,13 +381,30 @@ impl Run {
         if step == Step::Dial && self.random.gen_bool(0.5) {
             // It was chosen, and is not master yet.
             self.flight.goes_ahead();
-            (self.server, self.ahead, self.behind) = (Server::new(Role::Replica), true, false);
+            self.server = Server::to_be(&mut self.random);
+            (self.ahead, self.behind) = (true, false);
             return self.flight.connected(false, true);
         }
         self.follows(step)
     }
 
+    /// A server that does not let the client in may be another one than it was.
     fn event(&mut self) -> Result<(), End> {
+        let happened = self.happens();
+        self.is_let_in(happened)
+    }
+
+    fn is_let_in(&mut self, happened: Result<(), End>) -> Result<(), End> {
+        match happened {
+            Err(End::TurnedAway | End::Restored) if self.server.knows_nobody => {
+                let step = self.flight.depart()?;
+                self.follows(step)
+            }
+            other => other,
+        }
+    }
+
+    fn happens(&mut self) -> Result<(), End> {
         match self.random.gen_range(0..20) {
             0..=5 => self.asks()?,
             6 => self.changes()?,
@@ -401,8 +429,8 @@ impl Run {
                 self.server.role = Role::Master;
             }
             self.now += Duration::from_millis(10);
-            self.moves()?;
-            self.steps()?;
+            let happened = self.moves().and_then(|()| self.steps());
+            self.is_let_in(happened)?;
             if self.asked.is_empty() {
                 return Ok(());
             }

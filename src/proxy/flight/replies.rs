@@ -108,6 +108,11 @@ impl Flight {
             }
             return Ok(Some(Sink::Again));
         }
+        let label = is_unknown_label(error, entry.kind) && !self.connection.multi;
+        if entry.early && !error.is_empty() && !label {
+            // A master may know the user.
+            return Err(End::TurnedAway);
+        }
         if entry.marked {
             entry.mark_failed = !error.is_empty();
             return Ok(Some(Sink::Mark));
@@ -120,9 +125,9 @@ impl Flight {
         let waits = self.confirm.is_some()
             && (entry.kind.writes() && !(self.connection.multi && entry.kind != Kind::Exec)
                 || entry.kind == Kind::OwnWait);
-        let label = is_unknown_label(error, entry.kind) && !self.connection.multi;
         let kept = label
             || waits
+            || entry.early
             || pending
             || entry.replaced
             || entry.mark_failed
@@ -218,6 +223,7 @@ impl Flight {
                 })
             }
             None if !multi && is_unknown_label(&bytes, entry.kind) => Answer::Held(OK.to_vec()),
+            None if entry.early => Answer::Held(as_master(bytes)),
             None if entry.mark_failed => Answer::Held(nobody(entry.kind).to_vec()),
             None if confirms && writes && open && is_done(&bytes) => Answer::Waits(bytes),
             None => Answer::Held(bytes),
@@ -276,7 +282,7 @@ impl Flight {
 
     /// Passes on what is answered, in order.
     pub(super) fn release(&mut self) {
-        if self.is_within() || self.phase != Phase::Open {
+        if self.is_within() || self.phase != Phase::Open || self.ahead {
             return;
         }
         while let Some(entry) = self.entries.get_mut(self.retained) {
@@ -389,6 +395,15 @@ fn is_unknown_label(error: &[u8], kind: Kind) -> bool {
         error.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
     };
     kind == Kind::State(State::Info) && (starts("-ERR unknown subcommand") || starts("-NOPERM "))
+}
+
+/// The reply to `HELLO` says what the server is: it is master when the client hears that.
+fn as_master(reply: Vec<u8>) -> Vec<u8> {
+    const ROLES: [&[u8]; 2] =
+        [b"$4\r\nrole\r\n$7\r\nreplica\r\n", b"$4\r\nrole\r\n$6\r\nmaster\r\n"];
+    let place = reply.windows(ROLES[0].len()).position(|part| part == ROLES[0]);
+    let Some(at) = place else { return reply };
+    [&reply[..at], ROLES[1], &reply[at + ROLES[0].len()..]].concat()
 }
 
 /// A transaction that had an error is given up with it.

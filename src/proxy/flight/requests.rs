@@ -125,6 +125,7 @@ impl Flight {
             mark_failed: false,
             replaced: false,
             kept: false,
+            early: false,
             length,
             wants,
             got: 0,
@@ -174,12 +175,16 @@ impl Flight {
 
     /// Sends what may be sent.
     pub(super) fn send(&mut self) {
+        if self.ahead {
+            self.send_early();
+            return;
+        }
         if !self.connected
-            || self.ahead
             || self.raw
             || self.restoring > 0
             || self.leaving.is_some()
             || self.phase != Phase::Open
+            || self.introduces_itself()
         {
             return;
         }
@@ -233,6 +238,31 @@ impl Flight {
         if own {
             self.release();
         }
+    }
+
+    /// Sends what only says who the client is, as far as nothing else stands before it.
+    fn send_early(&mut self) {
+        let starts = self.connected
+            && self.restoring == 0
+            && self.phase == Phase::Open
+            && self.leaving.is_none()
+            && self.retained == 0;
+        let from = self.sent_bytes;
+        while let Some(entry) = self.entries.get_mut(self.sent).filter(|_| starts) {
+            if !entry.kind.introduces() || entry.answer.is_some() {
+                break;
+            }
+            entry.early = true;
+            self.sent_bytes += entry.length as usize;
+            self.sent += 1;
+        }
+        self.flush(from, self.sent_bytes);
+    }
+
+    /// It was not master when it was told who the client is, and has not answered: it may refuse that,
+    /// and then nothing else is to have been carried out.
+    fn introduces_itself(&self) -> bool {
+        self.next < self.sent && self.entries[self.next].early
     }
 
     fn flush(&mut self, from: usize, to: usize) {

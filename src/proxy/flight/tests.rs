@@ -377,6 +377,61 @@ fn confirming() -> (Flight, String) {
     (flight, sent(&format!("WAIT 1 {}", PATIENCE.as_millis())))
 }
 
+/// A client that lost its connection is new, and logs in while nobody is master.
+#[test]
+fn a_client_is_introduced_to_a_server_before_that_is_master() {
+    let hello = |role: &str| {
+        let length = role.len();
+        format!("%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$4\r\nrole\r\n${length}\r\n{role}\r\n")
+    };
+    let introduces = ["HELLO 3 AUTH app secret", "CLIENT SETINFO LIB-NAME x", "SELECT 2"];
+    let asks = ["HELLO 3 AUTH app secret", "CLIENT SETINFO LIB-NAME x", "SELECT 2", "INCR n"];
+    let mut flight = Flight::new(None, PATIENCE);
+    flight.goes_ahead();
+    flight.connected(true, true).unwrap();
+    assert_eq!(says(&mut flight, &asks), introduces.map(sent).concat());
+    assert_eq!(hears(&mut flight, &[&hello("replica"), "+OK\r\n"].concat()), "", "not yet");
+    flight.stay();
+    assert_eq!(told(&mut flight), [&hello("master"), "+OK\r\n"].concat());
+    assert_eq!(out(&mut flight), "", "it may refuse the last");
+    assert_eq!(hears(&mut flight, "+OK\r\n"), "+OK\r\n");
+    assert_eq!(out(&mut flight), sent("INCR n"));
+    assert_eq!(hears(&mut flight, ":1\r\n"), ":1\r\n");
+    assert_eq!(moves(&mut flight).unwrap(), introduces.map(sent).concat(), "it is known");
+}
+
+#[test]
+fn a_server_that_is_not_master_does_not_say_who_is_let_in() {
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    for becomes_master in [false, true] {
+        let mut flight = Flight::new(None, PATIENCE);
+        flight.goes_ahead();
+        flight.connected(true, true).unwrap();
+        assert_eq!(says(&mut flight, &["AUTH app x", "GET k"]), sent("AUTH app x"));
+        if becomes_master {
+            flight.stay();
+        }
+        assert_eq!(flight.server_bytes(wrong.as_bytes()), Err(End::TurnedAway));
+        flight.depart().unwrap();
+        flight.connected(true, true).unwrap();
+        assert_eq!(out(&mut flight), ["AUTH app x", "GET k"].map(sent).concat());
+        assert_eq!(hears(&mut flight, wrong), wrong, "a master does");
+    }
+}
+
+#[test]
+fn what_was_said_to_one_that_never_became_master_is_said_to_the_next() {
+    let mut flight = Flight::new(None, PATIENCE);
+    flight.goes_ahead();
+    flight.connected(true, true).unwrap();
+    assert_eq!(says(&mut flight, &["AUTH app secret", "GET k"]), sent("AUTH app secret"));
+    assert_eq!(hears(&mut flight, "+OK\r\n"), "");
+    assert_eq!(flight.ended().unwrap(), Step::Dial);
+    flight.connected(true, true).unwrap();
+    assert_eq!(out(&mut flight), ["AUTH app secret", "GET k"].map(sent).concat());
+    assert_eq!(hears(&mut flight, "+OK\r\n$-1\r\n"), "+OK\r\n$-1\r\n");
+}
+
 /// A write that an earlier master carried out stands first, and only the question after it is asked
 /// again.
 #[test]
