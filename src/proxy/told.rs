@@ -158,4 +158,33 @@ mod tests {
             last = now;
         }
     }
+
+    #[test]
+    fn who_was_chosen_is_told_beside_the_last_master_until_there_is_another() {
+        let (told, ears) = Told::new();
+        let target = |epoch, node: u8| Target {
+            epoch,
+            incarnation: format!("cache-{node}-a"),
+            ip: [100, 64, 0, node].into(),
+            port: 6379,
+        };
+        let master = |uid: &str, target| {
+            let (uid, replicas) = (uid.to_owned(), Vec::new());
+            Heard { uid, target, changing: None, successor: None, replicas }
+        };
+        told.hear(master("a", target(5, 0)));
+        // A cluster that was made anew.
+        told.hear(master("b", target(1, 0)));
+        let first = ears.word.borrow().target.clone().unwrap();
+        told.hear_elected("b", target(2, 1));
+        let word = ears.word.borrow().clone();
+        assert_eq!(word.target, Some(first.clone()), "nobody else takes writes");
+        let chosen = word.successor.clone().unwrap();
+        assert_eq!((chosen.epoch, chosen.ip), (first.epoch + 1, target(2, 1).ip));
+        assert_eq!(word.aim(false, None), Some(&chosen), "who waits goes there");
+        assert_eq!(word.aim(true, Some(chosen.epoch)), Some(&first), "unless it was refused");
+        told.hear(master("b", target(2, 1)));
+        let word = ears.word.borrow().clone();
+        assert_eq!((word.target, word.successor), (Some(chosen), None));
+    }
 }
