@@ -33,8 +33,8 @@ use wire::command_request::Command as Wire;
 pub const PASSWORD: &str = "not-a-secret";
 const REPLICATION: &str = "not-a-secret-either";
 const KEY: [u8; 32] = [7; 32];
-/// The one backup.
-const ID: &str = "b1";
+/// The backup that is restored.
+pub const ID: &str = "b1";
 const OBJECT: &str = "i/cache/b1.rdb";
 /// Nothing of one task takes longer.
 const LIMIT: Duration = Duration::from_mins(30);
@@ -46,8 +46,8 @@ pub enum Told {
     Promote,
     /// Replicate from the master whose port it was started with.
     Follow,
-    /// Store the data below this directory.
-    BackUp(PathBuf),
+    /// Store the data below this directory, as the backup of this id.
+    BackUp(PathBuf, String),
     /// Get them from there.
     Restore(PathBuf, Snapshot),
 }
@@ -112,6 +112,27 @@ impl Remote {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// It and its redis-server run on this core from now on, and what they start.
+    pub fn runs_on(&self, cores: &str) {
+        runs_on(self.pid, cores);
+    }
+}
+
+/// A process, and all that it started, run on these cores from now on: `0`, `1` or `0-3`.
+pub fn runs_on(pid: u32, cores: &str) {
+    let told = std::process::Command::new("taskset")
+        .args(["--all-tasks", "--cpu-list", "--pid", cores, &pid.to_string()])
+        .stdout(Stdio::null())
+        .status();
+    assert!(told.expect("taskset of util-linux").success(), "{pid} runs on {cores}");
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            runs_on(child, cores);
+        }
     }
 }
 
@@ -275,11 +296,11 @@ impl Here {
                 .await;
                 self.until(|s| s.redis.is_linked()).await;
             }
-            Told::BackUp(dir) => {
-                let storage = storage(&dir);
+            Told::BackUp(dir, id) => {
+                let (storage, of) = (storage(&dir), id.clone());
                 self.command(Wire::Backup(wire::Backup { id, storage, object, key })).await;
                 let ended = |s: &NodeState| {
-                    let phase = s.backup.as_ref().map(|task| task.phase);
+                    let phase = s.backup.as_ref().filter(|task| task.id == of).map(|t| t.phase);
                     matches!(phase, Some(TaskPhase::Done | TaskPhase::Failed))
                 };
                 let task = self.until(ended).await.backup.unwrap_or_default();
