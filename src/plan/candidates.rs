@@ -102,7 +102,7 @@ pub fn count(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Count {
 
 /// It was online with the process that is master: under the data's epoch, or under an earlier one of
 /// the same reign.
-fn online(builder: &PlanBuilder<'_>, redis: &RedisState) -> bool {
+pub fn online(builder: &PlanBuilder<'_>, redis: &RedisState) -> bool {
     let record = &builder.record;
     let reign = record.master.as_ref().filter(|p| p.confirmed && p.epoch == record.data_epoch);
     let since = reign.map_or(record.data_epoch, |p| settings::granted(record, p));

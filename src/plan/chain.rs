@@ -3,13 +3,12 @@
 //! (safety.md section 5, docs/decisions/0044-a-chain-before-the-fence.md).
 //!
 //! Whoever is attached to the target acknowledges nothing to the source, and is no candidate from
-//! before that on; the source goes on with the target alone.
+//! before that on; the source keeps as many replicas as a write needs, the target among them.
 
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{derived, quarantine, roles, settings, stopping};
-use crate::api::types::Durability;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
 use crate::model::record::{Failover, Promotion, Switchover};
@@ -38,8 +37,11 @@ pub enum Progress {
     Broken,
 }
 
-/// Who is attached to the target first: nobody where an agent does not know how, or where the source
-/// needs more than the target alone for a write.
+/// Who is attached to the target first: those that the source does not need for a write, and nobody
+/// where an agent does not know how.
+///
+/// Where writes are confirmed they confirm none to the source meanwhile, and are asked like everybody
+/// else should it die: they have what they confirmed, and the target all that they have.
 pub fn others(
     builder: &PlanBuilder<'_>,
     promotion: &Promotion,
@@ -50,16 +52,11 @@ pub fn others(
     else {
         return Vec::new();
     };
-    if builder.spec().durability != Durability::Async {
-        // A source that dies meanwhile leaves replicas that confirmed writes and may not be counted.
+    if !roles::attached(source, target, to) || !can_admit(to) {
         return Vec::new();
     }
-    let suffices = settings::bound(builder, promotion).min_replicas <= 1
-        && source.redis.min_replicas <= 1
-        && roles::attached(source, target, to);
-    if !suffices || !can_admit(to) {
-        return Vec::new();
-    }
+    let (known, wanted) = (settings::bound(builder, promotion), settings::quorum(builder));
+    let needed = known.min_replicas.max(source.redis.min_replicas).max(wanted.min_replicas).max(1);
     let fits = |name: &IncarnationName| {
         builder.connected(name).is_some_and(|state| {
             state.admits.is_some()
@@ -70,12 +67,14 @@ pub fn others(
                 && !quarantine::isolated(builder, name)
         })
     };
-    builder
+    let mut others: Vec<_> = builder
         .live()
         .into_iter()
         .filter(|(n, i)| n != target && n != &promotion.incarnation && i.is_member())
         .filter_map(|(n, _)| fits(&n).then_some(n))
-        .collect()
+        .collect();
+    others.truncate((others.len() + 1).saturating_sub(needed as usize));
+    others
 }
 
 /// Whether an agent knows how to let others attach to its replica.

@@ -12,7 +12,7 @@ use super::failover::names;
 use super::{deletion, derived, roles, settings};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
-use crate::model::node::{NodeState, Role};
+use crate::model::node::NodeState;
 use crate::model::record::{Confirmations, Eligible, Incarnation, Membership, Promotion, Raise};
 use crate::model::time::UnixMs;
 
@@ -78,17 +78,14 @@ pub fn may_be_lost(
     })
 }
 
-/// Where a replica stands that answers with the process that was in sync with the master of the
-/// data's epoch, in the lineage of those that may take over: it has all that it confirmed.
+/// Where a replica stands that answers with the process that was in sync with the master that is given
+/// up, in the lineage of those that may take over: it has all that it confirmed.
 fn keeps(builder: &PlanBuilder<'_>, name: &IncarnationName, eligible: &[Eligible]) -> Option<i64> {
     let redis = &builder.connected(name).filter(|s| derived::running(&s.redis))?.redis;
     let of_them = |e: &Eligible| {
         builder.connected(&e.incarnation).is_some_and(|s| s.redis.replid == redis.replid)
     };
-    let online = redis.role == Role::Replica
-        && redis.online_epoch > 0
-        && redis.online_epoch == builder.record.data_epoch;
-    (online && eligible.iter().any(of_them)).then_some(redis.offset)
+    (candidates::online(builder, redis) && eligible.iter().any(of_them)).then_some(redis.offset)
 }
 
 /// It was let in and its first full sync did not come to an end: its redis is the one that was let

@@ -228,10 +228,12 @@ impl<'a> Check<'a> {
                 && incarnation.admitted.as_ref().is_some_and(|a| Some(&a.run_id) == run)
         };
         let most = failover.eligible.iter().map(|e| e.offset).max();
+        let before = self.input.record;
+        let reign = before.master.as_ref().map_or(failover.old_epoch, |m| granted(before, m));
         let has_no_more = |name: &IncarnationName| {
             let redis = self.connected(name).map(|s| &s.redis);
             failover.detached_at.contains_key(name)
-                && redis.is_some_and(|r| r.online_epoch == failover.old_epoch)
+                && redis.is_some_and(|r| (reign..=failover.old_epoch).contains(&r.online_epoch))
                 && redis.map(|r| r.offset) <= most
         };
         let known = |n: &IncarnationName| asked(n) || never_in_sync(n) || has_no_more(n);

@@ -1,8 +1,8 @@
 //! Replicas are attached to the master to be before the one that is fenced: the rules of
 //! `plan/chain.rs`, and what of it is undone.
 
-use akash_redis::api::conditions::EventReason;
-use akash_redis::api::types::MASTER;
+use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::types::{Durability, MASTER};
 use akash_redis::model::node::{Authority, Link, Process, Role};
 use akash_redis::model::record::{Change, Membership, Switchover};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
@@ -10,7 +10,8 @@ use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 
 use crate::scene::{
-    NOW, Scene, commands, configured, detached, failing_over, has_event, name, promoted, wait_for,
+    NOW, Scene, commands, configured, detached, failing_over, has_event, name, promoted, replica,
+    wait_for,
 };
 
 /// A cluster whose agents know how, and a person who wants node 1 to be master.
@@ -157,6 +158,43 @@ fn the_target_is_made_ready_before_the_fence_also_where_nobody_can_be_attached()
     }
 }
 
+/// The target is one of those that stay; the others need not be there for a write to count.
+#[test]
+fn the_source_keeps_as_many_replicas_as_a_write_needs() {
+    let confirmed = |needed: u32| {
+        let mut scene = asked();
+        let (old, view) = (scene.record.incarnations[&name(2)].clone(), replica(2, 1, |_| {}));
+        for n in 3..5 {
+            let mut own = old.clone();
+            (own.ordinal, own.dseq, own.device, own.lease) = (n, 100 + u64::from(n), None, None);
+            scene.record.incarnations.insert(name(n), own);
+            let mut view = view.clone();
+            (view.state.incarnation, view.state.redis.run_id) = (name(n).0, format!("run-{n}"));
+            view.state.mesh.dns_name = format!("{}.mesh", name(n));
+            view.state.admits = Some(0);
+            scene.inventory.nodes.insert(name(n), view);
+        }
+        let spec = &mut scene.cluster.spec;
+        (spec.nodes, spec.durability, spec.confirmations) =
+            (5, Durability::Confirmed, Some(needed));
+        scene.attach(&[1, 2, 3, 4]);
+        scene.node(0, |v| v.state.redis.min_replicas = needed);
+        scene.master().quorum = Some(Quorum { min_replicas: needed, max_lag_seconds: 8 });
+        scene
+    };
+    let rows = [(1, vec![name(2), name(3), name(4)]), (2, vec![name(2), name(3)]), (4, vec![])];
+    for (needed, chained) in rows {
+        let plan = confirmed(needed).plan(NOW);
+        assert_eq!(switching(&plan).chained, chained, "{needed}");
+        let stays = |n: u32| plan.record.incarnations[&name(n)].is_candidate();
+        assert!((1..5).all(|n| stays(n) != chained.contains(&name(n))), "{needed}");
+    }
+    // More are wanted, and the master does not know it yet.
+    let mut raised = confirmed(1);
+    raised.cluster.spec.confirmations = Some(4);
+    assert_eq!(switching(&raised.plan(NOW)).chained, []);
+}
+
 #[test]
 fn a_chain_that_breaks_is_taken_apart_and_the_source_goes_on() {
     let rows: [(&str, Edit, bool); 6] = [
@@ -219,6 +257,36 @@ fn a_source_that_dies_while_others_hang_on_the_target_is_replaced_by_the_target(
     assert_eq!(eligible, [&name(1)]);
     let detached = commands(&plan).into_iter().filter(|(_, c)| matches!(c, Command::Detach { .. }));
     assert_eq!(detached.map(|(n, _)| n).collect::<Vec<_>>(), [name(1), name(2)]);
+}
+
+/// Whoever hangs on the target confirmed writes before it let go: it is asked for them like the target,
+/// and must answer.
+#[test]
+fn who_hangs_on_the_target_is_asked_for_what_it_confirmed() {
+    let rows: [(&str, Edit, bool); 4] = [
+        ("it answers, as the process that was in sync", |_| {}, true),
+        ("it is silent", |s| s.silent(2, 1), false),
+        ("another process of it answers", |s| s.node(2, |v| v.state.redis.online_epoch = 0), false),
+        (
+            "the change was undone, and it was not told yet to follow the source again",
+            |s| {
+                (s.record.change, s.record.epoch, s.record.data_epoch) = (None, 3, 3);
+                (s.record.granted, s.master().epoch) = (1, 3);
+            },
+            true,
+        ),
+    ];
+    for (what, edit, goes_on) in rows {
+        let mut scene = let_go(100);
+        scene.cluster.spec.durability = Durability::Confirmed;
+        hangs(&mut scene);
+        edit(&mut scene);
+        scene.node(0, |v| v.state.redis.process = Process::Exited);
+        let plan = scene.settle(NOW);
+        assert_eq!(failing_over(&plan).is_some(), goes_on, "{what}");
+        let blocked = plan.status.problems.contains(&Reason::ConfirmedWritesAtRisk);
+        assert_eq!(blocked, !goes_on, "{what}");
+    }
 }
 
 #[test]

@@ -19,7 +19,8 @@ use crate::world::node::Node;
 /// An agent looks at its redis so often, and the application writes once meanwhile, milliseconds.
 const LOOK_MS: u64 = 100;
 
-fn confirmed(confirmations: u32) -> String {
+/// Three nodes of which so many replicas confirm a write.
+pub fn confirmed(confirmations: u32) -> String {
     let more = if confirmations > 1 { "  allowWriteStops: true\n" } else { "" };
     format!("{THREE}  durability: confirmed\n  confirmations: {confirmations}\n{more}")
 }

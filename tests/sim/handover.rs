@@ -9,14 +9,21 @@ use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::record::Change;
 
 use crate::candidates::{others, running_with};
+use crate::confirmed::confirmed;
 use crate::lifecycle::THREE;
 use crate::world::World;
 use crate::world::many::{in_a_world, in_many_worlds, setting};
 use crate::world::node::Node;
 
-/// A cluster that runs, its master, the master to be and the third node.
+/// A cluster that runs, its master, the master to be and the third node. Writes are confirmed in every
+/// second one.
 async fn cluster(seed: u64) -> (Arc<World>, IncarnationName, IncarnationName, IncarnationName) {
-    let world = running_with(seed, THREE, 5).await;
+    let confirms = seed % 2 == 1;
+    let manifest = if confirms { confirmed(1) } else { THREE.to_owned() };
+    let world = running_with(seed, &manifest, 5).await;
+    if confirms {
+        world.confirms("cache", 1);
+    }
     let master = world.master("cache").await;
     let mut rest = others(&world, &master).await;
     let (other, target) = (rest.remove(1), rest.remove(0));
