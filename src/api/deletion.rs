@@ -1,8 +1,9 @@
 //! What becomes of a deletion that was asked for: at once, after a final backup, or not without a
 //! person's word.
 
+use super::annotations::YES_DELETE_DATA;
 use super::conditions::{ConditionStatus, ConditionType, Phase};
-use super::types::{DeletionPolicy, RedisCluster, YES_DELETE_DATA};
+use super::types::{DeletionPolicy, RedisCluster};
 use crate::model::record::Record;
 
 /// What becomes of it.
@@ -77,8 +78,8 @@ mod tests {
 
     use super::*;
     use crate::model::ids::IncarnationName;
+    use crate::model::incarnation::{Condemned, Incarnation};
     use crate::model::money::PricePerBlock;
-    use crate::model::record::{Condemned, Incarnation};
     use crate::model::time::UnixMs;
 
     fn cluster(policy: &str, named: Option<&str>) -> RedisCluster {

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN, RedisCluster};
+use super::annotations::{ACCEPT_LOSS, CLOSE, MASTER, MIGRATE, REJOIN};
+use super::types::RedisCluster;
 use crate::model::ids::{IncarnationName, InstallationId};
+use crate::model::incarnation::{Deployed, Incarnation, Membership};
 use crate::model::money::PricePerBlock;
-use crate::model::record::{Deployed, Incarnation, Membership, Record};
+use crate::model::record::Record;
 
 /// The only form there is.
 const VERSION: u32 = 1;

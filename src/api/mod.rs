@@ -1,5 +1,7 @@
 //! What users write and read: the manifest, its status, and what is wrong with a manifest.
 
+pub mod annotations;
+pub mod backup;
 pub mod commands;
 pub mod conditions;
 pub mod crd;
@@ -7,6 +9,7 @@ pub mod defaults;
 pub mod deletion;
 pub mod difference;
 pub mod endpoint;
+pub mod events;
 pub mod from_redis;
 pub mod kept_copy;
 pub mod measures;

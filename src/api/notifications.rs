@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
-use super::conditions::EventReason;
+use super::events::EventReason;
 
 /// What a notification is about.
 #[derive(

@@ -9,7 +9,7 @@ use super::redis_settings;
 use super::types::Spec;
 use crate::model::identity::Egress;
 use crate::model::image::{self, NodeImage};
-use crate::model::record::Deployed;
+use crate::model::incarnation::Deployed;
 use crate::model::redis_version::RedisVersion;
 
 /// What nodes of a cluster are to be started with.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::types::{ACCEPT_LOSS, FENCE, RedisCluster};
+use super::annotations::{ACCEPT_LOSS, FENCE};
+use super::types::RedisCluster;
 
 /// Characters of a person's name that are kept.
 const LONGEST_NAME: usize = 100;

@@ -5,9 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use crate::api::backup::Backup;
 use crate::api::from_redis::FromRedis;
 use crate::api::password;
-use crate::api::types::{Backup, Metadata, Password, PasswordFrom, RedisCluster, Spec, User};
+use crate::api::types::{Metadata, Password, PasswordFrom, RedisCluster, Spec, User};
 use crate::api::validate::{self, Problem};
 use crate::model::backup::StorageKeys;
 use secrecy::{ExposeSecret, SecretSlice};

@@ -10,8 +10,9 @@ use super::ask::Person;
 use super::error::CliError;
 use super::manifests::{self, Found, Source};
 use super::{cluster_name, output, wait};
+use crate::api::backup::{FromBackup, RestoredUsers};
 use crate::api::quantity::Span;
-use crate::api::types::{FromBackup, Metadata, RedisCluster, RestoredUsers};
+use crate::api::types::{Metadata, RedisCluster};
 use crate::api_client::{Client, ClientError};
 use crate::model::time::UnixMs;
 

@@ -20,13 +20,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ask::Person;
 use super::*;
+use crate::api::annotations::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, YES_DELETE_DATA};
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::report::{OperatorReport, PlanReport, PlannedStep, Source, SourceState};
 use crate::api::status::{Endpoint, Status};
-use crate::api::types::{ACCEPT_LOSS, FENCE, MASTER, MIGRATE, RedisCluster, YES_DELETE_DATA};
+use crate::api::types::RedisCluster;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, Membership};
 use crate::model::money::PricePerBlock;
-use crate::model::record::{Incarnation, Membership};
 use crate::model::time::UnixMs;
 use crate::server::Answerers;
 use crate::server::appraiser::fake::FakeAppraiser;

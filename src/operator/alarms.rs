@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::api::conditions::{ConditionType, EventReason, Reason};
+use crate::api::conditions::{ConditionType, Reason};
+use crate::api::events::EventReason;
 use crate::api::status::Status;
 use crate::model::time::UnixMs;
 
@@ -96,7 +97,7 @@ fn sentence(reason: Reason, since: UnixMs, status: &Status) -> String {
 mod tests {
     use super::*;
     use crate::api::conditions::ConditionStatus;
-    use crate::api::conditions::EventReason::{
+    use crate::api::events::EventReason::{
         ClusterBlocked as B, ClusterDegraded as D, ClusterRecovered as R,
     };
     use crate::api::status::Condition;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::types::Runway;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::money::PricePerBlock;
-use crate::model::record::{Incarnation, Record};
+use crate::model::record::Record;
 
 /// The clusters of the store.
 #[derive(Debug, Default)]
@@ -140,7 +141,7 @@ impl ClusterIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::Incarnation;
+    use crate::model::incarnation::Incarnation;
     use crate::model::time::UnixMs;
 
     fn record(dseqs: &[u64]) -> Record {

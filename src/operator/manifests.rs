@@ -15,9 +15,10 @@ use crate::api::template::Template;
 use crate::api::types::RedisCluster;
 use crate::model::identity::{NODE_VARIABLE, NodeIdentity, REVISION_VARIABLE};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::inventory::Delivered;
 use crate::model::mesh::KEY_LIFE;
-use crate::model::record::{Incarnation, Record};
+use crate::model::record::Record;
 use crate::model::time::UnixMs;
 use crate::sdl;
 

@@ -41,9 +41,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chain::mint::Mints;
+use crate::model::change::Change;
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;
-use crate::model::record::{Change, Record};
+use crate::model::record::Record;
 use crate::notify::Targets;
 use crate::server::wallet::Minter;
 use crate::server::{Appraiser, StatusCache};

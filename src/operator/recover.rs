@@ -10,7 +10,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::{Pipeline, kept_copy, lock};
-use crate::api::conditions::EventReason;
+use crate::api::events::EventReason;
 use crate::api::recover::{FoundCluster, OrphanReport, RecoverReport};
 use crate::model::ids::IncarnationName;
 use crate::model::inventory::Inventory;

@@ -4,9 +4,10 @@ use super::builder::PlanBuilder;
 use super::{candidates, derived, word};
 use crate::api::conditions::Reason;
 use crate::api::status::{AtStake, Missing};
+use crate::model::change::Change;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::node::{NodeView, Process};
-use crate::model::record::{Change, Incarnation};
 use crate::model::time::UnixMs;
 
 /// What may be lost, while the cluster waits for somebody to say that it may.

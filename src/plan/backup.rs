@@ -9,9 +9,11 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::retention::surplus;
 use super::{archive, deletion, derived, roles, verify};
-use crate::api::conditions::{ConditionStatus, EventReason, Reason};
+use crate::api::annotations::BACKUP;
+use crate::api::backup::Backup;
+use crate::api::conditions::{ConditionStatus, Reason};
+use crate::api::events::EventReason;
 use crate::api::status::{BackupStatus, StoredBackup};
-use crate::api::types::{BACKUP, Backup};
 use crate::model::backup::{
     BackupManifest, BackupRecord, BackupRun, BackupTask, BackupUser, FORMAT, Listing, MasterSeen,
     Snapshot, TaskPhase,

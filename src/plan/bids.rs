@@ -8,7 +8,7 @@ use crate::api::difference::resources_asked;
 use crate::model::chain::{BidView, DeploymentView};
 use crate::model::experience::Note;
 use crate::model::ids::LeaseId;
-use crate::model::record::Incarnation;
+use crate::model::incarnation::Incarnation;
 use crate::model::time::UnixMs;
 
 /// Fewer bids than this say little about the price, however small the cluster is.

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::Input;
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::api::types::Spec;
 use crate::api::word::AcceptedLoss;
 use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Condemned, Incarnation, Membership};
 use crate::model::interval::Interval;
 use crate::model::node::{Authority, NodeState, NodeView};
-use crate::model::record::{Condemned, Incarnation, Membership, Record};
+use crate::model::record::Record;
 use crate::model::step::{Command, Effect, Step, Wait};
 use crate::model::time::UnixMs;
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{derived, settings, stopping, versions, word};
+use crate::model::change::{Eligible, Failover};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeView, Process, RedisState, Role};
-use crate::model::record::{Eligible, Failover, Promotion};
+use crate::model::record::Promotion;
 use crate::model::time::UnixMs;
 
 /// Nobody writes faster for long: what a replica claims beyond what others saw of the master is

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{derived, quarantine, roles, settings, stopping};
+use crate::model::change::{Failover, Switchover};
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
-use crate::model::record::{Failover, Promotion, Switchover};
+use crate::model::record::Promotion;
 use crate::model::step::{Command, ReplicationGrant};
 
 /// The replicas are attached within this, or the source is fenced without them.

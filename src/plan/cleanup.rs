@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{confirmed, derived};
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::mesh::MeshView;
-use crate::model::record::Incarnation;
 use crate::model::step::Effect;
 use crate::model::time::UnixMs;
 

@@ -2,7 +2,7 @@
 //! this one took over.
 
 use super::builder::PlanBuilder;
-use crate::model::record::Change;
+use crate::model::change::Change;
 
 /// Brings the times of the record onto the clock of this process, once. Nothing that was noted
 /// before proves that time has passed since.

@@ -11,9 +11,11 @@ use super::candidates::{self, Count};
 use super::failover::names;
 use super::{deletion, derived, roles, settings};
 use crate::api::conditions::Reason;
+use crate::model::change::Eligible;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, Membership};
 use crate::model::node::NodeState;
-use crate::model::record::{Confirmations, Eligible, Incarnation, Membership, Promotion, Raise};
+use crate::model::record::{Confirmations, Promotion, Raise};
 use crate::model::time::UnixMs;
 
 /// So many replicas had each write that was confirmed, by the fewest that counted as enough.

@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::{chain, death, derived, settings};
 use crate::api::conditions::Reason;
+use crate::model::change::{Change, Delegated, Switchover};
 use crate::model::node::{NodeState, Process, Role};
-use crate::model::record::{Change, Delegated, Promotion, Switchover};
+use crate::model::record::Promotion;
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 

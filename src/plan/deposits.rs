@@ -7,8 +7,8 @@ use super::builder::PlanBuilder;
 use super::money;
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::money::Uact;
-use crate::model::record::Incarnation;
 
 /// The reserved nodes whose deposit the wallet does not have, which is told. Those whose transaction
 /// is on its way come first, then those with lower numbers.

@@ -5,8 +5,8 @@ use super::builder::PlanBuilder;
 use super::{derived, evidence};
 use crate::api::conditions::Reason;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::mesh::{BackendState, MeshView};
-use crate::model::record::Incarnation;
 
 /// The device with which a node joined is in the tailnet's list no more, and the node is not heard.
 /// The list is believed only when it was begun after the node's last word.

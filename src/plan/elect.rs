@@ -7,11 +7,14 @@ use super::builder::PlanBuilder;
 use super::candidates::{self, Count};
 use super::failover::names;
 use super::{confirmed, derived, import, leases, restore, roles, word};
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
 use crate::api::defaults;
+use crate::api::events::EventReason;
+use crate::model::change::Eligible;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, Membership};
 use crate::model::node::{History, NodeState};
-use crate::model::record::{Eligible, Incarnation, Membership, Promotion};
+use crate::model::record::Promotion;
 
 /// A redis that died starts and loads within this, or somebody should look at it.
 const COME_BACK: Duration = Duration::from_mins(2);

@@ -9,15 +9,15 @@ use super::{
     candidates, chain, confirmed, death, derived, elect, fence, handover, lag, repair, roles,
     settings, word,
 };
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
 use crate::api::defaults;
+use crate::api::events::EventReason;
 use crate::api::types::WhenMinority;
+use crate::model::change::{Change, Eligible, Failover, FailoverReport, Fence};
 use crate::model::ids::IncarnationName;
 use crate::model::interval::Interval;
 use crate::model::node::{Process, Role};
-use crate::model::record::{
-    Change, Eligible, Failover, FailoverReport, Fence, Handover, Promotion,
-};
+use crate::model::record::{Handover, Promotion};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 

@@ -7,10 +7,10 @@ use super::builder::PlanBuilder;
 use super::failover::names;
 use super::{evidence, quarantine};
 use crate::api::conditions::Reason;
+use crate::model::change::{Failover, Fence};
 use crate::model::ids::IncarnationName;
 use crate::model::interval::Interval;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Failover, Fence};
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
 

@@ -4,8 +4,8 @@
 use super::builder::{Blame, PlanBuilder};
 use super::{derived, roles};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::node::Process;
-use crate::model::record::Incarnation;
 
 /// Gives a node up that joined, or says what that waits for.
 pub fn ask(builder: &mut PlanBuilder<'_>, name: &IncarnationName, reason: &str, blame: Blame) {

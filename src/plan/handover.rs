@@ -3,7 +3,7 @@
 
 use super::builder::PlanBuilder;
 use super::roles;
-use crate::api::conditions::EventReason;
+use crate::api::events::EventReason;
 use crate::model::interval::Interval;
 use crate::model::node::{NodeState, ReplicaState};
 use crate::model::record::Handover;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{derived, roles, switchover};
-use crate::api::conditions::{ConditionStatus, EventReason, Phase, Reason};
+use crate::api::conditions::{ConditionStatus, Phase, Reason};
+use crate::api::events::EventReason;
 use crate::api::status::NodeStatus;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::node::{NodeState, Process, Refusal, Role, Space};
-use crate::model::record::Incarnation;
 use crate::model::time::UnixMs;
 
 /// A replica that lacks writes of so long is behind, if they are many bytes as well: an

@@ -7,40 +7,29 @@
 //! (docs/decisions/0083-a-cutover.md). A source that lets nobody replicate is copied key by key, and
 //! compared once more while it takes no writes (docs/decisions/0084-copy-key-by-key.md).
 
-use std::time::Duration;
-
 use super::backup::size;
 use super::builder::PlanBuilder;
-use super::{derived, quarantine, roles, settings, versions, word};
-use crate::api::conditions::{ConditionStatus, EventReason, Reason};
+use super::import_status::{lag_in_words, looked_at, synced};
+use super::{cutover, derived, quarantine, roles, settings, versions, word};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::api::from_redis::FromRedis;
-use crate::api::types::{ACCEPT_DIFFERENCE, CUTOVER, WRITES_STOPPED};
 use crate::model::backup::TaskPhase;
 use crate::model::ids::IncarnationName;
-use crate::model::import::{CopyTask, ImportRecord, ImportTask, SourceRef};
-use crate::model::node::{NodeState, Role};
-use crate::model::record::{Admitted, Membership, Promotion};
+use crate::model::import::{ImportRecord, SourceRef};
+use crate::model::incarnation::{Admitted, Membership};
+use crate::model::node::NodeState;
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::{Backoff, UnixMs};
+use std::time::Duration;
 
 /// The node that imports may be silent for so long; then another one begins anew.
 const SILENCE: Duration = Duration::from_mins(2);
 /// Between two nodes.
 const PAUSES: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_mins(5) };
-/// A cutover that was not made by then is given up.
-const LIMIT: Duration = Duration::from_mins(2);
 /// So far may a node be behind for a cutover: it catches up within the pause.
 const NEAR_BYTES: i64 = 1 << 20;
 const NEAR_MS: u64 = 2000;
-/// A source whose writes cannot be held has stood still for so long.
-const STILL_MS: u64 = 2000;
-
-/// The keys of a source are compared within this: the agent gives up before.
-const COMPARE: Duration = Duration::from_mins(35);
-
-/// With this the condition begins to say why a cutover came to nothing.
-pub const CUTOVER_FAILED: &str = "the last cutover was not made";
-
 /// The data of a source are to come, and the cluster is not cut over yet.
 pub fn pending(builder: &PlanBuilder<'_>) -> bool {
     match &builder.record.import {
@@ -49,16 +38,16 @@ pub fn pending(builder: &PlanBuilder<'_>) -> bool {
     }
 }
 
-fn source(builder: &PlanBuilder<'_>) -> Option<SourceRef> {
+pub fn source(builder: &PlanBuilder<'_>) -> Option<SourceRef> {
     FromRedis::source(builder.input.cluster)
 }
 
-fn record<'b>(builder: &'b mut PlanBuilder<'_>) -> &'b mut ImportRecord {
+pub fn record<'b>(builder: &'b mut PlanBuilder<'_>) -> &'b mut ImportRecord {
     builder.record.import.get_or_insert_default()
 }
 
 /// The node that imports.
-fn head(builder: &PlanBuilder<'_>) -> Option<IncarnationName> {
+pub fn head(builder: &PlanBuilder<'_>) -> Option<IncarnationName> {
     builder.record.import.as_ref().filter(|import| import.done.is_none())?.node.clone()
 }
 
@@ -119,11 +108,11 @@ pub fn advance(builder: &mut PlanBuilder<'_>) {
     let what = format!("{node} to import from {}", source.spec.address());
     let command = format!("akash-redis cutover {}", builder.input.cluster.metadata.name);
     builder.wait(what, began, None, format!("manual action required: `{command}`"));
-    hear(builder, &node);
+    cutover::hear(builder, &node);
     if source.copy {
-        compare(builder, &node, state);
+        cutover::compare(builder, &node, state);
     } else {
-        cut_over(builder, &node, state);
+        cutover::make(builder, &node, state);
     }
 }
 
@@ -251,7 +240,7 @@ fn attached(builder: &PlanBuilder<'_>, head: &IncarnationName, state: &NodeState
 }
 
 /// Why a cutover cannot be made now; `Ok` when it can.
-fn ready(
+pub fn ready(
     builder: &PlanBuilder<'_>,
     node: &IncarnationName,
     state: &NodeState,
@@ -300,316 +289,4 @@ fn ready(
         return Err(format!("{node} is being made ready for its replicas"));
     }
     Ok(())
-}
-
-fn synced(state: &NodeState) -> String {
-    let (done, total) = (state.redis.sync_done_bytes, state.redis.sync_total_bytes);
-    match (state.redis.is_syncing(), total) {
-        (false, _) => String::new(),
-        (true, 0) => format!(" ({} so far)", size(done)),
-        (true, total) => format!(" ({} of {})", size(done), size(total)),
-    }
-}
-
-fn lag_in_words(task: &ImportTask, state: &NodeState) -> String {
-    let bytes = (task.offset - state.redis.offset).max(0).unsigned_abs();
-    format!("{} and {}.{} s", size(bytes), task.lag_ms / 1000, task.lag_ms % 1000 / 100)
-}
-
-/// How far a pass over the keys is.
-fn looked_at(verb: &str, task: &ImportTask, copy: &CopyTask) -> String {
-    let (done, rate, bytes) = (copy.looked_at, copy.keys_per_second, copy.bytes_per_second);
-    let total = task.keys.max(done);
-    format!("{verb} {done} of about {total} keys ({rate} keys/s, {}/s)", size(bytes))
-}
-
-/// A person asked for the cutover: each word is answered once.
-fn hear(builder: &mut PlanBuilder<'_>, node: &IncarnationName) {
-    let Some(word) = builder.input.cluster.metadata.annotations.get(CUTOVER).cloned() else {
-        return;
-    };
-    if builder.record.import.as_ref().is_some_and(|import| import.word == word) {
-        return;
-    }
-    let Some(state) = builder.connected(node) else { return };
-    let asks_for = |what: &str| word.split_whitespace().any(|word| word == what);
-    let (stopped, accepts) = (asks_for(WRITES_STOPPED), asks_for(ACCEPT_DIFFERENCE));
-    let copies = source(builder).is_some_and(|source| source.copy);
-    let can_pause = state.import.as_ref().is_some_and(|task| task.can_pause);
-    let (now, mut ready) = (builder.now(), ready(builder, node, state));
-    if ready.is_ok() && copies && !can_pause && !stopped {
-        ready = Err(format!(
-            "the source does not let this user hold its writes (CLIENT PAUSE): stop its applications, and say so with --{WRITES_STOPPED}"
-        ));
-    }
-    let import = record(builder);
-    import.word = word;
-    if import.cutover.is_some() {
-        return;
-    }
-    match ready {
-        Ok(()) => {
-            import.cutover = Some(now);
-            import.error.clear();
-            (import.accepts_difference, import.difference) = (accepts, None);
-            if copies {
-                import.pass = now.0.to_string();
-            }
-            let message = format!("{node} is to become master once the source takes no writes");
-            builder.event(EventReason::CutoverStarted, message);
-        }
-        Err(why) => {
-            import.error = format!("{CUTOVER_FAILED}: {why}");
-            let message = format!("the cutover that was asked for cannot be made now: {why}");
-            builder.event(EventReason::CutoverRefused, message);
-        }
-    }
-}
-
-/// Chooses the node that imports, once it is near enough.
-fn cut_over(builder: &mut PlanBuilder<'_>, node: &IncarnationName, state: &NodeState) {
-    let Some(began) = builder.record.import.as_ref().and_then(|import| import.cutover) else {
-        return;
-    };
-    let task = state.import.clone().unwrap_or_default();
-    let obstacle = match ready(builder, node, state) {
-        Err(why) => Some(why),
-        Ok(()) if !task.can_pause && task.still_ms < STILL_MS => Some(format!(
-            "the source does not let this user hold its writes (CLIENT PAUSE), and somebody writes to it; stop the applications: the cutover goes on once nothing was written for {} s",
-            STILL_MS / 1000
-        )),
-        Ok(()) => None,
-    };
-    match obstacle {
-        None => roles::begin_with(builder, node),
-        Some(why) if builder.now().passed(began, LIMIT) => failed(builder, node, &why),
-        Some(why) => {
-            let what = format!("the cutover to {node} ({why})");
-            builder.wait(what, began, Some(LIMIT), "it is given up, and the import goes on");
-        }
-    }
-}
-
-/// Chooses the node that copies, once the keys were compared.
-fn compare(builder: &mut PlanBuilder<'_>, node: &IncarnationName, state: &NodeState) {
-    let import = record(builder).clone();
-    let Some(began) = import.cutover else { return };
-    let task = state.import.clone().unwrap_or_default();
-    let copy = task.copy.clone().unwrap_or_default();
-    if !copy.copied {
-        return failed(builder, node, "the copy began anew");
-    }
-    let (now, is_asked) = (builder.now(), copy.pass == import.pass);
-    if is_asked && !copy.failed.is_empty() {
-        return failed(builder, node, &copy.failed);
-    }
-    if !is_asked || !copy.done {
-        if now.passed(began, COMPARE) {
-            return failed(builder, node, "the keys were not compared in time");
-        }
-        let what = format!("{node} to compare its keys: {}", looked_at("looked at", &task, &copy));
-        return builder.wait(what, began, Some(COMPARE), "the cutover is given up");
-    }
-    let rest = copy.difference.rest();
-    let counts = copy.difference.counts();
-    record(builder).difference = Some(copy.difference);
-    if !rest.is_empty() && !import.accepts_difference {
-        let why = format!(
-            "{rest} ({counts}); copy them yourself afterwards or do without them, and ask again with --{ACCEPT_DIFFERENCE}"
-        );
-        return failed(builder, node, &why);
-    }
-    match ready(builder, node, state) {
-        Ok(()) => {
-            // Its promotion has the time that every one has.
-            record(builder).cutover = Some(now);
-            roles::begin_with(builder, node);
-        }
-        Err(why) => {
-            let what = format!("the cutover to {node} ({why})");
-            builder.wait(what, began, Some(COMPARE), "it is given up, and the import goes on");
-        }
-    }
-}
-
-fn failed(builder: &mut PlanBuilder<'_>, node: &IncarnationName, why: &str) {
-    let import = record(builder);
-    import.cutover = None;
-    import.pass.clear();
-    import.error = format!("{CUTOVER_FAILED}: {why}");
-    let message = format!("{node} did not become master, and the import goes on: {why}");
-    builder.event(EventReason::CutoverFailed, message);
-}
-
-/// The node that imports was chosen, and its promotion is not confirmed. Once it was refused, or
-/// took too long, nobody is chosen: under a new epoch, and not before its agent obeys that. True when
-/// nothing else is to be done about it.
-pub fn undo(builder: &mut PlanBuilder<'_>, promotion: &Promotion) -> bool {
-    let node = &promotion.incarnation;
-    let undecided = !promotion.confirmed && builder.record.data_epoch == 0;
-    if !undecided || head(builder).as_ref() != Some(node) {
-        return false;
-    }
-    let Some(state) = builder.connected(node) else {
-        // It may have become master; it is given up as one, or heard again.
-        return false;
-    };
-    if roles::void(builder, promotion).is_some() {
-        return false;
-    }
-    let is_replica = derived::running(&state.redis) && state.redis.role == Role::Replica;
-    let task = state.import.clone().unwrap_or_default();
-    if promotion.epoch == builder.record.epoch {
-        let began = builder.record.import.as_ref().and_then(|import| import.cutover);
-        let refused = task.refused_epoch == promotion.epoch && !task.refused.is_empty();
-        let late = began.is_none_or(|began| builder.now().passed(began, LIMIT));
-        if !is_replica || !(refused || late) {
-            return false;
-        }
-        let why = if refused { task.refused } else { "it took too long".to_owned() };
-        builder.record.epoch += 1;
-        record(builder).error = why;
-    }
-    if state.highest.epoch < builder.record.epoch {
-        // From its answer on no promotion of an earlier epoch is obeyed.
-        if let Some(source) = source(builder) {
-            let command = Command::Import { source, last_pass: String::new() };
-            builder.command(node, command, "its promotion came to nothing");
-        }
-        return true;
-    }
-    if is_replica {
-        builder.record.master = None;
-        let why = std::mem::take(&mut record(builder).error);
-        failed(builder, node, &why);
-        return true;
-    }
-    // It did become master, with all that the source had.
-    false
-}
-
-/// The node with the data is confirmed as master: it is over.
-pub fn complete(builder: &mut PlanBuilder<'_>, master: &IncarnationName) {
-    if head(builder).as_ref() != Some(master) {
-        return;
-    }
-    let now = builder.now();
-    let import = record(builder);
-    import.done = Some(now);
-    import.error.clear();
-    import.pass.clear();
-    let found = found(import);
-    let address = source(builder).map(|s| s.spec.address()).unwrap_or_default();
-    let name = &builder.input.cluster.metadata.name;
-    let message = format!(
-        "{master} has what {address} had and takes the writes: point the applications at {name}, and stop {address}{found}"
-    );
-    builder.event(EventReason::CutoverCompleted, message);
-}
-
-/// What the last pass of a copy found.
-fn found(import: &ImportRecord) -> String {
-    let Some(difference) = &import.difference else { return String::new() };
-    let (counts, rest) = (difference.counts(), difference.rest());
-    let rest = if rest.is_empty() { "no key differs now".to_owned() } else { rest };
-    format!("; the last pass found {counts}; {rest}")
-}
-
-/// Says what is wrong with the import.
-pub fn report(builder: &mut PlanBuilder<'_>) {
-    if let Some((_, Reason::ImportFailed, message)) = condition(builder) {
-        builder.problem(Reason::ImportFailed, message);
-    }
-}
-
-/// How far the import is; none where the cluster began without one.
-pub fn condition(builder: &PlanBuilder<'_>) -> Option<(ConditionStatus, Reason, String)> {
-    let no = |reason, message| Some((ConditionStatus::False, reason, message));
-    let import = builder.record.import.as_deref();
-    if let Some((import, at)) = import.and_then(|import| Some((import, import.done?))) {
-        let found = found(import);
-        let message = format!("the cluster has had the data of the source since {at}{found}");
-        return Some((ConditionStatus::True, Reason::ImportCompleted, message));
-    }
-    let source = source(builder).filter(|_| pending(builder))?;
-    let address = source.spec.address();
-    let last = import.map(|import| import.error.as_str()).filter(|error| !error.is_empty());
-    let last = last.map(|error| format!("; {error}")).unwrap_or_default();
-    let Some(node) = head(builder) else {
-        let waits = format!("the import from {address} waits for a node{last}");
-        return no(Reason::Importing, waits);
-    };
-    let Some(state) = builder.connected(&node) else {
-        return no(Reason::Importing, format!("{node} imports from {address}, and is not heard"));
-    };
-    let task = state.import.clone().unwrap_or_default();
-    if !task.error.is_empty() {
-        let copied = if state.redis.is_linked() {
-            format!("; {node} still has its link to the source")
-        } else {
-            String::new()
-        };
-        return no(Reason::ImportFailed, format!("{}{copied}{last}", task.error));
-    }
-    if builder.record.import.as_ref().is_some_and(|import| import.cutover.is_some()) {
-        let compares = task.copy.as_ref().filter(|copy| !copy.pass.is_empty()).map(|copy| {
-            let at = looked_at("compared", &task, copy);
-            format!("; {at}: {} so far", copy.difference.counts())
-        });
-        let compares = compares.unwrap_or_default();
-        return no(Reason::Importing, format!("{node} is to take over from {address}{compares}"));
-    }
-    if let Some(copy) = task.copy.as_ref().filter(|_| source.copy) {
-        return Some(copies(builder, &node, (&task, copy), (&address, &last), state));
-    }
-    let link = if state.redis.is_linked() { "up" } else { "down" };
-    let lag = lag_in_words(&task, state);
-    match ready(builder, &node, state) {
-        Ok(()) => {
-            let cluster = &builder.input.cluster.metadata.name;
-            let held = if task.can_pause {
-                "it holds the writes of the source"
-            } else {
-                "stop the applications before: the source does not let this user hold its writes"
-            };
-            let message = format!(
-                "{node} follows {address}: link up, {lag} behind, {} keys there; `akash-redis cutover {cluster}` ends the import ({held}){last}",
-                task.keys
-            );
-            no(Reason::ImportReady, message)
-        }
-        Err(why) => {
-            let message = format!("{node} imports from {address}: link {link}, {why}{last}");
-            no(Reason::Importing, message)
-        }
-    }
-}
-
-/// How far a copy key by key is.
-fn copies(
-    builder: &PlanBuilder<'_>,
-    node: &IncarnationName,
-    (task, copy): (&ImportTask, &CopyTask),
-    (address, last): (&str, &str),
-    state: &NodeState,
-) -> (ConditionStatus, Reason, String) {
-    let rest = copy.difference.rest();
-    let rest = if rest.is_empty() { rest } else { format!("; {rest}") };
-    let (reason, message) = match ready(builder, node, state) {
-        Ok(()) => {
-            let cluster = &builder.input.cluster.metadata.name;
-            let held = if task.can_pause {
-                "it holds the writes of the source meanwhile".to_owned()
-            } else {
-                format!("stop its applications before, and say so with --{WRITES_STOPPED}")
-            };
-            let message = format!(
-                "{node} has copied {address}, of {} keys now; `akash-redis cutover {cluster}` compares them once more and ends the import ({held})",
-                task.keys
-            );
-            (Reason::ImportReady, message)
-        }
-        Err(why) => (Reason::Importing, format!("{node} copies {address}: {why}")),
-    };
-    (ConditionStatus::False, reason, format!("{message}{rest}{last}"))
 }

@@ -4,9 +4,10 @@
 use super::builder::PlanBuilder;
 use super::{derived, health, roles};
 use crate::api::conditions::Reason;
+use crate::model::change::Eligible;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{NodeState, Role};
-use crate::model::record::{Eligible, Promotion};
+use crate::model::record::Promotion;
 
 /// The master is silent, and even the furthest replica is far behind what it was last seen to have:
 /// it is waited for once more as long as it may be silent, because it may come back with all of that.

@@ -10,13 +10,14 @@ use super::{
     bids, control, deposits, devices, fees, give_up, money, moves, no_bids, placement, rejoin,
     repair, stopping, update,
 };
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
 use crate::api::difference::lease_terms;
+use crate::api::events::EventReason;
 use crate::model::chain::DeploymentView;
 use crate::model::experience::Note;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Choice, Incarnation, Membership};
 use crate::model::node::Process;
-use crate::model::record::{Choice, Incarnation, Membership};
 use crate::model::step::Effect;
 use crate::model::time::Backoff;
 

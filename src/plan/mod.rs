@@ -17,6 +17,7 @@ mod cleanup;
 mod clock;
 mod confirmed;
 mod control;
+mod cutover;
 mod death;
 mod delegation;
 mod deletion;
@@ -33,6 +34,7 @@ mod give_up;
 mod handover;
 mod health;
 mod import;
+mod import_status;
 pub mod invariants;
 mod kept_copy;
 mod lag;
@@ -69,11 +71,12 @@ mod word;
 
 use std::time::Duration;
 
+pub use cutover::CUTOVER_FAILED;
 pub use fees::GasPrice;
-pub use import::CUTOVER_FAILED;
 pub use outlook::outlook;
 
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::api::status::{Endpoint, Status};
 use crate::api::types::{RedisCluster, Runway};
 use crate::model::chain::{ChainView, ProviderView};
@@ -290,7 +293,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         verify::report(&mut builder);
         archive::report(&mut builder);
         restore::report(&mut builder);
-        import::report(&mut builder);
+        import_status::report(&mut builder);
         update_report::report(&mut builder);
         wallet::report(&mut builder);
         deletion::report(&mut builder);

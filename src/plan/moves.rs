@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::{derived, fees, health, money, roles, rollout, switchover};
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
 use crate::api::difference::resources_asked;
+use crate::api::events::EventReason;
 use crate::api::window::Window;
 use crate::model::chain::{LeaseState, LeaseView};
 use crate::model::experience::{Experience, Note};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, MoveReason, Moving};
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{Incarnation, MoveReason, Moving};
 use crate::model::time::UnixMs;
 
 /// The master leaves a lease that is taken back at the latest so long before its provider may close

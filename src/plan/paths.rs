@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use crate::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
+use crate::api::conditions::{ConditionStatus, ConditionType, Reason};
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
 use crate::model::node::{PathKind, PeerPath};
 

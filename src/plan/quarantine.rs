@@ -11,11 +11,13 @@ use std::time::Duration;
 use super::builder::PlanBuilder;
 use super::failover::names;
 use super::{candidates, derived, roles};
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
+use crate::model::change::{Change, Failover};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Quarantine;
 use crate::model::mesh::{BackendState, Device, MeshView};
 use crate::model::node::{NodeState, Role};
-use crate::model::record::{Change, Failover, Quarantine};
 use crate::model::step::{Command, Effect};
 
 /// A push of the control server was seen to take up to 1.5 s, an agent looks at its network map

@@ -17,12 +17,11 @@ use crate::api::recover::{FoundCluster, FoundNode};
 use crate::api::types::RedisCluster;
 use crate::model::chain::{ChainView, DeploymentView};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Choice, Condemned, Incarnation, Membership, Quarantine};
 use crate::model::inventory::Constants;
 use crate::model::mesh::{Device, MeshView};
 use crate::model::node::{NodeState, NodeView, Process, Role};
-use crate::model::record::{
-    Choice, Condemned, Incarnation, Membership, Promotion, Quarantine, Record,
-};
+use crate::model::record::{Promotion, Record};
 use crate::model::step::Quorum;
 use crate::model::time::UnixMs;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{control, derived, devices, update};
-use crate::api::conditions::{EventReason, Reason};
-use crate::api::types::REJOIN;
+use crate::api::annotations::REJOIN;
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::model::ids::{IncarnationName, LeaseId};
-use crate::model::record::Rejoin;
+use crate::model::incarnation::Rejoin;
 use crate::model::step::Effect;
 
 /// Between two tries to bring the new manifest: a provider that took it starts a container and a

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::builder::{Blame, PlanBuilder};
 use super::{derived, give_up, health, roles, update};
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, Membership};
 use crate::model::node::{NodeState, Role, Space};
-use crate::model::record::{Incarnation, Membership};
 use crate::model::step::Command;
 
 /// It was told, ended some times more, and would run by now.

@@ -3,10 +3,10 @@
 
 use super::builder::PlanBuilder;
 use super::moves;
-use crate::api::conditions::EventReason;
-use crate::api::types::RESTART;
+use crate::api::annotations::RESTART;
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
-use crate::model::record::Restart;
+use crate::model::incarnation::Restart;
 use crate::model::step::Command;
 
 /// A node that is to be started anew, and the word by which that was asked.

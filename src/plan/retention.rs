@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::api::types::Retention;
+use crate::api::backup::Retention;
 use crate::model::backup::BackupManifest;
 use crate::model::time::UnixMs;
 

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{
-    confirmed, death, derived, elect, failover, fence, handover, health, import, quarantine,
-    restore, settings, stopping, switchover, versions, word,
+    confirmed, cutover, death, derived, elect, failover, fence, handover, health, import,
+    quarantine, restore, settings, stopping, switchover, versions, word,
 };
-use crate::api::conditions::{EventReason, Reason};
-use crate::api::types::MASTER;
+use crate::api::annotations::MASTER;
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
+use crate::model::change::Change;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Admitted, Incarnation, Membership};
 use crate::model::node::{AttachedReplica, NodeState, Process, RedisState, ReplicaState, Role};
-use crate::model::record::{Admitted, Change, Incarnation, Membership, Promotion};
+use crate::model::record::Promotion;
 use crate::model::step::{Command, ReplicationGrant};
 use crate::model::time::UnixMs;
 
@@ -32,7 +35,7 @@ pub fn plan(builder: &mut PlanBuilder<'_>) {
         first_master(builder);
         return;
     };
-    if import::undo(builder, &promotion)
+    if cutover::undo(builder, &promotion)
         || word::keep(builder, &promotion)
         || death::watch(builder, &promotion)
     {
@@ -185,7 +188,7 @@ pub fn promote(builder: &mut PlanBuilder<'_>) {
         }
         confirmed::begin(builder);
         restore::complete(builder, &promotion.incarnation);
-        import::complete(builder, &promotion.incarnation);
+        cutover::complete(builder, &promotion.incarnation);
         builder.event(
             EventReason::MasterPromoted,
             format!("{} is master of epoch {}", promotion.incarnation, promotion.epoch),

@@ -8,12 +8,13 @@ use super::{
     control, derived, devices, fees, give_up, leases, money, moves, restore, stopping, switchover,
     unrecorded, update, versions,
 };
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::annotations::MIGRATE;
+use crate::api::conditions::Reason;
 use crate::api::difference::{lease_terms, resources_asked};
-use crate::api::types::MIGRATE;
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::Incarnation;
 use crate::model::step::Command;
 use crate::model::time::Backoff;
 

@@ -3,15 +3,17 @@
 use super::builder::PlanBuilder;
 use super::derived::{self, Stage};
 use super::{
-    archive, at_stake, backup, deletion, evidence, health, import, money, moves, paths, placement,
-    restore, roles, settings, top_up, update_report, verify, versions, wallet, word,
+    archive, at_stake, backup, deletion, evidence, health, import_status, money, moves, paths,
+    placement, restore, roles, settings, top_up, update_report, verify, versions, wallet, word,
 };
 use crate::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
 use crate::api::status::{Condition, Cost, Endpoint, FailoverStatus, NodeStatus, Status, Waiting};
 use crate::model::chain::DeploymentView;
+use crate::model::change::{Change, FailoverReport, Switchover};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{Change, FailoverReport, Incarnation, Promotion, Switchover};
+use crate::model::record::Promotion;
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -303,7 +305,7 @@ fn conditions(builder: &PlanBuilder<'_>, nodes: &[NodeStatus]) -> Vec<Condition>
     .chain(verify::condition(builder).map(|good| (ConditionType::BackupVerified, good)))
     .chain(archive::condition(builder).map(|log| (ConditionType::PointInTime, log)))
     .chain(restore::condition(builder).map(|restore| (ConditionType::Restored, restore)))
-    .chain(import::condition(builder).map(|import| (ConditionType::Imported, import)))
+    .chain(import_status::condition(builder).map(|import| (ConditionType::Imported, import)))
     .chain(deletion::condition(builder).map(|deletion| (ConditionType::Deleting, deletion)))
     .map(|(kind, (status, reason, message))| condition(builder, kind, status, reason, message))
     .collect()

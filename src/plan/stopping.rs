@@ -6,8 +6,8 @@ use std::cmp::Reverse;
 use super::builder::PlanBuilder;
 use super::{derived, health, rollout, switchover, word};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Incarnation;
 use crate::model::node::Space;
-use crate::model::record::Incarnation;
 
 /// It is about to go: nobody is to rely on it.
 pub fn stops(builder: &PlanBuilder<'_>, name: &IncarnationName) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::builder::PlanBuilder;
 use super::{money, moves, update};
-use crate::api::conditions::EventReason;
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
 use crate::model::money::PricePerBlock;
 use crate::model::record::Surge;

@@ -7,10 +7,13 @@ use super::builder::PlanBuilder;
 use super::{
     chain, delegation, derived, handover, health, roles, settings, stopping, versions, word,
 };
-use crate::api::conditions::{EventReason, Reason};
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
+use crate::model::change::{Change, Switchover};
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::Membership;
 use crate::model::node::{Process, Role};
-use crate::model::record::{Change, Handover, Membership, Promotion, Switchover};
+use crate::model::record::{Handover, Promotion};
 use crate::model::step::{Command, Effect, Step};
 use crate::model::time::UnixMs;
 

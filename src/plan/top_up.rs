@@ -10,8 +10,8 @@ use crate::api::conditions::Reason;
 use crate::api::types::Runway;
 use crate::model::chain::ChainView;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Incarnation, TopUp};
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::{Incarnation, TopUp};
 use crate::model::step::Effect;
 use crate::model::time::Backoff;
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::builder::PlanBuilder;
-use crate::api::conditions::{EventReason, Reason};
-use crate::api::types::CLOSE;
+use crate::api::annotations::CLOSE;
+use crate::api::conditions::Reason;
+use crate::api::events::EventReason;
 use crate::model::ids::IncarnationName;
+use crate::model::incarnation::{Condemned, Incarnation};
 use crate::model::money::PricePerBlock;
-use crate::model::record::{Condemned, Incarnation};
 
 /// Those of this cluster, by dseq.
 fn of_cluster(builder: &PlanBuilder<'_>) -> BTreeMap<u64, IncarnationName> {

@@ -12,13 +12,13 @@ use super::builder::PlanBuilder;
 use super::{
     control, derived, health, moves, repair, rollout, surge, switchover, update_report, versions,
 };
-use crate::api::conditions::EventReason;
 use crate::api::difference::resources_asked;
+use crate::api::events::EventReason;
 use crate::api::template::Template;
 use crate::model::ids::{IncarnationName, LeaseId};
 use crate::model::image::NodeImage;
+use crate::model::incarnation::{Deployed, Incarnation, Update};
 use crate::model::node::NodeState;
-use crate::model::record::{Deployed, Incarnation, Update};
 use crate::model::redis_version::RedisVersion;
 use crate::model::step::{Command, Effect};
 

@@ -6,9 +6,9 @@ use crate::api::conditions::{ConditionStatus, Reason};
 use crate::api::status::RolloutStatus;
 use crate::model::ids::IncarnationName;
 use crate::model::image::NodeImage;
+use crate::model::incarnation::Update;
 use crate::model::inventory::LeaseStatus;
 use crate::model::node::Process;
-use crate::model::record::Update;
 use crate::model::step::Effect;
 use crate::model::time::UnixMs;
 

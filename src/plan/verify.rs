@@ -9,9 +9,11 @@ use std::time::Duration;
 use super::backup::{change, listing, own, size, storage};
 use super::builder::PlanBuilder;
 use super::{derived, roles};
-use crate::api::conditions::{ConditionStatus, EventReason, Reason};
+use crate::api::annotations::VERIFY;
+use crate::api::backup::{Backup, Verify};
+use crate::api::conditions::{ConditionStatus, Reason};
+use crate::api::events::EventReason;
 use crate::api::status::{FailedVerification, VerifiedBackup};
-use crate::api::types::{Backup, VERIFY, Verify};
 use crate::model::backup::{
     BackupManifest, TaskPhase, Verified, VerifyRecord, VerifyRun, VerifyTask,
 };

@@ -7,7 +7,7 @@ use super::builder::PlanBuilder;
 use super::stopping;
 use crate::api::conditions::{ConditionStatus, Reason};
 use crate::model::ids::IncarnationName;
-use crate::model::record::Incarnation;
+use crate::model::incarnation::Incarnation;
 use crate::model::redis_version::RedisVersion;
 
 pub(super) fn version(builder: &PlanBuilder<'_>, name: &IncarnationName) -> Option<RedisVersion> {

@@ -3,7 +3,8 @@
 
 use super::builder::PlanBuilder;
 use super::top_up::for_people;
-use crate::api::conditions::{ConditionStatus, EventReason, Reason};
+use crate::api::conditions::{ConditionStatus, Reason};
+use crate::api::events::EventReason;
 use crate::model::time::UnixMs;
 
 /// Warnings are given when no more than so many days are left.

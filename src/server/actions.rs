@@ -3,17 +3,19 @@
 use axum::http::StatusCode;
 
 use super::messages::{Close, Cutover, Migrate, Rejoin, Restart, Switchover, VerifyBackup};
+use crate::api::annotations::{
+    ACCEPT_DIFFERENCE, ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN,
+    RESTART, VERIFY, WRITES_STOPPED, YES_DELETE_DATA,
+};
 use crate::api::conditions::{ConditionType, Phase, Reason};
 use crate::api::deletion::{self, Deletion};
 use crate::api::difference;
 use crate::api::status::NodeStatus;
-use crate::api::types::{
-    ACCEPT_DIFFERENCE, ACCEPT_LOSS, BACKUP, CLOSE, CUTOVER, FENCE, MASTER, MIGRATE, REJOIN,
-    RESTART, RedisCluster, VERIFY, WRITES_STOPPED, YES_DELETE_DATA,
-};
+use crate::api::types::RedisCluster;
 use crate::model::ids::IncarnationName;
 use crate::model::image;
-use crate::model::record::{Incarnation, Record};
+use crate::model::incarnation::Incarnation;
+use crate::model::record::Record;
 use crate::model::redis_version::RedisVersion;
 
 /// Deployments closed by one word at most.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::api::status::Status;
 use crate::api::types::{Egress, Image};
+use crate::model::incarnation::Membership;
 use crate::model::money::PricePerBlock;
-use crate::model::record::Membership;
 use crate::model::time::UnixMs;
 
 /// A record of one node that got this far.

@@ -1,8 +1,9 @@
 //! What people asked for, as events of the cluster: pure, so that every sentence can be tested.
 
-use crate::api::conditions::EventReason;
+use crate::api::annotations::{ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN};
 use crate::api::difference::{self, FieldChange, How};
-use crate::api::types::{ACCEPT_LOSS, CLOSE, FENCE, MASTER, MIGRATE, REJOIN, RedisCluster};
+use crate::api::events::EventReason;
+use crate::api::types::RedisCluster;
 
 /// What differs between an object as it was and as it is, each with its reason; nothing where
 /// nothing does. No secret is in it.

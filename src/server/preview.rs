@@ -10,7 +10,8 @@ use super::routes::{App, admitted, parse, present};
 use crate::api::preview::{self, Consequence, Preview, PreviewChange};
 use crate::api::types::RedisCluster;
 use crate::api::validate::Problem;
-use crate::model::record::{Incarnation, Record};
+use crate::model::incarnation::Incarnation;
+use crate::model::record::Record;
 use crate::store::Stored;
 
 /// Looks at manifests as an apply would, in their order.

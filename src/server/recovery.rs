@@ -15,7 +15,7 @@ use super::actions::Refusal;
 use super::messages::{Close, CloseOrphans, Closing, Recover};
 use super::routes::{App, parse, tell};
 use super::{actions, journal};
-use crate::api::conditions::EventReason;
+use crate::api::events::EventReason;
 use crate::api::recover::{Orphan, OrphanReport, RecoverReport};
 use crate::api::types::{API_VERSION, KIND, RedisCluster};
 use crate::store::StoreError;
@@ -189,7 +189,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::api::types::CLOSE;
+    use crate::api::annotations::CLOSE;
     use crate::server::StatusCache;
     use crate::server::appraiser::fake::FakeAppraiser;
     use crate::server::logs::fake::FakeLogs;

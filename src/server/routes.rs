@@ -27,8 +27,8 @@ use super::messages::{
 use super::preview;
 use super::status_cache::StatusCache;
 use super::{Validate, journal, providers, recovery, wallet, words};
-use crate::api::conditions::EventReason;
 use crate::api::deletion::Deletion;
+use crate::api::events::EventReason;
 use crate::api::report::{OperatorReport, PlanReport};
 use crate::api::types::RedisCluster;
 use crate::model::time::UnixMs;

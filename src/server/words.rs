@@ -7,9 +7,10 @@ use axum::http::StatusCode;
 use super::actions::{self, Refusal, at_work};
 use super::messages::{AcceptLoss, Fence, Message};
 use super::routes::{Answer, App, change, parse};
+use crate::api::annotations::{ACCEPT_LOSS, FENCE};
 use crate::api::conditions::{Phase, Reason};
 use crate::api::status::{NodeStatus, Status};
-use crate::api::types::{ACCEPT_LOSS, FENCE, RedisCluster};
+use crate::api::types::RedisCluster;
 use crate::api::word::{AcceptedLoss, Fenced, person};
 
 pub(super) async fn accept(

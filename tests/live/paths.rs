@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{EventReason, Phase};
+use akash_redis::api::conditions::Phase;
+use akash_redis::api::events::EventReason;
 use akash_redis::api::status::{NodeStatus, Status};
 use akash_redis::devnet::sandbox::Sandbox;
 use akash_redis::http_client::unix_socket;

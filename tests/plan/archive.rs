@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{Bootstrap, FromBackup, OnTotalLoss};
+use akash_redis::api::backup::{Bootstrap, FromBackup, OnTotalLoss};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::archive::{ArchiveTask, Part, Point, Segment};
 use akash_redis::model::backup::{
     BackupManifest, BackupTask, Listing, Snapshot, Survey, TaskPhase,

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{BACKUP, Backup, Bootstrap, FromBackup, RestoredUsers};
+use akash_redis::api::annotations::BACKUP;
+use akash_redis::api::backup::{Backup, Bootstrap, FromBackup, RestoredUsers};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::backup::{
     BackupManifest, BackupTask, BackupUser, FORMAT, Listing, MasterSeen, RestoreRecord,
     RestoreTask, Snapshot, Survey, TaskPhase,
@@ -246,7 +248,7 @@ fn begun() -> Scene {
     (scene.record.restore, scene.record.master) = (chosen, None);
     (scene.record.data_epoch, scene.record.data_master) = (0, None);
     for n in 0..3 {
-        scene.incarnation(n).membership = akash_redis::model::record::Membership::Joined;
+        scene.incarnation(n).membership = akash_redis::model::incarnation::Membership::Joined;
         scene.node(n, |v| {
             v.state.restore = Some(RestoreTask::default());
             v.state.promoted = false;

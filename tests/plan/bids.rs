@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use akash_redis::api::types::{SpreadBy, SpreadWhen};
 use akash_redis::model::chain::ProviderOffer;
+use akash_redis::model::incarnation::{Failures, Membership};
 use akash_redis::model::inventory::Reading;
-use akash_redis::model::record::{Failures, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 

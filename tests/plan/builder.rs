@@ -1,10 +1,10 @@
 //! The plan while it is being made: the rules of `plan/builder.rs`.
 
-use akash_redis::api::types::{ACCEPT_LOSS, MIGRATE};
+use akash_redis::api::annotations::{ACCEPT_LOSS, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::mesh::Device;
 use akash_redis::model::node::Link;
-use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
 
 use crate::scene::{

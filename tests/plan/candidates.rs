@@ -1,7 +1,7 @@
 //! Who may take over: the rules of `plan/candidates.rs`.
 
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::Membership;
 use akash_redis::model::time::UnixMs;
 
 use crate::scene::{

@@ -1,10 +1,13 @@
 //! Replicas are attached to the master to be before the one that is fenced: the rules of
 //! `plan/chain.rs`, and what of it is undone.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::{Durability, MASTER};
+use akash_redis::api::annotations::MASTER;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::api::types::Durability;
+use akash_redis::model::change::{Change, Switchover};
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{Authority, Link, Process, Role};
-use akash_redis::model::record::{Change, Membership, Switchover};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
@@ -357,7 +360,7 @@ fn the_others_need_not_wait_for_the_promotion_of_a_failover() {
     let early = |edit: Edit| {
         let mut scene = Scene::three();
         scene.failing(NOW - 100).fence =
-            Some(akash_redis::model::record::Fence { how: "x".into(), at: UnixMs(NOW) });
+            Some(akash_redis::model::change::Fence { how: "x".into(), at: UnixMs(NOW) });
         scene.node(0, |v| v.state.redis.process = Process::Exited);
         scene.failover().detached_at = [(name(1), UnixMs(NOW)), (name(2), UnixMs(NOW))].into();
         scene.heard(1, detached(1, |s| s.admits = Some(0)));

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use akash_redis::model::chain::{ChainView, DeploymentView, EscrowView, GroupState};
+use akash_redis::model::incarnation::{Condemned, Membership, Quarantine};
 use akash_redis::model::inventory::Reading;
 use akash_redis::model::mesh::{Device, MeshView};
-use akash_redis::model::record::{Condemned, Membership, Quarantine};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 
-use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
 use akash_redis::plan::Plan;
 
 use crate::scene::{NOW, Scene, ago, degraded, device, has_event, key, name, wait_for};

@@ -1,9 +1,12 @@
 //! `durability: confirmed`: a write that enough replicas have is lost in no failover.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::{ACCEPT_LOSS, Durability};
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::api::types::Durability;
+use akash_redis::model::incarnation::{Admitted, Incarnation, Membership};
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Admitted, Confirmations, Incarnation, Membership, Raise};
+use akash_redis::model::record::{Confirmations, Raise};
 use akash_redis::model::step::Quorum;
 use akash_redis::plan::Plan;
 

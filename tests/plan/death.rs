@@ -1,10 +1,11 @@
 //! Whether the master is dead, by whose word: the rules of `plan/death.rs`.
 
+use akash_redis::api::annotations::ACCEPT_LOSS;
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
+use akash_redis::api::types::WhenMinority;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::inventory::LeaseStatus;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::Membership;
 use akash_redis::model::time::UnixMs;
 
 use crate::scene::{

@@ -1,10 +1,10 @@
 //! The target of a switchover takes over by itself: the rules of `plan/delegation.rs`, and how what
 //! may have happened is found out.
 
-use akash_redis::api::conditions::EventReason;
-use akash_redis::api::types::ACCEPT_LOSS;
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::{Change, Switchover};
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Change, Switchover};
 use akash_redis::model::step::{Command, Quorum};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

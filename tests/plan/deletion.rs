@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{BACKUP, DeletionPolicy, YES_DELETE_DATA};
+use akash_redis::api::annotations::{BACKUP, YES_DELETE_DATA};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
+use akash_redis::api::types::DeletionPolicy;
 use akash_redis::model::backup::{
     BackupManifest, BackupTask, FORMAT, Listing, MasterSeen, Snapshot, TaskPhase,
 };

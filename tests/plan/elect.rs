@@ -1,10 +1,11 @@
 //! Nobody may take over: the rules of `plan/elect.rs`.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::ACCEPT_LOSS;
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{History, Process, Role};
-use akash_redis::model::record::Membership;
 
 use crate::scene::{
     NOW, Scene, degraded, detached, failing_over, has_event, history, name, promoted, wait_for,

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::{ACCEPT_LOSS, WhenMinority};
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::api::types::WhenMinority;
+use akash_redis::model::change::Fence;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::interval::Interval;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Fence, Membership, Promotion};
+use akash_redis::model::record::Promotion;
 use akash_redis::model::step::{Command, Quorum};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

@@ -1,9 +1,10 @@
 //! Proofs that an old master takes no writes: the rules of `plan/fence.rs`.
 
+use akash_redis::api::annotations::ACCEPT_LOSS;
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::ACCEPT_LOSS;
+use akash_redis::model::change::Fence;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Fence, Promotion};
+use akash_redis::model::record::Promotion;
 use akash_redis::model::step::Quorum;
 use akash_redis::model::time::UnixMs;
 
@@ -23,7 +24,7 @@ fn another_start_of_the_agent_says_nothing_about_the_redis_that_was_promoted() {
             v.state.redis.run_id = "run-0b".into();
         });
         let plan = scene.plan(NOW);
-        let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change
+        let Some(akash_redis::model::change::Change::Failover(failover)) = plan.record.change
         else {
             panic!("{:?}", plan.events)
         };
@@ -69,7 +70,7 @@ fn the_last_word_of_an_agent_is_a_fence() {
         scene.node(n, |v| v.state.redis.link = Link::Down);
     }
     let plan = scene.settle(NOW);
-    let Some(akash_redis::model::record::Change::Failover(failover)) = plan.record.change else {
+    let Some(akash_redis::model::change::Change::Failover(failover)) = plan.record.change else {
         panic!("{:?}", plan.events)
     };
     assert!(matches!(failover.fence, Some(Fence { .. })));

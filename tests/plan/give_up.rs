@@ -1,8 +1,8 @@
 //! Who is given up although he may hold data: the rules of `plan/give_up.rs`.
 
-use akash_redis::api::types::REJOIN;
+use akash_redis::api::annotations::REJOIN;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{KEY_SPENT, Process, Role};
-use akash_redis::model::record::Membership;
 use akash_redis::model::status_page::PageView;
 use akash_redis::model::time::UnixMs;
 

@@ -1,10 +1,12 @@
 //! How nodes fare and what is done about it: the rules of `plan/health.rs`, `plan/repair.rs` and of
 //! the pauses in `plan/death.rs`.
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::ACCEPT_LOSS;
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::Change;
 use akash_redis::model::node::{Link, Process, Refusal, Space};
-use akash_redis::model::record::{Change, Repeats};
+use akash_redis::model::record::Repeats;
 use akash_redis::model::step::Command;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
@@ -314,7 +316,7 @@ fn a_replica_that_does_not_start_loses_what_it_cannot_start_with() {
             "it is shut off",
             |s| {
                 s.mesh().devices[2].tags = vec![crate::scene::QUARANTINE.into()];
-                s.incarnation(2).quarantined = Some(akash_redis::model::record::Quarantine {
+                s.incarnation(2).quarantined = Some(akash_redis::model::incarnation::Quarantine {
                     epoch: 1,
                     at: ago(5),
                     in_force: None,

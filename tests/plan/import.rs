@@ -1,11 +1,13 @@
 //! A cluster that begins with a running Redis, and its cutover: the rules of `plan/import.rs`.
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{Bootstrap, CUTOVER};
+use akash_redis::api::annotations::CUTOVER;
+use akash_redis::api::backup::Bootstrap;
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::backup::TaskPhase;
 use akash_redis::model::import::{CopyTask, Difference, ImportTask};
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{AttachedReplica, Link, NodeState, Process, ReplicaState, Role};
-use akash_redis::model::record::Membership;
 use akash_redis::model::step::Command;
 use akash_redis::plan::Plan;
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use akash_redis::api::status::Endpoint;
 use akash_redis::model::chain::BidView;
+use akash_redis::model::change::{Change, Failover, Fence, Switchover};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::{Choice, Incarnation, Membership, Quarantine};
 use akash_redis::model::money::{PricePerBlock, Uact};
 use akash_redis::model::node::{Authority, Link, Role};
-use akash_redis::model::record::{
-    Change, Choice, Failover, Fence, Incarnation, Membership, Promotion, Quarantine, Switchover,
-};
+use akash_redis::model::record::Promotion;
 use akash_redis::model::step::{
     Command, Effect, NodeSettings, Quorum, ReplicationGrant, Step, Wait,
 };

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
+use akash_redis::api::conditions::{ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::chain::{GroupState, LeaseState};
+use akash_redis::model::change::Change;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::inventory::{Failing, LeaseStatus};
 use akash_redis::model::money::Uact;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Change, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

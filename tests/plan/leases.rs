@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::inventory::{Delivered, LeaseStatus};
 use akash_redis::model::mesh::Device;
 use akash_redis::model::node::{KEY_SPENT, Link, Process};
-use akash_redis::model::record::Membership;
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

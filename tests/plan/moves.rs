@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::annotations::MIGRATE;
+use akash_redis::api::conditions::Reason;
 use akash_redis::api::difference::resources_asked;
-use akash_redis::api::types::{MIGRATE, Maintenance, Rebalance};
+use akash_redis::api::events::EventReason;
+use akash_redis::api::types::{Maintenance, Rebalance};
 use akash_redis::model::chain::LeaseState;
+use akash_redis::model::change::Change;
 use akash_redis::model::experience::{Experience, Note};
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::{Failures, Incarnation, Membership, MoveReason};
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::{Change, Failures, Incarnation, Membership, MoveReason};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
 

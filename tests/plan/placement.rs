@@ -1,8 +1,8 @@
 //! Which bid is taken: the rules of `plan/placement.rs`.
 
 use akash_redis::api::types::{SpreadBy, SpreadWhen};
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::Membership;
 
 use crate::scene::{NOW, Scene, bid, degraded, deployment, lease_id, name, provider};
 

@@ -1,10 +1,10 @@
 //! The fence through the mesh: the rules of `plan/quarantine.rs`.
 
-use akash_redis::api::conditions::EventReason;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::{Membership, Quarantine};
 use akash_redis::model::mesh::BackendState;
 use akash_redis::model::node::{Process, Role};
-use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;
@@ -330,7 +330,7 @@ fn a_quarantine_lasts_while_the_master_changes_and_ends_when_nobody_took_its_pla
     let mut scene = demoted();
     scene.switching(1);
     scene.record.epoch = 3;
-    if let Some(akash_redis::model::record::Change::Switchover(s)) = &mut scene.record.change {
+    if let Some(akash_redis::model::change::Change::Switchover(s)) = &mut scene.record.change {
         (s.epoch, s.source, s.target) = (3, name(1), name(2));
     }
     assert!(scene.plan(NOW).record.incarnations[&name(0)].quarantined.is_some());

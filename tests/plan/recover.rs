@@ -6,9 +6,10 @@ use akash_redis::api::kept_copy::KeptCopy;
 use akash_redis::api::recover::FoundCluster;
 use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::{Condemned, Membership};
 use akash_redis::model::inventory::Constants;
 use akash_redis::model::node::{Link, NodeState, Process, Role};
-use akash_redis::model::record::{Condemned, Membership, Record};
+use akash_redis::model::record::Record;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::recover::{Copy, EPOCH_STEP, Found, Recovered, recover};
 

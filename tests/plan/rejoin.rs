@@ -1,9 +1,10 @@
 //! A node whose device is gone joins again: the rules of `plan/rejoin.rs`.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::REJOIN;
+use akash_redis::api::annotations::REJOIN;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::incarnation::{Membership, Rejoin};
 use akash_redis::model::mesh::Device;
-use akash_redis::model::record::{Membership, Rejoin};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

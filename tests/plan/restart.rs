@@ -1,7 +1,7 @@
 //! Restarts that were asked for: the rules of `plan/restart.rs`.
 
-use akash_redis::api::conditions::EventReason;
-use akash_redis::api::types::RESTART;
+use akash_redis::api::annotations::RESTART;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Link;
 use akash_redis::model::step::Command;

@@ -1,8 +1,10 @@
 //! Who is master, and who follows: the rules of `plan/roles.rs`.
 
-use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::FailoverReport;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{AttachedReplica, History, Link, Process, ReplicaState, Role};
-use akash_redis::model::record::{FailoverReport, Membership};
 use akash_redis::model::step::{Command, Effect, Quorum};
 
 use crate::scene::{

@@ -1,10 +1,11 @@
 //! How many nodes there shall be, which come and which leave: the rules of `plan/rollout.rs`.
 
+use akash_redis::api::annotations::MIGRATE;
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::MIGRATE;
+use akash_redis::model::change::Change;
+use akash_redis::model::incarnation::{Failures, Membership};
 use akash_redis::model::money::Uact;
 use akash_redis::model::node::{Link, REFUSES_WRITES, Role};
-use akash_redis::model::record::{Change, Failures, Membership};
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::types::{ACCEPT_LOSS, MASTER, MIGRATE};
+use akash_redis::api::annotations::{ACCEPT_LOSS, MASTER, MIGRATE};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
 use akash_redis::model::money::Uact;

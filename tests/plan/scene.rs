@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
+use akash_redis::api::annotations::YES_DELETE_DATA;
+use akash_redis::api::conditions::{ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::api::template::Template;
-use akash_redis::api::types::{RedisCluster, Runway, YES_DELETE_DATA};
+use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::model::chain::{
     BidView, ChainView, DeploymentView, EscrowView, GroupState, LeaseState, LeaseView, ProviderView,
 };
+use akash_redis::model::change::{Change, Eligible, Failover, Fence, Switchover};
 use akash_redis::model::funds::Funds;
 use akash_redis::model::ids::{IncarnationName, InstallationId, LeaseId};
 use akash_redis::model::image::NodeImage;
+use akash_redis::model::incarnation::{Choice, Condemned, Deployed, Incarnation, Membership};
 use akash_redis::model::inventory::{Constants, IdPool, Inventory, Reading};
 use akash_redis::model::mesh::{AuthKey, BackendState, Device, MeshView};
 use akash_redis::model::money::{PricePerBlock, Uact};
@@ -19,10 +23,7 @@ use akash_redis::model::node::{
     AttachedReplica, Authority, History, Link, NodeMesh, NodeState, NodeView, Process, RedisState,
     ReplicaState, Role,
 };
-use akash_redis::model::record::{
-    Change, Choice, Condemned, Deployed, Eligible, Failover, Fence, Incarnation, Membership,
-    Promotion, Record, Switchover,
-};
+use akash_redis::model::record::{Promotion, Record};
 use akash_redis::model::status_page::PageView;
 use akash_redis::model::step::{Command, Effect, NodeSettings, Quorum};
 use akash_redis::model::time::UnixMs;

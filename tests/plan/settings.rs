@@ -2,9 +2,9 @@
 
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
 use akash_redis::api::types::{Password, User};
+use akash_redis::model::incarnation::{Membership, Quarantine};
 use akash_redis::model::kept_copy::hash;
 use akash_redis::model::node::{Link, Process, RefusedSetting, Role};
-use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::{Command, Quorum, ReplicationGrant};
 use akash_redis::plan::Plan;
 

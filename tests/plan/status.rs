@@ -1,11 +1,12 @@
 //! What is published: the rules of `plan/status.rs`, `plan/paths.rs` and `plan/failing.rs`.
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Phase, Reason};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Phase, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::api::status::Condition;
+use akash_redis::model::incarnation::{Membership, Quarantine};
 use akash_redis::model::inventory::{Failing, LeaseStatus};
 use akash_redis::model::money::Uact;
 use akash_redis::model::node::{Link, PathKind, PeerPath, Process};
-use akash_redis::model::record::{Membership, Quarantine};
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;
 
@@ -503,7 +504,7 @@ fn an_effect_that_fails_again_and_again_is_told() {
 #[test]
 fn a_loss_that_cannot_be_known_is_told_as_such() {
     let plan = planned(|s| {
-        s.record.last_failover = Some(akash_redis::model::record::FailoverReport::default());
+        s.record.last_failover = Some(akash_redis::model::change::FailoverReport::default());
         s.node(2, |v| v.state.redis.process = Process::Running);
     });
     let report = plan.status.last_failover.unwrap();

@@ -1,10 +1,12 @@
 //! Containers that are being stopped: the rules of `plan/stopping.rs`.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::MASTER;
+use akash_redis::api::annotations::MASTER;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::node::{Link, Process};
-use akash_redis::model::record::{Change, Membership};
 use akash_redis::model::step::Command;
 use akash_redis::plan::Plan;
 
@@ -79,7 +81,7 @@ fn a_replica_that_is_stopped_is_not_made_master() {
     failover.node(1, |v| v.state.stopping = true);
     failover.failing(NOW);
     failover.node(0, |v| v.state.redis.process = Process::Exited);
-    failover.failover().fence = Some(akash_redis::model::record::Fence {
+    failover.failover().fence = Some(akash_redis::model::change::Fence {
         how: "x".into(),
         at: akash_redis::model::time::UnixMs(NOW),
     });

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use akash_redis::api::status::Status;
 use akash_redis::model::chain::{DeploymentView, LeaseState};
+use akash_redis::model::change::Change;
+use akash_redis::model::incarnation::Incarnation;
 use akash_redis::model::inventory::{Inventory, LeaseStatus};
 use akash_redis::model::node::{NodeState, NodeView, Process, Role};
-use akash_redis::model::record::{Change, Incarnation, Record};
+use akash_redis::model::record::Record;
 use akash_redis::model::status_page::PageView;
 use akash_redis::model::step::{Command, Effect, Quorum, Wait};
 use akash_redis::model::time::UnixMs;

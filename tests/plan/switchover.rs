@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::MASTER;
+use akash_redis::api::annotations::MASTER;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::Change;
+use akash_redis::model::incarnation::Membership;
 use akash_redis::model::interval::Interval;
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Change, Membership, Promotion};
+use akash_redis::model::record::Promotion;
 use akash_redis::model::step::{Command, Quorum};
 use akash_redis::plan::Plan;
 

@@ -2,8 +2,8 @@
 
 use akash_redis::api::conditions::Reason;
 use akash_redis::api::types::Runway;
+use akash_redis::model::incarnation::TopUp;
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::TopUp;
 use akash_redis::model::step::Effect;
 use akash_redis::model::time::UnixMs;
 use akash_redis::plan::Plan;

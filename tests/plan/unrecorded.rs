@@ -1,7 +1,8 @@
 //! Deployments of ours that are in no record: the rules of `plan/unrecorded.rs`.
 
-use akash_redis::api::conditions::{EventReason, Reason};
-use akash_redis::api::types::CLOSE;
+use akash_redis::api::annotations::CLOSE;
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::step::Effect;
 use akash_redis::plan::Plan;

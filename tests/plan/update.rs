@@ -1,11 +1,14 @@
 //! Nodes that are started anew with what the manifest wants now: the rules of `plan/update.rs`.
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::api::types::Image;
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
+use akash_redis::model::incarnation::{Deployed, Update};
 use akash_redis::model::inventory::{Delivered, Failing, LeaseStatus};
 use akash_redis::model::node::{Link, Process, Role};
-use akash_redis::model::record::{Change, Deployed, Promotion, Update};
+use akash_redis::model::record::Promotion;
 use akash_redis::model::redis_version::RedisVersion;
 use akash_redis::model::step::{Command, Effect};
 use akash_redis::model::time::UnixMs;
@@ -94,7 +97,7 @@ fn leads(scene: &mut Scene, n: u32, epoch: u64) {
     });
     for o in 0..3 {
         let own = n == o;
-        scene.incarnation(o).raise(akash_redis::model::record::Membership::Candidate);
+        scene.incarnation(o).raise(akash_redis::model::incarnation::Membership::Candidate);
         scene.node(o, |v| {
             (v.state.promoted, v.state.highest.epoch) = (own, epoch);
             let redis = &mut v.state.redis;
@@ -227,10 +230,10 @@ fn nothing_is_started_anew_while_anything_else_is_not_well() {
         ("the master moves", |s| s.switching(1)),
         ("a place is empty", |s| drop(s.record.incarnations.remove(&name(2)))),
         ("a node moves to another provider", |s| {
-            s.annotate(akash_redis::api::types::MIGRATE, name(2).0);
+            s.annotate(akash_redis::api::annotations::MIGRATE, name(2).0);
         }),
         ("another restart was asked for", |s| {
-            s.annotate(akash_redis::api::types::RESTART, format!("{}@1", name(2)));
+            s.annotate(akash_redis::api::annotations::RESTART, format!("{}@1", name(2)));
         }),
         ("the chain does not answer", |s| s.inventory.chain.error = Some("x".into())),
         ("it is paused", |s| s.cluster.spec.paused = true),

@@ -1,8 +1,10 @@
 //! When a backup is restored to see that it can be, by whom, and what follows from what is found: the
 //! rules of `plan/verify.rs`.
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
-use akash_redis::api::types::{Backup, VERIFY};
+use akash_redis::api::annotations::VERIFY;
+use akash_redis::api::backup::Backup;
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::backup::{
     BackupManifest, BackupRecord, Listing, Snapshot, TaskPhase, Verified, VerifyTask,
 };

@@ -1,9 +1,9 @@
 //! Nodes of different versions of Redis: the rules of `plan/versions.rs`.
 
+use akash_redis::api::annotations::MASTER;
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::MASTER;
+use akash_redis::model::change::{Change, Fence};
 use akash_redis::model::node::{Link, Process};
-use akash_redis::model::record::{Change, Fence};
 use akash_redis::model::time::UnixMs;
 
 use crate::scene::{NOW, Scene, degraded, follows, name, promoted};

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::{ConditionStatus, ConditionType, EventReason, Reason};
+use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::api::types::Runway;
 use akash_redis::model::funds::{Funds, Grant, GrantTerms};
 use akash_redis::model::money::Uact;

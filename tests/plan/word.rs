@@ -1,7 +1,8 @@
 //! A person's word about who is master: the rules of `plan/word.rs`.
 
-use akash_redis::api::conditions::{ConditionType, EventReason, Reason};
-use akash_redis::api::types::{ACCEPT_LOSS, FENCE, MASTER};
+use akash_redis::api::annotations::{ACCEPT_LOSS, FENCE, MASTER};
+use akash_redis::api::conditions::{ConditionType, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::model::node::Process;
 use akash_redis::model::step::Command;
 use akash_redis::plan::Plan;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::{Announce, MASTER, RedisCluster};
+use akash_redis::api::annotations::MASTER;
+use akash_redis::api::types::{Announce, RedisCluster};
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::ids::IncarnationName;
 

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::BACKUP;
 use akash_redis::api::conditions::{ConditionStatus, ConditionType, Reason};
-use akash_redis::api::types::{BACKUP, DeletionPolicy};
+use akash_redis::api::types::DeletionPolicy;
 use akash_redis::model::node::Role;
 use akash_redis::store::Objects as _;
 

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::conditions::{ConditionType, EventReason};
-use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
+use akash_redis::api::annotations::{ACCEPT_LOSS, MASTER};
+use akash_redis::api::conditions::ConditionType;
+use akash_redis::api::events::EventReason;
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::record::Change;
 use akash_redis::store::Events as _;
 
 use crate::lifecycle::THREE;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::{ACCEPT_LOSS, MASTER};
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::{ACCEPT_LOSS, MASTER};
 use akash_redis::model::ids::IncarnationName;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::{ACCEPT_LOSS, FENCE, RESTART};
+use akash_redis::api::annotations::{ACCEPT_LOSS, FENCE, RESTART};
 use akash_redis::model::ids::IncarnationName;
 
 use crate::candidates::{others, running_with};

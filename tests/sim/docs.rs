@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use akash_redis::api::conditions::{ConditionType, EventReason, Phase, Reason};
+use akash_redis::api::conditions::{ConditionType, Phase, Reason};
+use akash_redis::api::events::EventReason;
 use akash_redis::cli::Cli;
 use akash_redis::model::mesh::BackendState;
 use clap::CommandFactory as _;

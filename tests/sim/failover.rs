@@ -263,7 +263,7 @@ async fn migration_loses_nothing() {
             .edit("cache", |c| {
                 c.metadata
                     .annotations
-                    .insert(akash_redis::api::types::MIGRATE.to_owned(), leaver.0.clone());
+                    .insert(akash_redis::api::annotations::MIGRATE.to_owned(), leaver.0.clone());
             })
             .await;
         world
@@ -316,7 +316,7 @@ async fn crash_in_a_change(n: u64, migrate: bool) {
             .edit("cache", |c| {
                 c.metadata
                     .annotations
-                    .insert(akash_redis::api::types::MIGRATE.to_owned(), old.0.clone());
+                    .insert(akash_redis::api::annotations::MIGRATE.to_owned(), old.0.clone());
             })
             .await;
     } else {

@@ -16,8 +16,8 @@ pub mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::MIGRATE;
 use akash_redis::api::status::Condition;
-use akash_redis::api::types::MIGRATE;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::store::Objects as _;
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::MASTER;
+use akash_redis::api::annotations::MASTER;
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::record::Change;
 
 use crate::candidates::{others, running_with};
 use crate::confirmed::confirmed;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::CUTOVER;
 use akash_redis::api::conditions::{ConditionType, Reason};
-use akash_redis::api::types::CUTOVER;
 use akash_redis::store::Objects as _;
 
 use crate::world::World;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use akash_redis::api::annotations::MIGRATE;
 use akash_redis::api::difference::resources_asked;
-use akash_redis::api::types::MIGRATE;
 
 use crate::world::World;
 use crate::world::many::{in_a_world, in_many_worlds, setting};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::MIGRATE;
+use akash_redis::api::annotations::MIGRATE;
 
 use super::world::World;
 use super::world::node::Node;

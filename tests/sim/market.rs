@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::EventReason;
+use akash_redis::api::events::EventReason;
 use akash_redis::store::{Events as _, ProviderExperience as _};
 
 use crate::lifecycle::THREE;

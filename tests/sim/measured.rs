@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::types::MASTER;
+use akash_redis::api::annotations::MASTER;
 
 use crate::candidates::{others, running_with};
 use crate::lifecycle::THREE;

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::{CLOSE, MASTER};
 use akash_redis::api::recover::{FoundCluster, RecoverReport};
-use akash_redis::api::types::{CLOSE, MASTER, RedisCluster};
+use akash_redis::api::types::RedisCluster;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Process;
 use akash_redis::plan::recover::EPOCH_STEP;
@@ -143,7 +144,7 @@ async fn a_lost_store_is_built_anew_while_redis_serves() {
             && record
                 .incarnations
                 .values()
-                .all(akash_redis::model::record::Incarnation::is_candidate)
+                .all(akash_redis::model::incarnation::Incarnation::is_candidate)
     );
     assert_eq!(world.shown().operator().store_lost, None, "it knows all of them again");
     assert!(world.recovery().look(Some("cache")).await.unwrap_err().contains("nothing to recover"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::types::MIGRATE;
+use akash_redis::api::annotations::MIGRATE;
 use akash_redis::cli::show;
 use akash_redis::store::Events as _;
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::types::MIGRATE;
+use akash_redis::api::annotations::MIGRATE;
 use akash_redis::devnet::provider::faults::ProviderFault;
 use akash_redis::model::money::Uact;
 use akash_redis::store::Objects as _;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use akash_redis::api::types::{MASTER, MIGRATE};
+use akash_redis::api::annotations::{MASTER, MIGRATE};
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Authority;
-use akash_redis::model::record::Change;
 use akash_redis::model::time::UnixMs;
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;

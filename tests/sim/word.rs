@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use akash_redis::api::annotations::{ACCEPT_LOSS, FENCE};
 use akash_redis::api::conditions::Reason;
-use akash_redis::api::types::{ACCEPT_LOSS, FENCE};
 use akash_redis::model::ids::IncarnationName;
 
 use crate::candidates::{others, running_with};

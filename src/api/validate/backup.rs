@@ -1,9 +1,8 @@
 //! What a backup needs, and what a new cluster may begin with.
 
 use super::{Problems, is_name, redis};
-use crate::api::types::{
-    Backup, DeletionPolicy, FromBackup, OnTotalLoss, PasswordFrom, RedisCluster,
-};
+use crate::api::backup::{Backup, FromBackup, OnTotalLoss};
+use crate::api::types::{DeletionPolicy, PasswordFrom, RedisCluster};
 use crate::model::backup::{StorageKeys, location};
 use crate::model::time::UnixMs;
 

@@ -22,7 +22,7 @@ async fn keys_to_a_storage_are_kept_encrypted_and_backups_are_asked_for_and_list
     assert!(!operator.run("events cache").await.unwrap().contains("s3cr3t"));
     let said = operator.client.backup("cache").await.unwrap().message;
     assert!(said.contains("s3://backups/x"), "{said}");
-    assert!(operator.annotation(crate::api::types::BACKUP).await.is_some());
+    assert!(operator.annotation(crate::api::annotations::BACKUP).await.is_some());
 
     std::fs::write(&keys, "no keys").unwrap();
     let wrong = operator.apply(json!({ "nodes": 3, "backup": { "to": "s3://backups/x", "credentialsFrom": { "file": keys } } }));
@@ -42,7 +42,7 @@ async fn keys_to_a_storage_are_kept_encrypted_and_backups_are_asked_for_and_list
     let newest = VerifyBackup::default();
     let said = operator.client.verify_backup("cache", &newest).await.unwrap().message;
     assert!(said.contains("backup b1 of cache is restored into a throw-away"), "{said}");
-    let word = operator.annotation(crate::api::types::VERIFY).await.unwrap();
+    let word = operator.annotation(crate::api::annotations::VERIFY).await.unwrap();
     assert!(word.ends_with(" b1"), "{word}");
     assert_eq!(operator.run("dump cache").await.unwrap(), "REDIS0010");
     operator.publish(json!({})).await;
@@ -76,7 +76,7 @@ async fn a_new_cluster_begins_with_a_backup_of_another_one() {
     let from = bootstrap.from_backup.unwrap();
     assert_eq!((from.cluster.as_deref(), from.id), (Some("cache"), None));
     assert_eq!(from.at.as_deref(), Some("2026-11-25T10:15:00Z"));
-    assert_eq!(bootstrap.on_total_loss, crate::api::types::OnTotalLoss::Restore);
+    assert_eq!(bootstrap.on_total_loss, crate::api::backup::OnTotalLoss::Restore);
     // The keys are its own.
     let credentials = made.spec.backup.unwrap().credentials;
     assert_eq!(credentials.as_deref(), Some("sealed:of-cache2"));
@@ -91,5 +91,5 @@ async fn a_new_cluster_begins_with_a_backup_of_another_one() {
     let made = operator.store.get("cache3").await.unwrap().cluster.spec.bootstrap.unwrap();
     let from = made.from_backup.unwrap();
     assert_eq!((from.cluster.as_deref(), from.id.as_deref()), (Some("gone"), Some("b1")));
-    assert_eq!((from.at, from.users), (None, crate::api::types::RestoredUsers::Keep));
+    assert_eq!((from.at, from.users), (None, crate::api::backup::RestoredUsers::Keep));
 }

@@ -248,9 +248,9 @@ fn act(amount: Uact) -> f64 {
 mod tests {
     use super::*;
     use crate::model::chain::{DeploymentView, EscrowView, GroupState};
+    use crate::model::incarnation::Incarnation;
     use crate::model::inventory::Reading;
     use crate::model::money::PricePerBlock;
-    use crate::model::record::Incarnation;
 
     #[test]
     fn cost_budget_and_runway_can_be_read_and_go_with_the_node_and_the_cluster() {

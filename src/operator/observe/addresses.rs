@@ -79,9 +79,9 @@ fn address(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::incarnation::Incarnation;
     use crate::model::mesh::Device;
     use crate::model::money::PricePerBlock;
-    use crate::model::record::Incarnation;
     use crate::model::time::UnixMs;
 
     fn found(mesh: &Reading<MeshView>, peers: &[(&str, &str)], hostname: &str) -> Option<String> {

@@ -195,8 +195,9 @@ fn same_but_escrow(a: &DeploymentView, b: &DeploymentView) -> bool {
 mod tests {
     use super::*;
     use crate::model::chain::{EscrowView, GroupState};
+    use crate::model::incarnation::Incarnation;
     use crate::model::money::{PricePerBlock, Uact};
-    use crate::model::record::{Incarnation, Record};
+    use crate::model::record::Record;
 
     fn installation() -> InstallationId {
         InstallationId("abcdef".into())

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use akash_redis::api::conditions::{EventReason, Reason};
+use akash_redis::api::conditions::Reason;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::money::Uact;
 use akash_redis::store::{Events as _, Objects as _};
 

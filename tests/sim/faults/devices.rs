@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::EventReason;
-use akash_redis::api::types::REJOIN;
+use akash_redis::api::annotations::REJOIN;
+use akash_redis::api::events::EventReason;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::Device;
 use akash_redis::store::Events as _;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use akash_redis::api::conditions::EventReason;
+use akash_redis::api::events::EventReason;
 use akash_redis::store::Events as _;
 
 use super::{comes_up_and_goes, dseq_of, live, migrate, running, told};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use akash_redis::api::annotations::CLOSE;
 use akash_redis::api::conditions::{ConditionStatus, Reason};
-use akash_redis::api::types::CLOSE;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::OwnMesh;
 use akash_redis::model::record::Record;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use akash_redis::api::conditions::EventReason;
+use akash_redis::api::events::EventReason;
 use akash_redis::devnet::provider::faults::ProviderFault;
 use akash_redis::store::Events as _;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use akash_redis::api::conditions::Phase;
+use akash_redis::model::change::FailoverReport;
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::node::Role;
-use akash_redis::model::record::FailoverReport;
 
 use super::{comes_up_and_goes, live, running, told};
 use crate::world::many::{in_many_worlds, setting};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use akash_redis::api::types::{ACCEPT_LOSS, MASTER, MIGRATE, REJOIN};
+use akash_redis::api::annotations::{ACCEPT_LOSS, MASTER, MIGRATE, REJOIN};
 use akash_redis::model::ids::IncarnationName;
 use akash_redis::model::mesh::OwnMesh;
 use rand::rngs::StdRng;

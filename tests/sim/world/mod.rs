@@ -26,8 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use akash_redis::api::annotations::YES_DELETE_DATA;
 use akash_redis::api::conditions::{ConditionStatus, ConditionType};
-use akash_redis::api::types::{RedisCluster, Runway, YES_DELETE_DATA};
+use akash_redis::api::types::{RedisCluster, Runway};
 use akash_redis::chain::Chain;
 use akash_redis::model::books::Head;
 use akash_redis::model::ids::IncarnationName;

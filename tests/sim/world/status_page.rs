@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::{IncarnationName, InstallationId};
+use akash_redis::model::incarnation::Incarnation;
 use akash_redis::model::money::Uact;
-use akash_redis::model::record::{Change, Incarnation};
 use akash_redis::store::Stored;
 
 use super::home::Home;

@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use akash_redis::api::types::ACCEPT_LOSS;
+use akash_redis::api::annotations::ACCEPT_LOSS;
+use akash_redis::model::change::Change;
 use akash_redis::model::ids::IncarnationName;
-use akash_redis::model::record::Change;
 use akash_redis::store::Stored;
 
 use super::clients::Clients;
