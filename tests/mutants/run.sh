@@ -63,7 +63,7 @@ planner() {
     dev_dependencies insta
   } | manifest akash-redis >Cargo.toml
   with_plan_tests
-  files=(-f 'src/plan/*.rs' -e src/plan/invariants.rs)
+  files=(-f 'src/plan/*.rs' -e 'src/plan/invariants*' -e 'src/plan/invariants/*')
   tests=(--test plan)
 }
 
