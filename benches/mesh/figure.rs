@@ -7,17 +7,28 @@ pub struct Figure {
     unit: &'static str,
     ours: f64,
     peer: Option<f64>,
+    /// The lowest and the highest ratio of the two in one round.
+    rounds: Option<[f64; 2]>,
     n: usize,
 }
 
 impl Figure {
     pub fn new(name: &str, unit: &'static str, ours: f64, peer: f64, n: usize) -> Self {
-        Self { name: name.to_owned(), unit, ours, peer: Some(peer), n }
+        Self { name: name.to_owned(), unit, ours, peer: Some(peer), rounds: None, n }
+    }
+
+    /// Of rounds in which both were measured, one right after the other.
+    #[allow(dead_code, reason = "not every program that uses this file has such rounds")]
+    pub fn of_rounds(name: &str, unit: &'static str, ours: &[f64], peer: &[f64]) -> Self {
+        let mut ratios: Vec<f64> = ours.iter().zip(peer).map(|(ours, peer)| ours / peer).collect();
+        ratios.sort_by(f64::total_cmp);
+        let rounds = ratios.first().zip(ratios.last()).map(|(low, high)| [*low, *high]);
+        Self { rounds, ..Self::new(name, unit, median(ours), median(peer), ours.len()) }
     }
 
     /// One that has nothing beside it.
     pub fn alone(name: &str, unit: &'static str, ours: f64, n: usize) -> Self {
-        Self { name: name.to_owned(), unit, ours, peer: None, n }
+        Self { name: name.to_owned(), unit, ours, peer: None, rounds: None, n }
     }
 
     fn ratio(&self) -> Option<f64> {
@@ -47,6 +58,6 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 pub fn json(figures: &[Figure]) -> String {
-    let entry = |f: &Figure| json!({"name": f.name, "unit": f.unit, "ours": f.ours, "peer": f.peer, "ratio": f.ratio(), "n": f.n});
+    let entry = |f: &Figure| json!({"name": f.name, "unit": f.unit, "ours": f.ours, "peer": f.peer, "ratio": f.ratio(), "ratioOfRounds": f.rounds, "n": f.n});
     format!("{:#}\n", figures.iter().map(entry).collect::<serde_json::Value>())
 }

@@ -1,6 +1,7 @@
 //! What the proxy costs beside a proxy that moves bytes alone: `HAProxy` in TCP mode, in turns with
 //! ours in one run, and redis-server straight for the added latency. A table goes to the terminal,
-//! the figures to `target/bench/proxy.json`.
+//! the figures to `target/bench/proxy.json`: medians, and of throughput the lowest and the highest
+//! ratio of a round as well.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -22,8 +23,9 @@ use tokio::time::sleep;
 mod figure;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_akash-redis");
-/// Rounds of each measurement, each of all three in turn.
-const ROUNDS: usize = 7;
+/// Rounds of each measurement, each of all three in turn. Many short ones: what else the machine does
+/// meanwhile is to meet both alike.
+const ROUNDS: usize = 15;
 /// Connections of redis-benchmark.
 const CLIENTS: &str = "50";
 /// Connections whose memory is measured.
@@ -142,7 +144,7 @@ async fn main() -> ExitCode {
     until_pong(peer).await;
 
     let mut figures = Vec::new();
-    throughput(&mut figures, [redis, ours, peer]);
+    throughput(&mut figures, [(ours, &proxy), (peer, &haproxy)]);
     latency(&mut figures, [redis, ours, peer]);
     let memory = [(ours, &proxy), (peer, &haproxy)];
     let mut kb = Vec::new();
@@ -159,23 +161,38 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Ours beside the peer, in turns.
-fn throughput(figures: &mut Vec<Figure>, [_, ours, peer]: [u16; 3]) {
-    for (pipeline, requests) in [("1", "100000"), ("16", "600000")] {
+/// Ours beside the peer, in turns: commands a second, and the processor time that the proxy itself
+/// takes for each batch that a client sends at once.
+fn throughput(figures: &mut Vec<Figure>, proxies: [(u16, &Running); 2]) {
+    for (pipeline, requests, batches) in [("1", "60000", 60_000.), ("16", "400000", 25_000.)] {
         for command in ["get", "set"] {
             let arguments = ["-c", CLIENTS, "-P", pipeline, "-t", command, "-n", requests];
-            let mut rates = [Vec::new(), Vec::new()];
+            let (mut rates, mut times) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
             for round in 0..ROUNDS {
                 // Whoever is first has the warmer machine, or the colder.
                 for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-                    rates[which].push(benchmark([ours, peer][which], &arguments)[0]);
+                    let (port, process) = proxies[which];
+                    let before = processor_us(process);
+                    rates[which].push(benchmark(port, &arguments)[0]);
+                    times[which].push((processor_us(process) - before) / batches);
                 }
             }
             let name = format!("{} -P {pipeline} -c {CLIENTS}", command.to_uppercase());
-            let [ours, peer] = rates.map(|rates| median(&rates));
-            figures.push(Figure::new(&name, "1/s", ours, peer, ROUNDS));
+            figures.push(Figure::of_rounds(&name, "1/s", &rates[0], &rates[1]));
+            let name = format!("{name}, processor a batch");
+            figures.push(Figure::of_rounds(&name, "us", &times[0], &times[1]));
         }
     }
+}
+
+/// Processor time that all threads of a program took so far.
+fn processor_us(process: &Running) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.0.id())).expect("it runs");
+    let ns = threads.flatten().filter_map(|thread| {
+        let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    ns.sum::<f64>() / 1e3
 }
 
 /// What each adds to one command at a time.
