@@ -112,7 +112,20 @@ async fn a_successor_that_became_master_otherwise_is_not_said_to_have_everything
 
 #[tokio::test]
 async fn a_connection_that_the_next_master_has_no_room_for_yet_is_made_again() {
-    let (mut servers, mut client) = started().await;
+    let (servers, client) = started().await;
+    is_made_again(servers, client).await;
+}
+
+#[tokio::test]
+async fn one_without_a_log_in_is_made_again_too() {
+    let (servers, _) = started().await;
+    let mut client = servers.connect(None).await;
+    assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n");
+    is_made_again(servers, client).await;
+}
+
+/// The next master has no room for the client at first.
+async fn is_made_again(mut servers: Servers, mut client: Client) {
     let mut admin = Client::new(servers.nodes[1].dial().await.expect("it is there"));
     for words in [&["CONFIG", "SET", "maxclients", "1"][..], &["REPLICAOF", "NO", "ONE"]] {
         assert_eq!(admin.ask(words).await, "+OK\r\n");
@@ -124,6 +137,25 @@ async fn a_connection_that_the_next_master_has_no_room_for_yet_is_made_again() {
     timeout(LIMIT, turned_away).await.expect("there is no room");
     assert_eq!(admin.ask(&["CONFIG", "SET", "maxclients", "100"]).await, "+OK\r\n");
     assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n", "the client sees nothing of it");
+}
+
+#[tokio::test]
+async fn one_that_the_next_master_has_no_room_for_is_told_that_nothing_was_carried_out() {
+    let (mut servers, _) = started().await;
+    let mut client = servers.patient(None, Duration::from_millis(300)).await;
+    assert_eq!(client.ask(&["INCR", "k"]).await, ":1\r\n");
+    let mut admin = Client::new(servers.nodes[1].dial().await.expect("it is there"));
+    for words in [&["CONFIG", "SET", "maxclients", "1"][..], &["REPLICAOF", "NO", "ONE"]] {
+        assert_eq!(admin.ask(words).await, "+OK\r\n");
+    }
+    servers.tell(Some(servers.epoch + 1));
+    client.send(&["INCR", "k"]).await;
+    (servers.master, servers.epoch) = (1, servers.epoch + 1);
+    servers.tell(None);
+    let told = client.next().await.expect("the client is told");
+    assert!(told.starts_with("-LOADING no master"), "{told}");
+    assert_eq!(client.next().await, None, "the connection ends");
+    assert_eq!(admin.ask(&["GET", "k"]).await, "$1\r\n1\r\n");
 }
 
 /// The master's redis is killed with a client at it, and the replica is chosen. What the client asks

@@ -53,12 +53,18 @@ pub(super) async fn carry<S>(
         way,
         wait,
         at: None,
+        dialled: None,
         planned: None,
         refused: None,
         turned_away: None,
     };
     let end = carrier.run(&mut client).await;
     tracing::debug!(%end, "a connection ends");
+    if end == End::TurnedAway && carrier.flight.depart().is_ok() {
+        // Whatever is open was not carried out. A client that cannot be told sees that the connection
+        // ends.
+        let _ = carrier.flight.no_master(&no_master(wait.as_secs()));
+    }
     let said = std::mem::take(carrier.flight.back());
     let _ = timeout(FAREWELL, async {
         client.write_all(&said).await?;
@@ -114,6 +120,8 @@ struct Carrier {
     wait: Duration,
     /// Whom the connection is with, or was last.
     at: Option<Target>,
+    /// Whom it was made to last, who may not have taken it.
+    dialled: Option<Target>,
     /// The epoch that a planned change was to have.
     planned: Option<u64>,
     /// The successor of this epoch did not take the connection as the master had.
@@ -148,7 +156,7 @@ impl Carrier {
     {
         let mut aim = Leaves::ForMaster;
         loop {
-            let dialled = Instant::now();
+            let (dialled, before) = (Instant::now(), self.at.clone());
             let mut server = match self.dial(client, aim == Leaves::ForSuccessor).await {
                 Ok(server) => server,
                 Err(end) => return end,
@@ -160,12 +168,14 @@ impl Carrier {
                 }
                 Err(End::Restored | End::TurnedAway) if self.flight.is_ahead() => {
                     self.refused = self.at.as_ref().map(|at| at.epoch);
+                    self.at = before;
                     match self.flight.depart() {
                         Ok(_) => Leaves::ForMaster,
                         Err(end) => return end,
                     }
                 }
                 Err(End::TurnedAway) if self.waits_for_room(Instant::now()) => {
+                    self.at = before;
                     match self.flight.depart() {
                         Ok(_) => Leaves::ForMaster,
                         Err(end) => return end,
@@ -194,7 +204,7 @@ impl Carrier {
     {
         let not_before = self.flight.not_before();
         // On the heap only as long as it lasts.
-        let aim = Aim { ahead, refused: self.refused, left: self.at.clone(), not_before };
+        let aim = Aim { ahead, refused: self.refused, left: self.dialled.clone(), not_before };
         let mut reached = Box::pin(reach(self.word.clone(), self.way.clone(), self.wait, aim));
         loop {
             let gives_up = self.flight.gives_up_at(Instant::now());
@@ -229,6 +239,7 @@ impl Carrier {
             self.flight.goes_ahead();
         }
         let keeps = known.is_none() || changing || (later && self.planned == Some(target.epoch));
+        self.dialled = Some(target.clone());
         self.at = Some(target);
         self.hear(Instant::now());
         self.flight.connected(keeps, later || changing)
@@ -393,6 +404,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     poll_fn(|cx| {
+        // Whoever has nothing more to say for now is not asked again.
+        let (mut client_waits, mut server_waits) = (false, false);
         loop {
             let mut went = false;
             if let Some(server) = server.as_deref_mut() {
@@ -406,7 +419,7 @@ where
                 Ok(some) => went |= some,
                 Err(_) => return Poll::Ready(Moved::End(End::Done)),
             }
-            if flight.wants_client() {
+            if !client_waits && flight.wants_client() {
                 match read(cx, client, |bytes| flight.client_bytes(bytes)) {
                     Poll::Ready(Ok(Some(taken))) => {
                         if let Err(end) = taken {
@@ -419,10 +432,11 @@ where
                         went = true;
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Moved::End(End::Done)),
-                    Poll::Pending => {}
+                    Poll::Pending => client_waits = true,
                 }
             }
             if let Some(server) = server.as_deref_mut()
+                && !server_waits
                 && flight.wants_server()
             {
                 match read(cx, server, |bytes| flight.server_bytes(bytes)) {
@@ -433,7 +447,7 @@ where
                         went = true;
                     }
                     Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Moved::ServerEnded),
-                    Poll::Pending => {}
+                    Poll::Pending => server_waits = true,
                 }
             }
             if went && (server.is_none() || flight.wants_step()) {

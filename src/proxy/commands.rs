@@ -1,7 +1,7 @@
 //! What a request is to whoever carries it to another master: what may be sent twice, what changes
 //! the connection, what nobody can carry.
 
-use super::resp::Head;
+use super::resp::{Head, Name};
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,17 +189,28 @@ const READS: &[&[u8]] = &[
 ];
 
 /// What this request is; `confirms` where the proxy needs the reply to each.
+#[inline]
 pub(super) fn kind(head: &Head, confirms: bool) -> Kind {
-    let (name, first): (&[u8], &[u8]) = (&head.name, &head.first);
+    // What most connections say all the time.
+    if head.name.eq_ignore_ascii_case(b"GET") {
+        return Kind::Read;
+    }
+    if head.name.eq_ignore_ascii_case(b"SET") {
+        return Kind::Write;
+    }
+    any_kind(head, confirms)
+}
+
+fn any_kind(head: &Head, confirms: bool) -> Kind {
+    let name: &[u8] = &Name::new(head.name);
     match name {
         b"HELLO" if head.words > 1 => Kind::State(State::Hello),
-        // What most connections say all the time, and a greeting without a version.
-        b"GET" | b"HELLO" => Kind::Read,
-        b"SET" => Kind::Write,
+        // A greeting without a version.
+        b"HELLO" => Kind::Read,
         b"" if head.words == 0 => Kind::Nothing,
         b"AUTH" => Kind::State(State::Auth),
         b"SELECT" => Kind::State(State::Select),
-        b"CLIENT" => client(first, confirms),
+        b"CLIENT" => client(&Name::new(head.first), confirms),
         b"MULTI" => Kind::Multi,
         b"EXEC" => Kind::Exec,
         b"DISCARD" => Kind::Discard,
@@ -338,8 +349,12 @@ pub(super) fn refusal(error: &[u8], kind: Kind) -> Option<Refusal> {
 
 /// Whether an error to a connection that is new says nothing against it: later the same is taken.
 pub(super) fn turns_away(error: &[u8]) -> bool {
+    has_no_room(error) || refusal(error, Kind::Write) == Some(Refusal::NotYet)
+}
+
+/// Whether this is what redis says to a new connection, of which it reads nothing.
+pub(super) fn has_no_room(error: &[u8]) -> bool {
     error.starts_with(b"-ERR max number of clients reached")
-        || refusal(error, Kind::Write) == Some(Refusal::NotYet)
 }
 
 #[cfg(test)]

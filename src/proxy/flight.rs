@@ -102,6 +102,13 @@ struct Entry {
 }
 
 impl Entry {
+    /// It was sent as it came, and has no answer.
+    #[inline]
+    fn is_as_it_came(&self) -> bool {
+        let own = self.marked || self.mark_failed || self.replaced || self.early;
+        !(own || self.large || self.kept || self.answer.is_some())
+    }
+
     /// It is not sent again: what was said of it counts, and a write is confirmed as any other.
     fn stands(&mut self, confirms: bool) {
         self.answer = match self.answer.take() {
@@ -197,6 +204,10 @@ pub(super) struct Flight {
     notices: Vec<u8>,
 
     connected: bool,
+    /// It said something.
+    heard: bool,
+    /// There was a server before.
+    moved: bool,
     /// The server is to be master, and is not yet: it is told who the client is, and nothing else is
     /// asked of it.
     ahead: bool,
@@ -257,6 +268,8 @@ impl Flight {
             to_client: Vec::new(),
             notices: Vec::new(),
             connected: false,
+            heard: false,
+            moved: false,
             ahead: false,
             client_done: false,
             phase: Phase::Open,
@@ -276,6 +289,7 @@ impl Flight {
     }
 
     /// Whether more of the client's bytes have room.
+    #[inline]
     pub fn wants_client(&self) -> bool {
         if self.raw {
             return !self.client_done && self.out.len() < MOST_OUT;
@@ -289,16 +303,19 @@ impl Flight {
     }
 
     /// Whether more of the server's bytes have room.
+    #[inline]
     pub fn wants_server(&self) -> bool {
         self.connected && self.to_client.len() < MOST_OUT
     }
 
     /// What is to be written to the server.
+    #[inline]
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
     /// What is to be written to the client.
+    #[inline]
     pub fn back(&mut self) -> &mut Vec<u8> {
         &mut self.to_client
     }
@@ -316,6 +333,7 @@ impl Flight {
     }
 
     /// So many at the front are done.
+    #[inline]
     fn forget(&mut self, count: usize) {
         let mut bytes = 0;
         for _ in 0..count {
@@ -352,6 +370,7 @@ impl Flight {
     }
 
     /// Gives memory back that an idle connection does not need.
+    #[inline]
     pub fn rest(&mut self) {
         for buffer in [
             &mut self.kept,

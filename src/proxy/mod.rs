@@ -16,6 +16,7 @@ mod read;
 mod refuse;
 mod resp;
 mod spares;
+mod threads;
 mod told;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -40,6 +42,7 @@ use crate::api_client::{Client, ClientError};
 pub use confirm::Confirm;
 pub use nodes::{Nodes, Seed, read_seeds};
 use read::Reads;
+use threads::Threads;
 use told::{Ears, Told};
 
 /// After a failed accept (no file descriptors left) some connections must end first.
@@ -117,6 +120,11 @@ pub enum ProxyError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There are no threads to carry connections.
+    #[error(
+        "the threads that carry connections cannot be started, so applications could not be served; allow this program more processes and open files (ulimit -u, ulimit -n, or the limits of its container)"
+    )]
+    Threads(#[source] std::io::Error),
     /// The operator's socket cannot be used.
     #[error(transparent)]
     Operator(#[from] ClientError),
@@ -152,7 +160,7 @@ pub enum ProxyError {
 /// the number of its words. What is not known is taken for a write; a script is not.
 #[must_use]
 pub fn is_write(name: &str, first: &str, words: usize) -> bool {
-    let (name, first) = (resp::Name::new(name.as_bytes()), resp::Name::new(first.as_bytes()));
+    let (name, first) = (name.as_bytes(), first.as_bytes());
     let head = resp::Head { name, first, words: words as u64 };
     matches!(commands::kind(&head, false), commands::Kind::Write | commands::Kind::WaitingWrite)
 }
@@ -300,9 +308,10 @@ impl Proxy {
     /// Carries connections until `stop`; then all of them end.
     ///
     /// # Errors
-    /// There is no such cluster, as far as those who were asked know.
+    /// There is no such cluster, as far as those who were asked know; or no thread can be started.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ProxyError> {
         let Self { settings, listener, reads, operator, told, ears } = self;
+        let threads = Threads::start().map_err(ProxyError::Threads)?;
         let socks5 = Socks5::new(settings.socks5);
         let cluster = settings.cluster.clone();
         let follower = async {
@@ -334,14 +343,14 @@ impl Proxy {
             wait: settings.master_wait,
             turn: AtomicUsize::new(0),
         };
-        let most = settings.max_connections;
+        let limits = Limits { most: settings.max_connections, threads: &threads, stop: &stop };
         let serving = async {
             let reading = async {
                 if let Some(reads) = reads {
-                    serve(reads, Arc::new(reader), most, &stop).await;
+                    serve(reads, Arc::new(reader), &limits).await;
                 }
             };
-            tokio::join!(serve(listener, Arc::new(writes), most, &stop), reading);
+            tokio::join!(serve(listener, Arc::new(writes), &limits), reading);
         };
         tokio::select! {
             error = follower => Err(error),
@@ -357,10 +366,20 @@ enum Listener {
     Unix(UnixListener, PathBuf),
 }
 
-/// A connection of an application.
+/// A connection of an application, on its way to the thread that carries it.
 enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// For the thread on which this is called.
+    fn open(self) -> std::io::Result<Either<TcpStream, UnixStream>> {
+        Ok(match self {
+            Self::Tcp(stream) => Either::Left(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Either::Right(UnixStream::from_std(stream)?),
+        })
+    }
 }
 
 impl Listener {
@@ -390,9 +409,9 @@ impl Listener {
             Self::Tcp(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
-                Accepted::Tcp(stream)
+                Accepted::Tcp(stream.into_std()?)
             }
-            Self::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0),
+            Self::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0.into_std()?),
         })
     }
 
@@ -452,12 +471,15 @@ impl Carrier for Reads {
     }
 }
 
-async fn serve(
-    listener: Listener,
-    carrier: Arc<impl Carrier>,
+/// How many connections are carried at a time, where, and until when.
+struct Limits<'a> {
     most: usize,
-    stop: &CancellationToken,
-) {
+    threads: &'a Threads,
+    stop: &'a CancellationToken,
+}
+
+async fn serve(listener: Listener, carrier: Arc<impl Carrier>, limits: &Limits<'_>) {
+    let Limits { most, threads, stop } = *limits;
     let (places, refusals) =
         (Arc::new(Semaphore::new(most)), Arc::new(Semaphore::new(MOST_REFUSALS)));
     // The set ends everything in it when it is dropped.
@@ -485,25 +507,26 @@ async fn serve(
                 );
             }
             if let Ok(refusal) = refusals.clone().try_acquire_owned() {
-                connections.spawn(async move {
-                    match stream {
-                        Accepted::Tcp(stream) => refuse::refuse(stream, refuse::TOO_MANY).await,
-                        Accepted::Unix(stream) => refuse::refuse(stream, refuse::TOO_MANY).await,
+                let refusing = async move {
+                    if let Ok(stream) = stream.open() {
+                        refuse::refuse(stream, refuse::TOO_MANY).await;
                     }
                     drop(refusal);
-                });
+                };
+                connections.spawn_on(refusing, threads.least_loaded());
             }
             continue;
         };
         full = false;
         let carrier = carrier.clone();
-        connections.spawn(async move {
-            match stream {
-                Accepted::Tcp(stream) => carrier.carry(stream).await,
-                Accepted::Unix(stream) => carrier.carry(stream).await,
+        let connection = async move {
+            match stream.open() {
+                Ok(stream) => carrier.carry(stream).await,
+                Err(error) => tracing::warn!(%error, "a connection cannot be carried"),
             }
             drop(place);
-        });
+        };
+        connections.spawn_on(connection, threads.least_loaded());
     }
     drop(connections);
     listener.close().await;

@@ -125,47 +125,48 @@ impl std::ops::Deref for Name {
     }
 }
 
-/// The first words of a request.
+/// The first words of a request, as they were written; one that is too long to be a [`Name`] is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct Head<'b> {
     /// Name of the command; empty for an empty line, which has no reply.
-    pub name: Name,
+    pub name: &'b [u8],
     /// Its first argument, e.g. a subcommand.
-    pub first: Name,
+    pub first: &'b [u8],
     /// How many words there are.
     pub words: u64,
 }
 
 /// The first words of the request at the beginning of `bytes`; `None` as long as they are not there.
-pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+pub(super) fn head(bytes: &[u8]) -> Result<Option<Head<'_>>, Malformed> {
     let Some((line, rest)) = line(bytes)? else { return Ok(None) };
     if line.first() != Some(&b'*') {
         let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let words = words.by_ref();
-        let name = words.next().map(Name::new).unwrap_or_default();
-        let first = words.next().map(Name::new);
+        let name = words.next().map(short).unwrap_or_default();
+        let first = words.next().map(short);
         let more = words.count() as u64;
         let count = u64::from(!name.is_empty()) + u64::from(first.is_some()) + more;
         return Ok(Some(Head { name, first: first.unwrap_or_default(), words: count }));
     }
     let words = number(&line[1..])?.unwrap_or(0);
-    let (name, first) = (Name::default(), Name::default());
+    let (name, first) = (&[][..], &[][..]);
     if words == 0 {
         return Ok(Some(Head { name, first, words }));
     }
-    let Some((name, rest)) = word(rest)? else { return Ok(None) };
+    let Some((name, rest)) = text(rest, LONGEST_WORD)? else { return Ok(None) };
     if words == 1 {
         return Ok(Some(Head { name, first, words }));
     }
-    Ok(word(rest)?.map(|(first, _)| Head { name, first, words }))
+    Ok(text(rest, LONGEST_WORD)?.map(|(first, _)| Head { name, first, words }))
 }
 
 /// Where the request at the beginning of `bytes` ends, and its first words; `None` where it is not
 /// there as a whole, or is not written as programs write it: then the scanner has the word.
-pub(super) fn whole(bytes: &[u8]) -> Option<(usize, Head)> {
+#[inline]
+pub(super) fn whole(bytes: &[u8]) -> Option<(usize, Head<'_>)> {
     let mut at = 0;
     let words = length(bytes, &mut at, b'*').filter(|words| *words > 0)?;
-    let mut head = Head { name: Name::default(), first: Name::default(), words };
+    let mut head = Head { name: &[], first: &[], words };
     for which in 0..words {
         let length = usize::try_from(length(bytes, &mut at, b'$')?).ok()?;
         let text = bytes.get(at..at.checked_add(length)?)?;
@@ -175,19 +176,58 @@ pub(super) fn whole(bytes: &[u8]) -> Option<(usize, Head)> {
         }
         at += 2;
         match which {
-            0 => head.name = Name::new(text),
-            1 => head.first = Name::new(text),
+            0 => head.name = short(text),
+            1 => head.first = short(text),
             _ => {}
         }
     }
     Some((at, head))
 }
 
-/// A line of this kind with a short number, and moves behind it.
-fn length(bytes: &[u8], at: &mut usize, kind: u8) -> Option<u64> {
-    if *bytes.get(*at)? != kind {
-        return None;
+/// Where the reply at the beginning of `bytes` ends, if it is there as a whole and is neither a list
+/// nor an error nor a message that nobody asked for; the scanner has the word of any other.
+#[inline]
+pub(super) fn plain_reply(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        b'$' if bytes.starts_with(b"$-1\r\n") => Some(5),
+        b'$' => {
+            let mut at = 0;
+            let text = usize::try_from(length(bytes, &mut at, b'$')?).ok()?;
+            Some(at + text + 2).filter(|end| *end <= bytes.len())
+        }
+        b'+' | b':' | b'_' | b'#' | b',' => {
+            let line = &bytes[..bytes.len().min(LONGEST_LINE)];
+            line.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
+        }
+        _ => None,
     }
+}
+
+/// A word as far as it may be a [`Name`].
+#[inline]
+fn short(word: &[u8]) -> &[u8] {
+    if word.len() > LONGEST_WORD { &[] } else { word }
+}
+
+/// A line of this kind with a short number, and moves behind it.
+#[inline]
+fn length(bytes: &[u8], at: &mut usize, kind: u8) -> Option<u64> {
+    let digit = |byte: u8| u64::from(byte - b'0');
+    let (number, line) = match *bytes.get(*at..)? {
+        // Nearly all are this short.
+        [first, a @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => (digit(a), 4),
+        [first, a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] if first == kind => {
+            (digit(a) * 10 + digit(b), 5)
+        }
+        [first, ..] if first == kind => return long_length(bytes, at),
+        _ => return None,
+    };
+    *at += line;
+    Some(number)
+}
+
+/// The same of a number of more digits.
+fn long_length(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut number = 0;
     for (digits, byte) in bytes[*at + 1..].iter().take(8).enumerate() {
         match byte {
@@ -372,7 +412,10 @@ mod tests {
 
     #[test]
     fn a_request_is_known_as_soon_as_its_first_words_are_there() {
-        let known = |text: &str| head(text.as_bytes()).unwrap().map(|h| (h.name, h.first));
+        let known = |text: &str| {
+            let head = head(text.as_bytes()).unwrap();
+            head.map(|head| (Name::new(head.name), Name::new(head.first)))
+        };
         let words = |name: &str, first: &str| {
             Some((Name::new(name.as_bytes()), Name::new(first.as_bytes())))
         };

@@ -4,7 +4,8 @@
 //! Nothing is said on them. They are few: applications with more connections dial the rest.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::io::Read as _;
+use std::net::{self, IpAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A node that cannot be dialled within this is left for the next look.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What is kept for each node, with when it was made.
-type ByNode = HashMap<(IpAddr, u16), VecDeque<(Instant, TcpStream)>>;
+/// What is kept for each node, with when it was made; it does not wait for anything, and may be used on
+/// any thread.
+type ByNode = HashMap<(IpAddr, u16), VecDeque<(Instant, net::TcpStream)>>;
 
 /// Connections that wait to be used.
 #[derive(Debug, Default)]
@@ -35,13 +37,14 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    /// One that leads there, if there is one that the other end has not closed.
+    /// One that leads there, if there is one that the other end has not closed; for the thread on which
+    /// this is called.
     pub fn take(&self, ip: IpAddr, port: u16) -> Option<TcpStream> {
         let mut kept = self.kept();
         let own = kept.get_mut(&(ip, port))?;
         while let Some((made, stream)) = own.pop_front() {
             if is_good(made, &stream) {
-                return Some(stream);
+                return TcpStream::from_std(stream).ok();
             }
         }
         None
@@ -73,7 +76,7 @@ impl Spares {
                     let Ok(turn) = dials.acquire().await else { return };
                     let dialled = dial(socks5.get(), ip, port, LIMIT).await;
                     drop(turn);
-                    let Ok(stream) = dialled else { break };
+                    let Ok(Ok(stream)) = dialled.map(TcpStream::into_std) else { break };
                     let own = (Instant::now(), stream);
                     self.kept().entry((ip, port)).or_default().push_back(own);
                 }
@@ -90,9 +93,9 @@ impl Spares {
 }
 
 /// Nothing came over it: Redis says nothing of its own accord, unless it is about to close.
-fn is_good(made: Instant, stream: &TcpStream) -> bool {
+fn is_good(made: Instant, mut stream: &net::TcpStream) -> bool {
     let waits = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    made.elapsed() < OLD && stream.try_read(&mut [0; 1]).is_err_and(waits)
+    made.elapsed() < OLD && stream.read(&mut [0; 1]).is_err_and(waits)
 }
 
 #[cfg(test)]
@@ -199,7 +202,9 @@ mod tests {
         let place = kept.node.local_addr().unwrap();
         let own = kept.spares.kept().remove(&(place.ip(), place.port())).unwrap();
         for (made, stream) in own {
+            let stream = TcpStream::from_std(stream).unwrap();
             stream.readable().await.unwrap();
+            let stream = stream.into_std().unwrap();
             let mut all = kept.spares.kept();
             all.entry((place.ip(), place.port())).or_default().push_back((made, stream));
         }

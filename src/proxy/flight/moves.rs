@@ -120,6 +120,7 @@ impl Flight {
     }
 
     /// Whether there is something to decide.
+    #[inline]
     pub fn wants_step(&self) -> bool {
         self.phase == Phase::Refused
             || self.leaving.is_some()
@@ -212,6 +213,7 @@ impl Flight {
             return Err(End::Bound);
         }
         (self.connected, self.ahead) = (false, false);
+        (self.heard, self.moved) = (false, true);
         if let Phase::Resting(until) = self.phase {
             self.not_before = Some(until);
         }

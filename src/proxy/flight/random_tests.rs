@@ -33,12 +33,15 @@ struct Server {
     aborted: bool,
     /// It knows no user before it is master.
     knows_nobody: bool,
+    /// It has no room for the connection.
+    full: bool,
 }
 
 impl Server {
     fn new(role: Role) -> Self {
         let (bytes, replies) = (Vec::new(), Vec::new());
-        Self { role, bytes, replies, queued: None, aborted: false, knows_nobody: false }
+        let (knows_nobody, full) = (false, false);
+        Self { role, bytes, replies, queued: None, aborted: false, knows_nobody, full }
     }
 
     /// One that is to be master, and may not know its users yet.
@@ -46,8 +49,18 @@ impl Server {
         Self { knows_nobody: random.gen_bool(0.3), ..Self::new(Role::Replica) }
     }
 
+    /// One that says so at once where it has no room.
+    fn with_room(role: Role, random: &mut StdRng) -> Self {
+        let full = random.gen_bool(0.2);
+        let says = if full { "-ERR max number of clients reached\r\n" } else { "" };
+        Self { full, replies: says.into(), ..Self::new(role) }
+    }
+
     /// Carries out what it can.
     fn works(&mut self, done: &mut BTreeMap<String, u32>) {
+        if self.full {
+            return;
+        }
         let mut scanner = Scanner::default();
         while let Ok((length, true)) = scanner.take(&self.bytes) {
             let request: Vec<Vec<u8>> =
@@ -160,6 +173,8 @@ struct Run {
     ahead: bool,
     /// The connection is with the one that was master before.
     behind: bool,
+    /// What was last said of a server to which it was made.
+    made: (bool, bool),
     planned: bool,
     asked: VecDeque<Asked>,
     open: Option<Vec<(&'static str, String)>>,
@@ -192,6 +207,7 @@ impl Run {
             changes: 0,
             ahead: false,
             behind: false,
+            made: (true, false),
             planned: false,
             asked: VecDeque::new(),
             open: None,
@@ -256,6 +272,10 @@ impl Run {
         let came: Vec<u8> = self.server.replies.drain(..some).collect();
         self.flight.server_bytes(&came)?;
         self.hears();
+        if self.server.full && self.server.replies.is_empty() {
+            let step = self.flight.ended()?;
+            return self.follows(step);
+        }
         Ok(())
     }
 
@@ -312,9 +332,10 @@ impl Run {
             let (later, changing) = (std::mem::take(&mut self.behind), self.change.is_some());
             // The one that is left is fenced still, or takes writes.
             let role = if changing { Role::Paused } else { Role::Master };
-            self.server = Server::new(role);
+            self.server = Server::with_room(role, &mut self.random);
             self.ahead = false;
-            self.flight.connected((later && self.planned) || changing, later || changing)?;
+            self.made = ((later && self.planned) || changing, later || changing);
+            self.flight.connected(self.made.0, self.made.1)?;
         }
         Ok(())
     }
@@ -388,7 +409,7 @@ impl Run {
         self.follows(step)
     }
 
-    /// A server that does not let the client in may be another one than it was.
+    /// A server that does not let the client in may be another one than it was, or has room later.
     fn event(&mut self) -> Result<(), End> {
         let happened = self.happens();
         self.is_let_in(happened)
@@ -396,7 +417,14 @@ impl Run {
 
     fn is_let_in(&mut self, happened: Result<(), End>) -> Result<(), End> {
         match happened {
-            Err(End::TurnedAway | End::Restored) if self.server.knows_nobody => {
+            Err(End::TurnedAway) if self.server.full && !self.behind => {
+                self.flight.depart()?;
+                self.server = Server::with_room(self.server.role, &mut self.random);
+                self.flight.connected(self.made.0, self.made.1)
+            }
+            Err(End::TurnedAway | End::Restored)
+                if self.server.knows_nobody || self.server.full =>
+            {
                 let step = self.flight.depart()?;
                 self.follows(step)
             }

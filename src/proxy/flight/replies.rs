@@ -32,13 +32,20 @@ impl Flight {
     fn messages(&mut self, bytes: &[u8]) -> Result<(), End> {
         let mut at = 0;
         while at < bytes.len() {
+            if self.reply.is_none() {
+                at += self.plain(&bytes[at..]);
+            }
             let left = &bytes[at..];
+            if left.is_empty() {
+                break;
+            }
             let sink = if self.reply.is_some() { self.reply } else { self.begin(left)? };
             let Some(sink) = sink else {
                 // Not enough of it is there.
                 self.rest.extend_from_slice(left);
                 return if self.rest.len() > MOST_HELD { Err(End::Held) } else { Ok(()) };
             };
+            self.heard = true;
             let (taken, ends) = self.reply_scanner.take(left)?;
             match sink {
                 Sink::Push | Sink::Pass => self.to_client.extend_from_slice(&left[..taken]),
@@ -61,6 +68,43 @@ impl Flight {
         Ok(())
     }
 
+    /// Passes on at once what most messages are: whole replies, one after the other, that are no
+    /// errors and answer plain reads and writes of which nothing else is to be known. How many bytes
+    /// that were; all others are looked at one by one.
+    fn plain(&mut self, bytes: &[u8]) -> usize {
+        let in_order = self.phase == Phase::Open && self.next == 0 && self.retained == 0;
+        if !in_order || self.ahead || self.restoring > 0 || self.connection.multi {
+            return 0;
+        }
+        let (mut at, mut count, mut wrote) = (0, 0, false);
+        for entry in self.entries.range(..self.sent) {
+            let passes = entry.is_as_it_came()
+                && match entry.kind {
+                    Kind::Read => true,
+                    Kind::Write => self.confirm.is_none(),
+                    _ => false,
+                };
+            let Some(length) = passes.then(|| resp::plain_reply(&bytes[at..])).flatten() else {
+                break;
+            };
+            (at, count) = (at + length, count + 1);
+            wrote |= entry.kind == Kind::Write;
+        }
+        if count > 0 {
+            self.heard = true;
+            self.to_client.extend_from_slice(&bytes[..at]);
+            if wrote {
+                (self.connection.wrote, self.connection.unmarked) = (true, false);
+                self.passing = false;
+                self.goes_on();
+            }
+            self.forget(count);
+            self.advance();
+            self.release();
+        }
+        at
+    }
+
     /// What is done with the message that begins; `None` as long as too little of it is there.
     fn begin(&mut self, bytes: &[u8]) -> Result<Option<Sink>, End> {
         let first = bytes[0];
@@ -80,6 +124,9 @@ impl Flight {
                 return Ok(None);
             };
             error = &bytes[..end];
+        }
+        if commands::has_no_room(error) && self.is_turned_away() {
+            return Err(End::TurnedAway);
         }
         if self.restoring > 0 {
             let goes_on = error.is_empty()
@@ -133,6 +180,14 @@ impl Flight {
             || entry.mark_failed
             || self.phase != Phase::Open;
         Ok(Some(if kept { Sink::Collect } else { Sink::Pass }))
+    }
+
+    /// Whether an error that says so is about the connection: nothing that was sent was read, and all of
+    /// it can be sent again. A first server speaks to the client, which came to it by itself.
+    fn is_turned_away(&self) -> bool {
+        let mut sent = self.entries.range(..self.sent);
+        let by_script = self.next < self.sent && self.entries[self.next].kind == Kind::Script;
+        self.moved && !self.heard && !by_script && !sent.any(|entry| entry.large)
     }
 
     /// Whether a list may be a message of a subscription.

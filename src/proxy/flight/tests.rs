@@ -248,6 +248,74 @@ fn who_is_turned_away_for_now_is_told_from_who_is_not_let_in() {
     }
 }
 
+const FULL: &str = "-ERR max number of clients reached\r\n";
+
+#[test]
+fn who_is_turned_away_without_a_log_in_is_made_again_and_nothing_is_lost() {
+    for asked in [&["INCR k", "GET k"][..], &[]] {
+        let mut flight = flight();
+        moves(&mut flight).unwrap();
+        says(&mut flight, asked);
+        let (begins, ends) = FULL.split_at(7);
+        assert_eq!(hears(&mut flight, begins), "");
+        assert_eq!(flight.server_bytes(ends.as_bytes()), Err(End::TurnedAway));
+        assert_eq!(flight.depart(), Ok(Step::Dial));
+        flight.connected(true, true).unwrap();
+        assert_eq!(told(&mut flight), "");
+        assert_eq!(out(&mut flight), asked.iter().map(|words| sent(words)).collect::<String>());
+    }
+}
+
+#[test]
+fn what_only_looks_like_being_turned_away_is_passed_on() {
+    // The client came to its first server by itself.
+    let mut first = flight();
+    says(&mut first, &["GET k"]);
+    assert_eq!(hears(&mut first, FULL), FULL);
+    // Somebody who was let in hears what a command says.
+    let mut later = flight();
+    moves(&mut later).unwrap();
+    says(&mut later, &["GET k", "MODULE.SAYS x"]);
+    assert_eq!(hears(&mut later, "$-1\r\n"), "$-1\r\n");
+    assert_eq!(hears(&mut later, FULL), FULL);
+    // A script says what it likes, and was carried out.
+    let mut script = flight();
+    moves(&mut script).unwrap();
+    says(&mut script, &["EVAL x 0"]);
+    assert_eq!(hears(&mut script, FULL), FULL);
+    // A large request cannot be sent again.
+    let mut large = flight();
+    moves(&mut large).unwrap();
+    let value = "v".repeat(MOST_KEPT + 2 * MOST_OUT);
+    for piece in sent(&format!("SET k {value}")).as_bytes().chunks(MOST_OUT) {
+        large.client_bytes(piece).unwrap();
+    }
+    assert_eq!(hears(&mut large, FULL), FULL);
+}
+
+/// However the bytes of both sides are cut, the other side gets the same.
+#[test]
+fn replies_that_are_passed_on_at_once_are_those_that_are_passed_on_one_by_one() {
+    let asked =
+        ["SET k v", "GET k", "get a", "LRANGE l 0 -1", "PING", "INCR n", "GET l", "SET k w"];
+    let replies = "+OK\r\n$12\r\nv\r\n*1\r\n+OK\r\n\r\n$-1\r\n*2\r\n$1\r\na\r\n:1\r\n+PONG\r\n-WRONGTYPE x\r\n$0\r\n\r\n+OK\r\n";
+    let all: String = asked.iter().map(|words| sent(words)).collect();
+    for cut in 1..=replies.len() {
+        let mut flight = flight();
+        let (mut came, mut gone) = (String::new(), String::new());
+        for piece in all.as_bytes().chunks(cut) {
+            flight.client_bytes(piece).unwrap();
+            came += &out(&mut flight);
+        }
+        for piece in replies.as_bytes().chunks(cut) {
+            flight.server_bytes(piece).unwrap();
+            gone += &told(&mut flight);
+        }
+        assert_eq!((&came, gone.as_str()), (&all, replies), "in pieces of {cut}");
+        assert!(flight.entries.is_empty() && flight.connection.wrote, "in pieces of {cut}");
+    }
+}
+
 #[test]
 fn the_last_answers_are_waited_for_longer_after_a_planned_change() {
     let now = Instant::now();
