@@ -112,20 +112,32 @@ async fn a_successor_that_became_master_otherwise_is_not_said_to_have_everything
 
 #[tokio::test]
 async fn a_connection_that_the_next_master_has_no_room_for_yet_is_made_again() {
-    let (servers, client) = started().await;
-    is_made_again(servers, client).await;
+    let (mut servers, mut client) = started().await;
+    has_room_later(&mut servers).await;
+    assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n", "the client sees nothing of it");
 }
 
 #[tokio::test]
 async fn one_without_a_log_in_is_made_again_too() {
-    let (servers, _) = started().await;
+    let (mut servers, _) = started().await;
     let mut client = servers.connect(None).await;
     assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n");
-    is_made_again(servers, client).await;
+    has_room_later(&mut servers).await;
+    assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n", "the client sees nothing of it");
 }
 
-/// The next master has no room for the client at first.
-async fn is_made_again(mut servers: Servers, mut client: Client) {
+#[tokio::test]
+async fn a_subscriber_that_was_turned_away_once_goes_on_listening() {
+    let (mut servers, mut client) = started().await;
+    assert!(client.ask(&["SUBSCRIBE", "news"]).await.starts_with("*3"));
+    let mut admin = has_room_later(&mut servers).await;
+    let heard = async { while admin.ask(&["PUBLISH", "news", "m"]).await != ":1\r\n" {} };
+    timeout(LIMIT, heard).await.expect("it listens there");
+    assert!(client.next().await.expect("it stays connected").contains("\r\nmessage\r\n"));
+}
+
+/// The next master turns connections away at first. Who asks it things.
+async fn has_room_later(servers: &mut Servers) -> Client {
     let mut admin = Client::new(servers.nodes[1].dial().await.expect("it is there"));
     for words in [&["CONFIG", "SET", "maxclients", "1"][..], &["REPLICAOF", "NO", "ONE"]] {
         assert_eq!(admin.ask(words).await, "+OK\r\n");
@@ -136,7 +148,7 @@ async fn is_made_again(mut servers: Servers, mut client: Client) {
         async { while admin.ask(&["INFO", "stats"]).await.contains("rejected_connections:0") {} };
     timeout(LIMIT, turned_away).await.expect("there is no room");
     assert_eq!(admin.ask(&["CONFIG", "SET", "maxclients", "100"]).await, "+OK\r\n");
-    assert_eq!(client.ask(&["GET", "k"]).await, "$1\r\n0\r\n", "the client sees nothing of it");
+    admin
 }
 
 #[tokio::test]
