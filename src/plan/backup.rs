@@ -496,3 +496,18 @@ pub fn status(builder: &PlanBuilder<'_>) -> Option<BackupStatus> {
         unusable: unusable.iter().take(LISTED).map(|(_, why)| why.clone()).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_backup_is_does_not_name_a_size_that_nobody_knows() {
+        let of = |done_bytes, total_bytes| {
+            progress(&BackupTask { done_bytes, total_bytes, ..BackupTask::default() })
+        };
+        assert_eq!(of(0, 0), " (Redis writes its snapshot)");
+        assert_eq!(of(3 << 20, 0), " (3 MiB of what Redis still writes)");
+        assert_eq!(of(3 << 20, 5 << 20), " (3 MiB of 5 MiB)");
+    }
+}
