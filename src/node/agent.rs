@@ -39,8 +39,8 @@ use super::state_file::{StateFile, StateFileError};
 use super::status_page::{self, KeyError};
 use super::tailscale::{self, TailscaledInstance, VersionError};
 use super::users::system_user;
-use super::verify;
 use super::volume::{self, Volume, VolumeError};
+use super::{restore, verify};
 use crate::error_chain::error_chain;
 use crate::mesh::local::LocalError;
 use crate::mesh::tailscaled;
@@ -336,6 +336,7 @@ async fn assemble(
     redis
         .prepare()
         .map_err(|source| AgentError::Directory { path: redis.data_dir.clone(), source })?;
+    restore::remove_left_over(&redis);
     mesh.prepare()
         .map_err(|source| AgentError::Directory { path: mesh.state_dir.clone(), source })?;
 

@@ -284,6 +284,11 @@ async fn a_moment_before_a_mistake_comes_back_byte_by_byte_through_a_promotion()
     point.parts.last_mut().unwrap().end = Part::OPEN;
     let fresh = bucket.restored(&point).await;
     assert!(all(&fresh).await == last);
+    // What was replayed is on the volume too.
+    let run_id = fresh.node.peek().redis.run_id;
+    fresh.kill_redis();
+    let keys = u64::try_from(last.len()).unwrap();
+    fresh.until(|s| s.redis.run_id != run_id && !s.redis.loading && s.redis.keys == keys).await;
     fresh.stop().await;
 
     let future = UnixMs(UnixMs::now().0 + 3_600_000);

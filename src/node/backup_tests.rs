@@ -12,15 +12,15 @@ use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
 pub(super) const KEY: [u8; 32] = [7; 32];
-const ID: &str = "20261126T030000Z-x7k2";
+pub(super) const ID: &str = "20261126T030000Z-x7k2";
 
 /// Where operator and nodes of a local market put backups: one directory that all may use.
-fn storage(dir: &Path) -> wire::ObjectStorage {
+pub(super) fn storage(dir: &Path) -> wire::ObjectStorage {
     let url = format!("file://{}", dir.join("bucket").display());
     wire::ObjectStorage { url, ..wire::ObjectStorage::default() }
 }
 
-fn object() -> String {
+pub(super) fn object() -> String {
     format!("abc234/cache/{ID}.rdb")
 }
 
@@ -38,7 +38,7 @@ pub(super) fn back_up(dir: &Path) -> Command {
     })
 }
 
-fn restore(dir: &Path, of: &Snapshot) -> Command {
+pub(super) fn restore(dir: &Path, of: &Snapshot) -> Command {
     Command::Restore(wire::Restore {
         id: ID.into(),
         storage: Some(storage(dir)),
@@ -55,7 +55,7 @@ pub(super) async fn taken(node: &TestNode) -> BackupTask {
     node.until(|s| s.backup.as_ref().is_some_and(ended)).await.backup.unwrap()
 }
 
-async fn restored(node: &TestNode) -> RestoreTask {
+pub(super) async fn restored(node: &TestNode) -> RestoreTask {
     let ended = |task: &RestoreTask| matches!(task.phase, TaskPhase::Done | TaskPhase::Failed);
     node.until(|s| s.restore.as_ref().is_some_and(ended)).await.restore.unwrap()
 }

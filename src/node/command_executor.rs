@@ -313,7 +313,7 @@ impl CommandExecutor {
                 return backup::start(&self.node, *object).map_err(Status::unavailable);
             }
             Order::Restore(object, expected, log) => {
-                return restore::start(&self.node, *object, expected, log)
+                return restore::start(&self.node, &self.instance, (*object, expected, log))
                     .map_err(Status::failed_precondition);
             }
             Order::Import(source, last_pass) => {

@@ -15,8 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::master_link::{self, ATTACH, BEAT, OFFSET, greet, split};
 use super::psync::request;
-use super::restore::{ATTACH, BEAT, OFFSET, STALL, attach, greet, loaded, split};
+use super::redis_config::FROM_A_MASTER;
+use super::restore::{STALL, attach, loaded};
 use super::state::Node;
 
 /// A data set without a key, as every version reads it: without a checksum.
@@ -55,7 +57,7 @@ impl Feed {
         let run_id = {
             // A promotion may not come in between the look at the role and the change of it.
             let _one = node.accepting.lock().await;
-            attach(node, port).await.map_err(Ended)?
+            attach(node, port, FROM_A_MASTER).await.map_err(Ended)?.0
         };
         let late = || Ended("redis did not ask for its data in time".to_owned());
         let accepted = timeout(ATTACH, listener.accept()).await;
@@ -112,7 +114,7 @@ fn over() -> Ended {
 
 /// Hears how far Redis is.
 async fn listen(mut from: BufReader<OwnedReadHalf>, acked: watch::Sender<i64>) {
-    while let Ok(words) = super::restore::request(&mut from).await {
+    while let Ok(words) = master_link::request(&mut from).await {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         if let ["REPLCONF", "ACK", offset, ..] = words[..]
             && let Ok(offset) = offset.parse()

@@ -32,6 +32,7 @@ pub mod leaving;
 pub mod life;
 pub mod local_api;
 pub mod logs;
+mod master_link;
 pub mod mesh;
 mod mesh_service;
 pub mod nonces;
@@ -64,6 +65,7 @@ pub mod tailscale;
 pub mod users;
 pub mod verify;
 pub mod volume;
+mod volume_copy;
 pub mod write_probe;
 
 #[cfg(test)]
@@ -92,6 +94,8 @@ mod kept_copy_tests;
 mod life_tests;
 #[cfg(test)]
 mod master_tests;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod saving_tests;
 #[cfg(test)]

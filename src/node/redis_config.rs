@@ -25,6 +25,16 @@ pub const BOOT_MAX_LAG: u32 = 8;
 /// must notice by data.
 pub const PING_PERIOD: u32 = 1;
 
+/// How Redis copies a master: onto its volume first, as it goes on answering meanwhile; it gives one up
+/// that says nothing for 20 s.
+pub const FROM_A_MASTER: [(&str, &str); 2] =
+    [("repl-timeout", "20"), ("repl-diskless-load", "disabled")];
+/// How an empty Redis copies the agent when that has a backup: it loads what comes at once, and answers
+/// nothing while nothing comes. The agent gives up a storage, and a volume, that stands still long
+/// before Redis gives up the agent.
+pub const FROM_A_BACKUP: [(&str, &str); 2] =
+    [("repl-timeout", "600"), ("repl-diskless-load", "on-empty-db")];
+
 /// What the files depend on.
 #[derive(Clone, Debug)]
 pub struct BootConfig {
@@ -83,9 +93,9 @@ impl BootConfig {
                 "replicaof {hole} {hole_port}\nreplica-read-only yes\nreplica-serve-stale-data no"
             ),
             format!("min-replicas-to-write {FENCE}\nmin-replicas-max-lag {BOOT_MAX_LAG}"),
-            format!("repl-ping-replica-period {PING_PERIOD}\nrepl-timeout 20\ntcp-keepalive 60"),
-            "repl-diskless-sync yes\nrepl-diskless-sync-delay 0\nrepl-diskless-load disabled"
-                .into(),
+            format!("repl-ping-replica-period {PING_PERIOD}\ntcp-keepalive 60"),
+            "repl-diskless-sync yes\nrepl-diskless-sync-delay 0".into(),
+            directives(FROM_A_MASTER),
             format!("repl-backlog-size {backlog}"),
             format!("client-output-buffer-limit {replica_buffer}"),
             format!("maxmemory {}\nmaxmemory-policy noeviction", self.maxmemory),
@@ -111,6 +121,10 @@ impl BootConfig {
     }
 }
 
+fn directives(how: [(&str, &str); 2]) -> String {
+    how.map(|(name, value)| format!("{name} {value}")).join("\n")
+}
+
 /// Directives that Redis takes when it starts, and never after.
 fn startup_lines(startup: &BTreeMap<String, String>) -> String {
     // A line end in one of them would begin directives of its own.
@@ -134,13 +148,14 @@ pub fn throw_away(
     startup: &BTreeMap<String, String>,
 ) -> String {
     let (dir, socket) = (quoted(dir), quoted(socket));
+    let copies = directives(FROM_A_BACKUP);
     format!(
         "bind 127.0.0.1\nport 0\nunixsocket {socket}\nunixsocketperm 700\n\
          dir {dir}\ndaemonize no\nlogfile \"\"\nalways-show-logo no\nset-proc-title no\n\
          enable-debug-command no\nenable-module-command no\nenable-protected-configs no\n\
          save \"\"\nappendonly no\nmaxmemory 0\n\
          replicaof 127.0.0.1 {master}\nreplica-read-only yes\nreplica-serve-stale-data no\n\
-         repl-diskless-load on-empty-db\nrepl-timeout 60\n\
+         {copies}\n\
          oom-score-adj absolute\noom-score-adj-values 1000 1000 1000\n{}",
         startup_lines(startup)
     )
@@ -220,5 +235,14 @@ mod tests {
         assert!(acl_text("s3cret").starts_with("user default reset off\n"));
         assert!(!acl_text("s3cret").contains("s3cret"));
         assert_eq!(boot_maxmemory(1024 * MIB) / MIB, 576);
+    }
+
+    /// It would end the link as for a backup that is no good.
+    #[test]
+    fn a_rehearsal_waits_for_a_storage_as_long_as_a_restore_does() {
+        let text = throw_away("/x".as_ref(), "/x/s".as_ref(), 7, &BTreeMap::new());
+        for (name, value) in FROM_A_BACKUP {
+            assert!(text.lines().any(|line| line == format!("{name} {value}")), "{text}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::acl::UserRefusal;
 use super::info::Info;
 use super::psync::{Attached, Introduced, PsyncError, introduce};
-use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, PING_PERIOD};
+use super::redis_config::{AGENT_USER, BLACK_HOLE, FENCE, FROM_A_MASTER, PING_PERIOD};
 use super::snapshots;
 use super::stand_in;
 use super::state_file::StateFileError;
@@ -318,7 +318,8 @@ impl Session {
         let nobody = ["masteruser", "", "masterauth", ""];
         lead.cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(FENCE).ignore();
         lead.cmd("REPLICAOF").arg("NO").arg("ONE").ignore();
-        lead.cmd("CONFIG").arg("SET").arg(&nobody).ignore();
+        // An agent may have died while it restored a backup here.
+        lead.cmd("CONFIG").arg("SET").arg(&nobody).arg(&FROM_A_MASTER).ignore();
         look(&mut lead);
         let (text, config): (String, HashMap<String, String>) =
             lead.query_async(&mut self.connection).await?;
@@ -419,9 +420,16 @@ impl Session {
             ("replica-announce-ip", master.announce.clone()),
         ])
         .await?;
+        self.copies(FROM_A_MASTER).await?;
         self.run(redis::cmd("REPLICAOF").arg(&master.host).arg(master.port)).await?;
         self.refuse_held(applied).await?;
         self.stand_down(demoted, applied).await
+    }
+
+    /// Sets how it copies its next master: one of [`FROM_A_MASTER`] and
+    /// [`FROM_A_BACKUP`](super::redis_config::FROM_A_BACKUP).
+    pub(super) async fn copies(&mut self, how: [(&str, &str); 2]) -> Result<(), ControlError> {
+        self.set(&how.map(|(name, value)| (name, value.to_owned()))).await
     }
 
     /// Dials the master anew where an attempt came to nothing, and Redis waits for its next turn;

@@ -22,7 +22,7 @@ use super::state::{Discard, Node, Stand};
 use super::stuck::{self, Silence};
 use super::users::{self, Owner};
 use super::write_probe::WriteProbe;
-use super::{verify, volume};
+use super::{restore, verify, volume};
 use crate::model::identity::Egress;
 use crate::model::node::{Process, Role};
 use crate::model::redis_version::RedisVersion;
@@ -62,7 +62,13 @@ impl RedisInstance {
     /// The append-only file is there: it, not the snapshot, is what Redis must load.
     #[must_use]
     pub fn has_append_only_file(&self) -> bool {
-        self.append_only_dir().join("appendonly.aof.manifest").exists()
+        self.append_only_manifest().exists()
+    }
+
+    /// What says which files are the append-only file. Without it there is none.
+    #[must_use]
+    pub fn append_only_manifest(&self) -> PathBuf {
+        self.append_only_dir().join("appendonly.aof.manifest")
     }
 
     /// Directory of the append-only file.
@@ -293,6 +299,8 @@ async fn run_once(
 async fn stop_cleanly(node: &Node, child: &mut Child) {
     // Redis would wait for what it takes for a replica that is behind.
     archive::end(node);
+    // It answers nothing, and does not stop, while it waits for data.
+    restore::end(node);
     verify::end(node, "the agent stops");
     let last = async {
         let mut session = node.redis.open(node.settings.stuck_after).await?;
@@ -368,7 +376,11 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             } else {
                 session = None;
             }
-            if silence.lasts().is_some_and(|lasts| lasts >= limit) {
+            if node.is_fed() {
+                // It waits for data of the agent, or loads what it has: whoever sends them sees to it
+                // that this ends.
+                node.update(|state| state.redis.loading = true);
+            } else if silence.lasts().is_some_and(|lasts| lasts >= limit) {
                 let busy = silence.busy();
                 node.update(|state| {
                     (state.redis.process, state.redis.health.busy) = (Process::Stuck, busy);

@@ -2,24 +2,28 @@
 //! master's, and stays the replica without writes that it is until it is promoted.
 //!
 //! Redis gets the last bytes once all of them were found to be those of the backup, so that nothing
-//! else ever becomes data. The archived log follows on the same link: it is what the master of then
-//! sent its replicas, and Redis applies it as such.
+//! else ever becomes data. An empty Redis loads what comes as it comes, and keeps no file of it: that
+//! is written beside it (`volume_copy.rs`). The archived log follows on the same link: it is what the
+//! master of then sent its replicas, and Redis applies it as such.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::{BackupObject, LogObject};
-use super::nonces::random_hex;
+use super::master_link::{ATTACH, BEAT, Link, OFFSET, greet, split, stay};
 use super::progress::{Progress, STILL};
-use super::redis_config::BLACK_HOLE;
+use super::redis_config::{BLACK_HOLE, FROM_A_BACKUP, FROM_A_MASTER};
 use super::redis_control::{ANSWER, ControlError};
+use super::redis_process::RedisInstance;
 use super::state::Node;
+use super::volume_copy::{self, VolumeCopy};
 use crate::backup::scanner::Scanner;
 use crate::backup::storage::Storage;
 use crate::backup::stream::{Expected, StreamError, download};
@@ -28,29 +32,27 @@ use crate::model::backup::{RestoreTask, TaskPhase};
 use crate::model::node::Role;
 use crate::model::time::UnixMs;
 
-/// Redis asks its new master within this.
-pub(super) const ATTACH: Duration = Duration::from_secs(30);
-/// Redis takes the next bytes within this.
+/// Redis takes the next bytes within this, and so does the volume.
 pub(super) const STALL: Duration = Duration::from_mins(2);
-/// Between two looks at Redis while it loads, and two pings to it.
-pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Progress is told so often at most.
 pub(super) const TELL: Duration = Duration::from_millis(500);
-/// A request of Redis has no more words, and no longer ones.
-const WORDS: usize = 16;
-const LONGEST: usize = 512;
+/// A Redis whose restore came to nothing drops what it had loaded, and answers again, within this.
+const LET_GO: Duration = Duration::from_mins(1);
 /// A command, or a transaction, in the log has no more bytes.
 const LONGEST_COMMAND: usize = 1 << 30;
-/// Where the history of the restored data begins.
-pub(super) const OFFSET: i64 = 1;
+
+/// What is restored: the data, what they are to be, and the log that follows them.
+pub type Wanted = (BackupObject, Expected, Option<LogObject>);
 
 /// Begins; the state says how far it is. The same restore again changes nothing while it runs, and
 /// while the redis that has the data lives.
+///
+/// # Errors
+/// One sentence: nothing was changed.
 pub fn start(
     node: &Arc<Node>,
-    object: BackupObject,
-    expected: Expected,
-    log: Option<LogObject>,
+    instance: &RedisInstance,
+    (object, expected, log): Wanted,
 ) -> Result<(), String> {
     if node.memory().promoted() || node.following().is_some() {
         return Err(
@@ -79,21 +81,32 @@ pub fn start(
         return Err(other);
     }
     if begins {
-        let node = node.clone();
-        tokio::spawn(async move {
+        let (own, instance) = (node.clone(), instance.clone());
+        let task = tokio::spawn(async move {
             let id = object.id.clone();
-            let ended = run(&node, object, expected, log).await;
-            if let Err(why) = ended {
-                node.book.agent(&format!("backup {id} was not restored: {why}"));
-                let _ = let_go(&node).await;
-                change(&node, &id, |task| {
+            if let Err(why) = run(&own, &instance, (object, expected, log)).await {
+                own.book.agent(&format!("backup {id} was not restored: {why}"));
+                let_go(&own).await;
+                change(&own, &id, |task| {
                     task.phase = TaskPhase::Failed;
                     task.error = why;
                 });
             }
         });
+        *node.restoring.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(AbortOnDropHandle::new(task));
     }
     Ok(())
+}
+
+/// Ends what runs: the agent stops. Redis drops what it has of the data.
+pub fn end(node: &Node) {
+    *node.restoring.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// Removes what an agent left behind that was killed.
+pub fn remove_left_over(instance: &RedisInstance) {
+    volume_copy::remove_left_over(instance);
 }
 
 fn change(node: &Node, id: &str, edit: impl FnOnce(&mut RestoreTask)) {
@@ -104,22 +117,28 @@ fn change(node: &Node, id: &str, edit: impl FnOnce(&mut RestoreTask)) {
     });
 }
 
-/// Redis is a replica of nobody again; not where it became something else meanwhile.
-async fn let_go(node: &Node) -> Result<(), ControlError> {
-    if node.memory().promoted() || node.following().is_some() {
-        return Ok(());
-    }
+/// Redis is a replica of nobody again; not where it became something else meanwhile. What it cannot be
+/// told it is told with the next command that gives it a master, or makes it one.
+async fn let_go(node: &Node) {
     let (host, port) = BLACK_HOLE;
-    let mut session = node.redis.open(ANSWER).await?;
-    session.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await
+    let told = async || {
+        let mut session = node.redis.open(ANSWER).await?;
+        session.run(redis::cmd("REPLICAOF").arg(host).arg(port)).await?;
+        session.copies(FROM_A_MASTER).await
+    };
+    let work = async {
+        while !node.memory().promoted() && node.following().is_none() && told().await.is_err() {
+            sleep(BEAT).await;
+        }
+    };
+    let _ = timeout(LET_GO, work).await;
 }
 
 /// Gives Redis all of it; returns once Redis left, as it does when it is promoted.
 async fn run(
     node: &Arc<Node>,
-    object: BackupObject,
-    expected: Expected,
-    log: Option<LogObject>,
+    instance: &RedisInstance,
+    (object, expected, log): Wanted,
 ) -> Result<(), String> {
     let id = object.id.clone();
     let io = |what: &'static str| move |error: io::Error| format!("{what} ({error})");
@@ -128,7 +147,10 @@ async fn run(
     let listener = TcpListener::bind(("127.0.0.1", 0)).await;
     let listener = listener.map_err(io("the agent cannot listen on loopback"))?;
     let port = listener.local_addr().map_err(io("the agent cannot listen on loopback"))?.port();
-    let run_id = attach(node, port).await?;
+    let (run_id, is_empty) = attach(node, port, FROM_A_BACKUP).await?;
+    // One that has data takes the others to its volume by itself first.
+    let begun = is_empty.then(|| VolumeCopy::begin(instance)).transpose();
+    let mut copy = begun.map_err(|error| error_chain(&SendError::Volume(error)))?;
     let accepted = timeout(ATTACH, listener.accept()).await;
     let (stream, _) = accepted
         .map_err(|_| "Redis did not ask for the data in time".to_owned())?
@@ -142,7 +164,9 @@ async fn run(
             change(node, &id, |task| task.done_bytes = done);
         }
     };
-    let sent = send(stream, storage.clone(), object, &expected, progress).await;
+    let fed = node.feeds();
+    let what = (storage.clone(), object, &expected);
+    let sent = send(stream, what, copy.as_mut(), progress).await;
     let (mut requests, mut to) = sent.map_err(|error| error_chain(&error))?;
     let done = expected.bytes;
     // Of the stream, after the data.
@@ -152,6 +176,10 @@ async fn run(
         () = stay(&mut requests, &mut to, &mut sent) => {
             return Err("Redis refused the data; its log says why".to_owned());
         }
+    }
+    drop(fed);
+    if let Some(copy) = copy {
+        copy.keep().await.map_err(|error| error_chain(&SendError::Volume(error)))?;
     }
     if let Some(log) = log {
         let replayed = tokio::select! {
@@ -163,12 +191,17 @@ async fn run(
         sent += replayed;
         let mut pings = 0;
         let stays = stay(&mut requests, &mut to, &mut pings);
+        let kept = async {
+            applied(node, &run_id, OFFSET + sent).await?;
+            node.book.agent(&format!("{replayed} bytes of the log of writes are replayed"));
+            on_the_volume(node, instance, &run_id).await
+        };
         tokio::select! {
-            applied = applied(node, &run_id, OFFSET + sent) => applied?,
+            kept = kept => kept?,
             () = stays => return Err("Redis did not apply the log of writes; its own log says why".to_owned()),
         }
-        node.book.agent(&format!("{replayed} bytes of the log of writes are replayed"));
     }
+    usual(node, &run_id).await.map_err(|error| error_chain(&error))?;
     node.book.agent(&format!("backup {id} is restored: Redis has loaded {done} bytes"));
     change(node, &id, |task| {
         task.phase = TaskPhase::Done;
@@ -177,6 +210,11 @@ async fn run(
     // Until it is promoted, or follows somebody else.
     stay(&mut requests, &mut to, &mut 0).await;
     Ok(())
+}
+
+/// The very process that has the data copies its next master as every other does.
+async fn usual(node: &Node, run_id: &str) -> Result<(), ControlError> {
+    node.redis.open_to(run_id, ANSWER).await?.0.copies(FROM_A_MASTER).await
 }
 
 /// Why a redis did not get the data of a backup.
@@ -193,21 +231,24 @@ pub(super) enum SendError {
     Refused(#[source] io::Error),
     /// Redis stopped reading.
     #[error(
-        "Redis has taken no more of the data for 2 min; its volume may be full or hang, its log says why"
+        "Redis has taken no more of the data for 2 min; it or its volume hangs, its log says why"
     )]
     Stalled,
+    /// The volume does not keep them.
+    #[error("the volume did not take the data; it may be full")]
+    Volume(#[source] io::Error),
+    /// The volume hangs.
+    #[error("the volume has taken no more of the data for 2 min; it hangs")]
+    VolumeStalled,
 }
 
-/// The link to a redis whose master this agent is.
-pub(super) type Link = (BufReader<OwnedReadHalf>, OwnedWriteHalf);
-
-/// Is the master of the redis at the other end for as long as that gets all of the data. `progress`
-/// is told how many bytes it has got.
+/// Is the master of the redis at the other end for as long as that gets all of the data: these, of this
+/// storage, which are to be what is expected. They are on the volume before the last of them are sent,
+/// where there is a `copy`. `progress` is told how many bytes Redis has got.
 pub(super) async fn send(
     stream: TcpStream,
-    storage: Storage,
-    object: BackupObject,
-    expected: &Expected,
+    (storage, object, expected): (Storage, BackupObject, &Expected),
+    mut copy: Option<&mut VolumeCopy>,
     mut progress: impl FnMut(u64),
 ) -> Result<Link, SendError> {
     let (mut requests, mut to) = split(stream);
@@ -217,9 +258,17 @@ pub(super) async fn send(
     let mut done = 0;
     while let Some(block) = blocks.recv().await {
         let block = block?;
+        done += block.len() as u64;
+        if let Some(copy) = copy.as_deref_mut() {
+            let work = async {
+                copy.write(&block).await?;
+                if done == expected.bytes { copy.whole().await } else { Ok(()) }
+            };
+            let taken = timeout(STALL, work).await;
+            taken.map_err(|_| SendError::VolumeStalled)?.map_err(SendError::Volume)?;
+        }
         let sent = timeout(STALL, to.write_all(&block)).await;
         sent.map_err(|_| SendError::Stalled)?.map_err(SendError::Refused)?;
-        done += block.len() as u64;
         progress(done);
     }
     if done == expected.bytes { Ok((requests, to)) } else { Err(StreamError::Dropped.into()) }
@@ -288,8 +337,56 @@ async fn applied(node: &Node, run_id: &str, offset: i64) -> Result<(), String> {
     }
 }
 
-/// Points Redis at the agent.
-pub(super) async fn attach(node: &Node, port: u16) -> Result<String, String> {
+/// Waits until all that Redis has is on the volume, for as long as it goes on writing: what was
+/// replayed is not in the copy of the backup.
+async fn on_the_volume(node: &Node, instance: &RedisInstance, run_id: &str) -> Result<(), String> {
+    if !node.identity.persistent {
+        return Ok(());
+    }
+    let (mut progress, mut asked) = (Progress::begin(), None);
+    loop {
+        let mut at = None;
+        match node.redis.open_to(run_id, ANSWER).await {
+            Err(error @ ControlError::Restarted) => return Err(error_chain(&error)),
+            // It is looked at again.
+            Err(_) => {}
+            Ok((mut session, info)) => {
+                let works = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"];
+                let works =
+                    works.iter().any(|name| info.flag(name)) || info.flag("aof_rewrite_scheduled");
+                let saves = info.number("rdb_saves");
+                let whole = info.text("rdb_last_bgsave_status") == "ok";
+                let written = if info.flag("aof_enabled") {
+                    instance.has_append_only_file()
+                } else {
+                    whole && asked.is_some_and(|before| saves > before)
+                };
+                if written && !works {
+                    return Ok(());
+                }
+                if !works && !info.flag("aof_enabled") {
+                    asked = session.run(&redis::cmd("BGSAVE")).await.is_ok().then_some(saves);
+                }
+                at = Some(info.number("current_save_keys_processed"));
+            }
+        }
+        if progress.stands_still(at) {
+            return Err(format!(
+                "Redis has written nothing more of what was replayed to its volume for {} s: its log says why",
+                STILL.as_secs()
+            ));
+        }
+        sleep(BEAT / 4).await;
+    }
+}
+
+/// Points Redis at the agent, which it copies in this way; which process that is, and whether it has
+/// no data.
+pub(super) async fn attach(
+    node: &Node,
+    port: u16,
+    how: [(&str, &str); 2],
+) -> Result<(String, bool), String> {
     let said = |error: ControlError| error_chain(&error);
     let mut session = node.redis.open(ANSWER).await.map_err(said)?;
     let info = session.info().await.map_err(said)?;
@@ -298,103 +395,9 @@ pub(super) async fn attach(node: &Node, port: u16) -> Result<String, String> {
     }
     let anonymous = [("masteruser", String::new()), ("masterauth", String::new())];
     session.set(&anonymous).await.map_err(said)?;
+    session.copies(how).await.map_err(said)?;
     session.run(redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port)).await.map_err(said)?;
-    Ok(info.run_id().to_owned())
-}
-
-/// Both ways of a link.
-pub(super) fn split(stream: TcpStream) -> (BufReader<OwnedReadHalf>, OwnedWriteHalf) {
-    let _ = stream.set_nodelay(true);
-    let (from, to) = stream.into_split();
-    (BufReader::new(from), to)
-}
-
-/// A master's part of the beginning of a replication: every request is granted, and the last one is
-/// answered with the announcement of the whole data set, of so many bytes. Returns the name of the
-/// history, which begins at [`OFFSET`].
-pub(super) async fn greet(
-    from: &mut BufReader<OwnedReadHalf>,
-    to: &mut OwnedWriteHalf,
-    bytes: u64,
-) -> io::Result<String> {
-    let work = async {
-        loop {
-            let request = request(from).await?;
-            let answer = match request.first().map(|word| word.to_ascii_uppercase()).as_deref() {
-                Some("PING") => "+PONG\r\n".to_owned(),
-                Some("PSYNC" | "SYNC") => {
-                    // 40 characters, as every history's name.
-                    let history: String = (random_hex() + &random_hex()).chars().take(40).collect();
-                    let start = format!("+FULLRESYNC {history} {OFFSET}\r\n${bytes}\r\n");
-                    to.write_all(start.as_bytes()).await?;
-                    return Ok(history);
-                }
-                _ => "+OK\r\n".to_owned(),
-            };
-            to.write_all(answer.as_bytes()).await?;
-        }
-    };
-    timeout(ATTACH, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// One request of Redis: an array of texts, or a line.
-pub(super) async fn request(from: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<String>> {
-    let first = line(from).await?;
-    let Some(count) = first.strip_prefix('*') else {
-        return Ok(first.split_whitespace().map(str::to_owned).collect());
-    };
-    let count = number(count, WORDS)?;
-    let mut words = Vec::with_capacity(count);
-    for _ in 0..count {
-        let length = line(from).await?;
-        let length = number(length.strip_prefix('$').unwrap_or_default(), LONGEST)?;
-        let mut word = vec![0; length + 2];
-        from.read_exact(&mut word).await?;
-        word.truncate(length);
-        words.push(String::from_utf8_lossy(&word).into_owned());
-    }
-    Ok(words)
-}
-
-fn number(text: &str, most: usize) -> io::Result<usize> {
-    let number = text.parse().ok().filter(|number| *number <= most);
-    number
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "Redis asked in an unknown way"))
-}
-
-async fn line(from: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
-    let mut line = Vec::new();
-    let read = from.take(LONGEST as u64).read_until(b'\n', &mut line).await?;
-    if read == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-}
-
-/// Keeps the link alive until Redis ends it. What it acknowledges is read and means nothing here.
-/// `sent` counts the bytes that become part of the stream.
-pub(super) async fn stay(
-    from: &mut BufReader<OwnedReadHalf>,
-    to: &mut OwnedWriteHalf,
-    sent: &mut i64,
-) {
-    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-    let mut buffer = [0; 1024];
-    loop {
-        tokio::select! {
-            read = from.read(&mut buffer) => match read {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            },
-            () = sleep(BEAT) => {
-                // A piece of one would spoil the rest: it is written as a whole, or the link is over.
-                if to.write_all(PING).await.is_err() {
-                    return;
-                }
-                *sent += 14;
-            }
-        }
-    }
+    Ok((info.run_id().to_owned(), info.keys() == 0))
 }
 
 /// Waits until Redis has loaded everything and counts as in sync, for as long as it goes on.
@@ -459,7 +462,7 @@ mod tests {
         tokio::time::pause();
         let began = Instant::now();
         let sends = tokio::spawn(async move {
-            let sent = send(stream, storage, object, &expected, |_| {}).await;
+            let sent = send(stream, (storage, object, &expected), None, |_| {}).await;
             sent.map_err(|error| error_chain(&error))
         });
         redis.write_all(b"PSYNC ? -1\r\n").await.unwrap();

@@ -1,6 +1,7 @@
 //! What all parts of the agent share: the state that is pushed, the memory of commands, the nonces.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,9 @@ pub struct Node {
     pub importing: super::import::Slot,
     /// What restores a backup beside the own data.
     pub verifying: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// What gives Redis the data of a backup.
+    pub restoring: Mutex<Option<AbortOnDropHandle<()>>>,
+    fed: AtomicBool,
     discard_asked: Notify,
     discard: Mutex<Option<Discard>>,
     look_now: Notify,
@@ -91,6 +95,17 @@ pub struct Node {
     shared: Mutex<Shared>,
     /// What stands on the volume, and whether writes may have followed it.
     written: Mutex<Option<(History, bool)>>,
+}
+
+/// The time in which Redis gets data from the agent.
+#[derive(Debug)]
+#[must_use]
+pub struct Fed<'a>(&'a AtomicBool);
+
+impl Drop for Fed<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -267,6 +282,8 @@ impl Node {
             archiving: Mutex::default(),
             importing: Mutex::default(),
             verifying: Mutex::default(),
+            restoring: Mutex::default(),
+            fed: AtomicBool::new(false),
             discard_asked: Notify::new(),
             discard: Mutex::default(),
             look_now: Notify::new(),
@@ -323,6 +340,19 @@ impl Node {
             change(state);
             *state != before
         });
+    }
+
+    /// The agent sends Redis data that it loads as they come, or Redis loads the last of them: that it
+    /// answers nothing means nothing.
+    #[must_use]
+    pub fn is_fed(&self) -> bool {
+        self.fed.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is fed, until the answer is dropped.
+    pub fn feeds(&self) -> Fed<'_> {
+        self.fed.store(true, Ordering::Relaxed);
+        Fed(&self.fed)
     }
 
     /// Whether a nonce is good, now.

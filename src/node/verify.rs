@@ -23,10 +23,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::{BackupObject, VerifyObject};
 use super::info::Info;
+use super::master_link::{ATTACH, BEAT, stay};
 use super::progress::{Progress, STILL};
 use super::redis_config;
 use super::redis_control::ANSWER;
-use super::restore::{ATTACH, BEAT, SendError, TELL, send, stay};
+use super::restore::{SendError, TELL, send};
 use super::state::Node;
 use super::users::{self, Owner};
 use crate::backup::storage::{Storage, StorageError};
@@ -146,9 +147,11 @@ impl Failure {
             SendError::Data(StreamError::Storage(error)) => {
                 matches!(error, StorageError::Missing { .. })
             }
-            SendError::Data(StreamError::Dropped) | SendError::Silent(_) | SendError::Stalled => {
-                false
-            }
+            SendError::Data(StreamError::Dropped)
+            | SendError::Silent(_)
+            | SendError::Stalled
+            | SendError::Volume(_)
+            | SendError::VolumeStalled => false,
         };
         Self { why: error_chain(error), damaged }
     }
@@ -329,7 +332,7 @@ async fn get(
     said.asked.store(true, Ordering::Relaxed);
     // Nobody else is to get them.
     drop(listener);
-    let sent = send(stream, storage, object, expected, progress).await;
+    let sent = send(stream, (storage, object, expected), None, progress).await;
     let (mut requests, mut to) = sent.map_err(|error| Interrupted {
         is_its_link: !matches!(error, SendError::Data(_)),
         failure: Failure::of(&error),
