@@ -356,8 +356,11 @@ async fn on_the_volume(node: &Node, instance: &RedisInstance, run_id: &str) -> R
                     works.iter().any(|name| info.flag(name)) || info.flag("aof_rewrite_scheduled");
                 let saves = info.number("rdb_saves");
                 let whole = info.text("rdb_last_bgsave_status") == "ok";
+                // What Redis has not handed to the system dies with it.
+                let unwritten = ["aof_buffer_length", "aof_pending_bio_fsync"];
                 let written = if info.flag("aof_enabled") {
-                    instance.has_append_only_file()
+                    let none = unwritten.iter().all(|name| info.number(name) == 0);
+                    instance.has_append_only_file() && none
                 } else {
                     whole && asked.is_some_and(|before| saves > before)
                 };
