@@ -168,11 +168,13 @@ pub fn replica_limit(bytes: u64) -> String {
     format!("replica {bytes} 0 0")
 }
 
-/// Content of the ACL file: the agent and nobody else.
+/// Content of the ACL file: the agent and nobody else. Nobody can be the default user, which is off;
+/// but Redis carries out the transactions of its append-only file as that user, and leaves out those
+/// that it may not.
 #[must_use]
 pub fn acl_text(agent_password: &str) -> String {
     let hash = hex::encode(Sha256::digest(agent_password));
-    format!("user default reset off\nuser {AGENT_USER} reset on #{hash} ~* &* +@all\n")
+    format!("user default reset off ~* &* +@all\nuser {AGENT_USER} reset on #{hash} ~* &* +@all\n")
 }
 
 /// maxmemory from the start until the operator says otherwise. Never so little that Redis cannot
@@ -232,7 +234,7 @@ mod tests {
                 "{forged:?} is no name"
             );
         }
-        assert!(acl_text("s3cret").starts_with("user default reset off\n"));
+        assert!(acl_text("s3cret").starts_with("user default reset off ~* &* +@all\n"));
         assert!(!acl_text("s3cret").contains("s3cret"));
         assert_eq!(boot_maxmemory(1024 * MIB) / MIB, 576);
     }
