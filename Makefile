@@ -140,6 +140,10 @@ alerts-check: ## The alert rules by Prometheus' own promtool, which is in Debian
 bench-backup: bench-deps ## What a backup and a restore of 1 GiB cost beside redis-cli and zstd, what the master's clients notice, and the agent's memory; a table, and target/bench/backup.json
 	$(CARGO) bench --bench backup
 
+.PHONY: bench-distances
+bench-distances: bench-deps peers ## How long writes stand still in a planned change, and when Redis is killed, at 60, 150 and 250 ms of round trip and at 150 ± 50 ms with 1 % of packets lost, beside the aims; a table, and target/bench/distances.json. Takes 25 minutes at most
+	$(CARGO) bench --bench ha -- distances
+
 .PHONY: bench-build
 bench-build: ## How long the build of the demo takes from nothing, in seconds and in seconds of processors, and the ten crates that take most; a table, and target/bench/build.json
 	benches/build/measure.py

@@ -8,9 +8,13 @@
 //! jitter and loss if there are any (`0,30,75,125,75~25/1%`), `HA_PARTS` what of all that
 //! (`sentinel,failover,valkey,ours,silent,adversity`). Valkey 9 is the one in the cache of `make
 //! servers`, or at `HA_VALKEY`; where there is none, its rows are missing.
+//!
+//! `distances` as an argument measures planned changes and killed Redis at a distance alone, beside
+//! the aims (`distances`).
 
 mod adversity;
 mod application;
+mod distances;
 mod failover;
 #[path = "../mesh/figure.rs"]
 mod figure;
@@ -46,13 +50,21 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !sandbox::inside() {
-        return sandbox::enter(&["--bench".into()]).await.unwrap_or_else(|error| {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        return sandbox::enter(&arguments).await.unwrap_or_else(|error| {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         });
     }
     rustls::crypto::ring::default_provider().install_default().expect("nobody was earlier");
     let sandbox = Sandbox::set_up().await.expect("a sandbox");
+    if std::env::args().any(|argument| argument == "distances") {
+        return if distances::run(&sandbox.dir).await {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
     let rounds = setting("HA_ROUNDS", "20").parse().expect("HA_ROUNDS is a number");
     let mut figures = Vec::new();
     let peers = peers(&sandbox.dir, rounds).await;
