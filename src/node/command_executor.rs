@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
@@ -453,6 +454,8 @@ impl CommandExecutor {
                 // Clients wait for somebody to be told: before anything else, and before the next
                 // look.
                 self.node.opens(&info, quorum, stand_in::attached());
+                // Who sends that would run on this thread, and not before this task rests.
+                yield_now().await;
             }
             // It waits for its replicas.
             Err(error) => self.node.book.agent(&format!("no stand-in: {error}")),
