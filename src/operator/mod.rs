@@ -29,6 +29,7 @@ mod recover;
 mod run;
 mod settings;
 mod start;
+mod takeover;
 mod transactions;
 mod wake;
 
@@ -230,6 +231,8 @@ impl Pipeline {
         let ControlFlow::Continue(written) = self.commit(&stored, &inventory, &plan).await? else {
             return Ok(());
         };
+        // Before the source is told: no news of the target is missed.
+        self.await_takeover(&stored, &inventory, &plan);
         self.execute(&stored, &plan, &busy);
         if written {
             self.publisher.measured(name, &plan.measured);

@@ -15,6 +15,7 @@ use super::lock;
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::settings::Settings;
+use super::takeover::Takeovers;
 use crate::api::deletion::{self, Deletion};
 use crate::api::endpoint::{EndpointReport, ReplicaEndpoint};
 use crate::api::events::EventReason;
@@ -24,8 +25,9 @@ use crate::api::status::Status;
 use crate::model::announcement::{Announcement, Replica};
 use crate::model::interval::Interval;
 use crate::model::inventory::Inventory;
+use crate::model::incarnation::Membership;
 use crate::model::step::{Effect, Step};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Takeover};
 use crate::server::StatusCache;
 use crate::store::{Event, StoreError, Stored};
 
@@ -41,6 +43,8 @@ pub struct Publisher {
     announcer: Announcer,
     /// From when on a status is written for its measures alone, by cluster.
     measures_due: Mutex<BTreeMap<String, Instant>>,
+    /// Targets that take over by themselves.
+    pub takeovers: Takeovers,
     /// What is wrong with each cluster, and what was told of it.
     alarms: Mutex<BTreeMap<String, (Seen, BTreeSet<String>)>>,
 }
@@ -56,7 +60,8 @@ impl Publisher {
     ) -> Self {
         let announcer = Announcer::new(ports.clone(), settings, stop);
         let (measures_due, alarms) = (Mutex::default(), Mutex::default());
-        Self { ports, metrics, status_cache, announcer, measures_due, alarms }
+        let takeovers = Takeovers::default();
+        Self { ports, metrics, status_cache, announcer, measures_due, takeovers, alarms }
     }
 
     /// Publishes what a plan decided. A cluster of which nothing is left is removed.
@@ -77,7 +82,10 @@ impl Publisher {
         let wanted = self.announcer.wanted(stored, inventory, plan);
         let then = plan::per_month(inventory, plan::committed(inventory, &plan.record));
         let report = PlanReport { then_per_month: then.to_string(), ..report(plan) };
-        self.status_cache.publish(name, report, endpoint(stored, plan, wanted.as_ref()));
+        let endpoint = endpoint(stored, plan, wanted.as_ref());
+        self.takeovers.publish(name, plan, endpoint, |endpoint| {
+            self.status_cache.publish(name, report, endpoint);
+        });
         self.status_cache.publish_status(name, &plan.status);
         let heard = plan.record.incarnations.keys().filter_map(|node| {
             let view = inventory.nodes.get(node).filter(|view| view.connected)?;
@@ -108,7 +116,33 @@ impl Publisher {
     pub fn tell_of_master(&self, stored: &Stored, inventory: &Inventory, plan: &Plan) {
         let wanted = self.announcer.wanted(stored, inventory, plan);
         let endpoint = endpoint(stored, plan, wanted.as_ref());
-        self.status_cache.publish_endpoint(&stored.cluster.metadata.name, endpoint);
+        let name = &stored.cluster.metadata.name;
+        self.takeovers.publish(name, plan, endpoint, |endpoint| {
+            self.status_cache.publish_endpoint(name, endpoint);
+        });
+    }
+
+    /// What [`Self::tell_of_master`] says of the plan in which the target has taken over.
+    pub fn endpoint_after(
+        &self,
+        takeover: &Takeover,
+        stored: &Stored,
+        inventory: &Inventory,
+        plan: &Plan,
+    ) -> Option<EndpointReport> {
+        let mut then = plan.clone();
+        then.status.master = Some(takeover.endpoint.clone());
+        for incarnation in then.record.incarnations.values_mut() {
+            // In sync with the next master is whoever is seen to be.
+            incarnation.lower(Membership::Member);
+        }
+        let wanted = self.announcer.wanted(stored, inventory, &then);
+        endpoint(stored, &then, wanted.as_ref())
+    }
+
+    /// Tells whoever waits for the master on this machine of a takeover that is awaited.
+    pub fn tell_of_takeover(&self, name: &str, epoch: u64) {
+        self.takeovers.tell(name, epoch, &self.status_cache);
     }
 
     /// Writes down what has been wrong for a while, and what is no longer.
@@ -147,6 +181,7 @@ impl Publisher {
     pub fn forget(&self, name: &str) {
         self.status_cache.remove(name);
         self.announcer.forget(name);
+        self.takeovers.forget(name);
         self.metrics.forget(name);
         lock(&self.measures_due).remove(name);
         lock(&self.alarms).remove(name);

@@ -66,6 +66,10 @@ impl Pipeline {
                 _ = tick.tick() => self.read(),
                 new = changed(&mut own_mesh) => self.wake_for(&mut known_mesh, new),
                 name = self.queue.next() => {
+                    if let Some(rest) = self.publisher.takeovers.rest(&name) {
+                        self.queue.add_after(name, rest);
+                        continue;
+                    }
                     let began = Instant::now();
                     self.reconcile(&name).await?;
                     self.publisher.reconciled(began.elapsed());

@@ -8,10 +8,12 @@
 use std::time::Duration;
 
 use super::builder::PlanBuilder;
-use super::{chain, death, derived, settings};
+use super::{chain, death, derived, settings, status};
 use crate::api::conditions::Reason;
+use crate::api::status::Endpoint;
 use crate::model::change::{Change, Delegated, Switchover};
-use crate::model::node::{NodeState, Process, Role};
+use crate::model::ids::IncarnationName;
+use crate::model::node::{NodeState, NodeView, Process, Role};
 use crate::model::record::Promotion;
 use crate::model::step::Command;
 use crate::model::time::UnixMs;
@@ -19,6 +21,38 @@ use crate::model::time::UnixMs;
 /// A target that was told and does not say within this that it awaits the handover is promoted by
 /// command.
 const TOLD: Duration = Duration::from_secs(1);
+
+/// A target that becomes master by itself, once the source has handed over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Takeover {
+    /// Who.
+    pub target: IncarnationName,
+    /// As what.
+    pub delegated: Delegated,
+    /// Where writes go then.
+    pub endpoint: Endpoint,
+}
+
+impl Takeover {
+    /// The target says that it is master of that epoch and takes writes: then nobody else is, and what
+    /// the next plan says of the master follows from this alone.
+    #[must_use]
+    pub fn is_seen_in(&self, target: &NodeView) -> bool {
+        target.connected && is_taken_over(&target.state, &self.delegated)
+    }
+}
+
+/// The takeover that a switchover waits for: the source may be told, or was, to hand over.
+pub fn expected(builder: &PlanBuilder<'_>) -> Option<Takeover> {
+    let Some(Change::Switchover(switchover)) = &builder.record.change else { return None };
+    let delegated = switchover.delegated.as_ref()?;
+    if switchover.undo || switchover.prepares() || !is_awaited(builder, switchover) {
+        return None;
+    }
+    let target = switchover.target.clone();
+    let endpoint = status::place(builder, &target, delegated.epoch)?;
+    Some(Takeover { target, delegated: delegated.clone(), endpoint })
+}
 
 /// What became of a delegated choice that is not to take effect any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +124,14 @@ pub fn is_awaited(builder: &PlanBuilder<'_>, switchover: &Switchover) -> bool {
 pub fn took_over(builder: &PlanBuilder<'_>, switchover: &Switchover) -> bool {
     switchover.delegated.as_ref().is_some_and(|delegated| {
         !switchover.undo
-            && builder.connected(&switchover.target).is_some_and(|target| {
-                super::roles::is_master_of(target, delegated.epoch)
-                    && target.redis.run_id == delegated.run_id
-            })
+            && builder
+                .connected(&switchover.target)
+                .is_some_and(|target| is_taken_over(target, delegated))
     })
+}
+
+fn is_taken_over(target: &NodeState, delegated: &Delegated) -> bool {
+    super::roles::is_master_of(target, delegated.epoch) && target.redis.run_id == delegated.run_id
 }
 
 /// Ends it under the epoch of the undoing.

@@ -72,6 +72,7 @@ mod word;
 use std::time::Duration;
 
 pub use cutover::CUTOVER_FAILED;
+pub use delegation::Takeover;
 pub use fees::GasPrice;
 pub use outlook::outlook;
 
@@ -161,7 +162,7 @@ pub struct Input<'a> {
 }
 
 /// What follows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// To be written by compare-and-set before any step; equal to the input's when nothing changes.
     pub record: Record,
@@ -173,6 +174,8 @@ pub struct Plan {
     pub status: Status,
     /// Who takes over after a failure: chosen, and not known to take writes yet.
     pub elected: Option<Endpoint>,
+    /// Who takes over in a planned change, without being asked once more.
+    pub takeover: Option<Takeover>,
     /// What was decided, for people: one word and one sentence each.
     pub events: Vec<(EventReason, String)>,
     /// What was lived through with providers, by address: to be counted once the record is written.
@@ -307,12 +310,14 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let finished =
         deleting && builder.record.incarnations.is_empty() && !unrecorded::left(&mut builder);
     let (status, elected) = (status::status(&builder), status::elected(&builder));
+    let takeover = delegation::expected(&builder);
     let mut plan = Plan {
         record: builder.record,
         steps: builder.steps,
         waits: builder.waits,
         status,
         elected,
+        takeover,
         events: builder.events,
         noted: builder.noted,
         measured: builder.measured,

@@ -13,7 +13,6 @@ use crate::model::change::{Change, FailoverReport, Switchover};
 use crate::model::ids::IncarnationName;
 use crate::model::incarnation::Incarnation;
 use crate::model::money::{PricePerBlock, Uact};
-use crate::model::record::Promotion;
 
 /// The status as of this plan.
 pub fn status(builder: &PlanBuilder<'_>) -> Status {
@@ -54,21 +53,23 @@ fn endpoint(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
     Some(Endpoint {
         changing: change.map(|change| change.epoch),
         successor: change.map(|change| change.target.0.clone()),
-        ..place(builder, promotion)?
+        ..place(builder, &promotion.incarnation, promotion.epoch)?
     })
 }
 
 /// Who was chosen after a failure and does not take writes yet, as far as anybody knows.
 pub fn elected(builder: &PlanBuilder<'_>) -> Option<Endpoint> {
     let chosen = builder.record.master.as_ref().filter(|chosen| !chosen.confirmed)?;
-    matches!(builder.record.change, Some(Change::Failover(_))).then(|| place(builder, chosen))?
+    matches!(builder.record.change, Some(Change::Failover(_)))
+        .then(|| place(builder, &chosen.incarnation, chosen.epoch))?
 }
 
-fn place(builder: &PlanBuilder<'_>, promotion: &Promotion) -> Option<Endpoint> {
-    let mesh = &builder.view(&promotion.incarnation)?.state.mesh;
+/// Where a node takes writes as master of this epoch.
+pub fn place(builder: &PlanBuilder<'_>, node: &IncarnationName, epoch: u64) -> Option<Endpoint> {
+    let mesh = &builder.view(node)?.state.mesh;
     Some(Endpoint {
-        epoch: promotion.epoch,
-        incarnation: promotion.incarnation.0.clone(),
+        epoch,
+        incarnation: node.0.clone(),
         name: mesh.dns_name.clone(),
         ip: mesh.ip.clone(),
         port: crate::model::ports::REDIS_PORT,

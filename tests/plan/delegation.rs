@@ -243,3 +243,49 @@ fn where_both_fell_silent_nobody_guesses() {
     assert_eq!(plan.record.master.as_ref().map(|m| &m.incarnation), Some(&name(1)));
     assert!(!matches!(plan.record.change, Some(Change::Switchover(_))), "a person said so");
 }
+
+/// Whoever waits is told of it before it is planned: as exactly as a plan would say it.
+#[test]
+fn a_takeover_is_expected_from_the_handover_on_and_seen_in_that_process_alone() {
+    assert_eq!(ready().plan(NOW).takeover, None, "the source takes writes");
+    let plan = awaited().plan(NOW + 40);
+    let takeover = plan.takeover.expect("the source is told to hand over");
+    assert_eq!((&takeover.target, takeover.delegated.epoch), (&name(1), 2));
+    let mut scene = handing_over();
+    fenced(&mut scene);
+    assert_eq!(scene.plan(NOW + 50).takeover.as_ref(), Some(&takeover), "it is on its way");
+    let seen = |scene: &mut Scene| {
+        let mut seen = false;
+        scene.node(1, |view| seen = takeover.is_seen_in(view));
+        seen
+    };
+    assert!(!seen(&mut scene));
+    let others: [(&str, fn(&mut Scene)); 5] = [
+        ("it takes no writes yet", |s| s.node(1, |v| v.state.redis.fenced = true)),
+        ("it is another process", |s| s.node(1, |v| v.state.redis.run_id = "other".into())),
+        ("a higher epoch has reached it", |s| s.node(1, |v| v.state.highest.epoch = 3)),
+        ("it is master of an earlier epoch", |s| s.node(1, |v| v.state.highest.epoch = 1)),
+        ("nobody hears it", |s| s.node(1, |v| v.connected = false)),
+    ];
+    for (what, edit) in others {
+        let mut scene = handing_over();
+        took_over(&mut scene);
+        edit(&mut scene);
+        assert!(!seen(&mut scene), "{what}");
+    }
+    took_over(&mut scene);
+    assert!(seen(&mut scene));
+    let plan = scene.plan(NOW + 60);
+    assert_eq!(
+        plan.status.master,
+        Some(takeover.endpoint.clone()),
+        "what was told is what follows"
+    );
+    assert_eq!(plan.takeover, None);
+    let mut undone = handing_over();
+    if let Some(Change::Switchover(s)) = &mut undone.record.change {
+        (s.undo, s.epoch) = (true, 3);
+    }
+    undone.record.epoch = 3;
+    assert_eq!(undone.plan(NOW + 50).takeover, None, "it is not to take over any more");
+}

@@ -154,3 +154,20 @@ fn who_waits_for_the_new_master_does_not_wait_for_the_disk() {
         world.kill_operator().await;
     });
 }
+
+/// A plan of a state that was heard before ends after the word, and does not take it back.
+#[test]
+fn nobody_who_was_told_of_a_takeover_is_told_of_the_master_before_again() {
+    in_many_worlds(1..=8, setting("SIM_STRIDE", 1), async |seed| {
+        let (world, _, target, _) = cluster(9800 + seed).await;
+        ask(&world, &target).await;
+        let (mut known, mut epoch) = (String::new(), 0);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while let Some(told) = world.shown().wait_news("cache", &known, deadline).await {
+            assert!(told.master.epoch >= epoch, "{} after {epoch}", told.master.epoch);
+            (known, epoch) = (told.tag, told.master.epoch);
+        }
+        assert_eq!(world.master("cache").await, target);
+        world.kill_operator().await;
+    });
+}
