@@ -157,8 +157,8 @@ mod tests {
 
     /// A plan of which the master is of this epoch, and which awaits the takeover of another one.
     fn plan(master: u64, awaits: Option<u64>) -> Plan {
-        use crate::model::ids::IncarnationName;
         use crate::model::change::Delegated;
+        use crate::model::ids::IncarnationName;
         use crate::model::record::{Promotion, Record};
         use crate::model::step::Quorum;
         use crate::model::time::UnixMs;
