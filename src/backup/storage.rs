@@ -116,6 +116,13 @@ impl Location {
     }
 }
 
+/// What the service itself said: an error in the middle of an object wraps it.
+fn innermost(error: &object_store::Error) -> &object_store::Error {
+    let begin = error as &(dyn std::error::Error + 'static);
+    let all = std::iter::successors(Some(begin), |error| error.source());
+    all.filter_map(|error| error.downcast_ref()).last().unwrap_or(error)
+}
+
 /// An object storage below a prefix.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -189,7 +196,7 @@ impl Storage {
         let (url, said) = (self.url.clone(), said(error));
         // Some services say by 404 that they know no such key.
         let unknown_key = ["InvalidAccessKeyId", "UserNotFound"].iter().any(|w| said.contains(w));
-        match error {
+        match innermost(error) {
             _ if unknown_key => StorageError::Refused { url, what, said },
             Of::PermissionDenied { .. } | Of::Unauthenticated { .. } => {
                 StorageError::Refused { url, what, said }

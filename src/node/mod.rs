@@ -71,6 +71,8 @@ pub mod write_probe;
 #[cfg(test)]
 mod agent_tests;
 #[cfg(test)]
+mod append_only_tests;
+#[cfg(test)]
 mod archive_tests;
 #[cfg(test)]
 mod await_handover_tests;
