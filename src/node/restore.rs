@@ -359,8 +359,8 @@ async fn on_the_volume(node: &Node, instance: &RedisInstance, run_id: &str) -> R
                 // What Redis has not handed to the system dies with it.
                 let unwritten = ["aof_buffer_length", "aof_pending_bio_fsync"];
                 let written = if info.flag("aof_enabled") {
-                    let none = unwritten.iter().all(|name| info.number(name) == 0);
-                    instance.has_append_only_file() && none
+                    let all_written = unwritten.iter().all(|name| info.number(name) == 0);
+                    instance.has_append_only_file() && all_written
                 } else {
                     whole && asked.is_some_and(|before| saves > before)
                 };
