@@ -95,9 +95,19 @@ async fn first_write(access: Access) -> Instant {
     }
 }
 
-/// What the command says that ends the import.
+/// What the command says that ends the import. An operator that has just begun may not have heard its
+/// nodes yet: then it is asked again.
 async fn cut_over(stage: &Stage) -> String {
-    let out = stage.says(&["cutover", CLUSTER, "--wait"]).await;
+    let command = ["cutover", CLUSTER, "--wait"];
+    let said = loop {
+        let said = stage.cli(&command).await;
+        if !String::from_utf8_lossy(&said.stderr).contains("is not heard") {
+            break said;
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let out = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(out.contains("takes the writes"), "{out}");
     out
 }
