@@ -194,7 +194,7 @@ pub fn forget_without_data(node: &Node, instance: &RedisInstance) {
     if instance.has_append_only_file() || instance.dump().exists() || node.known().is_none() {
         return;
     }
-    node.forget_history();
+    node.knows(None);
     keep(node);
 }
 

@@ -142,14 +142,7 @@ async fn a_master_whose_agent_died_with_it_says_how_old_its_history_may_be() {
     let mut node = master(TestNode::start(0), true).await;
     node.write("k", "v").await.unwrap();
     // The agent goes without a word, and takes redis with it.
-    node.supervisor.take().unwrap().abort();
-    let port = node.port();
-    let gone = async {
-        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, gone).await.unwrap();
+    node.crash().await;
     let again = TestNode::start_in(node.dir.clone(), 0);
     let state = again.running().await;
     let history = state.history.unwrap();

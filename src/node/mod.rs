@@ -8,6 +8,7 @@
 pub mod acl;
 pub mod agent;
 pub mod announced;
+pub mod append_only;
 pub mod archive;
 pub mod backup;
 pub mod command_executor;

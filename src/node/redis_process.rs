@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::append_only;
 use super::archive;
 use super::history;
 use super::probe::{Following, Tracker};
@@ -69,6 +70,18 @@ impl RedisInstance {
     #[must_use]
     pub fn append_only_manifest(&self) -> PathBuf {
         self.append_only_dir().join("appendonly.aof.manifest")
+    }
+
+    /// Redis does not start with the append-only file that is there. It must not be writing it.
+    ///
+    /// # Errors
+    /// It may be there still, or again after a crash of the machine.
+    pub fn forget_append_only_file(&self) -> std::io::Result<()> {
+        match fs::remove_file(self.append_only_manifest()) {
+            Ok(()) => File::open(self.append_only_dir())?.sync_all(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Directory of the append-only file.
@@ -189,6 +202,7 @@ pub async fn keep_running(
             let _ = done.send(take_away(&node, &instance, must_keep).await);
         }
         let started = Instant::now();
+        append_only::prepare(&node, &instance);
         history::forget_without_data(&node, &instance);
         match instance.program(&node).and_then(|program| program.start(&node.book.output("redis")))
         {
@@ -264,6 +278,7 @@ async fn run_once(
 ) {
     let alive = CancellationToken::new();
     let looking = tokio::spawn(look_on(node.clone(), alive.clone()));
+    tokio::spawn(append_only::watch(node.clone(), instance.clone(), alive.clone()));
     let exit = loop {
         tokio::select! {
             exit = child.wait() => break exit,
@@ -278,7 +293,9 @@ async fn run_once(
     alive.cancel();
     // The last look must not come after the exit.
     let _ = looking.await;
-    node.redis_exited(Instant::now(), instance.has_append_only_file());
+    let died = Instant::now();
+    node.append_only.note(None, died);
+    node.redis_exited(died, instance.has_append_only_file());
     child.last_output().await;
     node.ended_with(node.book.last_of("redis"));
     // The volume may be slow, and nothing waits for it: the state says it already.
@@ -357,6 +374,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
         };
         if let Ok(Ok(Some(info))) = result {
             silence.ended(&info);
+            node.append_only.note(Some(&info), asked);
             let mut redis = tracker.look(&info, node.following().as_ref(), Instant::now());
             // The operator waits for the look itself.
             if !node.hurries() {

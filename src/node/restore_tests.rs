@@ -63,8 +63,14 @@ impl Backup {
 
 /// An empty node with this server.
 pub(super) async fn node(server: &Path) -> TestNode {
+    node_of(server, 0).await
+}
+
+/// One that may follow a master at this port.
+pub(super) async fn node_of(server: &Path, master_port: u16) -> TestNode {
     let dir = open_dir();
-    let settings = Settings { redis_server: server.to_owned(), ..settings(dir.path(), 0) };
+    let settings =
+        Settings { redis_server: server.to_owned(), ..settings(dir.path(), master_port) };
     let node = TestNode::start_as(dir, settings, identity(), false);
     node.running().await;
     node.command(1, usual_settings()).await.unwrap();

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::announced::Announced;
+use super::append_only::LastLook;
 use super::commands::Memory;
 use super::forwarder::Egress;
 use super::history::{self, Known};
@@ -75,6 +76,8 @@ pub struct Node {
     pub accepting: tokio::sync::Mutex<bool>,
     /// Asks the keeper of Redis to kill it.
     pub kill_redis: Notify,
+    /// What Redis said last of its append-only file.
+    pub append_only: LastLook,
     /// The operator asked for the end of this container.
     pub restart: CancellationToken,
     /// The run that archives the log of writes.
@@ -278,6 +281,7 @@ impl Node {
             egress,
             accepting: tokio::sync::Mutex::new(true),
             kill_redis: Notify::new(),
+            append_only: LastLook::default(),
             restart: CancellationToken::new(),
             archiving: Mutex::default(),
             importing: Mutex::default(),
@@ -629,11 +633,11 @@ impl Node {
         self.shared().known.clone()
     }
 
-    /// There is no data, whatever was known.
-    pub fn forget_history(&self) {
+    /// This is on the volume, or nothing, whatever was known.
+    pub fn knows(&self, known: Option<Known>) {
         self.update(|state| {
-            self.shared().known = None;
-            state.history = None;
+            state.history = known.as_ref().map(|known| known.history.clone());
+            self.shared().known = known;
         });
     }
 

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::append_only::Covered;
 use super::commands::Memory;
 use super::history::Kept;
 use crate::announce::KeptWord;
@@ -127,6 +128,16 @@ impl StateFile {
     /// Where the data stood.
     pub fn history(&self) -> Result<Option<Kept>, StateFileError> {
         read(&self.dir.join("history.json"))
+    }
+
+    /// Which snapshot was there when the append-only file had everything.
+    pub fn append_only(&self) -> Result<Option<Covered>, StateFileError> {
+        read(&self.dir.join("append-only.json"))
+    }
+
+    /// Keeps it.
+    pub fn keep_append_only(&self, covered: Covered) -> Result<(), StateFileError> {
+        self.write("append-only.json", &covered)
     }
 
     /// The copy of manifest and record, with its signature.

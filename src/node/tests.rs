@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -215,6 +216,18 @@ impl TestNode {
         self.stop.cancel();
         self.supervisor.take().unwrap().await.unwrap();
         self.dir.clone()
+    }
+
+    /// The agent goes without a word, and takes redis with it.
+    pub(super) async fn crash(&mut self) {
+        self.supervisor.take().unwrap().abort();
+        let port = self.port();
+        let gone = async {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, gone).await.unwrap();
     }
 
     pub(super) fn kill_redis(&self) {

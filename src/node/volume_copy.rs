@@ -71,8 +71,8 @@ impl VolumeCopy {
         // Without the sender the thread comes to its end.
         self.to = mpsc::channel(1).0;
         self.end().await?;
-        let manifest = self.instance.append_only_manifest();
-        let gone = task::spawn_blocking(move || forget(&manifest)).await;
+        let instance = self.instance.clone();
+        let gone = task::spawn_blocking(move || instance.forget_append_only_file()).await;
         gone.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
@@ -135,14 +135,6 @@ fn write(mut file: File, mut blocks: mpsc::Receiver<Bytes>) -> io::Result<()> {
 fn ended(syncing: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
     let Some(syncing) = syncing else { return Ok(()) };
     syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that wrote it ended")))
-}
-
-fn forget(manifest: &Path) -> io::Result<()> {
-    match fs::remove_file(manifest) {
-        Ok(()) => sync_directory_of(manifest),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {

@@ -123,8 +123,8 @@ fn a_volume_that_is_full_or_read_only_is_told_and_costs_no_acknowledged_write() 
     });
 }
 
-/// The part of the append-only file that a node's redis writes to.
-fn append_only_file(stage: &Stage, sandbox: &Sandbox, node: &NodeStatus) -> PathBuf {
+/// The part of the append-only file that a node's redis writes to, and its bytes.
+fn append_only_file(stage: &Stage, sandbox: &Sandbox, node: &NodeStatus) -> Option<(PathBuf, u64)> {
     fn below(dir: &Path, all: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -141,14 +141,26 @@ fn append_only_file(stage: &Stage, sandbox: &Sandbox, node: &NodeStatus) -> Path
         below(&provider.path().join(lease.label()).join("data"), &mut all);
     }
     all.retain(|path| !path.to_string_lossy().contains("/broken/"));
-    all.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
-    all.pop().expect("an append-only file")
+    // One that was written anew meanwhile is gone.
+    let found = all.into_iter().filter_map(|path| Some((fs::metadata(&path).ok()?, path)));
+    let newest = found.max_by_key(|(found, _)| found.modified().unwrap());
+    newest.map(|(found, path)| (path, found.len()))
+}
+
+/// The same, once writes are in it: there are none before it was written anew after a full sync.
+async fn written_file(stage: &Stage, sandbox: &Sandbox, node: &NodeStatus) -> PathBuf {
+    let mut written = None;
+    until("writes in the append-only file", async || {
+        written = append_only_file(stage, sandbox, node).filter(|(_, length)| *length > 1000);
+        written.is_some()
+    })
+    .await;
+    written.unwrap().0
 }
 
 /// Writes over what is in the middle of a file.
 fn break_the_middle(file: &Path) {
     let length = fs::metadata(file).unwrap().len();
-    assert!(length > 1000, "{} has {length} bytes", file.display());
     let mut opened = fs::File::options().write(true).open(file).unwrap();
     std::io::Seek::seek(&mut opened, std::io::SeekFrom::Start(length / 2)).unwrap();
     opened.write_all(&[b'x'; 100]).unwrap();
@@ -167,6 +179,7 @@ fn a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded() {
 
         // As a crash of the machine leaves it: in the middle of the last write.
         let cut = replica(&status);
+        written_file(&stage, &sandbox, &cut).await;
         let (provider, lease) = stage.local.market.find(cut.dseq).unwrap();
         let runner = &stage.local.market.providers[provider].runner;
         assert!(runner.power_off(&lease));
@@ -174,8 +187,7 @@ fn a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded() {
             s.nodes.iter().any(|n| n.incarnation == cut.incarnation && !n.phase.is_serving())
         };
         stage.until_status("it to be missed", missed).await;
-        let file = append_only_file(&stage, &sandbox, &cut);
-        let whole = fs::metadata(&file).unwrap().len();
+        let (file, whole) = append_only_file(&stage, &sandbox, &cut).unwrap();
         fs::File::options().write(true).open(&file).unwrap().set_len(whole - 4).unwrap();
         assert!(runner.power_on(&lease));
         assert_eq!(names(&whole_again(&stage).await), names(&status), "it is the same node");
@@ -186,15 +198,14 @@ fn a_broken_append_only_file_is_dropped_and_one_cut_off_at_its_end_is_loaded() {
 
         // In the middle: no redis starts with that.
         let broken = replica(&stage.until_ready().await);
-        break_the_middle(&append_only_file(&stage, &sandbox, &broken));
+        break_the_middle(&written_file(&stage, &sandbox, &broken).await);
         stage.kill_redis(&broken);
         told(&stage, "ReplicaRebuilt", &[&broken.incarnation, "Bad file format"]).await;
         assert_eq!(names(&whole_again(&stage).await), names(&status), "it got its data anew");
         nothing_lost(&writer, "the append-only file of a replica broken").await;
 
         let old = stage.master().await;
-        let file = append_only_file(&stage, &sandbox, &old);
-        break_the_middle(&file);
+        break_the_middle(&written_file(&stage, &sandbox, &old).await);
         stage.kill_redis(&old);
         another_master(&stage, &old).await;
         told(&stage, "ReplicaRebuilt", &[&old.incarnation, "Bad file format"]).await;
