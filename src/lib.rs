@@ -29,5 +29,6 @@ pub mod sentinel;
 pub mod server;
 pub mod store;
 pub mod traces;
+pub mod tunnel;
 pub mod web;
 pub mod wire;

@@ -149,7 +149,7 @@ fn policy() -> Value {
         "grants": [
             grant(CLUSTER_TAG, &[CLUSTER_TAG], &["tcp:6379", "tcp:26379"]),
             grant(APPLICATION_TAG, &[CLUSTER_TAG], &["tcp:6379", "tcp:26379"]),
-            grant(OPERATOR_TAG, &[CLUSTER_TAG], &["tcp:9700", "tcp:6379"]),
+            grant(OPERATOR_TAG, &[CLUSTER_TAG], &["tcp:9700", "tcp:6379", "tcp:26379"]),
             grant(OPERATOR_TAG, &[QUARANTINE_TAG], &["tcp:9700"]),
         ],
         // As `akash-redis mesh policy` prints it.

@@ -172,8 +172,8 @@ pub fn wanted(tags: &Tags) -> Policy {
         ));
         // `akash-redis proxy` beside the operator goes through the operator's tailscaled, and so
         // under the operator's tag.
-        let why = "The operator reaches the agents; 6379 is for `akash-redis proxy` beside it.";
-        grants.push(grant(&tags.operator, node, &[AGENT_PORT, REDIS_PORT], why));
+        let why = "The operator reaches the agents; 6379 and 26379 are for `akash-redis proxy` beside it.";
+        grants.push(grant(&tags.operator, node, &[AGENT_PORT, REDIS_PORT, SENTINEL_PORT], why));
     }
     let why = "A node in quarantine sees the operator and nobody else: that is what cuts its connections.";
     grants.push(grant(&tags.operator, &tags.quarantine, &[AGENT_PORT], why));

@@ -49,6 +49,7 @@ use crate::model::mesh::BackendState;
 use crate::model::node::{NodeMesh, NodeState, Process, RedisState};
 use crate::process::Child;
 use crate::sentinel;
+use crate::tunnel::Exit;
 
 /// What ended here has ended for those on the tailnet too, once tailscaled has told them so. Nobody
 /// else ever does: who still spoke with this node would wait for an answer.
@@ -193,10 +194,10 @@ async fn work(
     let exchange = exchange::keep_asking(node.clone(), api.client(), stop_mesh.clone());
     let mut exchange = tokio::spawn(exchange);
     // It answers to the end: where the master went is what clients of this node want to know.
-    let sentinel = node
-        .announced
-        .desk()
-        .map(|desk| tokio::spawn(sentinel::serve(listeners.sentinel, desk, stop_sentinel.clone())));
+    let sentinel = node.announced.desk().map(|desk| {
+        let redis = Exit::new(node.settings.redis_port);
+        tokio::spawn(sentinel::serve(listeners.sentinel, desk, redis, stop_sentinel.clone()))
+    });
     if let (Some(listener), Some(desk)) = (listeners.forward, node.announced.desk()) {
         let way = mesh_service::Way {
             word: desk.word,

@@ -4,20 +4,17 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::confirm::Confirm;
 use super::flight::{End, Flight, Step, no_master};
-use super::spares::Spares;
-use super::{Socks5, Target, Word};
-use crate::mesh::dial::dial;
+use super::way::{Server, Way};
+use super::{Target, Word};
 
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -72,46 +69,6 @@ pub(super) async fn carry<S>(
     })
     .await;
 }
-
-/// How the master is dialled.
-#[derive(Clone)]
-pub(super) struct Way {
-    /// SOCKS5 proxy of tailscaled.
-    pub socks5: Socks5,
-    /// Dials in progress: [`DIALS`] of all connections together.
-    pub dials: Arc<Semaphore>,
-    /// The last dial that led somewhere.
-    pub reached: Arc<Mutex<Option<Instant>>>,
-    /// Connections to nodes that may be master next.
-    pub spares: Arc<Spares>,
-}
-
-impl Way {
-    /// Of a program that carries many connections.
-    pub fn new(socks5: Socks5) -> Self {
-        Self {
-            socks5,
-            dials: Arc::new(Semaphore::new(DIALS)),
-            reached: Arc::default(),
-            spares: Arc::default(),
-        }
-    }
-
-    pub fn reaches(&self) {
-        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// Whether somebody reached a master within this time: who waits for a turn will, too.
-    fn is_good(&self, within: Duration) -> bool {
-        let last = *self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| last.elapsed() < within)
-    }
-}
-
-/// Dials in progress at most. A thousand at once fill the queue of whoever accepts them; what is
-/// dropped there is sent again after 1, 3, 7 and 15 s, and so is what the operator and the agents
-/// dial beside them.
-pub(super) const DIALS: usize = 32;
 
 struct Carrier {
     flight: Flight,
@@ -198,7 +155,7 @@ impl Carrier {
 
     /// A connection to the master, once there is one, or to its successor. The client is listened to
     /// meanwhile.
-    async fn dial<S>(&mut self, client: &mut S, ahead: bool) -> Result<TcpStream, End>
+    async fn dial<S>(&mut self, client: &mut S, ahead: bool) -> Result<Server, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -246,7 +203,7 @@ impl Carrier {
     }
 
     /// Carries until the server is left.
-    async fn with<S>(&mut self, client: &mut S, server: &mut TcpStream) -> Result<Leaves, End>
+    async fn with<S>(&mut self, client: &mut S, server: &mut Server) -> Result<Leaves, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -339,7 +296,7 @@ async fn reach(
     way: Way,
     wait: Duration,
     aim: Aim,
-) -> (TcpStream, Target) {
+) -> (Server, Target) {
     loop {
         let now = aim.at(&word.borrow_and_update());
         let Some((target, is_to_be)) = now else {
@@ -354,16 +311,12 @@ async fn reach(
                 else => {}
             }
         }
-        if let Some(server) = way.spares.take(target.ip, target.port) {
+        if let Some(server) = way.spare(&target) {
             return (server, target);
         }
-        let turn = async {
-            let _turn = way.dials.acquire().await;
-            dial(way.socks5.get(), target.ip, target.port, wait).await
-        };
         // News of another master ends a dial that the old one would never answer.
         let dialled = tokio::select! {
-            dialled = turn => dialled,
+            dialled = way.connect(&target, wait) => dialled,
             () = aim.another(&mut word, Some(&target)) => continue,
         };
         match dialled {
@@ -399,7 +352,7 @@ async fn until(when: Option<Instant>) {
 }
 
 /// Moves bytes both ways until there is something to decide. Neither way waits for the other.
-async fn pump<S>(client: &mut S, mut server: Option<&mut TcpStream>, flight: &mut Flight) -> Moved
+async fn pump<S>(client: &mut S, mut server: Option<&mut Server>, flight: &mut Flight) -> Moved
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

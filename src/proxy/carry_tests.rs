@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::carry::Way;
 use super::servers::{Client, LIMIT, Redis, Servers, ask, stand_aside};
+use super::way::{DIALS, Way};
 use super::{Confirm, Socks5};
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn who_waits_for_a_turn_is_told_nothing_while_others_are_let_in() {
     let servers = Servers::start().await;
     let wait = Duration::from_millis(300);
     let way = Way::new(Socks5::new(None));
-    let turns = way.dials.clone().acquire_many_owned(32).await.unwrap();
+    let turns = way.dials.clone().acquire_many_owned(u32::try_from(DIALS).unwrap()).await.unwrap();
     let mut first = servers.by(way.clone(), None, wait).await;
     let answer = first.ask(&["SET", "k", "v"]).await;
     assert!(answer.starts_with("-LOADING"), "nobody reaches it: {answer}");

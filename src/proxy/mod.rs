@@ -18,6 +18,7 @@ mod resp;
 mod spares;
 mod threads;
 mod told;
+mod way;
 
 use std::fmt;
 use std::future::Future;
@@ -44,6 +45,7 @@ pub use nodes::{Nodes, Seed, read_seeds};
 use read::Reads;
 use threads::Threads;
 use told::{Ears, Told};
+use way::Way;
 
 /// After a failed accept (no file descriptors left) some connections must end first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -322,16 +324,15 @@ impl Proxy {
                 follow::follow(operator, cluster, socks5.clone(), lag, told).await
             }
         };
-        let way = carry::Way::new(socks5.clone());
+        let way = Way::new(socks5.clone());
         let (way_there, replicas) = (way.clone(), ears.readers.clone());
         let sparing = async move {
-            let carry::Way { socks5, dials, spares, .. } = way_there;
-            spares.keep(socks5, &dials, replicas).await;
+            way_there.spares.keep(&way_there, replicas).await;
         };
         let _sparing = AbortOnDropHandle::new(tokio::spawn(sparing));
         let writes = Writes {
             word: ears.word.clone(),
-            way,
+            way: way.clone(),
             wait: settings.master_wait,
             confirm: settings.confirm,
         };
@@ -339,7 +340,7 @@ impl Proxy {
             readers: ears.readers,
             word: ears.word,
             max_lag: settings.max_lag,
-            socks5: socks5.clone(),
+            way,
             wait: settings.master_wait,
             turn: AtomicUsize::new(0),
         };
@@ -448,7 +449,7 @@ trait Carrier: Send + Sync + 'static {
 /// They lead to the master.
 struct Writes {
     word: watch::Receiver<Word>,
-    way: carry::Way,
+    way: Way,
     wait: Duration,
     confirm: Option<Confirm>,
 }

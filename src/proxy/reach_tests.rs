@@ -80,7 +80,12 @@ impl Node {
             cluster: cluster.to_owned(),
             own: "cache-0-x".into(),
         };
-        let server = tokio::spawn(crate::sentinel::serve(listener, desk, CancellationToken::new()));
+        let server = tokio::spawn(crate::sentinel::serve(
+            listener,
+            desk,
+            crate::tunnel::Exit::new(0),
+            CancellationToken::new(),
+        ));
         Self { at, word, server }
     }
 

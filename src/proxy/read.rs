@@ -4,15 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::flight::no_master;
 use super::refuse::refuse;
 use super::told::Reader;
-use super::{Socks5, Target, Word};
-use crate::mesh::dial::dial;
+use super::way::{Server, Way};
+use super::{Target, Word};
 
 const BUFFER: usize = 16 * 1024;
 /// A replica that does not answer within this is passed over.
@@ -26,7 +25,7 @@ pub(super) struct Reads {
     pub word: watch::Receiver<Word>,
     /// Bytes that a replica may be behind; any that is in sync when absent.
     pub max_lag: Option<u64>,
-    pub socks5: Socks5,
+    pub way: Way,
     pub wait: Duration,
     /// Counts connections: each begins with another replica.
     pub turn: AtomicUsize,
@@ -50,7 +49,7 @@ impl Reads {
         }
     }
 
-    async fn reach(&self) -> Option<(TcpStream, Target, bool)> {
+    async fn reach(&self) -> Option<(Server, Target, bool)> {
         let deadline = Instant::now() + self.wait;
         loop {
             let mut fit = fit(&self.readers.borrow(), self.max_lag);
@@ -62,7 +61,7 @@ impl Reads {
             let master = self.word.borrow().target.clone().map(|target| (target, true));
             for (target, is_master) in replicas.chain(master) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match dial(self.socks5.get(), target.ip, target.port, left.min(DIAL)).await {
+                match self.way.connect(&target, left.min(DIAL)).await {
                     Ok(server) => return Some((server, target, is_master)),
                     Err(error) => tracing::debug!(%error, "a node to read from is not reached"),
                 }

@@ -10,8 +10,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::carry::{Way, carry};
+use super::carry::carry;
 use super::resp::{self, Scanner};
+use super::way::Way;
 use super::{Confirm, Target, Word};
 
 /// Nothing here takes this long unless it is broken.

@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::Socks5;
 use super::told::Reader;
-use crate::mesh::dial::dial;
+use super::way::Way;
 
 /// So many to each node.
 const EACH: usize = 4;
@@ -51,12 +50,7 @@ impl Spares {
     }
 
     /// Keeps some to each replica that is in sync, until nobody tells of them any more.
-    pub async fn keep(
-        &self,
-        socks5: Socks5,
-        dials: &Semaphore,
-        mut readers: watch::Receiver<Vec<Reader>>,
-    ) {
+    pub async fn keep(&self, way: &Way, mut readers: watch::Receiver<Vec<Reader>>) {
         loop {
             let wanted: Vec<_> = readers
                 .borrow_and_update()
@@ -71,11 +65,10 @@ impl Spares {
                 !own.is_empty()
             });
             for (ip, port) in wanted {
+                way.prepare(ip, LIMIT).await;
                 let there = self.kept().get(&(ip, port)).map_or(0, VecDeque::len);
                 for _ in there..EACH {
-                    let Ok(turn) = dials.acquire().await else { return };
-                    let dialled = dial(socks5.get(), ip, port, LIMIT).await;
-                    drop(turn);
+                    let dialled = way.dial(ip, port, LIMIT).await;
                     let Ok(Ok(stream)) = dialled.map(TcpStream::into_std) else { break };
                     let own = (Instant::now(), stream);
                     self.kept().entry((ip, port)).or_default().push_back(own);
@@ -106,7 +99,7 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_util::task::AbortOnDropHandle;
 
-    use super::super::Target;
+    use super::super::{Socks5, Target};
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -132,7 +125,7 @@ mod tests {
             let (spares, heard) = (Arc::<Spares>::default(), readers.subscribe());
             let keeper = spares.clone();
             let task = tokio::spawn(async move {
-                keeper.keep(Socks5::new(None), &Semaphore::new(1), heard).await;
+                keeper.keep(&Way::new(Socks5::new(None)), heard).await;
             });
             Self { spares, readers, node, _task: AbortOnDropHandle::new(task) }
         }

@@ -9,14 +9,15 @@ mod ask;
 mod reply;
 mod view;
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis_protocol::bytes::{Buf as _, BytesMut};
 use redis_protocol::resp2;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _, join};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announce::Word;
 use crate::model::step::SettingsUser;
+use crate::tunnel::{Exit, PREFACE};
 use answers::{Facts, Session, answer};
 use reply::Reply;
 
@@ -33,6 +35,8 @@ pub use ask::{AskError, Listener, ask};
 const WORDS: &str = "+announcement";
 /// Connections at a time; a client keeps one or two.
 const OPEN: usize = 512;
+/// No command of Sentinel begins with so many bytes of HTTP/2's first line.
+const TELLS: usize = 3;
 /// Bytes of a command that has not ended; those of clients take a few dozen.
 const LONGEST: usize = 16 * 1024;
 /// A client that listens to nothing and asks nothing for so long is let go.
@@ -55,8 +59,9 @@ pub struct Desk {
     pub own: String,
 }
 
-/// Serves until `stop`. More than 512 connections at a time are told so and closed.
-pub async fn serve(listener: TcpListener, desk: Desk, stop: CancellationToken) {
+/// Serves until `stop`. More than 512 connections at a time are told so and closed. One that begins as
+/// HTTP/2 gets tunnels to `redis`.
+pub async fn serve(listener: TcpListener, desk: Desk, redis: Exit, stop: CancellationToken) {
     let (places, ids) = (Arc::new(Semaphore::new(OPEN)), AtomicU64::new(1));
     let mut connections = JoinSet::new();
     loop {
@@ -76,12 +81,32 @@ pub async fn serve(listener: TcpListener, desk: Desk, stop: CancellationToken) {
             continue;
         };
         let id = ids.fetch_add(1, Ordering::Relaxed);
-        let desk = desk.clone();
+        let (desk, redis) = (desk.clone(), redis.clone());
         connections.spawn(async move {
-            converse(stream, desk, id).await;
+            if let Ok(Ok(begin)) = timeout(IDLE, begin(&mut stream)).await {
+                let is_http = begin.starts_with(&PREFACE[..TELLS]);
+                let (read, write) = stream.into_split();
+                let stream = join(AsyncReadExt::chain(Cursor::new(begin), read), write);
+                if is_http {
+                    redis.carry(stream).await;
+                } else {
+                    converse(stream, desk, id).await;
+                }
+            }
             drop(place);
         });
     }
+}
+
+/// The first bytes of a connection: as many as it takes to see what it is.
+async fn begin(stream: &mut TcpStream) -> std::io::Result<BytesMut> {
+    let mut begin = BytesMut::new();
+    while begin.len() < TELLS && PREFACE.starts_with(&begin) {
+        if stream.read_buf(&mut begin).await? == 0 {
+            break;
+        }
+    }
+    Ok(begin)
 }
 
 /// Answers one client until it goes, or says what nobody says.

@@ -28,6 +28,7 @@ mod life;
 #[path = "../sim/linear.rs"]
 mod linear;
 mod machine;
+mod many;
 mod market_faults;
 mod mesh;
 mod mesh_faults;

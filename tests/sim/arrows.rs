@@ -35,11 +35,13 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("store", outer(&["api"])),
         ("announce", vec!["model", "secrets"]),
         // It answers from the word that the agent keeps.
-        ("sentinel", vec!["announce", "model"]),
+        ("sentinel", vec!["announce", "model", "tunnel"]),
         // The agent speaks to its own tailscaled.
         // Agents write and read them, the operator lists them.
         ("backup", outer(&[])),
-        ("node", outer(&["announce", "backup", "mesh", "sentinel"])),
+        // It knows how a node is dialled.
+        ("tunnel", vec!["mesh"]),
+        ("node", outer(&["announce", "backup", "mesh", "sentinel", "tunnel"])),
         // It delivers what the store has.
         ("notify", outer(&["api", "store"])),
         // It knows spans, not what they are about.
@@ -49,7 +51,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("web", outer(&["api", "server::StatusCache", "store"])),
         ("api_client", outer(&["api", "server::messages", "store"])),
         // It asks the operator's API or the nodes, and dials through the mesh.
-        ("proxy", outer(&["announce", "api", "api_client", "mesh", "sentinel"])),
+        ("proxy", outer(&["announce", "api", "api_client", "mesh", "sentinel", "tunnel"])),
         ("operator", vec!["*"]),
         // It stands for the world outside and must not share our mistakes.
         ("devnet", vec!["wire", "sdl::canonical"]),
