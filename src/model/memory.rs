@@ -14,6 +14,13 @@ pub fn default_maxmemory(container_bytes: u64) -> u64 {
     u64::try_from(free * 7 / 10).unwrap_or(u64::MAX)
 }
 
+/// Bytes that tailscaled may take in a container with this much memory: a sixteenth, 100 MiB at least
+/// and 512 at most. Some 80 KiB of it go to each connection that somebody has over the mesh.
+#[must_use]
+pub fn tailscaled_memory(container_bytes: u64) -> u64 {
+    (container_bytes / 16).clamp(100 * MIB, 512 * MIB)
+}
+
 /// Bytes of a container's memory that Redis may use beside its data: for what a snapshot changes
 /// under way, and for what replicas have not taken yet.
 #[must_use]
@@ -42,6 +49,12 @@ pub fn replication_backlog(maxmemory: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tailscaled_gets_more_of_a_larger_container() {
+        let of = |mib| tailscaled_memory(mib * MIB) / MIB;
+        assert_eq!([256, 1024, 4096, 65536].map(of), [100, 100, 256, 512]);
+    }
 
     /// Container, what Redis may fill, backlog, output buffer of a replica: all in MiB.
     #[test]

@@ -54,6 +54,10 @@ use crate::tunnel::Exit;
 /// What ended here has ended for those on the tailnet too, once tailscaled has told them so. Nobody
 /// else ever does: who still spoke with this node would wait for an answer.
 const FAREWELL: Duration = Duration::from_millis(250);
+/// Connections to Redis in tunnels: one for so many bytes of the container's memory, and no more than
+/// Redis has without a word of the manifest.
+const STREAM_SHARE: u64 = 128 << 10;
+const MOST_STREAMS: usize = 10_000;
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +199,7 @@ async fn work(
     let mut exchange = tokio::spawn(exchange);
     // It answers to the end: where the master went is what clients of this node want to know.
     let sentinel = node.announced.desk().map(|desk| {
-        let redis = Exit::new(node.settings.redis_port);
+        let redis = Exit::new(node.settings.redis_port, streams(node.identity.memory_bytes));
         tokio::spawn(sentinel::serve(listeners.sentinel, desk, redis, stop_sentinel.clone()))
     });
     if let (Some(listener), Some(desk)) = (listeners.forward, node.announced.desk()) {
@@ -466,6 +470,16 @@ async fn listen(ip: Ipv4Addr, port: u16) -> Result<TcpListener, AgentError> {
 
 async fn check_free(port: u16) -> Result<(), AgentError> {
     listen(Ipv4Addr::LOCALHOST, port).await.map(drop)
+}
+
+/// Connections to Redis in tunnels at a time: each takes some 10 KiB of this agent's share of the
+/// memory, and a file. Half of the files are for others.
+fn streams(container_bytes: u64) -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+    usize::try_from(files.min(container_bytes / STREAM_SHARE))
+        .unwrap_or(MOST_STREAMS)
+        .min(MOST_STREAMS)
 }
 
 /// Children inherit it; tailscaled dies when it runs out.

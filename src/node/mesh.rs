@@ -88,7 +88,10 @@ impl Device for NodeDevice {
             let socket = self.node.settings.mesh_socket();
             return Ok(Process::Adopted(Adopted { pid, socket }));
         }
-        self.instance.daemon(&self.node.settings).start(&output).map(Process::Child)
+        self.instance
+            .daemon(&self.node.settings, self.node.identity.memory_bytes)
+            .start(&output)
+            .map(Process::Child)
     }
 
     fn show(&mut self, event: Event<'_>) {

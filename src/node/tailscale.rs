@@ -11,6 +11,7 @@ use super::state::Node;
 use super::users::{self, Owner};
 use crate::mesh::tailscaled::command::{Daemon, Login};
 use crate::mesh::tailscaled::{KeyFile, STATE_FILE, version};
+use crate::model::memory::tailscaled_memory;
 use crate::process::Program;
 
 /// Major and minor number of the oldest tailscaled that will do. Older ones do not know
@@ -100,12 +101,13 @@ impl TailscaledInstance {
 
     /// tailscaled, as this node starts it.
     #[must_use]
-    pub fn daemon(&self, settings: &Settings) -> Program {
+    pub fn daemon(&self, settings: &Settings, container_bytes: u64) -> Program {
         let socks5 = SocketAddr::from((Ipv4Addr::LOCALHOST, settings.socks_port));
         let socket = settings.mesh_socket();
         let daemon = Daemon { state_dir: &self.state_dir, socket: &socket, socks5 };
         let log = settings.outlives_agent.then(|| self.log());
-        Program { run_as: self.run_as, log, ..daemon.program(&settings.tailscaled) }
+        let program = daemon.program_with(&settings.tailscaled, tailscaled_memory(container_bytes));
+        Program { run_as: self.run_as, log, ..program }
     }
 
     /// Puts the auth key where a login reads it.

@@ -83,7 +83,7 @@ impl Node {
         let server = tokio::spawn(crate::sentinel::serve(
             listener,
             desk,
-            crate::tunnel::Exit::new(0),
+            crate::tunnel::Exit::new(0, 0),
             CancellationToken::new(),
         ));
         Self { at, word, server }

@@ -39,8 +39,8 @@ pub enum TunnelError {
     /// It is an older one, or the connection ended.
     #[error("the node takes no tunnel")]
     Ended(#[from] hyper::Error),
-    /// Redis there takes no connection.
-    #[error("redis of the node takes no connection ({0})")]
+    /// Redis there takes no connection, or the agent has no room for one more.
+    #[error("the node takes no further connection ({0})")]
     Redis(StatusCode),
 }
 

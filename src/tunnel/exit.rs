@@ -34,15 +34,18 @@ const PING: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub struct Exit {
     redis: SocketAddr,
+    places: Arc<Semaphore>,
     pending: Arc<Semaphore>,
 }
 
 impl Exit {
-    /// To the Redis that listens at this port of loopback.
+    /// To the Redis that listens at this port of loopback. Of all connections together no more than
+    /// `most` streams are open.
     #[must_use]
-    pub fn new(port: u16) -> Self {
+    pub fn new(port: u16, most: usize) -> Self {
         Self {
             redis: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            places: Arc::new(Semaphore::new(most)),
             pending: Arc::new(Semaphore::new(PENDING)),
         }
     }
@@ -80,6 +83,9 @@ impl Exit {
         if request.method() != Method::CONNECT || authority != Some(AUTHORITY) {
             return refused(StatusCode::NOT_FOUND);
         }
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return refused(StatusCode::SERVICE_UNAVAILABLE);
+        };
         let dialled = async {
             let _turn = self.pending.acquire().await;
             timeout(DIAL, TcpStream::connect(self.redis)).await
@@ -94,6 +100,7 @@ impl Exit {
                 // Either end sees that it ended.
                 let _ = ended.await;
             }
+            drop(place);
         });
         Ok(Response::new(String::new()))
     }

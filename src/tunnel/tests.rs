@@ -45,14 +45,14 @@ struct Ends {
     tunnels: Tunnels,
     node: SocketAddr,
     dials: Arc<AtomicUsize>,
-    _serving: AbortOnDropHandle<()>,
+    serving: AbortOnDropHandle<()>,
 }
 
 impl Ends {
     /// Its Redis is at this port.
     async fn to(redis: u16) -> Self {
         let (listener, port) = listen().await;
-        let exit = Exit::new(redis);
+        let exit = Exit::new(redis, 1000);
         let serving = served(listener, move |stream| {
             let exit = exit.clone();
             async move { exit.carry(stream).await }
@@ -61,7 +61,7 @@ impl Ends {
             tunnels: Tunnels::default(),
             node: SocketAddr::new(LOOPBACK, port),
             dials: Arc::default(),
-            _serving: serving,
+            serving,
         }
     }
 
@@ -178,9 +178,37 @@ async fn a_redis_that_takes_no_connection_is_not_said_to_be_an_old_node() {
     let (listener, port) = listen().await;
     drop(listener);
     let ends = Ends::to(port).await;
-    let refused = ends.open().await.err().expect("nobody listens");
-    assert_eq!(refused.to_string(), "redis of the node takes no connection (502 Bad Gateway)");
+    let refused = ends.open().await.expect_err("nobody listens");
+    assert_eq!(refused.to_string(), "the node takes no further connection (502 Bad Gateway)");
     assert!(ends.tunnels.is_offered(ends.node));
+}
+
+#[tokio::test]
+async fn an_agent_has_no_more_streams_than_it_has_room_for() {
+    let (listener, port) = listen().await;
+    let _echo = served(listener, echo);
+    let (node, at) = listen().await;
+    let exit = Exit::new(port, 2);
+    let _node = served(node, move |stream| {
+        let exit = exit.clone();
+        async move { exit.carry(stream).await }
+    });
+    let (tunnels, node) = (Tunnels::default(), SocketAddr::new(LOOPBACK, at));
+    let open = || tunnels.open(node, dial(None, LOOPBACK, at, LIMIT));
+    let (first, mut second) = (open().await.unwrap(), open().await.unwrap());
+    assert_eq!(says(&mut second, "in").await, "in");
+    let refused = open().await.expect_err("it is full");
+    assert!(refused.to_string().contains("503"), "{refused}");
+    assert!(tunnels.is_offered(node), "it is no older one for that");
+    drop(first);
+    let again = async {
+        loop {
+            if let Ok(mut tunnel) = open().await {
+                break says(&mut tunnel, "again").await;
+            }
+        }
+    };
+    assert_eq!(timeout(LIMIT, again).await.expect("in time"), "again");
 }
 
 #[tokio::test]
@@ -207,12 +235,12 @@ async fn a_connection_that_ends_is_made_anew() {
     let mut before = ends.open().await.unwrap();
     says(&mut before, "before").await;
     // The agent is another one.
-    drop(ends._serving);
+    drop(ends.serving);
     let end = timeout(LIMIT, before.read(&mut [0; 8])).await.expect("in time");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     let listener = TcpListener::bind(ends.node).await.unwrap();
-    let exit = Exit::new(port);
-    ends._serving = served(listener, move |stream| {
+    let exit = Exit::new(port, 1000);
+    ends.serving = served(listener, move |stream| {
         let exit = exit.clone();
         async move { exit.carry(stream).await }
     });

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use crate::process::Program;
 
+/// Bytes that tailscaled may take before its garbage collector works all the time.
+const MEMORY_LIMIT: &str = "GOMEMLIMIT";
+
 /// Added to tailscaled's environment. Without the limit it grows to half a gigabyte under bulk
 /// traffic; without keepalive it keeps dead connections for hours.
 pub const DAEMON_ENV: [(&str, &str); 3] = [
-    ("GOMEMLIMIT", "100MiB"),
+    (MEMORY_LIMIT, "100MiB"),
     ("TS_NETSTACK_KEEPALIVE_IDLE", "60s"),
     ("TS_NETSTACK_KEEPALIVE_INTERVAL", "15s"),
 ];
@@ -57,6 +60,16 @@ impl Daemon<'_> {
             ..Program::default()
         }
     }
+
+    /// The same, where it may take so many bytes: each connection takes some 80 KiB of them.
+    #[must_use]
+    pub fn program_with(&self, path: &Path, memory: u64) -> Program {
+        let mut program = self.program(path);
+        for (_, value) in program.env.iter_mut().filter(|(name, _)| name == MEMORY_LIMIT) {
+            *value = format!("{memory}B").into();
+        }
+        program
+    }
 }
 
 /// A login of a tailscaled that runs.
@@ -98,6 +111,18 @@ impl Login<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_gets_the_memory_that_it_may_take() {
+        let socks5 = SocketAddr::from(([127, 0, 0, 1], 1055));
+        let daemon = Daemon { state_dir: Path::new("/d"), socket: Path::new("/s"), socks5 };
+        let limits = |program: Program| {
+            let env = program.env.into_iter();
+            env.filter(|(name, _)| name == MEMORY_LIMIT).map(|(_, v)| v).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(daemon.program(Path::new("/t"))), ["100MiB"]);
+        assert_eq!(limits(daemon.program_with(Path::new("/t"), 1 << 28)), ["268435456B"]);
+    }
 
     #[test]
     fn a_key_is_named_by_its_file_and_left_out_where_the_state_is_enough() {
