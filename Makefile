@@ -144,6 +144,10 @@ bench-backup: bench-deps ## What a backup and a restore of 1 GiB cost beside red
 bench-distances: bench-deps peers ## How long writes stand still in a planned change, and when Redis is killed, at 60, 150 and 250 ms of round trip and at 150 ± 50 ms with 1 % of packets lost, beside the aims; a table, and target/bench/distances.json. Takes 25 minutes at most
 	$(CARGO) bench --bench ha -- distances
 
+.PHONY: bench-connections
+bench-connections: bench-deps peers ## What 1,000 and 5,000 connections through one proxy over the mesh notice of planned changes; a table, and target/bench/connections.json. Takes some minutes
+	$(CARGO) bench --bench ha -- connections
+
 .PHONY: bench-build
 bench-build: ## How long the build of the demo takes from nothing, in seconds and in seconds of processors, and the ten crates that take most; a table, and target/bench/build.json
 	benches/build/measure.py

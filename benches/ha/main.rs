@@ -10,10 +10,12 @@
 //! servers`, or at `HA_VALKEY`; where there is none, its rows are missing.
 //!
 //! `distances` as an argument measures planned changes and killed Redis at a distance alone, beside
-//! the aims (`distances`).
+//! the aims (`distances`). `connections` measures what thousands of connections at once notice of a
+//! planned change (`connections`).
 
 mod adversity;
 mod application;
+mod connections;
 mod distances;
 mod failover;
 #[path = "../mesh/figure.rs"]
@@ -64,6 +66,10 @@ async fn main() -> ExitCode {
         } else {
             ExitCode::FAILURE
         };
+    }
+    if std::env::args().any(|argument| argument == "connections") {
+        connections::run(&sandbox.dir).await;
+        return ExitCode::SUCCESS;
     }
     let rounds = setting("HA_ROUNDS", "20").parse().expect("HA_ROUNDS is a number");
     let mut figures = Vec::new();

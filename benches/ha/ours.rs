@@ -37,6 +37,11 @@ pub struct Ours {
 impl Ours {
     /// Market, operator, a cluster of three that is Ready, and a proxy.
     pub async fn start(dir: &Path, distance: Option<Distance>) -> Self {
+        Self::start_with(dir, distance, &[]).await
+    }
+
+    /// The same, with more flags of the proxy.
+    pub async fn start_with(dir: &Path, distance: Option<Distance>, flags: &[&str]) -> Self {
         std::fs::create_dir_all(dir).expect("a directory");
         let stop = CancellationToken::new();
         let options = LocalOptions { distance, ..LocalOptions::default() };
@@ -62,7 +67,12 @@ impl Ours {
         command.arg("--socket").arg(local.socket()).args(["proxy", "--cluster", "cache"]);
         command.args(["--listen", &format!("127.0.0.1:{PORT}")]);
         command.args(["--socks5", &tailnet::socks5().to_string()]);
-        let proxy = command.stdin(Stdio::null()).kill_on_drop(true).spawn().expect("this program");
+        let proxy = command
+            .args(flags)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("this program");
         let ours = Self { local, client, _proxy: proxy, _stop: stop.drop_guard() };
         ours.ready().await;
         ours
