@@ -212,8 +212,8 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     node.kill_redis();
     node.until(|s| s.redis.process == crate::model::node::Process::Exited).await;
     node.until(|s| !copy(s).copied).await;
-    // The new process has no users yet.
-    node.until(|s| s.redis.process == crate::model::node::Process::Running).await;
+    // The new process has no users yet, and loads for a while.
+    node.running().await;
     node.command(1, usual_settings()).await.unwrap();
     node.until(|s| copied(s) && s.redis.keys == 60_000).await;
     // Another source at the same address is compared as any.

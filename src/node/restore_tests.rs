@@ -348,7 +348,11 @@ async fn a_redis_that_has_the_data_already_is_given_them_anew() {
     node.command(1, backup.restore()).await.unwrap();
     let task = restored(&node).await;
     node.kill_redis();
-    node.until(|s| s.redis.run_id != task.run_id && s.redis.process == Process::Running).await;
+    node.until(|s| {
+        let runs = s.redis.process == Process::Running && !s.redis.loading;
+        runs && s.redis.run_id != task.run_id
+    })
+    .await;
     assert_eq!(keys(&node).await, KEYS);
     node.command(1, usual_settings()).await.unwrap();
     node.command(1, backup.restore()).await.unwrap();
