@@ -167,8 +167,17 @@ impl TestNode {
     }
 
     pub(super) async fn until(&self, what: impl Fn(&NodeState) -> bool) -> NodeState {
+        self.until_within(PATIENCE, what).await
+    }
+
+    /// The same, for what is much work.
+    pub(super) async fn until_within(
+        &self,
+        limit: Duration,
+        what: impl Fn(&NodeState) -> bool,
+    ) -> NodeState {
         let mut states = self.node.subscribe();
-        let reached = timeout(PATIENCE, states.wait_for(|state| what(state)))
+        let reached = timeout(limit, states.wait_for(|state| what(state)))
             .await
             .map(|state| state.unwrap().clone());
         reached.unwrap_or_else(|_| panic!("never reached; last state {:#?}", self.node.peek()))
