@@ -19,6 +19,7 @@ mod object;
 mod objects;
 mod passwords;
 mod shelf;
+mod watches;
 mod watching;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Error};
 
 use super::super::StoreError;
+use super::watches::SILENT;
 use crate::config::KubernetesHome;
 use crate::error_chain::error_chain;
 use crate::retry::{MAX_RETRY, retry};
@@ -36,7 +37,9 @@ pub(super) async fn client(home: &KubernetesHome) -> Result<Client, StoreError> 
         }
         None => Config::infer().await.map_err(|e| unusable(&e))?,
     };
-    config.connect_timeout = Some(CONNECT);
+    bound(&mut config);
+    config.read_timeout = Some(SILENT);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|e| unusable(&e))
 }
 
@@ -57,9 +60,17 @@ pub(super) async fn client_of_person(
         KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let config = Config::from_custom_kubeconfig(file, &options).await;
     let mut config = config.map_err(|e| unusable(&e))?;
-    config.connect_timeout = Some(CONNECT);
+    bound(&mut config);
     let namespace = config.default_namespace.clone();
     Ok((Client::try_from(config).map_err(|e| unusable(&e))?, namespace))
+}
+
+/// Nothing of a client waits longer than its caller knows of. By itself it would try a call again
+/// that an apiserver which starts or is overloaded refuses, after as long as that says or for more
+/// than a minute, a watch too; whoever calls does so with limits.
+fn bound(config: &mut Config) {
+    config.connect_timeout = Some(CONNECT);
+    config.default_retry = false;
 }
 
 /// Calls until it is answered, for [`MAX_RETRY`] at most. A call that changes something may have

@@ -20,6 +20,7 @@ use super::super::{
 use super::calls::{call, failed, is_conflict, is_missing, is_refused, sentence};
 use super::events::{About, publish, read};
 use super::object::Seen;
+use super::watches::Pauses;
 use crate::api::crd::{GROUP, PLURAL, VERSION};
 use crate::api::status::Status;
 use crate::api::types::{KIND, RedisCluster};
@@ -63,7 +64,7 @@ impl DirectStore {
     /// One object as it is now, and anew whenever it changes; `None` while there is none, and for one
     /// that cannot be run. A connection that breaks is made again; nothing ends it.
     pub fn follow(&self, name: &str) -> impl Stream<Item = Option<RedisCluster>> + use<> {
-        let objects = watcher::watch_object(self.api.clone(), name).default_backoff();
+        let objects = watcher::watch_object(self.api.clone(), name).backoff(Pauses::default());
         objects.filter_map(|object| {
             let cluster = match object {
                 Ok(object) => Some(object.and_then(Seen::read).and_then(|seen| {

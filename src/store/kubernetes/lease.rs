@@ -17,6 +17,7 @@ use futures::StreamExt as _;
 
 use super::super::StoreError;
 use super::calls::{call, failed, is_conflict, is_missing, once, sentence};
+use super::watches::watched;
 
 /// The lease's name.
 pub const NAME: &str = "akash-redis-operator";
@@ -72,7 +73,7 @@ impl Candidate {
     pub async fn acquire(&self, shutdown: &CancellationToken) -> Result<bool, StoreError> {
         let mut sight: Option<Sight> = None;
         let mut told = String::new();
-        let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+        let config = watched().fields(&format!("metadata.name={NAME}"));
         let mut events = std::pin::pin!(watcher(self.api.clone(), config));
         loop {
             match once(self.api.get_opt(NAME)).await {

@@ -19,6 +19,7 @@ use super::calls::{call, failed, is_conflict, is_missing, is_refused, sentence};
 use super::object::{FINALIZER, Seen};
 use super::objects::not_as_written;
 use super::passwords;
+use super::watches::{Pauses, watched};
 use super::{KubernetesStore, OPERATOR};
 use crate::api::conditions::{ConditionStatus, ConditionType, Reason};
 use crate::api::status::{Condition, Status};
@@ -45,7 +46,7 @@ pub(super) async fn follow(
     config: watcher::Config,
     look: UnboundedSender<Look>,
 ) {
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, config).backoff(Pauses::default()));
     let mut listed = BTreeSet::new();
     while let Some(event) = events.next().await {
         let Some(store) = store.upgrade() else { return };
@@ -305,8 +306,7 @@ pub(super) fn refusal(
 
 /// Starts following and tending.
 pub(super) fn start(store: &Arc<KubernetesStore>, looks: UnboundedReceiver<Look>) {
-    let config = watcher::Config::default();
-    let config = store.home.selector.iter().fold(config, |config, one| config.labels(one));
+    let config = store.home.selector.iter().fold(watched(), |config, one| config.labels(one));
     let (watched, look) = (store.watched.clone(), store.looks.clone());
     let follow = follow(Arc::downgrade(store), watched, config, look);
     let tend = tend(Arc::downgrade(store), looks, store.looks.clone());
