@@ -89,6 +89,9 @@ pub struct NodeState {
     /// an agent that does not know how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits: Option<u64>,
+    /// Somebody listens there to who is master; `None` from an agent that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_subscribers: Option<bool>,
     /// What its container was started with (`api::template`); empty from an agent that does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,

@@ -202,6 +202,8 @@ async fn work(
         let redis = Exit::new(node.settings.redis_port, streams(node.identity.memory_bytes));
         tokio::spawn(sentinel::serve(listeners.sentinel, desk, redis, stop_sentinel.clone()))
     });
+    let show_subscribers = show_subscribers(node.clone());
+    tokio::spawn(stop_sentinel.clone().run_until_cancelled_owned(show_subscribers));
     if let (Some(listener), Some(desk)) = (listeners.forward, node.announced.desk()) {
         let way = mesh_service::Way {
             word: desk.word,
@@ -260,6 +262,15 @@ async fn work(
     join(mesh, tailscaled::STOP + Duration::from_secs(2)).await;
     node.egress.close().await;
     result
+}
+
+/// Shows the operator whether somebody listens to who is master.
+async fn show_subscribers(node: Arc<Node>) {
+    let mut number = node.announced.subscribers();
+    while number.changed().await.is_ok() {
+        let has_subscribers = Some(*number.borrow_and_update() > 0);
+        node.update(|state| state.has_subscribers = has_subscribers);
+    }
 }
 
 /// What is known of a node whose volume was not looked at yet.

@@ -11,7 +11,7 @@ use crate::model::announcement::Announcement;
 use crate::model::identity::NodeIdentity;
 use crate::model::ids::IncarnationName;
 use crate::model::step::SettingsUser;
-use crate::sentinel::Desk;
+use crate::sentinel::{Desk, Subscribers};
 
 /// A word is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,7 @@ pub struct Announced {
     files: StateFile,
     cluster: String,
     own: String,
+    subscribers: Subscribers,
 }
 
 impl Announced {
@@ -48,7 +49,8 @@ impl Announced {
             let _ = keeper.offer(kept.into(), |_| {});
         }
         let users = files.users().ok().flatten().unwrap_or_default();
-        Self { keeper, users: watch::Sender::new(Arc::new(users)), files, cluster, own }
+        let (users, subscribers) = (watch::Sender::new(Arc::new(users)), Subscribers::default());
+        Self { keeper, users, files, cluster, own, subscribers }
     }
 
     /// Takes a word that is newer than the present one; what is newest then. It is on disk before
@@ -101,6 +103,12 @@ impl Announced {
         }
     }
 
+    /// How many clients of Sentinel listen, now and whenever it is another number.
+    #[must_use]
+    pub fn subscribers(&self) -> watch::Receiver<usize> {
+        self.subscribers.number()
+    }
+
     /// What Sentinel answers with; `None` where no word can be proved.
     #[must_use]
     pub fn desk(&self) -> Option<Desk> {
@@ -109,6 +117,7 @@ impl Announced {
             users: self.users.subscribe(),
             cluster: self.cluster.clone(),
             own: self.own.clone(),
+            subscribers: self.subscribers.clone(),
         })
     }
 }

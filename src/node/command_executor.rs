@@ -110,6 +110,10 @@ impl CommandExecutor {
         };
         let mut turn = self.turn().await?;
         let began = Instant::now();
+        if matches!(order, Order::HandOver(_)) {
+            self.node.looking.begin();
+            self.node.telling.begin();
+        }
         // In hand to the end of this function, however it is left.
         let (decided, ready) =
             tokio::join!(self.begin(&order, authority, nonce), self.look_for(&order, ready));
@@ -513,6 +517,7 @@ impl CommandExecutor {
         // Before it is read where the data stands: a later look must not take this for a master
         // that takes writes.
         self.node.set_applied(applied.clone(), info.run_id());
+        self.node.looking.over().await;
         let asked = Instant::now();
         let info = session.info().await?;
         self.node.stands(&info, asked, Stand::Closed);

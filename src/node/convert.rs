@@ -380,6 +380,7 @@ pub fn state(state: NodeState) -> wire::NodeState {
         stopping: state.stopping,
         admits: state.admits,
         awaits: state.awaits,
+        has_subscribers: state.has_subscribers,
         revision: state.revision,
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),

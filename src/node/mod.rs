@@ -47,6 +47,7 @@ mod rdb_header;
 pub mod redis_config;
 pub mod redis_control;
 pub mod redis_process;
+mod rest;
 pub mod restore;
 mod save_again;
 mod saving;

@@ -359,6 +359,7 @@ async fn look_on(node: Arc<Node>, alive: CancellationToken) {
             () = sleep(CLOSE_LOOK), if node.hurries() => {}
             () = node.asked_to_look() => {}
         }
+        node.looking.over().await;
         let asked = Instant::now();
         let look = async {
             if session.is_none() {

@@ -191,6 +191,9 @@ impl Agent for AgentService {
                 () = stop.cancelled() => true,
                 _ = timeout(HEARTBEAT, changes.changed()) => false,
             };
+            if !last {
+                node.telling.over().await;
+            }
             // The newest state, and never one older than what made this wake up.
             changes.mark_unchanged();
             let state = convert::state(node.issue());

@@ -22,6 +22,7 @@ use super::nonces::{Freshness, Nonces, random_hex};
 use super::probe::Following;
 use super::redis_config::{BOOT_MAX_LAG, FENCE};
 use super::redis_control::{Applied, RedisControl};
+use super::rest::Rest;
 use super::settings::Settings;
 use super::snapshots::Snapshots;
 use super::state_file::{KeptCopy, StateFile, StateFileError};
@@ -94,6 +95,10 @@ pub struct Node {
     look_now: Notify,
     /// When the question was asked that was answered last.
     looks: watch::Sender<Instant>,
+    /// Looks at Redis that nobody waits for rest.
+    pub looking: Rest,
+    /// The operator is told no news: what it waits for is told by another node.
+    pub telling: Rest,
     state: watch::Sender<NodeState>,
     shared: Mutex<Shared>,
     /// What stands on the volume, and whether writes may have followed it.
@@ -255,6 +260,7 @@ impl Node {
             kept_copy: Some(copy.as_ref().map(KeptCopy::hash).unwrap_or_default()),
             admits: Some(left.as_ref().map_or(0, |left| left.life.applied().admitted)),
             awaits: Some(0),
+            has_subscribers: Some(false),
             revision: settings.revision.clone(),
             backup: Some(BackupTask::default()),
             restore: Some(RestoreTask::default()),
@@ -292,6 +298,8 @@ impl Node {
             discard: Mutex::default(),
             look_now: Notify::new(),
             looks: watch::Sender::new(Instant::now()),
+            looking: Rest::default(),
+            telling: Rest::default(),
             state: shown,
             shared: Mutex::new(Shared {
                 memory,

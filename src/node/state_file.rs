@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::append_only::Covered;
 use super::commands::Memory;
 use super::history::Kept;
+use super::rest::REST;
 use crate::announce::KeptWord;
 use crate::model::kept_copy;
 use crate::model::step::SettingsUser;
@@ -219,8 +220,8 @@ enum Pair {
     Found,
     /// Both say the same.
     Even,
-    /// The file is being written.
-    Following(JoinHandle<Result<(), StateFileError>>),
+    /// The file is written after [`REST`], or as soon as the next text comes.
+    Following(mpsc::Sender<()>, JoinHandle<Result<(), StateFileError>>),
     /// The file could not be written: the twin is the only one that is whole.
     Behind,
 }
@@ -234,7 +235,10 @@ impl Pair {
         let even = match std::mem::replace(self, Self::Behind) {
             Self::Found => !is_ahead(&twin, &path),
             Self::Even => true,
-            Self::Following(file) => matches!(file.join(), Ok(Ok(()))),
+            Self::Following(rest, file) => {
+                drop(rest);
+                matches!(file.join(), Ok(Ok(())))
+            }
             Self::Behind => false,
         };
         if !even {
@@ -243,7 +247,13 @@ impl Pair {
         *self = Self::Even;
         put(dir, &twin, &text)?;
         let dir = dir.to_owned();
-        *self = Self::Following(thread::spawn(move || put(&dir, &path, &text)));
+        let (rest, over) = mpsc::channel();
+        let file = thread::spawn(move || {
+            // Clients may wait for what comes after the twin.
+            let _ = over.recv_timeout(REST);
+            put(&dir, &path, &text)
+        });
+        *self = Self::Following(rest, file);
         Ok(())
     }
 }
@@ -363,7 +373,7 @@ mod tests {
     fn settled(file: &StateFile) {
         for pair in lock(&file.pairs).values() {
             let mut pair = lock(pair);
-            if let Pair::Following(file) = std::mem::take(&mut *pair) {
+            if let Pair::Following(_, file) = std::mem::take(&mut *pair) {
                 file.join().unwrap().unwrap();
             }
         }

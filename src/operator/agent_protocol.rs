@@ -71,6 +71,7 @@ pub fn node_state(state: wire::NodeState) -> NodeState {
         stopping: state.stopping,
         admits: state.admits,
         awaits: state.awaits,
+        has_subscribers: state.has_subscribers,
         revision: name(state.revision),
         backup: state.backup.map(backup_task),
         restore: state.restore.map(restore_task),

@@ -53,8 +53,9 @@ impl Announcer {
         Self { ports, settings, clusters: Arc::default(), stop }
     }
 
-    /// Tells each node that answers what it has not heard yet; nobody waits for it.
-    pub fn announce(&self, wanted: Announcement, inventory: &Inventory, plan: &Plan) {
+    /// Tells each node that answers what it has not heard yet; nobody waits for it. Those where nobody
+    /// listens are left for later while clients wait for a takeover, which `rests` says.
+    pub fn announce(&self, wanted: Announcement, inventory: &Inventory, plan: &Plan, rests: bool) {
         let cluster = wanted.cluster.clone();
         let mut clusters = lock(&self.clusters);
         let said = clusters.entry(cluster.clone()).or_default();
@@ -66,7 +67,8 @@ impl Announcer {
             let boot_id = &view.state.boot_id;
             let told = said.reached.get(name) == Some(boot_id);
             let deaf = said.deaf.get(name) == Some(boot_id);
-            if told || deaf || !said.telling.insert(name.clone()) {
+            let later = rests && view.state.has_subscribers == Some(false);
+            if told || deaf || later || !said.telling.insert(name.clone()) {
                 continue;
             }
             let tell = tell(

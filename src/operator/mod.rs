@@ -253,6 +253,9 @@ impl Pipeline {
         } else {
             self.plan_again(name, &plan);
         }
+        if let Some(rest) = self.publisher.takeovers.rest(name) {
+            self.queue.add_after(name.to_owned(), rest);
+        }
         Ok(())
     }
 }

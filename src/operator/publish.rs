@@ -95,8 +95,13 @@ impl Publisher {
         let loads = heard.iter().map(|(node, redis)| (node.clone(), (*redis).into())).collect();
         self.status_cache.publish_loads(name, loads);
         self.metrics.nodes_of(name, &heard);
+        let rests = self.takeovers.rest(name).is_some();
         if let Some(wanted) = wanted {
-            self.announcer.announce(wanted, inventory, plan);
+            self.announcer.announce(wanted, inventory, plan, rests);
+        }
+        if rests {
+            // What is only looked at goes with the pass after that.
+            return Ok(());
         }
         if self.is_due(name, stored.cluster.status.as_ref(), &plan.status) {
             self.ports.store.set_status(name, &plan.status).await?;

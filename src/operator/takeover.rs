@@ -21,6 +21,8 @@ use crate::store::Stored;
 /// that is fenced, and a plan would only keep the processor from the takeover. On one machine it is
 /// over by then.
 const REST: Duration = Duration::from_millis(20);
+/// The same once it was told: those who wait for it send what they hold back.
+const AFTER: Duration = Duration::from_millis(5);
 /// By then the target took over, or is promoted by command, or the source takes writes again.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -33,8 +35,8 @@ struct Awaited {
     /// What is told then.
     report: EndpointReport,
     since: Instant,
-    /// It was told, and no plan has it yet.
-    told: bool,
+    /// Since when it is told, while no plan has it yet.
+    told: Option<Instant>,
 }
 
 impl Takeovers {
@@ -45,7 +47,7 @@ impl Takeovers {
         if all.get(name).is_some_and(|known| known.report.master.epoch == epoch) {
             return false;
         }
-        let awaited = Awaited { report, since: Instant::now(), told: false };
+        let awaited = Awaited { report, since: Instant::now(), told: None };
         all.insert(name.to_owned(), awaited);
         true
     }
@@ -53,8 +55,9 @@ impl Takeovers {
     /// For how long it need not be planned.
     pub fn rest(&self, name: &str) -> Option<Duration> {
         let all = lock(&self.0);
-        let awaited = all.get(name).filter(|awaited| !awaited.told)?;
-        REST.checked_sub(awaited.since.elapsed()).filter(|rest| !rest.is_zero())
+        let Awaited { since, told, .. } = all.get(name)?;
+        let (rest, since) = told.map_or((REST, *since), |told| (AFTER, told));
+        rest.checked_sub(since.elapsed()).filter(|rest| !rest.is_zero())
     }
 
     /// Tells that the target of this epoch took over, unless a plan ended the wait before.
@@ -62,7 +65,7 @@ impl Takeovers {
         let mut all = lock(&self.0);
         let awaited = all.get_mut(name).filter(|a| a.report.master.epoch == epoch);
         if let Some(awaited) = awaited {
-            awaited.told = true;
+            awaited.told = Some(Instant::now());
             cache.publish_endpoint(name, Some(awaited.report.clone()));
         }
     }
@@ -81,10 +84,10 @@ impl Takeovers {
             let epoch = awaited.report.master.epoch;
             let knows = plan.record.master.as_ref().is_some_and(|master| master.epoch >= epoch);
             let awaits = plan.takeover.as_ref().is_some_and(|t| t.delegated.epoch == epoch);
-            !knows && (awaited.told || awaits)
+            !knows && (awaited.told.is_some() || awaits)
         });
         match stays {
-            Some(awaited) if awaited.told => publish(Some(awaited.report.clone())),
+            Some(awaited) if awaited.told.is_some() => publish(Some(awaited.report.clone())),
             Some(_) => publish(planned),
             None => {
                 all.remove(name);
@@ -241,6 +244,8 @@ mod tests {
         assert_eq!(takeovers.rest(NAME), None, "then all is as ever");
         takeovers.begin(NAME, endpoint(6));
         takeovers.tell(NAME, 6, &cache);
-        assert_eq!(takeovers.rest(NAME), None, "it is written down at once");
+        assert_eq!(takeovers.rest(NAME), Some(AFTER), "those who waited go first");
+        tokio::time::advance(AFTER).await;
+        assert_eq!(takeovers.rest(NAME), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::model::announcement::{Announcement, Place, Replica};
 use crate::model::ports::SENTINEL_PORT;
 use crate::model::time::UnixMs;
 use crate::secrets::RootSecret;
-use crate::sentinel::Desk;
+use crate::sentinel::{Desk, Subscribers};
 
 /// Nothing here takes this long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -79,6 +79,7 @@ impl Node {
             users: watch::channel(Arc::default()).1,
             cluster: cluster.to_owned(),
             own: "cache-0-x".into(),
+            subscribers: Subscribers::default(),
         };
         let server = tokio::spawn(crate::sentinel::serve(
             listener,
@@ -233,7 +234,7 @@ async fn the_newest_word_of_any_node_counts_and_an_older_one_never() {
 }
 
 #[tokio::test]
-async fn nodes_that_the_word_names_are_listened_to_as_well() {
+async fn nodes_that_the_word_names_are_has_subscribers_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (backend("one").await, backend("two").await);
     let own = [127, 77, rand::random(), 77];

@@ -57,6 +57,34 @@ pub struct Desk {
     pub cluster: String,
     /// The incarnation that answers.
     pub own: String,
+    /// Who listens.
+    pub subscribers: Subscribers,
+}
+
+/// How many clients listen to something: they are told of a newer word at once.
+#[derive(Clone, Debug, Default)]
+pub struct Subscribers(watch::Sender<usize>);
+
+impl Subscribers {
+    /// The number, now and whenever it is another one.
+    #[must_use]
+    pub fn number(&self) -> watch::Receiver<usize> {
+        self.0.subscribe()
+    }
+
+    /// One more, until this is dropped.
+    fn one_more(&self) -> Listens {
+        self.0.send_modify(|number| *number += 1);
+        Listens(self.0.clone())
+    }
+}
+
+struct Listens(watch::Sender<usize>);
+
+impl Drop for Listens {
+    fn drop(&mut self) {
+        self.0.send_modify(|number| *number -= 1);
+    }
 }
 
 /// Serves until `stop`. More than 512 connections at a time are told so and closed. One that begins as
@@ -114,6 +142,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, mut desk: De
     let mut session = Session::new(id);
     let (mut asked, mut told) = (BytesMut::new(), BytesMut::new());
     let mut known = desk.word.borrow_and_update().clone();
+    let mut listens = None;
     while !session.ends {
         let idle = async {
             if session.listens() {
@@ -168,6 +197,9 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, mut desk: De
                     return;
                 }
             }
+            // Before it hears that it does: what is newer reaches it.
+            listens =
+                session.listens().then(|| listens.unwrap_or_else(|| desk.subscribers.one_more()));
             // A pipeline is answered piece by piece: it cannot make this node keep its answers.
             if told.len() > LONGEST && !send(&mut stream, &mut told).await {
                 return;

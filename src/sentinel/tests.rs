@@ -40,6 +40,7 @@ struct Client {
     stream: DuplexStream,
     word: watch::Sender<Option<Arc<Word>>>,
     _users: watch::Sender<Arc<Vec<SettingsUser>>>,
+    subscribers: watch::Receiver<usize>,
 }
 
 impl Client {
@@ -50,15 +51,18 @@ impl Client {
             rules: String::new(),
         };
         let (word, users) = (watch::Sender::new(first), watch::Sender::new(Arc::new(vec![user])));
+        let subscribers = Subscribers::default();
+        let number = subscribers.number();
         let desk = Desk {
             word: word.subscribe(),
             users: users.subscribe(),
             cluster: "cache".into(),
             own: "cache-1-aaaa".into(),
+            subscribers,
         };
         let (stream, other) = tokio::io::duplex(64 * 1024);
         tokio::spawn(converse(other, desk, 7));
-        Self { stream, word, _users: users }
+        Self { stream, word, _users: users, subscribers: number }
     }
 
     async fn send(&mut self, text: &str) {
@@ -129,6 +133,28 @@ async fn the_signed_word_is_for_those_who_ask_or_listen_for_it_by_its_own_name()
     // Other clients' parsers never meet it.
     let told = everything.says("ping").await;
     assert!(told.contains("+switch-master") && !told.contains("+announcement"), "{told}");
+}
+
+#[tokio::test]
+async fn it_is_known_whether_somebody_listens() {
+    let mut client = Client::new(Some(word(0, &[])));
+    client.send("subscribe +switch-master\r\n").await;
+    client.is_told("*3 $9 subscribe $14 +switch-master :1").await;
+    assert_eq!(*client.subscribers.borrow_and_update(), 1);
+    client.send("psubscribe *\r\n").await;
+    client.is_told("*3 $10 psubscribe $1 * :2").await;
+    assert_eq!(*client.subscribers.borrow_and_update(), 1, "it is one client");
+    client.send("unsubscribe\r\n").await;
+    client.is_told("*3 $11 unsubscribe $14 +switch-master :1").await;
+    assert_eq!(*client.subscribers.borrow_and_update(), 1);
+    client.send("punsubscribe\r\n").await;
+    client.is_told("*3 $12 punsubscribe $1 * :0").await;
+    assert_eq!(*client.subscribers.borrow_and_update(), 0);
+    client.send("subscribe +switch-master\r\n").await;
+    client.is_told("*3 $9 subscribe $14 +switch-master :1").await;
+    let Client { stream, mut subscribers, .. } = client;
+    drop(stream);
+    subscribers.wait_for(|number| *number == 0).await.unwrap();
 }
 
 #[tokio::test]

@@ -83,6 +83,8 @@ impl CommandExecutor {
             if self.node.peek().redis.run_id != ready.info.run_id() {
                 return;
             }
+            // It is shown as what it becomes without a look.
+            self.node.looking.begin();
             if let Err(error) = self.obey(promote, authority, &nonce, Some(ready)).await {
                 self.node.book.agent(&format!("no takeover: {}", error.message()));
             }
