@@ -9,9 +9,9 @@ use crate::model::time;
 
 /// The apiserver ends a watch after this time, in seconds; it goes on where it was. That no watch is
 /// silent for longer lets a connection that died without a word be told from a quiet one.
-const LASTS: u32 = 25;
+const LASTS: u32 = 8;
 /// A connection on which an answer is awaited, and nothing comes for so long, has died.
-pub(super) const SILENT: Duration = Duration::from_secs(30);
+pub(super) const SILENT: Duration = Duration::from_secs(10);
 
 /// A watch of the operator, which has [`SILENT`] as the limit of its connections.
 pub(super) fn watched() -> watcher::Config {
