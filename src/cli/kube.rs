@@ -11,12 +11,15 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use secrecy::SecretString;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command as Process;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
@@ -45,6 +48,8 @@ const PLUGIN: &str = "kubectl-akash_redis";
 /// How Kubernetes is meant on the command line, each with a value.
 const FLAGS: [&str; 4] = ["--kubeconfig", "--context", "--namespace", "--operator-namespace"];
 const SHORT: &str = "-n";
+/// A first look at the cluster that a command is about takes no longer.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// Flags that name an apiserver.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -258,7 +263,8 @@ async fn over_objects<T>(
     let answerers = Answerers { logs: nobody.clone(), dumps: nobody.clone(), appraiser: nobody };
     let listener = server::bind(&socket).await.map_err(failed)?;
     let status_cache = Arc::new(StatusCache::default());
-    let following = follow(&store, followed, &status_cache);
+    let (heard, first) = oneshot::channel();
+    let following = follow(&store, followed, &status_cache, heard);
     let served = server::serve_on(
         listener,
         &socket,
@@ -270,7 +276,12 @@ async fn over_objects<T>(
         stop.clone(),
     );
     tokio::select! {
-        ended = command(&socket) => {
+        ended = async {
+            // Before the first word there would be no endpoint, whatever the object has. An apiserver
+            // that does not answer is told of by the command.
+            let _ = timeout(FIRST_WORD, first).await;
+            command(&socket).await
+        } => {
             stop.cancel();
             ended
         }
@@ -282,17 +293,23 @@ async fn over_objects<T>(
     }
 }
 
-/// Publishes the endpoint of one cluster whenever it is another one; never ends.
+/// Publishes the endpoint of one cluster whenever it is another one, and says when it was `heard` of
+/// first; never ends.
 async fn follow(
     store: &DirectStore,
     cluster: Option<String>,
     status_cache: &StatusCache,
+    heard: oneshot::Sender<()>,
 ) -> Infallible {
+    let mut heard = Some(heard).filter(|_| cluster.is_some());
     if let Some(name) = cluster {
         let mut objects = std::pin::pin!(store.follow(&name));
         while let Some(cluster) = objects.next().await {
             let endpoint = cluster.as_ref().and_then(EndpointReport::of);
             status_cache.publish_endpoint(&name, endpoint);
+            if let Some(heard) = heard.take() {
+                let _ = heard.send(());
+            }
         }
     }
     std::future::pending().await
