@@ -78,7 +78,7 @@ impl Cluster {
     pub async fn bare(dir: &Path) -> Self {
         let dir = dir.join("kube");
         std::fs::create_dir_all(&dir).unwrap();
-        let ports = [(); 3].map(|()| free());
+        let ports = free();
         write_files(&dir, ports[0]);
         let client = kubernetes::connect(&home_at(&dir, "default")).await.unwrap();
         let mut cluster = Self { dir, ports, etcd: None, apiserver: None, client };
@@ -200,7 +200,7 @@ impl Cluster {
             Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
         let name = definition["metadata"]["name"].as_str().unwrap();
         let params = PatchParams::apply("test").force();
-        api.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
+        started(async || api.patch(name, &params, &Patch::Apply(definition)).await).await;
         self.served(name).await;
     }
 
@@ -210,7 +210,7 @@ impl Cluster {
         let api: Api<DynamicObject> =
             Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
         until("the definition to be served", async || {
-            let found = api.get(name).await.unwrap();
+            let found = started(async || api.get(name).await).await;
             let conditions = found.data["status"]["conditions"].clone();
             let is = |kind: &str| {
                 let mut all = conditions.as_array()?.iter();
@@ -230,7 +230,7 @@ impl Cluster {
     pub async fn namespace(&self, name: &str) {
         let spaces: Api<Namespace> = Api::all(self.client.clone());
         let space = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-        spaces.create(&PostParams::default(), &space).await.unwrap();
+        started(async || spaces.create(&PostParams::default(), &space).await).await;
     }
 
     /// Our objects in a namespace.
@@ -284,8 +284,19 @@ fn home_at(dir: &Path, namespace: &str) -> KubernetesHome {
     }
 }
 
-fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Three ports that nobody listens on.
+fn free() -> [u16; 3] {
+    let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// What an apiserver answers that may be starting still.
+async fn started<T>(ask: impl AsyncFn() -> kube::Result<T>) -> T {
+    until("the apiserver to be started", async || match ask().await {
+        Err(kube::Error::Api(status)) if [429, 503].contains(&status.code) => None,
+        answer => Some(answer.unwrap()),
+    })
+    .await
 }
 
 /// A certificate that vouches for itself, keys for service accounts, and the token of an
