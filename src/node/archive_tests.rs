@@ -275,6 +275,7 @@ async fn a_moment_before_a_mistake_comes_back_byte_by_byte_through_a_promotion()
         let fresh = bucket.restored(&point).await;
         assert!(all(&fresh).await == *expected, "as of {to}: {point:?}");
         assert!(fresh.write("x", "y").await.is_err(), "it is no master");
+        fresh.until(|s| !s.redis.is_syncing()).await;
         fresh.command(2, promote(0)).await.unwrap();
         fresh.write("x", "y").await.unwrap();
         fresh.stop().await;
