@@ -432,12 +432,16 @@ pub(super) async fn loaded(node: &Node, run_id: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpSocket;
+
     use super::*;
     use crate::backup::format::BackupKey;
     use crate::backup::stream::upload;
     use crate::model::backup::StorageSpec;
 
     const MIB: usize = 1 << 20;
+    /// What each end of the link holds, in bytes; the kernel takes twice as much.
+    const HELD: u32 = 1 << 16;
 
     /// How a restore of 16 MiB ends whose redis takes a MiB each `pace`, until it has `most` of them;
     /// and how long that took by a clock that goes on as fast as everybody waits.
@@ -451,8 +455,13 @@ mod tests {
         let from = std::io::Cursor::new(plain.clone());
         let up = upload(&storage, "b", ("b", &key()), from, plain.len() as u64, |_| {}).await;
         let up = up.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut redis = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // The kernel would hold as much of the data as its settings say, all of them on some machines.
+        let (listens, connects) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+        listens.set_send_buffer_size(HELD).unwrap();
+        connects.set_recv_buffer_size(HELD).unwrap();
+        listens.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = listens.listen(1).unwrap();
+        let mut redis = connects.connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let object = BackupObject {
             id: "b".into(),
@@ -493,8 +502,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_redis_that_takes_the_data_slowly_gets_all_of_them() {
-        let (ended, took) = fed(Duration::from_secs(20), 16).await;
+        let pace = Duration::from_secs(20);
+        let (ended, took) = fed(pace, 16).await;
         assert_eq!(ended, Ok(()));
+        // But for the last MiB, of which the link holds a part.
+        assert!(took >= pace * 15, "{took:?}");
         assert!(took > STALL, "{took:?}: longer than any wait of it");
     }
 
