@@ -5,6 +5,7 @@ use std::time::Instant;
 use redis::AsyncCommands as _;
 
 use super::handover::channel;
+use super::rest::REST;
 use super::stand_in;
 use super::tests::{PATIENCE, TestNode, pair, promote};
 use crate::model::node::{NodeState, Role};
@@ -85,6 +86,21 @@ async fn it_is_shown_as_master_once_it_takes_writes_and_no_earlier_look_takes_th
     target.node.looked_at(before, asked);
     let now = target.node.peek().redis;
     assert_eq!((now.role, now.fenced), (Role::Master, false));
+    source.stop().await;
+    target.stop().await;
+}
+
+/// The processor, and the path, are the target's for that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_source_says_nothing_more_before_the_target_had_its_moment() {
+    let (source, target) = pair().await;
+    target.command(2, wait_for(WORD)).await.unwrap();
+    let asked = Instant::now();
+    let fenced = source.command(2, hand_over(WORD)).await.unwrap();
+    assert!(asked.elapsed() >= REST, "{:?}", asked.elapsed());
+    assert!(fenced.redis.fenced && fenced.redis.role == Role::Master);
+    target.until(|s| s.redis.role == Role::Master).await;
+    source.node.telling.over().await;
     source.stop().await;
     target.stop().await;
 }

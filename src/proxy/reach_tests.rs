@@ -234,7 +234,7 @@ async fn the_newest_word_of_any_node_counts_and_an_older_one_never() {
 }
 
 #[tokio::test]
-async fn nodes_that_the_word_names_are_has_subscribers_as_well() {
+async fn nodes_that_the_word_names_are_listened_to_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (backend("one").await, backend("two").await);
     let own = [127, 77, rand::random(), 77];

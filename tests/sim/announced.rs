@@ -8,6 +8,7 @@ use akash_redis::api::annotations::MASTER;
 use akash_redis::api::types::{Announce, RedisCluster};
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::ids::IncarnationName;
+use tokio::time::Instant;
 
 use crate::lifecycle::THREE;
 use crate::world::World;
@@ -129,4 +130,33 @@ async fn names_are_announced_where_the_manifest_says_so_and_no_node_is_replaced_
     world.until("names at every node", SOON, named).await;
     world.until_ready("cache").await;
     assert_eq!(living(&world).await, before);
+}
+
+/// Clients that listen to a node must hear that the master gives way before they meet it; to a node
+/// that nobody listens to it is told when no handover waits for the processor.
+#[tokio::test(start_paused = true)]
+async fn a_node_with_listeners_hears_first_that_the_master_gives_way() {
+    let world = running(954).await;
+    all_know(&world).await;
+    let (old, epoch) = (world.master("cache").await, world.stored("cache").await.record.epoch);
+    let mut others = living(&world).await;
+    others.retain(|name| *name != old);
+    let (listened_to, target) = (others.remove(0), others.remove(0));
+    world.nodes.with(&listened_to, |n| n.listened_to = true);
+    // A node says what became of it with its next word.
+    tokio::time::sleep(SOON).await;
+    let asked = Instant::now();
+    let ask = |c: &mut RedisCluster| {
+        drop(c.metadata.annotations.insert(MASTER.to_owned(), target.0.clone()));
+    };
+    world.edit("cache", ask).await;
+    let moved = async || world.master("cache").await == target;
+    world.until("another master", Duration::from_mins(2), moved).await;
+    let told = |name| world.nodes.with(name, |n| n.gives_way.get(&epoch).copied());
+    let first = told(&listened_to).expect("it heard of it");
+    assert!(first >= asked);
+    for name in [&old, &target] {
+        assert!(told(name).is_none_or(|at| at > first), "{name}");
+    }
+    all_know(&world).await;
 }

@@ -1,5 +1,7 @@
 //! One simulated node: the agent's own decisions over a redis that is a list of writes.
 
+use std::collections::BTreeMap;
+
 use akash_redis::model::announcement::Announcement;
 use akash_redis::model::archive::ArchiveTask;
 use akash_redis::model::backup::{BackupTask, RestoreTask, VerifyTask};
@@ -13,6 +15,7 @@ use akash_redis::model::node::{
 use akash_redis::node::commands::{Intent, Memory, decide};
 use akash_redis::node::nonces::Freshness;
 use akash_redis::wire::akash_redis::agent::v1 as wire;
+use tokio::time::Instant;
 
 use super::backups::Tasks;
 
@@ -75,6 +78,10 @@ pub struct Node {
     pub kept: Option<wire::KeptCopy>,
     /// The newest word about the master that it heard.
     pub announced: Option<Announcement>,
+    /// When it first heard that a master of this epoch gives way.
+    pub gives_way: BTreeMap<u64, Instant>,
+    /// Somebody listens to it, as to a Sentinel.
+    pub listened_to: bool,
     pub users: Vec<String>,
     /// Epoch of those that may attach before it is master.
     pub admits: u64,
@@ -200,6 +207,8 @@ impl Node {
             configured: String::new(),
             kept: None,
             announced: None,
+            gives_way: BTreeMap::new(),
+            listened_to: false,
             users: Vec::new(),
             admits: 0,
             awaits: None,
@@ -362,6 +371,7 @@ impl Node {
             archive: (!self.outdated).then(|| self.tasks.archive.clone()),
             import: (!self.outdated).then(|| self.tasks.import.clone()),
             verify: (!self.outdated).then(|| self.tasks.verify.clone()),
+            has_subscribers: (!self.outdated).then_some(self.listened_to),
             ..NodeState::default()
         }
     }

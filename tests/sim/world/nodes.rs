@@ -18,6 +18,7 @@ use akash_redis::wire::akash_redis::agent::v1::{
 };
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::SYNC_MS;
 use super::backups::Bucket;
@@ -317,6 +318,9 @@ impl Agents for SimAgents {
         })?;
         let said: Announcement = serde_json::from_slice(&request.content).unwrap();
         if node.announced.as_ref().is_none_or(|known| said.is_newer_than(known)) {
+            if said.changing.is_some() {
+                node.gives_way.entry(said.epoch).or_insert_with(Instant::now);
+            }
             node.announced = Some(said);
         }
         let held = node.announced.clone().unwrap();
