@@ -157,8 +157,15 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 async fn client(port: u16) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(format!("redis://app:{PASSWORD}@127.0.0.1:{port}/"));
-    client.expect("a client").get_multiplexed_async_connection().await.expect("a connection")
+    let url = format!("redis://app:{PASSWORD}@127.0.0.1:{port}/");
+    let client = redis::Client::open(url).expect("a client");
+    // By itself it waits for half a second.
+    let patience = Some(Duration::from_mins(1));
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(patience)
+        .set_response_timeout(patience);
+    let connected = client.get_multiplexed_async_connection_with_config(&config);
+    connected.await.expect("a connection")
 }
 
 /// Values of hexadecimal digits: zstd makes about a half of them.

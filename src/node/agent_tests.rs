@@ -25,7 +25,7 @@ use crate::wire::akash_redis::agent::v1 as wire;
 use crate::wire::akash_redis::agent::v1::agent_client::AgentClient;
 use wire::command_request::Command;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Ca {
     pem: String,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::append_only::Covered;
 use super::redis_control::ANSWER;
 use super::restore_tests::{node, node_of, servers};
-use super::tests::{PATIENCE, TestNode, follow, open_dir, promote, usual_settings};
+use super::tests::{PATIENCE, TestNode, follow, open_dir, promote, unhurried, usual_settings};
 use crate::model::node::{History, NodeState, Process};
 
 const TOGETHER: &str = "redis.call('SET', 'c', 1) redis.call('RPUSH', 'd', 1) return 'OK'";
@@ -59,7 +59,7 @@ async fn every_server_loads_the_transactions_of_its_append_only_file() {
 
 async fn ask_as(way: &str, port: u16) -> Result<(), RedisError> {
     let client = redis::Client::open(format!("redis://{way}127.0.0.1:{port}/"))?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(&unhurried()).await?;
     redis::cmd("GET").arg("alone").exec_async(&mut connection).await
 }
 

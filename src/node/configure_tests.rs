@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::configure::CLIENTS_RESERVE;
-use super::tests::{PATIENCE, TestNode, hash, pair, promote, quorum, usual_settings};
+use super::tests::{PATIENCE, TestNode, hash, pair, promote, quorum, unhurried, usual_settings};
 use crate::model::memory::replica_buffer;
 use crate::model::node::Role;
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -45,7 +45,7 @@ impl TestNode {
     async fn comes_in(&self, user: &str, password: &str) -> bool {
         let address = format!("redis://{user}:{password}@127.0.0.1:{}/", self.port());
         let client = redis::Client::open(address).unwrap();
-        client.get_multiplexed_async_connection().await.is_ok()
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.is_ok()
     }
 }
 

@@ -13,6 +13,10 @@ use crate::model::node::{NodeState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
+/// For what is much work: a build for tests reads or hashes tens of thousands of keys, or a hundred
+/// megabytes, beside other tests.
+const LONG: Duration = Duration::from_mins(5);
+
 /// What the guide has a source allow that is copied.
 const RULES: &str = "~* +@read +select +ping +info +client|pause +client|unpause";
 
@@ -206,7 +210,7 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     node.until(|s| copy(s).looked_at > 0).await;
     // In the middle of it, unless the machine was very quick.
     run(&mut client, &["CLIENT", "KILL", "USER", "importer"]).await;
-    let state = node.until(|s| copied(s) && s.redis.keys == 60_000).await;
+    let state = node.until_within(LONG, |s| copied(s) && s.redis.keys == 60_000).await;
     assert!(copy(&state).looked_at < 120_000, "it went on where it was");
     // Redis here forgets whose stream it followed: everything is copied anew.
     node.kill_redis();
@@ -215,7 +219,7 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     // The new process has no users yet, and loads for a while.
     node.running().await;
     node.command(1, usual_settings()).await.unwrap();
-    node.until(|s| copied(s) && s.redis.keys == 60_000).await;
+    node.until_within(LONG, |s| copied(s) && s.redis.keys == 60_000).await;
     // Another source at the same address is compared as any.
     let port = source.port;
     drop(source);
@@ -224,7 +228,7 @@ async fn a_copy_goes_on_after_a_broken_link_and_begins_anew_where_it_must() {
     set(&mut source.client().await, "key-1", "other").await;
     node.until(|s| task(s).answers && task(s).error.is_empty()).await;
     node.command(1, copies(&source, "1")).await.unwrap();
-    let state = node.until(|s| copy(s).done).await;
+    let state = node.until_within(LONG, |s| copy(s).done).await;
     let found = copy(&state).difference;
     assert_eq!((found.changed, found.gone, found.left), (1, 59_999, 0), "SCAN names keys twice");
     node.command(1, cut_over()).await.unwrap();
@@ -308,7 +312,7 @@ async fn a_key_is_counted_once_however_often_the_source_names_it() {
         }
         client
     });
-    let state = node.until(copied).await;
+    let state = node.until_within(LONG, copied).await;
     assert_eq!(copy(&state).difference.left, 1, "{:?}", copy(&state).difference);
     let mut client = resized.await.unwrap();
     // Half of what is here is gone there, and the rest is another.
@@ -325,7 +329,7 @@ async fn a_key_is_counted_once_however_often_the_source_names_it() {
     pipe.exec_async(&mut client).await.unwrap();
     let here = node.node.peek().redis.keys;
     node.command(1, copies(&source, "1")).await.unwrap();
-    let found = copy(&node.until(|s| copy(s).done).await).difference;
+    let found = copy(&node.until_within(LONG, |s| copy(s).done).await).difference;
     let there: u64 = redis::cmd("DBSIZE").query_async(&mut client).await.unwrap();
     println!("{here} keys here, {there} there: {found:?}");
     assert_eq!((found.changed, found.added, found.left), (KEYS / 2, 5000, 1));
@@ -349,8 +353,6 @@ fn noise(length: usize) -> Vec<u8> {
 fn no_more_than_one_large_value_is_held_at_a_time() {
     const INSIDE: &str = "AKASH_REDIS_TEST_COUNTS_BYTES";
     const MIB: usize = 1 << 20;
-    /// A hundred megabytes are hashed several times, by a build for tests.
-    const LONG: Duration = Duration::from_mins(5);
     if std::env::var_os(INSIDE).is_none() {
         let test = "node::copy_tests::no_more_than_one_large_value_is_held_at_a_time";
         let done = std::process::Command::new(std::env::current_exe().unwrap())

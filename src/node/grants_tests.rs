@@ -3,7 +3,7 @@
 
 use redis::aio::MultiplexedConnection;
 
-use super::tests::{TestNode, hash, pair, promote, quorum, usual_settings};
+use super::tests::{TestNode, hash, pair, promote, quorum, unhurried, usual_settings};
 use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
@@ -13,7 +13,7 @@ async fn connect(
     password: &str,
 ) -> redis::RedisResult<MultiplexedConnection> {
     let address = format!("redis://{user}:{password}@127.0.0.1:{}/", node.port());
-    redis::Client::open(address)?.get_multiplexed_async_connection().await
+    redis::Client::open(address)?.get_multiplexed_async_connection_with_config(&unhurried()).await
 }
 
 /// What a promotion by the replication protocol would take.

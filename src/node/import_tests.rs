@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::process::{Child, Command as Process};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::tests::{PATIENCE, TestNode, free_port, promote, usual_settings};
+use super::tests::{PATIENCE, TestNode, free_port, promote, unhurried, usual_settings};
 use crate::model::import::ImportTask;
 use crate::model::node::{NodeState, Role};
 use crate::wire::akash_redis::agent::v1 as wire;
@@ -56,10 +56,9 @@ impl Source {
 
     pub(super) async fn client(&self) -> MultiplexedConnection {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         let work = async {
             loop {
-                match client.get_multiplexed_async_connection_with_config(&config).await {
+                match client.get_multiplexed_async_connection_with_config(&unhurried()).await {
                     Ok(connection) => return connection,
                     Err(_) => sleep(Duration::from_millis(20)).await,
                 }

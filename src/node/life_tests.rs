@@ -17,7 +17,8 @@ use super::life::{Left, Search, kill_strays};
 use super::settings::Settings;
 use super::state_file::StateFile;
 use super::tests::{
-    PATIENCE, TestNode, identity, instance, open_dir, pair, promote, settings, usual_settings,
+    PATIENCE, TestNode, identity, instance, open_dir, pair, promote, settings, unhurried,
+    usual_settings,
 };
 use crate::model::node::{NodeState, Process, Role};
 use crate::process::Output;
@@ -97,7 +98,8 @@ impl Killed {
         timeout(PATIENCE, ready).await.unwrap();
         let address = format!("redis://app:app-secret@127.0.0.1:{}/", settings.redis_port);
         let client = redis::Client::open(address).unwrap();
-        let client = client.get_multiplexed_async_connection().await.unwrap();
+        let client =
+            client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap();
         let mut killed = Self { dir, settings, client };
         if state == State::Fenced {
             agent.kill().await.unwrap();

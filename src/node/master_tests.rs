@@ -15,7 +15,7 @@ use super::redis_control::{Applied, MasterAddress};
 use super::settings::Settings;
 use super::tests::{
     PATIENCE, TestNode, app_settings, follow, free_port, identity, open_dir, pair, promote,
-    settings, usual_settings,
+    settings, unhurried, usual_settings,
 };
 use crate::model::identity::NodeIdentity;
 use crate::model::node::{History, Process, Role};
@@ -399,7 +399,8 @@ async fn nobody_reads_old_data_while_it_is_saved() {
     );
     let client =
         redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", node.port())).unwrap();
-    let refused = client.get_multiplexed_async_connection().await.unwrap_err();
+    let refused =
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap_err();
     assert!(refused.is_connection_refusal(), "applications are shut out, and try again: {refused}");
     let pid = node.pid().await.as_raw_nonzero();
     let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -408,7 +409,10 @@ async fn nobody_reads_old_data_while_it_is_saved() {
         saving.await.unwrap().is_err(),
         "a save that failed is no reason to go on and lose the data"
     );
-    assert!(client.get_multiplexed_async_connection().await.is_ok(), "they are back");
+    assert!(
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.is_ok(),
+        "they are back"
+    );
     node.command(2, usual_settings()).await.unwrap();
     assert_eq!(node.node.peek().redis.master_host, "", "and it follows nobody yet");
     Arc::into_inner(node).unwrap().stop().await;

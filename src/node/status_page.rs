@@ -333,7 +333,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_mins(1);
     /// No connection ends by age while a test runs.
     const FOR_EVER: Duration = Duration::from_hours(1);
 

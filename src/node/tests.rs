@@ -33,7 +33,15 @@ use crate::wire::akash_redis::agent::v1 as wire;
 use wire::command_request::Command;
 
 /// Nothing in a test takes longer on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Of a client: by itself it waits for half a second, and what is held is answered late on a busy
+/// machine.
+pub(super) fn unhurried() -> redis::AsyncConnectionConfig {
+    redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+}
 
 pub(super) struct TestNode {
     pub node: Arc<Node>,
@@ -208,9 +216,7 @@ impl TestNode {
         let client =
             redis::Client::open(format!("redis://app:app-secret@127.0.0.1:{}/", self.port()))
                 .unwrap();
-        // What is held is answered late on a busy machine.
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap()
     }
 
     pub(super) async fn write(&self, key: &str, value: &str) -> Result<(), redis::RedisError> {
@@ -323,13 +329,15 @@ async fn boots_fenced_and_lets_nobody_in() {
     );
     assert_eq!(state.redis.master_host, "");
     let client = redis::Client::open(format!("redis://127.0.0.1:{}/", node.port())).unwrap();
-    let early = client.get_multiplexed_async_connection().await.unwrap_err();
+    let early =
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap_err();
     assert!(
         early.is_connection_refusal(),
         "a client tries again, as it would not after a password that is not known yet: {early}"
     );
     node.command(1, usual_settings()).await.unwrap();
-    let mut anybody = client.get_multiplexed_async_connection().await.unwrap();
+    let mut anybody =
+        client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap();
     let error = redis::cmd("SET").arg("k").arg("v").exec_async(&mut anybody).await.unwrap_err();
     assert_eq!(error.code(), Some("NOAUTH"));
     assert_eq!(

@@ -153,10 +153,10 @@ async fn until(mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(LIMIT, looks).await.expect("it comes about");
 }
 
-/// As in a running operator, in a hurry.
+/// As in a running operator, in a hurry; but an answer that is only slow is waited for.
 fn pace() -> Pace {
     Pace {
-        time_out: Duration::from_millis(500),
+        time_out: Duration::from_secs(10),
         pauses: Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(40) },
         ..Pace::default()
     }

@@ -10,6 +10,7 @@ use akash_redis::model::redis_version::RedisVersion;
 use akash_redis::node::info::Info;
 use akash_redis::node::redis_control::handover;
 use futures::StreamExt as _;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -58,6 +59,12 @@ struct Server {
     client: MultiplexedConnection,
 }
 
+/// Of a client: by itself it waits for half a second, which a busy machine may need.
+fn unhurried() -> AsyncConnectionConfig {
+    let patience = Some(Duration::from_secs(20));
+    AsyncConnectionConfig::new().set_connection_timeout(patience).set_response_timeout(patience)
+}
+
 impl Server {
     async fn start(program: &Path, dir: &Path, port: u16) -> Self {
         let dir = dir.join(port.to_string());
@@ -71,7 +78,7 @@ impl Server {
         let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
         let mut found = None;
         until("a server to answer", async || {
-            found = client.get_multiplexed_async_connection().await.ok();
+            found = client.get_multiplexed_async_connection_with_config(&unhurried()).await.ok();
             found.is_some()
         })
         .await;
@@ -118,7 +125,7 @@ async fn hands_over(lead: &mut Server, own: &mut Server) {
     .await;
     // The writer's connection is held by the fence, and this one waits for nobody.
     let client = redis::Client::open(format!("redis://127.0.0.1:{}/", lead.port)).unwrap();
-    lead.client = client.get_multiplexed_async_connection().await.unwrap();
+    lead.client = client.get_multiplexed_async_connection_with_config(&unhurried()).await.unwrap();
     handover(CHANNEL).exec_async(&mut lead.client).await.unwrap();
     let told = timeout(Duration::from_secs(10), heard.next()).await.expect("the word");
     assert!(told.is_some());

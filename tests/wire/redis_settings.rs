@@ -11,7 +11,18 @@ use akash_redis::api::redis_settings::{
 };
 use akash_redis::api::{rules, validate};
 use akash_redis::node::redis_config::{AGENT_USER, BootConfig, acl_text};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+
+/// Nothing here takes longer on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Of a client: by itself it waits for half a second.
+fn unhurried() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
+}
 
 /// A redis-server that ends with the test.
 pub struct Server {
@@ -53,14 +64,15 @@ impl Server {
         .unwrap();
         let answers = async {
             loop {
-                if let Ok(agent) = client.get_multiplexed_async_connection().await {
+                if let Ok(agent) =
+                    client.get_multiplexed_async_connection_with_config(&unhurried()).await
+                {
                     return agent;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let agent =
-            tokio::time::timeout(Duration::from_secs(20), answers).await.expect("it answers");
+        let agent = tokio::time::timeout(PATIENCE, answers).await.expect("it answers");
         Self { child, agent, dir }
     }
 
@@ -76,11 +88,15 @@ impl Server {
     ) -> redis::RedisResult<MultiplexedConnection> {
         let socket = self.dir.path().join(BootConfig::SOCKET);
         let url = format!("unix://{}?user={name}&pass={password}", socket.display());
-        redis::Client::open(url)?.get_multiplexed_async_connection().await
+        redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&unhurried()).await
     }
 
     async fn takes(&mut self, name: &str, value: &str) -> bool {
-        self.ask::<()>(&["CONFIG", "SET", name, value]).await.is_ok()
+        match self.ask::<()>(&["CONFIG", "SET", name, value]).await {
+            Ok(()) => true,
+            Err(refused) if refused.code().is_some() => false,
+            Err(silent) => panic!("CONFIG SET {name} {value:?}: {silent}"),
+        }
     }
 
     async fn settings(&mut self) -> BTreeMap<String, String> {
