@@ -73,7 +73,7 @@ impl Client {
     async fn is_told(&mut self, lines: &str) {
         let expected = lines.replace(' ', "\r\n").replace('~', " ") + "\r\n";
         let mut read = vec![0; expected.len()];
-        let read_all = timeout(Duration::from_secs(5), self.stream.read_exact(&mut read)).await;
+        let read_all = timeout(Duration::from_mins(1), self.stream.read_exact(&mut read)).await;
         let text = String::from_utf8_lossy(&read).into_owned();
         assert!(matches!(read_all, Ok(Ok(_))), "only {text:?} of {expected:?}");
         assert_eq!(text, expected);
@@ -82,7 +82,7 @@ impl Client {
     async fn says(&mut self, command: &str) -> String {
         self.send(&format!("{command}\r\n")).await;
         let mut read = vec![0; 8192];
-        let length = timeout(Duration::from_secs(5), self.stream.read(&mut read)).await;
+        let length = timeout(Duration::from_mins(1), self.stream.read(&mut read)).await;
         String::from_utf8_lossy(&read[..length.unwrap().unwrap()]).into_owned()
     }
 }
@@ -291,7 +291,7 @@ async fn what_is_no_command_ends_the_connection() {
         let mut client = Client::new(Some(word(0, &[])));
         client.send(&bytes).await;
         let mut all = Vec::new();
-        timeout(Duration::from_secs(5), client.stream.read_to_end(&mut all))
+        timeout(Duration::from_mins(1), client.stream.read_to_end(&mut all))
             .await
             .unwrap()
             .unwrap();
